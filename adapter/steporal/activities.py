@@ -1,0 +1,198 @@
+"""The activities: what runs outside the sandbox, on any worker of the app."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import random
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import pydantic
+from temporalio import activity
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
+
+from .context import Context, ContextExt, Input, InputExt
+from .converter import TAG, adapter, encode, from_raw, return_type, size_of, to_raw
+from .definition import validate_input
+from .errors import PayloadTooLargeError, RetryAfterError, UnserializableError
+from .events import ReceivedEvent
+from .routing.lookup import find_listed
+from .runtime.attempt import FIND_WORKFLOW, RUN_STEP, SEND_EVENT
+from .runtime.failures import application_error, is_final
+from .runtime.limits import MAX_PAYLOAD_BYTES, over_limit
+from .runtime.memo import TYPED
+from .runtime.references import App, Resolver
+from .types import JSON
+
+if TYPE_CHECKING:
+    from .client import Client
+
+_logger = activity.LoggerAdapter(logging.getLogger("steporal.step"), None)
+_logger.activity_info_on_message = False
+
+_BEATS_PER_TIMEOUT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class StepSurroundings:
+    """What a captured ``ctx`` is made of in a step function."""
+
+    random: random.Random = field(default_factory=random.SystemRandom)
+
+    @property
+    def attempt(self) -> int:
+        return activity.info().attempt - 1
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[Any]:
+        return _logger
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def uuid4(self) -> UUID:
+        return uuid4()
+
+
+class Activities:
+    """The activities of one app.
+
+    Args:
+        client: The app's client.
+        threads: Runs the step functions that are not ``async``.
+    """
+
+    def __init__(self, client: Client, threads: Executor) -> None:
+        self._client = client
+        self._threads = threads
+
+    def all(self) -> list[Callable[..., Any]]:
+        """The activities to give to a worker."""
+        return [self.run_step, self.send_event, self.find_workflow]
+
+    @activity.defn(name=RUN_STEP)
+    async def run_step(self, argument: RawValue) -> RawValue:
+        """Run a step function that a reference names."""
+        call = from_raw(argument)
+        async with _alive(), _failing():
+            app = App({w.id: w.handler for w in self._client.workflows}, self._client.step_packages)
+            function, arguments = Resolver(app, lambda data: self._captive(data, call)).call(call)
+            result = await self._call(function, arguments)
+            return _encoded_result(call["step"], function, result)
+
+    @activity.defn(name=SEND_EVENT)
+    async def send_event(self, argument: RawValue) -> RawValue:
+        """Send events."""
+        events = [ReceivedEvent.model_validate(event) for event in from_raw(argument)["events"]]
+        async with _alive(), _failing():
+            await self._client.dispatcher(activity.client()).dispatch(events)
+            return to_raw({"ids": [event.id for event in events]})
+
+    @activity.defn(name=FIND_WORKFLOW)
+    async def find_workflow(self, argument: RawValue) -> RawValue:
+        """Look up in the catalog where another app's workflow runs."""
+        wanted = from_raw(argument)
+        async with _failing():
+            catalog = self._client.dispatcher(activity.client()).catalog
+            app, _ = await find_listed(catalog, wanted["app"], wanted["workflow"])
+            return to_raw({"task_queue": app.task_queue})
+
+    async def _call(self, function: Callable[..., Any], arguments: list[Any]) -> Any:
+        inner = getattr(function, "func", function)
+        if inspect.iscoroutinefunction(inner):
+            return await function(*arguments)
+        context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        result = await loop.run_in_executor(self._threads, lambda: context.run(function, *arguments))
+        return await result if inspect.isawaitable(result) else result
+
+    def _captive(self, data: dict[str, JSON], call: dict[str, JSON]) -> Context[Any]:
+        if data[TAG] != "context":
+            raise UnserializableError(f"a value is tagged {data[TAG]!r}, which this version of steporal does not know")
+        given = call["context"]
+        workflow = self._client.get_workflow(call["workflow"])
+        return Context(
+            input=Input(
+                validate_input(workflow.id, workflow.input_schema, given["data"]),
+                given["id"],
+                given["name"],
+                datetime.fromisoformat(given["time"]),
+                given["type"],
+                InputExt(given["v"], given["cron"]),
+            ),
+            run_id=given["run_id"],
+            max_attempts=workflow.max_attempts,
+            ext=ContextExt(given["workflow_id"], activity.info().namespace or "", given["task_queue"]),
+            surroundings=StepSurroundings(),
+        )
+
+
+def _encoded_result(step_id: str, function: Callable[..., Any], result: Any) -> RawValue:
+    try:
+        encoded = to_raw(encode(result))
+    except (UnserializableError, ValueError) as err:
+        encoded = to_raw(_typed(step_id, function, result, err))
+    if size_of(encoded) > MAX_PAYLOAD_BYTES:
+        raise PayloadTooLargeError(over_limit(f"the result of step {step_id!r}", size_of(encoded)))
+    return encoded
+
+
+def _typed(step_id: str, function: Callable[..., Any], result: Any, error: Exception) -> JSON:
+    kind = return_type(function)
+    if kind is not None:
+        try:
+            return {TAG: TYPED, "value": adapter(kind).dump_python(result, mode="json", warnings="error")}
+        except (pydantic.errors.PydanticUserError, ValueError, TypeError):
+            pass
+    raise UnserializableError(f"step {step_id!r} returned a value that cannot be sent: {error}") from None
+
+
+@asynccontextmanager
+async def _failing() -> AsyncIterator[None]:
+    """Turns what a step raises into what Temporal records."""
+    info = activity.info()
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise
+    except BaseExceptionGroup as group:
+        raise application_error(group, attempt=info.attempt, non_retryable=is_final(group)) from group.__cause__
+    except RetryAfterError as err:
+        raise application_error(
+            err, attempt=info.attempt, non_retryable=False, next_retry_delay=err.delay(datetime.now(UTC))
+        ) from err.__cause__
+    except ApplicationError:
+        raise
+    except Exception as err:
+        raise application_error(err, attempt=info.attempt, non_retryable=is_final(err)) from err.__cause__
+
+
+@asynccontextmanager
+async def _alive() -> AsyncIterator[None]:
+    """Reports to Temporal, while an activity runs, that its worker is alive; so it hears of a cancellation, too."""
+    timeout = activity.info().heartbeat_timeout
+    if timeout is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    interval = timeout.total_seconds() / _BEATS_PER_TIMEOUT
+
+    def beat() -> None:
+        nonlocal timer
+        activity.heartbeat()
+        timer = loop.call_later(interval, beat)
+
+    timer = loop.call_later(interval, beat)
+    try:
+        yield
+    finally:
+        timer.cancel()

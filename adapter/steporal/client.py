@@ -1,0 +1,452 @@
+"""The client: define workflows, start runs, send events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Generic, overload
+from weakref import WeakKeyDictionary
+
+import temporalio.client
+import temporalio.converter
+from temporalio import workflow as temporal_workflow
+from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.common import RawValue, RetryPolicy, WorkflowIDReusePolicy
+from temporalio.envconfig import ClientConfig
+from temporalio.exceptions import (
+    ApplicationError,
+    CancelledError,
+    FailureError,
+    TerminatedError,
+    WorkflowAlreadyStartedError,
+)
+from temporalio.service import RPCError
+from typing_extensions import TypeVar
+
+from .converter import from_raw, to_json, validate
+from .definition import (
+    DEFAULT_MAX_ATTEMPTS,
+    DEFAULT_RETRY,
+    Handler,
+    Workflow,
+    WorkflowReference,
+    check_handler,
+    check_id,
+    check_max_attempts,
+    check_retry,
+    check_schema,
+    check_triggers,
+    collect,
+)
+from .errors import (
+    AlreadyStartedError,
+    DefinitionError,
+    InvalidInputError,
+    RunCancelledError,
+    RunFailedError,
+    SendEventError,
+    UnserializableError,
+)
+from .events import EventLike, SendEventResult, new_ulid, prepare_events
+from .plugin import SteporalPlugin
+from .routing import schedules
+from .routing.catalog import App, Entry, Listed
+from .routing.dispatch import Dispatcher
+from .routing.lookup import find_listed
+from .runtime.start import Origin
+from .triggers import CronTrigger, EventTrigger, Trigger
+from .types import JSON
+
+I = TypeVar("I", default=Any)  # noqa: E741
+O = TypeVar("O", default=Any)  # noqa: E741
+
+
+class Run(Generic[O]):
+    """A run that was started.
+
+    Attributes:
+        workflow_id: Temporal's workflow id of the run.
+        run_id: The run's id, as the handler sees it in ``ctx.run_id``.
+        event_id: The id of the event that started it.
+    """
+
+    __slots__ = ("_handle", "_output_type", "event_id", "run_id", "workflow_id")
+
+    def __init__(self, handle: WorkflowHandle[Any, Any], event_id: str, output_type: Any) -> None:
+        self._handle = handle
+        self._output_type = output_type
+        self.workflow_id = handle.id
+        self.run_id = handle.first_execution_run_id or handle.run_id or ""
+        self.event_id = event_id
+
+    def __repr__(self) -> str:
+        return f"<Run {self.workflow_id!r}>"
+
+    @property
+    def temporal(self) -> WorkflowHandle[Any, Any]:
+        """Temporal's own handle, to cancel, terminate or describe the run."""
+        return self._handle
+
+    async def result(self) -> O:
+        """Wait for the run's end, and return what the handler returned, as its annotations type it.
+
+        Raises:
+            RunFailedError: The run failed, timed out or was terminated.
+            RunCancelledError: The run was cancelled.
+        """
+        try:
+            raw = await self._handle.result()
+        except WorkflowFailureError as err:
+            raise _run_error(self.workflow_id, err.cause) from err
+        data = from_raw(raw) if isinstance(raw, RawValue) else raw
+        output: O = data if self._output_type is None else validate(data, self._output_type)
+        return output
+
+    async def cancel(self) -> None:
+        """Ask Temporal to cancel the run."""
+        await self._handle.cancel()
+
+
+def _run_error(workflow_id: str, cause: BaseException) -> RunFailedError:
+    if isinstance(cause, CancelledError):
+        return RunCancelledError(workflow_id, "CancelledError", "the run was cancelled")
+    stack = cause.failure.stack_trace if isinstance(cause, FailureError) and cause.failure else ""
+    if isinstance(cause, ApplicationError):
+        return RunFailedError(workflow_id, cause.type or "ApplicationError", cause.message, stack)
+    if isinstance(cause, TerminatedError):
+        return RunFailedError(workflow_id, "TerminatedError", f"the run was terminated: {cause.message}", stack)
+    return RunFailedError(workflow_id, type(cause).__name__, str(cause), stack)
+
+
+class Client:
+    """An app: its workflows, and its connection to Temporal.
+
+    Building one does no I/O.
+
+    Example:
+        ::
+
+            client = steporal.Client("shop")
+
+            @client.workflow(id="process-order", input_schema=Order, triggers=[event_trigger("order.placed")])
+            async def process_order(ctx: Context[Order], step: Step) -> str: ...
+
+    Args:
+        id: The app's id, unique in the Temporal namespace; also its task queue's name.
+        temporal: A connected Temporal client; without one, the client connects on first use.
+        task_queue: Another name for the task queue.
+        max_attempts: Attempts of each step and of each body in all, where a workflow does not say.
+        retry: The backoff between attempts, where a workflow does not say: 1 s, doubling, to 5 minutes.
+        data_converter: Temporal's data converter for the connection that the client makes: its codec (encryption) and
+            its external storage apply to everything that Steporal sends.
+        step_packages: Further top-level packages of which functions may be passed to ``step.run`` by name. The
+            packages that define the client's workflows always may.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        *,
+        temporal: temporalio.client.Client | None = None,
+        task_queue: str | None = None,
+        max_attempts: int = DEFAULT_MAX_ATTEMPTS,
+        retry: RetryPolicy | None = None,
+        data_converter: temporalio.converter.DataConverter | None = None,
+        step_packages: Iterable[str] = (),
+    ) -> None:
+        self.id = check_id(id, "a client's id")
+        where = f"client {id!r}"
+        self.task_queue = self.id if task_queue is None else check_id(task_queue, f"the task_queue of {where}")
+        self.max_attempts = check_max_attempts(max_attempts, where)
+        self.retry = DEFAULT_RETRY if retry is None else check_retry(retry, where)
+        self.step_packages: set[str] = set(step_packages)
+        self._data_converter = data_converter
+        self._temporal = temporal
+        self._connecting: asyncio.Lock | None = None
+        self._workflows: dict[str, Workflow[Any, Any]] = {}
+        self._dispatchers: WeakKeyDictionary[temporalio.client.Client, Dispatcher] = WeakKeyDictionary()
+
+    def __repr__(self) -> str:
+        return f"<Client {self.id!r}>"
+
+    # --- define ----------------------------------------------------------------------------------------------------
+
+    @overload
+    def workflow(
+        self,
+        *,
+        id: str,
+        input_schema: type[I],
+        triggers: Sequence[Trigger] = (),
+        max_attempts: int | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> Callable[[Handler[I, O]], Workflow[I, O]]: ...
+
+    @overload
+    def workflow(
+        self,
+        *,
+        id: str,
+        input_schema: Any = None,
+        triggers: Sequence[Trigger] = (),
+        max_attempts: int | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> Callable[[Handler[I, O]], Workflow[I, O]]: ...
+
+    def workflow(
+        self,
+        *,
+        id: str,
+        input_schema: Any = None,
+        triggers: Sequence[Trigger] = (),
+        max_attempts: int | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> Callable[[Handler[Any, Any]], Workflow[Any, Any]]:
+        """Define a workflow: decorates an ``async def handler(ctx, step)``.
+
+        Args:
+            id: Its id, unique in the app; the Temporal workflow type.
+            input_schema: A pydantic model, or any type that ``pydantic.TypeAdapter`` takes; types ``ctx.input.data``.
+            triggers: What starts it: :func:`~steporal.event_trigger`, :func:`~steporal.cron_trigger`.
+            max_attempts: Attempts of each step in all, and of the body; 4 by default, as in StepKit.
+            retry: The backoff between attempts.
+
+        Raises:
+            DefinitionError: Something cannot be right; names the workflow and the value.
+        """
+        loaded_again = temporal_workflow.unsafe.in_sandbox()
+
+        def define(handler: Handler[Any, Any]) -> Workflow[Any, Any]:
+            if not loaded_again:
+                self._check(id, handler, input_schema)
+            definition = Workflow(
+                id=id,
+                client=self,
+                handler=handler,
+                input_schema=input_schema,
+                triggers=tuple(triggers) if loaded_again else check_triggers(triggers, id),
+                max_attempts=self.max_attempts
+                if max_attempts is None
+                else check_max_attempts(max_attempts, f"workflow {id!r}"),
+                retry=self.retry if retry is None else check_retry(retry, f"workflow {id!r}"),
+            )
+            if loaded_again:
+                collect(definition)
+            else:
+                self._workflows[id] = definition
+                self.step_packages.add(handler.__module__.partition(".")[0])
+            return definition
+
+        return define
+
+    def _check(self, id: str, handler: object, input_schema: Any) -> None:
+        check_id(id, f"a workflow's id in client {self.id!r}")
+        if id.startswith("steporal."):
+            raise DefinitionError(f"workflow id {id!r} starts with 'steporal.', which is kept for system workflows")
+        check_handler(handler, id)
+        if id in self._workflows:
+            other = self._workflows[id].handler
+            raise DefinitionError(
+                f"client {self.id!r} has a workflow {id!r} already, {other.__module__}.{other.__qualname__}; "
+                "give each workflow an id of its own"
+            )
+        check_schema(input_schema, id)
+
+    @property
+    def workflows(self) -> list[Workflow[Any, Any]]:
+        """The workflows defined so far."""
+        return list(self._workflows.values())
+
+    def get_workflow(self, id: str) -> Workflow[Any, Any]:
+        """A workflow by its id.
+
+        Raises:
+            KeyError: There is none.
+        """
+        return self._workflows[id]
+
+    def plugin(self) -> SteporalPlugin:
+        """The Temporal plugin that adds this client's workflows and activities to a ``temporalio.worker.Worker``.
+
+        Example:
+            ``Worker(temporal, task_queue=client.task_queue, plugins=[client.plugin()])``
+        """
+        return SteporalPlugin(self)
+
+    # --- connect ---------------------------------------------------------------------------------------------------
+
+    @property
+    def temporal(self) -> temporalio.client.Client:
+        """The connected Temporal client.
+
+        Raises:
+            RuntimeError: The client has not connected yet.
+        """
+        if self._temporal is None:
+            raise RuntimeError(f"client {self.id!r} is not connected; `await client.connect()` first")
+        return self._temporal
+
+    @temporal.setter
+    def temporal(self, temporal: temporalio.client.Client) -> None:
+        self._temporal = temporal
+
+    async def connect(self) -> temporalio.client.Client:
+        """Connect to Temporal, unless connected.
+
+        Uses Temporal's own configuration: ``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, ``TEMPORAL_API_KEY``, …, and
+        the profiles of its TOML file (https://docs.temporal.io/develop/environment-configuration).
+        """
+        if self._connecting is None:
+            self._connecting = asyncio.Lock()
+        async with self._connecting:
+            if self._temporal is None:
+                config = ClientConfig.load_client_connect_config()
+                config.setdefault("target_host", "localhost:7233")
+                if self._data_converter is not None:
+                    self._temporal = await temporalio.client.Client.connect(
+                        **config, data_converter=self._data_converter
+                    )
+                else:
+                    self._temporal = await temporalio.client.Client.connect(**config)
+        return self._temporal
+
+    def dispatcher(self, temporal: temporalio.client.Client) -> Dispatcher:
+        """What sends events into a namespace; one for each Temporal client, as it caches the catalog."""
+        found = self._dispatchers.get(temporal)
+        if found is None:
+            found = self._dispatchers[temporal] = Dispatcher(temporal)
+        return found
+
+    # --- start and send --------------------------------------------------------------------------------------------
+
+    @overload
+    async def start_workflow(self, workflow: Workflow[I, O], input: I, *, id: str | None = None) -> Run[O]: ...
+
+    @overload
+    async def start_workflow(
+        self, workflow: Workflow[Any, O] | WorkflowReference[O], input: JSON = None, *, id: str | None = None
+    ) -> Run[O]: ...
+
+    async def start_workflow(
+        self, workflow: Workflow[Any, Any] | WorkflowReference[Any], input: Any = None, *, id: str | None = None
+    ) -> Run[Any]:
+        """Start a run.
+
+        Args:
+            workflow: A workflow of this client, or :func:`~steporal.reference` to another app's.
+            input: Its input: an instance of its ``input_schema``, or JSON that fits it.
+            id: Temporal's workflow id; ``{workflow id}/{event id}`` by default.
+
+        Raises:
+            InvalidInputError: The input does not fit the ``input_schema``; nothing was started.
+            AlreadyStartedError: There is, or was within Temporal's retention, a run with this ``id``.
+            UnknownWorkflowError: The referenced app or workflow is not registered.
+        """
+        data = _input_json(workflow, input)
+        temporal = await self.connect()
+        event_id = new_ulid()
+        workflow_id = f"{workflow.id}/{event_id}" if id is None else check_id(id, "a run's id")
+        if isinstance(workflow, WorkflowReference):
+            app, _ = await find_listed(self.dispatcher(temporal).catalog, workflow.app, workflow.id)
+            task_queue = app.task_queue
+        else:
+            task_queue = workflow.client.task_queue
+        try:
+            handle = await temporal.start_workflow(
+                workflow.id,
+                args=Origin.of_invoke(event_id).arguments(data),
+                id=workflow_id,
+                task_queue=task_queue,
+                result_type=RawValue,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            )
+        except WorkflowAlreadyStartedError:
+            raise AlreadyStartedError(
+                f"a run with the id {workflow_id!r} was started before; to look at it, get_run({workflow_id!r})"
+            ) from None
+        return Run(handle, event_id, workflow.output_type)
+
+    async def get_run(self, workflow_id: str, workflow: Workflow[Any, O] | WorkflowReference[O] | None = None) -> Run[O]:
+        """A run that was started before, by its Temporal workflow id.
+
+        Args:
+            workflow_id: ``run.workflow_id``.
+            workflow: Its workflow, which types its result.
+        """
+        temporal = await self.connect()
+        handle = temporal.get_workflow_handle(workflow_id, result_type=RawValue)
+        return Run(handle, workflow_id.partition("/")[2], workflow.output_type if workflow else None)
+
+    async def send_event(self, event_or_events: EventLike | Sequence[EventLike]) -> SendEventResult:
+        """Send events: each starts the workflows that have a trigger for it, in every app of the namespace.
+
+        Args:
+            event_or_events: One event or up to 5,000, as :class:`~steporal.SentEvent` or a dict with its keys.
+
+        Returns:
+            The ids, in order: the given ones, else new ULIDs.
+
+        Raises:
+            InvalidEventError: An event cannot be sent; nothing was.
+            SendEventError: Temporal could not be reached, or refused; some may have been sent. Sending the same
+                events again with the error's ``ids`` starts nothing twice.
+        """
+        now_ms = int(datetime.now(UTC).timestamp() * 1000)
+        events = prepare_events(event_or_events, new_id=lambda position: new_ulid(), now_ms=now_ms)
+        ids = [event.id for event in events]
+        try:
+            await self.dispatcher(await self.connect()).dispatch(events)
+        except* (RPCError, RuntimeError) as group:
+            error = group.exceptions[0]
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            raise SendEventError(f"Temporal did not take the events: {error}", ids) from error
+        return SendEventResult(ids=ids)
+
+    # --- register --------------------------------------------------------------------------------------------------
+
+    async def sync(self) -> App:
+        """Register this client's workflows and triggers in the namespace's catalog, and its cron schedules.
+
+        What is gone from the list since the last time is dropped. Every worker does this when it starts; a worker must
+        be up (any app's), as the catalog is a workflow itself.
+        """
+        temporal = await self.connect()
+        catalog = self.dispatcher(temporal).catalog
+        before = (await catalog.read(fresh=True)).apps.get(self.id)
+        crons = {start.id: start for start in self._cron_starts()}
+        listed = App(
+            id=self.id,
+            task_queue=self.task_queue,
+            workflows=tuple(Listed(id=w.id, triggers=tuple(map(_entry, w.triggers))) for w in self.workflows),
+            schedules=tuple(sorted(crons)),
+        )
+        await schedules.apply(temporal, crons, before.schedules if before else ())
+        await catalog.register(listed)
+        return listed
+
+    def _cron_starts(self) -> list[schedules.CronStart]:
+        return [
+            schedules.CronStart(self.id, workflow.id, self.task_queue, trigger)
+            for workflow in self.workflows
+            for trigger in workflow.triggers
+            if isinstance(trigger, CronTrigger)
+        ]
+
+
+def _entry(trigger: Trigger) -> Entry:
+    if isinstance(trigger, EventTrigger):
+        return Entry(event=trigger.event, if_exp=trigger.if_exp)
+    return Entry(cron=trigger.schedule)
+
+
+def _input_json(workflow: Workflow[Any, Any] | WorkflowReference[Any], input: Any) -> JSON:
+    try:
+        data = to_json(input, workflow.input_schema if isinstance(workflow, Workflow) else None)
+    except UnserializableError as err:
+        raise InvalidInputError(f"the input of workflow {workflow.id!r} cannot be sent: {err}") from None
+    if isinstance(workflow, Workflow):
+        workflow.validate_input(data)
+    return data
+

@@ -1,0 +1,238 @@
+"""What was defined: workflows, their triggers and options, as data."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Generic
+
+import pydantic
+from temporalio.common import RetryPolicy
+from typing_extensions import TypeVar
+
+from .context import Context
+from .converter import issues, return_type, type_label, validate
+from .errors import DefinitionError, InvalidInputError
+from .triggers import CronTrigger, EventTrigger, Trigger
+from .types import JSON
+
+if TYPE_CHECKING:
+    from .client import Client, Run
+    from .step import Step
+
+I = TypeVar("I", default=Any)  # noqa: E741
+O = TypeVar("O", default=Any)  # noqa: E741
+
+Handler = Callable[[Context[I], "Step"], Awaitable[O]]
+
+DEFAULT_MAX_ATTEMPTS = 4
+MAX_ID_LENGTH = 255
+MAX_TRIGGERS = 10  # Inngest's limit
+
+DEFAULT_RETRY = RetryPolicy(
+    initial_interval=timedelta(seconds=1), backoff_coefficient=2.0, maximum_interval=timedelta(minutes=5)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowReference(Generic[O]):
+    """A workflow of another app, by name; made by :func:`reference`."""
+
+    app: str
+    id: str
+    output_type: Any = None
+
+
+def reference(app: str, workflow_id: str, *, output_type: type[O] | None = None) -> WorkflowReference[O]:
+    """A workflow of another app in the same namespace, to start or to invoke.
+
+    Args:
+        app: The other client's id.
+        workflow_id: The workflow's id.
+        output_type: What its result is validated as; plain JSON without one.
+    """
+    return WorkflowReference(app, check_id(workflow_id, "a workflow id"), output_type)
+
+
+class Workflow(Generic[I, O]):
+    """A workflow, as ``client.workflow`` returns it.
+
+    Attributes:
+        id: The workflow's id, which is the Temporal workflow type.
+        client: The client that it belongs to.
+        handler: The decorated function.
+        input_schema: What its input is validated by, or None.
+        output_type: What its handler's annotations say it returns, or None.
+        triggers: What starts it besides being started directly.
+        max_attempts: Attempts of each step, and of the body, in all.
+        retry: The backoff between attempts.
+    """
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        client: Client,
+        handler: Handler[I, O],
+        input_schema: Any,
+        triggers: tuple[Trigger, ...],
+        max_attempts: int,
+        retry: RetryPolicy,
+    ) -> None:
+        self.id = id
+        self.client = client
+        self.handler = handler
+        self.input_schema = input_schema
+        self.triggers = triggers
+        self.max_attempts = max_attempts
+        self.retry = retry
+        self.__doc__ = handler.__doc__
+
+    def __repr__(self) -> str:
+        return f"<Workflow {self.id!r} of {self.client.id!r}>"
+
+    @property
+    def app(self) -> str:
+        """The id of the client that it belongs to."""
+        return self.client.id
+
+    @property
+    def output_type(self) -> Any:
+        """What its handler's annotations say it returns, or None."""
+        return return_type(self.handler)
+
+    async def start(self, input: I | JSON = None, *, id: str | None = None) -> Run[O]:
+        """Start a run; the same as ``client.start_workflow(workflow, input)``."""
+        return await self.client.start_workflow(self, input, id=id)
+
+    def validate_input(self, data: JSON) -> I:
+        """``data`` as the input schema has it.
+
+        Raises:
+            InvalidInputError: It does not fit.
+        """
+        return validate_input(self.id, self.input_schema, data)  # type: ignore[no-any-return]
+
+
+def validate_input(workflow_id: str, schema: Any, data: JSON) -> Any:
+    """``data`` as ``schema`` has it; as it is without a schema."""
+    if schema is None:
+        return data
+    try:
+        return validate(data, schema)
+    except pydantic.ValidationError as err:
+        raise InvalidInputError(
+            f"the input of workflow {workflow_id!r} does not fit its input_schema: {issues(err)}"
+        ) from None
+
+
+# --- checks --------------------------------------------------------------------------------------------------------
+
+
+def check_id(value: object, what: str) -> str:
+    """An id of an app, workflow, run or step: any text that fits into Temporal's ids."""
+    if not isinstance(value, str):
+        raise DefinitionError(f"{what} is {value!r} ({type_label(type(value))}); ids are strings")
+    if not value.strip() or len(value) > MAX_ID_LENGTH:
+        raise DefinitionError(f"{what} is {value!r}; ids have 1 to {MAX_ID_LENGTH} characters")
+    return value
+
+
+def check_max_attempts(value: object, where: str) -> int:
+    """A number of attempts in all, at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise DefinitionError(f"max_attempts of {where} is {value!r}; it counts all attempts, so 1 is the least")
+    return value
+
+
+def check_retry(value: object, where: str) -> RetryPolicy:
+    """A Temporal retry policy that leaves the count to ``max_attempts``."""
+    if not isinstance(value, RetryPolicy):
+        raise DefinitionError(f"retry of {where} is {value!r}; it takes a steporal.RetryPolicy")
+    if value.maximum_attempts:
+        raise DefinitionError(
+            f"retry of {where} has maximum_attempts={value.maximum_attempts}; set max_attempts={value.maximum_attempts}"
+        )
+    try:
+        value._validate()
+    except ValueError as err:
+        raise DefinitionError(f"retry of {where}: {err}") from None
+    return value
+
+
+def check_handler(handler: object, workflow_id: str) -> None:
+    """An ``async def`` of two positional parameters."""
+    where = f"the handler of workflow {workflow_id!r}"
+    if not callable(handler):
+        raise DefinitionError(f"{where} is {handler!r}; decorate an `async def handler(ctx, step)`")
+    name = getattr(handler, "__qualname__", repr(handler))
+    if not inspect.iscoroutinefunction(inspect.unwrap(handler)):
+        raise DefinitionError(f"{where}, {name!r}, is not async; write `async def {name}(ctx, step)`")
+    parameters = inspect.signature(handler).parameters.values()
+    kinds = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    positional = [p for p in parameters if p.kind in kinds]
+    required = [p for p in parameters if p.default is p.empty and p.kind is not inspect.Parameter.VAR_POSITIONAL]
+    if len(positional) != 2 or any(p.kind not in kinds for p in required):
+        raise DefinitionError(
+            f"{where}, {name!r}, takes ({', '.join(str(p) for p in parameters)}); it is called with two "
+            f"arguments: `async def {name}(ctx: Context[...], step: Step)`"
+        )
+
+
+def check_schema(schema: Any, workflow_id: str) -> None:
+    """Anything that ``pydantic.TypeAdapter`` takes."""
+    if schema is None or (isinstance(schema, type) and issubclass(schema, pydantic.BaseModel)):
+        return
+    try:
+        pydantic.TypeAdapter(schema)
+    except Exception as err:
+        raise DefinitionError(
+            f"input_schema of workflow {workflow_id!r} is {schema!r}; it takes a pydantic model "
+            f"or any type that pydantic.TypeAdapter does: {err}"
+        ) from None
+
+
+def check_triggers(triggers: object, workflow_id: str) -> tuple[Trigger, ...]:
+    """A list of triggers without repetitions."""
+    where = f"triggers of workflow {workflow_id!r}"
+    if isinstance(triggers, str | EventTrigger | CronTrigger) or not isinstance(triggers, Sequence):
+        raise DefinitionError(f"{where} is {triggers!r}; it takes a list: triggers=[event_trigger('order.placed')]")
+    for trigger in triggers:
+        if not isinstance(trigger, EventTrigger | CronTrigger):
+            raise DefinitionError(f"{where} has {trigger!r}; write event_trigger(...) or cron_trigger(...)")
+    repeated = next((t for i, t in enumerate(triggers) if t in triggers[:i]), None)
+    if repeated is not None:
+        raise DefinitionError(f"{where} has {repeated!r} twice")
+    if len(triggers) > MAX_TRIGGERS:
+        raise DefinitionError(f"{where} are {len(triggers)}; a workflow has at most {MAX_TRIGGERS}")
+    return tuple(triggers)
+
+
+# --- modules that are loaded again in the sandbox ------------------------------------------------------------------
+
+
+class _Loading(threading.local):
+    found: dict[tuple[str, str], Workflow[Any, Any]] | None = None
+
+
+_loading = _Loading()
+
+
+@contextmanager
+def collected() -> Iterator[dict[tuple[str, str], Workflow[Any, Any]]]:
+    """Collects, by app and workflow id, what this thread defines while a module is loaded again in the sandbox."""
+    before, _loading.found = _loading.found, {}
+    try:
+        yield _loading.found
+    finally:
+        _loading.found = before
+
+
+def collect(workflow: Workflow[Any, Any]) -> None:
+    """Hand a workflow to the :func:`collected` around, if there is one."""
+    if _loading.found is not None:
+        _loading.found[workflow.app, workflow.id] = workflow

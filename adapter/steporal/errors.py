@@ -1,0 +1,205 @@
+"""Every error that Steporal raises.
+
+::
+
+    SteporalError
+    ├── DefinitionError (ValueError)      a workflow, trigger or option that cannot be right
+    ├── InvalidEventError (ValueError)    an event that cannot be sent
+    ├── SendEventError                    Temporal refused or was unreachable while events were sent
+    ├── AlreadyStartedError               start_workflow(id=...): there is such a run already
+    ├── UnknownWorkflowError              no app has registered such a workflow
+    ├── RunFailedError                    Run.result(): the run failed, timed out or was terminated
+    │   └── RunCancelledError             Run.result(): the run was cancelled
+    ├── RetryAfterError                   raise it: try again after a given time
+    ├── NonRetryableError                 raise it: do not try again
+    │   ├── InvalidArgumentError          what a step method was called with (a ValueError and a TypeError)
+    │   ├── InvalidInputError             data that does not fit a schema
+    │   ├── NestedStepError               a step called inside another step's function
+    │   ├── CaptureError                  a step function that cannot be sent to a worker
+    │   ├── UnserializableError           a value that is no JSON and of no type we can send
+    │   └── PayloadTooLargeError          a value over Temporal's payload limit
+    ├── StepCodeNotFoundError             this worker's code has no such step function (another's may)
+    └── StepError                         what ``await step.run(...)`` raises when a step has failed
+        └── InvokeTimeoutError            an invoked workflow took longer than its ``timeout``
+
+All of them pickle, and all of them pass through Temporal's failure converter: its ``type`` is the class's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from .durations import Duration, delay_of
+
+__all__ = [
+    "AlreadyStartedError",
+    "CaptureError",
+    "DefinitionError",
+    "InvalidArgumentError",
+    "InvalidEventError",
+    "InvalidInputError",
+    "InvokeTimeoutError",
+    "NestedStepError",
+    "NonRetryableError",
+    "PayloadTooLargeError",
+    "RetryAfterError",
+    "RunCancelledError",
+    "RunFailedError",
+    "SendEventError",
+    "StepCodeNotFoundError",
+    "StepError",
+    "SteporalError",
+    "UnknownWorkflowError",
+    "UnserializableError",
+]
+
+
+class SteporalError(Exception):
+    """The base of all errors of this package."""
+
+
+class DefinitionError(SteporalError, ValueError):
+    """A workflow, trigger or option that cannot be right; raised where it is defined."""
+
+
+class InvalidEventError(SteporalError, ValueError):
+    """An event that cannot be sent; the message names the field. Nothing has been sent."""
+
+
+class SendEventError(SteporalError):
+    """Temporal refused events, or could not be reached.
+
+    ``ids`` are the ids of all events of the call, in order; sending the same events again with
+    these ids starts nothing twice.
+    """
+
+    def __init__(self, message: str, ids: Sequence[str] = ()) -> None:
+        super().__init__(message, tuple(ids))
+        self.message = message
+        self.ids = tuple(ids)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class AlreadyStartedError(SteporalError):
+    """There is, or was within Temporal's retention, a run with the workflow id that ``start_workflow`` was given."""
+
+
+class UnknownWorkflowError(SteporalError):
+    """No app in the namespace has registered such a workflow."""
+
+
+class RunFailedError(SteporalError):
+    """A run that did not complete, as ``await run.result()`` raises it.
+
+    ``name``, ``message`` and ``stack`` are those of the error that ended the run.
+    """
+
+    def __init__(self, workflow_id: str, name: str, message: str, stack: str = "") -> None:
+        super().__init__(workflow_id, name, message, stack)
+        self.workflow_id = workflow_id
+        self.name = name
+        self.message = message
+        self.stack = stack
+
+    def __str__(self) -> str:
+        return f"run {self.workflow_id!r} failed: {self.name}: {self.message}"
+
+
+class RunCancelledError(RunFailedError):
+    """A run that was cancelled."""
+
+    def __str__(self) -> str:
+        return f"run {self.workflow_id!r} was cancelled"
+
+
+class RetryAfterError(SteporalError):
+    """Raise it in a step or in a body to choose when the next attempt starts.
+
+    Args:
+        message: What went wrong.
+        retry_after: A duration, or an aware ``datetime``.
+    """
+
+    def __init__(self, message: str, retry_after: Duration | datetime) -> None:
+        super().__init__(message, retry_after)
+        self.message = message
+        self.retry_after = retry_after
+
+    def delay(self, now: datetime) -> timedelta:
+        """How long to wait from ``now``; never negative."""
+        return delay_of(self.retry_after, now=now)
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class NonRetryableError(SteporalError):
+    """Raise it in a step to fail the step at once, in a body to fail the run at once."""
+
+
+class InvalidArgumentError(NonRetryableError, ValueError, TypeError):
+    """What a method of ``step`` was called with, such as a negative duration. The run fails at once."""
+
+
+class InvalidInputError(NonRetryableError):
+    """Data that does not fit a schema; the message lists pydantic's issues."""
+
+
+class NestedStepError(NonRetryableError):
+    """A step called inside another step's function."""
+
+
+class CaptureError(NonRetryableError):
+    """A step function that cannot be sent to a worker, or a variable of it that cannot."""
+
+
+class UnserializableError(NonRetryableError):
+    """A value that is no JSON and of no type that can be sent."""
+
+
+class PayloadTooLargeError(NonRetryableError):
+    """A value over the size that Temporal stores in one payload."""
+
+
+class StepCodeNotFoundError(SteporalError):
+    """This worker's code has no such step function.
+
+    The attempt is retried: a worker with that code may exist, or come with the next deploy.
+    """
+
+
+class StepError(SteporalError):
+    """A step that has failed for good: its last attempt raised, or an attempt said not to retry.
+
+    Attributes:
+        step_id: The step's id, with its index if the id was used before in the run.
+        name: The name of the class of the error that the last attempt raised.
+        message: Its message.
+        stack: Its stack trace, as text.
+        attempts: How many attempts were made, when known; else 0.
+        cause: The error as Temporal delivered it, where this run still has it.
+    """
+
+    def __init__(self, step_id: str, name: str, message: str, stack: str = "", attempts: int = 0) -> None:
+        super().__init__(step_id, name, message, stack, attempts)
+        self.step_id = step_id
+        self.name = name
+        self.message = message
+        self.stack = stack
+        self.attempts = attempts
+
+    @property
+    def cause(self) -> BaseException | None:
+        """The error as Temporal delivered it, where this run still has it."""
+        return self.__cause__
+
+    def __str__(self) -> str:
+        tries = f" after {self.attempts} attempt{'s' * (self.attempts != 1)}" if self.attempts else ""
+        return f"step {self.step_id!r} failed{tries}: {self.name}: {self.message}"
+
+
+class InvokeTimeoutError(StepError):
+    """An invoked workflow took longer than its ``timeout``. The invoked run goes on."""

@@ -1,0 +1,182 @@
+"""Which workflows start on which event: one Temporal workflow per namespace, ``steporal.catalog``.
+
+It holds each app's list of workflows, in its Temporal memo, so that a sender reads all of them with one ``describe``
+call, and no worker needs to be up. An app's worker replaces the app's whole list by an update.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import temporalio.client
+from pydantic import BaseModel, ConfigDict
+from temporalio import workflow
+from temporalio.client import WithStartWorkflowOperation
+from temporalio.common import RawValue, WorkflowIDConflictPolicy
+from temporalio.service import RPCError, RPCStatusCode
+
+from ..converter import from_raw, to_raw
+from ..events import wildcard_prefix
+from ..types import JSON
+from .expressions import compile_expression
+
+CATALOG = "steporal.catalog"
+SYSTEM_TASK_QUEUE = "steporal"
+REGISTER = "steporal.register"
+
+CACHE_SECONDS = 2.0
+
+_UPDATES_PER_EXECUTION = 500
+"""Temporal takes 2,000 updates in one execution of a workflow; the catalog continues as new long before."""
+
+
+class Entry(BaseModel):
+    """A trigger in an app's list."""
+
+    model_config = ConfigDict(frozen=True)
+
+    event: str | None = None
+    if_exp: str | None = None
+    cron: str | None = None
+
+
+class Listed(BaseModel):
+    """A workflow in an app's list."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    triggers: tuple[Entry, ...] = ()
+
+
+class App(BaseModel):
+    """An app's list, as the catalog holds it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    task_queue: str
+    workflows: tuple[Listed, ...] = ()
+    schedules: tuple[str, ...] = ()
+
+
+@workflow.defn(name=CATALOG, sandboxed=False)
+class CatalogWorkflow:
+    """Holds each app's list in its memo."""
+
+    def __init__(self) -> None:
+        self._updates = 0
+
+    @workflow.run
+    async def run(self) -> None:
+        await workflow.wait_condition(
+            lambda: self._updates >= _UPDATES_PER_EXECUTION or workflow.info().is_continue_as_new_suggested()
+        )
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        workflow.continue_as_new()  # the memo comes along
+
+    @workflow.update(name=REGISTER)
+    def register(self, app: RawValue) -> None:
+        """Replace an app's list; an app without workflows is forgotten."""
+        listed = App.model_validate(from_raw(app))
+        workflow.upsert_memo({listed.id: listed.model_dump(mode="json") if listed.workflows else None})
+        self._updates += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A workflow that starts on an event."""
+
+    workflow: str
+    task_queue: str
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """The catalog at one moment, indexed by event."""
+
+    apps: Mapping[str, App] = field(default_factory=dict)
+    _by_name: dict[str, list[tuple[Match, str | None]]] = field(default_factory=dict)
+    _by_prefix: dict[str, list[tuple[Match, str | None]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for app in self.apps.values():
+            for listed in app.workflows:
+                for entry in listed.triggers:
+                    if entry.event is None:
+                        continue
+                    prefix = wildcard_prefix(entry.event)
+                    index, key = (self._by_name, entry.event) if prefix is None else (self._by_prefix, prefix)
+                    index.setdefault(key, []).append((Match(listed.id, app.task_queue), entry.if_exp))
+
+    def matches(self, event: Mapping[str, JSON]) -> list[Match]:
+        """The workflows that start on an event, each once, whichever of its triggers matches first."""
+        name: str = event["name"]
+        candidates = list(self._by_name.get(name, ()))
+        for prefix, triggers in self._by_prefix.items():
+            if name.startswith(prefix) and len(name) > len(prefix):
+                candidates += triggers
+        found: dict[Match, None] = {}
+        for match, if_exp in candidates:
+            if match not in found and (if_exp is None or compile_expression(if_exp).matches(event=event)):
+                found[match] = None
+        return list(found)
+
+    def workflow(self, workflow_id: str, app: str | None = None) -> list[tuple[App, Listed]]:
+        """The listed workflows with an id, of one app or of any."""
+        return [
+            (listed_app, listed)
+            for listed_app in self.apps.values()
+            if app is None or listed_app.id == app
+            for listed in listed_app.workflows
+            if listed.id == workflow_id
+        ]
+
+
+class Catalog:
+    """The catalog of a namespace, as one process reads and writes it."""
+
+    def __init__(self, temporal: temporalio.client.Client, cache_seconds: float = CACHE_SECONDS) -> None:
+        self._temporal = temporal
+        self._cache_seconds = cache_seconds
+        self._cached: tuple[float, Snapshot] | None = None
+        self._reading = asyncio.Lock()
+
+    async def read(self, *, fresh: bool = False) -> Snapshot:
+        """All apps' lists; from a cache of seconds unless ``fresh``."""
+        async with self._reading:
+            if self._cached is None or fresh or time.monotonic() - self._cached[0] > self._cache_seconds:
+                self._cached = (time.monotonic(), await self._describe())
+            return self._cached[1]
+
+    async def _describe(self) -> Snapshot:
+        try:
+            description = await self._temporal.get_workflow_handle(CATALOG).describe()
+        except RPCError as err:
+            if err.status == RPCStatusCode.NOT_FOUND:
+                return Snapshot()
+            raise
+        return Snapshot({name: App.model_validate(value) for name, value in (await description.memo()).items()})
+
+    async def register(self, app: App) -> None:
+        """Replace an app's list, and wait until the catalog has it. Needs a worker on the system task queue."""
+        known = (await self.read(fresh=True)).apps.get(app.id)
+        if known == app or (known is None and not app.workflows):
+            return
+        await self._temporal.execute_update_with_start_workflow(
+            REGISTER,
+            to_raw(app.model_dump(mode="json")),
+            start_workflow_operation=WithStartWorkflowOperation(
+                CATALOG,
+                id=CATALOG,
+                task_queue=SYSTEM_TASK_QUEUE,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                static_summary="which workflows start on which event",
+            ),
+            rpc_timeout=timedelta(seconds=30),
+        )
+        self._cached = None

@@ -1,0 +1,90 @@
+"""Cron triggers as Temporal schedules."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import temporalio.client
+from temporalio.client import (
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleSpec,
+    ScheduleUpdate,
+    ScheduleUpdateInput,
+)
+from temporalio.service import RPCError, RPCStatusCode
+
+from ..runtime.start import SCHEDULED, Origin
+from ..triggers import CronTrigger
+
+
+@dataclass(frozen=True, slots=True)
+class CronStart:
+    """A workflow that a cron trigger starts."""
+
+    app: str
+    workflow: str
+    task_queue: str
+    trigger: CronTrigger
+
+    @property
+    def id(self) -> str:
+        """The schedule's id: another time zone or jitter is the same schedule, changed."""
+        digest = hashlib.sha256(self.trigger.schedule.encode()).hexdigest()[:8]
+        return f"steporal/{self.app}/{self.workflow}/{digest}"
+
+    def schedule(self) -> Schedule:
+        """The Temporal schedule. Runs may overlap; what was due while the server was down is not made up for."""
+        return Schedule(
+            action=ScheduleActionStartWorkflow(
+                self.workflow,
+                args=Origin("cron", "", SCHEDULED, cron=self.trigger.schedule).arguments(None),
+                id=f"{self.workflow}/cron",  # Temporal appends the time
+                task_queue=self.task_queue,
+                static_summary=f"started by {self.trigger.schedule}",
+            ),
+            spec=ScheduleSpec(
+                cron_expressions=list(self.trigger.expressions),
+                time_zone_name=self.trigger.timezone,
+                jitter=self.trigger.jitter,
+            ),
+            policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.ALLOW_ALL),
+        )
+
+
+async def apply(
+    temporal: temporalio.client.Client, wanted: Mapping[str, CronStart], known: Iterable[str]
+) -> None:
+    """Create and change the schedules that are wanted, and delete those of ``known`` that are not."""
+    async with asyncio.TaskGroup() as group:
+        for start in wanted.values():
+            group.create_task(_put(temporal, start))
+        for schedule_id in set(known) - set(wanted):
+            group.create_task(_delete(temporal, schedule_id))
+
+
+async def _put(temporal: temporalio.client.Client, start: CronStart) -> None:
+    try:
+        await temporal.create_schedule(start.id, start.schedule())
+    except ScheduleAlreadyRunningError:
+        await temporal.get_schedule_handle(start.id).update(lambda existing: _changed(existing, start))
+
+
+def _changed(existing: ScheduleUpdateInput, start: CronStart) -> ScheduleUpdate | None:
+    schedule = start.schedule()
+    schedule.state = existing.description.schedule.state  # a paused schedule stays paused
+    return ScheduleUpdate(schedule=schedule)
+
+
+async def _delete(temporal: temporalio.client.Client, schedule_id: str) -> None:
+    try:
+        await temporal.get_schedule_handle(schedule_id).delete()
+    except RPCError as err:
+        if err.status != RPCStatusCode.NOT_FOUND:
+            raise

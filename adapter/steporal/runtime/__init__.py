@@ -1,0 +1,1 @@
+"""Inside one run, in a Temporal workflow."""

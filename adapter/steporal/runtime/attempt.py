@@ -1,0 +1,374 @@
+"""One attempt of a body: what its ``step`` does on Temporal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pydantic
+from temporalio import workflow
+from temporalio.common import RawValue, RetryPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import ActivityError, ChildWorkflowError, WorkflowAlreadyStartedError
+from temporalio.workflow import ActivityCancellationType, ChildWorkflowCancellationType, ParentClosePolicy
+
+from ..context import Context
+from ..converter import TAG, dumps, from_raw, issues, return_type, size_of, to_json, to_raw, validate
+from ..definition import Workflow, WorkflowReference, check_id, check_max_attempts, check_retry, validate_input
+from ..durations import Duration, parse_deadline, parse_duration
+from ..errors import (
+    InvalidInputError,
+    InvokeTimeoutError,
+    PayloadTooLargeError,
+    StepError,
+    UnserializableError,
+)
+from ..events import EventLike, ReceivedEvent, SendEventResult, derived_ulid, prepare_events
+from ..step import RunOptions, Step
+from ..types import JSON
+from .failures import failure_of, is_cancellation
+from .limits import BATCH_BYTES, MAX_PAYLOAD_BYTES, over_limit
+from .memo import Failure, Outcome, decode_result
+from .references import Describer
+from .run import Run, arguments_checked
+from .start import Origin, payload_json
+
+RUN_STEP = "steporal.run_step"
+SEND_EVENT = "steporal.send_event"
+FIND_WORKFLOW = "steporal.find_workflow"
+
+STEP_TIMEOUT = timedelta(days=1)
+LOCAL_STEP_TIMEOUT = timedelta(minutes=1)
+HEARTBEAT_TIMEOUT = timedelta(seconds=30)
+
+
+class Captives:
+    """Encodes the values that only the run knows, where a step function captured them."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self.context_is_captured = False
+
+    def encode(self, value: Any) -> JSON | None:
+        if isinstance(value, Context):
+            self.context_is_captured = True
+            return {TAG: "context"}
+        return None
+
+    def is_step(self, value: Any) -> bool:
+        return isinstance(value, Step) or value is self._attempt
+
+
+class Attempt:
+    """One attempt of a run's body."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._keys: dict[str, int] = {}
+        self._waiting: dict[asyncio.Future[Outcome], None] = {}
+        self._closed = False
+
+    def close(self) -> None:
+        """End what of the body still waits for steps; the steps themselves go on, for the next attempt."""
+        self._closed = True
+        for waiter in list(self._waiting):
+            waiter.cancel()
+
+    # --- the four kinds of step ------------------------------------------------------------------------------------
+
+    def run(
+        self, step_id: str, handler: Callable[..., Any], args: tuple[Any, ...], options: RunOptions
+    ) -> Coroutine[Any, Any, Any]:
+        key = self._key(step_id)
+        if key in self._run.memo:
+            return self._run_result(key, handler, options, None)
+        with arguments_checked(key):
+            start = self._activity(key, options, RUN_STEP, self._call(key, handler, args))
+        return self._run_result(key, handler, options, start)
+
+    async def _run_result(
+        self, key: str, handler: Callable[..., Any], options: RunOptions, start: Any
+    ) -> Any:
+        outcome = await self._outcome(key, start)
+        try:
+            return decode_result(outcome.value, return_type(handler), options.output_type)
+        except pydantic.ValidationError as err:
+            message = f"the result does not fit output_type {options.output_type!r}: {issues(err)}"
+            raise StepError(key, "ValidationError", message) from None
+
+    def sleep(self, step_id: str, until: Duration | datetime) -> Coroutine[Any, Any, None]:
+        key = self._key(step_id)
+        with arguments_checked(key):
+            deadline = _deadline(until, "a sleep's time")
+        return self._sleep(key, deadline)
+
+    async def _sleep(self, key: str, deadline: datetime) -> None:
+        async def start() -> Outcome:
+            if (left := deadline - workflow.now()) > timedelta(0):
+                await workflow.sleep(left, summary=key)
+            return Outcome()
+
+        await self._outcome(key, start)
+
+    def invoke(
+        self,
+        step_id: str,
+        workflow: Workflow[Any, Any] | WorkflowReference[Any],
+        data: Any,
+        timeout: Duration | datetime | None,
+    ) -> Coroutine[Any, Any, Any]:
+        key = self._key(step_id)
+        with arguments_checked(key):
+            if not isinstance(workflow, Workflow | WorkflowReference):
+                raise TypeError(
+                    f"workflow is {workflow!r}; pass what client.workflow returned, or steporal.reference(app, id)"
+                )
+            deadline = None if timeout is None else _deadline(timeout, "timeout")
+        return self._invoke(key, workflow, data, deadline)
+
+    async def _invoke(
+        self, key: str, target: Workflow[Any, Any] | WorkflowReference[Any], data: Any, deadline: datetime | None
+    ) -> Any:
+        if key not in self._run.memo:
+            data = _input_json(key, target, data)
+        outcome = await self._outcome(key, partial(self._perform_invoke, key, target, data, deadline))
+        kind = target.output_type
+        return outcome.value if kind is None else validate(outcome.value, kind)
+
+    async def _perform_invoke(
+        self, key: str, target: Workflow[Any, Any] | WorkflowReference[Any], data: JSON, deadline: datetime | None
+    ) -> Outcome:
+        event_id = self._derived_id(key, 0)
+        task_queue: str | None = None
+        if isinstance(target, WorkflowReference):
+            found = await self._perform(key, self._local(FIND_WORKFLOW, {"app": target.app, "workflow": target.id}))
+            if found.failure:
+                return found
+            task_queue = found.value["task_queue"]
+        elif target.client.task_queue != workflow.info().task_queue:
+            task_queue = target.client.task_queue
+        try:
+            child = await workflow.start_child_workflow(
+                target.id,
+                args=Origin.of_invoke(event_id).arguments(data),
+                id=f"{target.id}/{event_id}",
+                task_queue=task_queue,
+                result_type=RawValue,
+                # Its result would not reach this run any more if it were ended with one execution of it (design 3.8).
+                parent_close_policy=ParentClosePolicy.ABANDON,
+                cancellation_type=ChildWorkflowCancellationType.ABANDON,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                static_summary=f"invoked by {workflow.info().workflow_id}",
+            )
+        except WorkflowAlreadyStartedError as err:
+            return Outcome(failure=Failure("AlreadyStartedError", str(err), cause=err))
+        if deadline is not None:
+            await workflow.wait([child], timeout=max((deadline - workflow.now()).total_seconds(), 0))
+            if not child.done():
+                message = f"workflow {target.id!r} (run {child.id!r}) has not ended in time; it goes on"
+                return Outcome(failure=Failure(InvokeTimeoutError.__name__, message))
+        try:
+            return Outcome(payload_json(await child))
+        except ChildWorkflowError as err:
+            return Outcome(failure=failure_of(err))
+
+    def send_event(
+        self, step_id: str, events: EventLike | Sequence[EventLike]
+    ) -> Coroutine[Any, Any, SendEventResult]:
+        key = self._key(step_id)
+        prepared = prepare_events(
+            events,
+            new_id=partial(self._derived_id, key),
+            now_ms=int(workflow.now().timestamp() * 1000),
+        )
+        return self._send(key, prepared)
+
+    async def _send(self, key: str, events: list[ReceivedEvent]) -> SendEventResult:
+        outcome = await self._outcome(key, partial(self._perform_send, key, events))
+        return SendEventResult(ids=outcome.value)
+
+    async def _perform_send(self, key: str, events: list[ReceivedEvent]) -> Outcome:
+        ids: list[str] = []
+        for batch in _batches(events):
+            start = self._activity(key, RunOptions(), SEND_EVENT, to_raw({"events": batch}))
+            sent = await start()
+            if sent.failure:
+                return sent
+            ids.extend(sent.value["ids"])
+        return Outcome(ids)
+
+    # --- what they share -------------------------------------------------------------------------------------------
+
+    def _key(self, step_id: str) -> str:
+        check_id(step_id, "a step id")
+        if self._closed:
+            raise asyncio.CancelledError("this attempt of the body has ended")
+        index = self._keys.get(step_id, 0)
+        key = f"{step_id}:{index}" if index else step_id
+        while index and key in self._keys:  # the user has a step with that very id
+            index += 1
+            key = f"{step_id}:{index}"
+        self._keys[step_id] = index + 1
+        self._keys.setdefault(key, 1)
+        return key
+
+    async def _outcome(self, key: str, start: Callable[[], Coroutine[Any, Any, Outcome]] | None) -> Outcome:
+        outcome = self._run.memo.get(key)
+        if outcome is None:
+            assert start is not None
+            outcome = await self._wait(self._run.step(key, start))
+        if outcome.failure:
+            raise outcome.failure.error(key)
+        return outcome
+
+    async def _wait(self, task: asyncio.Task[Outcome]) -> Outcome:
+        if self._closed:
+            raise asyncio.CancelledError("this attempt of the body has ended")
+        waiter = asyncio.shield(task)
+        self._waiting[waiter] = None
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if not self._closed:
+                task.cancel()
+            raise
+        finally:
+            del self._waiting[waiter]
+
+    def _derived_id(self, key: str, position: int) -> str:
+        started = int(workflow.info().workflow_start_time.timestamp() * 1000)
+        return derived_ulid(started, self._run.id, key, position)
+
+    def _call(self, key: str, handler: Callable[..., Any], args: tuple[Any, ...]) -> RawValue:
+        captives = Captives(self)
+        run = self._run
+        describer = Describer(run.workflow.id, run.handler, run.workflow.client.step_packages, captives)
+        call = {"workflow": run.workflow.id, "step": key, **describer.call(key, handler, args)}
+        if captives.context_is_captured:
+            call["context"] = self._context_json()
+        raw = to_raw(call)
+        if size_of(raw) > MAX_PAYLOAD_BYTES:
+            raise PayloadTooLargeError(over_limit(f"what step {key!r} captured or is given", size_of(raw)))
+        return raw
+
+    def _context_json(self) -> JSON:
+        context, info = self._run.context, workflow.info()
+        origin = context.input
+        return {
+            "data": self._run.data,
+            "id": origin.id,
+            "name": origin.name,
+            "time": origin.time.isoformat(),
+            "type": origin.type,
+            "v": origin.ext.v,
+            "cron": origin.ext.cron,
+            "run_id": context.run_id,
+            "workflow_id": info.workflow_id,
+            "task_queue": info.task_queue,
+        }
+
+    def _activity(
+        self, key: str, options: RunOptions, name: str, argument: RawValue
+    ) -> Callable[[], Coroutine[Any, Any, Outcome]]:
+        definition = self._run.workflow
+        where = f"step {key!r}"
+        attempts = definition.max_attempts
+        if options.max_attempts is not None:
+            attempts = check_max_attempts(options.max_attempts, where)
+        policy = definition.retry if options.retry is None else check_retry(options.retry, where)
+        retry = _with_attempts(policy, attempts)
+        timeout = None
+        if options.timeout is not None:
+            timeout = parse_duration(options.timeout, what="timeout", minimum=timedelta(milliseconds=1))
+        if options.local:
+            if options.task_queue is not None:
+                raise ValueError("local=True runs the step where the run is; it takes no task_queue")
+            return lambda: self._perform(
+                key,
+                lambda: workflow.start_local_activity(
+                    name,
+                    argument,
+                    result_type=RawValue,
+                    activity_id=self._run.activity_id(key),
+                    start_to_close_timeout=timeout or LOCAL_STEP_TIMEOUT,
+                    retry_policy=retry,
+                    summary=key,
+                ),
+                attempts,
+            )
+        return lambda: self._perform(
+            key,
+            lambda: workflow.start_activity(
+                name,
+                argument,
+                result_type=RawValue,
+                activity_id=self._run.activity_id(key),
+                task_queue=options.task_queue,
+                start_to_close_timeout=timeout or STEP_TIMEOUT,
+                heartbeat_timeout=HEARTBEAT_TIMEOUT,
+                retry_policy=retry,
+                cancellation_type=ActivityCancellationType.TRY_CANCEL,
+                summary=key,
+            ),
+            attempts,
+        )
+
+    def _local(self, name: str, argument: JSON) -> Callable[[], Any]:
+        return lambda: workflow.start_local_activity(
+            name,
+            to_raw(argument),
+            result_type=RawValue,
+            start_to_close_timeout=LOCAL_STEP_TIMEOUT,
+            retry_policy=_with_attempts(self._run.workflow.retry, self._run.workflow.max_attempts),
+        )
+
+    async def _perform(self, key: str, start: Callable[[], Any], max_attempts: int = 0) -> Outcome:
+        try:
+            return Outcome(from_raw(await start()))
+        except ActivityError as err:
+            if is_cancellation(err):
+                raise asyncio.CancelledError from None
+            return Outcome(failure=failure_of(err, max_attempts))
+
+
+def _deadline(until: Duration | datetime, what: str) -> datetime:
+    if isinstance(until, datetime):
+        return parse_deadline(until, what=what)
+    return workflow.now() + parse_duration(until, what=what)
+
+
+def _with_attempts(policy: RetryPolicy, attempts: int) -> RetryPolicy:
+    return RetryPolicy(
+        initial_interval=policy.initial_interval,
+        backoff_coefficient=policy.backoff_coefficient,
+        maximum_interval=policy.maximum_interval,
+        maximum_attempts=attempts,
+        non_retryable_error_types=policy.non_retryable_error_types,
+    )
+
+
+def _input_json(key: str, target: Workflow[Any, Any] | WorkflowReference[Any], data: Any) -> JSON:
+    try:
+        encoded = to_json(data)
+    except UnserializableError as err:
+        raise InvalidInputError(f"step {key!r}: the data for workflow {target.id!r}: {err}") from None
+    if isinstance(target, Workflow):
+        validate_input(target.id, target.input_schema, encoded)
+    return encoded
+
+
+def _batches(events: list[ReceivedEvent]) -> list[list[JSON]]:
+    batches: list[list[JSON]] = [[]]
+    size = 0
+    for event in events:
+        encoded = event.model_dump(mode="json")
+        length = len(dumps(encoded))
+        if batches[-1] and size + length > BATCH_BYTES:
+            batches.append([])
+            size = 0
+        batches[-1].append(encoded)
+        size += length
+    return batches
+

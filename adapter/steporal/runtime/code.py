@@ -1,0 +1,143 @@
+"""A function's own code tree: the functions and lambdas written inside it, found by path and fingerprint.
+
+Python keeps the code of nested functions among the constants of the function around them, so a worker that has a
+handler has the code of each of its step functions, without running it.
+"""
+
+from __future__ import annotations
+
+import dis
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from types import CodeType, FunctionType
+from typing import Any
+
+LAMBDA = "<lambda>"
+_LOCALS = ".<locals>."
+
+
+@dataclass(frozen=True, slots=True)
+class NestedCode:
+    """The code of one function written inside another.
+
+    Attributes:
+        path: Its qualified name below the root: ``<lambda>``, ``charge``, ``charge.<locals>.<lambda>``.
+        code: The code object.
+        parents: The code objects around it, from the root to the nearest.
+    """
+
+    path: str
+    code: CodeType
+    parents: tuple[CodeType, ...]
+
+    def is_outside(self, name: str) -> bool:
+        """Whether a free variable belongs to something around the root, and not to the root or what is in it."""
+        for parent in reversed(self.parents):
+            if name in parent.co_cellvars:
+                return False
+        return True
+
+
+def unwrapped(function: Callable[..., Any]) -> FunctionType | None:
+    """The plain function below decorators that set ``__wrapped__``."""
+    inner = inspect.unwrap(function)
+    return inner if isinstance(inner, FunctionType) else None
+
+
+def nested_codes(root: CodeType) -> list[NestedCode]:
+    """All code written inside a function, in the order of the source."""
+    return list(_tree(root))
+
+
+@lru_cache(maxsize=4096)
+def _tree(root: CodeType) -> tuple[NestedCode, ...]:
+    prefix = root.co_qualname + _LOCALS
+
+    def walk(code: CodeType, parents: tuple[CodeType, ...]) -> Iterator[NestedCode]:
+        for constant in code.co_consts:
+            if isinstance(constant, CodeType):
+                yield NestedCode(constant.co_qualname.removeprefix(prefix), constant, (*parents, code))
+                yield from walk(constant, (*parents, code))
+
+    return tuple(walk(root, ()))
+
+
+@lru_cache(maxsize=4096)
+def fingerprint(code: CodeType) -> str:
+    """A digest of what code does: its instructions, names and constants, not its place in the file.
+
+    Two functions with one fingerprint do the same with the same variables. Bytecode differs between Python's minor
+    versions, and so do fingerprints.
+    """
+    return hashlib.sha256(repr(_essence(code)).encode()).hexdigest()[:16]
+
+
+def _essence(constant: Any) -> Any:
+    if isinstance(constant, CodeType):
+        return (
+            constant.co_name,
+            constant.co_code.hex(),
+            constant.co_names,
+            constant.co_varnames,
+            constant.co_freevars,
+            constant.co_cellvars,
+            constant.co_flags,
+            constant.co_argcount,
+            constant.co_posonlyargcount,
+            constant.co_kwonlyargcount,
+            [_essence(c) for c in constant.co_consts],
+        )
+    if isinstance(constant, frozenset):  # the order of its repr differs from process to process
+        return ("frozenset", sorted(repr(_essence(c)) for c in constant))
+    if isinstance(constant, tuple):
+        return ("tuple", [_essence(c) for c in constant])
+    return (type(constant).__name__, repr(constant))
+
+
+@lru_cache(maxsize=4096)
+def nonlocal_writes(code: CodeType) -> tuple[str, ...]:
+    """Names of variables of an enclosing function that ``code``, or code in it, assigns or deletes."""
+    names = {
+        i.argval
+        for i in dis.get_instructions(code)
+        if i.opname in ("STORE_DEREF", "DELETE_DEREF") and i.argval in code.co_freevars
+    }
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names |= {name for name in nonlocal_writes(constant) if name in code.co_freevars}
+    return tuple(sorted(names))
+
+
+@lru_cache(maxsize=4096)
+def imported_names(root: CodeType) -> frozenset[str]:
+    """Modules that a function, or a function in it, imports by an ``import`` statement."""
+    names = {i.argval for i in dis.get_instructions(root) if i.opname == "IMPORT_NAME"}
+    for constant in root.co_consts:
+        if isinstance(constant, CodeType):
+            names |= imported_names(constant)
+    return frozenset(names)
+
+
+def first_text_argument(code: CodeType, variable: str) -> str | None:
+    """The text constant that a method of ``variable`` is called with first: the id in ``step.run("id", …)``."""
+    seen = False
+    for instruction in dis.get_instructions(code):
+        if instruction.argval == variable and instruction.opname.startswith("LOAD_"):
+            seen = True
+        elif seen and instruction.opname == "LOAD_CONST" and isinstance(instruction.argval, str):
+            return instruction.argval
+    return None
+
+
+def position(function: Callable[..., Any]) -> str:
+    """Where a function is written: ``app/orders.py:41``; empty if unknown."""
+    code = getattr(unwrapped(function), "__code__", None)
+    return place(code) if code else ""
+
+
+def place(code: CodeType) -> str:
+    """File, relative to the working directory's last two parts, and line of code."""
+    return f"{'/'.join(code.co_filename.replace(chr(92), '/').split('/')[-2:])}:{code.co_firstlineno}"

@@ -1,0 +1,109 @@
+"""A workflow as a Temporal workflow class.
+
+Temporal's sandbox imports a workflow's class by module and name, anew for each run. The classes are attributes of
+this module, made when they are asked for (PEP 562): in the sandbox, the handler's own module is loaded again, and one
+class is made of the handler that is found in it. This module itself, and all others that define no workflow, pass
+through.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import RawValue
+
+from ..converter import to_raw
+from ..definition import Workflow, collected
+from ..errors import DefinitionError
+from .run import Run
+from .start import payload_json
+
+START_SIGNAL = "steporal.event"
+
+_NONE = to_raw(None)  # what a foreign client leaves out
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a class of this module is made of.
+
+    Attributes:
+        workflow: The workflow that the app defined, outside the sandbox.
+        module: The module to load again in the sandbox; None if the handler cannot be imported by name.
+        compiled: The class outside the sandbox.
+    """
+
+    workflow: Workflow[Any, Any]
+    module: str | None
+    compiled: type
+
+
+_targets: dict[str, Target] = {}
+
+
+def workflow_class(definition: Workflow[Any, Any]) -> type:
+    """The Temporal workflow class of a workflow."""
+    name = _class_name(definition)
+    known = _targets.get(name)
+    if known is None or known.workflow is not definition:
+        compiled = _compile(name, definition, definition)
+        known = _targets[name] = Target(definition, reloadable_module(definition), compiled)
+    return known.compiled
+
+
+def reloadable_module(definition: Workflow[Any, Any]) -> str | None:
+    """The module that defines a handler, unless nobody can import it: a REPL, a function's inside."""
+    module: str = definition.handler.__module__
+    return None if module == "__main__" or "<locals>" in definition.handler.__qualname__ else module
+
+
+def is_compiled(cls: type) -> bool:
+    """Whether a Temporal workflow class was made here."""
+    return cls.__module__ == __name__
+
+
+def __getattr__(name: str) -> Any:
+    """In the sandbox: the class of a handler whose module is loaded again."""
+    target = _targets.get(name)
+    if target is None or target.module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    definition = target.workflow
+    with collected() as found:
+        importlib.import_module(target.module)
+    loaded = found.get((definition.app, definition.id))
+    if loaded is None:
+        raise DefinitionError(
+            f"workflow {definition.id!r} is defined in {target.module}, but not when that module is imported again; "
+            "define workflows unconditionally, at module level"
+        )
+    return _compile(name, definition, loaded)
+
+
+def _class_name(definition: Workflow[Any, Any]) -> str:
+    words = "".join(c if c.isascii() and c.isalnum() else "_" for c in definition.id)
+    digest = hashlib.sha256(f"{definition.app}\0{definition.id}".encode()).hexdigest()[:12]
+    return f"W_{words}_{digest}"
+
+
+def _compile(name: str, definition: Workflow[Any, Any], loaded: Workflow[Any, Any]) -> type:
+    class Compiled:
+        async def run(self, data: RawValue = _NONE, added: RawValue = _NONE) -> RawValue:
+            run = Run(definition, loaded)
+            return await run.execute(payload_json(data), payload_json(added))
+
+        @workflow.signal(name=START_SIGNAL, description="An event was sent again that has started this run.")
+        def event(self) -> None:
+            """Nothing to do: the run was started by it."""
+
+    Compiled.__module__ = __name__
+    Compiled.__name__ = name
+    Compiled.__qualname__ = name
+    Compiled.run.__qualname__ = f"{name}.run"
+    Compiled.__doc__ = definition.__doc__
+    workflow.run(Compiled.run)
+    sandboxed = reloadable_module(definition) is not None
+    return workflow.defn(name=definition.id, sandboxed=sandboxed)(Compiled)

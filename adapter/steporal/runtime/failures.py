@@ -1,0 +1,100 @@
+"""Errors on their way into Temporal, and back."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+
+import temporalio
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    CancelledError,
+    ChildWorkflowError,
+    FailureError,
+    TerminatedError,
+    TimeoutError,
+    TimeoutType,
+)
+
+from ..errors import (
+    DefinitionError,
+    InvalidEventError,
+    NonRetryableError,
+    StepError,
+    UnknownWorkflowError,
+)
+from .memo import Failure
+
+_OURS = (str(Path(__file__).parents[1]), str(Path(temporalio.__file__ or "").parent))
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether an error ends a run or a step at once, whatever attempts are left."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_final(inner) for inner in error.exceptions)
+    if isinstance(error, ApplicationError):
+        return error.non_retryable
+    return isinstance(error, NonRetryableError | StepError | InvalidEventError | DefinitionError | UnknownWorkflowError)
+
+
+def application_error(
+    error: BaseException, *, attempt: int, non_retryable: bool, next_retry_delay: timedelta | None = None
+) -> ApplicationError:
+    """An error as Temporal records it: its class's name, its message, the user's part of its stack."""
+    if isinstance(error, ApplicationError):
+        return error
+    converted = ApplicationError(
+        str(error) or repr(error),
+        {"attempts": attempt},
+        type=type(error).__name__,
+        non_retryable=non_retryable,
+        next_retry_delay=next_retry_delay,
+    )
+    converted.__traceback__ = users_part(error.__traceback__)
+    converted.__cause__ = error.__cause__
+    return converted
+
+
+def users_part(traceback: TracebackType | None) -> TracebackType | None:
+    """A traceback from its first frame that is neither ours nor the SDK's; the whole one if there is none."""
+    frame = traceback
+    while frame is not None:
+        if not frame.tb_frame.f_code.co_filename.startswith(_OURS):
+            return frame
+        frame = frame.tb_next
+    return traceback
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Whether an awaited activity or child was cancelled."""
+    if isinstance(error, asyncio.CancelledError | CancelledError):
+        return True
+    return isinstance(error, ActivityError | ChildWorkflowError) and isinstance(error.cause, CancelledError)
+
+
+def failure_of(error: ActivityError | ChildWorkflowError, max_attempts: int = 0) -> Failure:
+    """How a step failed, from what Temporal raised for it."""
+    cause: BaseException = error.cause or error
+    stack = ""
+    if isinstance(cause, FailureError) and cause.failure is not None:
+        stack = cause.failure.stack_trace
+    if isinstance(cause, ApplicationError):
+        detail = cause.details[0] if cause.details else None
+        attempts = detail.get("attempts", 0) if isinstance(detail, dict) else 0
+        return Failure(cause.type or "ApplicationError", cause.message, stack, attempts, cause)
+    if isinstance(cause, TimeoutError):
+        return Failure("TimeoutError", _timeout_message(cause), stack, max_attempts, cause)
+    if isinstance(cause, TerminatedError):
+        return Failure("TerminatedError", "the run was terminated", stack, 0, cause)
+    return Failure(type(cause).__name__, str(cause), stack, 0, cause)
+
+
+def _timeout_message(error: TimeoutError) -> str:
+    if error.type == TimeoutType.START_TO_CLOSE:
+        return "an attempt took longer than the step's timeout"
+    if error.type == TimeoutType.HEARTBEAT:
+        return "the worker was lost: it stopped reporting that the step is alive"
+    return error.message

@@ -1,0 +1,68 @@
+"""What finished steps returned, or the error that they ended with, by step id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..converter import TypeNotFoundError, decode, plain, validate
+from ..errors import InvokeTimeoutError, StepError
+from ..types import JSON
+
+TYPED = "typed"
+"""The tag of a result that only its function's annotation describes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How a step failed for good."""
+
+    name: str
+    message: str
+    stack: str = ""
+    attempts: int = 0
+    cause: BaseException | None = None
+
+    def error(self, step_id: str) -> StepError:
+        """A new error to raise."""
+        kind = InvokeTimeoutError if self.name == InvokeTimeoutError.__name__ else StepError
+        error = kind(step_id, self.name, self.message, self.stack, self.attempts)
+        error.__cause__ = self.cause
+        return error
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a step ended: with a value, encoded, or with a failure."""
+
+    value: JSON = None
+    failure: Failure | None = None
+
+
+Memo = dict[str, Outcome]
+"""The finished steps of a run, by step id, in the order in which they finished."""
+
+
+def decode_result(data: JSON, annotated: Any, output_type: Any) -> Any:
+    """A step's result.
+
+    Args:
+        data: As the activity returned it.
+        annotated: The type that the function's annotations name, or None.
+        output_type: The type that the call asks for, or None.
+
+    Raises:
+        pydantic.ValidationError: The result does not fit ``output_type``.
+    """
+    kind = annotated if output_type is None else output_type
+    if isinstance(data, dict) and data.get("$") == TYPED:
+        return validate(data["value"], kind)
+    try:
+        value = decode(data)
+    except TypeNotFoundError:
+        if kind is None:
+            raise
+        return validate(plain(data), kind)  # the class was moved or renamed since
+    if output_type is None or (isinstance(output_type, type) and isinstance(value, output_type)):
+        return value
+    return validate(plain(data), output_type)

@@ -1,0 +1,393 @@
+"""Step functions as portable references: which code, and the values that it captured.
+
+``step.run("charge", lambda: charge(order))`` has to run on any worker of the app, so what is sent to the worker is
+where the function's code is found again, and the values of the variables that it captured from its handler:
+
+- a function or lambda written inside the handler: the handler's workflow, the path in its code tree, and, for what
+  has no name of its own, a fingerprint of the code;
+- one written inside a module-level function of the app: that function's name, and the same;
+- a module-level function, a method of a value, a ``functools.partial``: its name, and the values it comes with.
+
+Variables captured from outside the handler are not sent; the worker's own are used. A reference never resolves to
+another function than the one that was called, and only to code of the app: of registered workflows and of functions
+in the app's own packages.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
+from typing import Any, Protocol
+
+from ..converter import TAG, TypeNotFoundError, decode, encode, load_module, type_label
+from ..errors import CaptureError, NestedStepError, StepCodeNotFoundError, UnserializableError
+from ..types import JSON
+from .code import (
+    LAMBDA,
+    NestedCode,
+    fingerprint,
+    first_text_argument,
+    imported_names,
+    nested_codes,
+    nonlocal_writes,
+    place,
+    position,
+    unwrapped,
+)
+
+_FUNCTION = "function"
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """What references of one app may name.
+
+    Attributes:
+        handlers: The handlers of the app's workflows, by workflow id.
+        packages: The top-level packages of which functions may be named.
+    """
+
+    handlers: Mapping[str, Callable[..., Any]]
+    packages: Collection[str]
+
+
+class Captive(Protocol):
+    """Encodes captured values that only the run knows: its context, its ``step``."""
+
+    def encode(self, value: Any) -> JSON | None:
+        """JSON for a value of the run, or None for any other."""
+
+    def is_step(self, value: Any) -> bool:
+        """Whether a value is the run's ``step``."""
+
+
+# --- from a function to a reference --------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Describer:
+    """Makes references to the functions that one handler calls as steps."""
+
+    workflow_id: str
+    handler: Callable[..., Any]
+    packages: Collection[str]
+    captive: Captive
+    step_id: str = ""
+    _stack: list[FunctionType] = field(default_factory=list)
+
+    def call(self, step_id: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, JSON]:
+        """A step function and its arguments, as the activity is given them.
+
+        Raises:
+            CaptureError: The function, or a variable that it captured, cannot be sent.
+            NestedStepError: It captured the run's ``step``.
+        """
+        self.step_id = step_id
+        self._stack.clear()
+        call = {"function": self.function(function)}
+        if arguments:
+            call["arguments"] = [self._value(f"argument {i + 1}", value) for i, value in enumerate(arguments)]
+        return call
+
+    def function(self, function: Any) -> JSON:
+        if isinstance(function, functools.partial):
+            return {
+                TAG: _FUNCTION,
+                "partial": self.function(function.func),
+                "arguments": [self._value(f"argument {i + 1}", value) for i, value in enumerate(function.args)],
+                "keywords": {name: self._value(name, value) for name, value in function.keywords.items()},
+            }
+        if isinstance(function, MethodType):
+            if isinstance(function.__self__, type):
+                return self._named(function)
+            owner = self._value("self", function.__self__)
+            return {TAG: _FUNCTION, "method": function.__name__, "self": owner}
+        if isinstance(function, FunctionType):
+            if function in self._stack:
+                return {TAG: _FUNCTION, "enclosing": len(self._stack) - 1 - self._stack.index(function)}
+            inner = unwrapped(function)
+            if function is inner and (LAMBDA in function.__qualname__ or "<locals>" in function.__qualname__):
+                return self._nested(function)
+            if "<locals>" not in function.__qualname__:
+                return self._named(function)
+            raise self._refused(
+                f"is given the decorated function {function.__qualname__!r}, which is made while the body runs",
+                "move it to module level",
+                function,
+            )
+        raise self._refused(*_advice(function), None)
+
+    def _named(self, function: Any) -> JSON:
+        name = f"{function.__module__}:{function.__qualname__}"
+        try:
+            found = find_function(name, self.packages)
+        except StepCodeNotFoundError as err:
+            raise self._refused(f"cannot be run elsewhere: {err}", _allow(function), function) from None
+        if getattr(unwrapped(found), "__code__", None) != getattr(unwrapped(function), "__code__", found):
+            raise self._refused(
+                f"is given a function whose name, {name!r}, now means another function",
+                "give each function a name of its own",
+                function,
+            )
+        return {TAG: _FUNCTION, "name": name}
+
+    def _nested(self, function: FunctionType) -> JSON:
+        root, found = self._root_of(function)
+        if written := nonlocal_writes(function.__code__):
+            names = ", ".join(repr(name) for name in written)
+            raise self._refused(
+                f"assigns {names} of the function around it, which would be lost: steps run in another process",
+                "return the value from the step instead",
+                function,
+            )
+        self._stack.append(function)
+        reference: dict[str, JSON] = {TAG: _FUNCTION, **root, "path": found.path, "code": fingerprint(found.code)}
+        if captured := self._captured(function, found):
+            reference["captured"] = captured
+        if function.__defaults__:
+            reference["defaults"] = [self._value("a default", value) for value in function.__defaults__]
+        if function.__kwdefaults__:
+            reference["kwdefaults"] = {k: self._value(k, value) for k, value in function.__kwdefaults__.items()}
+        self._stack.pop()
+        return reference
+
+    def _root_of(self, function: FunctionType) -> tuple[dict[str, JSON], NestedCode]:
+        handler = unwrapped(self.handler)
+        if handler is not None and (found := _find(handler, function)):
+            return {"workflow": self.workflow_id}, found
+        outermost = function.__qualname__.partition(".<locals>")[0]
+        name = f"{function.__module__}:{outermost}"
+        if LAMBDA not in outermost:
+            try:
+                root = unwrapped(find_function(name, self.packages))
+            except StepCodeNotFoundError as err:
+                raise self._refused(f"cannot be run elsewhere: {err}", _allow(function), function) from None
+            if root is not None and (found := _find(root, function)):
+                return {"root": name}, found
+        raise self._refused(
+            f"is given {function.__qualname__!r}, which is written neither in the handler nor in a named function",
+            "write it inside the handler, or as a def at module level",
+            function,
+        )
+
+    def _captured(self, function: FunctionType, found: NestedCode) -> dict[str, JSON]:
+        values: dict[str, JSON] = {}
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            if found.is_outside(name):
+                continue
+            try:
+                value = cell.cell_contents
+            except ValueError:
+                raise self._refused(
+                    f"uses {name!r}, which has no value yet", "assign it before the step", function
+                ) from None
+            if self.captive.is_step(value):
+                raise self._nested_step(first_text_argument(function.__code__, name), name, function)
+            values[name] = self._value(name, value, function)
+        return values
+
+    def _nested_step(self, inner: str | None, variable: str, function: FunctionType) -> NestedStepError:
+        what = f"step {inner!r} is called inside" if inner else f"{variable!r} is used inside"
+        return NestedStepError(
+            f"{what} step {self.step_id!r} ({place(function.__code__)}); steps do not nest: "
+            "call it in the handler's body, and pass its result on"
+        )
+
+    def _value(self, name: str, value: Any, function: FunctionType | None = None) -> JSON:
+        try:
+            return encode(value, self._other)
+        except UnserializableError as err:
+            verb = "captured" if function else "is given"
+            at = f" ({place(function.__code__)})" if function else ""
+            raise CaptureError(
+                f"step {self.step_id!r} {verb} {name!r} ({type_label(type(value))}), which cannot be sent to an "
+                f"activity: {err}; open it inside the step, or pass what it needs as JSON{at}"
+            ) from None
+
+    def _other(self, value: Any) -> JSON | None:
+        if (encoded := self.captive.encode(value)) is not None:
+            return encoded
+        if isinstance(value, FunctionType | MethodType | functools.partial):
+            return self.function(value)
+        if isinstance(value, ModuleType):
+            return {TAG: "module", "name": value.__name__}
+        if isinstance(value, type) and "<locals>" not in value.__qualname__:
+            return {TAG: "type", "name": f"{value.__module__}:{value.__qualname__}"}
+        return None
+
+    def _refused(self, what: str, advice: str, function: Callable[..., Any] | None) -> CaptureError:
+        at = f" ({position(function)})" if function is not None and position(function) else ""
+        return CaptureError(f"step {self.step_id!r} {what}; {advice}{at}")
+
+
+def _find(root: FunctionType, function: FunctionType) -> NestedCode | None:
+    if root.__module__ != function.__module__:
+        return None
+    return next((nested for nested in nested_codes(root.__code__) if nested.code == function.__code__), None)
+
+
+def _advice(function: Any) -> tuple[str, str]:
+    if isinstance(function, BuiltinFunctionType | type):
+        return f"is given {function!r}, which is not a function of the app", "wrap it in a lambda"
+    if hasattr(function, "__await__"):
+        return "is given a coroutine", "pass the function itself, or a lambda: step.run('id', lambda: fetch(url))"
+    if callable(function):
+        return f"is given a {type_label(type(function))} object", "wrap its call in a lambda or a def"
+    return f"is given {function!r}, which cannot be called", "pass a function, then its arguments"
+
+
+def _allow(function: Any) -> str:
+    package = str(getattr(function, "__module__", "")).partition(".")[0]
+    return f"wrap it in a lambda, or allow its package: Client(..., step_packages=[{package!r}])"
+
+
+# --- from a reference to a function --------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Resolver:
+    """Makes the functions again that references name, on the worker."""
+
+    app: App
+    captive: Callable[[dict[str, JSON]], Any]
+    _stack: list[Callable[[], FunctionType]] = field(default_factory=list)
+
+    def call(self, call: Mapping[str, JSON]) -> tuple[Callable[..., Any], list[Any]]:
+        """The function and its arguments.
+
+        Raises:
+            StepCodeNotFoundError: This worker's code does not have the function, or a class of a captured value.
+        """
+        try:
+            function = self._function(call["function"])
+            return function, [self._value(value) for value in call.get("arguments", ())]
+        except TypeNotFoundError as err:
+            raise StepCodeNotFoundError(str(err)) from err
+
+    def _value(self, data: JSON) -> Any:
+        return decode(data, self._other, self.app.packages)
+
+    def _other(self, data: dict[str, JSON]) -> Any:
+        if data[TAG] == _FUNCTION:
+            return self._function(data)
+        if data[TAG] == "module":
+            return self._module(data["name"])
+        if data[TAG] == "type":
+            return self._type(data["name"])
+        return self.captive(data)
+
+    def _function(self, data: Mapping[str, JSON]) -> Callable[..., Any]:
+        if "name" in data:
+            return find_function(data["name"], self.app.packages)
+        if "partial" in data:
+            arguments = [self._value(value) for value in data["arguments"]]
+            keywords = {name: self._value(value) for name, value in data["keywords"].items()}
+            return functools.partial(self._function(data["partial"]), *arguments, **keywords)
+        if "method" in data:
+            method = getattr(self._value(data["self"]), data["method"], None)
+            if not isinstance(method, MethodType):
+                raise StepCodeNotFoundError(f"the value has no method {data['method']!r}")
+            return method
+        if "enclosing" in data:
+            return self._stack[-1 - data["enclosing"]]()
+        return self._nested(data)
+
+    def _root(self, data: Mapping[str, JSON]) -> tuple[str, FunctionType]:
+        if "workflow" in data:
+            name = f"workflow {data['workflow']!r}"
+            root = self.app.handlers.get(data["workflow"])
+        else:
+            name = f"function {data['root']!r}"
+            root = find_function(data["root"], self.app.packages)
+        inner = unwrapped(root) if root is not None else None
+        if inner is None:
+            raise StepCodeNotFoundError(f"this worker has no {name}; a worker with the code that called the step has")
+        return name, inner
+
+    def _nested(self, data: Mapping[str, JSON]) -> FunctionType:
+        name, root = self._root(data)
+        found = find_nested(root, data["path"], data["code"])
+        if found is None:
+            raise StepCodeNotFoundError(
+                f"{name} has no {data['path']!r} with the code that the step was called with ({position(root)}); "
+                "this worker runs another version of the code"
+            )
+        code = found.code
+        outer = dict(zip(root.__code__.co_freevars, root.__closure__ or (), strict=True))
+        cells = {
+            name: outer[name] if found.is_outside(name) and name in outer else CellType() for name in code.co_freevars
+        }
+        function = FunctionType(
+            code, root.__globals__, code.co_name, None, tuple(cells[name] for name in code.co_freevars)
+        )
+        self._stack.append(lambda: function)
+        captured = data.get("captured", {})
+        for variable in code.co_freevars:
+            if not found.is_outside(variable):
+                if variable not in captured:
+                    raise StepCodeNotFoundError(
+                        f"{data['path']!r} of {name} uses {variable!r}, which the run did not send; "
+                        "this worker runs another version of the code"
+                    )
+                cells[variable].cell_contents = self._value(captured[variable])
+        if "defaults" in data:
+            function.__defaults__ = tuple(self._value(value) for value in data["defaults"])
+        if "kwdefaults" in data:
+            function.__kwdefaults__ = {k: self._value(value) for k, value in data["kwdefaults"].items()}
+        self._stack.pop()
+        return function
+
+    def _module(self, name: str) -> ModuleType:
+        roots = [unwrapped(handler) for handler in self.app.handlers.values()]
+        if name.partition(".")[0] in self.app.packages or any(
+            root is not None and name in imported_names(root.__code__) for root in roots
+        ):
+            return load_module(name, {name.partition(".")[0]})
+        raise StepCodeNotFoundError(f"module {name!r} is not imported by any workflow of this worker")
+
+    def _type(self, name: str) -> type:
+        module, _, qualname = name.partition(":")
+        found: Any = load_module(module, self.app.packages)
+        for part in qualname.split("."):
+            found = None if isinstance(found, ModuleType) and found.__name__ != module else getattr(found, part, None)
+        if isinstance(found, type) and (module == "builtins" or module.partition(".")[0] in self.app.packages):
+            return found
+        raise StepCodeNotFoundError(f"class {name!r} is not part of the app")
+
+
+def find_nested(root: FunctionType, path: str, code: str) -> NestedCode | None:
+    """The code at a path below ``root``: by its name where that is unique, else by its fingerprint."""
+    candidates = [nested for nested in nested_codes(root.__code__) if nested.path == path]
+    exact = next((nested for nested in candidates if fingerprint(nested.code) == code), None)
+    if exact is not None or LAMBDA in path or len(candidates) != 1:
+        return exact
+    return candidates[0]
+
+
+def find_function(name: str, packages: Collection[str]) -> Callable[..., Any]:
+    """The module-level function or method ``module:qualified.name`` of the app.
+
+    Raises:
+        StepCodeNotFoundError: It is not one of the app's own, or there is none.
+    """
+    module_name, _, qualname = name.partition(":")
+    if module_name.partition(".")[0] not in packages:
+        raise StepCodeNotFoundError(
+            f"{name!r} is not a function of the app, whose packages are {', '.join(sorted(map(repr, packages)))}"
+        )
+    try:
+        found: Any = load_module(module_name, packages)
+    except TypeNotFoundError as err:
+        raise StepCodeNotFoundError(str(err)) from err
+    for part in qualname.split("."):
+        if found is None or (isinstance(found, ModuleType) and found.__name__ != module_name):
+            break
+        found = getattr(found, part, None)
+    # The name must be the function's own: `app.orders:os.system` and `from os import system` are none of the app's.
+    own = getattr(found, "__module__", None) == module_name and getattr(found, "__qualname__", None) == qualname
+    if not own or unwrapped(getattr(found, "__func__", found)) is None:
+        raise StepCodeNotFoundError(f"module {module_name!r} defines no function {qualname!r}")
+    function: Callable[..., Any] = found
+    return function

@@ -1,0 +1,90 @@
+"""What a run is started with: the two arguments of its Temporal workflow.
+
+The first argument is the input as plain JSON, so that anyone can start a run. The second, optional, is what Steporal
+adds: the event that started it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+from temporalio import workflow
+from temporalio.common import RawValue, SearchAttributeKey
+
+from ..context import Input, InputExt, InputType
+from ..converter import from_raw, to_json, to_raw
+from ..events import ReceivedEvent
+from ..types import JSON
+
+INVOKED = "inngest/function.invoked"
+SCHEDULED = "inngest/scheduled.timer"
+
+_SCHEDULED_AT = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What started a run."""
+
+    type: InputType
+    id: str
+    name: str
+    ts: int | None = None
+    v: str | None = None
+    cron: str | None = None
+
+    @classmethod
+    def of_event(cls, event: ReceivedEvent) -> Origin:
+        return cls("event", event.id, event.name, event.ts, event.v)
+
+    @classmethod
+    def of_invoke(cls, id: str) -> Origin:
+        return cls("invoke", id, INVOKED)
+
+    def arguments(self, data: JSON) -> list[RawValue]:
+        """The two arguments of the Temporal workflow."""
+        added = {"type": self.type, "id": self.id, "name": self.name, "ts": self.ts, "v": self.v, "cron": self.cron}
+        return [to_raw(data), to_raw({key: value for key, value in added.items() if value is not None})]
+
+    @classmethod
+    def of_run(cls, added: object, workflow_id: str) -> Origin:
+        """The origin of the current run; one that a foreign client started has only its input."""
+        fallback = workflow_id.partition("/")[2] or workflow_id
+        given: Mapping[str, JSON] = added if isinstance(added, Mapping) else {}
+        kind = given.get("type")
+        if kind not in ("event", "cron", "invoke"):
+            kind = "invoke"
+        return cls(
+            cast(InputType, kind),
+            str(given.get("id") or fallback),
+            str(given.get("name") or (SCHEDULED if kind == "cron" else INVOKED)),
+            given["ts"] if isinstance(given.get("ts"), int) else None,
+            given.get("v"),
+            given.get("cron"),
+        )
+
+    def time(self) -> datetime:
+        """When the event was sent; the start of the run where nobody said."""
+        return _EPOCH + timedelta(milliseconds=self.ts) if self.ts is not None else workflow.info().start_time
+
+    def input(self, data: JSON) -> Input[JSON]:
+        """What the handler finds in ``ctx.input``, before validation."""
+        return Input(data, self.id, self.name, self.time(), self.type, InputExt(self.v, self.cron))
+
+
+def cron_data(cron: str) -> dict[str, JSON]:
+    """The data of a run that a schedule started, as Inngest has it: ``{cron, scheduledAt, fireAt}``."""
+    info = workflow.info()
+    scheduled = info.typed_search_attributes.get(_SCHEDULED_AT) or info.start_time
+    return {"cron": cron, "scheduledAt": scheduled.isoformat(), "fireAt": info.start_time.isoformat()}
+
+
+def payload_json(raw: RawValue) -> JSON:
+    """A payload as JSON; through the client's payload converter where it is not JSON already."""
+    if raw.payload.metadata.get("encoding") == b"json/plain":
+        return from_raw(raw)
+    return to_json(workflow.payload_converter().from_payload(raw.payload))

@@ -1,0 +1,238 @@
+"""What a handler calls: steps.
+
+Each method takes the step's id first and returns something to await. A step that has finished is never run again in
+the same run: its result comes from the run's memo. An id that is used again in one run, as in a loop, means a further
+step: ``id``, ``id:1``, ``id:2``, … in the order of the calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack, overload
+
+from temporalio.common import RetryPolicy
+
+from .definition import Workflow, WorkflowReference
+from .durations import Duration
+from .events import EventLike, SendEventResult
+
+T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741
+O = TypeVar("O")  # noqa: E741
+Ts = TypeVarTuple("Ts")
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The options of one ``step.run``, as they were given."""
+
+    max_attempts: int | None = None
+    timeout: Duration | None = None
+    retry: RetryPolicy | None = None
+    task_queue: str | None = None
+    output_type: Any = None
+    local: bool = False
+
+
+class Steps(Protocol):
+    """What performs steps: an attempt of a handler's body in a Temporal workflow."""
+
+    def run(
+        self, step_id: str, handler: Callable[..., Any], args: tuple[Any, ...], options: RunOptions
+    ) -> Coroutine[Any, Any, Any]:
+        """Perform :meth:`Step.run`."""
+
+    def sleep(self, step_id: str, until: Duration | datetime) -> Coroutine[Any, Any, None]:
+        """Perform :meth:`Step.sleep` and :meth:`Step.sleep_until`."""
+
+    def invoke(
+        self,
+        step_id: str,
+        workflow: Workflow[Any, Any] | WorkflowReference[Any],
+        data: Any,
+        timeout: Duration | datetime | None,
+    ) -> Coroutine[Any, Any, Any]:
+        """Perform :meth:`Step.invoke_workflow`."""
+
+    def send_event(
+        self, step_id: str, events: EventLike | Sequence[EventLike]
+    ) -> Coroutine[Any, Any, SendEventResult]:
+        """Perform :meth:`StepExt.send_event`."""
+
+
+class Step:
+    """What a handler is given second: durable steps.
+
+    Attributes:
+        ext: Steps beyond those that every StepKit driver has.
+    """
+
+    __slots__ = ("_steps", "ext")
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+        self.ext = StepExt(steps)
+
+    @overload
+    def run(
+        self,
+        step_id: str,
+        handler: Callable[[Unpack[Ts]], Any],
+        *args: Unpack[Ts],
+        output_type: type[T],
+        max_attempts: int | None = None,
+        timeout: Duration | None = None,
+        retry: RetryPolicy | None = None,
+        task_queue: str | None = None,
+        local: bool = False,
+    ) -> Coroutine[Any, Any, T]: ...
+
+    @overload
+    def run(
+        self,
+        step_id: str,
+        handler: Callable[[Unpack[Ts]], Awaitable[T]],
+        *args: Unpack[Ts],
+        max_attempts: int | None = None,
+        timeout: Duration | None = None,
+        retry: RetryPolicy | None = None,
+        task_queue: str | None = None,
+        local: bool = False,
+    ) -> Coroutine[Any, Any, T]: ...
+
+    @overload
+    def run(
+        self,
+        step_id: str,
+        handler: Callable[[Unpack[Ts]], T],
+        *args: Unpack[Ts],
+        max_attempts: int | None = None,
+        timeout: Duration | None = None,
+        retry: RetryPolicy | None = None,
+        task_queue: str | None = None,
+        local: bool = False,
+    ) -> Coroutine[Any, Any, T]: ...
+
+    def run(
+        self,
+        step_id: str,
+        handler: Callable[..., Any],
+        *args: Any,
+        output_type: Any = None,
+        max_attempts: int | None = None,
+        timeout: Duration | None = None,
+        retry: RetryPolicy | None = None,
+        task_queue: str | None = None,
+        local: bool = False,
+    ) -> Coroutine[Any, Any, Any]:
+        """Run a function once, durably, as a Temporal activity, and return what it returned.
+
+        Example:
+            ``order = await step.run("create-order", create_order, ctx.input.data)``
+
+        Args:
+            step_id: The step's id, as Temporal's UI shows it.
+            handler: A lambda, a nested ``def`` or ``async def``, a function of the app, a ``functools.partial``.
+                Variables that it captured are sent with their values of this moment. A function that is not
+                ``async`` runs in a thread.
+            *args: Its positional arguments.
+            output_type: What the result is validated as; needed only where the function returns untyped JSON.
+            max_attempts: Attempts in all; the workflow's, by default.
+            timeout: How long one attempt may take; a day, by default. The worker reports that it is alive by itself,
+                so a step of a lost worker starts again elsewhere within half a minute, whatever the timeout.
+            retry: The backoff between attempts; the workflow's, by default.
+            task_queue: Another task queue, of workers with the same code (``steporal worker --task-queue``).
+            local: Run it in the worker that runs the workflow, as a Temporal local activity: several times faster, for
+                functions of a few seconds at most.
+
+        Raises:
+            StepError: The last attempt raised, or one raised :class:`~steporal.NonRetryableError`.
+            CaptureError: The function, or a variable that it captured, cannot be sent to a worker.
+            NestedStepError: The function calls a step itself.
+        """
+        options = RunOptions(max_attempts, timeout, retry, task_queue, output_type, local)
+        return self._steps.run(step_id, handler, args, options)
+
+    def sleep(self, step_id: str, duration: Duration) -> Coroutine[Any, Any, None]:
+        """Sleep for a time, as a Temporal timer, which costs no worker anything.
+
+        Args:
+            step_id: The step's id.
+            duration: A ``timedelta``, a number of milliseconds, or a string such as ``"90s"``, ``"1h30m"``, ``"7d"``.
+        """
+        return self._steps.sleep(step_id, duration)
+
+    def sleep_until(self, step_id: str, when: datetime) -> Coroutine[Any, Any, None]:
+        """Sleep until an aware ``datetime``; one in the past returns at once."""
+        return self._steps.sleep(step_id, when)
+
+    @overload
+    def invoke_workflow(
+        self, step_id: str, *, workflow: Workflow[I, O], data: I, timeout: Duration | datetime | None = None
+    ) -> Coroutine[Any, Any, O]: ...
+
+    @overload
+    def invoke_workflow(
+        self,
+        step_id: str,
+        *,
+        workflow: Workflow[Any, O] | WorkflowReference[O],
+        data: Any = None,
+        timeout: Duration | datetime | None = None,
+    ) -> Coroutine[Any, Any, O]: ...
+
+    def invoke_workflow(
+        self,
+        step_id: str,
+        *,
+        workflow: Workflow[Any, Any] | WorkflowReference[Any],
+        data: Any = None,
+        timeout: Duration | datetime | None = None,
+    ) -> Coroutine[Any, Any, Any]:
+        """Start another workflow, as a Temporal child workflow, and wait for its result.
+
+        Args:
+            step_id: The step's id.
+            workflow: A workflow of this client, or :func:`~steporal.reference` to another app's.
+            data: Its input.
+            timeout: How long to wait, or until when; for ever, by default.
+
+        Raises:
+            StepError: The invoked run failed.
+            InvokeTimeoutError: It took longer; it goes on.
+            InvalidInputError: ``data`` does not fit its ``input_schema``; nothing was started.
+        """
+        return self._steps.invoke(step_id, workflow, data, timeout)
+
+
+class StepExt:
+    """Steps beyond those that every StepKit driver has."""
+
+    __slots__ = ("_steps",)
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+
+    def send_event(
+        self, step_id: str, event_or_events: EventLike | Sequence[EventLike]
+    ) -> Coroutine[Any, Any, SendEventResult]:
+        """Send events: each starts the workflows that have a trigger for it, in every app of the namespace.
+
+        Args:
+            step_id: The step's id.
+            event_or_events: One event or up to 5,000, as :class:`~steporal.SentEvent` or a dict with its keys.
+
+        Returns:
+            The ids, in order; a generated id depends on the run, the step and the position alone, so that an attempt
+            that is made again sends the same ids and starts nothing twice.
+
+        Raises:
+            InvalidEventError: An event cannot be sent; nothing was.
+        """
+        return self._steps.send_event(step_id, event_or_events)
+
+    def sleep_until(self, step_id: str, when: datetime) -> Coroutine[Any, Any, None]:
+        """The same as :meth:`Step.sleep_until`."""
+        return self._steps.sleep(step_id, when)
