@@ -74,6 +74,7 @@ class Activities:
     def __init__(self, client: Client, threads: Executor) -> None:
         self._client = client
         self._threads = threads
+        self._app = App({w.id: w.handler for w in client.workflows}, client.step_packages)
 
     def all(self) -> list[Callable[..., Any]]:
         """The activities to give to a worker."""
@@ -84,8 +85,7 @@ class Activities:
         """Run a step function that a reference names."""
         call = from_raw(argument)
         async with _alive(), _failing():
-            app = App({w.id: w.handler for w in self._client.workflows}, self._client.step_packages)
-            function, arguments = Resolver(app, lambda data: self._captive(data, call)).call(call)
+            function, arguments = Resolver(self._app, lambda data: self._captive(data, call)).call(call)
             result = await self._call(function, arguments)
             return _encoded_result(call["step"], function, result)
 
@@ -107,8 +107,7 @@ class Activities:
             return to_raw({"task_queue": app.task_queue})
 
     async def _call(self, function: Callable[..., Any], arguments: list[Any]) -> Any:
-        inner = getattr(function, "func", function)
-        if inspect.iscoroutinefunction(inner):
+        if inspect.iscoroutinefunction(function):
             return await function(*arguments)
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
@@ -162,17 +161,13 @@ async def _failing() -> AsyncIterator[None]:
     info = activity.info()
     try:
         yield
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, ApplicationError):
         raise
-    except BaseExceptionGroup as group:
-        raise application_error(group, attempt=info.attempt, non_retryable=is_final(group)) from group.__cause__
     except RetryAfterError as err:
         raise application_error(
             err, attempt=info.attempt, non_retryable=False, next_retry_delay=err.delay(datetime.now(UTC))
         ) from err.__cause__
-    except ApplicationError:
-        raise
-    except Exception as err:
+    except BaseException as err:  # also SystemExit: a step function cannot end the worker
         raise application_error(err, attempt=info.attempt, non_retryable=is_final(err)) from err.__cause__
 
 
@@ -185,14 +180,14 @@ async def _alive() -> AsyncIterator[None]:
         return
     loop = asyncio.get_running_loop()
     interval = timeout.total_seconds() / _BEATS_PER_TIMEOUT
+    timers: list[asyncio.TimerHandle] = []
 
     def beat() -> None:
-        nonlocal timer
         activity.heartbeat()
-        timer = loop.call_later(interval, beat)
+        timers[:] = [loop.call_later(interval, beat)]
 
-    timer = loop.call_later(interval, beat)
+    timers.append(loop.call_later(interval, beat))
     try:
         yield
     finally:
-        timer.cancel()
+        timers[0].cancel()

@@ -367,7 +367,9 @@ class Client:
             ) from None
         return Run(handle, event_id, workflow.output_type)
 
-    async def get_run(self, workflow_id: str, workflow: Workflow[Any, O] | WorkflowReference[O] | None = None) -> Run[O]:
+    async def get_run(
+        self, workflow_id: str, workflow: Workflow[Any, O] | WorkflowReference[O] | None = None
+    ) -> Run[O]:
         """A run that was started before, by its Temporal workflow id.
 
         Args:
@@ -397,11 +399,8 @@ class Client:
         ids = [event.id for event in events]
         try:
             await self.dispatcher(await self.connect()).dispatch(events)
-        except* (RPCError, RuntimeError) as group:
-            error = group.exceptions[0]
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            raise SendEventError(f"Temporal did not take the events: {error}", ids) from error
+        except (RPCError, RuntimeError) as err:
+            raise SendEventError(f"Temporal did not take the events: {err}", ids) from err
         return SendEventResult(ids=ids)
 
     # --- register --------------------------------------------------------------------------------------------------
@@ -443,10 +442,9 @@ def _entry(trigger: Trigger) -> Entry:
 
 def _input_json(workflow: Workflow[Any, Any] | WorkflowReference[Any], input: Any) -> JSON:
     try:
-        data = to_json(input, workflow.input_schema if isinstance(workflow, Workflow) else None)
+        data = to_json(input)
     except UnserializableError as err:
         raise InvalidInputError(f"the input of workflow {workflow.id!r} cannot be sent: {err}") from None
     if isinstance(workflow, Workflow):
         workflow.validate_input(data)
     return data
-

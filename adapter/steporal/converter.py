@@ -2,7 +2,7 @@
 
 Step functions are given values that their handler had, and handlers are given what step functions returned.
 Between the two stands Temporal's history, which holds JSON. Plain JSON values are written as they are; everything
-else is written as ``{"$": tag, ...}``, so that a pydantic model, dataclass, enum, datetime, UUID, Decimal, tuple, set, …
+else is written as ``{"$": tag, ...}``, so that a pydantic model, dataclass, enum, datetime, UUID, Decimal, tuple, …
 arrives as itself. A class is named by module and qualified name, and only classes of data are made again
 (models, dataclasses, enums, named tuples), only from modules that the process has loaded or that belong to the app:
 who can write to a task queue cannot have any other code imported.
@@ -121,14 +121,12 @@ def _encode(value: Any, path: str, other: Encoder | None) -> JSON:
         return {TAG: "enum", "type": _type_name(kind, path), "value": _encode(value.value, path, other)}
     if isinstance(value, pydantic.BaseModel):
         return {TAG: "model", "type": _type_name(kind, path), "value": _dump(value, kind, path)}
-    if isinstance(value, BaseException) or isinstance(value, type):
-        pass
-    elif dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(kind) and not isinstance(value, BaseException):
         return {TAG: "dataclass", "type": _type_name(kind, path), "value": _dump(value, kind, path)}
-    elif isinstance(value, tuple) and hasattr(kind, "_fields"):
+    if isinstance(value, tuple) and hasattr(kind, "_fields"):
         fields = [_encode(v, f"{path}.{n}", other) for n, v in zip(kind._fields, value, strict=True)]
         return {TAG: "namedtuple", "type": _type_name(kind, path), "value": fields}
-    elif isinstance(value, PurePath):
+    if isinstance(value, PurePath):
         return {TAG: "path", "value": str(value)}
     if other is not None and (encoded := other(value)) is not None:
         return encoded

@@ -30,7 +30,7 @@ O = TypeVar("O", default=Any)  # noqa: E741
 Handler = Callable[[Context[I], "Step"], Awaitable[O]]
 
 DEFAULT_MAX_ATTEMPTS = 4
-MAX_ID_LENGTH = 255
+MAX_ID_BYTES = 255  # two of them, and an event id, make one of Temporal's ids of 1,000
 MAX_TRIGGERS = 10  # Inngest's limit
 
 DEFAULT_RETRY = RetryPolicy(
@@ -137,8 +137,8 @@ def check_id(value: object, what: str) -> str:
     """An id of an app, workflow, run or step: any text that fits into Temporal's ids."""
     if not isinstance(value, str):
         raise DefinitionError(f"{what} is {value!r} ({type_label(type(value))}); ids are strings")
-    if not value.strip() or len(value) > MAX_ID_LENGTH:
-        raise DefinitionError(f"{what} is {value!r}; ids have 1 to {MAX_ID_LENGTH} characters")
+    if not value.strip() or len(value.encode()) > MAX_ID_BYTES:
+        raise DefinitionError(f"{what} is {value!r}; ids have 1 to {MAX_ID_BYTES} bytes in UTF-8")
     return value
 
 

@@ -1,21 +1,108 @@
+"""Durations and deadlines, as users write them.
+
+A duration is a ``timedelta``, an ``int`` of milliseconds (as in Inngest and StepKit), or a string such as ``"90s"``,
+``"1h30m"``, ``"7d"``. A deadline is an aware ``datetime``.
+"""
+
 from __future__ import annotations
+
 import re
-from datetime import datetime, timedelta, timezone
-Duration = timedelta | int | str
-U={"w":7*86400,"d":86400,"h":3600,"m":60,"s":1,"ms":0.001}
-def parse_duration(value, *, what="duration", minimum=timedelta(0)):
-    if isinstance(value, bool) or not isinstance(value,(timedelta,int,str)): raise TypeError(f"{what} is {value!r}")
-    if isinstance(value,timedelta): d=value
-    elif isinstance(value,int): d=timedelta(milliseconds=value)
+from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
+
+Duration: TypeAlias = timedelta | int | str
+
+MAX_DURATION = timedelta(days=366 * 100)
+
+_UNITS = {
+    "w": timedelta(weeks=1),
+    "d": timedelta(days=1),
+    "h": timedelta(hours=1),
+    "m": timedelta(minutes=1),
+    "s": timedelta(seconds=1),
+    "ms": timedelta(milliseconds=1),
+}
+_TEXT = re.compile(r"(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)s)?(?:(\d+)ms)?", re.ASCII)
+_ACCEPTED = 'it takes a timedelta, an int of milliseconds, or a string such as "90s", "1h30m", "7d", "250ms"'
+
+
+def parse_duration(value: object, *, what: str = "duration", minimum: timedelta = timedelta(0)) -> timedelta:
+    """A duration as a ``timedelta``.
+
+    Args:
+        value: A ``timedelta``, an ``int`` of milliseconds, or a string of numbers with units ``w d h m s ms``, the
+            largest first.
+        what: What messages call it.
+        minimum: The least that is accepted.
+
+    Raises:
+        TypeError: It is of another type, a float or a bool among them.
+        ValueError: It is negative, shorter than ``minimum``, longer than a century, or no such string.
+    """
+    if isinstance(value, bool) or not isinstance(value, timedelta | int | str):
+        raise TypeError(f"{what} is {value!r} ({type(value).__name__}); {_ACCEPTED}")
+    if isinstance(value, timedelta):
+        duration = value
+    elif isinstance(value, int):
+        limit = MAX_DURATION // timedelta(milliseconds=1)
+        duration = timedelta(milliseconds=max(min(value, limit + 1), -1))
     else:
-        parts=re.findall(r"(\d+)(ms|[wdhms])",value)
-        if "".join(a+b for a,b in parts)!=value or not parts: raise ValueError(f"{what} is {value!r}")
-        d=timedelta(seconds=sum(int(a)*U[b] for a,b in parts))
-    if d<minimum: raise ValueError(f"{what} is {value!r}")
-    return d
-def parse_deadline(value, *, what="deadline"):
-    if value.tzinfo is None: raise ValueError("naive")
-    return value.astimezone(timezone.utc)
-def delay_of(value, *, now):
-    return max(parse_deadline(value)-now, timedelta(0)) if isinstance(value, datetime) else parse_duration(value)
-def format_duration(d): return str(d)
+        duration = _parse_text(value, what)
+    if duration < timedelta(0):
+        raise ValueError(f"{what} is {value!r}, which is negative; {_ACCEPTED}")
+    if duration < minimum:
+        raise ValueError(f"{what} is {value!r}; the least is {format_duration(minimum)}")
+    if duration > MAX_DURATION:
+        raise ValueError(f"{what} is {value!r}; the most is a century")
+    return duration
+
+
+def _parse_text(text: str, what: str) -> timedelta:
+    match = _TEXT.fullmatch(text)
+    if match is None or not text:
+        hint = ' (write "1h30m" for an hour and a half)' if "." in text or "," in text else ""
+        raise ValueError(f"{what} is {text!r}{hint}; {_ACCEPTED}")
+    if any(len(number) > 15 for number in match.groups(default="")):
+        raise ValueError(f"{what} is {text!r}; the most is a century")
+    try:
+        return sum(
+            (int(number) * unit for number, unit in zip(match.groups("0"), _UNITS.values(), strict=True)), timedelta(0)
+        )
+    except OverflowError:
+        raise ValueError(f"{what} is {text!r}; the most is a century") from None
+
+
+def parse_deadline(value: object, *, what: str = "deadline") -> datetime:
+    """An aware ``datetime``, in UTC.
+
+    Raises:
+        TypeError: It is no ``datetime``.
+        ValueError: It is naive: it does not say in which time zone it is.
+    """
+    if not isinstance(value, datetime):
+        raise TypeError(f"{what} is {value!r} ({type(value).__name__}); it takes an aware datetime")
+    if value.tzinfo is None or value.utcoffset() is None:
+        raise ValueError(
+            f"{what} is {value!r}, which is naive; give it a time zone: value.replace(tzinfo=timezone.utc)"
+        )
+    return value.astimezone(UTC)
+
+
+def delay_of(value: Duration | datetime, *, now: datetime) -> timedelta:
+    """How long it is from ``now`` until a deadline, or what a duration says; never negative."""
+    if isinstance(value, datetime):
+        return max(parse_deadline(value) - now, timedelta(0))
+    return parse_duration(value)
+
+
+def format_duration(duration: timedelta) -> str:
+    """A duration as :func:`parse_duration` reads it: ``1h30m``, ``250ms``, ``7d``. Cut to milliseconds."""
+    left = duration // timedelta(milliseconds=1) * timedelta(milliseconds=1)
+    parts = []
+    for name, unit in _UNITS.items():
+        if name == "w":
+            continue  # people read 14d more easily than 2w
+        count, left = divmod(left, unit)
+        if count:
+            parts.append(f"{count}{name}")
+    return "".join(parts) or "0s"

@@ -1,23 +1,261 @@
+"""Events: what is sent, what is received, and what can be sent at all."""
+
 from __future__ import annotations
+
+import difflib
 import hashlib
-from typing import Any, Mapping
-from pydantic import BaseModel
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
 from ulid import ULID
+
+from .errors import InvalidEventError
+from .types import JSON
+
+MAX_EVENT_BYTES = 512 * 1024
+"""Inngest's default limit of one event."""
+
+MAX_EVENTS = 5_000
+"""Inngest's limit of events in one call."""
+
+MAX_NAME_LENGTH = 512
+MAX_ID_BYTES = 400
+
+RESERVED_PREFIXES = ("inngest/", "steporal/")
+"""Names of events that only the system sends."""
+
+_EARLIEST_MS = 315_532_800_000  # 1980, as in Inngest
+_LATEST_MS = 4_102_444_800_000  # 2100
+
+_FIELDS = ("name", "data", "id", "ts", "v")
+
+
 class SentEvent(BaseModel):
-    name: str; data: dict[str, Any] = {}; id: str|None=None; ts: int|None=None; v: str|None=None
+    """An event to send. A dict with the same keys is as good.
+
+    Attributes:
+        name: Its name, such as ``order.placed``; names that start with ``inngest/`` or ``steporal/`` are reserved.
+        data: A JSON object.
+        id: Its id; a run of each workflow starts at most once for an id. A new ULID by default.
+        ts: When it happened, in milliseconds since the epoch; now, by default. One in the future delays the runs
+            that it starts until then.
+        v: A version of the data, free to choose.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    data: dict[str, Any] = Field(default_factory=dict)
+    id: str | None = None
+    ts: int | None = None
+    v: str | None = None
+
+
 class ReceivedEvent(BaseModel):
-    name: str; data: dict[str, Any]; id: str; ts: int; v: str|None=None
+    """An event as a run receives it; the fields of :class:`SentEvent`, all set but ``v``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    data: dict[str, Any]
+    id: str
+    ts: int
+    v: str | None = None
+
+
 class SendEventResult(BaseModel):
+    """What sending events returns.
+
+    Attributes:
+        ids: The events' ids, in the order in which they were given.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
     ids: list[str]
-EventLike = SentEvent | Mapping[str, Any]
-def prepare_events(events, *, new_id, now_ms, max_bytes=0, max_count=0):
-    if not isinstance(events, list): events=[events]
-    out=[]
-    for i,e in enumerate(events):
-        e = e if isinstance(e, SentEvent) else SentEvent(**e)
-        out.append(ReceivedEvent(name=e.name,data=e.data,id=e.id or new_id(i),ts=e.ts or now_ms,v=e.v))
-    return out
-def new_ulid(): return str(ULID())
-def derived_ulid(ms, *parts):
-    return str(ULID.from_bytes(ms.to_bytes(6,"big")+hashlib.sha256(repr(parts).encode()).digest()[:10]))
-def wildcard_prefix(p): return p[:-1] if p.endswith("*") else None
+
+
+EventLike: TypeAlias = SentEvent | Mapping[str, Any]
+
+
+# --- ids -----------------------------------------------------------------------------------------------------------
+
+
+def new_ulid() -> str:
+    """A new ULID; not for workflows, as it reads the clock."""
+    return str(ULID())
+
+
+def derived_ulid(timestamp_ms: int, *parts: str | int) -> str:
+    """A ULID that depends on its arguments alone: its random bits are the first 80 of a SHA-256 of ``parts``."""
+    digest = hashlib.sha256(json.dumps(parts).encode()).digest()
+    return str(ULID.from_bytes(timestamp_ms.to_bytes(6, "big") + digest[:10]))
+
+
+# --- names ---------------------------------------------------------------------------------------------------------
+
+
+def check_event_name(name: object, *, pattern: bool) -> str:
+    """A name of an event; with ``pattern``, also one with a wildcard at its end: ``order.*``, ``app/*``.
+
+    Raises:
+        ValueError: It is not, or it is reserved.
+    """
+    if not isinstance(name, str):
+        raise ValueError(f"name is {name!r} ({type(name).__name__}); event names are strings")
+    if not name or name != name.strip():
+        raise ValueError(f"name is {name!r}; event names are not empty and neither start nor end with a blank")
+    if len(name) > MAX_NAME_LENGTH:
+        raise ValueError(f"name is {name[:40]!r}… with {len(name)} characters; the most is {MAX_NAME_LENGTH}")
+    if name.startswith(RESERVED_PREFIXES):
+        prefix = name[: name.index("/") + 1]
+        raise ValueError(f"name is {name!r}; names that start with {prefix!r} are reserved for system events")
+    if "*" in name and pattern and (name.count("*") > 1 or not name.endswith((".*", "/*")) or len(name) < 3):
+        raise ValueError(f"name is {name!r}; a wildcard stands at the end, after '.' or '/': 'order.*', 'app/*'")
+    if "*" in name and not pattern:
+        raise ValueError(f"name is {name!r}; only triggers have wildcards")
+    return name
+
+
+def wildcard_prefix(pattern: str) -> str | None:
+    """What the names that a pattern matches start with; None if it is a plain name."""
+    return pattern[:-1] if pattern.endswith("*") else None
+
+
+# --- what can be sent ----------------------------------------------------------------------------------------------
+
+
+def prepare_events(
+    events: object,
+    *,
+    new_id: Callable[[int], str],
+    now_ms: int,
+    max_bytes: int = MAX_EVENT_BYTES,
+    max_count: int = MAX_EVENTS,
+) -> list[ReceivedEvent]:
+    """The events to send, complete; all are checked before any is returned.
+
+    Args:
+        events: One event or several.
+        new_id: Makes the id of the event at a position that has none.
+        now_ms: The ``ts`` of an event that has none.
+        max_bytes: The most that one event may have, as JSON in UTF-8.
+        max_count: The most events.
+
+    Raises:
+        InvalidEventError: One cannot be sent; names its position, its name and the field.
+    """
+    if isinstance(events, SentEvent | Mapping):
+        return [_prepare(events, "event", 0, new_id, now_ms, max_bytes)]
+    if isinstance(events, str | bytes) or not isinstance(events, Sequence):
+        raise InvalidEventError(
+            f"an event is {events!r}; it takes a SentEvent or a dict with a name, or a list of them"
+        )
+    if len(events) > max_count:
+        raise InvalidEventError(f"{len(events):,} events in one call; the most is {max_count:,}")
+    return [_prepare(event, f"event {i}", i, new_id, now_ms, max_bytes) for i, event in enumerate(events)]
+
+
+def _prepare(
+    event: object, label: str, position: int, new_id: Callable[[int], str], now_ms: int, max_bytes: int
+) -> ReceivedEvent:
+    fields = _fields(event, label)
+    try:
+        name = check_event_name(fields["name"], pattern=False)
+    except KeyError:
+        raise InvalidEventError(f"{label} has no name; an event is {{'name': 'order.placed', 'data': {{…}}}}") from None
+    except ValueError as err:
+        raise InvalidEventError(f"{label}: {err}") from None
+    label = f"{label} ({name!r})"
+    data = fields.get("data")
+    data = {} if data is None else data
+    if not isinstance(data, dict):
+        raise InvalidEventError(f"{label}: data is {_short(data)}; it takes a JSON object, which is a dict")
+    _check_json(data, "data", label, 0)
+    event_id, ts, v = fields.get("id"), fields.get("ts"), fields.get("v")
+    if event_id is not None and (not isinstance(event_id, str) or not event_id or _bytes(event_id) > MAX_ID_BYTES):
+        raise InvalidEventError(f"{label}: id is {_short(event_id)}; ids are strings of 1 to {MAX_ID_BYTES} bytes")
+    if ts is not None and (type(ts) is not int or not _EARLIEST_MS <= ts <= _LATEST_MS):
+        raise InvalidEventError(f"{label}: ts is {ts!r}; it takes an int of milliseconds since the epoch, 1980 to 2100")
+    if v is not None and not isinstance(v, str):
+        raise InvalidEventError(f"{label}: v is {v!r}; versions are strings")
+    prepared = ReceivedEvent.model_construct(
+        name=name,
+        data=data,
+        id=new_id(position) if event_id is None else event_id,
+        ts=now_ms if ts is None else ts,
+        v=v,
+    )
+    size = _bytes(json.dumps(prepared.__dict__, ensure_ascii=False, separators=(",", ":")))
+    if size > max_bytes:
+        raise InvalidEventError(
+            f"{label} has {size:,} bytes of JSON; the most is {max_bytes:,}. "
+            "Keep the data elsewhere, and send where it is"
+        )
+    return prepared
+
+
+def _fields(event: object, label: str) -> Mapping[str, Any]:
+    if isinstance(event, SentEvent):
+        return {name: getattr(event, name) for name in _FIELDS}
+    if not isinstance(event, Mapping):
+        raise InvalidEventError(f"{label} is {_short(event)}; it takes a SentEvent or a dict with a name")
+    for key in event:
+        if key not in _FIELDS:
+            close = difflib.get_close_matches(str(key), _FIELDS, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise InvalidEventError(f"{label} has the unknown key {key!r}{hint}; an event has {', '.join(_FIELDS)}")
+    return event
+
+
+def _check_json(value: JSON, path: str, label: str, depth: int) -> None:
+    kind = type(value)
+    if value is None or kind is str or kind is bool or kind is int:
+        if kind is str and not _is_text(value):
+            raise InvalidEventError(f"{label}: {path} has a lone surrogate, which is no text")
+        return
+    if depth > 200:
+        raise InvalidEventError(f"{label}: {path} is nested more than 200 deep")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str) or not _is_text(key):
+                raise InvalidEventError(f"{label}: {path} has the key {key!r}; the keys of JSON are strings")
+            _check_json(item, f"{path}.{key}", label, depth + 1)
+    elif kind is list or kind is tuple:
+        for i, item in enumerate(value):
+            _check_json(item, f"{path}[{i}]", label, depth + 1)
+    elif kind is float:
+        if not math.isfinite(value):
+            raise InvalidEventError(f"{label}: {path} is {value!r}, which is no JSON")
+    else:
+        raise InvalidEventError(
+            f"{label}: {path} is {_short(value)}, a {kind.__module__}.{kind.__qualname__}, "
+            f"which is no JSON; {_advice(value)}"
+        )
+
+
+def _advice(value: object) -> str:
+    if isinstance(value, pydantic.BaseModel):
+        return "write .model_dump(mode='json')"
+    if hasattr(value, "isoformat"):
+        return "write .isoformat()"
+    if isinstance(value, set | frozenset):
+        return "write sorted(...) or list(...)"
+    return "convert it to strings, numbers, lists and dicts"
+
+
+def _is_text(text: str) -> bool:
+    return text.isascii() or text.encode("utf-8", "replace") == text.encode("utf-8", "surrogatepass")
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"

@@ -56,9 +56,7 @@ class Steps(Protocol):
     ) -> Coroutine[Any, Any, Any]:
         """Perform :meth:`Step.invoke_workflow`."""
 
-    def send_event(
-        self, step_id: str, events: EventLike | Sequence[EventLike]
-    ) -> Coroutine[Any, Any, SendEventResult]:
+    def send_event(self, step_id: str, events: EventLike | Sequence[EventLike]) -> Coroutine[Any, Any, SendEventResult]:
         """Perform :meth:`StepExt.send_event`."""
 
 
@@ -80,7 +78,7 @@ class Step:
         self,
         step_id: str,
         handler: Callable[[Unpack[Ts]], Any],
-        *args: Unpack[Ts],
+        *args: *Ts,
         output_type: type[T],
         max_attempts: int | None = None,
         timeout: Duration | None = None,
@@ -94,7 +92,7 @@ class Step:
         self,
         step_id: str,
         handler: Callable[[Unpack[Ts]], Awaitable[T]],
-        *args: Unpack[Ts],
+        *args: *Ts,
         max_attempts: int | None = None,
         timeout: Duration | None = None,
         retry: RetryPolicy | None = None,
@@ -107,7 +105,7 @@ class Step:
         self,
         step_id: str,
         handler: Callable[[Unpack[Ts]], T],
-        *args: Unpack[Ts],
+        *args: *Ts,
         max_attempts: int | None = None,
         timeout: Duration | None = None,
         retry: RetryPolicy | None = None,
@@ -118,8 +116,8 @@ class Step:
     def run(
         self,
         step_id: str,
-        handler: Callable[..., Any],
-        *args: Any,
+        handler: Callable[[Unpack[Ts]], Any],
+        *args: *Ts,
         output_type: Any = None,
         max_attempts: int | None = None,
         timeout: Duration | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import temporalio.client
 from temporalio.common import WorkflowIDReusePolicy
@@ -11,6 +11,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from ..events import ReceivedEvent
 from ..runtime.compiled import START_SIGNAL
+from ..runtime.limits import summary
 from ..runtime.start import Origin
 from .catalog import Catalog, Match
 
@@ -25,12 +26,11 @@ class Dispatcher:
         self._temporal = temporal
         self.catalog = Catalog(temporal)
 
-    async def dispatch(self, events: Sequence[ReceivedEvent], progress: Callable[[], None] | None = None) -> None:
+    async def dispatch(self, events: Sequence[ReceivedEvent]) -> None:
         """Start the runs that events start. Sending an event again, by its id, starts nothing twice.
 
-        Args:
-            events: Events with their ids.
-            progress: Called after each started run.
+        Raises:
+            RPCError: Temporal refused, or could not be reached; some runs may have been started.
         """
         snapshot = await self.catalog.read()
         starts = [(event, match) for event in events for match in snapshot.matches(event.model_dump(mode="json"))]
@@ -40,12 +40,13 @@ class Dispatcher:
         async def start(event: ReceivedEvent, match: Match) -> None:
             async with slots:
                 await self._start(event, match)
-            if progress:
-                progress()
 
-        async with asyncio.TaskGroup() as group:
-            for event, match in starts:
-                group.create_task(start(event, match))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for event, match in starts:
+                    group.create_task(start(event, match))
+        except BaseExceptionGroup as group_error:
+            raise group_error.exceptions[0] from None  # each is a call's own error, and one says it all
 
     async def _start(self, event: ReceivedEvent, match: Match) -> None:
         try:
@@ -56,7 +57,7 @@ class Dispatcher:
                 task_queue=match.task_queue,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 start_signal=START_SIGNAL,
-                static_summary=f"started by {event.name}",
+                static_summary=summary(f"started by {event.name}"),
             )
         except WorkflowAlreadyStartedError:
             pass  # the event was sent before

@@ -1,1 +1,2 @@
-def compile_expression(s, allow_async=True): raise NotImplementedError
+def compile_expression(s, allow_async=True):
+    raise NotImplementedError

@@ -20,6 +20,7 @@ from temporalio.client import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
+from ..runtime.limits import summary
 from ..runtime.start import SCHEDULED, Origin
 from ..triggers import CronTrigger
 
@@ -47,7 +48,7 @@ class CronStart:
                 args=Origin("cron", "", SCHEDULED, cron=self.trigger.schedule).arguments(None),
                 id=f"{self.workflow}/cron",  # Temporal appends the time
                 task_queue=self.task_queue,
-                static_summary=f"started by {self.trigger.schedule}",
+                static_summary=summary(f"started by {self.trigger.schedule}"),
             ),
             spec=ScheduleSpec(
                 cron_expressions=list(self.trigger.expressions),
@@ -58,9 +59,7 @@ class CronStart:
         )
 
 
-async def apply(
-    temporal: temporalio.client.Client, wanted: Mapping[str, CronStart], known: Iterable[str]
-) -> None:
+async def apply(temporal: temporalio.client.Client, wanted: Mapping[str, CronStart], known: Iterable[str]) -> None:
     """Create and change the schedules that are wanted, and delete those of ``known`` that are not."""
     async with asyncio.TaskGroup() as group:
         for start in wanted.values():

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from types import MethodType
+from typing import Any
 
 import pydantic
 from temporalio import workflow
@@ -26,10 +27,10 @@ from ..errors import (
     UnserializableError,
 )
 from ..events import EventLike, ReceivedEvent, SendEventResult, derived_ulid, prepare_events
-from ..step import RunOptions, Step
+from ..step import RunOptions, Step, StepExt
 from ..types import JSON
 from .failures import failure_of, is_cancellation
-from .limits import BATCH_BYTES, MAX_PAYLOAD_BYTES, over_limit
+from .limits import BATCH_BYTES, MAX_PAYLOAD_BYTES, over_limit, summary
 from .memo import Failure, Outcome, decode_result
 from .references import Describer
 from .run import Run, arguments_checked
@@ -47,8 +48,7 @@ HEARTBEAT_TIMEOUT = timedelta(seconds=30)
 class Captives:
     """Encodes the values that only the run knows, where a step function captured them."""
 
-    def __init__(self, attempt: Attempt) -> None:
-        self._attempt = attempt
+    def __init__(self) -> None:
         self.context_is_captured = False
 
     def encode(self, value: Any) -> JSON | None:
@@ -58,7 +58,8 @@ class Captives:
         return None
 
     def is_step(self, value: Any) -> bool:
-        return isinstance(value, Step) or value is self._attempt
+        owner = value.__self__ if isinstance(value, MethodType) else value
+        return isinstance(owner, Step | StepExt | Attempt)
 
 
 class Attempt:
@@ -88,9 +89,7 @@ class Attempt:
             start = self._activity(key, options, RUN_STEP, self._call(key, handler, args))
         return self._run_result(key, handler, options, start)
 
-    async def _run_result(
-        self, key: str, handler: Callable[..., Any], options: RunOptions, start: Any
-    ) -> Any:
+    async def _run_result(self, key: str, handler: Callable[..., Any], options: RunOptions, start: Any) -> Any:
         outcome = await self._outcome(key, start)
         try:
             return decode_result(outcome.value, return_type(handler), options.output_type)
@@ -107,7 +106,7 @@ class Attempt:
     async def _sleep(self, key: str, deadline: datetime) -> None:
         async def start() -> Outcome:
             if (left := deadline - workflow.now()) > timedelta(0):
-                await workflow.sleep(left, summary=key)
+                await workflow.sleep(left, summary=summary(key))
             return Outcome()
 
         await self._outcome(key, start)
@@ -160,7 +159,7 @@ class Attempt:
                 parent_close_policy=ParentClosePolicy.ABANDON,
                 cancellation_type=ChildWorkflowCancellationType.ABANDON,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                static_summary=f"invoked by {workflow.info().workflow_id}",
+                static_summary=summary(f"invoked by {workflow.info().workflow_id}"),
             )
         except WorkflowAlreadyStartedError as err:
             return Outcome(failure=Failure("AlreadyStartedError", str(err), cause=err))
@@ -174,9 +173,7 @@ class Attempt:
         except ChildWorkflowError as err:
             return Outcome(failure=failure_of(err))
 
-    def send_event(
-        self, step_id: str, events: EventLike | Sequence[EventLike]
-    ) -> Coroutine[Any, Any, SendEventResult]:
+    def send_event(self, step_id: str, events: EventLike | Sequence[EventLike]) -> Coroutine[Any, Any, SendEventResult]:
         key = self._key(step_id)
         prepared = prepare_events(
             events,
@@ -242,7 +239,7 @@ class Attempt:
         return derived_ulid(started, self._run.id, key, position)
 
     def _call(self, key: str, handler: Callable[..., Any], args: tuple[Any, ...]) -> RawValue:
-        captives = Captives(self)
+        captives = Captives()
         run = self._run
         describer = Describer(run.workflow.id, run.handler, run.workflow.client.step_packages, captives)
         call = {"workflow": run.workflow.id, "step": key, **describer.call(key, handler, args)}
@@ -294,7 +291,7 @@ class Attempt:
                     activity_id=self._run.activity_id(key),
                     start_to_close_timeout=timeout or LOCAL_STEP_TIMEOUT,
                     retry_policy=retry,
-                    summary=key,
+                    summary=summary(key),
                 ),
                 attempts,
             )
@@ -310,7 +307,7 @@ class Attempt:
                 heartbeat_timeout=HEARTBEAT_TIMEOUT,
                 retry_policy=retry,
                 cancellation_type=ActivityCancellationType.TRY_CANCEL,
-                summary=key,
+                summary=summary(key),
             ),
             attempts,
         )
@@ -371,4 +368,3 @@ def _batches(events: list[ReceivedEvent]) -> list[list[JSON]]:
         batches[-1].append(encoded)
         size += length
     return batches
-

@@ -35,10 +35,7 @@ class NestedCode:
 
     def is_outside(self, name: str) -> bool:
         """Whether a free variable belongs to something around the root, and not to the root or what is in it."""
-        for parent in reversed(self.parents):
-            if name in parent.co_cellvars:
-                return False
-        return True
+        return all(name not in parent.co_cellvars for parent in self.parents)
 
 
 def unwrapped(function: Callable[..., Any]) -> FunctionType | None:

@@ -1,15 +1,13 @@
 """A workflow as a Temporal workflow class.
 
-Temporal's sandbox imports a workflow's class by module and name, anew for each run. The classes are attributes of
-this module, made when they are asked for (PEP 562): in the sandbox, the handler's own module is loaded again, and one
-class is made of the handler that is found in it. This module itself, and all others that define no workflow, pass
-through.
+One class is made for the worker to register, and one for each run: in the sandbox, the handler's own module is loaded
+again, and the class is made of the handler that is found in it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,14 +64,18 @@ def is_compiled(cls: type) -> bool:
     return cls.__module__ == __name__
 
 
-def __getattr__(name: str) -> Any:
-    """In the sandbox: the class of a handler whose module is loaded again."""
-    target = _targets.get(name)
-    if target is None or target.module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def sandboxed_class(name: str, load: Callable[[str], None]) -> type:
+    """In the sandbox: the class of a handler whose module is loaded again.
+
+    Args:
+        name: The name of the class outside the sandbox.
+        load: Loads a module again.
+    """
+    target = _targets[name]
     definition = target.workflow
+    assert target.module is not None
     with collected() as found:
-        importlib.import_module(target.module)
+        load(target.module)
     loaded = found.get((definition.app, definition.id))
     if loaded is None:
         raise DefinitionError(

@@ -18,6 +18,7 @@ from temporalio.exceptions import (
     TimeoutError,
     TimeoutType,
 )
+from temporalio.workflow import NondeterminismError
 
 from ..errors import (
     DefinitionError,
@@ -38,6 +39,13 @@ def is_final(error: BaseException) -> bool:
     if isinstance(error, ApplicationError):
         return error.non_retryable
     return isinstance(error, NonRetryableError | StepError | InvalidEventError | DefinitionError | UnknownWorkflowError)
+
+
+def nondeterminism_in(error: BaseException) -> NondeterminismError | None:
+    """The determinism error that an error is, or that a group of errors has in it."""
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(nondeterminism_in, error.exceptions)), None)
+    return error if isinstance(error, NondeterminismError) else None
 
 
 def application_error(

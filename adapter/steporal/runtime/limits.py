@@ -15,3 +15,12 @@ def over_limit(what: str, size: int) -> str:
         f"{what} has {size:,} bytes of JSON; Temporal stores at most {MAX_PAYLOAD_BYTES:,} in one payload. "
         "Keep it in a file or database, and pass where it is"
     )
+
+
+MAX_SUMMARY_BYTES = 400
+"""Temporal's ``limit.userMetadataSummarySize``."""
+
+
+def summary(text: str) -> str:
+    """A text for Temporal's UI, cut to the size that the server takes."""
+    return text.encode()[:MAX_SUMMARY_BYTES].decode(errors="ignore")

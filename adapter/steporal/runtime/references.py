@@ -19,7 +19,7 @@ import functools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ..converter import TAG, TypeNotFoundError, decode, encode, load_module, type_label
 from ..errors import CaptureError, NestedStepError, StepCodeNotFoundError, UnserializableError
@@ -289,7 +289,7 @@ class Resolver:
             method = getattr(self._value(data["self"]), data["method"], None)
             if not isinstance(method, MethodType):
                 raise StepCodeNotFoundError(f"the value has no method {data['method']!r}")
-            return method
+            return cast(Callable[..., Any], method)
         if "enclosing" in data:
             return self._stack[-1 - data["enclosing"]]()
         return self._nested(data)
@@ -389,5 +389,4 @@ def find_function(name: str, packages: Collection[str]) -> Callable[..., Any]:
     own = getattr(found, "__module__", None) == module_name and getattr(found, "__qualname__", None) == qualname
     if not own or unwrapped(getattr(found, "__func__", found)) is None:
         raise StepCodeNotFoundError(f"module {module_name!r} defines no function {qualname!r}")
-    function: Callable[..., Any] = found
-    return function
+    return cast(Callable[..., Any], found)

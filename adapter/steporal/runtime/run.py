@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 from uuid import UUID
 
 from temporalio import workflow
@@ -26,13 +26,10 @@ from ..durations import format_duration
 from ..errors import InvalidArgumentError, PayloadTooLargeError, RetryAfterError, UnserializableError
 from ..step import Step
 from ..types import JSON
-from .failures import application_error, is_final, users_part
+from .failures import application_error, is_final, nondeterminism_in, users_part
 from .limits import MAX_PAYLOAD_BYTES, over_limit
 from .memo import Memo, Outcome
 from .start import Origin, cron_data
-
-if TYPE_CHECKING:
-    from .attempt import Attempt
 
 Perform = Callable[[], Coroutine[Any, Any, Outcome]]
 
@@ -101,11 +98,11 @@ class Run:
             validated = validate_input(self.workflow.id, self.loaded.input_schema, self.data)
             self.context = self._context(origin.input(validated))
             return self._result(await self._body())
-        except workflow.NondeterminismError as err:
-            self._explain(err)
         except asyncio.CancelledError:
             raise
         except Exception as err:
+            if nondeterminism := nondeterminism_in(err):
+                self._explain(nondeterminism)
             raise application_error(err, attempt=self.failures, non_retryable=True) from err.__cause__
 
     async def _until(self, origin: Origin) -> None:
@@ -133,11 +130,9 @@ class Run:
             attempt = Attempt(self)
             try:
                 return await self.handler(self.context, Step(attempt))
-            except workflow.NondeterminismError:
-                raise
             except Exception as err:
                 self.failures += 1
-                if is_final(err) or self.failures >= self.workflow.max_attempts:
+                if nondeterminism_in(err) or is_final(err) or self.failures >= self.workflow.max_attempts:
                     raise
                 delay = self._backoff(err)
                 _logger.warning(
@@ -178,8 +173,9 @@ class Run:
         where = users_part(error.__traceback__)
         at = f" ({where.tb_frame.f_code.co_filename}:{where.tb_lineno})" if where else ""
         raise workflow.NondeterminismError(
-            f"the body of workflow {self.workflow.id!r} calls {qualified.removesuffix('.__call__')}, which gives another result when Temporal "
-            f"replays the run; put it in a step.run(...), or use ctx.now(), ctx.random or ctx.uuid4(){at}. "
+            f"the body of workflow {self.workflow.id!r} calls {qualified.removesuffix('.__call__')}, "
+            "which gives another result when Temporal replays the run; "
+            f"put it in a step.run(...), or use ctx.now(), ctx.random or ctx.uuid4(){at}. "
             "The run waits: it goes on when a worker has the corrected code."
         ) from None
 
