@@ -291,7 +291,8 @@ class Resolver:
                 raise StepCodeNotFoundError(f"the value has no method {data['method']!r}")
             return cast(Callable[..., Any], method)
         if "enclosing" in data:
-            return self._stack[-1 - data["enclosing"]]()
+            depth: int = data["enclosing"]
+            return self._stack[-1 - depth]()
         return self._nested(data)
 
     def _root(self, data: Mapping[str, JSON]) -> tuple[str, FunctionType]:

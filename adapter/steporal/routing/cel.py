@@ -1,0 +1,362 @@
+"""The grammar of CEL: from text to a tree.
+
+https://github.com/google/cel-spec/blob/master/doc/langdef.md#syntax, without message literals. What a tree means is
+said in ``expressions.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ..types import JSON
+
+MAX_LENGTH = 4_096
+MAX_DEPTH = 32
+"""Of nesting; each level takes a dozen of Python's frames."""
+MAX_CHAIN = 100
+"""Of operators or members in a row."""
+
+
+class CELSyntaxError(ValueError):
+    """A text is no expression; says what is wrong and at which character."""
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    value: JSON | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    of: Node
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    of: Node
+    key: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function; a method's receiver is the first argument."""
+
+    function: str
+    arguments: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Macro:
+    """``of.all(variable, body)`` and its kin; ``map`` may have a filter before its body."""
+
+    kind: str
+    of: Node
+    variable: str
+    body: Node
+    condition: Node | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Has:
+    of: Node
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    operator: str
+    operand: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    operator: str
+    left: Node
+    right: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Logical:
+    """``&&`` or ``||`` over two or more operands."""
+
+    operator: str
+    operands: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Conditional:
+    test: Node
+    then: Node
+    otherwise: Node
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    items: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MapOf:
+    items: tuple[tuple[Node, Node], ...]
+
+
+Node: TypeAlias = (
+    Literal | Name | Member | Index | Call | Macro | Has | Unary | Binary | Logical | Conditional | ListOf | MapOf
+)
+
+MACROS = ("all", "exists", "exists_one", "filter", "map")
+
+_TOKEN = re.compile(
+    r"""
+    (?P<blank>\s+|//[^\n]*)
+  | (?P<float>\d+\.\d+(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+|\.\d+(?:[eE][+-]?\d+)?)
+  | (?P<int>0[xX][0-9a-fA-F]+|\d+)[uU]?
+  | (?P<string>(?:[rR][bB]?|[bB][rR]?)?(?:\"\"\"(?:[^\\]|\\.)*?\"\"\"|'''(?:[^\\]|\\.)*?'''
+        |"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'))
+  | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
+  | (?P<operator>&&|\|\||==|!=|<=|>=|[-+*/%<>!?:.,()\[\]{}])
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_ESCAPE = re.compile(r"\\(?:[xX]([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-3][0-7]{2})|(.))", re.DOTALL)
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+_LITERALS = {"true": True, "false": False, "null": None}
+_RELATIONS = ("==", "!=", "<=", ">=", "<", ">", "in")
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: str
+    text: str
+    at: int
+
+
+def parse(source: str) -> Node:
+    """The tree of an expression.
+
+    Raises:
+        CELSyntaxError: It is no expression, or too long or too deep.
+    """
+    if len(source) > MAX_LENGTH:
+        raise CELSyntaxError(f"it has {len(source):,} characters; the most is {MAX_LENGTH:,}")
+    return _Parser(list(_tokens(source))).whole()
+
+
+def _tokens(source: str) -> Iterator[_Token]:
+    at = 0
+    while at < len(source):
+        match = _TOKEN.match(source, at)
+        if match is None:
+            raise CELSyntaxError(f"{source[at]!r} at character {at + 1} is not understood")
+        kind = match.lastgroup or ""
+        if kind != "blank":
+            yield _Token(kind, match[kind], at)
+        at = match.end()
+    yield _Token("end", "", at)
+
+
+class _Parser:
+    def __init__(self, tokens: list[_Token]) -> None:
+        self._tokens = tokens
+        self._next = 0
+        self._depth = 0
+
+    def whole(self) -> Node:
+        node = self._expression()
+        if self._token.kind != "end":
+            raise self._unexpected()
+        return node
+
+    @property
+    def _token(self) -> _Token:
+        return self._tokens[self._next]
+
+    def _accept(self, *texts: str) -> str | None:
+        token = self._token
+        if token.kind in ("operator", "name") and token.text in texts:
+            self._next += 1
+            return token.text
+        return None
+
+    def _expect(self, text: str) -> None:
+        if self._accept(text) is None:
+            raise self._unexpected(f", where {text!r} is expected")
+
+    def _unexpected(self, expected: str = "") -> CELSyntaxError:
+        token = self._token
+        what = "it ends" if token.kind == "end" else f"{token.text!r} stands at character {token.at + 1}"
+        return CELSyntaxError(what + (expected or ", where it does not fit"))
+
+    def _deeper(self, parse: Callable[[], Node]) -> Node:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise CELSyntaxError(f"it is nested more than {MAX_DEPTH} deep")
+        node = parse()
+        self._depth -= 1
+        return node
+
+    def _expression(self) -> Node:
+        return self._deeper(self._conditional)
+
+    def _conditional(self) -> Node:
+        test = self._logical("||", lambda: self._logical("&&", self._relation))
+        if self._accept("?") is None:
+            return test
+        then = self._expression()
+        self._expect(":")
+        return Conditional(test, then, self._expression())
+
+    def _logical(self, operator: str, operand: Callable[[], Node]) -> Node:
+        operands = [operand()]
+        while self._accept(operator):
+            operands.append(operand())
+        return operands[0] if len(operands) == 1 else Logical(operator, tuple(operands))
+
+    def _relation(self) -> Node:
+        return self._left_to_right(_RELATIONS, self._sum)
+
+    def _sum(self) -> Node:
+        return self._left_to_right(("+", "-"), self._product)
+
+    def _product(self) -> Node:
+        return self._left_to_right(("*", "/", "%"), self._unary)
+
+    def _left_to_right(self, operators: tuple[str, ...], operand: Callable[[], Node]) -> Node:
+        node = operand()
+        chained = 0
+        while operator := self._accept(*operators):
+            chained += 1
+            if chained > MAX_CHAIN:
+                raise CELSyntaxError(f"it chains more than {MAX_CHAIN} operators")
+            node = Binary(operator, node, operand())
+        return node
+
+    def _unary(self) -> Node:
+        operator = self._accept("!", "-")
+        return Unary(operator, self._deeper(self._unary)) if operator else self._postfix()
+
+    def _postfix(self) -> Node:
+        node = self._primary()
+        chained = 0
+        while True:
+            chained += 1
+            if chained > MAX_CHAIN:
+                raise CELSyntaxError(f"it chains more than {MAX_CHAIN} members")
+            if self._accept("."):
+                node = self._member(node)
+            elif self._accept("["):
+                key = self._expression()
+                self._expect("]")
+                node = Index(node, key)
+            else:
+                return node
+
+    def _member(self, of: Node) -> Node:
+        field = self._name()
+        if self._accept("(") is None:
+            return Member(of, field)
+        if field in MACROS:
+            return self._macro(field, of)
+        return Call(field, (of, *self._items(")")))
+
+    def _macro(self, kind: str, of: Node) -> Node:
+        variable = self._name()
+        self._expect(",")
+        body = self._expression()
+        condition = None
+        if kind == "map" and self._accept(","):
+            condition, body = body, self._expression()
+        self._expect(")")
+        return Macro(kind, of, variable, body, condition)
+
+    def _name(self) -> str:
+        token = self._token
+        if token.kind != "name":
+            raise self._unexpected(", where a name is expected")
+        self._next += 1
+        return token.text
+
+    def _primary(self) -> Node:
+        token = self._token
+        if token.kind in ("int", "float", "string"):
+            self._next += 1
+            return Literal(_value(token))
+        if token.kind == "name":
+            self._next += 1
+            return self._named(token)
+        if self._accept("("):
+            node = self._expression()
+            self._expect(")")
+            return node
+        if self._accept("["):
+            return ListOf(self._items("]"))
+        if self._accept("{"):
+            return self._map()
+        raise self._unexpected()
+
+    def _named(self, token: _Token) -> Node:
+        if token.text in _LITERALS:
+            return Literal(_LITERALS[token.text])
+        if token.text == "in":
+            self._next -= 1
+            raise self._unexpected()
+        if self._accept("(") is None:
+            return Name(token.text)
+        arguments = self._items(")")
+        if token.text != "has":
+            return Call(token.text, arguments)
+        if len(arguments) != 1 or not isinstance(arguments[0], Member):
+            raise CELSyntaxError("has() takes one field, such as has(event.data.email)")
+        return Has(arguments[0].of, arguments[0].field)
+
+    def _items(self, end: str) -> tuple[Node, ...]:
+        items: list[Node] = []
+        while not self._accept(end):
+            items.append(self._expression())
+            if not self._accept(","):
+                self._expect(end)
+                break
+        return tuple(items)
+
+    def _map(self) -> Node:
+        items: list[tuple[Node, Node]] = []
+        while not self._accept("}"):
+            key = self._expression()
+            self._expect(":")
+            items.append((key, self._expression()))
+            if not self._accept(","):
+                self._expect("}")
+                break
+        return MapOf(tuple(items))
+
+
+def _value(token: _Token) -> JSON | bytes:
+    if token.kind == "int":
+        return int(token.text, 16) if token.text[:2] in ("0x", "0X") else int(token.text)
+    if token.kind == "float":
+        return float(token.text)
+    prefix = re.match("[rRbB]*", token.text)[0].lower()  # type: ignore[index]
+    quoted = token.text[len(prefix) :]
+    width = 3 if quoted[:3] in ('"""', "'''") and len(quoted) >= 6 else 1
+    text = quoted[width:-width]
+    if "r" not in prefix:
+        text = _ESCAPE.sub(_unescaped, text)
+    return text.encode() if "b" in prefix else text
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    two, four, eight, octal, other = match.groups()
+    if code := two or four or eight:
+        return chr(min(int(code, 16), 0x10FFFF))
+    if octal:
+        return chr(int(octal, 8))
+    return _ESCAPES.get(other, other)
