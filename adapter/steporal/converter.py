@@ -291,14 +291,14 @@ def _cached_adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
 
 
 def validate(data: JSON, kind: Any) -> Any:
-    """``data`` as a value of ``kind``, by pydantic.
+    """``data`` as a value of ``kind``, by pydantic's rules for JSON, which let strict models read dates and tuples.
 
     Raises:
         pydantic.ValidationError: It does not fit.
     """
     if isinstance(kind, type) and issubclass(kind, pydantic.BaseModel):
-        return kind.model_validate(data)
-    return adapter(kind).validate_python(data)
+        return kind.model_validate_json(dumps(data))
+    return adapter(kind).validate_json(dumps(data))
 
 
 def to_json(value: Any, kind: Any = None) -> JSON:

@@ -1,7 +1,7 @@
 """A workflow as a Temporal workflow class.
 
-One class is made for the worker to register, and one for each run: in the sandbox, the handler's own module is loaded
-again, and the class is made of the handler that is found in it.
+One class is made for the worker to register, and a subclass of it for each run: in the sandbox, the handler's own
+module is loaded again, and the subclass has the handler that is found in it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def workflow_class(definition: Workflow[Any, Any]) -> type:
     name = _class_name(definition)
     known = _targets.get(name)
     if known is None or known.workflow is not definition:
-        compiled = _compile(name, definition, definition)
+        compiled = _compile(name, definition)
         known = _targets[name] = Target(definition, reloadable_module(definition), compiled)
     return known.compiled
 
@@ -64,14 +64,14 @@ def is_compiled(cls: type) -> bool:
     return cls.__module__ == __name__
 
 
-def sandboxed_class(name: str, load: Callable[[str], None]) -> type:
-    """In the sandbox: the class of a handler whose module is loaded again.
+def loaded_again(compiled: type, load: Callable[[str], None]) -> type:
+    """In the sandbox: a workflow's class with the handler of its module, loaded again.
 
     Args:
-        name: The name of the class outside the sandbox.
+        compiled: The class outside the sandbox.
         load: Loads a module again.
     """
-    target = _targets[name]
+    target = _targets[compiled.__name__]
     definition = target.workflow
     assert target.module is not None
     with collected() as found:
@@ -82,7 +82,7 @@ def sandboxed_class(name: str, load: Callable[[str], None]) -> type:
             f"workflow {definition.id!r} is defined in {target.module}, but not when that module is imported again; "
             "define workflows unconditionally, at module level"
         )
-    return _compile(name, definition, loaded)
+    return type(compiled.__name__, (compiled,), {"loaded": loaded, "__module__": __name__})
 
 
 def _class_name(definition: Workflow[Any, Any]) -> str:
@@ -91,10 +91,12 @@ def _class_name(definition: Workflow[Any, Any]) -> str:
     return f"W_{words}_{digest}"
 
 
-def _compile(name: str, definition: Workflow[Any, Any], loaded: Workflow[Any, Any]) -> type:
+def _compile(name: str, definition: Workflow[Any, Any]) -> type:
     class Compiled:
+        loaded = definition
+
         async def run(self, data: RawValue = _NONE, added: RawValue = _NONE) -> RawValue:
-            run = Run(definition, loaded)
+            run = Run(definition, self.loaded)
             return await run.execute(payload_json(data), payload_json(added))
 
         @workflow.signal(name=START_SIGNAL, description="An event was sent again that has started this run.")

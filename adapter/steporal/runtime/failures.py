@@ -55,7 +55,7 @@ def application_error(
     if isinstance(error, ApplicationError):
         return error
     converted = ApplicationError(
-        str(error) or repr(error),
+        message_of(error),
         {"attempts": attempt},
         type=type(error).__name__,
         non_retryable=non_retryable,
@@ -64,6 +64,14 @@ def application_error(
     converted.__traceback__ = users_part(error.__traceback__)
     converted.__cause__ = error.__cause__
     return converted
+
+
+def message_of(error: BaseException) -> str:
+    """An error's message; of a group, with those of the errors in it."""
+    if isinstance(error, BaseExceptionGroup):
+        inner = "; ".join(f"{type(e).__name__}: {message_of(e)}" for e in error.exceptions)
+        return f"{error.message}: {inner}"
+    return str(error) or repr(error)
 
 
 def users_part(traceback: TracebackType | None) -> TracebackType | None:

@@ -1,0 +1,270 @@
+"""Values that travel: captured by a step function, passed to it, returned from it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import steporal
+from apps import values
+from pydantic import BaseModel
+from recording import Workers
+from steporal import CaptureError, Context, NestedStepError, RunFailedError, Step
+
+
+async def test_a_captured_value_of_every_type_arrives_as_itself(workers: Workers) -> None:
+    assert await differences(workers, values.captured) == {}
+
+
+async def test_an_argument_of_every_type_arrives_as_itself(workers: Workers) -> None:
+    assert await differences(workers, values.passed) == {}
+
+
+async def test_a_result_of_every_type_comes_back_as_itself(workers: Workers) -> None:
+    assert await differences(workers, values.returned) == {}
+
+
+async def differences(
+    workers: Workers, workflow: steporal.Workflow[str, str | None]
+) -> dict[str, str | None | BaseException]:
+    """Which values differ after the way through a workflow."""
+    async with workers(values.client):
+        runs = {name: await workflow.start(name) for name in values.VALUES}
+        results = await asyncio.gather(*[run.result() for run in runs.values()], return_exceptions=True)
+    return {name: result for name, result in zip(runs, results, strict=True) if result is not None}
+
+
+async def test_captured_functions_come_along_with_what_they_captured(workers: Workers) -> None:
+    async with workers(values.client):
+        assert await (await values.functions.start()).result() == [11, 21, 22, 10, True]
+
+
+class Basket(BaseModel):
+    items: list[str]
+
+    def count(self) -> int:
+        return len(self.items)
+
+
+@dataclass
+class Greeter:
+    greeting: str
+
+    def greet(self, name: str) -> str:
+        return f"{self.greeting} {name}"
+
+
+async def test_a_method_of_a_captured_value_is_a_step(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="methods")
+    async def handler(ctx: Context[Any], step: Step) -> list[Any]:
+        basket, greeter = Basket(items=["a", "b"]), Greeter("hello")
+        return [
+            await step.run("count", basket.count),
+            await step.run("greet", greeter.greet, "Ada"),
+        ]
+
+    async with workers(app):
+        assert await (await handler.start()).result() == [2, "hello Ada"]
+
+
+async def test_a_captured_context_is_a_read_only_copy(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="context", input_schema=Basket)
+    async def handler(ctx: Context[Basket], step: Step) -> list[bool]:
+        run_id, name, event_id, workflow_id = ctx.run_id, ctx.input.name, ctx.input.id, ctx.ext.workflow_id
+        time, started = ctx.input.time, ctx.input.type
+
+        def compare() -> list[bool]:
+            return [
+                ctx.input.data == Basket(items=["x"]),
+                ctx.run_id == run_id,
+                ctx.input.name == name,
+                ctx.input.id == event_id,
+                ctx.input.type == started,
+                ctx.input.time == time,
+                ctx.ext.workflow_id == workflow_id,
+                ctx.max_attempts == 4,
+                ctx.attempt == 0,
+                abs((ctx.now() - datetime.now(UTC)).total_seconds()) < 5,
+                ctx.uuid4() != ctx.uuid4(),
+                0 <= ctx.random.random() < 1,
+            ]
+
+        return await step.run("compare", compare)
+
+    async with workers(app):
+        results = await (await handler.start(Basket(items=["x"]))).result()
+    assert all(results), results
+
+
+async def test_the_attempt_of_a_captured_context_is_the_steps(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="attempts")
+    async def handler(ctx: Context[Any], step: Step) -> int:
+        def third_time_lucky() -> int:
+            if ctx.attempt < 2:
+                raise RuntimeError("unlucky")
+            return ctx.attempt
+
+        return await step.run("try", third_time_lucky)
+
+    async with workers(app):
+        assert await (await handler.start()).result() == 2
+
+
+async def test_a_captured_value_that_cannot_be_sent_is_named(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="connection")
+    async def handler(ctx: Context[Any], step: Step) -> None:
+        conn = sqlite3.connect(":memory:")
+        try:
+            await step.run("charge", lambda: conn.execute("select 1"))
+        finally:
+            conn.close()
+
+    message = await failure(app, workers, handler, "CaptureError")
+    assert "step 'charge' captured 'conn' (sqlite3.Connection)" in message
+    assert "open it inside the step" in message
+    assert "test_captures.py:" in message
+
+
+async def test_a_part_of_a_captured_value_that_cannot_be_sent_is_named(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="part")
+    async def handler(ctx: Context[Any], step: Step) -> None:
+        order = {"id": 1, "lines": [{"lock": asyncio.Lock()}]}
+        await step.run("charge", lambda: order)
+
+    message = await failure(app, workers, handler, "CaptureError")
+    assert "'order'" in message
+    assert "lines[0].lock" in message
+    assert "asyncio.locks.Lock" in message
+
+
+async def test_an_argument_that_cannot_be_sent_is_named(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="argument")
+    async def handler(ctx: Context[Any], step: Step) -> None:
+        await step.run("charge", lambda value: value, object())
+
+    message = await failure(app, workers, handler, "CaptureError")
+    assert "step 'charge'" in message
+    assert "argument 1" in message
+
+
+async def test_an_instance_of_a_class_inside_the_handler_cannot_be_sent(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="local-class")
+    async def handler(ctx: Context[Any], step: Step) -> None:
+        class Local(BaseModel):
+            n: int
+
+        value = Local(n=1)
+        await step.run("use", lambda: value.n)
+
+    message = await failure(app, workers, handler, "CaptureError")
+    assert "move the class to module level" in message
+
+
+async def test_a_variable_without_a_value_yet_is_named(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="unassigned")
+    async def handler(ctx: Context[Any], step: Step) -> None:
+        task = step.run("early", lambda: later)
+        later = 1
+        await task
+
+    message = await failure(app, workers, handler, "CaptureError")
+    assert "step 'early' uses 'later', which has no value yet" in message
+
+
+async def test_a_captured_exception_cannot_be_sent(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="exception")
+    async def handler(ctx: Context[Any], step: Step) -> None:
+        error = ValueError("x")
+        await step.run("report", lambda: str(error))
+
+    message = await failure(app, workers, handler, "CaptureError")
+    assert "'error' (ValueError)" in message
+
+
+async def test_a_capture_error_is_raised_at_the_call_and_can_be_caught(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="caught")
+    async def handler(ctx: Context[Any], step: Step) -> str:
+        lock = asyncio.Lock()
+        try:
+            await step.run("charge", lambda: lock.locked())
+        except CaptureError:
+            return "caught"
+        return "sent"
+
+    async with workers(app):
+        assert await (await handler.start()).result() == "caught"
+
+
+async def test_nonlocal_in_a_step_function_is_refused(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="nonlocal")
+    async def handler(ctx: Context[Any], step: Step) -> int:
+        total = 0
+
+        def add() -> None:
+            nonlocal total
+            total += 1
+
+        await step.run("add", add)
+        return total
+
+    message = await failure(app, workers, handler, "CaptureError")
+    assert "step 'add' assigns 'total'" in message
+    assert "return the value" in message
+    assert "test_captures.py:" in message
+
+
+async def test_a_step_in_a_step_names_both(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="nested")
+    async def handler(ctx: Context[Any], step: Step) -> None:
+        async def outer() -> None:
+            await step.run("inner", lambda: 1)
+
+        await step.run("outer", outer)
+
+    message = await failure(app, workers, handler, "NestedStepError")
+    assert "'inner'" in message
+    assert "'outer'" in message
+
+
+async def test_a_step_in_a_function_that_a_step_captured_is_a_step_in_a_step(
+    app: steporal.Client, workers: Workers
+) -> None:
+    @app.workflow(id="nested")
+    async def handler(ctx: Context[Any], step: Step) -> str:
+        async def notify() -> None:
+            await step.ext.send_event("notify", {"name": "x"})
+
+        try:
+            await step.run("outer", lambda: notify())
+        except NestedStepError as err:
+            return str(err)
+        return ""
+
+    async with workers(app):
+        message = await (await handler.start()).result()
+    assert "'outer'" in message
+
+
+@pytest.mark.parametrize("function", [print, int, "text", None, asyncio.sleep])
+async def test_what_is_no_function_of_the_app_is_refused(
+    app: steporal.Client, workers: Workers, function: Any
+) -> None:
+    @app.workflow(id="foreign")
+    async def handler(ctx: Context[Any], step: Step) -> None:
+        await step.run("call", function)
+
+    message = await failure(app, workers, handler, "CaptureError")
+    assert "step 'call'" in message
+
+
+async def failure(app: steporal.Client, workers: Workers, workflow: steporal.Workflow[Any, Any], name: str) -> str:
+    """The message of the error that a run of a workflow fails with, at once."""
+    async with workers(app):
+        with pytest.raises(RunFailedError) as failed:
+            await (await workflow.start()).result()
+    assert failed.value.name == name
+    return failed.value.message

@@ -1,0 +1,1 @@
+"""Apps as users write them, in modules that the sandbox loads again."""

