@@ -161,7 +161,7 @@ class Client:
         self.max_attempts = check_max_attempts(max_attempts, where)
         self.retry = DEFAULT_RETRY if retry is None else check_retry(retry, where)
         self.step_packages: set[str] = set(step_packages)
-        self._data_converter = data_converter
+        self.data_converter = data_converter
         self._temporal = temporal
         self._connecting: asyncio.Lock | None = None
         self._workflows: dict[str, Workflow[Any, Any]] = {}
@@ -303,9 +303,9 @@ class Client:
             if self._temporal is None:
                 config = ClientConfig.load_client_connect_config()
                 config.setdefault("target_host", "localhost:7233")
-                if self._data_converter is not None:
+                if self.data_converter is not None:
                     self._temporal = await temporalio.client.Client.connect(
-                        **config, data_converter=self._data_converter
+                        **config, data_converter=self.data_converter
                     )
                 else:
                     self._temporal = await temporalio.client.Client.connect(**config)

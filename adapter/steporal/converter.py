@@ -15,16 +15,13 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import importlib
 import json
 import math
-import sys
 from collections.abc import Callable, Collection, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import PurePath
-from types import ModuleType
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -35,6 +32,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 
 from .errors import UnserializableError
+from .type_names import TypeNotFoundError, find_data_class, name_of, type_label
 from .types import JSON
 
 T = TypeVar("T")
@@ -46,10 +44,6 @@ Encoder = Callable[[Any], JSON | None]
 
 Decoder = Callable[[dict[str, JSON]], Any]
 """Decodes an object whose tag this module does not know."""
-
-
-class TypeNotFoundError(UnserializableError):
-    """A value names a class that this process does not have."""
 
 
 # --- bytes ---------------------------------------------------------------------------------------------------------
@@ -118,14 +112,14 @@ def _encode(value: Any, path: str, other: Encoder | None) -> JSON:
         items = list(value) if kind is tuple else sorted(value, key=repr)
         return {TAG: _SEQUENCES[kind], "value": [_encode(v, f"{path}[{i}]", other) for i, v in enumerate(items)]}
     if isinstance(value, enum.Enum):
-        return {TAG: "enum", "type": _type_name(kind, path), "value": _encode(value.value, path, other)}
+        return {TAG: "enum", "type": name_of(kind), "value": _encode(value.value, path, other)}
     if isinstance(value, pydantic.BaseModel):
-        return {TAG: "model", "type": _type_name(kind, path), "value": _dump(value, kind, path)}
+        return {TAG: "model", "type": name_of(kind), "value": _dump(value, kind, path)}
     if dataclasses.is_dataclass(kind) and not isinstance(value, BaseException):
-        return {TAG: "dataclass", "type": _type_name(kind, path), "value": _dump(value, kind, path)}
+        return {TAG: "dataclass", "type": name_of(kind), "value": _dump(value, kind, path)}
     if isinstance(value, tuple) and hasattr(kind, "_fields"):
         fields = [_encode(v, f"{path}.{n}", other) for n, v in zip(kind._fields, value, strict=True)]
-        return {TAG: "namedtuple", "type": _type_name(kind, path), "value": fields}
+        return {TAG: "namedtuple", "type": name_of(kind), "value": fields}
     if isinstance(value, PurePath):
         return {TAG: "path", "value": str(value)}
     if other is not None and (encoded := other(value)) is not None:
@@ -146,25 +140,6 @@ def _encode_dict(value: dict[Any, Any], path: str, other: Encoder | None) -> JSO
 def _unserializable(value: Any, path: str, advice: str) -> UnserializableError:
     where = f" at {path.lstrip('.')}" if path else ""
     return UnserializableError(f"{type_label(type(value))}{where} cannot be sent; {advice}")
-
-
-def type_label(kind: type) -> str:
-    """A class's name as messages show it: ``sqlite3.Connection``, ``int``."""
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _type_name(kind: type, path: str) -> str:
-    generic = getattr(kind, "__pydantic_generic_metadata__", None)
-    if generic and generic["origin"]:
-        arguments = ",".join(_type_name(argument, path) for argument in generic["args"])
-        return f"{_type_name(generic['origin'], path)}[{arguments}]"
-    if "<locals>" in kind.__qualname__:
-        where = f" at {path.lstrip('.')}" if path else ""
-        raise UnserializableError(
-            f"{type_label(kind)}{where} cannot be sent, as its class is defined inside a function "
-            "and so cannot be found by name; move the class to module level"
-        )
-    return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def _dump(value: Any, kind: type, path: str) -> JSON:
@@ -207,11 +182,13 @@ def decode(data: JSON, other: Decoder | None = None, packages: Collection[str] =
 
         return Path(cast(str, value))
     if tag in ("model", "dataclass"):
-        return validate(value, _data_class(data["type"], packages))
+        return validate(value, find_data_class(data["type"], packages))
     if tag == "enum":
-        return _data_class(data["type"], packages)(decode(value, other, packages))
+        return find_data_class(data["type"], packages)(decode(value, other, packages))
     if tag == "namedtuple":
-        return _data_class(data["type"], packages)(*[decode(item, other, packages) for item in cast(list[JSON], value)])
+        return find_data_class(data["type"], packages)(
+            *[decode(item, other, packages) for item in cast(list[JSON], value)]
+        )
     if other is not None:
         return other(data)
     raise TypeNotFoundError(f"a value is tagged {tag!r}, which this version of steporal does not know")
@@ -230,46 +207,6 @@ def plain(data: JSON) -> JSON:
     if data[TAG] == "timedelta":
         return decode(data).total_seconds()
     return plain(data.get("value"))
-
-
-def _data_class(name: str, packages: Collection[str]) -> Any:
-    found = _find_type(name, packages)
-    is_data = isinstance(found, type) and (
-        issubclass(found, pydantic.BaseModel | enum.Enum)
-        or dataclasses.is_dataclass(found)
-        or (issubclass(found, tuple) and hasattr(found, "_fields"))
-    )
-    if not is_data:
-        raise TypeNotFoundError(f"{name!r} is not a model, dataclass, enum or named tuple")
-    return found
-
-
-def _find_type(name: str, packages: Collection[str]) -> Any:
-    if name.endswith("]"):
-        origin, _, arguments = name[:-1].partition("[")
-        return _find_type(origin, packages)[tuple(_find_type(a, packages) for a in arguments.split(","))]
-    module, _, qualname = name.partition(":")
-    found: Any = load_module(module, packages)
-    for part in qualname.split("."):
-        if isinstance(found, ModuleType) and found.__name__ != module:
-            raise TypeNotFoundError(f"{name!r} reaches into another module")
-        found = getattr(found, part, None)
-    if found is None:
-        raise TypeNotFoundError(f"module {module!r} has no {qualname!r}; was it renamed or moved?")
-    return found
-
-
-def load_module(name: str, packages: Collection[str]) -> ModuleType:
-    """A module that is loaded already, or that belongs to one of ``packages``."""
-    module = sys.modules.get(name)
-    if module is not None:
-        return module
-    if name.partition(".")[0] not in packages:
-        raise TypeNotFoundError(f"module {name!r} is not loaded in this process, and not part of the app")
-    try:
-        return importlib.import_module(name)
-    except ImportError as err:
-        raise TypeNotFoundError(f"module {name!r} cannot be imported: {err}") from err
 
 
 # --- values of a known type ----------------------------------------------------------------------------------------

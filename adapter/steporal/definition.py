@@ -15,9 +15,10 @@ from temporalio.common import RetryPolicy
 from typing_extensions import TypeVar
 
 from .context import Context
-from .converter import issues, return_type, type_label, validate
+from .converter import issues, return_type, validate
 from .errors import DefinitionError, InvalidInputError
 from .triggers import CronTrigger, EventTrigger, Trigger
+from .type_names import type_label
 from .types import JSON
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
+import temporalio.client
 import temporalio.worker
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer, ReplayerConfig, Worker, WorkerConfig, WorkflowReplayResult
@@ -86,7 +87,7 @@ class SteporalPlugin(temporalio.worker.Plugin):
                 await next(worker)
                 return
             self._client.temporal = worker.client
-            async with system_worker(worker):
+            async with system_worker(worker.client):
                 listed = await self._client.sync()
                 logger.info("app %r is registered with %d workflows", listed.id, len(listed.workflows))
                 await next(worker)
@@ -106,11 +107,11 @@ class SteporalPlugin(temporalio.worker.Plugin):
         return next(replayer, histories)
 
 
-def system_worker(beside: Worker) -> Worker:
+def system_worker(temporal: temporalio.client.Client) -> Worker:
     """A worker for the system workflows of the namespace, which every app's worker helps to serve."""
     config: dict[str, Any] = {"max_cached_workflows": 10, "max_concurrent_workflow_tasks": 10}
     return Worker(
-        beside.client,
+        temporal,
         task_queue=SYSTEM_TASK_QUEUE,
         workflows=SYSTEM_WORKFLOWS,
         **config,

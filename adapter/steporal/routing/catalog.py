@@ -15,6 +15,7 @@ from datetime import timedelta
 import temporalio.client
 from pydantic import BaseModel, ConfigDict
 from temporalio import workflow
+from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
 from temporalio.client import WithStartWorkflowOperation
 from temporalio.common import RawValue, WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
@@ -137,6 +138,10 @@ class Snapshot:
         ]
 
 
+def _is_about_namespace(error: RPCError) -> bool:
+    return any(detail.Is(NamespaceNotFoundFailure.DESCRIPTOR) for detail in error.grpc_status.details)
+
+
 class Catalog:
     """The catalog of a namespace, as one process reads and writes it."""
 
@@ -157,7 +162,7 @@ class Catalog:
         try:
             description = await self._temporal.get_workflow_handle(CATALOG).describe()
         except RPCError as err:
-            if err.status == RPCStatusCode.NOT_FOUND:
+            if err.status == RPCStatusCode.NOT_FOUND and not _is_about_namespace(err):
                 return Snapshot()
             raise
         return Snapshot({name: App.model_validate(value) for name, value in (await description.memo()).items()})

@@ -39,8 +39,8 @@ class NestedCode:
 
 
 def unwrapped(function: Callable[..., Any]) -> FunctionType | None:
-    """The plain function below decorators that set ``__wrapped__``."""
-    inner = inspect.unwrap(function)
+    """The plain function below a method, or below decorators that set ``__wrapped__``."""
+    inner = inspect.unwrap(getattr(function, "__func__", function))
     return inner if isinstance(inner, FunctionType) else None
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..converter import TypeNotFoundError, decode, plain, validate
+from ..converter import decode, plain, validate
 from ..errors import InvokeTimeoutError, StepError
+from ..type_names import TypeNotFoundError
 from ..types import JSON
 
 TYPED = "typed"

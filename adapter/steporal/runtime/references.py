@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
 from typing import Any, Protocol, cast
 
-from ..converter import TAG, TypeNotFoundError, decode, encode, load_module, type_label
+from ..converter import TAG, decode, encode
 from ..errors import CaptureError, NestedStepError, StepCodeNotFoundError, UnserializableError
+from ..type_names import TypeNotFoundError, find_type, load_module, name_of, type_label
 from ..types import JSON
 from .code import (
     LAMBDA,
@@ -125,7 +126,7 @@ class Describer:
             found = find_function(name, self.packages)
         except StepCodeNotFoundError as err:
             raise self._refused(f"cannot be run elsewhere: {err}", _allow(function), function) from None
-        if getattr(unwrapped(found), "__code__", None) != getattr(unwrapped(function), "__code__", found):
+        if getattr(unwrapped(found), "__code__", None) != getattr(unwrapped(function), "__code__", None):
             raise self._refused(
                 f"is given a function whose name, {name!r}, now means another function",
                 "give each function a name of its own",
@@ -214,7 +215,7 @@ class Describer:
         if isinstance(value, ModuleType):
             return {TAG: "module", "name": value.__name__}
         if isinstance(value, type) and "<locals>" not in value.__qualname__:
-            return {TAG: "type", "name": f"{value.__module__}:{value.__qualname__}"}
+            return {TAG: "type", "name": name_of(value)}
         return None
 
     def _refused(self, what: str, advice: str, function: Callable[..., Any] | None) -> CaptureError:
@@ -348,14 +349,11 @@ class Resolver:
             return load_module(name, {name.partition(".")[0]})
         raise StepCodeNotFoundError(f"module {name!r} is not imported by any workflow of this worker")
 
-    def _type(self, name: str) -> type:
-        module, _, qualname = name.partition(":")
-        found: Any = load_module(module, self.app.packages)
-        for part in qualname.split("."):
-            found = None if isinstance(found, ModuleType) and found.__name__ != module else getattr(found, part, None)
-        if isinstance(found, type) and (module == "builtins" or module.partition(".")[0] in self.app.packages):
-            return found
-        raise StepCodeNotFoundError(f"class {name!r} is not part of the app")
+    def _type(self, name: JSON) -> Any:
+        found = find_type(name, self.app.packages)
+        if getattr(found, "__module__", "").partition(".")[0] not in {"builtins", *self.app.packages}:
+            raise StepCodeNotFoundError(f"class {name!r} is not part of the app")
+        return found
 
 
 def find_nested(root: FunctionType, path: str, code: str) -> NestedCode | None:
@@ -388,6 +386,6 @@ def find_function(name: str, packages: Collection[str]) -> Callable[..., Any]:
         found = getattr(found, part, None)
     # The name must be the function's own: `app.orders:os.system` and `from os import system` are none of the app's.
     own = getattr(found, "__module__", None) == module_name and getattr(found, "__qualname__", None) == qualname
-    if not own or unwrapped(getattr(found, "__func__", found)) is None:
+    if not own or unwrapped(found) is None:
         raise StepCodeNotFoundError(f"module {module_name!r} defines no function {qualname!r}")
     return cast(Callable[..., Any], found)

@@ -1,0 +1,135 @@
+"""Classes of data by name, and back.
+
+A plain class is named ``module:qualified.name``; a generic one, such as ``Page[list[Item] | None]``, by an object with
+its parts. Found again are only classes of modules that the process has loaded, or that belong to the app.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import importlib
+import operator
+import sys
+import types
+import typing
+from collections.abc import Collection
+from types import ModuleType, NoneType, UnionType
+from typing import Any, Literal, Union
+
+import pydantic
+
+from .errors import UnserializableError
+from .types import JSON
+
+_ANY = "typing:Any"
+_UNION = "|"
+_ELLIPSIS = "..."
+
+
+class TypeNotFoundError(UnserializableError):
+    """A value names a class that this process does not have."""
+
+
+def type_label(kind: type) -> str:
+    """A class's name as messages show it: ``sqlite3.Connection``, ``int``."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def name_of(kind: Any) -> JSON:
+    """A type's name.
+
+    Raises:
+        UnserializableError: It is defined inside a function, so that nobody can find it by name.
+    """
+    if kind is Any:
+        return _ANY
+    if kind is ...:
+        return _ELLIPSIS
+    origin, arguments = _parts(kind)
+    if origin is Literal:
+        return {"literal": list(arguments)}
+    if origin is not None:
+        name = _UNION if origin in (Union, UnionType) else name_of(origin)
+        return {"generic": name, "of": [name_of(argument) for argument in arguments]}
+    if not isinstance(kind, type):
+        raise UnserializableError(f"{kind!r} cannot be sent; use a class")
+    if kind is NoneType:
+        return "types:NoneType"
+    if "<locals>" in kind.__qualname__:
+        raise UnserializableError(
+            f"{type_label(kind)} cannot be sent, as it is defined inside a function and so cannot be found by name; "
+            "move the class to module level"
+        )
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _parts(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    generic = getattr(kind, "__pydantic_generic_metadata__", None)
+    if generic and generic["origin"]:
+        return generic["origin"], generic["args"]
+    return typing.get_origin(kind), typing.get_args(kind)
+
+
+def find_data_class(name: JSON, packages: Collection[str]) -> Any:
+    """The model, dataclass, enum or named tuple of a name.
+
+    Raises:
+        TypeNotFoundError: There is none.
+    """
+    found = find_type(name, packages)
+    plain = typing.get_origin(found) or found
+    is_data = isinstance(plain, type) and (
+        issubclass(plain, pydantic.BaseModel | enum.Enum)
+        or dataclasses.is_dataclass(plain)
+        or (issubclass(plain, tuple) and hasattr(plain, "_fields"))
+    )
+    if not is_data:
+        raise TypeNotFoundError(f"{name!r} is not a model, dataclass, enum or named tuple")
+    return found
+
+
+def find_type(name: JSON, packages: Collection[str]) -> Any:
+    """The type of a name.
+
+    Raises:
+        TypeNotFoundError: This process has none.
+    """
+    if isinstance(name, str):
+        return {_ANY: Any, _ELLIPSIS: ...}[name] if name in (_ANY, _ELLIPSIS) else _find_class(name, packages)
+    if "literal" in name:
+        return Literal[tuple(name["literal"])]
+    arguments = tuple(find_type(argument, packages) for argument in name["of"])
+    if name["generic"] == _UNION:
+        return functools.reduce(operator.or_, arguments)
+    return find_type(name["generic"], packages)[arguments]
+
+
+def _find_class(name: str, packages: Collection[str]) -> type:
+    module, _, qualname = name.partition(":")
+    found: Any = types if module == "types" else load_module(module, packages)
+    for part in qualname.split("."):
+        if isinstance(found, ModuleType) and found.__name__ != module:
+            break
+        found = getattr(found, part, None)
+    if not isinstance(found, type):
+        raise TypeNotFoundError(f"module {module!r} has no class {qualname!r}; was it renamed or moved?")
+    return found
+
+
+def load_module(name: str, packages: Collection[str]) -> ModuleType:
+    """A module that is loaded already, or that belongs to one of ``packages``.
+
+    Raises:
+        TypeNotFoundError: It is neither, or cannot be imported.
+    """
+    module = sys.modules.get(name)
+    if module is not None:
+        return module
+    if name.partition(".")[0] not in packages:
+        raise TypeNotFoundError(f"module {name!r} is not loaded in this process, and not part of the app")
+    try:
+        return importlib.import_module(name)
+    except ImportError as err:
+        raise TypeNotFoundError(f"module {name!r} cannot be imported: {err}") from err
