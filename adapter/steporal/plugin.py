@@ -5,15 +5,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import temporalio.client
 import temporalio.worker
 from temporalio.client import WorkflowHistory
+from temporalio.service import ServiceClient
 from temporalio.worker import Replayer, ReplayerConfig, Worker, WorkerConfig, WorkflowReplayResult
 
 from .errors import DefinitionError
@@ -82,17 +86,32 @@ class SteporalPlugin(temporalio.worker.Plugin):
     async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:
         """See base class."""
         assert self._threads is not None
+        # The worker runs first: one that never ran cannot be shut down, and `async with worker` would wait for ever.
+        running = asyncio.ensure_future(next(worker))
         try:
-            if not self._runs_workflows:
-                await next(worker)
-                return
-            self._client.temporal = worker.client
-            async with system_worker(worker.client):
-                listed = await self._client.sync()
-                logger.info("app %r is registered with %d workflows", listed.id, len(listed.workflows))
-                await next(worker)
+            if self._runs_workflows:
+                self._client.temporal = worker.client
+                async with system_worker(worker.client):
+                    await self._register(running)
+                    await running
+            else:
+                await running
+        except BaseException:
+            if not running.done():
+                await asyncio.gather(worker.shutdown(), running, return_exceptions=True)
+            raise
         finally:
             self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _register(self, running: asyncio.Future[None]) -> None:
+        registering = asyncio.ensure_future(self._client.sync())
+        either: list[asyncio.Future[Any]] = [registering, running]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if registering.done():
+            listed = registering.result()
+            logger.info("app %r is registered with %d workflows", listed.id, len(listed.workflows))
+        else:
+            registering.cancel()
 
     def run_replayer(
         self,
@@ -107,12 +126,45 @@ class SteporalPlugin(temporalio.worker.Plugin):
         return next(replayer, histories)
 
 
-def system_worker(temporal: temporalio.client.Client) -> Worker:
-    """A worker for the system workflows of the namespace, which every app's worker helps to serve."""
-    config: dict[str, Any] = {"max_cached_workflows": 10, "max_concurrent_workflow_tasks": 10}
-    return Worker(
-        temporal,
-        task_queue=SYSTEM_TASK_QUEUE,
-        workflows=SYSTEM_WORKFLOWS,
-        **config,
-    )
+# --- the system workflows ------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Shared:
+    """A worker for the system workflows, and how many use it."""
+
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    worker: Worker | None = None
+    running: asyncio.Future[None] | None = None
+    users: int = 0
+
+
+_shared: WeakKeyDictionary[ServiceClient, _Shared] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def system_worker(temporal: temporalio.client.Client) -> AsyncIterator[None]:
+    """Serves the system workflows of the namespace, which every app's worker helps to do.
+
+    Workers of one process that share a connection share this worker, as Temporal takes one for each task queue.
+    """
+    shared = _shared.setdefault(temporal.service_client, _Shared())
+    async with shared.changing:
+        if shared.users == 0:
+            shared.worker = Worker(
+                temporal,
+                task_queue=SYSTEM_TASK_QUEUE,
+                workflows=SYSTEM_WORKFLOWS,
+                max_cached_workflows=10,
+                max_concurrent_workflow_tasks=10,
+            )
+            shared.running = asyncio.ensure_future(shared.worker.run())
+        shared.users += 1
+    try:
+        yield
+    finally:
+        async with shared.changing:
+            shared.users -= 1
+            if shared.users == 0 and shared.worker is not None and shared.running is not None:
+                await shared.worker.shutdown()
+                await shared.running

@@ -44,8 +44,11 @@ class Steps(Protocol):
     ) -> Coroutine[Any, Any, Any]:
         """Perform :meth:`Step.run`."""
 
-    def sleep(self, step_id: str, until: Duration | datetime) -> Coroutine[Any, Any, None]:
-        """Perform :meth:`Step.sleep` and :meth:`Step.sleep_until`."""
+    def sleep(self, step_id: str, duration: Duration) -> Coroutine[Any, Any, None]:
+        """Perform :meth:`Step.sleep`."""
+
+    def sleep_until(self, step_id: str, when: datetime) -> Coroutine[Any, Any, None]:
+        """Perform :meth:`Step.sleep_until`."""
 
     def invoke(
         self,
@@ -164,7 +167,7 @@ class Step:
 
     def sleep_until(self, step_id: str, when: datetime) -> Coroutine[Any, Any, None]:
         """Sleep until an aware ``datetime``; one in the past returns at once."""
-        return self._steps.sleep(step_id, when)
+        return self._steps.sleep_until(step_id, when)
 
     @overload
     def invoke_workflow(
@@ -233,4 +236,4 @@ class StepExt:
 
     def sleep_until(self, step_id: str, when: datetime) -> Coroutine[Any, Any, None]:
         """The same as :meth:`Step.sleep_until`."""
-        return self._steps.sleep(step_id, when)
+        return self._steps.sleep_until(step_id, when)

@@ -109,7 +109,7 @@ async def dev_server(
         arguments = ["--ui-port", str(chosen_ui)] if ui else ["--headless"]
         if db_file is not None:
             arguments += ["--db-filename", str(db_file)]
-        process = await _Process.start(binary, chosen, arguments, log_level)
+        process = await _Process.start(binary, chosen, arguments, log_level, keeps_data=db_file is not None)
         try:
             client = await process.connected()
             if client is not None:
@@ -125,14 +125,17 @@ async def dev_server(
 class _Process:
     """The server's process, and what it logs."""
 
-    def __init__(self, process: asyncio.subprocess.Process, address: str) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, address: str, keeps_data: bool) -> None:
         self.address = address
+        self._keeps_data = keeps_data
         self._process = process
         self._lines: deque[str] = deque(maxlen=_LOG_LINES_KEPT)
         self._logging = asyncio.create_task(self._read_log())
 
     @classmethod
-    async def start(cls, binary: Path, port: int, arguments: list[str], log_level: str) -> _Process:
+    async def start(
+        cls, binary: Path, port: int, arguments: list[str], log_level: str, *, keeps_data: bool
+    ) -> _Process:
         options = [option for value in DYNAMIC_CONFIG for option in ("--dynamic-config-value", value)]
         command = ["server", "start-dev", "--ip", HOST, "--port", str(port), "--log-level", log_level]
         process = await asyncio.create_subprocess_exec(
@@ -146,7 +149,7 @@ class _Process:
             # A Ctrl-C in the terminal is for the process that runs the server: workers drain before the server stops.
             start_new_session=True,
         )
-        return cls(process, f"{HOST}:{port}")
+        return cls(process, f"{HOST}:{port}", keeps_data)
 
     async def _read_log(self) -> None:
         assert self._process.stderr is not None
@@ -174,16 +177,15 @@ class _Process:
 
     async def stop(self) -> None:
         """End the process, and wait for its end."""
-        if self._process.returncode is None:
-            with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):
+            if self._keeps_data:
                 self._process.terminate()
-            try:
-                async with asyncio.timeout(_STOP_SECONDS):
-                    await self._process.wait()
-            except TimeoutError:
-                with suppress(ProcessLookupError):
-                    self._process.kill()
-                await self._process.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_STOP_SECONDS):
+                        await self._process.wait()
+            if self._process.returncode is None:
+                self._process.kill()  # what is in memory needs no second of farewell
+        await self._process.wait()
         await self._logging
 
 

@@ -6,18 +6,19 @@ said in ``expressions.py``.
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias, assert_never
 
 from ..types import JSON
 
 MAX_LENGTH = 4_096
 MAX_DEPTH = 32
-"""Of nesting; each level takes a dozen of Python's frames."""
-MAX_CHAIN = 100
-"""Of operators or members in a row."""
+"""Of brackets and the like; the parser takes fifteen of Python's frames, of a thousand, for each."""
+MAX_HEIGHT = 120
+"""Of the tree, to which operators and members in a row add too; the evaluator takes up to three frames for each."""
 
 
 class CELSyntaxError(ValueError):
@@ -32,6 +33,7 @@ class Literal:
 @dataclass(frozen=True, slots=True)
 class Name:
     name: str
+    at: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class Call:
 
     function: str
     arguments: tuple[Node, ...]
+    at: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,36 @@ Node: TypeAlias = (
     Literal | Name | Member | Index | Call | Macro | Has | Unary | Binary | Logical | Conditional | ListOf | MapOf
 )
 
+
+def children(node: Node) -> tuple[Node, ...]:
+    """The nodes right below a node."""
+    match node:
+        case Literal() | Name():
+            return ()
+        case Member(of) | Has(of):
+            return (of,)
+        case Index(of, key):
+            return (of, key)
+        case Call(_, arguments):
+            return arguments
+        case Macro(_, of, _, body, condition):
+            return (of, body) if condition is None else (of, body, condition)
+        case Unary(_, operand):
+            return (operand,)
+        case Binary(_, left, right):
+            return (left, right)
+        case Logical(_, operands):
+            return operands
+        case Conditional(test, then, otherwise):
+            return (test, then, otherwise)
+        case ListOf(items):
+            return items
+        case MapOf(pairs):
+            return tuple(part for pair in pairs for part in pair)
+        case _:
+            assert_never(node)
+
+
 MACROS = ("all", "exists", "exists_one", "filter", "map")
 
 _TOKEN = re.compile(
@@ -125,10 +158,11 @@ _TOKEN = re.compile(
   | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
   | (?P<operator>&&|\|\||==|!=|<=|>=|[-+*/%<>!?:.,()\[\]{}])
     """,
-    re.VERBOSE | re.DOTALL,
+    re.VERBOSE | re.DOTALL | re.ASCII,
 )
 _ESCAPE = re.compile(r"\\(?:[xX]([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-3][0-7]{2})|(.))", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+_ESCAPES |= {character: character for character in "\\'\"`?"}
 _LITERALS = {"true": True, "false": False, "null": None}
 _RELATIONS = ("==", "!=", "<=", ">=", "<", ">", "in")
 
@@ -148,7 +182,48 @@ def parse(source: str) -> Node:
     """
     if len(source) > MAX_LENGTH:
         raise CELSyntaxError(f"it has {len(source):,} characters; the most is {MAX_LENGTH:,}")
-    return _Parser(list(_tokens(source))).whole()
+    node = _Parser(list(_tokens(source))).whole()
+    if _height(node) > MAX_HEIGHT:
+        raise CELSyntaxError(f"it chains or nests more than {MAX_HEIGHT} operators and members")
+    return node
+
+
+def _height(node: Node) -> int:
+    level: tuple[Node, ...] = (node,)
+    height = 0
+    while level:
+        height += 1
+        level = tuple(child for parent in level for child in children(parent))
+    return height
+
+
+def problems(node: Node, variables: frozenset[str], functions: Mapping[str, int]) -> Iterator[str]:
+    """The names in a tree that nothing has, and the calls with a wrong number of arguments.
+
+    ``functions`` says how many arguments each takes, a receiver counted.
+    """
+    match node:
+        case Name(name, at) if name not in variables:
+            known = " and ".join(repr(variable) for variable in sorted(variables, reverse=True))
+            yield f"uses the variable {name!r} at character {at + 1}; there is {known}, as in event.data.{name}"
+        case Call(function, arguments, at) if problem := _problem_of_call(function, len(arguments), functions):
+            yield f"calls {function!r} at character {at + 1}, {problem}"
+        case Macro(_, of, variable):
+            yield from problems(of, variables, functions)
+            for part in children(node)[1:]:
+                yield from problems(part, variables | {variable}, functions)
+        case _:
+            for child in children(node):
+                yield from problems(child, variables, functions)
+
+
+def _problem_of_call(function: str, arguments: int, functions: Mapping[str, int]) -> str | None:
+    if function not in functions:
+        close = difflib.get_close_matches(function, functions, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        return f"which there is not{hint}; there are {', '.join(sorted(functions))}"
+    takes = functions[function]
+    return None if arguments == takes else f"with {arguments} arguments, its receiver counted; it takes {takes}"
 
 
 def _tokens(source: str) -> Iterator[_Token]:
@@ -232,11 +307,7 @@ class _Parser:
 
     def _left_to_right(self, operators: tuple[str, ...], operand: Callable[[], Node]) -> Node:
         node = operand()
-        chained = 0
         while operator := self._accept(*operators):
-            chained += 1
-            if chained > MAX_CHAIN:
-                raise CELSyntaxError(f"it chains more than {MAX_CHAIN} operators")
             node = Binary(operator, node, operand())
         return node
 
@@ -246,11 +317,7 @@ class _Parser:
 
     def _postfix(self) -> Node:
         node = self._primary()
-        chained = 0
         while True:
-            chained += 1
-            if chained > MAX_CHAIN:
-                raise CELSyntaxError(f"it chains more than {MAX_CHAIN} members")
             if self._accept("."):
                 node = self._member(node)
             elif self._accept("["):
@@ -261,14 +328,17 @@ class _Parser:
                 return node
 
     def _member(self, of: Node) -> Node:
-        field = self._name()
+        at = self._token.at
+        name = self._name()
         if self._accept("(") is None:
-            return Member(of, field)
-        if field in MACROS:
-            return self._macro(field, of)
-        return Call(field, (of, *self._items(")")))
+            return Member(of, name)
+        if name in MACROS:
+            return self._macro(name, of)
+        return Call(name, (of, *self._items(")")), at)
 
     def _macro(self, kind: str, of: Node) -> Node:
+        if self._token.text in (*_LITERALS, "in"):
+            raise self._unexpected(", where a name is expected")
         variable = self._name()
         self._expect(",")
         body = self._expression()
@@ -310,10 +380,10 @@ class _Parser:
             self._next -= 1
             raise self._unexpected()
         if self._accept("(") is None:
-            return Name(token.text)
+            return Name(token.text, token.at)
         arguments = self._items(")")
         if token.text != "has":
-            return Call(token.text, arguments)
+            return Call(token.text, arguments, token.at)
         if len(arguments) != 1 or not isinstance(arguments[0], Member):
             raise CELSyntaxError("has() takes one field, such as has(event.data.email)")
         return Has(arguments[0].of, arguments[0].field)
@@ -344,19 +414,33 @@ def _value(token: _Token) -> JSON | bytes:
         return int(token.text, 16) if token.text[:2] in ("0x", "0X") else int(token.text)
     if token.kind == "float":
         return float(token.text)
-    prefix = re.match("[rRbB]*", token.text)[0].lower()  # type: ignore[index]
+    prefix = token.text[: len(token.text) - len(token.text.lstrip("rRbB"))].lower()
     quoted = token.text[len(prefix) :]
     width = 3 if quoted[:3] in ('"""', "'''") and len(quoted) >= 6 else 1
     text = quoted[width:-width]
-    if "r" not in prefix:
-        text = _ESCAPE.sub(_unescaped, text)
-    return text.encode() if "b" in prefix else text
+    try:
+        if "r" not in prefix:
+            text = _ESCAPE.sub(_unescaped_byte if "b" in prefix else _unescaped, text)
+        return text.encode(errors="surrogateescape") if "b" in prefix else text
+    except CELSyntaxError as err:
+        raise CELSyntaxError(
+            f"{err} in the string at character {token.at + 1}; a raw string, r'...', has none"
+        ) from None
+    except UnicodeEncodeError:
+        raise CELSyntaxError(f"the bytes at character {token.at + 1} are no text") from None
 
 
 def _unescaped(match: re.Match[str]) -> str:
     two, four, eight, octal, other = match.groups()
-    if code := two or four or eight:
-        return chr(min(int(code, 16), 0x10FFFF))
-    if octal:
-        return chr(int(octal, 8))
-    return _ESCAPES.get(other, other)
+    code = int(octal, 8) if octal else int(two or four or eight or "0", 16)
+    if other not in (None, *_ESCAPES) or code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:
+        raise CELSyntaxError(f"{match[0]!r} is no escape")
+    return _ESCAPES[other] if other else chr(code)
+
+
+def _unescaped_byte(match: re.Match[str]) -> str:
+    two, _, _, octal, _ = match.groups()
+    if not (two or octal):
+        return _unescaped(match)
+    code = int(two, 16) if two else int(octal, 8)
+    return chr(code if code < 0x80 else 0xDC00 + code)  # which "surrogateescape" encodes as one byte

@@ -1,10 +1,13 @@
 """Expressions of triggers and waits: CEL, with Inngest's meaning.
 
-The variables are ``event`` and, in waits, ``async``. Where CEL raises, Inngest goes on, and so do we: a missing field
-is null, ``&&``, ``||`` and ``?:`` take any value by its truthiness, ``+`` joins strings and numbers, and what cannot be
-evaluated is false. For a missing field ``m`` and any ``x``: ``m == x`` is false, ``m == null`` true, ``m != x`` true,
-``m < x`` true, ``m > x`` false, ``size(m)`` 0, any other call on it false.
-(https://www.inngest.com/docs/guides/writing-expressions)
+The variables are ``event`` and, in waits, ``async``. Where CEL raises, Inngest goes on, and so do we: for a missing
+field ``m`` and any ``x``, ``m == x`` is false, ``m == null`` true, ``m != x`` true, ``m < x`` true, ``m > x`` false,
+``size(m)`` 0, ``m + x`` is ``x``, and any other operator or call on it false. Two missing fields are not equal, so that
+``event.data.id == async.data.id`` matches no events without ids. What has no value, such as ``1 / 0``, is as missing.
+A field that is there and null is null: it equals null only, and is ordered as 0 or "". ``&&``, ``||`` and ``?:`` take
+any value by its truthiness, as in JavaScript; ``+`` joins strings with numbers.
+(https://www.inngest.com/docs/guides/writing-expressions; of Inngest's server, ``pkg/expressions/unknown.go``, its tests
+and ``exprenv/overloads.go``)
 
 No CEL library for Python has these rules, nor a tree that they could be added to; their operators raise for null.
 """
@@ -12,43 +15,36 @@ No CEL library for Python has these rules, nor a tree that they could be added t
 from __future__ import annotations
 
 import base64
-import difflib
 import json
 import math
+import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
-from ..durations import parse_duration
 from ..errors import DefinitionError
 from ..types import JSON
-from .cel import (
-    Binary,
-    Call,
-    CELSyntaxError,
-    Conditional,
-    Has,
-    Index,
-    ListOf,
-    Literal,
-    Logical,
-    Macro,
-    MapOf,
-    Member,
-    Name,
-    Node,
-    Unary,
-    parse,
-)
+from . import cel
 
 Value = Any
-"""JSON, or a bytes, datetime or timedelta that a function made."""
+"""JSON, or bytes, a datetime or a timedelta that a function made, or ``_MISSING``."""
+
+_MISSING: Final = object()
+"""A field that is not there, or what cannot be evaluated."""
 
 _MAX_MATCHED = 10_000
 _MAX_PATTERN = 500
+
+_TYPES: dict[type, str] = {str: "string", bool: "bool", int: "int", float: "double", bytes: "bytes", list: "list"}
+_TYPES |= {datetime: "google.protobuf.Timestamp", timedelta: "google.protobuf.Duration", type(None): "null_type"}
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_PART_OF_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|ms|[smhdw])")
+_DURATION = re.compile(rf"[-+]?(?:{_PART_OF_DURATION.pattern})+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,26 +57,33 @@ class Expression:
     """
 
     source: str
-    tree: Node
+    tree: cel.Node
 
     def matches(self, *, event: Mapping[str, JSON], async_event: Mapping[str, JSON] | None = None) -> bool:
         """Whether the expression is true of ``event`` and ``async``; never raises."""
-        return _truthy(self.evaluate(event=event, async_event=async_event))
+        return _truthy(self._value(event, async_event))
 
-    def evaluate(self, *, event: Mapping[str, JSON], async_event: Mapping[str, JSON] | None = None) -> Value:
-        """The expression's value; False where it has none. Never raises."""
-        try:
-            return _evaluate(self.tree, {"event": event, "async": async_event})
-        except (_NoValue, ArithmeticError, ValueError, TypeError, RecursionError, MemoryError):
-            return False
+    def evaluate(self, *, event: Mapping[str, JSON], async_event: Mapping[str, JSON] | None = None) -> JSON:
+        """The expression's value; False where it has none or its field is missing. Never raises.
+
+        Times are given as RFC 3339, durations as seconds (``"90s"``), bytes as base64, as in Protobuf's JSON.
+        """
+        value = _apply(_json, self._value(event, async_event))
+        return False if value is _MISSING else value
+
+    def _value(self, event: Mapping[str, JSON], async_event: Mapping[str, JSON] | None) -> Value:
+        return _apply(_evaluate, self.tree, {"event": event, "async": _MISSING if async_event is None else async_event})
 
 
 @lru_cache(maxsize=4096)
 def compile_expression(source: str, allow_async: bool = True) -> Expression:
     """Compile an expression.
 
+    A regular expression given to ``matches`` is Python's, which backtracks: ``(a+)+$`` can take forever on thirty
+    characters, and no limit of ours prevents it. Take patterns from code, not from events.
+
     Args:
-        source: The text.
+        source: The text; of at most 4,096 characters, 32 levels of brackets and 120 levels of operators.
         allow_async: Whether the variable ``async`` may be used, as in waits.
 
     Raises:
@@ -89,122 +92,136 @@ def compile_expression(source: str, allow_async: bool = True) -> Expression:
     if not isinstance(source, str) or not source.strip():
         raise DefinitionError(f"the expression is {source!r}; it takes CEL, such as 'event.data.amount > 100'")
     try:
-        tree = parse(source)
-    except CELSyntaxError as err:
-        raise DefinitionError(f"the expression {source!r} is no CEL: {err}") from None
-    variables = frozenset({"event", "async"} if allow_async else {"event"})
-    for problem in _problems(tree, variables):
-        raise DefinitionError(f"the expression {source!r} {problem}")
+        tree = cel.parse(source)
+        variables = frozenset({"event", "async"} if allow_async else {"event"})
+        for problem in cel.problems(tree, variables, {name: takes for name, (takes, _) in _FUNCTIONS.items()}):
+            raise DefinitionError(f"the expression {_shown(source)} {problem}")
+    except cel.CELSyntaxError as err:
+        raise DefinitionError(
+            f"the expression {_shown(source)} is no CEL: {err}; it takes CEL, such as 'event.data.amount > 100'"
+        ) from None
+    except RecursionError:
+        raise DefinitionError(f"the expression {_shown(source)} is nested too deep; use fewer brackets") from None
     return Expression(source, tree)
 
 
-# --- checks --------------------------------------------------------------------------------------------------------
-
-
-def _problems(node: Node, variables: frozenset[str]) -> Iterator[str]:
-    match node:
-        case Literal():
-            return
-        case Name(name):
-            if name not in variables:
-                known = " and ".join(repr(v) for v in sorted(variables, reverse=True))
-                yield f"uses the variable {name!r}; there is {known}, as in event.data.{name}"
-        case Call(function, arguments):
-            if function not in _FUNCTIONS:
-                close = difflib.get_close_matches(function, _FUNCTIONS, n=1)
-                hint = f" (did you mean {close[0]!r}?)" if close else ""
-                yield f"calls {function!r}, which there is not{hint}"
-            elif len(arguments) not in _FUNCTIONS[function][0]:
-                yield f"calls {function!r} with {len(arguments)} arguments, its receiver counted"
-            for argument in arguments:
-                yield from _problems(argument, variables)
-        case Macro(_, of, variable, body, condition):
-            yield from _problems(of, variables)
-            for part in (body,) if condition is None else (body, condition):
-                yield from _problems(part, variables | {variable})
-        case _:
-            for child in _children(node):
-                yield from _problems(child, variables)
-
-
-def _children(node: Node) -> tuple[Node, ...]:
-    match node:
-        case Member(of) | Has(of):
-            return (of,)
-        case Index(of, key):
-            return (of, key)
-        case Unary(_, operand):
-            return (operand,)
-        case Binary(_, left, right):
-            return (left, right)
-        case Logical(_, operands):
-            return operands
-        case Conditional(test, then, otherwise):
-            return (test, then, otherwise)
-        case ListOf(items):
-            return items
-        case MapOf(pairs):
-            return tuple(part for pair in pairs for part in pair)
-        case _:
-            return ()
+def _shown(source: str) -> str:
+    return repr(source if len(source) <= 500 else source[:500] + "…")
 
 
 # --- evaluation ----------------------------------------------------------------------------------------------------
 
 
 class _NoValue(Exception):
-    """Something has no value; the nearest ``&&`` or ``||``, or the whole, takes it as false."""
+    """Something has no value."""
 
 
-def _evaluate(node: Node, variables: Mapping[str, Value]) -> Value:
+def _evaluate(node: cel.Node, variables: Mapping[str, Value]) -> Value:
     match node:
-        case Literal(value):
+        case cel.Literal(value):
             return value
-        case Name(name):
+        case cel.Name(name):
             return variables[name]
-        case Member(of, field):
-            return _get(_evaluate(of, variables), field)
-        case Index(of, key):
-            return _get(_evaluate(of, variables), _evaluate(key, variables))
-        case Has(of, field):
+        case cel.Member(of, key):
+            return _get(_evaluate(of, variables), key)
+        case cel.Index(of, index):
+            return _get(_evaluate(of, variables), _evaluate(index, variables))
+        case cel.Has(of, key):
             container = _evaluate(of, variables)
-            return isinstance(container, Mapping) and field in container
-        case Logical(operator, operands):
-            stop = operator == "||"
-            return stop if any(_test(operand, variables) is stop for operand in operands) else not stop
-        case Conditional(test, then, otherwise):
+            return isinstance(container, Mapping) and key in container
+        case cel.Logical(symbol, operands):
+            return _logical(symbol, operands, variables)
+        case cel.Conditional(test, then, otherwise):
             return _evaluate(then if _test(test, variables) else otherwise, variables)
-        case Unary("!", operand):
-            return not _test(operand, variables)
-        case Unary(_, operand):
-            return -_number(_evaluate(operand, variables))
-        case Binary(operator, left, right):
-            return _OPERATORS[operator](_evaluate(left, variables), _evaluate(right, variables))
-        case Call(function, arguments):
-            values = [_evaluate(argument, variables) for argument in arguments]
-            if values and values[0] is None and function not in _ON_NULL:
-                return False
-            return _FUNCTIONS[function][1](*values)
-        case Macro():
+        case cel.Unary(symbol, operand):
+            value = _evaluate(operand, variables)
+            return False if value is _MISSING else _apply(_UNARY[symbol], value)
+        case cel.Binary(symbol, left, right):
+            return _binary(symbol, _evaluate(left, variables), _evaluate(right, variables))
+        case cel.Call(function, arguments):
+            return _call(function, [_evaluate(argument, variables) for argument in arguments])
+        case cel.Macro():
             return _macro(node, variables)
-        case ListOf(items):
-            return [_evaluate(item, variables) for item in items]
-        case MapOf(pairs):
-            return {_evaluate(key, variables): _evaluate(value, variables) for key, value in pairs}
+        case cel.ListOf(items):
+            return _complete([_evaluate(item, variables) for item in items])
+        case cel.MapOf(pairs):
+            return _map(pairs, variables)
         case _:
             assert_never(node)
 
 
-def _macro(node: Macro, variables: Mapping[str, Value]) -> Value:
+def _test(node: cel.Node, variables: Mapping[str, Value]) -> bool:
+    return _truthy(_evaluate(node, variables))
+
+
+def _logical(symbol: str, operands: tuple[cel.Node, ...], variables: Mapping[str, Value]) -> Value:
+    """The operand that decides, or the last."""
+    value: Value = _MISSING
+    for operand in operands:
+        value = _evaluate(operand, variables)
+        if _truthy(value) is (symbol == "||"):
+            break
+    return value
+
+
+def _binary(symbol: str, left: Value, right: Value) -> Value:
+    if left is _MISSING or right is _MISSING:
+        return _binary_of_missing(symbol, left, right)
+    return _apply(_OPERATORS[symbol], left, right)
+
+
+def _binary_of_missing(symbol: str, left: Value, right: Value) -> Value:
+    match symbol:
+        case "==":
+            return left is None or right is None
+        case "!=":
+            return left is not None and right is not None
+        case "<" | "<=":
+            return left is _MISSING
+        case ">" | ">=":
+            return left is not _MISSING
+        case "+" if left is not right:
+            return right if left is _MISSING else left
+        case _:
+            return False
+
+
+def _call(function: str, arguments: list[Value]) -> Value:
+    absent = any(argument is _MISSING for argument in arguments)
+    if absent or (arguments and arguments[0] is None and function not in _ON_NULL):
+        return 0 if function == "size" else False
+    return _apply(_FUNCTIONS[function][1], *arguments)
+
+
+def _apply(function: Callable[..., Value], *arguments: Value) -> Value:
+    try:
+        return function(*arguments)
+    except Exception:  # whatever an event has in it must not stop the events after it
+        return _MISSING
+
+
+def _complete(items: list[Value]) -> Value:
+    return _MISSING if any(item is _MISSING for item in items) else items
+
+
+def _map(pairs: tuple[tuple[cel.Node, cel.Node], ...], variables: Mapping[str, Value]) -> Value:
+    made: dict[Value, Value] = {}
+    for key_node, value_node in pairs:
+        key, value = _evaluate(key_node, variables), _evaluate(value_node, variables)
+        if not isinstance(key, str | int | float) or value is _MISSING:
+            return _MISSING
+        made[key] = value
+    return made
+
+
+def _macro(node: cel.Macro, variables: Mapping[str, Value]) -> Value:
     of = _evaluate(node.of, variables)
-    if of is None:
-        of = []
     if not isinstance(of, list | Mapping):
-        raise _NoValue
+        return _MISSING
     scopes = [{**variables, node.variable: item} for item in of]
     if node.kind == "map":
         kept = scopes if node.condition is None else [s for s in scopes if _test(node.condition, s)]
-        return [_evaluate(node.body, scope) for scope in kept]
+        return _complete([_evaluate(node.body, scope) for scope in kept])
     results = (_test(node.body, scope) for scope in scopes)
     if node.kind == "all":
         return all(results)
@@ -215,26 +232,37 @@ def _macro(node: Macro, variables: Mapping[str, Value]) -> Value:
     return [item for item, kept in zip(of, results, strict=True) if kept]
 
 
-def _test(node: Node, variables: Mapping[str, Value]) -> bool:
-    try:
-        return _truthy(_evaluate(node, variables))
-    except (_NoValue, ArithmeticError, ValueError, TypeError):
-        return False
-
-
 def _truthy(value: Value) -> bool:
     """As in JavaScript: null, false, 0, NaN and "" are false; every list and map is true."""
-    if isinstance(value, float) and math.isnan(value):
+    if value is _MISSING or (isinstance(value, float) and math.isnan(value)):
         return False
-    return True if isinstance(value, list | Mapping) else bool(value)
+    return bool(value) if value is None or isinstance(value, str | int | float) else True
 
 
 def _get(container: Value, key: Value) -> Value:
     if isinstance(container, Mapping):
-        return container.get(key) if isinstance(key, str | int | float | bool) else None
-    if isinstance(container, list) and isinstance(key, int) and not isinstance(key, bool):
-        return container[key] if 0 <= key < len(container) else None
-    return None
+        if isinstance(key, str):
+            return container.get(key, _MISSING)
+        return next((value for other, value in container.items() if _equal(other, key)), _MISSING)
+    if isinstance(container, list) and _is_number(key) and key % 1 == 0:
+        return container[int(key)] if 0 <= key < len(container) else _MISSING
+    return _MISSING
+
+
+def _json(value: Value) -> JSON:
+    match value:
+        case datetime():
+            return value.isoformat().replace("+00:00", "Z")
+        case timedelta():
+            return _string(value)
+        case bytes():
+            return base64.b64encode(value).decode()
+        case list():
+            return [_json(item) for item in value]
+        case Mapping():
+            return {_string(key): _json(item) for key, item in value.items()}
+        case _:
+            return value
 
 
 def _is_number(value: Value) -> bool:
@@ -242,8 +270,6 @@ def _is_number(value: Value) -> bool:
 
 
 def _number(value: Value) -> Any:
-    if value is None:
-        return 0
     if not _is_number(value) and not isinstance(value, timedelta):
         raise _NoValue
     return value
@@ -259,16 +285,30 @@ def _equal(left: Value, right: Value) -> bool:
     return type(left) is type(right) and bool(left == right)
 
 
-def _less(left: Value, right: Value) -> bool:
-    """Null is less than everything else."""
-    if left is None or right is None:
-        return left is None and right is not None
-    if _is_number(left) and _is_number(right):
-        return bool(left < right)
-    for kind in (str, bytes, bool, datetime, timedelta):
-        if isinstance(left, kind) and isinstance(right, kind):
-            return bool(left < right)  # type: ignore[operator]
-    raise _NoValue
+def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Value, Value], bool]:
+    """Null is ordered as the zero of the other's type; a null has no order with another, nor with other types."""
+
+    def ordered(left: Value, right: Value) -> bool:
+        if left is None:
+            left = _zero_of(right)
+        if right is None:
+            right = _zero_of(left)
+        if _is_number(left) and _is_number(right):
+            return compare(left, right)
+        for kind in (str, bytes, bool, datetime, timedelta):
+            if isinstance(left, kind) and isinstance(right, kind):
+                return compare(left, right)
+        raise _NoValue
+
+    return ordered
+
+
+def _zero_of(value: Value) -> Value:
+    return "" if isinstance(value, str) else 0 if _is_number(value) else _no_value()
+
+
+def _not(value: Value) -> bool:
+    return not value if isinstance(value, bool) else _no_value()
 
 
 def _add(left: Value, right: Value) -> Value:
@@ -310,18 +350,19 @@ def _no_value() -> Value:
 
 
 def _contained(item: Value, container: Value) -> bool:
-    if isinstance(container, list):
-        return any(_equal(item, other) for other in container)
-    return isinstance(container, Mapping) and isinstance(item, str | int | float) and item in container
+    if isinstance(container, Mapping) and isinstance(item, str):
+        return item in container
+    return any(_equal(item, other) for other in container) if isinstance(container, list | Mapping) else _no_value()
 
 
+_UNARY: dict[str, Callable[[Value], Value]] = {"!": _not, "-": lambda value: -_number(value)}
 _OPERATORS: dict[str, Callable[[Value, Value], Value]] = {
     "==": _equal,
     "!=": lambda left, right: not _equal(left, right),
-    "<": _less,
-    ">": lambda left, right: _less(right, left),
-    "<=": lambda left, right: _equal(left, right) or _less(left, right),
-    ">=": lambda left, right: _equal(left, right) or _less(right, left),
+    "<": _ordered(operator.lt),
+    ">": _ordered(operator.gt),
+    "<=": _ordered(operator.le),
+    ">=": _ordered(operator.ge),
     "in": _contained,
     "+": _add,
     "-": _subtract,
@@ -353,7 +394,14 @@ def _string(value: Value) -> str:
 
 
 def _int(value: Value) -> int:
+    if isinstance(value, str) and not re.fullmatch("[-+]?[0-9]+", value):
+        raise _NoValue
     return int(value.timestamp()) if isinstance(value, datetime) else int(value)
+
+
+def _uint(value: Value) -> int:
+    number = _int(value)
+    return number if number >= 0 else _no_value()
 
 
 def _bool(value: Value) -> bool:
@@ -369,33 +417,39 @@ def _size(value: Value) -> int:
 
 
 def _timestamp(value: Value) -> datetime:
-    """RFC 3339; a number is milliseconds since the epoch, as in an event's ``ts``."""
+    """RFC 3339, in UTC if it does not say; or a number of seconds since the epoch."""
     if isinstance(value, datetime):
         return value
     if _is_number(value):
-        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=value)
+        return _EPOCH + timedelta(seconds=value)
     parsed = datetime.fromisoformat(value)
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
+def _date(value: Value) -> datetime:
+    """As ``timestamp``, but a number is of seconds, milliseconds or nanoseconds, by its size (Inngest's dateutil)."""
+    if not _is_number(value):
+        return _timestamp(value)
+    if value < 946_684_800:  # the year 2000, in seconds
+        raise _NoValue
+    return _timestamp(value / (1 if value < 9_999_999_999 else 1e3 if value < 9_999_999_999_999 else 1e9))
+
+
 def _duration(value: Value) -> timedelta:
-    return value if isinstance(value, timedelta) else parse_duration(value)
+    """As Go's ``time.ParseDuration`` has them, with days and weeks: ``1.5h``, ``-10m``, ``1d12h``."""
+    if isinstance(value, timedelta):
+        return value
+    if not _DURATION.fullmatch(value):
+        raise _NoValue
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART_OF_DURATION.findall(value))
+    return timedelta(seconds=-seconds if value.startswith("-") else seconds)
 
 
 def _matches(text: Value, pattern: Value) -> bool:
     """Searches for a regular expression of Python's ``re``; long texts and patterns have no value."""
     if not isinstance(text, str) or len(text) > _MAX_MATCHED or len(pattern) > _MAX_PATTERN:
         raise _NoValue
-    try:
-        return re.search(pattern, text) is not None
-    except re.error:
-        raise _NoValue from None
-
-
-def _type(value: Value) -> str:
-    names = {str: "string", bool: "bool", int: "int", float: "double", bytes: "bytes", list: "list"}
-    names |= {datetime: "google.protobuf.Timestamp", timedelta: "google.protobuf.Duration", type(None): "null_type"}
-    return names.get(type(value), "map")
+    return re.search(pattern, text) is not None
 
 
 def _text(function: Callable[[str, str], bool]) -> Callable[[Value, Value], bool]:
@@ -406,38 +460,39 @@ def _part(of: Callable[[datetime], int]) -> Callable[[Value], int]:
     return lambda value: of(_timestamp(value))
 
 
-_FUNCTIONS: dict[str, tuple[tuple[int, ...], Callable[..., Value]]] = {
-    "size": ((1,), _size),
-    "contains": ((2,), _text(lambda text, part: part in text)),
-    "startsWith": ((2,), _text(str.startswith)),
-    "endsWith": ((2,), _text(str.endswith)),
-    "matches": ((2,), _matches),
-    "string": ((1,), _string),
-    "int": ((1,), _int),
-    "uint": ((1,), lambda value: abs(_int(value))),
-    "double": ((1,), float),
-    "bool": ((1,), _bool),
-    "bytes": ((1,), lambda value: value if isinstance(value, bytes) else value.encode()),
-    "type": ((1,), _type),
-    "dyn": ((1,), lambda value: value),
-    "timestamp": ((1,), _timestamp),
-    "duration": ((1,), _duration),
-    "getFullYear": ((1,), _part(lambda t: t.year)),
-    "getMonth": ((1,), _part(lambda t: t.month - 1)),
-    "getDate": ((1,), _part(lambda t: t.day)),
-    "getDayOfMonth": ((1,), _part(lambda t: t.day - 1)),
-    "getDayOfWeek": ((1,), _part(lambda t: t.isoweekday() % 7)),
-    "getHours": ((1,), _part(lambda t: t.hour)),
-    "getMinutes": ((1,), _part(lambda t: t.minute)),
-    "getSeconds": ((1,), _part(lambda t: t.second)),
+_FUNCTIONS: dict[str, tuple[int, Callable[..., Value]]] = {
+    "size": (1, _size),
+    "contains": (2, _text(lambda text, part: part in text)),
+    "startsWith": (2, _text(str.startswith)),
+    "endsWith": (2, _text(str.endswith)),
+    "matches": (2, _matches),
+    "string": (1, _string),
+    "int": (1, _int),
+    "uint": (1, _uint),
+    "double": (1, lambda value: _no_value() if isinstance(value, str) and "_" in value else float(value)),
+    "bool": (1, _bool),
+    "bytes": (1, lambda value: value if isinstance(value, bytes) else value.encode()),
+    "type": (1, lambda value: _TYPES.get(type(value), "map")),
+    "dyn": (1, lambda value: value),
+    "timestamp": (1, _timestamp),
+    "duration": (1, _duration),
+    "getFullYear": (1, _part(lambda t: t.year)),
+    "getMonth": (1, _part(lambda t: t.month - 1)),
+    "getDate": (1, _part(lambda t: t.day)),
+    "getDayOfMonth": (1, _part(lambda t: t.day - 1)),
+    "getDayOfWeek": (1, _part(lambda t: t.isoweekday() % 7)),
+    "getHours": (1, _part(lambda t: t.hour)),
+    "getMinutes": (1, _part(lambda t: t.minute)),
+    "getSeconds": (1, _part(lambda t: t.second)),
     # Inngest's own
-    "lowercase": ((1,), lambda value: _string(value).lower()),
-    "uppercase": ((1,), lambda value: _string(value).upper()),
-    "b64decode": ((1,), lambda value: base64.b64decode(value).decode()),
-    "json_parse": ((1,), json.loads),
-    "date": ((1,), _timestamp),
-    "now": ((0,), lambda: datetime.now(UTC)),
-    "now_plus": ((1,), lambda value: datetime.now(UTC) + _duration(value)),
-    "now_minus": ((1,), lambda value: datetime.now(UTC) - _duration(value)),
+    "lowercase": (1, lambda value: _string(value).lower()),
+    "uppercase": (1, lambda value: _string(value).upper()),
+    "b64decode": (1, lambda value: base64.b64decode(value).decode()),
+    "json_parse": (1, json.loads),
+    "date": (1, _date),
+    "now": (0, lambda: datetime.now(UTC)),
+    "now_plus": (1, lambda value: datetime.now(UTC) + _duration(value)),
+    "now_minus": (1, lambda value: datetime.now(UTC) - _duration(value)),
 }
 _ON_NULL = ("size", "type", "dyn", "string")
+"""Functions of null; every other is false of it, as of a missing field."""

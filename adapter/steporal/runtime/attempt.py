@@ -12,17 +12,16 @@ from typing import Any
 import pydantic
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy, WorkflowIDReusePolicy
-from temporalio.exceptions import ActivityError, ChildWorkflowError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ChildWorkflowError, FailureError, WorkflowAlreadyStartedError
 from temporalio.workflow import ActivityCancellationType, ChildWorkflowCancellationType, ParentClosePolicy
 
 from ..context import Context
-from ..converter import TAG, dumps, from_raw, issues, return_type, size_of, to_json, to_raw, validate
+from ..converter import TAG, dumps, from_raw, issues, return_type, to_json, to_raw, validate
 from ..definition import Workflow, WorkflowReference, check_id, check_max_attempts, check_retry, validate_input
 from ..durations import Duration, parse_deadline, parse_duration
 from ..errors import (
     InvalidInputError,
     InvokeTimeoutError,
-    PayloadTooLargeError,
     StepError,
     UnserializableError,
 )
@@ -30,7 +29,7 @@ from ..events import EventLike, ReceivedEvent, SendEventResult, derived_ulid, pr
 from ..step import RunOptions, Step, StepExt
 from ..types import JSON
 from .failures import failure_of, is_cancellation
-from .limits import BATCH_BYTES, MAX_PAYLOAD_BYTES, over_limit, summary
+from .limits import BATCH_BYTES, summary, to_limited
 from .memo import Failure, Outcome, decode_result
 from .references import Describer
 from .run import Run, arguments_checked
@@ -97,10 +96,16 @@ class Attempt:
             message = f"the result does not fit output_type {options.output_type!r}: {issues(err)}"
             raise StepError(key, "ValidationError", message) from None
 
-    def sleep(self, step_id: str, until: Duration | datetime) -> Coroutine[Any, Any, None]:
+    def sleep(self, step_id: str, duration: Duration) -> Coroutine[Any, Any, None]:
         key = self._key(step_id)
         with arguments_checked(key):
-            deadline = _deadline(until, "a sleep's time")
+            deadline = workflow.now() + parse_duration(duration)
+        return self._sleep(key, deadline)
+
+    def sleep_until(self, step_id: str, when: datetime) -> Coroutine[Any, Any, None]:
+        key = self._key(step_id)
+        with arguments_checked(key):
+            deadline = parse_deadline(when, what="when")
         return self._sleep(key, deadline)
 
     async def _sleep(self, key: str, deadline: datetime) -> None:
@@ -245,10 +250,7 @@ class Attempt:
         call = {"workflow": run.workflow.id, "step": key, **describer.call(key, handler, args)}
         if captives.context_is_captured:
             call["context"] = self._context_json()
-        raw = to_raw(call)
-        if size_of(raw) > MAX_PAYLOAD_BYTES:
-            raise PayloadTooLargeError(over_limit(f"what step {key!r} captured or is given", size_of(raw)))
-        return raw
+        return to_limited(f"what step {key!r} captured or is given", call)
 
     def _context_json(self) -> JSON:
         context, info = self._run.context, workflow.info()
@@ -324,7 +326,7 @@ class Attempt:
     async def _perform(self, key: str, start: Callable[[], Any], max_attempts: int = 0) -> Outcome:
         try:
             return Outcome(from_raw(await start()))
-        except ActivityError as err:
+        except FailureError as err:  # a local activity raises its cause alone, and on replay not always the same way
             if is_cancellation(err):
                 raise asyncio.CancelledError from None
             return Outcome(failure=failure_of(err, max_attempts))
@@ -353,6 +355,7 @@ def _input_json(key: str, target: Workflow[Any, Any] | WorkflowReference[Any], d
         raise InvalidInputError(f"step {key!r}: the data for workflow {target.id!r}: {err}") from None
     if isinstance(target, Workflow):
         validate_input(target.id, target.input_schema, encoded)
+    to_limited(f"the data for workflow {target.id!r} of step {key!r}", encoded)
     return encoded
 
 

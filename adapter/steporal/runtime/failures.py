@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import re
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -27,8 +29,11 @@ from ..errors import (
     StepError,
     UnknownWorkflowError,
 )
+from .limits import MAX_MESSAGE_LENGTH, shortened
 from .memo import Failure
 
+_FRAME = re.compile(r"^(?=  File )", re.MULTILINE)
+_MACHINERY = ("/steporal/", "/temporalio/", "/asyncio/", "/concurrent/futures/", "/contextlib.py")
 _OURS = (str(Path(__file__).parents[1]), str(Path(temporalio.__file__ or "").parent))
 
 
@@ -55,14 +60,16 @@ def application_error(
     if isinstance(error, ApplicationError):
         return error
     converted = ApplicationError(
-        message_of(error),
+        shortened(message_of(error)),
         {"attempts": attempt},
         type=type(error).__name__,
         non_retryable=non_retryable,
         next_retry_delay=next_retry_delay,
     )
     converted.__traceback__ = users_part(error.__traceback__)
-    converted.__cause__ = error.__cause__
+    cause = error.__cause__
+    converted.__cause__ = cause if cause is None or len(str(cause)) <= MAX_MESSAGE_LENGTH else None
+    converted.__suppress_context__ = True
     return converted
 
 
@@ -84,6 +91,14 @@ def users_part(traceback: TracebackType | None) -> TracebackType | None:
     return traceback
 
 
+def stack_of(error: BaseException) -> str:
+    """The stack trace that Temporal delivered with an error, from the user's first frame on."""
+    text = error.failure.stack_trace if isinstance(error, FailureError) and error.failure else ""
+    frames = filter(None, _FRAME.split(text))
+    users = itertools.dropwhile(lambda frame: any(part in frame.partition("\n")[0] for part in _MACHINERY), frames)
+    return "".join(users).rstrip() or text
+
+
 def is_cancellation(error: BaseException) -> bool:
     """Whether an awaited activity or child was cancelled."""
     if isinstance(error, asyncio.CancelledError | CancelledError):
@@ -91,12 +106,11 @@ def is_cancellation(error: BaseException) -> bool:
     return isinstance(error, ActivityError | ChildWorkflowError) and isinstance(error.cause, CancelledError)
 
 
-def failure_of(error: ActivityError | ChildWorkflowError, max_attempts: int = 0) -> Failure:
+def failure_of(error: FailureError, max_attempts: int = 0) -> Failure:
     """How a step failed, from what Temporal raised for it."""
-    cause: BaseException = error.cause or error
-    stack = ""
-    if isinstance(cause, FailureError) and cause.failure is not None:
-        stack = cause.failure.stack_trace
+    wrapped = isinstance(error, ActivityError | ChildWorkflowError)
+    cause: BaseException = error.cause or error if wrapped else error
+    stack = stack_of(cause)
     if isinstance(cause, ApplicationError):
         detail = cause.details[0] if cause.details else None
         attempts = detail.get("attempts", 0) if isinstance(detail, dict) else 0

@@ -20,14 +20,14 @@ from temporalio import workflow
 from temporalio.common import RawValue
 
 from ..context import Context, ContextExt, Input
-from ..converter import return_type, size_of, to_json, to_raw
+from ..converter import return_type, to_json
 from ..definition import Workflow, validate_input
 from ..durations import format_duration
-from ..errors import InvalidArgumentError, PayloadTooLargeError, RetryAfterError, UnserializableError
+from ..errors import InvalidArgumentError, RetryAfterError, UnserializableError
 from ..step import Step
 from ..types import JSON
 from .failures import application_error, is_final, nondeterminism_in, users_part
-from .limits import MAX_PAYLOAD_BYTES, over_limit
+from .limits import to_limited
 from .memo import Memo, Outcome
 from .start import Origin, cron_data
 
@@ -103,7 +103,7 @@ class Run:
         except Exception as err:
             if nondeterminism := nondeterminism_in(err):
                 self._explain(nondeterminism)
-            raise application_error(err, attempt=self.failures, non_retryable=True) from err.__cause__
+            raise application_error(err, attempt=self.failures, non_retryable=True)
 
     async def _until(self, origin: Origin) -> None:
         """Wait for an event's ``ts`` in the future.
@@ -157,13 +157,11 @@ class Run:
         return min(policy.initial_interval * min(factor, 1e9), longest)
 
     def _result(self, value: Any) -> RawValue:
+        where = f"workflow {self.workflow.id!r}"
         try:
-            result = to_raw(to_json(value, return_type(self.handler)))
+            return to_limited(f"the result of {where}", to_json(value, return_type(self.handler)))
         except (UnserializableError, ValueError) as err:
-            raise UnserializableError(f"the handler of workflow {self.workflow.id!r} returned a value: {err}") from None
-        if size_of(result) > MAX_PAYLOAD_BYTES:
-            raise PayloadTooLargeError(over_limit(f"the result of workflow {self.workflow.id!r}", size_of(result)))
-        return result
+            raise UnserializableError(f"the handler of {where} returned a value that is no JSON: {err}") from None
 
     def _explain(self, error: workflow.NondeterminismError) -> NoReturn:
         """Say a sandbox error in the user's words; it fails the workflow task, which is tried again after the fix."""

@@ -1,0 +1,83 @@
+"""What a handler's source shows to be wrong, found when it is defined and not only when it runs."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+from .errors import CaptureError, NestedStepError
+from .runtime.code import position, unwrapped
+
+_Function: TypeAlias = ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def check_step_functions(handler: Callable[..., Any], workflow_id: str) -> None:
+    """Look at the functions that a handler passes to ``step.run``.
+
+    Where the source cannot be read, and where a function is passed in a way that the source does not show, the same
+    mistakes are found when the step is called.
+
+    Raises:
+        NestedStepError: One calls a step itself.
+        CaptureError: One assigns a variable of the handler.
+    """
+    tree = _parsed(handler)
+    if tree is None:
+        return
+    step = tree.args.args[1].arg
+    nested = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    for call in _step_runs(tree, step):
+        step_id = _text(call.args[0])
+        passed = call.args[1]
+        function = nested.get(passed.id) if isinstance(passed, ast.Name) else passed
+        if not isinstance(function, _Function):
+            continue
+        where = f"in workflow {workflow_id!r} ({position(handler).rpartition(':')[0]}:{_line(handler, call)})"
+        if inner := next(_calls_of(function, step), None):
+            raise NestedStepError(
+                f"step {_text(inner.args[0]) if inner.args else '?'} is called inside step {step_id} {where}; steps do "
+                "not nest: call it in the handler's body, and pass its result on"
+            )
+        if written := [name for node in ast.walk(function) if isinstance(node, ast.Nonlocal) for name in node.names]:
+            raise CaptureError(
+                f"step {step_id} assigns {', '.join(map(repr, written))} of the function around it {where}, which "
+                "would be lost: steps run in another process; return the value from the step instead"
+            )
+
+
+def _parsed(handler: Callable[..., Any]) -> ast.AsyncFunctionDef | None:
+    function = unwrapped(handler)
+    try:
+        module = ast.parse(textwrap.dedent(inspect.getsource(function)))  # type: ignore[arg-type]
+    except (OSError, TypeError, SyntaxError):
+        return None
+    definition = module.body[0]
+    if isinstance(definition, ast.AsyncFunctionDef) and len(definition.args.args) > 1:
+        return definition
+    return None
+
+
+def _step_runs(tree: ast.AST, step: str) -> Iterator[ast.Call]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and len(node.args) > 1 and ast.unparse(node.func) == f"{step}.run":
+            yield node
+
+
+def _calls_of(function: _Function, step: str) -> Iterator[ast.Call]:
+    if any(argument.arg == step for argument in function.args.args):
+        return
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith(f"{step}."):
+            yield node
+
+
+def _text(node: ast.expr) -> str:
+    return repr(node.value) if isinstance(node, ast.Constant) else ast.unparse(node)
+
+
+def _line(handler: Callable[..., Any], node: ast.expr) -> int:
+    function = unwrapped(handler)
+    return (function.__code__.co_firstlineno if function else 1) + node.lineno - 1

@@ -1,0 +1,163 @@
+"""`steporal send` and `steporal start`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from commands import Steporal
+
+from steporal_workers.devserver import DevServer
+
+WriteApp = Callable[[str], str]
+
+GREET = """
+    class Person(BaseModel):
+        name: str
+
+    @client.workflow(id=f"greet-{APP}", input_schema=Person, triggers=[event_trigger(f"{APP}.came")])
+    async def greet(ctx, step):
+        return await step.run("greet", lambda: f"hello {ctx.input.data.name}")
+
+    @client.workflow(id=f"break-{APP}")
+    async def broken(ctx, step):
+        raise steporal.NonRetryableError("out of order")
+    """
+
+
+async def test_an_event_starts_the_workflows_that_it_triggers(run: Steporal, write_app: WriteApp) -> None:
+    app = write_app(GREET)
+    await run("sync", "app")
+    ended = await run("send", f"{app}.came", "--data", '{"name": "Ada"}', "--id", f"{app}-1")
+    assert (ended.status, ended.out) == (0, f"{app}-1\n")
+    assert f"→ greet-{app}/{app}-1" in ended.err
+
+
+async def test_what_an_event_started_is_there_as_json(run: Steporal, server: DevServer, write_app: WriteApp) -> None:
+    app = write_app(GREET)
+    async with run.worker("app"):
+        ended = await run("send", f"{app}.came", "--data", '{"name": "Ada"}', "--json")
+        assert len(ended.data["ids"]) == 1
+        [workflow_id] = ended.data["runs"]
+        assert workflow_id == f"greet-{app}/{ended.data['ids'][0]}"
+        assert await server.client.get_workflow_handle(workflow_id).result() == "hello Ada"
+
+
+async def test_an_event_that_starts_nothing_says_so(run: Steporal) -> None:
+    ended = await run("send", "nobody.cares")
+    assert ended.status == 0
+    assert "no workflow has a trigger for 'nobody.cares'" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ('{"a": 1,}', "Expecting property name enclosed in double quotes at line 1, column 9"),
+        ('{"a": NaN}', "NaN is no JSON number"),
+        ("{'a': 1}", "at line 1, column 2, near \"{'a': 1}\""),
+        ("", "Expecting value at line 1, column 1"),
+    ],
+)
+async def test_bad_json_is_answered_with_its_position(offline: Steporal, data: str, said: str) -> None:
+    ended = await offline("send", "order.placed", "--data", data)
+    assert ended.status == 2
+    assert "--data is no JSON: " in ended.err
+    assert said in ended.err.replace("Illegal trailing comma before end of object at line 1, column 8", said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["order.placed", "--data", "[1]"], "data is [1]; it takes a JSON object"),
+        (["inngest/x"], "names that start with 'inngest/' are reserved"),
+        (["order.placed", "--ts", "5"], "ts is 5; it takes an int of milliseconds since the epoch"),
+        (["order.placed", "--ts", "tomorrow"], "--ts is 'tomorrow'; it takes milliseconds since the epoch, or a time"),
+        (["order.placed", "--ts", "2030-01-01T00:00:00"], "it takes milliseconds since the epoch, or a time such as"),
+    ],
+)
+async def test_an_event_that_cannot_be_sent_is_answered_with_the_field(
+    run: Steporal, arguments: list[str], said: str
+) -> None:
+    ended = await run("send", *arguments)
+    assert ended.status == 2
+    assert said in ended.err
+
+
+async def test_data_comes_from_standard_input_and_from_files(run: Steporal, write_app: WriteApp) -> None:
+    app = write_app(GREET)
+    run.write("person.json", '{"name": "Grace"}')
+    async with run.worker("app"):
+        from_stdin = await run("start", f"greet-{app}", "--input", "-", "--wait", stdin='{"name": "Ada"}')
+        from_file = await run("start", f"greet-{app}", "--input", "@person.json", "--wait")
+    assert from_stdin.data == "hello Ada"
+    assert from_file.data == "hello Grace"
+
+
+async def test_a_file_that_does_not_exist_is_named(offline: Steporal) -> None:
+    ended = await offline("start", "x", "--input", "@nowhere.json")
+    assert ended.status == 2
+    assert "nowhere.json cannot be read" in ended.err
+
+
+async def test_starting_prints_the_runs_id(run: Steporal, write_app: WriteApp) -> None:
+    app = write_app(GREET)
+    await run("sync", "app")
+    ended = await run("start", f"greet-{app}", "--input", '{"name": "Ada"}', "--id", f"{app}-run")
+    assert (ended.status, ended.out) == (0, f"{app}-run\n")
+
+
+async def test_starting_a_run_twice_with_one_id_fails(run: Steporal, write_app: WriteApp) -> None:
+    app = write_app(GREET)
+    await run("sync", "app")
+    await run("start", f"greet-{app}", "--id", f"{app}-run")
+    ended = await run("start", f"greet-{app}", "--id", f"{app}-run")
+    assert ended.status == 1
+    assert f"a run with the id '{app}-run' was started before" in ended.err
+
+
+async def test_waiting_for_a_run_that_fails_exits_with_its_error(run: Steporal, write_app: WriteApp) -> None:
+    app = write_app(GREET)
+    async with run.worker("app"):
+        ended = await run("start", f"break-{app}", "--wait")
+        as_json = await run("start", f"break-{app}", "--wait", "--json")
+    assert ended.status == as_json.status == 1
+    assert "failed: NonRetryableError: out of order" in ended.err
+    assert as_json.data["error"]["name"] == "NonRetryableError"
+    assert as_json.data["error"]["message"] == "out of order"
+
+
+async def test_input_that_does_not_fit_fails_the_run(run: Steporal, write_app: WriteApp) -> None:
+    app = write_app(GREET)
+    async with run.worker("app"):
+        ended = await run("start", f"greet-{app}", "--input", '{"nam": "Ada"}', "--wait")
+    assert ended.status == 1
+    assert "name: Field required" in ended.err
+
+
+async def test_a_workflow_that_is_unknown_is_answered_with_near_ones(run: Steporal, write_app: WriteApp) -> None:
+    app = write_app(GREET)
+    await run("sync", "app")
+    ended = await run("start", f"gret-{app}")
+    assert ended.status == 2
+    assert f"no app in namespace 'default' has a workflow 'gret-{app}'; did you mean 'greet-{app}'" in ended.err
+
+
+async def test_an_app_that_is_unknown_is_answered_with_near_ones(run: Steporal, write_app: WriteApp) -> None:
+    app = write_app(GREET)
+    await run("sync", "app")
+    ended = await run("start", f"greet-{app}", "--app", f"{app}x")
+    assert ended.status == 2
+    assert f"no app '{app}x' is registered in namespace 'default'; did you mean" in ended.err
+
+
+async def test_a_workflow_that_several_apps_have_needs_the_app(run: Steporal, write_app: WriteApp) -> None:
+    app = write_app(GREET)
+    twin = (run.folder / "app.py").read_text().replace(f'Client("{app}")', f'Client("{app}-twin")')
+    run.write("twin.py", twin.replace(f"Client('{app}')", f"Client('{app}-twin')"))
+    await run("sync", "app")
+    await run("sync", "twin")
+    ended = await run("start", f"greet-{app}")
+    assert ended.status == 2
+    assert f"several apps have a workflow 'greet-{app}'; say which: --app {app} or --app {app}-twin" in ended.err
+    chosen = await run("start", f"greet-{app}", "--app", f"{app}-twin", "--json")
+    assert chosen.data["app"] == f"{app}-twin"

@@ -1,0 +1,105 @@
+"""`steporal worker`: what it serves, and how it ends."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+
+import pytest
+from commands import Steporal
+
+from steporal_workers.devserver import DevServer
+
+WriteApp = Callable[[str], str]
+
+ECHO = """
+    @client.workflow(id=f"echo-{APP}", triggers=[event_trigger(f"{APP}.said", if_exp="event.data.loud == true")])
+    async def echo(ctx, step):
+        return await step.run("echo", lambda: ctx.input.data)
+    """
+
+SLOW = """
+    @client.workflow(id=f"slow-{APP}")
+    async def slow(ctx, step):
+        def work():
+            Path("started").touch()
+            while not Path("finish").exists():
+                time.sleep(0.01)
+            return "finished"
+
+        return await step.run("work", work)
+    """
+
+
+async def test_it_says_what_it_serves_and_where(run: Steporal, server: DevServer, write_app: WriteApp) -> None:
+    app = write_app(ECHO)
+    async with run.running("worker", "app:client") as worker:
+        await worker.until("serving")
+        worker.signal(signal.SIGTERM)
+        ended = await worker.ended()
+    assert ended.status == 0
+    assert (
+        f"serving app {app} on task queue {app}, namespace 'default' at {server.address}\n"
+        f"  echo-{app} ← {app}.said if event.data.loud == true\n"
+    ) in ended.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+async def test_a_running_step_finishes_before_the_worker_ends(
+    run: Steporal, server: DevServer, write_app: WriteApp, number: signal.Signals
+) -> None:
+    app = write_app(SLOW)
+    async with run.running("worker", "app") as worker:
+        await worker.until("serving")
+        started = await run("start", f"slow-{app}")
+        await run.until_exists("started")
+        worker.signal(number)
+        await worker.until("stopping: running steps have 30s to finish")
+        (run.folder / "finish").touch()
+        assert (await worker.ended()).status == 0
+    history = await server.client.get_workflow_handle(started.out.strip()).fetch_history()
+    results = [event for event in history.events if event.HasField("activity_task_completed_event_attributes")]
+    assert len(results) == 1
+
+
+async def test_steps_that_do_not_finish_in_time_do_not_hold_the_worker(run: Steporal, write_app: WriteApp) -> None:
+    app = write_app(SLOW)
+    async with run.running("worker", "app", "--graceful-timeout", "200ms") as worker:
+        await worker.until("serving")
+        await run("start", f"slow-{app}")
+        await run.until_exists("started")
+        worker.signal(signal.SIGTERM)
+        assert (await worker.ended()).status == 0
+
+
+async def test_a_second_signal_ends_the_worker_at_once(run: Steporal, write_app: WriteApp) -> None:
+    app = write_app(SLOW)
+    async with run.running("worker", "app", "--graceful-timeout", "1h") as worker:
+        await worker.until("serving")
+        await run("start", f"slow-{app}")
+        await run.until_exists("started")
+        worker.signal(signal.SIGTERM)
+        await worker.until("stopping")
+        worker.signal(signal.SIGTERM)
+        assert (await worker.ended()).status == 128 + signal.SIGTERM
+
+
+async def test_on_another_task_queue_it_runs_steps_only(run: Steporal, write_app: WriteApp) -> None:
+    app = write_app(ECHO)
+    async with run.worker("app", "--task-queue", f"{app}-gpu") as worker:
+        await worker.until(f"steps only; the app's workflows run on task queue {app}")
+
+
+async def test_its_limits_are_taken(run: Steporal, write_app: WriteApp) -> None:
+    app = write_app(ECHO)
+    limits = ["--max-concurrent-steps", "1", "--max-concurrent-workflow-tasks", "2", "--max-cached-workflows", "0"]
+    async with run.worker("app", *limits):
+        ended = await run("start", f"echo-{app}", "--input", '"hi"', "--wait", "--json")
+        assert ended.data["result"] == "hi"
+
+
+async def test_a_timeout_that_is_no_duration_is_a_mistake(run: Steporal, write_app: WriteApp) -> None:
+    write_app(ECHO)
+    ended = await run("worker", "app", "--graceful-timeout", "soon")
+    assert ended.status == 2
+    assert "'soon' is no duration" in ended.err

@@ -1,0 +1,241 @@
+"""The command ``steporal``: what can be typed, and nothing else.
+
+What a command needs is imported when it runs, so that ``steporal --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import click
+
+from .connection import Connection
+from .problems import perform, settle
+
+if TYPE_CHECKING:
+    from temporalio.converter import DataConverter
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+def duration(text: str) -> timedelta:
+    """A duration such as ``30s``."""
+    from steporal.durations import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError:
+        raise click.BadParameter(f'{text!r} is no duration; write "30s", "5m" or "1h30m"') from None
+
+
+def connection_options(command: Callable[..., T]) -> Callable[..., T]:
+    """The flags that say where Temporal is; handed over as ``connection``."""
+
+    @click.option("--address", metavar="HOST:PORT", help="Temporal's address.  [default: localhost:7233]")
+    @click.option("--namespace", metavar="NAME", help="Temporal's namespace.  [default: default]")
+    @click.option("--api-key", metavar="KEY", help="An API key; better given as TEMPORAL_API_KEY.")
+    @click.option("--profile", metavar="NAME", help="A profile of Temporal's configuration file.")
+    @click.option("--tls/--no-tls", default=None, help="Whether to use TLS.")
+    @click.option("--tls-cert", type=click.Path(path_type=Path), help="The client's certificate.")
+    @click.option("--tls-key", type=click.Path(path_type=Path), help="The client's private key.")
+    @click.option("--tls-ca", type=click.Path(path_type=Path), help="The certificate of the server's CA.")
+    @click.option("--tls-server-name", metavar="NAME", help="The name in the server's certificate.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, **options: Any) -> T:
+        names = Connection.__dataclass_fields__
+        connection = Connection(**{name: options.pop(name) for name in names})
+        return command(*args, connection=connection, **options)
+
+    return wrapped
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+codec_option = click.option(
+    "--client", "codec", metavar="MODULE:CLIENT", help="Use this client's data converter, if it encrypts."
+)
+level_option = click.option("--log-level", type=click.Choice(LOG_LEVELS, case_sensitive=False), default="info")
+
+
+def _data_converter(target: str | None) -> DataConverter | None:
+    if target is None:
+        return None
+    from .loading import load_client
+
+    return load_client(target).data_converter
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(package_name="steporal")
+def cli() -> None:
+    """Inngest-style durable workflows on Temporal.
+
+    Temporal is found by flags, by Temporal's environment variables (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE,
+    TEMPORAL_API_KEY, ...) and by the profiles of its configuration file, in this order.
+    """
+
+
+@cli.command()
+@click.argument("target", metavar="MODULE:CLIENT")
+@connection_options
+@click.option("--task-queue", metavar="NAME", help="Another task queue than the client's: runs steps only.")
+@click.option("--max-concurrent-steps", type=click.IntRange(min=1), metavar="N")
+@click.option("--max-concurrent-workflow-tasks", type=click.IntRange(min=2), metavar="N")
+@click.option("--max-cached-workflows", type=click.IntRange(min=0), metavar="N", help="Runs kept in memory.")
+@click.option(
+    "--graceful-timeout",
+    type=duration,
+    metavar="DURATION",
+    default="30s",
+    help="How long running steps have to finish, on SIGTERM or SIGINT.",
+)
+@level_option
+def worker(target: str, connection: Connection, log_level: str, **options: Any) -> None:
+    """Serve a client's workflows, until SIGTERM or SIGINT."""
+    from .loading import load_client
+    from .worker import WorkerOptions, exit_worker_process, run_worker, set_up_logging
+
+    set_up_logging(log_level)
+    client = load_client(target)
+
+    async def serve() -> None:
+        await run_worker(client, await connection.connect(client.data_converter), WorkerOptions(**options))
+
+    status = 1
+    try:
+        perform(serve())
+        status = 0
+    except click.ClickException as err:
+        err.show()
+        status = err.exit_code
+    finally:
+        exit_worker_process(status)
+
+
+@cli.command()
+@click.argument("targets", metavar="[MODULE:CLIENT]...", nargs=-1)
+@click.option("--port", type=click.IntRange(0, 65535), default=7233, help="The port of Temporal's API; 0: any free.")
+@click.option("--ui-port", type=click.IntRange(0, 65535), default=8233, help="The port of Temporal's UI; 0: any free.")
+@click.option("--db-file", type=click.Path(path_type=Path, dir_okay=False), help="Keep the data in this file.")
+@click.option(
+    "--watch",
+    type=click.Path(path_type=Path, exists=True),
+    multiple=True,
+    help="Folders whose code is watched.  [default: the current one]",
+)
+@level_option
+def dev(targets: tuple[str, ...], **options: Any) -> None:
+    """Run a Temporal dev server, and workers that start again when the code changes."""
+    from .loading import check_exists
+    from .problems import Mistake
+
+    try:
+        from .dev import DevOptions, run_dev
+    except ModuleNotFoundError as err:
+        raise Mistake(f"{err.name!r} is not installed: pip install 'steporal[dev]'") from None
+    for target in targets:
+        check_exists(target)
+    try:
+        perform(run_dev(targets, DevOptions(**options)))
+    finally:
+        settle()
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--data", metavar="JSON", default="{}", help="A JSON object; -: standard input, @FILE: a file.")
+@click.option("--id", "event_id", metavar="ID", help="The event's id; starts each workflow once.")
+@click.option("--ts", metavar="TIME", help="Milliseconds since the epoch, or an ISO 8601 time; one to come delays.")
+@click.option("--version", "v", metavar="TEXT", help="The version of the data.")
+@connection_options
+@codec_option
+@json_option
+def send(name: str, data: str, connection: Connection, codec: str | None, as_json: bool, **fields: Any) -> None:
+    """Send the event NAME."""
+    from .send import parse_ts, read_json, send_event
+
+    given = {"id": fields["event_id"], "ts": parse_ts(fields["ts"]), "v": fields["v"]}
+    event = {"name": name, "data": read_json(data, "--data")} | {k: v for k, v in given.items() if v is not None}
+
+    async def operation() -> None:
+        await send_event(await connection.connect(_data_converter(codec)), event, as_json=as_json)
+
+    perform(operation())
+
+
+@cli.command()
+@click.argument("workflow")
+@click.option("--input", "data", metavar="JSON", default="null", help="Its input; -: standard input, @FILE: a file.")
+@click.option("--app", metavar="ID", help="The app, where several have such a workflow.")
+@click.option("--id", "run_id", metavar="ID", help="Temporal's workflow id of the run.")
+@click.option("--wait", is_flag=True, help="Wait for the run's end, and print its result.")
+@connection_options
+@codec_option
+@json_option
+def start(workflow: str, data: str, connection: Connection, codec: str | None, **options: Any) -> None:
+    """Start a run of WORKFLOW."""
+    from .send import read_json, start_workflow
+
+    value = read_json(data, "--input")
+
+    async def operation() -> None:
+        await start_workflow(await connection.connect(_data_converter(codec)), workflow, value, **options)
+
+    perform(operation())
+
+
+@cli.command()
+@click.argument("target", metavar="MODULE:CLIENT")
+@connection_options
+@json_option
+def sync(target: str, connection: Connection, as_json: bool) -> None:
+    """Register a client's workflows and triggers, as a worker does when it starts."""
+    from .loading import load_client
+
+    client = load_client(target)
+    from .registry import sync as register
+
+    async def operation() -> None:
+        await register(client, await connection.connect(client.data_converter), as_json=as_json)
+
+    try:
+        perform(operation())
+    finally:
+        settle()
+
+
+@cli.command()
+@connection_options
+@codec_option
+@json_option
+def catalog(connection: Connection, codec: str | None, as_json: bool) -> None:
+    """Show the apps, their workflows, triggers and schedules."""
+    from .registry import show_catalog
+
+    async def operation() -> None:
+        await show_catalog(await connection.connect(_data_converter(codec)), as_json=as_json)
+
+    perform(operation())
+
+
+@cli.command()
+@click.option("--keep", is_flag=True, envvar="KEEP", help="Leave the server and its UI up, until Ctrl-C.")
+def demo(keep: bool) -> None:
+    """Tell a story on an embedded dev server; in a clone of the repository."""
+    from .demo import run_demo
+
+    try:
+        perform(run_demo(keep=keep))
+    finally:
+        settle()
+
+
+def main() -> None:
+    """Run the command."""
+    cli(prog_name="steporal")

@@ -1,0 +1,206 @@
+"""The demo: an order and a sign-up travel through their workflows, on an embedded dev server.
+
+``make demo``, ``steporal demo`` or ``python -m steporal_workers.demo``; ``KEEP=1`` leaves the server up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import temporalio.client
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from temporalio.worker import Worker
+
+from .devserver import dev_server
+from .output import console
+from .problems import Mistake
+from .timeline import StepEntry, Timeline
+from .worker import stop_signals
+
+if TYPE_CHECKING:
+    import steporal
+    from steporal.routing.catalog import Snapshot
+
+EXAMPLE = "examples.shop.app"
+
+ORDER = {"order_id": "A-1001", "email": "ada@example.com", "items": {"teapot": 1, "cup": 4}}
+SIGN_UP = {"email": "grace@example.com", "name": "Grace"}
+
+_RESULT_WIDTH = 60
+
+
+async def run_demo(*, keep: bool = False) -> None:
+    """Tell the story on a dev server, and stop everything; with ``keep``, only when told to."""
+    app = _example()
+    client: steporal.Client = app.client
+    out = console()
+    # The story shows failed attempts; their tracebacks belong into a worker's log.
+    logging.getLogger("temporalio").setLevel(logging.CRITICAL)
+    with stop_signals() as stop:
+        async with dev_server(ui=True) as server:
+            out.print(f"[bold green]Temporal dev server[/] at {server.address}, its UI at [bold]{server.ui_url}[/]")
+            client.temporal = server.client
+            async with Worker(server.client, task_queue=client.task_queue, plugins=[client.plugin()]):
+                await client.sync()
+                ids = ", ".join(workflow.id for workflow in client.workflows)
+                out.print(f"[bold green]Worker[/] of app [bold]{client.id}[/]: {ids}\n")
+                telling = asyncio.create_task(_tell(client, app, out))
+                stopping = asyncio.create_task(stop.wait())
+                await asyncio.wait([telling, stopping], return_when=asyncio.FIRST_COMPLETED)
+                if telling.done():
+                    telling.result()
+                    if keep:
+                        _explain(out, server.address, server.ui_url)
+                        await stopping
+                for task in (telling, stopping):
+                    task.cancel()
+        out.print("[bold green]Everything is stopped.[/] With KEEP=1 it stays up, to be looked at in Temporal's UI.")
+
+
+def _example() -> ModuleType:
+    import importlib
+
+    for folder in (Path.cwd(), Path(__file__).resolve().parents[2]):
+        if (folder / "examples" / "shop" / "app.py").is_file():
+            sys.path.insert(0, str(folder))
+            return importlib.import_module(EXAMPLE)
+    raise Mistake("the demo needs examples/shop of the repository; run it in a clone")
+
+
+def _explain(out: Console, address: str, ui_url: str | None) -> None:
+    out.print(f"\nStill up, until Ctrl-C: Temporal's UI at [bold]{ui_url}[/]. In another terminal:\n")
+    out.print(f"  export TEMPORAL_ADDRESS={address}")
+    out.print(f"  steporal send order.placed --data '{json.dumps(ORDER)}'\n", soft_wrap=True)
+
+
+async def _tell(client: steporal.Client, app: ModuleType, out: Console) -> None:
+    story = _Story(client.temporal, await client.dispatcher(client.temporal).catalog.read(), out)
+
+    out.print("[bold underline]An event starts a workflow, whose event starts another[/]")
+    sent = await client.send_event({"name": "order.placed", "data": ORDER})
+    out.print(f"[cyan]event[/] order.placed {escape(_short(ORDER))}")
+    orders = await story.follow([f"process-order/{sent.ids[0]}"])
+
+    out.print()
+    out.print("[bold underline]A run is started directly; its two events start two more, one of which sleeps[/]")
+    run = await client.start_workflow(app.user_signup, app.SignUp(**SIGN_UP))
+    out.print(f"[cyan]start[/] user-signup {escape(_short(SIGN_UP))}")
+    users = await story.follow([run.workflow_id])
+
+    out.print()
+    out.print("[bold underline]What each run did, as Temporal's history has it[/]")
+    for timeline in [*orders, *users]:
+        out.print(_table(timeline))
+
+
+class _Story:
+    """Prints what runs do while they do it."""
+
+    def __init__(self, temporal: temporalio.client.Client, snapshot: Snapshot, out: Console) -> None:
+        self._temporal = temporal
+        self._snapshot = snapshot
+        self._out = out
+
+    async def follow(self, workflow_ids: Iterable[str]) -> list[Timeline]:
+        """Follow runs, and the runs that their events start, to their ends."""
+        timelines: list[Timeline] = []
+        async with asyncio.TaskGroup() as group:
+
+            async def follow(workflow_id: str) -> None:
+                timeline = Timeline(workflow_id)
+                timelines.append(timeline)
+                handle = self._temporal.get_workflow_handle(workflow_id)
+                async for event in handle.fetch_history_events(wait_new_event=True):
+                    ended = timeline.add(event)
+                    if timeline.start and event.event_id == 1:
+                        self._line(timeline.start, timeline, "[green]▶[/]", "started")
+                    if ended:
+                        self._tell_of_step(timeline, ended)
+                        for started in ended.started_runs(self._snapshot):
+                            group.create_task(follow(started))
+                if timeline.end:
+                    self._tell_of_end(timeline, timeline.end)
+
+            for workflow_id in workflow_ids:
+                group.create_task(follow(workflow_id))
+        return timelines
+
+    def _tell_of_step(self, timeline: Timeline, step: StepEntry) -> None:
+        assert step.end is not None
+        text = " ".join(filter(None, [escape(step.id), _what(step)]))
+        if step.attempts > 1:
+            text += f" [yellow]on attempt {step.attempts}[/]; the one before: {escape(step.retried_after or '')}"
+        self._line(step.end, timeline, _mark(step.state), text)
+
+    def _tell_of_end(self, timeline: Timeline, end: datetime) -> None:
+        text = f"{timeline.state} in {_seconds(timeline.duration)}"
+        self._line(end, timeline, "[green]■[/]" if timeline.state == "completed" else "[red]■[/]", text)
+
+    def _line(self, at: datetime, timeline: Timeline, mark: str, text: str) -> None:
+        clock = at.astimezone().strftime("%H:%M:%S.%f")[:-3]
+        self._out.print(f"  [dim]{clock}[/]  [bold]{timeline.workflow:<14}[/] {mark} {text}", soft_wrap=True)
+
+
+# --- what a run did ------------------------------------------------------------------------------------------------
+
+
+def _table(timeline: Timeline) -> Table:
+    title = f"[bold]{escape(timeline.workflow_id)}[/]  {timeline.state} in {_seconds(timeline.duration)}"
+    table = Table(title=title, title_justify="left", title_style="", expand=False)
+    table.add_column("step")
+    table.add_column("what")
+    table.add_column("took", justify="right")
+    table.add_column("attempts", justify="right")
+    table.add_column("result")
+    for step in timeline.steps:
+        attempts = f"[yellow]{step.attempts}[/]" if step.attempts > 1 else str(step.attempts)
+        name = f"{_mark(step.state)} {escape(step.id)}"
+        table.add_row(name, _what(step), _seconds(step.duration), attempts, escape(_outcome(step)))
+    table.add_section()
+    ended = _short(timeline.result) if timeline.error is None else timeline.error
+    table.add_row("the run", "", _seconds(timeline.duration), "", escape(ended))
+    return table
+
+
+def _outcome(step: StepEntry) -> str:
+    if step.error is not None:
+        return step.error
+    if step.sent:
+        return ", ".join(str(event["id"]) for event in step.sent)
+    return "" if step.kind == "sleep" else _short(step.result)
+
+
+def _what(step: StepEntry) -> str:
+    if step.sent:
+        return "sends " + ", ".join(escape(str(event["name"])) for event in step.sent)
+    return {"step": "", "event": "sends", "sleep": "sleeps", "invoke": "invokes"}[step.kind]
+
+
+def _mark(state: str) -> str:
+    return {"completed": "[green]✓[/]", "failed": "[red]✗[/]", "running": "…"}[state]
+
+
+def _seconds(duration: timedelta) -> str:
+    seconds = duration.total_seconds()
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _RESULT_WIDTH else text[: _RESULT_WIDTH - 1] + "…"
+
+
+if __name__ == "__main__":
+    from .cli import demo
+
+    demo()

@@ -1,0 +1,161 @@
+"""The development environment: a dev server, and workers that start again when the code changes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import watchfiles
+from rich.markup import escape
+
+from .devserver import NAMESPACE, DevServer, dev_server
+from .output import say
+from .problems import Failure
+from .worker import stop_signals
+
+DEFAULT_PORT = 7233
+DEFAULT_UI_PORT = 8233
+
+_RELOAD_GRACE_SECONDS = 5
+_KILL_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevOptions:
+    """The flags of ``steporal dev``."""
+
+    port: int = DEFAULT_PORT
+    ui_port: int = DEFAULT_UI_PORT
+    db_file: Path | None = None
+    watch: Sequence[Path] = ()
+    log_level: str = "info"
+
+
+async def run_dev(targets: Sequence[str], options: DevOptions) -> None:
+    """Run a dev server, and a worker of each ``module:attribute``, until a signal stops all of them.
+
+    Raises:
+        DevServerError: The server does not start.
+        Failure: The code cannot be watched.
+    """
+    with stop_signals() as stop:
+        async with (
+            dev_server(port=options.port, ui=True, ui_port=options.ui_port, db_file=options.db_file) as server,
+            AsyncExitStack() as workers,
+        ):
+            _announce(server, options)
+            if targets:
+                changes = _changes(options.watch or [Path.cwd()], stop)
+                watching = asyncio.ensure_future(anext(changes, None))
+                processes = [_WorkerProcess(target, server.address, options.log_level) for target in targets]
+                for process in processes:
+                    workers.push_async_callback(process.stop)
+                    await process.start()
+                await _reload(processes, changes, watching, stop)
+            await stop.wait()
+            say("stopping")
+    say("stopped")
+
+
+def _announce(server: DevServer, options: DevOptions) -> None:
+    kept = f"kept in {options.db_file}" if options.db_file else "in memory"
+    say(f"[bold green]Temporal dev server[/] at [bold]{server.address}[/], data {escape(kept)}")
+    say(f"  Temporal UI: [link={server.ui_url}]{server.ui_url}[/link]")
+    if options.port != DEFAULT_PORT:
+        say(f"  for other commands: export TEMPORAL_ADDRESS={server.address}")
+
+
+# --- reload --------------------------------------------------------------------------------------------------------
+
+
+async def _changes(folders: Sequence[Path], stop: asyncio.Event) -> AsyncIterator[list[Path]]:
+    """The Python files that change, as they do."""
+    try:
+        async for found in watchfiles.awatch(
+            *folders, watch_filter=watchfiles.PythonFilter(), stop_event=stop, recursive=True
+        ):
+            yield sorted({Path(path) for _, path in found})
+    except (OSError, RuntimeError) as err:
+        raise Failure(f"the code cannot be watched for changes: {err}; watch less of it with --watch FOLDER") from err
+
+
+async def _reload(
+    processes: Sequence[_WorkerProcess],
+    changes: AsyncIterator[list[Path]],
+    first: asyncio.Future[list[Path] | None],
+    stop: asyncio.Event,
+) -> None:
+    changed = await first
+    while changed and not stop.is_set():
+        shown = ", ".join(_relative(path) for path in changed[:3]) + (", …" if len(changed) > 3 else "")
+        say(f"[bold]{escape(shown)}[/] changed; starting again")
+        await asyncio.gather(*(process.restart() for process in processes))
+        changed = await anext(changes, None)
+
+
+def _relative(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+class _WorkerProcess:
+    """``steporal worker`` in a process of its own, as only a new process has new code for certain."""
+
+    def __init__(self, target: str, address: str, log_level: str) -> None:
+        self._target = target
+        self._command = [sys.executable, "-m", "steporal_workers", "worker", target]
+        self._command += ["--graceful-timeout", f"{_RELOAD_GRACE_SECONDS}s", "--log-level", log_level]
+        self._environment = _environment(address)
+        self._process: asyncio.subprocess.Process | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        # In a session of its own: a Ctrl-C in the terminal would reach it twice, and the second stops it at once.
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command, env=self._environment, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+        )
+        self._watcher = asyncio.create_task(self._tell_of_end(self._process))
+
+    async def _tell_of_end(self, process: asyncio.subprocess.Process) -> None:
+        status = await process.wait()
+        say(
+            f"[yellow]the worker of {escape(self._target)} has ended with status {status}[/]; "
+            "it starts again when the code changes"
+        )
+
+    async def stop(self) -> None:
+        if self._process is None or self._watcher is None:
+            return
+        self._watcher.cancel()
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.terminate()
+            try:
+                async with asyncio.timeout(_KILL_SECONDS):
+                    await self._process.wait()
+            except TimeoutError:
+                with suppress(ProcessLookupError):
+                    self._process.kill()
+                await self._process.wait()
+
+    async def restart(self) -> None:
+        await self.stop()
+        await self.start()
+
+
+def _environment(address: str) -> dict[str, str]:
+    """The worker's environment: its Temporal is the dev server, also for code of the user's that connects itself."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEMPORAL_")}
+    return {
+        **inherited,
+        "TEMPORAL_ADDRESS": address,
+        "TEMPORAL_NAMESPACE": NAMESPACE,
+        "TEMPORAL_CONFIG_FILE": os.devnull,
+        # A cached file is taken for current if size and second are the same, as they may be after a quick edit.
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }

@@ -1,0 +1,60 @@
+"""What commands print: data on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from steporal.routing.catalog import App, Entry
+
+_WIDTH_OF_A_PIPE = 200
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console without colours where the output is no terminal, or ``NO_COLOR`` is set."""
+    made = Console(stderr=stderr, highlight=False)
+    if not made.is_terminal:
+        made.width = _WIDTH_OF_A_PIPE
+    return made
+
+
+def say(text: str) -> None:
+    """Tell people something that is not data."""
+    console(stderr=True).print(text, soft_wrap=True)
+
+
+def print_json(data: Any) -> None:
+    """Print data for programs."""
+    click.echo(json.dumps(data, ensure_ascii=False, indent=2))
+
+
+def apps_table(apps: Iterable[App]) -> Table:
+    """What apps have registered, one row for each workflow."""
+    table = Table("app", "task queue", "workflow", "triggers")
+    for app in sorted(apps, key=lambda app: app.id):
+        for position, listed in enumerate(sorted(app.workflows, key=lambda listed: listed.id)):
+            shown = (app.id, app.task_queue) if position == 0 else ("", "")
+            table.add_row(*shown, listed.id, "\n".join(map(describe_trigger, listed.triggers)) or "-")
+        table.add_section()
+    return table
+
+
+def schedules_table(schedules: Sequence[str]) -> Table:
+    """The Temporal schedules of apps."""
+    table = Table("schedule")
+    for schedule in schedules:
+        table.add_row(schedule)
+    return table
+
+
+def describe_trigger(entry: Entry) -> str:
+    """A trigger in a few words."""
+    if entry.event is None:
+        return f"cron {entry.cron}"
+    return f"{entry.event} if {entry.if_exp}" if entry.if_exp else entry.event

@@ -1,0 +1,48 @@
+"""``steporal sync`` and ``steporal catalog``: what apps have registered in a namespace."""
+
+from __future__ import annotations
+
+import temporalio.client
+from rich.markup import escape
+
+import steporal
+from steporal.plugin import system_worker
+from steporal.routing.catalog import Catalog
+
+from .output import apps_table, console, print_json, say, schedules_table
+
+
+async def sync(client: steporal.Client, temporal: temporalio.client.Client, *, as_json: bool) -> None:
+    """Register a client's workflows and triggers without serving them."""
+    client.temporal = temporal
+    async with system_worker(temporal):
+        listed = await client.sync()
+    if as_json:
+        print_json(listed.model_dump(mode="json"))
+        return
+    if not listed.workflows:
+        say(f"app [bold]{escape(client.id)}[/] has no workflows any more; the catalog has forgotten it")
+        return
+    console().print(apps_table([listed]))
+    if listed.schedules:
+        console().print(schedules_table(listed.schedules))
+    say(f"app [bold]{escape(client.id)}[/] is registered in namespace {escape(repr(temporal.namespace))}")
+
+
+async def show_catalog(temporal: temporalio.client.Client, *, as_json: bool) -> None:
+    """Print what all apps have registered."""
+    snapshot = await Catalog(temporal).read()
+    apps = sorted(snapshot.apps.values(), key=lambda app: app.id)
+    if as_json:
+        print_json({"apps": [app.model_dump(mode="json") for app in apps]})
+        return
+    if not apps:
+        say(
+            f"no app is registered in namespace {escape(repr(temporal.namespace))}; "
+            "start a worker, or `steporal sync module:client`"
+        )
+        return
+    console().print(apps_table(apps))
+    schedules = [schedule for app in apps for schedule in app.schedules]
+    if schedules:
+        console().print(schedules_table(schedules))

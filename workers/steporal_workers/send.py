@@ -1,0 +1,158 @@
+"""``steporal send`` and ``steporal start``."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import temporalio.client
+from rich.markup import escape
+
+import steporal
+from steporal.routing.catalog import App, Snapshot
+
+from .output import print_json, say
+from .problems import Failure, Mistake
+
+_CLIENT_ID = "steporal"
+
+
+def read_json(text: str, option: str) -> Any:
+    """JSON as an option gives it: as it is, from ``@file``, or from standard input with ``-``.
+
+    Raises:
+        Mistake: It is no JSON; says where.
+    """
+    source = option
+    if text == "-":
+        text, source = sys.stdin.read(), f"{option} (standard input)"
+    elif text.startswith("@"):
+        path = Path(text[1:])
+        try:
+            text, source = path.read_text(encoding="utf-8"), f"{option} ({path})"
+        except (OSError, UnicodeDecodeError) as err:
+            raise Mistake(f"{option}: {path} cannot be read: {err}") from None
+    try:
+        return json.loads(text, parse_constant=_reject_constant)
+    except json.JSONDecodeError as err:
+        around = text[max(err.pos - 20, 0) : err.pos + 20].replace("\n", " ")
+        raise Mistake(
+            f"{source} is no JSON: {err.msg} at line {err.lineno}, column {err.colno}, near {around!r}"
+        ) from None
+    except (ValueError, RecursionError) as err:
+        raise Mistake(f"{source} is no JSON: {err}") from None
+
+
+def _reject_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def parse_ts(text: str | None) -> int | None:
+    """Milliseconds since the epoch, of a number or of an ISO 8601 time with a time zone.
+
+    Raises:
+        Mistake: It is neither.
+    """
+    if text is None:
+        return None
+    if text.lstrip("-").isdecimal():
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise Mistake(
+            f"--ts is {text!r}; it takes milliseconds since the epoch, or a time such as 2030-01-31T09:00:00+01:00"
+        )
+    return int(moment.timestamp() * 1000)
+
+
+async def send_event(temporal: temporalio.client.Client, event: dict[str, Any], *, as_json: bool) -> None:
+    """Send an event, and print its id and the runs that it starts."""
+    client = steporal.Client(_CLIENT_ID, temporal=temporal)
+    sent = await client.send_event(event)
+    event_id = sent.ids[0]
+    snapshot = await client.dispatcher(temporal).catalog.read()
+    matches = snapshot.matches({**event, "id": event_id})
+    runs = [f"{match.workflow}/{event_id}" for match in matches]
+    if as_json:
+        print_json({"ids": sent.ids, "runs": runs})
+        return
+    click.echo(event_id)
+    for run in runs:
+        say(f"  [green]→[/] {escape(run)}")
+    if not runs:
+        say(f"  no workflow has a trigger for {escape(repr(event['name']))} that matches; `steporal catalog` shows all")
+
+
+async def start_workflow(
+    temporal: temporalio.client.Client,
+    workflow_id: str,
+    data: Any,
+    *,
+    app: str | None,
+    run_id: str | None,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Start a run of a workflow that the catalog knows, and print its id; or wait, and print its result.
+
+    Raises:
+        Mistake: The catalog does not know it, or knows several.
+        Failure: The run failed.
+    """
+    client = steporal.Client(_CLIENT_ID, temporal=temporal)
+    snapshot = await client.dispatcher(temporal).catalog.read()
+    listed_app = _app_of(snapshot, workflow_id, app, temporal.namespace)
+    run = await client.start_workflow(steporal.reference(listed_app.id, workflow_id), data, id=run_id)
+    started = {
+        "app": listed_app.id,
+        "workflow": workflow_id,
+        "workflow_id": run.workflow_id,
+        "run_id": run.run_id,
+        "event_id": run.event_id,
+    }
+    if not wait:
+        print_json(started) if as_json else click.echo(run.workflow_id)
+        return
+    if not as_json:
+        say(f"started [bold]{escape(run.workflow_id)}[/] of app {escape(listed_app.id)}; waiting for its result")
+    try:
+        result = await run.result()
+    except steporal.RunFailedError as err:
+        if as_json:
+            print_json({**started, "error": {"name": err.name, "message": err.message, "stack": err.stack}})
+        raise Failure(str(err), "" if as_json else err.stack) from err
+    print_json({**started, "result": result} if as_json else result)
+
+
+def _app_of(snapshot: Snapshot, workflow_id: str, app: str | None, namespace: str) -> App:
+    if app is not None and app not in snapshot.apps:
+        raise Mistake(f"no app {app!r} is registered in namespace {namespace!r}{_near(app, list(snapshot.apps))}")
+    found = [listed_app for listed_app, _ in snapshot.workflow(workflow_id, app)]
+    if not found:
+        apps = [snapshot.apps[app]] if app else list(snapshot.apps.values())
+        where = f"app {app!r}" if app else f"no app in namespace {namespace!r}"
+        names = sorted({listed.id for listed_app in apps for listed in listed_app.workflows})
+        said = f"{where} has {'no' if app else 'a'} workflow {workflow_id!r}"
+        raise Mistake(said + _near(workflow_id, names))
+    if len(found) > 1:
+        names = sorted(listed_app.id for listed_app in found)
+        raise Mistake(f"several apps have a workflow {workflow_id!r}; say which: --app {' or --app '.join(names)}")
+    return found[0]
+
+
+def _near(name: str, names: Sequence[str]) -> str:
+    if not names:
+        return "; nothing is registered yet: start a worker, or `steporal sync module:client`"
+    close = difflib.get_close_matches(name, names, n=3)
+    if close:
+        return f"; did you mean {' or '.join(map(repr, close))}?"
+    return f"; there are: {', '.join(map(repr, sorted(names)[:10]))}{', …' * (len(names) > 10)}"

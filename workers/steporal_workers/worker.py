@@ -1,0 +1,175 @@
+"""Run a worker until it is told to stop, and then let its running steps finish."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import temporalio.client
+from rich.markup import escape
+from temporalio.plugin import SimplePlugin
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+
+from steporal.durations import format_duration
+
+from .output import say
+from .problems import Failure, settle
+
+if TYPE_CHECKING:
+    import steporal
+
+STOP_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]  # Windows has no SIGHUP
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """The flags of ``steporal worker``; what is None is left to Temporal's own default."""
+
+    task_queue: str | None = None
+    max_concurrent_steps: int | None = None
+    max_concurrent_workflow_tasks: int | None = None
+    max_cached_workflows: int | None = None
+    graceful_timeout: timedelta = timedelta(seconds=30)
+
+    def for_temporal(self, client: steporal.Client) -> dict[str, Any]:
+        """The arguments of ``temporalio.worker.Worker``."""
+        given = {
+            "max_concurrent_activities": self.max_concurrent_steps,
+            "max_concurrent_workflow_tasks": self.max_concurrent_workflow_tasks,
+            "max_cached_workflows": self.max_cached_workflows,
+        }
+        return {
+            "task_queue": self.task_queue or client.task_queue,
+            "graceful_shutdown_timeout": self.graceful_timeout,
+            **{name: value for name, value in given.items() if value is not None},
+        }
+
+
+async def run_worker(client: steporal.Client, temporal: temporalio.client.Client, options: WorkerOptions) -> None:
+    """Serve until SIGINT, SIGTERM or SIGHUP; then drain. A second signal ends the process at once.
+
+    Raises:
+        Failure: The worker cannot start, or cannot go on.
+    """
+    serving = asyncio.Event()
+
+    @asynccontextmanager
+    async def announced() -> AsyncIterator[None]:
+        say(describe(client, temporal, options))
+        serving.set()
+        yield
+
+    # Innermost of the plugins: by then the app is registered.
+    announcement = SimplePlugin("steporal.announcement", run_context=announced)
+    worker = Worker(temporal, plugins=[client.plugin(), announcement], **options.for_temporal(client))
+    with stop_signals() as stop:
+        run = asyncio.create_task(worker.run())
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([run, stopped], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not run.done():
+            patience = format_duration(options.graceful_timeout)
+            say(f"stopping: running steps have {patience} to finish; another signal ends them at once")
+            if serving.is_set():
+                await worker.shutdown()
+            else:
+                run.cancel()  # it is still registering its app
+        try:
+            await run
+        except asyncio.CancelledError:
+            pass
+        except (RPCError, RuntimeError) as err:
+            raise Failure(f"the worker cannot go on: {err}") from err
+    say("stopped")
+
+
+def describe(client: steporal.Client, temporal: temporalio.client.Client, options: WorkerOptions) -> str:
+    """What a worker serves, and where."""
+    queue = options.task_queue or client.task_queue
+    where = f"namespace {temporal.namespace!r} at {temporal.service_client.config.target_host}"
+    lines = [f"[bold green]serving[/] app [bold]{escape(client.id)}[/] on task queue {escape(queue)}, {escape(where)}"]
+    if queue != client.task_queue:
+        return f"{lines[0]}\n  steps only; the app's workflows run on task queue {escape(client.task_queue)}"
+    for workflow in client.workflows:
+        triggers = ", ".join(_trigger(trigger) for trigger in workflow.triggers)
+        lines.append(f"  {escape(workflow.id)}" + (f" [dim]←[/] {escape(triggers)}" if triggers else ""))
+    if not client.workflows:
+        lines.append("  [yellow]no workflows[/]: the module defines none with @client.workflow")
+    return "\n".join(lines)
+
+
+def _trigger(trigger: steporal.EventTrigger | steporal.CronTrigger) -> str:
+    from steporal import EventTrigger
+
+    if isinstance(trigger, EventTrigger):
+        return trigger.event if trigger.if_exp is None else f"{trigger.event} if {trigger.if_exp}"
+    return f"cron {trigger.schedule}"
+
+
+def set_up_logging(level: str) -> None:
+    """Log to standard error."""
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True)
+    if level.upper() == "INFO":
+        logging.getLogger("temporalio").setLevel(logging.WARNING)  # its INFO is about its own threads and shutdown
+
+
+# --- signals -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def stop_signals() -> Iterator[asyncio.Event]:
+    """An event that the first signal to stop sets; a second signal ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def heard(number: int) -> None:
+        if stop.is_set():
+            end_now(128 + number)
+        stop.set()
+
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    for number in STOP_SIGNALS:
+        _listen(loop, number, heard)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            if sys.platform != "win32":
+                loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+
+def _listen(loop: asyncio.AbstractEventLoop, number: int, heard: Callable[[int], None]) -> None:
+    if sys.platform == "win32":  # its event loops have no signal handlers
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(heard, number))
+    else:
+        loop.add_signal_handler(number, heard, number)
+
+
+def end_now(status: int) -> NoReturn:
+    """End the process without waiting for the threads of steps that are still running."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def exit_worker_process(status: int) -> NoReturn:
+    """End the process of a worker with its true status."""
+    settle()
+    # The interpreter would wait for these threads, for as long as their steps take.
+    if any(thread.name.startswith("steporal-step") for thread in threading.enumerate()):
+        end_now(status)
+    sys.exit(status)
