@@ -162,11 +162,12 @@ async def _failing() -> AsyncIterator[None]:
     except (asyncio.CancelledError, ApplicationError):
         raise
     except RetryAfterError as err:
-        raise application_error(
-            err, attempt=info.attempt, non_retryable=False, next_retry_delay=err.delay(datetime.now(UTC))
-        )
+        delay = err.delay(datetime.now(UTC))
+        failure = application_error(err, attempt=info.attempt, non_retryable=False, next_retry_delay=delay)
+        raise failure from failure.__cause__
     except BaseException as err:  # also SystemExit: a step function cannot end the worker
-        raise application_error(err, attempt=info.attempt, non_retryable=is_final(err))
+        failure = application_error(err, attempt=info.attempt, non_retryable=is_final(err))
+        raise failure from failure.__cause__
 
 
 @asynccontextmanager

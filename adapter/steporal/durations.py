@@ -39,6 +39,9 @@ def parse_duration(value: object, *, what: str = "duration", minimum: timedelta 
         TypeError: It is of another type, a float or a bool among them.
         ValueError: It is negative, shorter than ``minimum``, longer than a century, or no such string.
     """
+    if isinstance(value, datetime):
+        kind = "a naive datetime" if value.tzinfo is None else "a datetime"
+        raise TypeError(f"{what} is {value!r}, {kind}; {_ACCEPTED}. For a time, use sleep_until and an aware datetime")
     if isinstance(value, bool) or not isinstance(value, timedelta | int | str):
         raise TypeError(f"{what} is {value!r} ({type(value).__name__}); {_ACCEPTED}")
     if isinstance(value, timedelta):

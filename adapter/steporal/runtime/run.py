@@ -103,7 +103,8 @@ class Run:
         except Exception as err:
             if nondeterminism := nondeterminism_in(err):
                 self._explain(nondeterminism)
-            raise application_error(err, attempt=self.failures, non_retryable=True)
+            failure = application_error(err, attempt=self.failures, non_retryable=True)
+            raise failure from failure.__cause__
 
     async def _until(self, origin: Origin) -> None:
         """Wait for an event's ``ts`` in the future.

@@ -1,0 +1,56 @@
+# Everything that people and CI run. Needs Python 3.11 or newer and an index of packages; makes its own environment.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint types docs docs-check bench build clean format
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Steporal needs Python 3.11 or newer: make PYTHON=python3.13 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+demo: $(INSTALLED) ## Run the demo: a Temporal dev server, a worker, and events (KEEP=1 leaves it up)
+	@KEEP=$(KEEP) $(BIN)/python -m steporal_workers.demo
+
+test: lint types docs-check $(INSTALLED) ## Lint, types, and all tests; the integration tests also without cached workflows
+	$(PYTEST)
+	STEPORAL_MAX_CACHED_WORKFLOWS=0 $(PYTEST) -m integration tests/adapter
+
+test-fast: $(INSTALLED) ## The tests that need no server
+	$(PYTEST) -m 'not integration'
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(INSTALLED) ## Put the code into its form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(INSTALLED)
+	$(BIN)/mypy adapter workers examples tests/typing
+
+docs: $(INSTALLED) ## Write docs/reference.md from the docstrings
+	$(BIN)/python docs/make_reference.py
+
+docs-check: $(INSTALLED)
+	$(BIN)/python docs/make_reference.py --check
+
+bench: $(INSTALLED) ## Measure against hand-written Temporal, into benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks.run
+
+build: $(INSTALLED) ## Wheel and sdist, into dist/
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check build
+	$(BIN)/python -m build
+
+clean:
+	rm -rf $(VENV) dist build site .mypy_cache .ruff_cache .pytest_cache
