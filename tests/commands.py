@@ -31,6 +31,7 @@ class Ended:
     @property
     def data(self) -> Any:
         """What it printed with ``--json``."""
+        assert self.out, self.err
         return json.loads(self.out)
 
 

@@ -35,6 +35,11 @@ _UPDATES_PER_EXECUTION = 500
 """Temporal takes 2,000 updates in one execution of a workflow; the catalog continues as new long before."""
 
 
+_APP = "app:"
+_VERSION = "version"
+"""Keys of the memo."""
+
+
 class Entry(BaseModel):
     """A trigger in an app's list."""
 
@@ -78,13 +83,15 @@ class CatalogWorkflow:
             lambda: self._updates >= _UPDATES_PER_EXECUTION or workflow.info().is_continue_as_new_suggested()
         )
         await workflow.wait_condition(workflow.all_handlers_finished)
-        workflow.continue_as_new()  # the memo comes along
+        # Given none, or an empty one, Temporal takes the memo that this execution was started with, without what was
+        # upserted since.
+        workflow.continue_as_new(memo={**workflow.memo(), _VERSION: 1})
 
     @workflow.update(name=REGISTER)
     def register(self, app: RawValue) -> None:
         """Replace an app's list; an app without workflows is forgotten."""
         listed = App.model_validate(from_raw(app))
-        workflow.upsert_memo({listed.id: listed.model_dump(mode="json") if listed.workflows else None})
+        workflow.upsert_memo({_APP + listed.id: listed.model_dump(mode="json") if listed.workflows else None})
         self._updates += 1
 
 
@@ -165,7 +172,8 @@ class Catalog:
             if err.status == RPCStatusCode.NOT_FOUND and not _is_about_namespace(err):
                 return Snapshot()
             raise
-        return Snapshot({name: App.model_validate(value) for name, value in (await description.memo()).items()})
+        apps = [App.model_validate(app) for key, app in (await description.memo()).items() if key.startswith(_APP)]
+        return Snapshot({app.id: app for app in apps})
 
     async def register(self, app: App) -> None:
         """Replace an app's list, and wait until the catalog has it. Needs a worker on the system task queue."""

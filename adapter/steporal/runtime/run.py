@@ -185,16 +185,14 @@ class Run:
         task = self._in_flight.get(key)
         if task is None:
             task = self._in_flight[key] = asyncio.create_task(self._finish(key, perform))
+            task.add_done_callback(lambda _: self._in_flight.pop(key))  # also of one that never began
         return task
 
     async def _finish(self, key: str, perform: Perform) -> Outcome:
-        try:
-            outcome = await perform()
-            self.memo[key] = outcome
-            self.failures = 0
-            return outcome
-        finally:
-            del self._in_flight[key]
+        outcome = await perform()
+        self.memo[key] = outcome
+        self.failures = 0
+        return outcome
 
     def activity_id(self, key: str) -> str:
         """An id for one more activity of a step."""

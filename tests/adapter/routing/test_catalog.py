@@ -1,0 +1,51 @@
+"""The catalog keeps each app's list."""
+
+from __future__ import annotations
+
+import pytest
+import temporalio.client
+
+import steporal
+from steporal.plugin import system_worker
+from steporal.routing import catalog
+from steporal.routing.catalog import App, Catalog, Entry, Listed, Match, Snapshot
+
+
+def app(name: str, *workflows: str) -> App:
+    return App(id=name, task_queue=name, workflows=tuple(Listed(id=workflow) for workflow in workflows))
+
+
+async def test_a_list_survives_continue_as_new(
+    temporal: temporalio.client.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "_UPDATES_PER_EXECUTION", 2)
+    names = [f"app {i} 🗂️" for i in range(7)]
+    async with system_worker(temporal):
+        written = Catalog(temporal)
+        for name in names:
+            await written.register(app(name, "a", "b"))
+        apps = (await Catalog(temporal).read()).apps
+        assert [apps[name] for name in names] == [app(name, "a", "b") for name in names]
+        for name in names:
+            await written.register(app(name))
+        apps = (await Catalog(temporal).read()).apps
+        assert not set(names) & set(apps)
+
+
+async def test_a_namespace_without_a_catalog_has_no_apps_but_one_that_is_not_there_is_an_error(
+    temporal: temporalio.client.Client,
+) -> None:
+    config = temporal.config()
+    config["namespace"] = "no-such-namespace"
+    elsewhere = steporal.Client("elsewhere", temporal=temporalio.client.Client(**config))
+    with pytest.raises(steporal.SendEventError, match="no-such-namespace"):
+        await elsewhere.send_event({"name": "order.placed"})
+
+
+def test_a_workflow_starts_once_whichever_of_its_triggers_match() -> None:
+    triggers = (Entry(event="order.*"), Entry(event="order.placed"), Entry(event="order.placed", if_exp="true"))
+    snapshot = Snapshot({"shop": App(id="shop", task_queue="q", workflows=(Listed(id="w", triggers=triggers),))})
+    assert snapshot.matches({"name": "order.placed"}) == [Match("w", "q")]
+    assert snapshot.matches({"name": "order.gone"}) == [Match("w", "q")]
+    assert snapshot.matches({"name": "order."}) == []
+    assert snapshot.matches({"name": "orders"}) == []
