@@ -80,6 +80,11 @@ class Workers:
         self._clients[client.id] = client
         self._runs[workflow_id, run_id] = client.id
 
+    def drop(self, *workflow_ids: str) -> None:
+        """Do not replay these: runs of native workflows, which a replayer of an app does not have."""
+        for run in [run for run in self._runs if run[0] in workflow_ids]:
+            del self._runs[run]
+
     async def forget(self, client: steporal.Client) -> None:
         """Drop an app from the catalog, and its schedules."""
         await steporal.Client(client.id, temporal=self.temporal, task_queue=client.task_queue).sync()

@@ -189,6 +189,8 @@ def check_schema(schema: Any, workflow_id: str) -> None:
     if schema is None or (isinstance(schema, type) and issubclass(schema, pydantic.BaseModel)):
         return
     try:
+        if isinstance(schema, str):
+            raise TypeError("a string names a type, but is none")
         pydantic.TypeAdapter(schema)
     except Exception as err:
         raise DefinitionError(

@@ -41,12 +41,16 @@ class SteporalPlugin(temporalio.worker.Plugin):
 
     A worker on the client's task queue registers the client's workflows and triggers when it starts, and serves the
     system workflows beside its own. A worker on another task queue runs steps alone (``step.run(task_queue=...)``).
+
+    Attributes:
+        registered: Set when the client's workflows are registered; at once where the worker runs steps alone.
     """
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._threads: ThreadPoolExecutor | None = None
         self._runs_workflows = True
+        self.registered = asyncio.Event()
 
     def name(self) -> str:
         """See base class."""
@@ -95,6 +99,7 @@ class SteporalPlugin(temporalio.worker.Plugin):
                     await self._register(running)
                     await running
             else:
+                self.registered.set()
                 await running
         except BaseException:
             if not running.done():
@@ -109,6 +114,7 @@ class SteporalPlugin(temporalio.worker.Plugin):
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if registering.done():
             listed = registering.result()
+            self.registered.set()
             logger.info("app %r is registered with %d workflows", listed.id, len(listed.workflows))
         else:
             registering.cancel()

@@ -41,13 +41,13 @@ class Steps(Protocol):
 
     def run(
         self, step_id: str, handler: Callable[..., Any], args: tuple[Any, ...], options: RunOptions
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Coroutine[None, None, Any]:
         """Perform :meth:`Step.run`."""
 
-    def sleep(self, step_id: str, duration: Duration) -> Coroutine[Any, Any, None]:
+    def sleep(self, step_id: str, duration: Duration) -> Coroutine[None, None, None]:
         """Perform :meth:`Step.sleep`."""
 
-    def sleep_until(self, step_id: str, when: datetime) -> Coroutine[Any, Any, None]:
+    def sleep_until(self, step_id: str, when: datetime) -> Coroutine[None, None, None]:
         """Perform :meth:`Step.sleep_until`."""
 
     def invoke(
@@ -56,10 +56,12 @@ class Steps(Protocol):
         workflow: Workflow[Any, Any] | WorkflowReference[Any],
         data: Any,
         timeout: Duration | datetime | None,
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Coroutine[None, None, Any]:
         """Perform :meth:`Step.invoke_workflow`."""
 
-    def send_event(self, step_id: str, events: EventLike | Sequence[EventLike]) -> Coroutine[Any, Any, SendEventResult]:
+    def send_event(
+        self, step_id: str, events: EventLike | Sequence[EventLike]
+    ) -> Coroutine[None, None, SendEventResult]:
         """Perform :meth:`StepExt.send_event`."""
 
 
@@ -88,7 +90,7 @@ class Step:
         retry: RetryPolicy | None = None,
         task_queue: str | None = None,
         local: bool = False,
-    ) -> Coroutine[Any, Any, T]: ...
+    ) -> Coroutine[None, None, T]: ...
 
     @overload
     def run(
@@ -101,7 +103,7 @@ class Step:
         retry: RetryPolicy | None = None,
         task_queue: str | None = None,
         local: bool = False,
-    ) -> Coroutine[Any, Any, T]: ...
+    ) -> Coroutine[None, None, T]: ...
 
     @overload
     def run(
@@ -114,7 +116,7 @@ class Step:
         retry: RetryPolicy | None = None,
         task_queue: str | None = None,
         local: bool = False,
-    ) -> Coroutine[Any, Any, T]: ...
+    ) -> Coroutine[None, None, T]: ...
 
     def run(
         self,
@@ -127,7 +129,7 @@ class Step:
         retry: RetryPolicy | None = None,
         task_queue: str | None = None,
         local: bool = False,
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Coroutine[None, None, Any]:
         """Run a function once, durably, as a Temporal activity, and return what it returned.
 
         Example:
@@ -156,7 +158,7 @@ class Step:
         options = RunOptions(max_attempts, timeout, retry, task_queue, output_type, local)
         return self._steps.run(step_id, handler, args, options)
 
-    def sleep(self, step_id: str, duration: Duration) -> Coroutine[Any, Any, None]:
+    def sleep(self, step_id: str, duration: Duration) -> Coroutine[None, None, None]:
         """Sleep for a time, as a Temporal timer, which costs no worker anything.
 
         Args:
@@ -165,14 +167,14 @@ class Step:
         """
         return self._steps.sleep(step_id, duration)
 
-    def sleep_until(self, step_id: str, when: datetime) -> Coroutine[Any, Any, None]:
+    def sleep_until(self, step_id: str, when: datetime) -> Coroutine[None, None, None]:
         """Sleep until an aware ``datetime``; one in the past returns at once."""
         return self._steps.sleep_until(step_id, when)
 
     @overload
     def invoke_workflow(
         self, step_id: str, *, workflow: Workflow[I, O], data: I, timeout: Duration | datetime | None = None
-    ) -> Coroutine[Any, Any, O]: ...
+    ) -> Coroutine[None, None, O]: ...
 
     @overload
     def invoke_workflow(
@@ -182,7 +184,7 @@ class Step:
         workflow: Workflow[Any, O] | WorkflowReference[O],
         data: Any = None,
         timeout: Duration | datetime | None = None,
-    ) -> Coroutine[Any, Any, O]: ...
+    ) -> Coroutine[None, None, O]: ...
 
     def invoke_workflow(
         self,
@@ -191,7 +193,7 @@ class Step:
         workflow: Workflow[Any, Any] | WorkflowReference[Any],
         data: Any = None,
         timeout: Duration | datetime | None = None,
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Coroutine[None, None, Any]:
         """Start another workflow, as a Temporal child workflow, and wait for its result.
 
         Args:
@@ -218,7 +220,7 @@ class StepExt:
 
     def send_event(
         self, step_id: str, event_or_events: EventLike | Sequence[EventLike]
-    ) -> Coroutine[Any, Any, SendEventResult]:
+    ) -> Coroutine[None, None, SendEventResult]:
         """Send events: each starts the workflows that have a trigger for it, in every app of the namespace.
 
         Args:
@@ -234,6 +236,6 @@ class StepExt:
         """
         return self._steps.send_event(step_id, event_or_events)
 
-    def sleep_until(self, step_id: str, when: datetime) -> Coroutine[Any, Any, None]:
+    def sleep_until(self, step_id: str, when: datetime) -> Coroutine[None, None, None]:
         """The same as :meth:`Step.sleep_until`."""
         return self._steps.sleep_until(step_id, when)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import pickle
 
 import pytest
@@ -24,12 +23,6 @@ def test_every_public_name_is_documented(name: str) -> None:
     public = getattr(steporal, name)
     if name != "Duration":  # an alias
         assert public.__doc__
-
-
-def test_importing_connects_to_nothing_and_starts_nothing() -> None:
-    importlib.reload(importlib.import_module("steporal.types"))
-    client = steporal.Client("shop")
-    assert repr(client) == "<Client 'shop'>"
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import temporalio.client
 from rich.markup import escape
-from temporalio.plugin import SimplePlugin
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
@@ -63,36 +62,31 @@ async def run_worker(client: steporal.Client, temporal: temporalio.client.Client
     Raises:
         Failure: The worker cannot start, or cannot go on.
     """
-    serving = asyncio.Event()
-
-    @asynccontextmanager
-    async def announced() -> AsyncIterator[None]:
-        say(describe(client, temporal, options))
-        serving.set()
-        yield
-
-    # Innermost of the plugins: by then the app is registered.
-    announcement = SimplePlugin("steporal.announcement", run_context=announced)
-    worker = Worker(temporal, plugins=[client.plugin(), announcement], **options.for_temporal(client))
+    client.temporal = temporal
+    worker = Worker(temporal, plugins=[client.plugin()], **options.for_temporal(client))
     with stop_signals() as stop:
-        run = asyncio.create_task(worker.run())
+        running = asyncio.create_task(worker.run())
+        announcing = asyncio.create_task(_announce(client, temporal, options))
         stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait([run, stopped], return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if not run.done():
+        await asyncio.wait([running, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
             patience = format_duration(options.graceful_timeout)
             say(f"stopping: running steps have {patience} to finish; another signal ends them at once")
-            if serving.is_set():
-                await worker.shutdown()
-            else:
-                run.cancel()  # it is still registering its app
+            await worker.shutdown()
+        for task in (announcing, stopped):
+            task.cancel()
+        await asyncio.gather(announcing, stopped, return_exceptions=True)  # why it failed, the worker says, too
         try:
-            await run
-        except asyncio.CancelledError:
-            pass
+            await running
         except (RPCError, RuntimeError) as err:
             raise Failure(f"the worker cannot go on: {err}") from err
     say("stopped")
+
+
+async def _announce(client: steporal.Client, temporal: temporalio.client.Client, options: WorkerOptions) -> None:
+    if options.task_queue in (None, client.task_queue):
+        await client.sync()  # comes back when the worker's own registration is done
+    say(describe(client, temporal, options))
 
 
 def describe(client: steporal.Client, temporal: temporalio.client.Client, options: WorkerOptions) -> str:

@@ -1,0 +1,221 @@
+"""Events that cannot be sent, and calls put on the task queue by hand."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import steporal
+from apps import forms
+from recording import Workers
+from steporal import Context, InvalidEventError, RunFailedError, Step
+from temporalio import activity, workflow
+from temporalio.client import WorkflowFailureError
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError, ApplicationError
+
+BAD_EVENTS: list[tuple[Any, str]] = [
+    ({}, "has no name"),
+    ({"data": {}}, "has no name"),
+    ({"name": ""}, "name is ''"),
+    ({"name": 3}, "name is 3"),
+    ({"name": "a", "dta": {}}, "unknown key 'dta' (did you mean 'data'?)"),
+    ({"name": "a", "data": [1]}, "data is [1]"),
+    ({"name": "a", "data": "text"}, "data is 'text'"),
+    ({"name": "a", "data": {"at": datetime(2026, 1, 1, tzinfo=UTC)}}, "data.at is"),
+    ({"name": "a", "data": {"rows": [{"id": {1, 2}}]}}, "data.rows[0].id is {1, 2}"),
+    ({"name": "a", "data": {1: "a"}}, "data has the key 1"),
+    ({"name": "a", "data": {"n": float("nan")}}, "data.n is nan"),
+    ({"name": "a", "id": ""}, "id is ''"),
+    ({"name": "a", "id": 5}, "id is 5"),
+    ({"name": "a", "ts": "now"}, "ts is 'now'"),
+    ({"name": "a", "ts": -1}, "ts is -1"),
+    ({"name": "a", "ts": 1.5}, "ts is 1.5"),
+    ({"name": "a", "v": 2}, "v is 2"),
+    ({"name": "inngest/function.failed"}, "reserved"),
+    ({"name": "steporal/x"}, "reserved"),
+    ({"name": "a.*"}, "only triggers have wildcards"),
+    ({"name": "a", "data": {"text": "x" * 512 * 1024}}, "the most is 524,288"),
+    ("order.placed", "an event is 'order.placed'"),
+    (None, "an event is None"),
+    ([{"name": "a"}, {"nme": "b"}], "event 1"),
+    ([{"name": "a"}] * 5_001, "5,001 events"),
+]
+
+
+@pytest.mark.parametrize(("events", "says"), BAD_EVENTS, ids=[says for _, says in BAD_EVENTS])
+async def test_an_event_that_cannot_be_sent_is_refused_outside(events: Any, says: str) -> None:
+    unconnected = steporal.Client("never connects")
+    with pytest.raises(InvalidEventError) as refused:
+        await unconnected.send_event(events)
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize("index", [0, 4, 7, 9, 20, 23])
+async def test_an_event_that_cannot_be_sent_fails_the_run_at_once(
+    app: steporal.Client, workers: Workers, index: int
+) -> None:
+    events, says = BAD_EVENTS[index]
+
+    @app.workflow(id="sender")
+    async def handler(ctx: Context[Any], step: Step) -> None:
+        await step.ext.send_event("notify", events)
+
+    async with workers(app):
+        with pytest.raises(RunFailedError) as failed:
+            await (await handler.start()).result()
+    assert failed.value.name == "InvalidEventError"
+    assert says in failed.value.message
+
+
+async def test_no_events_are_none(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="sender")
+    async def handler(ctx: Context[Any], step: Step) -> list[str]:
+        return (await step.ext.send_event("notify", [])).ids
+
+    async with workers(app):
+        assert (await app.send_event([])).ids == []
+        assert await (await handler.start()).result() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"timeout": -1}, "timeout is -1"),
+        ({"timeout": "soon"}, "timeout is 'soon'"),
+        ({"timeout": 1.5}, "timeout is 1.5"),
+        ({"timeout": timedelta(0)}, "timeout"),
+        ({"max_attempts": 0}, "max_attempts of step 'charge' is 0"),
+        ({"max_attempts": True}, "max_attempts of step 'charge' is True"),
+        ({"retry": 3}, "retry of step 'charge' is 3"),
+        ({"retry": RetryPolicy(maximum_attempts=2)}, "max_attempts=2"),
+    ],
+)
+async def test_an_option_of_a_step_that_cannot_be_fails_the_run_at_once(
+    app: steporal.Client, workers: Workers, options: dict[str, Any], says: str
+) -> None:
+    @app.workflow(id="options")
+    async def handler(ctx: Context[Any], step: Step) -> None:
+        await step.run("charge", lambda: None, **options)
+
+    async with workers(app):
+        with pytest.raises(RunFailedError, match="step 'charge'") as failed:
+            await (await handler.start()).result()
+    assert failed.value.name == "InvalidArgumentError"
+    assert says in failed.value.message
+
+
+@pytest.mark.parametrize("step_id", ["", "  ", None, 3, "x" * 256])
+async def test_a_step_id_that_cannot_be_fails_the_run_at_once(
+    app: steporal.Client, workers: Workers, step_id: Any
+) -> None:
+    @app.workflow(id="ids")
+    async def handler(ctx: Context[Any], step: Step) -> None:
+        await step.run(step_id, lambda: None)
+
+    async with workers(app):
+        with pytest.raises(RunFailedError, match="a step id is") as failed:
+            await (await handler.start()).result()
+    assert repr(step_id) in failed.value.message
+
+
+# --- calls put on the task queue by hand ---------------------------------------------------------------------------
+
+
+@workflow.defn(name="attacker", sandboxed=False)
+class Attacker:
+    """Puts what it is given on the task queue as a step."""
+
+    @workflow.run
+    async def run(self, call: dict[str, Any]) -> Any:
+        return await workflow.execute_activity(
+            "steporal.run_step",
+            call,
+            start_to_close_timeout=timedelta(seconds=10),
+            retry_policy=RetryPolicy(maximum_attempts=1),
+        )
+
+
+def function(**reference: Any) -> dict[str, Any]:
+    return {"$": "function", **reference}
+
+
+ATTACKS: dict[str, dict[str, Any]] = {
+    "a function of the standard library": function(name="os:system"),
+    "by way of a module of the app": function(name="apps.forms:asyncio.create_subprocess_shell"),
+    "a function that the app imported": function(name="apps.forms:functools.reduce"),
+    "a builtin": function(name="builtins:eval"),
+    "an attribute of a function": function(name="apps.forms:product.__globals__"),
+    "a module that is not loaded": function(name="antigravity:fly"),
+    "a root outside the app": function(root="subprocess:run", path="<lambda>", code="0"),
+    "in a partial": function(partial=function(name="os:system"), arguments=[], keywords={}),
+    "a method of a type": function(method="mro", self={"$": "type", "name": "builtins:int"}),
+    "a method of a module": function(method="system", self={"$": "module", "name": "os"}),
+    "a private method": function(method="__reduce__", self=[]),
+}
+
+CAPTURES: dict[str, Any] = {
+    "a module": {"$": "module", "name": "os"},
+    "a class": {"$": "type", "name": "subprocess:Popen"},
+    "a model": {"$": "model", "type": "subprocess:Popen", "value": ["true"]},
+    "a function": function(name="os:system"),
+    "an unknown tag": {"$": "pickle", "value": "gASVFg"},
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_a_reference_to_what_is_not_the_apps_own_is_refused(workers: Workers, attack: str) -> None:
+    call = {"workflow": "all-forms", "step": "x", "function": ATTACKS[attack], "arguments": ["true"]}
+    refused = await call_by_hand(workers, call)
+    assert refused.type == "StepCodeNotFoundError", refused.message
+
+
+@pytest.mark.parametrize("capture", CAPTURES)
+async def test_an_argument_that_is_not_the_apps_own_is_refused(workers: Workers, capture: str) -> None:
+    reference = function(name="apps.forms:product")
+    call = {"workflow": "all-forms", "step": "x", "function": reference, "arguments": [CAPTURES[capture]]}
+    refused = await call_by_hand(workers, call)
+    assert refused.type in ("StepCodeNotFoundError", "UnserializableError"), refused.message
+
+
+async def test_the_message_names_what_was_asked_for_and_the_apps_packages(workers: Workers) -> None:
+    call = {"workflow": "all-forms", "step": "x", "function": function(name="os:system"), "arguments": ["true"]}
+    refused = await call_by_hand(workers, call)
+    assert "'os:system' is not a function of the app" in refused.message
+    assert "'apps'" in refused.message
+    assert not refused.non_retryable, "another worker may have it"
+
+
+@pytest.mark.parametrize("call", [{}, [], None, "text", {"function": {}}, {"function": function(), "step": 1}])
+async def test_a_malformed_call_is_an_error_of_the_step_alone(workers: Workers, call: Any) -> None:
+    refused = await call_by_hand(workers, call)
+    assert refused.message
+
+
+async def call_by_hand(workers: Workers, call: Any) -> ApplicationError:
+    """The error of a step that was put on the task queue by hand."""
+    async with workers(forms.client, workflows=[Attacker]):
+        workflow_id = f"attack {json.dumps(call)}"[:200]
+        with pytest.raises(WorkflowFailureError) as failed:
+            await workers.temporal.execute_workflow(
+                Attacker.run, call, id=workflow_id, task_queue=forms.client.task_queue
+            )
+        workers.drop(workflow_id)
+        assert await (await forms.recursion.start()).result() == 720, "the worker goes on"
+    error = failed.value.cause
+    assert isinstance(error, ActivityError)
+    assert isinstance(error.cause, ApplicationError)
+    return error.cause
+
+
+async def test_the_attack_works_with_a_function_of_the_app(workers: Workers) -> None:
+    call = {"workflow": "all-forms", "step": "x", "function": function(name="apps.forms:product"), "arguments": [2, 4]}
+    async with workers(forms.client, workflows=[Attacker]):
+        result = await workers.temporal.execute_workflow(
+            Attacker.run, call, id="no attack", task_queue=forms.client.task_queue
+        )
+        workers.drop("no attack")
+    assert result == 8
+    assert not activity.in_activity()

@@ -1,0 +1,125 @@
+"""Cron triggers, as Temporal schedules."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import steporal
+import temporalio.client
+import temporalio.service
+from recording import Workers
+from steporal import Context, Step, cron_trigger
+from temporalio.client import ScheduleDescription
+
+
+def daily(client: steporal.Client, *schedules: steporal.CronTrigger) -> steporal.Workflow[Any, None]:
+    """The same app with the given cron triggers."""
+
+    @client.workflow(id="report", triggers=list(schedules))
+    async def report(ctx: Context[Any], step: Step) -> None:
+        return None
+
+    return report
+
+
+async def schedules_of(client: steporal.Client, app_id: str) -> list[ScheduleDescription]:
+    """The schedules of an app, by the catalog's list."""
+    catalog = client.dispatcher(client.temporal).catalog
+    listed = (await catalog.read(fresh=True)).apps[app_id]
+    return [await client.temporal.get_schedule_handle(schedule_id).describe() for schedule_id in listed.schedules]
+
+
+async def test_a_schedule_appears_when_a_worker_starts(app: steporal.Client, workers: Workers) -> None:
+    daily(app, cron_trigger("0 9 * * MON-FRI", timezone="Europe/Paris", jitter="5m"))
+    async with workers(app):
+        (described,) = await schedules_of(app, app.id)
+    assert described.id.startswith(f"steporal/{app.id}/report/")
+    spec = described.schedule.spec
+    assert spec.time_zone_name == "Europe/Paris"
+    assert spec.jitter == timedelta(minutes=5)
+    due = [time.astimezone() for time in described.info.next_action_times[:7]]
+    assert len(due) == 7
+
+
+async def test_a_schedule_with_another_zone_is_changed(app: steporal.Client, workers: Workers) -> None:
+    daily(app, cron_trigger("0 9 * * *", timezone="Europe/Paris"))
+    changed = steporal.Client(app.id)
+    daily(changed, cron_trigger("0 9 * * *", timezone="Asia/Tokyo"))
+    async with workers(app):
+        (before,) = await schedules_of(app, app.id)
+        changed.temporal = app.temporal
+        await changed.sync()
+        (after,) = await schedules_of(app, app.id)
+    assert before.id == after.id
+    assert (before.schedule.spec.time_zone_name, after.schedule.spec.time_zone_name) == ("Europe/Paris", "Asia/Tokyo")
+
+
+async def test_a_schedule_with_another_expression_takes_the_old_ones_place(
+    app: steporal.Client, workers: Workers
+) -> None:
+    daily(app, cron_trigger("0 9 * * *"))
+    changed = steporal.Client(app.id)
+    daily(changed, cron_trigger("0 10 * * *"), cron_trigger("@daily"))
+    async with workers(app):
+        (before,) = await schedules_of(app, app.id)
+        changed.temporal = app.temporal
+        await changed.sync()
+        after = await schedules_of(app, app.id)
+        assert len(after) == 2
+        assert before.id not in {described.id for described in after}
+        assert await is_gone(app.temporal, before.id)
+
+
+async def test_a_schedule_disappears_with_its_trigger(app: steporal.Client, workers: Workers) -> None:
+    daily(app, cron_trigger("0 9 * * *"))
+    without = steporal.Client(app.id)
+    daily(without)
+    async with workers(app):
+        (before,) = await schedules_of(app, app.id)
+        without.temporal = app.temporal
+        await without.sync()
+        assert await schedules_of(app, app.id) == []
+        assert await is_gone(app.temporal, before.id)
+
+
+async def test_a_paused_schedule_stays_paused(app: steporal.Client, workers: Workers) -> None:
+    daily(app, cron_trigger("0 9 * * *"))
+    async with workers(app):
+        (before,) = await schedules_of(app, app.id)
+        await app.temporal.get_schedule_handle(before.id).pause(note="on holiday")
+        await app.sync()
+        (after,) = await schedules_of(app, app.id)
+    assert after.schedule.state.paused
+    assert after.schedule.state.note == "on holiday"
+
+
+async def test_a_schedule_starts_runs(app: steporal.Client, workers: Workers) -> None:
+    inputs: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    @app.workflow(id="tick", triggers=[cron_trigger("@every 1s")])
+    async def tick(ctx: Context[Any], step: Step) -> None:
+        kind, name, cron, event_id = ctx.input.type, ctx.input.name, ctx.input.ext.cron, ctx.input.id
+
+        async def report() -> None:
+            inputs.put_nowait({"type": kind, "name": name, "cron": cron, "data": ctx.input.data, "id": event_id})
+
+        await step.run("report", report)
+
+    async with workers(app):
+        first, second = await inputs.get(), await inputs.get()
+    assert (first["type"], first["name"], first["cron"]) == ("cron", "inngest/scheduled.timer", "@every 1s")
+    assert first["data"]["cron"] == "@every 1s"
+    assert set(first["data"]) == {"cron", "scheduledAt", "fireAt"}
+    assert first["id"] != second["id"]
+    assert first["data"]["scheduledAt"] < second["data"]["scheduledAt"]
+
+
+async def is_gone(temporal: temporalio.client.Client, schedule_id: str) -> bool:
+    """Whether there is no such schedule any more."""
+    try:
+        await temporal.get_schedule_handle(schedule_id).describe()
+    except temporalio.service.RPCError as err:
+        return err.status == temporalio.service.RPCStatusCode.NOT_FOUND
+    return False

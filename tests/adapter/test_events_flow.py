@@ -1,0 +1,338 @@
+"""Events, from those who send them to the runs that they start."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import steporal
+from pydantic import BaseModel
+from recording import Workers
+from steporal import Context, RunFailedError, SentEvent, Step, event_trigger
+from temporalio.service import RPCError
+
+
+class Order(BaseModel):
+    order_id: str
+    amount: float = 1.0
+
+
+@pytest.fixture
+def name(app: steporal.Client) -> str:
+    """An event name that no other test has."""
+    return f"{app.id}/order.placed"
+
+
+async def test_an_event_starts_a_workflow(app: steporal.Client, workers: Workers, name: str) -> None:
+    @app.workflow(id="process", input_schema=Order, triggers=[event_trigger(name)])
+    async def process(ctx: Context[Order], step: Step) -> list[Any]:
+        i = ctx.input
+        return [i.data.order_id, i.type, i.name, i.id, i.ext.v, int(i.time.timestamp() * 1000)]
+
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    async with workers(app):
+        sent = await app.send_event({"name": name, "data": {"order_id": "a"}, "v": "2", "ts": now})
+        run = await app.get_run(f"process/{sent.ids[0]}", process)
+        assert await run.result() == ["a", "event", name, sent.ids[0], "2", now]
+
+
+async def test_an_event_may_be_a_model(app: steporal.Client, workers: Workers, name: str) -> None:
+    @app.workflow(id="process", triggers=[event_trigger(name)])
+    async def process(ctx: Context[Any], step: Step) -> Any:
+        return ctx.input.data
+
+    async with workers(app):
+        sent = await app.send_event(SentEvent(name=name, data={"a": 1}, id=f"{app.id} one"))
+        assert sent.ids == [f"{app.id} one"]
+        assert await (await app.get_run(f"process/{sent.ids[0]}")).result() == {"a": 1}
+
+
+async def test_ids_come_back_in_the_order_sent(app: steporal.Client, workers: Workers, name: str) -> None:
+    async with workers(app):
+        sent = await app.send_event([{"name": name}, {"name": name, "id": "mine"}, {"name": name}])
+    first, mine, third = sent.ids
+    assert mine == "mine"
+    assert len(first) == len(third) == 26
+    assert first != third
+
+
+async def test_a_step_sends_events_that_start_other_workflows(
+    app: steporal.Client, workers: Workers, name: str
+) -> None:
+    @app.workflow(id="process", triggers=[event_trigger(name)])
+    async def process(ctx: Context[Any], step: Step) -> list[str]:
+        sent = await step.ext.send_event(
+            "notify", [{"name": f"{name}.packed", "data": {"n": n}} for n in range(3)]
+        )
+        return sent.ids
+
+    @app.workflow(id="pack", triggers=[event_trigger(f"{name}.packed")])
+    async def pack(ctx: Context[Any], step: Step) -> int:
+        return int(ctx.input.data["n"])
+
+    async with workers(app):
+        ids = await (await process.start()).result()
+        assert [await (await app.get_run(f"pack/{event_id}", pack)).result() for event_id in ids] == [0, 1, 2]
+
+
+async def test_a_wildcard_takes_every_name_below_it(app: steporal.Client, workers: Workers, name: str) -> None:
+    @app.workflow(id="audit", triggers=[event_trigger(f"{app.id}/*")])
+    async def audit(ctx: Context[Any], step: Step) -> str:
+        return ctx.input.name
+
+    async with workers(app):
+        sent = await app.send_event([{"name": name}, {"name": f"{app.id}/a/b"}, {"name": f"{app.id}x/a"}])
+        assert await (await app.get_run(f"audit/{sent.ids[0]}")).result() == name
+        assert await (await app.get_run(f"audit/{sent.ids[1]}")).result() == f"{app.id}/a/b"
+        assert not await exists(app, f"audit/{sent.ids[2]}")
+
+
+async def test_an_expression_picks_events(app: steporal.Client, workers: Workers, name: str) -> None:
+    @app.workflow(id="large", triggers=[event_trigger(name, if_exp="event.data.amount > 100")])
+    async def large(ctx: Context[Any], step: Step) -> float:
+        return float(ctx.input.data["amount"])
+
+    async with workers(app):
+        small, big, neither = (
+            await app.send_event(
+                [{"name": name, "data": {"amount": 1}}, {"name": name, "data": {"amount": 101}}, {"name": name}]
+            )
+        ).ids
+        assert await (await app.get_run(f"large/{big}")).result() == 101
+        assert not await exists(app, f"large/{small}")
+        assert not await exists(app, f"large/{neither}"), "a missing field is null, and null is not over 100"
+
+
+async def test_a_workflow_starts_once_whichever_of_its_triggers_match(
+    app: steporal.Client, workers: Workers, name: str
+) -> None:
+    @app.workflow(
+        id="once",
+        triggers=[
+            event_trigger(name, if_exp="event.data.vip"),
+            event_trigger(name),
+            event_trigger(f"{app.id}/*"),
+        ],
+    )
+    async def once(ctx: Context[Any], step: Step) -> str:
+        return ctx.input.id
+
+    async with workers(app):
+        sent = await app.send_event({"name": name, "data": {"vip": True}})
+        assert await (await app.get_run(f"once/{sent.ids[0]}")).result() == sent.ids[0]
+        snapshot = await app.dispatcher(app.temporal).catalog.read()
+        assert [match.workflow for match in snapshot.matches({"name": name, "data": {"vip": True}})] == ["once"]
+
+
+async def test_an_event_starts_every_workflow_that_has_it(app: steporal.Client, workers: Workers, name: str) -> None:
+    @app.workflow(id="first", triggers=[event_trigger(name)])
+    async def first(ctx: Context[Any], step: Step) -> str:
+        return "first"
+
+    @app.workflow(id="second", triggers=[event_trigger(name)])
+    async def second(ctx: Context[Any], step: Step) -> str:
+        return "second"
+
+    async with workers(app):
+        (event_id,) = (await app.send_event({"name": name})).ids
+        assert await (await app.get_run(f"first/{event_id}")).result() == "first"
+        assert await (await app.get_run(f"second/{event_id}")).result() == "second"
+
+
+@pytest.mark.parametrize("while_running", [True, False])
+async def test_an_event_id_starts_a_workflow_at_most_once(
+    app: steporal.Client, workers: Workers, name: str, while_running: bool
+) -> None:
+    runs = []
+    may_end = asyncio.Event()
+
+    @app.workflow(id="once", triggers=[event_trigger(name)])
+    async def once(ctx: Context[Any], step: Step) -> int:
+        async def count() -> int:
+            runs.append(ctx.run_id)
+            await may_end.wait()
+            return len(runs)
+
+        return await step.run("count", count)
+
+    event = {"name": name, "id": f"{app.id} event"}
+    async with workers(app):
+        await app.send_event(event)
+        run = await app.get_run(f"once/{app.id} event", once)
+        if not while_running:
+            may_end.set()
+            await run.result()
+        await app.send_event(event)
+        await app.send_event([event, event])
+        may_end.set()
+        assert await run.result() == 1
+    assert len(runs) == 1
+
+
+async def test_a_step_sends_the_same_ids_when_its_activity_is_made_again(
+    app: steporal.Client, workers: Workers, name: str
+) -> None:
+    @app.workflow(id="sender")
+    async def sender(ctx: Context[Any], step: Step) -> list[list[str]]:
+        if ctx.attempt == 0:
+            first = await step.ext.send_event("send", [{"name": name}, {"name": name}])
+            await step.run("remember", lambda: first.ids)
+            raise RuntimeError("after it was sent")
+        again = await step.ext.send_event("send", [{"name": name}, {"name": name}])
+        return [await step.run("remember", lambda: again.ids), again.ids]
+
+    async with workers(app):
+        first, again = await (await sender.start()).result()
+    assert first == again
+    assert len(set(first)) == 2
+
+
+async def test_an_event_with_a_ts_in_the_future_starts_its_body_then(
+    app: steporal.Client, workers: Workers, name: str
+) -> None:
+    @app.workflow(id="later", triggers=[event_trigger(name)])
+    async def later(ctx: Context[Any], step: Step) -> list[float]:
+        return [ctx.now().timestamp(), ctx.input.time.timestamp()]
+
+    when = datetime.now(UTC) + timedelta(milliseconds=300)
+    event = {"name": name, "ts": int(when.timestamp() * 1000), "id": f"{app.id} later"}
+    async with workers(app):
+        await app.send_event(event)
+        await app.send_event(event)  # a resend does not wake it
+        started, ts = await (await app.get_run(f"later/{app.id} later", later)).result()
+    assert started >= ts
+
+
+async def test_five_thousand_events_in_one_call(app: steporal.Client, workers: Workers, name: str) -> None:
+    @app.workflow(id="one-of-many", triggers=[event_trigger(name, if_exp="event.data.n % 500 == 0")])
+    async def one_of_many(ctx: Context[Any], step: Step) -> int:
+        return int(ctx.input.data["n"])
+
+    @app.workflow(id="sender")
+    async def sender(ctx: Context[Any], step: Step) -> list[str]:
+        sent = await step.ext.send_event("send", [{"name": name, "data": {"n": n}} for n in range(5_000)])
+        return sent.ids
+
+    async with workers(app):
+        for ids in (
+            (await app.send_event([{"name": name, "data": {"n": n}} for n in range(5_000)])).ids,
+            await (await sender.start()).result(),
+        ):
+            assert len(set(ids)) == 5_000
+            runs = [await app.get_run(f"one-of-many/{ids[n]}", one_of_many) for n in range(0, 5_000, 500)]
+            assert [await run.result() for run in runs] == list(range(0, 5_000, 500))
+
+
+async def test_an_event_starts_hundreds_of_runs_in_one_call(app: steporal.Client, workers: Workers, name: str) -> None:
+    @app.workflow(id="each", triggers=[event_trigger(name)])
+    async def each(ctx: Context[Any], step: Step) -> int:
+        return int(ctx.input.data["n"])
+
+    async with workers(app):
+        sent = await app.send_event([{"name": name, "data": {"n": n}} for n in range(300)])
+        runs = [await app.get_run(f"each/{event_id}", each) for event_id in sent.ids]
+        assert await asyncio.gather(*[run.result() for run in runs]) == list(range(300))
+
+
+async def test_apps_start_each_others_workflows(
+    app: steporal.Client, other_app: steporal.Client, workers: Workers, name: str
+) -> None:
+    @app.workflow(id="order", triggers=[event_trigger(name)])
+    async def order(ctx: Context[Any], step: Step) -> str:
+        return (await step.ext.send_event("pack", {"name": f"{name}.pack"})).ids[0]
+
+    @other_app.workflow(id="pack", triggers=[event_trigger(f"{name}.pack")])
+    async def pack(ctx: Context[Any], step: Step) -> list[str]:
+        sent = await step.ext.send_event("packed", {"name": f"{name}.packed"})
+        return [ctx.ext.task_queue, *sent.ids]
+
+    @app.workflow(id="packed", triggers=[event_trigger(f"{name}.packed")])
+    async def packed(ctx: Context[Any], step: Step) -> str:
+        return ctx.ext.task_queue
+
+    async with workers(app), workers(other_app):
+        (event_id,) = (await other_app.send_event({"name": name})).ids
+        pack_id = await (await app.get_run(f"order/{event_id}", order)).result()
+        queue, packed_id = await (await app.get_run(f"pack/{pack_id}", pack)).result()
+        assert queue == other_app.task_queue
+        assert await (await app.get_run(f"packed/{packed_id}", packed)).result() == app.task_queue
+
+
+async def test_an_event_sent_while_no_worker_is_up_starts_its_run_later(
+    app: steporal.Client, other_app: steporal.Client, workers: Workers, name: str
+) -> None:
+    @app.workflow(id="late", triggers=[event_trigger(name)])
+    async def late(ctx: Context[Any], step: Step) -> str:
+        return "served"
+
+    async with workers(other_app):
+        app.temporal = other_app.temporal
+        await app.sync()
+        (event_id,) = (await app.send_event({"name": name})).ids
+        async with workers(app):
+            assert await (await app.get_run(f"late/{event_id}", late)).result() == "served"
+
+
+async def test_a_trigger_that_is_gone_from_the_list_starts_nothing(
+    app: steporal.Client, workers: Workers, name: str
+) -> None:
+    @app.workflow(id="old", triggers=[event_trigger(name)])
+    async def old(ctx: Context[Any], step: Step) -> None:
+        return None
+
+    deployed = steporal.Client(app.id)
+
+    @deployed.workflow(id="new", triggers=[event_trigger(name)])
+    async def new(ctx: Context[Any], step: Step) -> str:
+        return "new"
+
+    async with workers(app):
+        pass
+    async with workers(deployed):
+        (event_id,) = (await deployed.send_event({"name": name})).ids
+        assert await (await deployed.get_run(f"new/{event_id}", new)).result() == "new"
+        assert not await exists(deployed, f"old/{event_id}")
+
+
+async def test_a_worker_registers_its_app_by_itself(app: steporal.Client, workers: Workers, name: str) -> None:
+    from temporalio.worker import Worker
+
+    @app.workflow(id="registered", triggers=[event_trigger(name)])
+    async def registered(ctx: Context[Any], step: Step) -> None:
+        return None
+
+    temporal = workers.temporal
+    async with Worker(temporal, task_queue=app.task_queue, plugins=[app.plugin()]):
+        catalog = steporal.Client("reader", temporal=temporal).dispatcher(temporal).catalog
+        while app.id not in (await catalog.read(fresh=True)).apps:
+            await asyncio.sleep(0.01)
+        listed = (await catalog.read(fresh=True)).apps[app.id]
+        assert [(w.id, w.triggers[0].event) for w in listed.workflows] == [("registered", name)]
+        await workers.forget(app)
+
+
+async def test_data_of_an_event_that_does_not_fit_the_schema_fails_the_run(
+    app: steporal.Client, workers: Workers, name: str
+) -> None:
+    @app.workflow(id="strict", input_schema=Order, triggers=[event_trigger(name)])
+    async def strict(ctx: Context[Order], step: Step) -> None:
+        return None
+
+    async with workers(app):
+        (event_id,) = (await app.send_event({"name": name, "data": {"amount": "much"}})).ids
+        with pytest.raises(RunFailedError) as failed:
+            await (await app.get_run(f"strict/{event_id}", strict)).result()
+    assert failed.value.name == "InvalidInputError"
+    assert "'strict'" in failed.value.message
+    assert "order_id: Field required" in failed.value.message
+
+
+async def exists(client: steporal.Client, workflow_id: str) -> bool:
+    """Whether a run was ever started with a workflow id."""
+    try:
+        await client.temporal.get_workflow_handle(workflow_id).describe()
+    except RPCError:
+        return False
+    return True
