@@ -68,7 +68,7 @@ async def process_order(ctx: Context[Order], step: Step) -> Payment:
             raise CardNetworkError("the card network does not answer")
         return Payment(reference=f"pay-{order.order_id}", amount=amount)
 
-    payment = await step.run("charge-card", charge, retry=RetryPolicy(initial_interval=timedelta(milliseconds=500)))
+    payment = await step.run("charge-card", charge, retry=RetryPolicy(initial_interval=timedelta(milliseconds=300)))
     await step.ext.send_event(
         "notify-warehouse",
         {"name": "order.paid", "data": Shipment(order_id=order.order_id, items=order.items).model_dump()},
@@ -136,6 +136,6 @@ async def onboard_user(ctx: Context[User], step: Step) -> list[str]:
     """Two mails, with a sleep between them that costs no worker anything, however long it is."""
     user = ctx.input.data
     first = await step.run("send-first-steps", lambda: f"first steps to {user.email}")
-    await step.sleep("give-it-time", "3s")
+    await step.sleep("give-it-time", "2s")
     second = await step.run("send-tips", lambda: f"tips to {user.email}")
     return [first, second]

@@ -14,7 +14,7 @@ async def test_the_demo_tells_its_story_and_stops_everything(offline: Steporal) 
     for run in ("process-order", "ship-order", "user-signup", "welcome-user", "onboard-user"):
         assert re.search(rf"{run}/\w+  completed in", ended.out)
     assert "✓ charge-card on attempt 3; the one before: CardNetworkError" in ended.out
-    assert re.search(r"give-it-time +│ sleeps +│ 3\.\d\d s", ended.out)
+    assert re.search(r"give-it-time +│ sleeps +│ 2\.\d\d s", ended.out)
     assert re.search(r"its UI at http://127\.0\.0\.1:\d+", ended.out)
     assert "Everything is stopped." in ended.out
 

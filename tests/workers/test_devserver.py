@@ -18,6 +18,13 @@ async def test_two_servers_run_side_by_side() -> None:
         assert (await one.client.count_workflows()).count == (await two.client.count_workflows()).count == 0
 
 
+async def test_its_file_keeps_what_it_knew(tmp_path: Path) -> None:
+    async with dev_server(db_file=tmp_path / "data.db") as server:
+        run = await server.client.start_workflow("any", id="kept", task_queue="none")
+    async with dev_server(db_file=tmp_path / "data.db") as server:
+        assert (await server.client.get_workflow_handle("kept").describe()).run_id == run.first_execution_run_id
+
+
 async def test_its_ui_is_served_where_it_says() -> None:
     async with dev_server(ui=True) as server:
         assert server.ui_url

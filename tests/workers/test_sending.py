@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -52,7 +53,7 @@ async def test_an_event_that_starts_nothing_says_so(run: Steporal) -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ('{"a": 1,}', "Expecting property name enclosed in double quotes at line 1, column 9"),
+        ('{"a": \n oops}', "Expecting value at line 2, column 2"),
         ('{"a": NaN}', "NaN is no JSON number"),
         ("{'a': 1}", "at line 1, column 2, near \"{'a': 1}\""),
         ("", "Expecting value at line 1, column 1"),
@@ -62,7 +63,7 @@ async def test_bad_json_is_answered_with_its_position(offline: Steporal, data: s
     ended = await offline("send", "order.placed", "--data", data)
     assert ended.status == 2
     assert "--data is no JSON: " in ended.err
-    assert said in ended.err.replace("Illegal trailing comma before end of object at line 1, column 8", said)
+    assert said in ended.err
 
 
 @pytest.mark.parametrize(
@@ -124,6 +125,17 @@ async def test_waiting_for_a_run_that_fails_exits_with_its_error(run: Steporal, 
     assert "failed: NonRetryableError: out of order" in ended.err
     assert as_json.data["error"]["name"] == "NonRetryableError"
     assert as_json.data["error"]["message"] == "out of order"
+
+
+async def test_who_stops_waiting_is_told_that_the_run_goes_on(run: Steporal, write_app: WriteApp) -> None:
+    app = write_app(GREET)
+    await run("sync", "app")
+    async with run.running("start", f"greet-{app}", "--id", f"{app}-run", "--wait") as waiting:
+        await waiting.until("waiting for its result")
+        waiting.signal(signal.SIGINT)
+        ended = await waiting.ended()
+    assert ended.status == 130
+    assert ended.err.endswith(f"{app}-run goes on\n")
 
 
 async def test_input_that_does_not_fit_fails_the_run(run: Steporal, write_app: WriteApp) -> None:

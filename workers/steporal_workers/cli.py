@@ -158,10 +158,12 @@ def dev(targets: tuple[str, ...], **options: Any) -> None:
 @json_option
 def send(name: str, data: str, connection: Connection, codec: str | None, as_json: bool, **fields: Any) -> None:
     """Send the event NAME."""
-    from .send import parse_ts, read_json, send_event
+    from .arguments import parse_ts, read_json
 
     given = {"id": fields["event_id"], "ts": parse_ts(fields["ts"]), "v": fields["v"]}
     event = {"name": name, "data": read_json(data, "--data")} | {k: v for k, v in given.items() if v is not None}
+
+    from .send import send_event
 
     async def operation() -> None:
         await send_event(await connection.connect(_data_converter(codec)), event, as_json=as_json)
@@ -180,9 +182,10 @@ def send(name: str, data: str, connection: Connection, codec: str | None, as_jso
 @json_option
 def start(workflow: str, data: str, connection: Connection, codec: str | None, **options: Any) -> None:
     """Start a run of WORKFLOW."""
-    from .send import read_json, start_workflow
+    from .arguments import read_json
 
     value = read_json(data, "--input")
+    from .send import start_workflow
 
     async def operation() -> None:
         await start_workflow(await connection.connect(_data_converter(codec)), workflow, value, **options)

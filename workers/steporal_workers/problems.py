@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Coroutine
 from typing import IO, Any, TypeVar
@@ -42,8 +43,6 @@ class Mistake(Failure):
 
 
 def _colour() -> bool | None:
-    import os
-
     return False if os.environ.get("NO_COLOR") else None
 
 
@@ -57,6 +56,8 @@ def perform(operation: Coroutine[Any, Any, T]) -> T:
 
     try:
         return asyncio.run(operation)
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(130) from None
     except steporal.RunFailedError as err:
         raise Failure(str(err), err.stack) from err
     except (steporal.InvalidEventError, steporal.DefinitionError, steporal.InvalidInputError) as err:

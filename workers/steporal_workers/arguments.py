@@ -1,0 +1,62 @@
+"""Values on the command line: JSON and times, checked before anything heavy is imported."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from .problems import Mistake
+
+
+def read_json(text: str, option: str) -> Any:
+    """JSON as an option gives it: as it is, from ``@file``, or from standard input with ``-``.
+
+    Raises:
+        Mistake: It is no JSON; says where.
+    """
+    source = option
+    if text == "-":
+        text, source = sys.stdin.read(), f"{option} (standard input)"
+    elif text.startswith("@"):
+        path = Path(text[1:])
+        try:
+            text, source = path.read_text(encoding="utf-8"), f"{option} ({path})"
+        except (OSError, UnicodeDecodeError) as err:
+            raise Mistake(f"{option}: {path} cannot be read: {err}") from None
+    try:
+        return json.loads(text, parse_constant=_reject_constant)
+    except json.JSONDecodeError as err:
+        around = text[max(err.pos - 20, 0) : err.pos + 20].replace("\n", " ")
+        raise Mistake(
+            f"{source} is no JSON: {err.msg} at line {err.lineno}, column {err.colno}, near {around!r}"
+        ) from None
+    except (ValueError, RecursionError) as err:
+        raise Mistake(f"{source} is no JSON: {err}") from None
+
+
+def _reject_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def parse_ts(text: str | None) -> int | None:
+    """Milliseconds since the epoch, of a number or of an ISO 8601 time with a time zone.
+
+    Raises:
+        Mistake: It is neither.
+    """
+    if text is None:
+        return None
+    if text.lstrip("-").isdecimal():
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise Mistake(
+            f"--ts is {text!r}; it takes milliseconds since the epoch, or a time such as 2030-01-31T09:00:00+01:00"
+        )
+    return int(moment.timestamp() * 1000)
