@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -163,6 +164,8 @@ async def system_worker(temporal: temporalio.client.Client) -> AsyncIterator[Non
                 workflows=SYSTEM_WORKFLOWS,
                 max_cached_workflows=10,
                 max_concurrent_workflow_tasks=10,
+                # Temporal's 10 s are how long a start waits after another worker was killed.
+                sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
             )
             shared.running = asyncio.ensure_future(shared.worker.run())
         shared.users += 1
