@@ -9,11 +9,12 @@ from datetime import timedelta
 from itertools import count
 
 import pytest
-import steporal
 import temporalio.client
 from recording import Workers
-from steporal_workers.devserver import dev_server
 from temporalio.testing import TimeSkipper
+
+import steporal
+from steporal_workers.devserver import dev_server
 
 SETTLE_SECONDS = 0.3
 """Python 3.11 can abort while it exits if the SDK's threads have just ended."""

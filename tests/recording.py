@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import steporal
 import temporalio.client
 from temporalio import workflow
 from temporalio.client import WorkflowHistory
@@ -19,6 +18,8 @@ from temporalio.worker import (
     WorkflowInboundInterceptor,
     WorkflowInterceptorClassInput,
 )
+
+import steporal
 
 _SEEN = "tests.run_seen"
 

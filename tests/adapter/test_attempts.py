@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import steporal
 from recording import Workers
+
+import steporal
 from steporal import Context, NonRetryableError, RetryAfterError, RetryPolicy, RunFailedError, Step, StepError
 
 

@@ -7,14 +7,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import steporal
 from apps import forms
 from recording import Workers
-from steporal import Context, InvalidEventError, RunFailedError, Step
 from temporalio import activity, workflow
 from temporalio.client import WorkflowFailureError
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
+
+import steporal
+from steporal import Context, InvalidEventError, RunFailedError, Step
 
 BAD_EVENTS: list[tuple[Any, str]] = [
     ({}, "has no name"),

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-import steporal
 from apps import values
 from pydantic import BaseModel
 from recording import Workers
+
+import steporal
 from steporal import CaptureError, Context, NestedStepError, RunFailedError, Step
 
 
@@ -30,7 +31,7 @@ async def test_a_result_of_every_type_comes_back_as_itself(workers: Workers) -> 
 
 async def differences(
     workers: Workers, workflow: steporal.Workflow[str, str | None]
-) -> dict[str, str | None | BaseException]:
+) -> dict[str, str | BaseException | None]:
     """Which values differ after the way through a workflow."""
     async with workers(values.client):
         runs = {name: await workflow.start(name) for name in values.VALUES}
@@ -250,9 +251,7 @@ async def test_a_step_in_a_function_that_a_step_captured_is_a_step_in_a_step(
 
 
 @pytest.mark.parametrize("function", [print, int, "text", None, asyncio.sleep])
-async def test_what_is_no_function_of_the_app_is_refused(
-    app: steporal.Client, workers: Workers, function: Any
-) -> None:
+async def test_what_is_no_function_of_the_app_is_refused(app: steporal.Client, workers: Workers, function: Any) -> None:
     @app.workflow(id="foreign")
     async def handler(ctx: Context[Any], step: Step) -> None:
         await step.run("call", function)

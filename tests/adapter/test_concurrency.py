@@ -7,8 +7,9 @@ import time
 from typing import Any
 
 import pytest
-import steporal
 from recording import Workers
+
+import steporal
 from steporal import Context, RunFailedError, Step, StepError
 
 

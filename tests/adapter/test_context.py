@@ -9,9 +9,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-import steporal
 from pydantic import BaseModel
 from recording import Workers
+
+import steporal
 from steporal import Context, Step
 
 

@@ -6,12 +6,13 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-import steporal
 import temporalio.client
 import temporalio.service
 from recording import Workers
-from steporal import Context, Step, cron_trigger
 from temporalio.client import ScheduleDescription
+
+import steporal
+from steporal import Context, Step, cron_trigger
 
 
 def daily(client: steporal.Client, *schedules: steporal.CronTrigger) -> steporal.Workflow[Any, None]:

@@ -9,8 +9,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import steporal
 from pydantic import BaseModel
+
+import steporal
 from steporal import Context, DefinitionError, RetryPolicy, Step, cron_trigger, event_trigger
 
 
@@ -78,7 +79,9 @@ def test_a_decorated_handler_is_fine(client: steporal.Client) -> None:
 
 def test_two_workflows_with_one_id_are_refused(client: steporal.Client) -> None:
     client.workflow(id="process-order")(handler)
-    with pytest.raises(DefinitionError, match=r"'shop' has a workflow 'process-order' already, test_definition.handler"):
+    with pytest.raises(
+        DefinitionError, match=r"'shop' has a workflow 'process-order' already, test_definition.handler"
+    ):
         client.workflow(id="process-order")(handler)
 
 

@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import steporal
 from pydantic import BaseModel
 from recording import Workers
-from steporal import Context, RunFailedError, SentEvent, Step, event_trigger
 from temporalio.service import RPCError
+
+import steporal
+from steporal import Context, RunFailedError, SentEvent, Step, event_trigger
 
 
 class Order(BaseModel):
@@ -63,9 +64,7 @@ async def test_a_step_sends_events_that_start_other_workflows(
 ) -> None:
     @app.workflow(id="process", triggers=[event_trigger(name)])
     async def process(ctx: Context[Any], step: Step) -> list[str]:
-        sent = await step.ext.send_event(
-            "notify", [{"name": f"{name}.packed", "data": {"n": n}} for n in range(3)]
-        )
+        sent = await step.ext.send_event("notify", [{"name": f"{name}.packed", "data": {"n": n}} for n in range(3)])
         return sent.ids
 
     @app.workflow(id="pack", triggers=[event_trigger(f"{name}.packed")])

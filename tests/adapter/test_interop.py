@@ -8,15 +8,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import steporal
 from pydantic import BaseModel
 from recording import Workers
-from steporal import Context, RunFailedError, Step
-from steporal_workers.devserver import find_binary
 from temporalio import activity, workflow
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
+
+import steporal
+from steporal import Context, RunFailedError, Step
+from steporal_workers.devserver import find_binary
 
 
 class Order(BaseModel):

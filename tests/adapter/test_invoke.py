@@ -7,10 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-import steporal
 import temporalio.client
 from pydantic import BaseModel
 from recording import Workers
+
+import steporal
 from steporal import Context, InvokeTimeoutError, RunFailedError, Step, StepError
 
 

@@ -9,9 +9,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-import steporal
 from pydantic import BaseModel
 from recording import Workers
+
+import steporal
 from steporal import Context, RunFailedError, Step, StepError
 
 TOO_LARGE = 2 * 1024 * 1024
@@ -88,9 +89,7 @@ async def test_a_result_from_the_memo_is_a_new_value_each_time(app: steporal.Cli
 
 
 @pytest.mark.parametrize("value", [Order(id="x"), Receipt(1, datetime(2026, 1, 1, tzinfo=UTC)), {1, 2}, Decimal("0.1")])
-async def test_a_handler_returns_what_its_annotation_says(
-    app: steporal.Client, workers: Workers, value: Any
-) -> None:
+async def test_a_handler_returns_what_its_annotation_says(app: steporal.Client, workers: Workers, value: Any) -> None:
     async def handler(ctx: Context[Any], step: Step) -> Any:
         return value
 

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import steporal
 import temporalio.client
 from recording import Workers
+
+import steporal
 from steporal import Context, RunFailedError, Step
 
 SECONDS = timedelta(seconds=60)

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import steporal
 from recording import Workers
+
+import steporal
 from steporal import Context, NonRetryableError, RetryAfterError, RetryPolicy, RunFailedError, Step, StepError
 
 
@@ -68,9 +69,7 @@ async def test_a_step_error_says_which_step_what_and_where(app: steporal.Client,
     }
 
 
-async def test_a_non_retryable_error_in_a_step_is_a_step_error_at_once(
-    app: steporal.Client, workers: Workers
-) -> None:
+async def test_a_non_retryable_error_in_a_step_is_a_step_error_at_once(app: steporal.Client, workers: Workers) -> None:
     calls = []
 
     @app.workflow(id="failing")

@@ -7,9 +7,10 @@ import threading
 from typing import Any
 
 import pytest
-import steporal
 from apps import forms
 from recording import Workers
+
+import steporal
 from steporal import Context, Step
 
 EVERY_FORM: dict[str, Any] = {

@@ -12,6 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 import pydantic
+
 import steporal
 from steporal import Context, Step
 
@@ -91,7 +92,7 @@ VALUES: dict[str, Any] = {
     "int": -(2**70),
     "float": 0.1,
     "infinity": float("inf"),
-    "text": "smile 😀\n\"quoted\"\u2028",
+    "text": 'smile 😀\n"quoted"\u2028',
     "bytes": b"\x00\xff",
     "list": [1, "two", [3.0, None]],
     "dict": {"a": {"b": [1]}},
