@@ -135,7 +135,7 @@ class Steporal:
     async def until_exists(self, name: str) -> None:
         """Wait until the user's code has made a file."""
         async with asyncio.timeout(20):
-            while not (self.folder / name).exists():  # noqa: ASYNC110 - another process makes it
+            while not (self.folder / name).exists():
                 await asyncio.sleep(0.01)
 
     async def __call__(self, *arguments: str, stdin: str | None = None, **variables: str) -> Ended:

@@ -6,20 +6,20 @@ What a command needs is imported when it runs, so that ``steporal --help`` answe
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from .connection import Connection
-from .problems import perform, settle
+from .leaving import leave
+from .problems import perform
 
 if TYPE_CHECKING:
     from temporalio.converter import DataConverter
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -99,7 +99,7 @@ def cli() -> None:
 def worker(target: str, connection: Connection, log_level: str, **options: Any) -> None:
     """Serve a client's workflows, until SIGTERM or SIGINT."""
     from .loading import load_client
-    from .worker import WorkerOptions, exit_worker_process, run_worker, set_up_logging
+    from .worker import WorkerOptions, run_worker, set_up_logging
 
     set_up_logging(log_level)
     client = load_client(target)
@@ -107,15 +107,7 @@ def worker(target: str, connection: Connection, log_level: str, **options: Any) 
     async def serve() -> None:
         await run_worker(client, await connection.connect(client.data_converter), WorkerOptions(**options))
 
-    status = 1
-    try:
-        perform(serve())
-        status = 0
-    except click.ClickException as err:
-        err.show()
-        status = err.exit_code
-    finally:
-        exit_worker_process(status)
+    perform(serve())
 
 
 @cli.command()
@@ -141,10 +133,7 @@ def dev(targets: tuple[str, ...], **options: Any) -> None:
         raise Mistake(f"{err.name!r} is not installed: pip install 'steporal[dev]'") from None
     for target in targets:
         check_exists(target)
-    try:
-        perform(run_dev(targets, DevOptions(**options)))
-    finally:
-        settle()
+    perform(run_dev(targets, DevOptions(**options)))
 
 
 @cli.command()
@@ -207,10 +196,7 @@ def sync(target: str, connection: Connection, as_json: bool) -> None:
     async def operation() -> None:
         await register(client, await connection.connect(client.data_converter), as_json=as_json)
 
-    try:
-        perform(operation())
-    finally:
-        settle()
+    perform(operation())
 
 
 @cli.command()
@@ -233,12 +219,13 @@ def demo(keep: bool) -> None:
     """Tell a story on an embedded dev server; in a clone of the repository."""
     from .demo import run_demo
 
+    perform(run_demo(keep=keep))
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command, and end the process."""
     try:
-        perform(run_demo(keep=keep))
-    finally:
-        settle()
-
-
-def main() -> None:
-    """Run the command."""
-    cli(prog_name="steporal")
+        cli(arguments, prog_name="steporal")
+    except SystemExit as end:
+        leave(end.code if isinstance(end.code, int) else 1)
+    leave(0)

@@ -201,6 +201,6 @@ def _short(value: Any) -> str:
 
 
 if __name__ == "__main__":
-    from .cli import demo
+    from .cli import main
 
-    demo()
+    main(["demo", *sys.argv[1:]])

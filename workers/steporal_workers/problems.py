@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Coroutine
 from typing import IO, Any, TypeVar
 
 import click
 
 T = TypeVar("T")
-
-SETTLE_SECONDS = 0.3
-"""Python 3.11 can abort (PyGILState_Release) while it exits if the threads of Temporal's SDK have just ended."""
 
 
 class Failure(click.ClickException):
@@ -66,8 +62,3 @@ def perform(operation: Coroutine[Any, Any, T]) -> T:
         raise Failure(str(err)) from err
     except RPCError as err:
         raise Failure(f"Temporal refused: {err.message} ({err.status.name})") from err
-
-
-def settle() -> None:
-    """Wait until the SDK's threads have ended, before the interpreter exits."""
-    time.sleep(SETTLE_SECONDS)

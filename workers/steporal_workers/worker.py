@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import temporalio.client
 from rich.markup import escape
@@ -21,8 +19,9 @@ from temporalio.worker import Worker
 
 from steporal.durations import format_duration
 
+from .leaving import leave_at_once
 from .output import say
-from .problems import Failure, settle
+from .problems import Failure
 
 if TYPE_CHECKING:
     import steporal
@@ -130,7 +129,7 @@ def stop_signals() -> Iterator[asyncio.Event]:
 
     def heard(number: int) -> None:
         if stop.is_set():
-            end_now(128 + number)
+            leave_at_once(128 + number)
         stop.set()
 
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
@@ -150,20 +149,3 @@ def _listen(loop: asyncio.AbstractEventLoop, number: int, heard: Callable[[int],
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(heard, number))
     else:
         loop.add_signal_handler(number, heard, number)
-
-
-def end_now(status: int) -> NoReturn:
-    """End the process without waiting for the threads of steps that are still running."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
-def exit_worker_process(status: int) -> NoReturn:
-    """End the process of a worker with its true status."""
-    settle()
-    # The interpreter would wait for these threads, for as long as their steps take.
-    if any(thread.name.startswith("steporal-step") for thread in threading.enumerate()):
-        end_now(status)
-    sys.exit(status)
