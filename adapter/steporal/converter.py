@@ -92,7 +92,10 @@ def encode(value: Any, other: Encoder | None = None) -> JSON:
     Raises:
         UnserializableError: A part of it is of no type that can be sent; names the part and its type.
     """
-    return _encode(value, "", other)
+    try:
+        return _encode(value, "", other)
+    except RecursionError:
+        raise UnserializableError(f"{type_label(type(value))} contains itself, or is nested too deep") from None
 
 
 def _encode(value: Any, path: str, other: Encoder | None) -> JSON:

@@ -80,7 +80,7 @@ def parse_deadline(value: object, *, what: str = "deadline") -> datetime:
 
     Raises:
         TypeError: It is no ``datetime``.
-        ValueError: It is naive: it does not say in which time zone it is.
+        ValueError: It is naive: it does not say in which time zone it is. Or UTC has no such year.
     """
     if not isinstance(value, datetime):
         raise TypeError(f"{what} is {value!r} ({type(value).__name__}); it takes an aware datetime")
@@ -88,7 +88,10 @@ def parse_deadline(value: object, *, what: str = "deadline") -> datetime:
         raise ValueError(
             f"{what} is {value!r}, which is naive; give it a time zone: value.replace(tzinfo=timezone.utc)"
         )
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{what} is {value!r}, which in UTC is outside the years 1 to 9999") from None
 
 
 def delay_of(value: Duration | datetime, *, now: datetime) -> timedelta:

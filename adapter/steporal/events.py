@@ -31,6 +31,8 @@ RESERVED_PREFIXES = ("inngest/", "steporal/")
 _EARLIEST_MS = 315_532_800_000  # 1980, as in Inngest
 _LATEST_MS = 4_102_444_800_000  # 2100
 
+_MAX_INT_BITS = 14_000  # Python neither prints nor parses integers of more than 4,300 digits
+
 _FIELDS = ("name", "data", "id", "ts", "v")
 
 
@@ -109,6 +111,8 @@ def check_event_name(name: object, *, pattern: bool) -> str:
         raise ValueError(f"name is {name!r} ({type(name).__name__}); event names are strings")
     if not name or name != name.strip():
         raise ValueError(f"name is {name!r}; event names are not empty and neither start nor end with a blank")
+    if not _is_text(name):
+        raise ValueError(f"name is {_short(name)}, which has a lone surrogate and is no text")
     if len(name) > MAX_NAME_LENGTH:
         raise ValueError(f"name is {name[:40]!r}… with {len(name)} characters; the most is {MAX_NAME_LENGTH}")
     if name.startswith(RESERVED_PREFIXES):
@@ -124,6 +128,12 @@ def check_event_name(name: object, *, pattern: bool) -> str:
 def wildcard_prefix(pattern: str) -> str | None:
     """What the names that a pattern matches start with; None if it is a plain name."""
     return pattern[:-1] if pattern.endswith("*") else None
+
+
+def event_matches(pattern: str, name: str) -> bool:
+    """Whether a trigger's name or pattern, as :func:`check_event_name` lets through, is for events of that name."""
+    prefix = wildcard_prefix(pattern)
+    return name == pattern if prefix is None else name.startswith(prefix)
 
 
 # --- what can be sent ----------------------------------------------------------------------------------------------
@@ -153,7 +163,7 @@ def prepare_events(
         return [_prepare(events, "event", 0, new_id, now_ms, max_bytes)]
     if isinstance(events, str | bytes) or not isinstance(events, Sequence):
         raise InvalidEventError(
-            f"an event is {events!r}; it takes a SentEvent or a dict with a name, or a list of them"
+            f"an event is {_short(events)}; it takes a SentEvent or a dict with a name, or a list of them"
         )
     if len(events) > max_count:
         raise InvalidEventError(f"{len(events):,} events in one call; the most is {max_count:,}")
@@ -177,12 +187,18 @@ def _prepare(
         raise InvalidEventError(f"{label}: data is {_short(data)}; it takes a JSON object, which is a dict")
     _check_json(data, "data", label, 0)
     event_id, ts, v = fields.get("id"), fields.get("ts"), fields.get("v")
-    if event_id is not None and (not isinstance(event_id, str) or not event_id or _bytes(event_id) > MAX_ID_BYTES):
-        raise InvalidEventError(f"{label}: id is {_short(event_id)}; ids are strings of 1 to {MAX_ID_BYTES} bytes")
+    if event_id is not None and not (
+        isinstance(event_id, str) and _is_text(event_id) and 0 < _bytes(event_id) <= MAX_ID_BYTES
+    ):
+        raise InvalidEventError(
+            f"{label}: id is {_short(event_id)}; ids are strings of 1 to {MAX_ID_BYTES} bytes in UTF-8"
+        )
     if ts is not None and (type(ts) is not int or not _EARLIEST_MS <= ts <= _LATEST_MS):
-        raise InvalidEventError(f"{label}: ts is {ts!r}; it takes an int of milliseconds since the epoch, 1980 to 2100")
-    if v is not None and not isinstance(v, str):
-        raise InvalidEventError(f"{label}: v is {v!r}; versions are strings")
+        raise InvalidEventError(
+            f"{label}: ts is {_short(ts)}; it takes an int of milliseconds since the epoch, 1980 to 2100"
+        )
+    if v is not None and not (isinstance(v, str) and _is_text(v)):
+        raise InvalidEventError(f"{label}: v is {_short(v)}; versions are strings of valid Unicode")
     prepared = ReceivedEvent.model_construct(
         name=name,
         data=data,
@@ -217,6 +233,8 @@ def _check_json(value: JSON, path: str, label: str, depth: int) -> None:
     if value is None or kind is str or kind is bool or kind is int:
         if kind is str and not _is_text(value):
             raise InvalidEventError(f"{label}: {path} has a lone surrogate, which is no text")
+        if kind is int and value.bit_length() > _MAX_INT_BITS:
+            raise InvalidEventError(f"{label}: {path} is an integer of thousands of digits; send it as a string")
         return
     if depth > 200:
         raise InvalidEventError(f"{label}: {path} is nested more than 200 deep")
@@ -257,5 +275,8 @@ def _bytes(text: str) -> int:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # an int of thousands of digits, or a user's __repr__
+        text = f"a {type(value).__qualname__}"
     return text if len(text) <= 80 else text[:79] + "…"

@@ -24,7 +24,7 @@ from temporalio.worker import Replayer, ReplayerConfig, Worker, WorkerConfig, Wo
 from .errors import DefinitionError
 from .routing.catalog import SYSTEM_TASK_QUEUE, CatalogWorkflow
 from .runtime.compiled import reloadable_module, workflow_class
-from .runtime.sandbox import SteporalWorkflowRunner, default_runner
+from .runtime.sandbox import SteporalWorkflowRunner, beside_ours
 
 if TYPE_CHECKING:
     from .client import Client
@@ -86,7 +86,7 @@ class SteporalPlugin(temporalio.worker.Plugin):
 
     def _runner(self, others: temporalio.worker.WorkflowRunner | None) -> SteporalWorkflowRunner:
         modules = {module for w in self._client.workflows if (module := reloadable_module(w)) is not None}
-        return SteporalWorkflowRunner(modules, others or default_runner())
+        return SteporalWorkflowRunner(modules, beside_ours(others))
 
     async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:
         """See base class."""

@@ -10,11 +10,14 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
-from .durations import Duration, parse_duration
+from .durations import Duration, format_duration, parse_duration
 from .errors import DefinitionError
 from .events import check_event_name
 
 _ZONE_PREFIX = re.compile(r"(?:CRON_)?TZ=(\S+)\s+(.*)", re.DOTALL)
+_EVERY = "@every "
+_EXTENSION = re.compile(r"[#?]|\bLW?\b|\d+[LW]\b|\bW\b", re.IGNORECASE)
+_OPEN_FIELD = re.compile(r"\*(/0*1)?")
 _SHORTHANDS = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_SCHEDULE_LENGTH = 255  # Inngest's
@@ -41,10 +44,14 @@ class CronTrigger:
         """The cron expressions to give to Temporal.
 
         Where both the day of the month and the day of the week are restricted, cron and Inngest fire when either
-        matches; Temporal's calendars take both, so there the schedule is given as two.
+        matches; Temporal's calendars take both, so there the schedule is given as two. ``*/2`` restricts a field, as
+        in Inngest's parser (``dayMatches`` and ``getRange`` of https://github.com/robfig/cron) and unlike in
+        Debian's cron.
         """
+        if self.schedule.startswith(_EVERY):
+            return (_EVERY + format_duration(_interval(self.schedule)),)  # Temporal knows no weeks
         fields = self.schedule.split()
-        if len(fields) != 5 or fields[2].startswith("*") or fields[4].startswith("*"):
+        if len(fields) != 5 or _is_open(fields[2]) or _is_open(fields[4]):
             return (self.schedule,)
         minute, hour, day, month, weekday = fields
         return (f"{minute} {hour} {day} {month} *", f"{minute} {hour} * {month} {weekday}")
@@ -112,22 +119,32 @@ def cron_trigger(schedule: str, timezone: str | None = None, jitter: Duration | 
 def _check_schedule(schedule: str, what: str) -> None:
     if schedule in _SHORTHANDS:
         return
-    if schedule.startswith("@every "):
+    if schedule.startswith(_EVERY):
         try:
-            parse_duration(schedule.removeprefix("@every "), what="the interval", minimum=timedelta(seconds=1))
+            interval = _interval(schedule)
         except ValueError as err:
             raise DefinitionError(f"{what}: {err}") from None
+        if interval % timedelta(seconds=1):
+            raise DefinitionError(f"{what}: Temporal's schedules take whole seconds")
         return
     fields = schedule.split()
     accepted = "it takes minute, hour, day of month, month and day of week, such as '0 9 * * MON-FRI'"
     if len(fields) != 5:
         raise DefinitionError(f"{what} has {len(fields)} fields; {accepted}, or '@every 5m', {', '.join(_SHORTHANDS)}")
-    if extension := re.search(r"[#?]|\bLW?\b|\d[LW]\b|\bW", schedule):
+    if extension := _EXTENSION.search(schedule):
         raise DefinitionError(f"{what} has {extension[0]!r}, which Temporal's schedules do not know; {accepted}")
     try:
         CronSim(schedule, _EPOCH)
     except CronSimError as err:
         raise DefinitionError(f"{what}: {str(err) or 'no such schedule'}; {accepted}") from None
+
+
+def _interval(schedule: str) -> timedelta:
+    return parse_duration(schedule.removeprefix(_EVERY), what="the interval", minimum=timedelta(seconds=1))
+
+
+def _is_open(field: str) -> bool:
+    return any(_OPEN_FIELD.fullmatch(part) for part in field.split(","))
 
 
 def _check_timezone(timezone: str, what: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,7 +21,11 @@ async def test_a_body_that_raises_runs_again_with_its_finished_steps_done(
 
     @app.workflow(id="body")
     async def handler(ctx: Context[Any], step: Step) -> list[int]:
-        charge = await step.run("charge", lambda: charged.append("charged") or len(charged))
+        def charge_once() -> int:
+            charged.append("charged")
+            return len(charged)
+
+        charge = await step.run("charge", charge_once)
         if ctx.attempt < 2:
             raise RuntimeError("the body itself")
         return [charge, ctx.attempt]
@@ -281,7 +286,7 @@ async def test_an_error_with_another_cause_keeps_it(app: steporal.Client, worker
     @app.workflow(id="body", max_attempts=1)
     async def handler(ctx: Context[Any], step: Step) -> None:
         try:
-            {}["missing"]
+            os.environ["missing"]
         except KeyError as err:
             raise LookupError("no such order") from err
 

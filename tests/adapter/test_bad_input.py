@@ -130,7 +130,7 @@ class Attacker:
     """Puts what it is given on the task queue as a step."""
 
     @workflow.run
-    async def run(self, call: dict[str, Any]) -> Any:
+    async def run(self, call: Any) -> Any:
         return await workflow.execute_activity(
             "steporal.run_step",
             call,

@@ -168,7 +168,7 @@ async def test_an_instance_of_a_class_inside_the_handler_cannot_be_sent(app: ste
 async def test_a_variable_without_a_value_yet_is_named(app: steporal.Client, workers: Workers) -> None:
     @app.workflow(id="unassigned")
     async def handler(ctx: Context[Any], step: Step) -> None:
-        task = step.run("early", lambda: later)
+        task = step.run("early", lambda: later)  # type: ignore[has-type,call-arg]
         later = 1
         await task
 
@@ -200,8 +200,7 @@ async def test_a_capture_error_is_raised_at_the_call_and_can_be_caught(app: step
         assert await (await handler.start()).result() == "caught"
 
 
-async def test_nonlocal_in_a_step_function_is_refused(app: steporal.Client, workers: Workers) -> None:
-    @app.workflow(id="nonlocal")
+def test_nonlocal_in_a_step_function_is_refused_at_definition(app: steporal.Client) -> None:
     async def handler(ctx: Context[Any], step: Step) -> int:
         total = 0
 
@@ -210,6 +209,31 @@ async def test_nonlocal_in_a_step_function_is_refused(app: steporal.Client, work
             total += 1
 
         await step.run("add", add)
+        return total
+
+    with pytest.raises(CaptureError, match=r"step 'add' assigns 'total' .*workflow 'nonlocal' .*test_captures.py:\d+"):
+        app.workflow(id="nonlocal")(handler)
+
+
+def test_a_step_in_a_step_is_refused_at_definition(app: steporal.Client) -> None:
+    async def handler(ctx: Context[Any], step: Step) -> None:
+        await step.run("outer", lambda: step.run("inner", lambda: 1))
+
+    with pytest.raises(NestedStepError, match="step 'inner' is called inside step 'outer' in workflow 'nested'"):
+        app.workflow(id="nested")(handler)
+
+
+async def test_nonlocal_in_a_step_function_is_refused_at_the_call(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="nonlocal")
+    async def handler(ctx: Context[Any], step: Step) -> int:
+        total = 0
+
+        def add() -> None:
+            nonlocal total
+            total += 1
+
+        functions = {"add": add}
+        await step.run("add", functions["add"])
         return total
 
     message = await failure(app, workers, handler, "CaptureError")
@@ -224,7 +248,8 @@ async def test_a_step_in_a_step_names_both(app: steporal.Client, workers: Worker
         async def outer() -> None:
             await step.run("inner", lambda: 1)
 
-        await step.run("outer", outer)
+        functions = {"outer": outer}
+        await step.run("outer", functions["outer"])
 
     message = await failure(app, workers, handler, "NestedStepError")
     assert "'inner'" in message

@@ -91,7 +91,8 @@ async def test_as_completed_yields_steps_in_the_order_in_which_they_end(app: ste
             await second_is_done.wait()
             return "first"
 
-        steps = [step.run("first", first), step.run("second", lambda: "second")]
+        coroutines = [step.run("first", first), step.run("second", lambda: "second")]
+        steps = [asyncio.create_task(coroutine) for coroutine in coroutines]
         results = []
         for finished in asyncio.as_completed(steps):
             results.append(await finished)

@@ -123,7 +123,11 @@ async def test_a_body_that_raises_joins_the_invoked_run(app: steporal.Client, wo
 
     @app.workflow(id="child")
     async def child(ctx: Context[Any], step: Step) -> int:
-        return await step.run("count", lambda: children.append("child") or len(children))
+        def count() -> int:
+            children.append("child")
+            return len(children)
+
+        return await step.run("count", count)
 
     @app.workflow(id="parent")
     async def parent(ctx: Context[Any], step: Step) -> int:

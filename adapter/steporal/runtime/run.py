@@ -18,6 +18,7 @@ from uuid import UUID
 
 from temporalio import workflow
 from temporalio.common import RawValue
+from temporalio.worker.workflow_sandbox import RestrictedWorkflowAccessError
 
 from ..context import Context, ContextExt, Input
 from ..converter import return_type, to_json
@@ -166,13 +167,13 @@ class Run:
 
     def _explain(self, error: workflow.NondeterminismError) -> NoReturn:
         """Say a sandbox error in the user's words; it fails the workflow task, which is tried again after the fix."""
-        qualified = getattr(error, "qualified_name", None)
-        if qualified is None:
+        if not isinstance(error, RestrictedWorkflowAccessError):
             raise error
+        called = error.qualified_name.removeprefix("__builtins__.").removesuffix(".__call__")
         where = users_part(error.__traceback__)
         at = f" ({where.tb_frame.f_code.co_filename}:{where.tb_lineno})" if where else ""
         raise workflow.NondeterminismError(
-            f"the body of workflow {self.workflow.id!r} calls {qualified.removesuffix('.__call__')}, "
+            f"the body of workflow {self.workflow.id!r} calls {called}, "
             "which gives another result when Temporal replays the run; "
             f"put it in a step.run(...), or use ctx.now(), ctx.random or ctx.uuid4(){at}. "
             "The run waits: it goes on when a worker has the corrected code."

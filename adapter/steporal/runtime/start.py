@@ -83,8 +83,14 @@ def cron_data(cron: str) -> dict[str, JSON]:
     return {"cron": cron, "scheduledAt": scheduled.isoformat(), "fireAt": info.start_time.isoformat()}
 
 
-def payload_json(raw: RawValue) -> JSON:
-    """A payload as JSON; through the client's payload converter where it is not JSON already."""
+def payload_json(raw: RawValue | object) -> JSON:
+    """An argument as JSON; through the client's payload converter where it is not JSON already.
+
+    The SDK ignores the types of a workflow's parameters where it was started with fewer arguments, and hands over what
+    the payload converter made of them.
+    """
+    if not isinstance(raw, RawValue):
+        return to_json(raw)
     if raw.payload.metadata.get("encoding") == b"json/plain":
         return from_raw(raw)
     return to_json(workflow.payload_converter().from_payload(raw.payload))

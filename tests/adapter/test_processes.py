@@ -1,0 +1,98 @@
+"""Several workers of one app: what one schedules, another may run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import temporalio.client
+from apps import pair
+from recording import Workers
+
+import steporal
+from steporal import Context, Step
+
+
+@pytest.fixture
+async def other_process(temporal: temporalio.client.Client) -> AsyncIterator[int]:
+    """A second worker process of the app `pair`; its process id."""
+    tests = Path(__file__).parents[1]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "apps.pair",
+        temporal.service_client.config.target_host,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), *filter(None, sys.path)])},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"serving\n"
+    yield process.pid
+    process.stdin.close()
+    assert await process.wait() == 0
+
+
+async def test_steps_of_a_run_run_in_two_processes(workers: Workers, other_process: int, tmp_path: Path) -> None:
+    async with workers(pair.client, max_concurrent_activities=1):
+        run = await pair.meet.start(str(tmp_path))
+        assert sorted(await run.result()) == sorted([os.getpid(), other_process])
+        workers.saw(pair.client, run.workflow_id, run.run_id)
+
+
+async def test_a_step_that_this_code_does_not_have_waits_for_a_worker_that_has(
+    app: steporal.Client, workers: Workers
+) -> None:
+    edited = steporal.Client(app.id, retry=app.retry)
+
+    @edited.workflow(id="edited")
+    async def with_another_lambda(ctx: Context[Any], step: Step) -> str:
+        return await step.run("greet", lambda: "good evening")
+
+    queue = f"{app.id} steps"
+    patient = steporal.Client(app.id, retry=app.retry, max_attempts=1000)
+
+    @patient.workflow(id="edited")
+    async def handler(ctx: Context[Any], step: Step) -> str:
+        return await step.run("greet", lambda: "hello", task_queue=queue)
+
+    async with workers(patient):
+        run = await handler.start()
+        async with workers(edited, task_queue=queue):
+            message = await pending_failure(run)
+        assert "workflow 'edited' has no '<lambda>'" in message
+        assert "another version of the code" in message
+        async with workers(patient, task_queue=queue):
+            assert await run.result() == "hello"
+
+
+async def pending_failure(run: steporal.Run[Any]) -> str:
+    """The message of the last failure of a step that is being tried again."""
+    while True:
+        described = (await run.temporal.describe()).raw_description
+        for activity in described.pending_activities:
+            if activity.HasField("last_failure"):
+                return activity.last_failure.message
+        await asyncio.sleep(0.005)
+
+
+async def test_a_run_moves_to_another_worker_when_its_own_ends(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="moves")
+    async def handler(ctx: Context[Any], step: Step) -> list[str]:
+        first = await step.run("first", lambda: "first")
+        await step.sleep("until the next worker", "300ms")
+        return [first, await step.run("second", lambda: "second")]
+
+    async with workers(app):
+        run = await handler.start()
+        async for event in run.temporal.fetch_history_events(wait_new_event=True):
+            if event.HasField("timer_started_event_attributes"):
+                break
+    async with workers(app):
+        assert await run.result() == ["first", "second"]
