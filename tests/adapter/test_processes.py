@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,10 @@ async def test_a_step_that_this_code_does_not_have_waits_for_a_worker_that_has(
         return await step.run("greet", lambda: "good evening")
 
     queue = f"{app.id} steps"
-    patient = steporal.Client(app.id, retry=app.retry, max_attempts=1000)
+    often = steporal.RetryPolicy(
+        initial_interval=timedelta(milliseconds=1), maximum_interval=timedelta(milliseconds=50)
+    )
+    patient = steporal.Client(app.id, retry=often, max_attempts=1000)
 
     @patient.workflow(id="edited")
     async def handler(ctx: Context[Any], step: Step) -> str:
