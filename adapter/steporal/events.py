@@ -278,5 +278,5 @@ def _short(value: object) -> str:
     try:
         text = repr(value)
     except Exception:  # an int of thousands of digits, or a user's __repr__
-        text = f"a {type(value).__qualname__}"
+        text = f"<{type(value).__qualname__}>"
     return text if len(text) <= 80 else text[:79] + "…"

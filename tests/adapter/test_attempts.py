@@ -286,7 +286,7 @@ async def test_an_error_with_another_cause_keeps_it(app: steporal.Client, worker
     @app.workflow(id="body", max_attempts=1)
     async def handler(ctx: Context[Any], step: Step) -> None:
         try:
-            os.environ["missing"]
+            os.environ["MISSING"]
         except KeyError as err:
             raise LookupError("no such order") from err
 
@@ -297,7 +297,7 @@ async def test_an_error_with_another_cause_keeps_it(app: steporal.Client, worker
     assert "no such order" in failed.value.message
     cause = failed.value.__cause__
     assert cause is not None
-    assert "missing" in str(getattr(cause, "cause", None).__cause__)  # type: ignore[union-attr]
+    assert "MISSING" in str(getattr(cause, "cause", None).__cause__)  # type: ignore[union-attr]
 
 
 def test_retry_after_is_never_in_the_past() -> None:

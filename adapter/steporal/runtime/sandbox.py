@@ -179,7 +179,7 @@ def _definition(outside: temporalio.workflow._Definition, workflow_class: type) 
 
 
 def beside_ours(runner: WorkflowRunner | None) -> WorkflowRunner:
-    """The worker's own runner; in the stock sandbox, a workflow may import us, and what we are made of passes through."""
+    """The worker's own runner; where it is the stock sandbox, what we are made of passes through it."""
     runner = runner or SandboxedWorkflowRunner()
     if isinstance(runner, SandboxedWorkflowRunner):
         return replace(runner, restrictions=runner.restrictions.with_passthrough_modules("steporal", "cronsim", "ulid"))

@@ -1,0 +1,191 @@
+"""Triggers: what is accepted, and what Temporal is given."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import temporalio.client
+from temporalio.client import Schedule, ScheduleActionStartWorkflow, ScheduleSpec
+
+from steporal import CronTrigger, DefinitionError, EventTrigger, cron_trigger, event_trigger
+
+SCHEDULES = [
+    "* * * * *",
+    "0 9 * * *",
+    "00 09 * * *",
+    "*/15 * * * *",
+    "5/15 * * * *",
+    "0 9-17/2 * * *",
+    "0 9 1,15 * *",
+    "0 9 * * MON-FRI",
+    "0 9 * * WED",
+    "0 9 * * mon,Wed,SUN",
+    "0 0 * * 7",
+    "0 0 * * 5-7",
+    "0 0 * JUL *",
+    "0 0 29 2 *",
+    "0 0 13 * FRI",
+    "0 0 */2 * MON",
+    "@hourly",
+    "@daily",
+    "@weekly",
+    "@monthly",
+    "@yearly",
+    "@every 5s",
+    "@every 1h30m",
+    "@every 1d",
+    "@every 2w",
+]
+
+
+# --- events --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["order.placed", "order.*", "app/*", "app/user.*", "😀"])
+def test_an_event_trigger_has_a_name_or_a_pattern(name: str) -> None:
+    assert event_trigger(name) == EventTrigger(name)
+
+
+@pytest.mark.parametrize("name", ["", " a", "*", "a*", "a.*.b", "inngest/x", "steporal/*", None, 3, "\ud800"])
+def test_a_name_that_cannot_be_is_named(name: Any) -> None:
+    with pytest.raises(DefinitionError, match=rf"^event_trigger: name is {re.escape(repr(name))}"):
+        event_trigger(name)
+
+
+def test_an_expression_is_kept_as_written() -> None:
+    assert event_trigger("order.placed", if_exp="event.data.amount > 100").if_exp == "event.data.amount > 100"
+
+
+@pytest.mark.parametrize("expression", ["event.data.", "1 +", "", "async.data.id == event.data.id"])
+def test_an_expression_that_cannot_be_names_the_event(expression: str) -> None:
+    with pytest.raises(DefinitionError, match=r"^if_exp of event_trigger\('order\.placed'\): "):
+        event_trigger("order.placed", if_exp=expression)
+
+
+# --- the clock -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_schedule_is_kept_as_written(schedule: str) -> None:
+    assert cron_trigger(schedule) == CronTrigger(schedule)
+
+
+async def test_temporal_takes_every_schedule_that_is_accepted(temporal: temporalio.client.Client) -> None:
+    for schedule in SCHEDULES:
+        handle = await temporal.create_schedule(
+            f"test_triggers {schedule}",
+            Schedule(
+                action=ScheduleActionStartWorkflow("none", id="none", task_queue="none"),
+                spec=ScheduleSpec(cron_expressions=list(cron_trigger(schedule).expressions)),
+            ),
+        )
+        try:
+            assert (await handle.describe()).info.next_action_times, schedule
+        finally:
+            await handle.delete()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "says"),
+    [
+        ("", "has 0 fields; it takes minute, hour"),
+        ("* * * *", "has 4 fields"),
+        ("0 0 9 * * *", "has 6 fields"),
+        ("60 * * * *", "Bad minute"),
+        ("0 24 * * *", "Bad hour"),
+        ("0 22-2 * * *", "Bad hour"),
+        ("0 0 0 * *", "Bad day-of-month"),
+        ("0 0 31 2 *", "Bad day-of-month"),
+        ("0 0 * 13 *", "Bad month"),
+        ("0 0 * * FOO", "Bad day-of-week"),
+        ("*/0 * * * *", "Bad minute"),
+        ("0 0 L * *", "has 'L', which Temporal's schedules do not know"),
+        ("0 0 l * *", "has 'l', which"),
+        ("0 0 1,L * *", "has 'L', which"),
+        ("0 0 LW * *", "has 'LW', which"),
+        ("0 0 W * *", "has 'W', which"),
+        ("0 0 15W * *", "has '15W', which"),
+        ("0 0 * * 5L", "has '5L', which"),
+        ("0 0 * * 5l", "has '5l', which"),
+        ("0 0 * * FRI#2", "has '#', which"),
+        ("0 0 ? * *", "has '?', which"),
+        ("@never", "has 1 fields"),
+        ("@every", "has 1 fields"),
+        ("@every soon", "the interval is 'soon'"),
+        ("@every 250ms", "the interval is '250ms'; the least is 1s"),
+        ("@every 1s500ms", "Temporal's schedules take whole seconds"),
+        ("x" * 256, "a schedule is a string such as"),
+        (None, "a schedule is a string such as"),
+        (5, "a schedule is a string such as"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_named(schedule: Any, says: str) -> None:
+    with pytest.raises(DefinitionError) as refused:
+        cron_trigger(schedule)
+    assert str(refused.value).startswith(f"cron_trigger({schedule!r})")
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize("written", ["TZ=Europe/Paris 0 9 * * *", "CRON_TZ=Europe/Paris   0  9 * * *\n"])
+@pytest.mark.parametrize("timezone", [None, "Europe/Paris"])
+def test_a_time_zone_before_the_schedule_is_its_time_zone(written: str, timezone: str | None) -> None:
+    assert cron_trigger(written, timezone=timezone) == CronTrigger("0 9 * * *", timezone="Europe/Paris")
+
+
+def test_two_time_zones_are_a_conflict() -> None:
+    with pytest.raises(DefinitionError, match="'Europe/Paris', and timezone='Asia/Tokyo'"):
+        cron_trigger("TZ=Europe/Paris 0 9 * * *", timezone="Asia/Tokyo")
+
+
+@pytest.mark.parametrize("timezone", ["", "Mars/Olympus", "Europe", "../etc/passwd", "a\0b", 5, b"UTC"])
+def test_a_time_zone_that_is_none_is_named(timezone: Any) -> None:
+    with pytest.raises(DefinitionError, match=rf"there is no time zone {re.escape(repr(timezone))}"):
+        cron_trigger("0 9 * * *", timezone=timezone)
+
+
+@pytest.mark.parametrize("jitter", ["5m", 300_000, timedelta(minutes=5)])
+def test_jitter_is_a_duration(jitter: Any) -> None:
+    assert cron_trigger("@daily", jitter=jitter).jitter == timedelta(minutes=5)
+
+
+@pytest.mark.parametrize("jitter", [0, -1, "0s", 1.5, True, "soon"])
+def test_jitter_that_is_none_is_named(jitter: Any) -> None:
+    with pytest.raises(DefinitionError, match=rf"^cron_trigger\('@daily'\): jitter is {re.escape(repr(jitter))}"):
+        cron_trigger("@daily", jitter=jitter)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    ["0 9 * * *", "0 9 1 * *", "0 9 * * MON", "0 9 */1 * MON", "0 9 1 * */1", "0 9 1,* * MON", "0 9 */2 * *", "@daily"],
+)
+def test_a_schedule_with_one_kind_of_day_is_one_expression(schedule: str) -> None:
+    assert cron_trigger(schedule).expressions == (schedule,)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expressions"),
+    [
+        ("0 9 13 * FRI", ("0 9 13 * *", "0 9 * * FRI")),
+        ("*/5 9-17 1,15 JAN-MAR MON-FRI", ("*/5 9-17 1,15 JAN-MAR *", "*/5 9-17 * JAN-MAR MON-FRI")),
+        ("0 9 */2 * MON", ("0 9 */2 * *", "0 9 * * MON")),
+        ("0 9 1 * */2", ("0 9 1 * *", "0 9 * * */2")),
+    ],
+)
+def test_either_kind_of_day_fires_where_both_are_restricted(schedule: str, expressions: tuple[str, ...]) -> None:
+    assert cron_trigger(schedule).expressions == expressions
+
+
+@pytest.mark.parametrize(("schedule", "given"), [("@every 2w", "@every 14d"), ("@every 90m", "@every 1h30m")])
+def test_an_interval_is_given_in_units_that_temporal_knows(schedule: str, given: str) -> None:
+    assert cron_trigger(schedule).expressions == (given,)
+
+
+@pytest.mark.parametrize("trigger", [event_trigger("a"), cron_trigger("@daily")])
+def test_a_trigger_does_not_change(trigger: Any) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(trigger, dataclasses.fields(trigger)[0].name, "b")
+    assert not hasattr(trigger, "__dict__")
