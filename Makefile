@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-PYTEST := $(BIN)/python -m pytest
+# Three processes, each with a server of its own: most of a test is waiting.
+PYTEST := $(BIN)/python -m pytest -n 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast lint types docs docs-check bench build clean format

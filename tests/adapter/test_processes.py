@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from apps import pair
 from recording import Workers
 
 import steporal
-from steporal import Context, Step
+from steporal import Context, RetryPolicy, Step
 
 
 @pytest.fixture
@@ -50,7 +51,9 @@ async def test_steps_of_a_run_run_in_two_processes(workers: Workers, other_proce
 async def test_a_step_that_this_code_does_not_have_waits_for_a_worker_that_has(
     app: steporal.Client, workers: Workers
 ) -> None:
-    edited = steporal.Client(app.id, retry=app.retry)
+    # Time for the first worker to end before the next attempt: one given to a worker that ends counts as lost.
+    retry = RetryPolicy(initial_interval=timedelta(milliseconds=500), backoff_coefficient=1)
+    edited = steporal.Client(app.id)
 
     @edited.workflow(id="edited")
     async def with_another_lambda(ctx: Context[Any], step: Step) -> str:
