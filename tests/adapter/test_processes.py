@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +59,7 @@ async def test_a_step_that_this_code_does_not_have_waits_for_a_worker_that_has(
         return await step.run("greet", lambda: "good evening")
 
     queue = f"{app.id} steps"
-    often = steporal.RetryPolicy(
-        initial_interval=timedelta(milliseconds=1), maximum_interval=timedelta(milliseconds=50)
-    )
-    patient = steporal.Client(app.id, retry=often, max_attempts=1000)
+    patient = steporal.Client(app.id, retry=retry, max_attempts=1000)
 
     @patient.workflow(id="edited")
     async def handler(ctx: Context[Any], step: Step) -> str:

@@ -32,7 +32,10 @@ REGISTER = "steporal.register"
 CACHE_SECONDS = 2.0
 
 _UPDATES_PER_EXECUTION = 500
-"""Temporal takes 2,000 updates in one execution of a workflow; the catalog continues as new long before."""
+"""Temporal takes 2,000 updates in one execution of a workflow; the catalog continues as new long before.
+
+A live catalog replays with this number: another one needs ``workflow.patched``.
+"""
 
 
 _APP = "app:"
