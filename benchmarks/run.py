@@ -93,8 +93,9 @@ class Bench:
         self.rounds = rounds
 
     async def worker(self, stack: AsyncExitStack, app: Any) -> None:
-        await stack.enter_async_context(Worker(self.temporal, task_queue=app.task_queue, plugins=[app.plugin()]))
-        await app.sync()
+        plugin = app.plugin()
+        await stack.enter_async_context(Worker(self.temporal, task_queue=app.task_queue, plugins=[plugin]))
+        await plugin.registered.wait()
 
     def hand_written(self, queue: str, workflows: list[type], *, sandboxed: bool) -> Worker:
         runner: dict[str, Any] = {} if sandboxed else {"workflow_runner": UnsandboxedWorkflowRunner()}

@@ -51,7 +51,7 @@ async def test_a_step_that_this_code_does_not_have_waits_for_a_worker_that_has(
     app: steporal.Client, workers: Workers
 ) -> None:
     # Time for the first worker to end before the next attempt: one given to a worker that ends counts as lost.
-    retry = RetryPolicy(initial_interval=timedelta(milliseconds=500), backoff_coefficient=1)
+    retry = RetryPolicy(initial_interval=timedelta(seconds=2), backoff_coefficient=1)
     edited = steporal.Client(app.id)
 
     @edited.workflow(id="edited")
