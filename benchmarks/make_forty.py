@@ -31,12 +31,16 @@ class Forty{n}:
         return amount
 """
 
-HEAD_OURS = """from benchmarks.shop import add
+HEAD_OURS = """import steporal
 import steporal
 from pydantic import BaseModel
 from steporal import Context, Step
 
 client = steporal.Client("forty")
+
+
+async def add(amount: int) -> int:
+    return amount + 1
 """
 
 HEAD_NATIVE = """from benchmarks.native import OPTIONS, add

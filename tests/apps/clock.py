@@ -40,7 +40,7 @@ for _id in ("random", "uuid", "sleep", "open"):
 @client.workflow(id="reloaded", triggers=[event_trigger("clock.reload")])
 async def reloaded(ctx: Context[Any], step: Step) -> list[Any]:
     """What the body sees of this module, and what a step sees of it."""
-    reading = Reading(loaded_at=LOADED_AT)
+    reading = Reading(loaded_at=1)
     there = await step.run("read", lambda: Reading(loaded_at=LOADED_AT))
     came_back = await step.run("send", lambda: reading)
     return [
