@@ -32,7 +32,6 @@ class Forty{n}:
 """
 
 HEAD_OURS = """import steporal
-import steporal
 from pydantic import BaseModel
 from steporal import Context, Step
 

@@ -17,26 +17,12 @@ import steporal
 from steporal import CaptureError, Context, NestedStepError, RunFailedError, Step
 
 
-async def test_a_captured_value_of_every_type_arrives_as_itself(workers: Workers) -> None:
-    assert await differences(workers, values.captured) == {}
-
-
-async def test_an_argument_of_every_type_arrives_as_itself(workers: Workers) -> None:
-    assert await differences(workers, values.passed) == {}
-
-
-async def test_a_result_of_every_type_comes_back_as_itself(workers: Workers) -> None:
-    assert await differences(workers, values.returned) == {}
-
-
-async def differences(
-    workers: Workers, workflow: steporal.Workflow[str, str | None]
-) -> dict[str, str | BaseException | None]:
-    """Which values differ after the way through a workflow."""
+@pytest.mark.parametrize("workflow", [values.captured, values.passed, values.returned], ids=lambda w: w.id)
+async def test_a_value_of_every_type_arrives_as_itself(
+    workers: Workers, workflow: steporal.Workflow[Any, values.Differences]
+) -> None:
     async with workers(values.client):
-        runs = {name: await workflow.start(name) for name in values.VALUES}
-        results = await asyncio.gather(*[run.result() for run in runs.values()], return_exceptions=True)
-    return {name: result for name, result in zip(runs, results, strict=True) if result is not None}
+        assert await (await workflow.start()).result() == {}
 
 
 async def test_captured_functions_come_along_with_what_they_captured(workers: Workers) -> None:

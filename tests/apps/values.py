@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import enum
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -146,27 +147,49 @@ def same(value: Any) -> Any:
     return value
 
 
-@client.workflow(id="captured", input_schema=str)
-async def captured(ctx: Context[str], step: Step) -> str | None:
-    """Captures the value in a step function, which compares it with the worker's own."""
-    name = ctx.input.data
-    value = VALUES[name]
-    return await step.run("compare", lambda: difference(value, VALUES[name]))
+Differences = dict[str, str]
+"""How values differ after their way through a step, by their names in ``VALUES``."""
 
 
-@client.workflow(id="passed", input_schema=str)
-async def passed(ctx: Context[str], step: Step) -> str | None:
-    """Passes the value as an argument."""
-    value = VALUES[ctx.input.data]
-    return await step.run("compare", difference, value, value)
+async def compared(check: Callable[[str], Awaitable[str | None]]) -> Differences:
+    """What a check says about each value, where it says anything."""
+    results = await asyncio.gather(*[check(name) for name in VALUES], return_exceptions=True)
+    return {name: str(result) for name, result in zip(VALUES, results, strict=True) if result is not None}
 
 
-@client.workflow(id="returned", input_schema=str)
-async def returned(ctx: Context[str], step: Step) -> str | None:
-    """Has a step return the value."""
-    name = ctx.input.data
-    value = await step.run("load", lambda: VALUES[name])
-    return difference(value, VALUES[name])
+@client.workflow(id="captured")
+async def captured(ctx: Context[Any], step: Step) -> Differences:
+    """Captures each value in a step function, which compares it with the worker's own."""
+
+    async def check(name: str) -> str | None:
+        value = VALUES[name]
+        return await step.run(f"compare {name}", lambda: difference(value, VALUES[name]))
+
+    return await compared(check)
+
+
+@client.workflow(id="passed")
+async def passed(ctx: Context[Any], step: Step) -> Differences:
+    """Passes each value as an argument."""
+
+    def differs(value: Any, name: str) -> str | None:
+        return difference(value, VALUES[name])
+
+    async def check(name: str) -> str | None:
+        return await step.run(f"compare {name}", differs, VALUES[name], name)
+
+    return await compared(check)
+
+
+@client.workflow(id="returned")
+async def returned(ctx: Context[Any], step: Step) -> Differences:
+    """Has a step return each value."""
+
+    async def check(name: str) -> str | None:
+        value = await step.run(f"load {name}", lambda: VALUES[name])
+        return difference(value, VALUES[name])
+
+    return await compared(check)
 
 
 @client.workflow(id="functions")
