@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, get_overloads
 
 import steporal
-from steporal import errors
+from steporal import context, errors
 
 TARGET = Path(__file__).with_name("reference.md")
 
@@ -20,10 +19,34 @@ SECTIONS: dict[str, list[str]] = {
     "In a handler": ["Context", "Input", "Step", "StepExt"],
     "Events": ["SentEvent", "ReceivedEvent", "SendEventResult"],
     "Runs": ["Run"],
-    "Durations": ["Duration"],
 }
 
-_SECTION = re.compile(r"^(Args|Returns|Raises|Attributes|Example|Yields):$", re.MULTILINE)
+INSIDE: dict[str, dict[str, Any]] = {
+    "Context": {"ctx.ext": context.ContextExt},
+    "Input": {"ctx.input.ext": context.InputExt},
+}
+"""Classes that only an attribute leads to, by the class that has it."""
+
+IN_PASSING = {"CronTrigger", "EventTrigger", "WorkflowReference", "Duration", "RetryPolicy"}
+"""Names that the page explains where they are returned or taken."""
+
+INTERNAL = {"Client.dispatcher"}
+"""Methods without an underscore that are for the other half of the project."""
+
+VARIABLES = {"Client": "client", "Context": "ctx", "Run": "run", "Step": "step", "StepExt": "step.ext"}
+
+HEAD = """\
+# Reference
+
+Made from the docstrings by `make docs`. Everything here is imported from `steporal`.
+
+A `Duration` is a `timedelta`, an `int` of milliseconds, or text such as `"90s"`, `"1h30m"`, `"7d"`, `"250ms"`.
+`RetryPolicy` is `temporalio.common.RetryPolicy`; leave its `maximum_attempts` alone, as `max_attempts` says it.
+"""
+
+_LINE_LENGTH = 100
+_SECTION = re.compile(r"(Args|Attributes|Example|Raises|Returns|Yields):")
+_ITEM = re.compile(r"([*\w]+): (.*)")
 _ROLE = re.compile(r":\w+:`~?(?:steporal\.)?([^`]+)`")
 
 
@@ -35,106 +58,124 @@ def main() -> int:
         return 0
     if TARGET.exists() and TARGET.read_text(encoding="utf-8") == text:
         return 0
-    print("docs/reference.md is not what the docstrings say; run: make docs")
+    print("docs/reference.md is not what the docstrings say; run: make docs", file=sys.stderr)
     return 1
 
 
 def page() -> str:
-    """The whole page."""
-    parts = [
-        "# Reference\n",
-        "Made from the docstrings by `make docs`. Everything here is imported from `steporal`.\n",
-    ]
+    """The whole page.
+
+    Raises:
+        LookupError: It has no place for a public name.
+    """
+    shown = IN_PASSING.union(errors.__all__, *SECTIONS.values())
+    if missing := set(steporal.__all__) - shown:
+        raise LookupError(f"public names without a place in the reference: {', '.join(sorted(missing))}")
+    blocks = [HEAD.rstrip()]
     for title, names in SECTIONS.items():
-        parts.append(f"## {title}\n")
-        parts += [entry(name, getattr(steporal, name)) for name in names]
-    parts += ["## Errors\n", f"```text\n{family_tree(errors)}\n```\n"]
+        blocks.append(f"## {title}")
+        for name in names:
+            blocks += entry(name, getattr(steporal, name))
+    blocks += ["## Errors", f"```text\n{family_tree()}\n```"]
     for name in errors.__all__:
-        parts.append(entry(name, getattr(errors, name)))
-    return "\n".join(parts)
+        blocks += entry(name, getattr(errors, name))
+    return "\n\n".join(blocks) + "\n"
 
 
-def family_tree(module: ModuleType) -> str:
+def family_tree() -> str:
     """The drawing at the top of errors.py."""
-    return inspect.cleandoc((module.__doc__ or "").split("::\n", 1)[1].split("\n\nAll of them")[0])
+    drawing = inspect.cleandoc(errors.__doc__ or "").split("::\n\n", 1)[1].split("\n\n", 1)[0]
+    return inspect.cleandoc(drawing.replace("``", ""))
 
 
-def entry(name: str, thing: Any) -> str:
-    """One name of the API, and below it its methods."""
-    if not (inspect.isclass(thing) or inspect.isfunction(thing)):
-        kinds = " | ".join(kind.__name__ for kind in thing.__args__)
-        return f'### {name}\n\n`{kinds}`: a `timedelta`, an `int` of milliseconds, or text such as `"1h30m"`.\n'
-    text = f"### {name}\n\n{heading(name, thing)}{prose(thing)}\n"
-    if inspect.isclass(thing) and not issubclass(thing, BaseException):
-        members = [member for member in vars(thing).items() if is_public(*member)]
-        text += "\n" + "\n".join(method(name, member, value) for member, value in members)
-    return text
+def entry(name: str, thing: Any) -> Iterable[str]:
+    """One name of the API, and below it what it has."""
+    yield f"### {name}"
+    if inspect.isfunction(thing) or thing is steporal.Client:
+        yield code(signature(name, thing))
+    yield from prose(thing)
+    if not inspect.isclass(thing) or issubclass(thing, Exception):
+        return
+    documented = f"{thing.__doc__}"
+    for attribute, value in vars(thing).items():
+        if f" {attribute}: " not in documented and is_public(f"{name}.{attribute}", value):
+            yield from member(name, attribute, value)
+    for title, inner in INSIDE.get(name, {}).items():
+        yield f"#### {title}"
+        yield from prose(inner)
 
 
-def heading(name: str, thing: Any) -> str:
-    """The signature, where one is called."""
-    if inspect.isfunction(thing) or thing in (steporal.Client,):
-        return f"```python\n{signature(name, thing)}\n```\n\n"
-    return ""
+def is_public(qualified: str, value: Any) -> bool:
+    """Whether an attribute of a class has a place in the page: a method or property that a user calls."""
+    name = qualified.rpartition(".")[2]
+    kind = inspect.isfunction(value) or isinstance(value, property)
+    return kind and not name.startswith("_") and qualified not in INTERNAL and bool(inspect.getdoc(value))
 
 
-def is_public(name: str, value: Any) -> bool:
-    """Whether a class's attribute belongs into the reference."""
-    return not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, property))
-
-
-def method(owner: str, name: str, value: Any) -> str:
+def member(owner: str, name: str, value: Any) -> Iterable[str]:
     """A method or property."""
-    variable = {"Step": "step", "StepExt": "step.ext", "Client": "client", "Context": "ctx"}.get(owner, owner.lower())
-    if isinstance(value, property):
-        return f"#### {variable}.{name}\n\n{prose(value)}\n"
-    prefix = "await " if inspect.iscoroutinefunction(value) or owner in ("Step", "StepExt") else ""
-    call = f"{prefix}{signature(f'{variable}.{name}', value)}"
-    return f"#### {variable}.{name}\n\n```python\n{call}\n```\n\n{prose(value)}\n"
+    title = f"{VARIABLES.get(owner, owner.lower())}.{name}"
+    yield f"#### {title}"
+    if not isinstance(value, property):
+        awaited = inspect.iscoroutinefunction(value) or owner in ("Step", "StepExt")
+        yield code(("await " if awaited else "") + signature(title, value))
+    yield from prose(value)
 
 
-def signature(name: str, thing: Any) -> str:
-    """A call of it, one parameter a line where it is long."""
-    parameters = [p for p in inspect.signature(thing).parameters.values() if p.name != "self"]
-    shown = [re.sub(r": '(.*)'", r": \1", str(p)) for p in parameters]
+def code(text: str) -> str:
+    """A block of Python."""
+    return f"```python\n{text}\n```"
+
+
+def signature(name: str, thing: Callable[..., Any]) -> str:
+    """How it is called and what it returns, with one parameter a line where it is long."""
+    called = inspect.signature(thing)
+    parameters = [p for p in called.parameters.values() if p.name != "self"]
+    shown = [_readable(str(p)) for p in parameters]
     first = next((i for i, p in enumerate(parameters) if p.kind is p.KEYWORD_ONLY), None)
     if first is not None and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
         shown.insert(first, "*")
-    line = f"{name}({', '.join(shown)})"
-    return line if len(line) <= 100 else f"{name}(\n" + "".join(f"    {part},\n" for part in shown) + ")"
+    overloads = get_overloads(thing)  # the last one is the general one, and says more than `Any`
+    returned = (inspect.signature(overloads[-1]) if overloads else called).return_annotation
+    arrow = "" if returned is inspect.Signature.empty or inspect.isclass(thing) else f" -> {_readable(str(returned))}"
+    line = f"{name}({', '.join(shown)}){arrow}"
+    return (
+        line if len(line) <= _LINE_LENGTH else f"{name}(\n" + "".join(f"    {part},\n" for part in shown) + f"){arrow}"
+    )
 
 
-def prose(thing: Any) -> str:
-    """A docstring as Markdown."""
-    if dataclasses.is_dataclass(thing) and (thing.__doc__ or "").startswith(f"{getattr(thing, '__name__', '')}("):
-        return ""
-    text = re.sub(r"::\n\n", "::\n", inspect.getdoc(thing) or "")
-    text = _ROLE.sub(r"`\1`", text.replace("``", "`"))
-    lines: list[str] = []
-    inside = code = False
-    for line in text.splitlines():
-        if _SECTION.match(line):
-            if code:
-                lines.append("```")
-            inside, code = True, False
-            lines += ["", f"**{line[:-1]}**", ""]
-        elif line.strip() == "::":
-            code = True
-            lines.append("```python")
-        elif code and line and not line.startswith("    "):
-            code = False
-            lines += ["```", line]
-        elif code:
-            lines.append(line.removeprefix("        "))
-        elif inside and re.match(r"    [*\w]+: ", line):
-            item, _, rest = line.strip().partition(": ")
-            lines.append(f"- `{item}`: {rest}")
-        elif inside and line.startswith("        "):
-            lines.append(f"  {line.strip()}")
+def _readable(annotated: str) -> str:
+    annotated = re.sub(r": '(.*?)'( =|$)", r": \1\2", annotated)
+    annotated = re.sub(r"^Coroutine\[None, None, (.*)\]$", r"\1", annotated)  # what awaiting it gives
+    return annotated.replace("Unpack[Ts]", "*Ts")
+
+
+def prose(thing: Any) -> Iterable[str]:
+    """A docstring as blocks of Markdown: its text, then its sections."""
+    text = _ROLE.sub(r"`\1`", (inspect.getdoc(thing) or "").replace("``", "`"))
+    title, lines = "", list[str]()
+    for line in [*text.splitlines(), "End:"]:
+        if _SECTION.fullmatch(line) or line == "End:":
+            body = inspect.cleandoc("\n".join(["", *lines]))
+            if title:
+                yield f"**{title}**"
+            if body:
+                yield section(title, body)
+            title, lines = line.rstrip(":"), []
         else:
-            lines.append(line.strip() if inside else line)
-    if code:
-        lines.append("```")
+            lines.append(line)
+
+
+def section(title: str, body: str) -> str:
+    """What stands in a section of a docstring: an example, a list of names, or text."""
+    if body.startswith("::\n"):
+        return code(inspect.cleandoc(body.removeprefix("::")))
+    if title not in ("Args", "Attributes", "Raises"):
+        return body
+    lines = []
+    for line in body.splitlines():
+        item = _ITEM.fullmatch(line)
+        lines.append(f"- `{item[1]}`: {item[2]}" if item else f"  {line.strip()}")
     return "\n".join(lines)
 
 

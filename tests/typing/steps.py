@@ -109,14 +109,14 @@ async def process(ctx: Context[Order], step: Step) -> dict[str, float]:
 
     # An overload whose arguments do not fit is one error or two, depending on what else could fit.
     await step.run("too few", fetch)  # type: ignore[call-arg, arg-type]
-    await step.run("too many", nested, 5)  # type: ignore[call-arg, arg-type]
+    await step.run("too many", nested, 5)  # type: ignore[arg-type]
     await step.run("wrong type", price, "not an order", 2)  # type: ignore[call-arg, arg-type]
     await step.run("a result", price(order))  # type: ignore[call-overload]
     await step.run("a name", "price", order)  # type: ignore[call-overload]
     await step.run("no function")  # type: ignore[call-overload]
     await step.run(5, nested)  # type: ignore[call-overload]
     await step.run("no such option", nested, retries=5)  # type: ignore[call-overload]
-    await step.run("wrong option", nested, timeout=1.5)  # type: ignore[call-overload]
+    await step.run("wrong option", nested, timeout=1.5)  # type: ignore[call-arg, call-overload]
     wrong: int = await step.run("another type", nested)  # type: ignore[call-arg, arg-type]
     await step.sleep("a float", 1.5)  # type: ignore[arg-type]
     await step.sleep("no duration")  # type: ignore[call-arg]
