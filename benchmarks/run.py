@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,20 +115,22 @@ class Bench:
 
         return start
 
-    async def steps(self) -> list[str]:
-        """Runs of 1, 3, 10 and 50 steps, and of three that are local."""
+    async def steps(self, counts: Iterable[int]) -> list[str]:
+        """Runs of so many steps, and of three that are local."""
         rows: list[str] = []
         async with AsyncExitStack() as stack:
             await self.worker(stack, shop.client)
             for queue, sandboxed in (("unsandboxed", False), ("stock", True)):
                 await stack.enter_async_context(self.hand_written(queue, native.WORKFLOWS, sandboxed=sandboxed))
             order = {"order_id": "a", "amount": 1}
-            for count, workflow in ((1, shop.steps_1), (3, shop.steps_3), (10, shop.steps_10), (50, shop.steps_50)):
+            for count in counts:
+                workflow = shop.client.get_workflow(f"steps-{count}")
                 sides = {"Steporal": self.ours(workflow, order)}
                 if count == 3:
                     sides["Steporal, lambdas"] = self.ours(shop.lambdas_3, order)
                 sides["by hand, no sandbox"] = self.theirs(f"native-steps-{count}", order, "unsandboxed")
                 sides["by hand, stock sandbox"] = self.theirs(f"native-steps-{count}", order, "stock")
+                progress(f"runs of {count} steps")
                 measured = await Sides(sides).measure(
                     self.rounds, AT_ONCE if count < 50 else 10, 10 if count < 50 else 3
                 )
@@ -138,6 +140,7 @@ class Bench:
                 "Steporal, ordinary steps": self.ours(shop.steps_3, order),
                 "by hand, no sandbox": self.theirs("native-local-3", order, "unsandboxed"),
             }
+            progress("local steps")
             measured = await Sides(local).measure(self.rounds, AT_ONCE, 10)
             rows += measured.rows("3 local steps", "Steporal")
         return rows
@@ -153,6 +156,7 @@ class Bench:
                 await self.worker(stack, ours.client)
                 for queue, sandboxed in (("forty-unsandboxed", False), ("forty-stock", True)):
                     await stack.enter_async_context(self.hand_written(queue, workflows, sandboxed=sandboxed))
+                progress("modules of forty workflows")
                 order = {"order_id": "a", "amount": 1}
                 sides = {
                     "Steporal": self.ours(ours.forty_7, order),
@@ -190,6 +194,7 @@ class Bench:
                 ("1 event, 100 workflows", "starts.100", 1, 100),
                 ("1,000 events in a call, 1 workflow each", "one.of.many", 1000, 1000),
             ):
+                progress(label)
                 ours, theirs = [], []
                 for _ in range(max(self.rounds, 2)):
                     began = time.perf_counter()
@@ -205,13 +210,18 @@ class Bench:
         return rows
 
 
+def progress(what: str) -> None:
+    print(f"{time.strftime('%X')}  {what}", file=sys.stderr, flush=True)
+
+
 async def main(rounds: int, runs_asleep: int) -> str:
     """Measure everything; the page of results."""
     async with dev_server(ui=False) as server:
         bench = Bench(server.client, rounds)
-        steps = await bench.steps()
+        steps = await bench.steps((1, 3, 10, 50))
         forty = await bench.forty()
         events = await bench.events()
+        progress("runs asleep")
         asleep = await memory.compare(server.address, runs_asleep)
     return page(rounds, steps + forty, events, asleep)
 
@@ -257,7 +267,7 @@ Memory of a worker process with runs asleep in its cache.
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--asleep", type=int, default=1000)
     parser.add_argument("--quick", action="store_true", help="one round, and nothing written")
     options = parser.parse_args()

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from apps import clock, clock_broken
+from apps import clock, clock_broken, kinds
 from recording import Workers
 
 import steporal
@@ -88,6 +88,16 @@ async def test_values_of_the_modules_classes_cross_the_sandbox(workers: Workers)
     async with workers(clock.client):
         *_, same_class, came_back, module, _ = await (await clock.reloaded.start()).result()
     assert (same_class, came_back, module) == (True, True, "httpx")
+
+
+async def test_classes_that_are_only_data_are_shared_and_all_others_are_each_runs_own(workers: Workers) -> None:
+    async with workers(kinds.client):
+        results = [await (await kinds.kinds.start(kinds.Order())).result() for _ in range(2)]
+    for result in results:
+        assert set(result["shared"]) == kinds.SHARED
+        assert result["crossed"] == [True] * 4
+        assert result["seen"] == 1
+    assert kinds.Counted.seen == {}
 
 
 async def test_decorators_that_run_again_do_not_touch_the_real_client(workers: Workers) -> None:

@@ -2,85 +2,33 @@
 
 Temporal's own checks stay on, so that ``datetime.now()`` in a body fails. What is left out is what costs: the stock
 sandbox imports everything anew for each run, and compiles and enters a small script for each activation and for each
-payload. A module's code is taken from memory, so that a file that is edited under a running worker changes nothing in
-it: the body and the steps of a run are always of one version.
+payload.
 
-This module is the only one that touches the sandbox's internals; ``tests/adapter/runtime/test_sandbox_symbols.py`` has
-a test for each.
+This module is the only one that touches the SDK's internals, which is why the project takes one minor version of it.
 """
 
 from __future__ import annotations
 
-import importlib
+import builtins
 import sys
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from importlib.util import module_from_spec
-from types import CodeType
 from typing import Any
 
 import temporalio.workflow
 from temporalio.worker import UnsandboxedWorkflowRunner, WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
-from temporalio.worker.workflow_sandbox._importer import Importer
-from temporalio.worker.workflow_sandbox._restrictions import RestrictionContext
+from temporalio.worker.workflow_sandbox._importer import (
+    Importer,
+    _thread_local_import,
+    _thread_local_sys_modules,
+    _ThreadLocalOverride,
+)
+from temporalio.worker.workflow_sandbox._restrictions import RestrictionContext, _RestrictedProxy
 
 from .compiled import is_compiled, loaded_again
-
-
-class AllExcept(set[str]):
-    """A set of module names that has every name but these, and but the packages that these are in.
-
-    A package has to be loaded again with a module in it, or the module would be bound to the real package.
-    """
-
-    def __init__(self, modules: Iterable[str] = ()) -> None:
-        super().__init__()
-        self.reloaded = frozenset(
-            ".".join(parts[: i + 1]) for parts in (m.split(".") for m in modules) for i in range(len(parts))
-        )
-
-    def __contains__(self, name: object) -> bool:
-        return name not in self.reloaded
-
-
-class ModuleCode:
-    """The code of modules, read once, to load them again from memory."""
-
-    def __init__(self) -> None:
-        self._code: dict[str, CodeType | None] = {}
-
-    def load(self, name: str) -> None:
-        """Load a module again, within the sandbox's ``sys.modules``."""
-        if name in sys.modules:
-            return
-        parent, _, child = name.rpartition(".")
-        if parent:
-            self.load(parent)
-            if name in sys.modules:
-                return
-        spec = importlib.util.find_spec(name)
-        code = self._code_of(name, spec.loader if spec else None)
-        if spec is None or code is None:
-            importlib.import_module(name)
-            return
-        module = module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            exec(code, module.__dict__)
-        except BaseException:
-            del sys.modules[name]
-            raise
-        if parent:
-            setattr(sys.modules[parent], child, module)
-
-    def _code_of(self, name: str, loader: Any) -> CodeType | None:
-        if name not in self._code:
-            get_code = getattr(loader, "get_code", None)
-            self._code[name] = get_code(name) if get_code else None
-        return self._code[name]
+from .reloading import AllExcept, ModuleCode
 
 
 class SteporalWorkflowRunner(WorkflowRunner):
@@ -92,15 +40,15 @@ class SteporalWorkflowRunner(WorkflowRunner):
     """
 
     def __init__(self, modules: Iterable[str], others: WorkflowRunner) -> None:
-        self._restrictions = replace(SandboxRestrictions.default, passthrough_modules=AllExcept(modules))
-        self._module_code = ModuleCode()
+        reloaded = AllExcept(modules)
+        self._restrictions = replace(SandboxRestrictions.default, passthrough_modules=reloaded)
+        self._module_code = ModuleCode(reloaded.reloaded)
         self._others = others
-        self._failure_types: tuple[type[BaseException], ...] = ()
 
     def prepare_workflow(self, defn: temporalio.workflow._Definition) -> None:
         """See base class."""
         if is_compiled(defn.cls):
-            with _Sandbox(self._restrictions).entered():
+            with _Sandbox(self._restrictions):
                 loaded_again(defn.cls, self._module_code.load)
         else:
             self._others.prepare_workflow(defn)
@@ -117,28 +65,66 @@ class SteporalWorkflowRunner(WorkflowRunner):
 
 
 class _Sandbox:
-    """One sandbox: its modules, and its restrictions while code runs in it."""
+    """One sandbox: its modules, and its restrictions while code runs in it.
+
+    Entering it does what ``Importer.applied`` does, to the same objects and without a stack of context managers; a run
+    of three steps enters six times.
+    """
 
     def __init__(self, restrictions: SandboxRestrictions) -> None:
         self._context = RestrictionContext()
         self._importer = Importer(restrictions, self._context)
+        self._overrides: list[tuple[_ThreadLocalOverride[Any], Any, str, Any]] = [
+            (_thread_local_sys_modules, sys, "modules", self._importer.new_modules),
+            (_thread_local_import, builtins, "__import__", self._importer.import_func),
+            *((override, builtins, name, _FAST.get(name, new)) for name, override, new in self._restricted_builtins()),
+        ]
         self.thread_id: int | None = None
 
-    @contextmanager
-    def entered(self, *, running: bool = False) -> Iterator[None]:
-        """Run code in the sandbox; ``running`` forbids what a module may do while it is loaded."""
-        self._context.is_runtime = running
-        self._context.in_activation = running
-        temporalio.workflow.unsafe._set_in_sandbox(True)
+    def _restricted_builtins(self) -> list[tuple[str, _ThreadLocalOverride[Any], Any]]:
+        return self._importer.restricted_builtins  # type: ignore[return-value]
+
+    def __enter__(self) -> None:
         self.thread_id = threading.get_ident()
-        try:
-            with self._importer.applied():
-                yield
-        finally:
-            self.thread_id = None
-            temporalio.workflow.unsafe._set_in_sandbox(False)
-            self._context.is_runtime = False
-            self._context.in_activation = False
+        temporalio.workflow.unsafe._set_in_sandbox(True)
+        Importer._thread_local_current.importer = self._importer
+        for override, owner, name, value in self._overrides:
+            with override.applied_counter_lock:
+                override.applied_counter += 1
+                if getattr(owner, name) is not override:
+                    setattr(owner, name, override)
+            override.thread_local.data = value
+
+    def __exit__(self, *error: object) -> None:
+        self.forbid(False)
+        for override, owner, name, _ in self._overrides:
+            del override.thread_local.data
+            with override.applied_counter_lock:
+                override.applied_counter -= 1
+                if override.applied_counter == 0:
+                    setattr(owner, name, override.orig)
+        Importer._thread_local_current.importer = None
+        temporalio.workflow.unsafe._set_in_sandbox(False)
+        self.thread_id = None
+
+    def forbid(self, forbidden: bool) -> None:
+        """Whether to forbid what a body may not do, and a module may while it is loaded."""
+        self._context.is_runtime = forbidden
+        self._context.in_activation = forbidden
+
+
+def _unwrapping(check: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
+    """``isinstance`` or ``issubclass`` that knows the sandbox's proxies; the SDK's takes three times as long."""
+
+    def unwrapped(a: Any, b: Any) -> bool:
+        if type(a) is _RestrictedProxy or type(b) is _RestrictedProxy:
+            a, b = RestrictionContext.unwrap_if_proxied(a), RestrictionContext.unwrap_if_proxied(b)
+        return check(a, b)
+
+    return unwrapped
+
+
+_FAST = {"isinstance": _unwrapping(isinstance), "issubclass": _unwrapping(issubclass)}
 
 
 class _Instance(WorkflowInstance):
@@ -147,13 +133,14 @@ class _Instance(WorkflowInstance):
     def __init__(self, details: WorkflowInstanceDetails, sandbox: _Sandbox, module_code: ModuleCode) -> None:
         self._info = details.info
         self._sandbox = sandbox
-        with sandbox.entered():
+        with sandbox:
             definition = _definition(details.defn, loaded_again(details.defn.cls, module_code.load))
-        with sandbox.entered(running=True):
+            sandbox.forbid(True)
             self._instance = _unsandboxed.create_instance(replace(details, defn=definition))
 
     def activate(self, act: Any) -> Any:
-        with self._sandbox.entered(running=True):
+        with self._sandbox:
+            self._sandbox.forbid(True)
             return self._instance.activate(act)
 
     def get_info(self) -> temporalio.workflow.Info:
