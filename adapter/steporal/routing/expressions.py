@@ -79,8 +79,8 @@ class Expression:
 def compile_expression(source: str, allow_async: bool = True) -> Expression:
     """Compile an expression.
 
-    A regular expression given to ``matches`` is Python's, which backtracks: ``(a+)+$`` can take forever on thirty
-    characters, and no limit of ours prevents it. Take patterns from code, not from events.
+    The regular expressions that ``matches`` takes are RE2's, as in CEL: a search takes time in proportion to the text,
+    whatever the pattern, so that no event can hold up the events after it.
 
     Args:
         source: The text; of at most 4,096 characters, 32 levels of brackets and 120 levels of operators.
@@ -446,10 +446,23 @@ def _duration(value: Value) -> timedelta:
 
 
 def _matches(text: Value, pattern: Value) -> bool:
-    """Searches for a regular expression of Python's ``re``; long texts and patterns have no value."""
+    """Searches for a regular expression; long texts and patterns have no value."""
     if not isinstance(text, str) or len(text) > _MAX_MATCHED or len(pattern) > _MAX_PATTERN:
         raise _NoValue
-    return re.search(pattern, text) is not None
+    return _pattern(pattern).search(text) is not None
+
+
+@lru_cache(maxsize=1024)
+def _pattern(pattern: str) -> Any:
+    import re2
+
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = 1 << 20
+    try:
+        return re2.compile(pattern, options)
+    except re2.error:
+        raise _NoValue from None
 
 
 def _text(function: Callable[[str, str], bool]) -> Callable[[Value, Value], bool]:

@@ -373,3 +373,8 @@ def test_any_text_compiles_or_is_refused(text: str) -> None:
         compile_expression(text).matches(event=EVENT)
     except DefinitionError:
         pass
+
+
+def test_no_pattern_makes_a_text_slow() -> None:
+    event = {"data": {"text": "a" * 9_000 + "!"}}
+    assert compile_expression("event.data.text.matches('^(a+)+$')").matches(event=event) is False
