@@ -25,6 +25,8 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, assert_never
 
+from temporalio import workflow
+
 from ..errors import DefinitionError
 from ..types import JSON
 from . import cel
@@ -103,6 +105,12 @@ def compile_expression(source: str, allow_async: bool = True) -> Expression:
     except RecursionError:
         raise DefinitionError(f"the expression {_shown(source)} is nested too deep; use fewer brackets") from None
     return Expression(source, tree)
+
+
+def evaluated(node: cel.Node, event: Mapping[str, JSON]) -> tuple[bool, Value]:
+    """Whether a part of an expression has a value of ``event`` alone, and which."""
+    value = _apply(_evaluate, node, {"event": event, "async": _MISSING})
+    return value is not _MISSING, value
 
 
 def _shown(source: str) -> str:
@@ -469,6 +477,11 @@ def _text(function: Callable[[str, str], bool]) -> Callable[[Value, Value], bool
     return lambda text, part: function(text, part) if isinstance(text, str) and isinstance(part, str) else _no_value()
 
 
+def _now() -> datetime:
+    """The time; in a workflow, such as a topic, the same when it is replayed."""
+    return workflow.now() if workflow.in_workflow() else datetime.now(UTC)
+
+
 def _part(of: Callable[[datetime], int]) -> Callable[[Value], int]:
     return lambda value: of(_timestamp(value))
 
@@ -503,9 +516,9 @@ _FUNCTIONS: dict[str, tuple[int, Callable[..., Value]]] = {
     "b64decode": (1, lambda value: base64.b64decode(value).decode()),
     "json_parse": (1, json.loads),
     "date": (1, _date),
-    "now": (0, lambda: datetime.now(UTC)),
-    "now_plus": (1, lambda value: datetime.now(UTC) + _duration(value)),
-    "now_minus": (1, lambda value: datetime.now(UTC) - _duration(value)),
+    "now": (0, lambda: _now()),
+    "now_plus": (1, lambda value: _now() + _duration(value)),
+    "now_minus": (1, lambda value: _now() - _duration(value)),
 }
 _ON_NULL = ("size", "type", "dyn", "string")
 """Functions of null; every other is false of it, as of a missing field."""

@@ -1,0 +1,157 @@
+"""Expressions of waits, bound to the event that started the run.
+
+What a wait's expression sees of ``event`` is known when the wait begins. It is kept to the parts that the expression
+looks at, and what it compares for equality is the key under which a topic finds the wait among thousands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..types import JSON
+from . import cel
+from .expressions import Expression, compile_expression, evaluated
+
+Path = tuple[str, ...]
+Key = tuple[str, Any]
+
+_NULL: Final[Key] = ("null", None)
+_MISSING: Final[Key] = ("missing", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """An expression with what it sees of ``event``.
+
+    Attributes:
+        source: The expression's text.
+        event: The parts of the event that it looks at.
+        index: A path in ``async``, and the key that its value must have for the expression to be true; None if no
+            equality says so.
+    """
+
+    source: str
+    event: Mapping[str, JSON]
+    index: tuple[Path, Key] | None
+
+    def matches(self, async_event: Mapping[str, JSON]) -> bool:
+        """Whether the expression is true of a new event; never raises."""
+        return compile_expression(self.source).matches(event=self.event, async_event=async_event)
+
+
+def bind(source: str, event: Mapping[str, JSON]) -> Bound:
+    """Bind an expression to the event that started the run, or to the parts of it that another ``bind`` kept."""
+    expression = compile_expression(source)
+    return Bound(source, _seen(expression.tree, event), _index(expression, event))
+
+
+def keys_at(path: Path, async_event: Mapping[str, JSON]) -> Iterator[Key]:
+    """The keys under which the waits are that a new event may match by its value at a path."""
+    value: Any = async_event
+    for name in path:
+        if not isinstance(value, Mapping) or name not in value:
+            yield _NULL  # a missing field equals null
+            return
+        value = value[name]
+    key = _key(value)
+    if key is not None:
+        yield key
+    if key == _NULL:
+        yield _MISSING
+
+
+def _key(value: Any) -> Key | None:
+    """Equal keys for values that CEL has as equal; None for lists and maps, by which nothing is found."""
+    if value is None:
+        return _NULL
+    if isinstance(value, bool):
+        return ("bool", value)
+    if isinstance(value, int | float):
+        return ("number", value)
+    return ("string", value) if isinstance(value, str) else None
+
+
+def _index(expression: Expression, event: Mapping[str, JSON]) -> tuple[Path, Key] | None:
+    for term in _terms(expression.tree):
+        if not isinstance(term, cel.Binary) or term.operator != "==":
+            continue
+        for side, other in ((term.left, term.right), (term.right, term.left)):
+            path = _path(side, "async")
+            if path and "async" not in _names(other) and not _reads_clock(other):
+                found, value = evaluated(other, event)
+                key = _key(value) if found else _MISSING
+                if key is not None:
+                    return path, key
+    return None
+
+
+def _terms(node: cel.Node) -> Iterator[cel.Node]:
+    """What must all be true for an expression to be true."""
+    if isinstance(node, cel.Logical) and node.operator == "&&":
+        for operand in node.operands:
+            yield from _terms(operand)
+    else:
+        yield node
+
+
+def _path(node: cel.Node, root: str) -> Path | None:
+    """``("data", "id")`` of ``async.data.id`` and of ``async.data["id"]``; None of anything else."""
+    names: list[str] = []
+    while True:
+        match node:
+            case cel.Member(of, name) | cel.Index(of, cel.Literal(str() as name)):
+                names.append(name)
+                node = of
+            case cel.Name(name) if name == root:
+                return tuple(reversed(names))
+            case _:
+                return None
+
+
+def _names(node: cel.Node) -> set[str]:
+    own = {node.name} if isinstance(node, cel.Name) else set()
+    return own.union(*(_names(child) for child in cel.children(node)))
+
+
+def _reads_clock(node: cel.Node) -> bool:
+    return (isinstance(node, cel.Call) and node.function.startswith("now")) or any(
+        map(_reads_clock, cel.children(node))
+    )
+
+
+def _seen(tree: cel.Node, event: Mapping[str, JSON]) -> Mapping[str, JSON]:
+    seen: dict[str, Any] = {}
+    for path in _paths(tree):
+        if not path:
+            return dict(event)
+        _copy(path, event, seen)
+    return seen
+
+
+def _paths(node: cel.Node) -> Iterator[Path]:
+    """The parts of ``event`` that an expression looks at; ``()`` is all of it."""
+    path = _path(node, "event")
+    if path is not None:
+        yield path
+        return
+    if isinstance(node, cel.Has) and (path := _path(node.of, "event")) is not None:
+        yield (*path, node.field)
+        return
+    for child in cel.children(node):
+        yield from _paths(child)
+
+
+def _copy(path: Path, source: Mapping[str, Any], target: dict[str, Any]) -> None:
+    name, *rest = path
+    if name not in source:
+        return
+    value = source[name]
+    if not rest or not isinstance(value, Mapping):
+        target[name] = value
+        return
+    inner = target.get(name)
+    if inner is not value:  # not copied whole before
+        target[name] = inner = inner if isinstance(inner, dict) else {}
+        _copy(tuple(rest), value, inner)

@@ -1,0 +1,369 @@
+"""Which runs wait for an event: one Temporal workflow per event name, or pattern of names, that runs wait for.
+
+A topic starts with its first subscription and ends when it has been idle. What it is sent it takes one after the other,
+in the order of Temporal's history: a subscription sees every event after it and none before. It matches; an activity
+delivers, as a workflow that signals others itself manages some dozens a second. Delivered is at least once: a run knows
+what it has received.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import zlib
+from collections import deque
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+from temporalio import workflow
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue, RetryPolicy
+
+from ..converter import from_raw, size_of, to_raw
+from ..types import JSON
+from .binding import Bound, Key, Path, bind, keys_at
+
+TOPIC = "steporal.topic"
+SUBSCRIBE = "steporal.subscribe"
+UNSUBSCRIBE = "steporal.unsubscribe"
+PUBLISH = "steporal.publish"
+DELIVER_EVENTS = "steporal.deliver_events"
+
+# What a live topic replays with: other values need ``workflow.patched``.
+_SIGNALS_PER_EXECUTION = 4_000  # Temporal takes 10,000
+_EVALUATIONS_PER_TASK = 5_000  # some hundred milliseconds of a workflow task, which must not take seconds
+_REMEMBERED = 10_000
+_LANES = 4
+_DELIVERIES_PER_ACTIVITY = 200
+_BYTES_PER_ACTIVITY = 512 * 1024
+_IDLE = timedelta(minutes=10)
+_LONGEST = timedelta(days=1)
+_LATE = 60.0
+_PAUSE = timedelta(milliseconds=1)
+
+_NEW = to_raw(None)
+
+
+def topic_id(event: str) -> str:
+    """The Temporal workflow id of the topic of an event name or pattern."""
+    return f"{TOPIC}/{event}"
+
+
+def topics_of(name: str) -> list[str]:
+    """The names and patterns whose topics an event concerns: ``a.b/c`` those of ``a.b/c``, ``a.b/*`` and ``a.*``."""
+    return [name, *(f"{name[: i + 1]}*" for i, char in enumerate(name[:-1]) if char in "./" and i > 0)]
+
+
+def subscription_id(workflow_id: str, run_id: str, key: str) -> str:
+    """The id of a subscription in its topic."""
+    return f"{workflow_id}\n{run_id}\n{key}"
+
+
+class Subscription(BaseModel):
+    """One run's wish to hear of events.
+
+    Attributes:
+        id: Unique in the topic.
+        workflow_id: The run to tell.
+        run_id: The first execution of that run.
+        key: What the run calls the subscription.
+        kind: Whether to deliver one event, each event, or to cancel the run.
+        source: An expression that must be true of the event, or None.
+        event: What the expression sees of the event that started the run.
+        until: When it ends, in seconds since the epoch.
+        ignored: The id of an event that it does not hear of: the one that started the run.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    workflow_id: str
+    run_id: str
+    key: str
+    kind: Literal["once", "each", "cancel"]
+    source: str | None = None
+    event: dict[str, JSON] = {}
+    until: float
+    ignored: str | None = None
+
+    @property
+    def id(self) -> str:
+        return subscription_id(self.workflow_id, self.run_id, self.key)
+
+
+class Delivery(BaseModel):
+    """An event for one subscription."""
+
+    model_config = ConfigDict(frozen=True)
+
+    workflow_id: str
+    run_id: str
+    key: str
+    kind: Literal["once", "each", "cancel"]
+    event: int
+    """Its position in the batch's list of events."""
+
+    @classmethod
+    def of(cls, subscription: Subscription, event: int) -> Delivery:
+        return cls(
+            workflow_id=subscription.workflow_id,
+            run_id=subscription.run_id,
+            key=subscription.key,
+            kind=subscription.kind,
+            event=event,
+        )
+
+    @property
+    def subscription_id(self) -> str:
+        return subscription_id(self.workflow_id, self.run_id, self.key)
+
+
+class Batch(BaseModel):
+    """What the activity delivers."""
+
+    events: list[dict[str, JSON]]
+    deliveries: list[Delivery]
+
+
+class Index:
+    """The subscriptions of a topic, so that those that an event may match are found at once."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, Subscription] = {}
+        self._bound: dict[str, Bound | None] = {}
+        self._by_key: dict[Path, dict[Key, dict[str, None]]] = {}
+        self._others: dict[str, None] = {}
+
+    def add(self, subscription: Subscription) -> None:
+        """Add a subscription, or replace the one with its id."""
+        self.remove(subscription.id)
+        bound = None if subscription.source is None else bind(subscription.source, subscription.event)
+        self.all[subscription.id] = subscription
+        self._bound[subscription.id] = bound
+        self._place(bound)[subscription.id] = None
+
+    def remove(self, id: str) -> None:
+        """Remove a subscription, if it is there."""
+        if self.all.pop(id, None) is None:
+            return
+        bound = self._bound.pop(id)
+        place = self._place(bound)
+        del place[id]
+        if not place and bound is not None and bound.index is not None:
+            path, key = bound.index
+            del self._by_key[path][key]
+            if not self._by_key[path]:
+                del self._by_key[path]
+
+    def _place(self, bound: Bound | None) -> dict[str, None]:
+        if bound is None or bound.index is None:
+            return self._others
+        path, key = bound.index
+        return self._by_key.setdefault(path, {}).setdefault(key, {})
+
+    def candidates(self, event: Mapping[str, JSON]) -> list[str]:
+        """The ids of the subscriptions that an event may match."""
+        found = list(self._others)
+        for path, by_key in self._by_key.items():
+            for key in keys_at(path, event):
+                found.extend(by_key.get(key, ()))
+        return found
+
+    def matches(self, id: str, event: Mapping[str, JSON]) -> bool:
+        """Whether an event is one that a subscription waits for."""
+        bound = self._bound[id]
+        return self.all[id].ignored != event["id"] and (bound is None or bound.matches(event))
+
+
+class Lane:
+    """Deliveries that go one after the other; those to one run are all in one lane, so that they keep their order."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[tuple[Subscription, dict[str, JSON]]] = deque()
+        self.is_delivering = False
+
+    def next_batch(self) -> Batch:
+        """Take from the front what one activity delivers."""
+        events: list[dict[str, JSON]] = []
+        positions: dict[str, int] = {}
+        deliveries: list[Delivery] = []
+        size = 0
+        while self.waiting and len(deliveries) < _DELIVERIES_PER_ACTIVITY:
+            subscription, event = self.waiting[0]
+            if event["id"] not in positions:
+                size += size_of(to_raw(event))
+                if events and size > _BYTES_PER_ACTIVITY:
+                    break
+                positions[event["id"]] = len(events)
+                events.append(event)
+            self.waiting.popleft()
+            deliveries.append(Delivery.of(subscription, positions[event["id"]]))
+        return Batch(events=events, deliveries=deliveries)
+
+
+@workflow.defn(name=TOPIC, sandboxed=False)
+class TopicWorkflow:
+    """Knows who waits for an event, and tells them."""
+
+    def __init__(self) -> None:
+        self._index = Index()
+        self._remembered: dict[str, None] = {}
+        self._received: deque[tuple[str, Any]] = deque()
+        self._lanes = [Lane() for _ in range(_LANES)]
+        self._signals = 0
+        self._evaluations = 0
+
+    # --- what it is sent -------------------------------------------------------------------------------------------
+
+    @workflow.signal(name=SUBSCRIBE, description="Runs wait for events from now on.")
+    def subscribe(self, subscriptions: RawValue) -> None:
+        """Take subscriptions; one with the id of an earlier one replaces it."""
+        self._signals += 1
+        self._received.extend((SUBSCRIBE, subscription) for subscription in from_raw(subscriptions))
+
+    @workflow.signal(name=UNSUBSCRIBE, description="Runs wait no longer.")
+    def unsubscribe(self, ids: RawValue) -> None:
+        """Drop subscriptions, by id."""
+        self._signals += 1
+        self._received.extend((UNSUBSCRIBE, id) for id in from_raw(ids))
+
+    @workflow.signal(name=PUBLISH, description="Events were sent.")
+    def publish(self, events: RawValue) -> None:
+        """Take events, in the order in which they were sent."""
+        self._signals += 1
+        self._received.extend((PUBLISH, event) for event in from_raw(events))
+
+    @workflow.query(name="steporal.subscriptions", description="Who waits.")
+    def subscriptions(self) -> RawValue:
+        """The subscriptions, as :class:`Subscription` has them."""
+        return to_raw([s.model_dump(mode="json") for s in self._index.all.values()])
+
+    # --- its life --------------------------------------------------------------------------------------------------
+
+    @workflow.run
+    async def run(self, state: RawValue = _NEW) -> None:
+        """Live until nobody has waited for a while.
+
+        Args:
+            state: What the execution before left, as :meth:`_state` has it.
+        """
+        self._restore(read_state(state))
+        tasks = [asyncio.create_task(self._work()), *(asyncio.create_task(self._deliver(lane)) for lane in self._lanes)]
+        while True:
+            before = self._signals
+            try:
+                await workflow.wait_condition(
+                    self._is_full, timeout=self._until_next_look(), timeout_summary="look for ended subscriptions"
+                )
+            except TimeoutError:
+                self._expire()
+                if self._signals == before and self._is_idle():
+                    break
+            else:
+                await workflow.wait_condition(lambda: not any(lane.is_delivering for lane in self._lanes))
+                workflow.continue_as_new(state_payload(self._state()))
+        for task in tasks:
+            task.cancel()
+
+    def _is_full(self) -> bool:
+        return self._signals >= _SIGNALS_PER_EXECUTION or workflow.info().is_continue_as_new_suggested()
+
+    def _is_idle(self) -> bool:
+        return not self._index.all and not self._received and not any(lane.waiting for lane in self._lanes)
+
+    def _until_next_look(self) -> timedelta:
+        """Ended subscriptions do no harm, so nobody hurries to drop them."""
+        ends = min((subscription.until for subscription in self._index.all.values()), default=0.0)
+        return min(max(timedelta(seconds=ends - workflow.time()) + _IDLE, _IDLE), _LONGEST)
+
+    def _expire(self) -> None:
+        now = workflow.time()
+        for subscription in [s for s in self._index.all.values() if s.until + _LATE < now]:
+            self._index.remove(subscription.id)
+
+    def _state(self) -> dict[str, JSON]:
+        return {
+            "version": 1,
+            "subscriptions": [s.model_dump(mode="json", exclude_defaults=True) for s in self._index.all.values()],
+            "remembered": list(self._remembered),
+            "received": list(self._received),
+            "matched": [[s.model_dump(mode="json"), event] for lane in self._lanes for s, event in lane.waiting],
+        }
+
+    def _restore(self, state: Mapping[str, JSON]) -> None:
+        received = [(kind, value) for kind, value in state.get("received", ())]
+        self._received.extendleft(reversed(received))  # signals came before this, in this execution
+        self._remembered = dict.fromkeys([*state.get("remembered", ()), *self._remembered])
+        for subscription in state.get("subscriptions", ()):
+            self._index.add(Subscription.model_validate(subscription))
+        for subscription, event in state.get("matched", ()):
+            self._send(Subscription.model_validate(subscription), event)
+
+    # --- its work --------------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        while True:
+            await workflow.wait_condition(lambda: bool(self._received) and not self._is_full())
+            kind, value = self._received.popleft()
+            if kind == SUBSCRIBE:
+                self._index.add(Subscription.model_validate(value))
+            elif kind == UNSUBSCRIBE:
+                self._index.remove(value)
+            elif value["id"] not in self._remembered:
+                self._remember(value["id"])
+                await self._match(value)
+
+    def _remember(self, event_id: str) -> None:
+        self._remembered[event_id] = None
+        if len(self._remembered) > _REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+
+    async def _match(self, event: dict[str, JSON]) -> None:
+        for id in self._index.candidates(event):
+            self._evaluations += 1
+            if self._evaluations % _EVALUATIONS_PER_TASK == 0:
+                await workflow.sleep(_PAUSE)
+            subscription = self._index.all.get(id)
+            if subscription is not None and self._index.matches(id, event):
+                if subscription.kind != "each":
+                    self._index.remove(id)
+                self._send(subscription, event)
+
+    def _send(self, subscription: Subscription, event: dict[str, JSON]) -> None:
+        lane = zlib.crc32(subscription.workflow_id.encode()) % _LANES
+        self._lanes[lane].waiting.append((subscription, event))
+
+    async def _deliver(self, lane: Lane) -> None:
+        while True:
+            await workflow.wait_condition(lambda: bool(lane.waiting) and not self._is_full())
+            lane.is_delivering = True
+            gone = await workflow.execute_activity(
+                DELIVER_EVENTS,
+                to_raw(lane.next_batch().model_dump(mode="json")),
+                result_type=RawValue,
+                start_to_close_timeout=timedelta(minutes=1),
+                retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=10)),
+            )
+            for id in from_raw(gone):
+                self._index.remove(id)
+            lane.is_delivering = False
+
+
+_COMPRESSED = b"binary/zlib"
+_COMPRESS_FROM = 64 * 1024
+
+
+def state_payload(state: JSON) -> RawValue:
+    """A state as a payload, compressed where it is large: Temporal takes 2 MiB."""
+    raw = to_raw(state)
+    if size_of(raw) < _COMPRESS_FROM:
+        return raw
+    return RawValue(Payload(metadata={"encoding": _COMPRESSED}, data=zlib.compress(raw.payload.data)))
+
+
+def read_state(raw: RawValue) -> dict[str, JSON]:
+    """The state in a payload; that of a new topic is empty."""
+    if raw.payload.metadata["encoding"] == _COMPRESSED:
+        return json.loads(zlib.decompress(raw.payload.data))  # type: ignore[no-any-return]
+    return from_raw(raw) or {}
