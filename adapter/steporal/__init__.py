@@ -28,7 +28,9 @@ from .errors import (
     UnserializableError,
 )
 from .events import ReceivedEvent, SendEventResult, SentEvent
-from .step import Step, StepExt
+from .http import FetchResponse, Secret, secret
+from .signals import ReceivedSignal, SendSignalResult
+from .step import Listener, Step, StepExt
 from .triggers import CronTrigger, EventTrigger, cron_trigger, event_trigger
 
 __all__ = [
@@ -40,22 +42,27 @@ __all__ = [
     "DefinitionError",
     "Duration",
     "EventTrigger",
+    "FetchResponse",
     "Input",
     "InvalidArgumentError",
     "InvalidEventError",
     "InvalidInputError",
     "InvokeTimeoutError",
+    "Listener",
     "NestedStepError",
     "NonRetryableError",
     "PayloadTooLargeError",
     "ReceivedEvent",
+    "ReceivedSignal",
     "RetryAfterError",
     "RetryPolicy",
     "Run",
     "RunCancelledError",
     "RunFailedError",
+    "Secret",
     "SendEventError",
     "SendEventResult",
+    "SendSignalResult",
     "SentEvent",
     "Step",
     "StepCodeNotFoundError",
@@ -69,4 +76,5 @@ __all__ = [
     "cron_trigger",
     "event_trigger",
     "reference",
+    "secret",
 ]

@@ -7,7 +7,7 @@ step: ``id``, ``id:1``, ``id:2``, … in the order of the calls.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack, overload
@@ -16,7 +16,9 @@ from temporalio.common import RetryPolicy
 
 from .definition import Workflow, WorkflowReference
 from .durations import Duration
-from .events import EventLike, SendEventResult
+from .events import EventLike, ReceivedEvent, SendEventResult
+from .http import FetchRequest, FetchResponse, Secret
+from .signals import OnConflict, ReceivedSignal, SendSignalResult
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
@@ -34,6 +36,35 @@ class RunOptions:
     task_queue: str | None = None
     output_type: Any = None
     local: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a wait or a listener asks for, as it was given."""
+
+    event: str | Sequence[str]
+    timeout: Duration | datetime
+    if_exp: str | None = None
+    match: str | None = None
+
+
+class Listener(Protocol):
+    """Keeps the events that come while a run does something else; made by :meth:`StepExt.listen`."""
+
+    async def next(self, step_id: str, *, timeout: Duration | datetime | None = None) -> ReceivedEvent | None:
+        """The next event; None when the listener's time is over, or ``timeout`` before it.
+
+        Args:
+            step_id: The step's id.
+            timeout: How long to wait for it, or until when; as long as the listener listens, by default.
+        """
+
+    async def close(self) -> None:
+        """Listen no longer."""
+
+    async def __aenter__(self) -> Listener: ...
+
+    async def __aexit__(self, *error: object) -> None: ...
 
 
 class Steps(Protocol):
@@ -63,6 +94,23 @@ class Steps(Protocol):
         self, step_id: str, events: EventLike | Sequence[EventLike]
     ) -> Coroutine[None, None, SendEventResult]:
         """Perform :meth:`StepExt.send_event`."""
+
+    def wait_for_event(self, step_id: str, wanted: Wanted) -> Coroutine[None, None, ReceivedEvent | None]:
+        """Perform :meth:`StepExt.wait_for_event`."""
+
+    def listen(self, step_id: str, wanted: Wanted) -> Coroutine[None, None, Listener]:
+        """Perform :meth:`StepExt.listen`."""
+
+    def wait_for_signal(
+        self, step_id: str, signal: str, timeout: Duration | datetime, schema: Any, on_conflict: OnConflict
+    ) -> Coroutine[None, None, ReceivedSignal[Any] | None]:
+        """Perform :meth:`Step.wait_for_signal`."""
+
+    def send_signal(self, step_id: str, signal: str, data: Any) -> Coroutine[None, None, SendSignalResult]:
+        """Perform :meth:`Step.send_signal`."""
+
+    def fetch(self, step_id: str, request: FetchRequest) -> Coroutine[None, None, FetchResponse]:
+        """Perform :meth:`StepExt.fetch`."""
 
 
 class Step:
@@ -209,6 +257,69 @@ class Step:
         """
         return self._steps.invoke(step_id, workflow, data, timeout)
 
+    @overload
+    def wait_for_signal(
+        self,
+        step_id: str,
+        *,
+        signal: str,
+        timeout: Duration | datetime,
+        schema: type[T],
+        on_conflict: OnConflict = "fail",
+    ) -> Coroutine[None, None, ReceivedSignal[T] | None]: ...
+
+    @overload
+    def wait_for_signal(
+        self,
+        step_id: str,
+        *,
+        signal: str,
+        timeout: Duration | datetime,
+        schema: Any = None,
+        on_conflict: OnConflict = "fail",
+    ) -> Coroutine[None, None, ReceivedSignal[Any] | None]: ...
+
+    def wait_for_signal(
+        self,
+        step_id: str,
+        *,
+        signal: str,
+        timeout: Duration | datetime,
+        schema: Any = None,
+        on_conflict: OnConflict = "fail",
+    ) -> Coroutine[None, None, ReceivedSignal[Any] | None]:
+        """Wait for a signal: a message that goes to the one run that waits for its name.
+
+        Args:
+            step_id: The step's id.
+            signal: The signal's name, unique in the Temporal namespace, such as ``approval/{order_id}``.
+            timeout: How long to wait, or until when.
+            schema: What its data is validated by: a pydantic model, or anything that ``pydantic.TypeAdapter`` takes.
+            on_conflict: What happens if another run waits for it already: this step fails, or it takes the other's
+                place, whose wait goes on to its timeout.
+
+        Returns:
+            The signal; None if none came in time.
+
+        Raises:
+            StepError: Another run waits for it; both are named.
+            InvalidInputError: The data does not fit ``schema``.
+        """
+        return self._steps.wait_for_signal(step_id, signal, timeout, schema, on_conflict)
+
+    def send_signal(self, step_id: str, *, signal: str, data: Any = None) -> Coroutine[None, None, SendSignalResult]:
+        """Send a signal to the run that waits for it; nothing happens if none does.
+
+        Args:
+            step_id: The step's id.
+            signal: The signal's name.
+            data: Its data, as JSON.
+
+        Returns:
+            The id of the run that received it, or None.
+        """
+        return self._steps.send_signal(step_id, signal, data)
+
 
 class StepExt:
     """Steps beyond those that every StepKit driver has."""
@@ -239,3 +350,103 @@ class StepExt:
     def sleep_until(self, step_id: str, when: datetime) -> Coroutine[None, None, None]:
         """The same as :meth:`Step.sleep_until`."""
         return self._steps.sleep_until(step_id, when)
+
+    def wait_for_event(
+        self,
+        step_id: str,
+        *,
+        event: str | Sequence[str],
+        timeout: Duration | datetime,
+        if_exp: str | None = None,
+        match: str | None = None,
+    ) -> Coroutine[None, None, ReceivedEvent | None]:
+        """Wait for an event that is sent after the wait has begun.
+
+        To lose nothing between a step that makes the event happen and the wait for it, use :meth:`listen`.
+
+        Args:
+            step_id: The step's id.
+            event: Its name, a pattern (``order.*``), or several, of which the first to come wins.
+            timeout: How long to wait, or until when.
+            if_exp: An expression in CEL that must be true; ``event`` is what started the run, ``async`` the new event:
+                ``async.data.order_id == event.data.order_id && async.data.amount > 100``.
+            match: Short for an equality of the two events: ``"data.order_id"`` is
+                ``event.data.order_id == async.data.order_id``.
+
+        Returns:
+            The event; None if none came in time.
+        """
+        return self._steps.wait_for_event(step_id, Wanted(event, timeout, if_exp, match))
+
+    def listen(
+        self,
+        step_id: str,
+        *,
+        event: str | Sequence[str],
+        timeout: Duration | datetime,
+        if_exp: str | None = None,
+        match: str | None = None,
+    ) -> Coroutine[None, None, Listener]:
+        """Listen for events from now on, and keep those that come until the run asks for them.
+
+        Example::
+
+            async with await step.ext.listen("payments", event="payment.*", match="data.order_id", timeout="1h") as it:
+                await step.run("charge", charge, order)
+                payment = await it.next("payment")
+
+        Args:
+            step_id: The step's id.
+            event: As for :meth:`wait_for_event`.
+            timeout: How long to listen, or until when.
+            if_exp: As for :meth:`wait_for_event`.
+            match: As for :meth:`wait_for_event`.
+
+        Returns:
+            A listener; ``await listener.next(step_id)`` is the next event, or None when the time is over. It closes
+            with the run, with ``async with``, or by ``await listener.close()``.
+        """
+        return self._steps.listen(step_id, Wanted(event, timeout, if_exp, match))
+
+    def fetch(
+        self,
+        step_id: str,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str | Secret] | None = None,
+        params: Mapping[str, str | int | float | bool | Secret] | None = None,
+        json: Any = None,
+        content: bytes | str | None = None,
+        timeout: Duration = "30s",
+        max_attempts: int | None = None,
+        max_response_bytes: int = 1024 * 1024,
+    ) -> Coroutine[None, None, FetchResponse]:
+        """Make one HTTP request, durably.
+
+        Tried again, as a step is, when the connection fails or the answer is 429 or 5xx, after the time that its
+        ``Retry-After`` says; any other answer is returned.
+
+        Args:
+            step_id: The step's id.
+            method: ``GET``, ``POST``, …
+            url: An absolute URL, ``http`` or ``https``.
+            headers: Headers. A value that nobody may read in Temporal is ``steporal.secret("NAME")``, which the worker
+                takes from its environment.
+            params: Query parameters.
+            json: A body, as JSON.
+            content: A body, as bytes or text; not with ``json``.
+            timeout: How long one attempt may take.
+            max_attempts: Attempts in all; the workflow's, by default.
+            max_response_bytes: How long a body may be; a longer one fails the step.
+
+        Returns:
+            Status, headers and body.
+
+        Raises:
+            StepError: The last attempt failed.
+        """
+        request = FetchRequest(
+            method, url, headers or {}, params or {}, json, content, timeout, max_attempts, max_response_bytes
+        )
+        return self._steps.fetch(step_id, request)

@@ -26,8 +26,11 @@ from ..errors import (
     UnserializableError,
 )
 from ..events import EventLike, ReceivedEvent, SendEventResult, derived_ulid, prepare_events
-from ..step import RunOptions, Step, StepExt
+from ..http import FetchRequest, FetchResponse
+from ..signals import OnConflict, ReceivedSignal, SendSignalResult
+from ..step import Listener, RunOptions, Step, StepExt, Wanted
 from ..types import JSON
+from . import event_steps, fetch_step, signal_steps
 from .failures import failure_of, is_cancellation
 from .limits import BATCH_BYTES, summary, to_limited
 from .memo import Failure, Outcome, decode_result
@@ -62,10 +65,14 @@ class Captives:
 
 
 class Attempt:
-    """One attempt of a run's body."""
+    """One attempt of a run's body.
+
+    Attributes:
+        owner: The run.
+    """
 
     def __init__(self, run: Run) -> None:
-        self._run = run
+        self.owner = run
         self._keys: dict[str, int] = {}
         self._waiting: dict[asyncio.Future[Outcome], None] = {}
         self._closed = False
@@ -76,20 +83,20 @@ class Attempt:
         for waiter in list(self._waiting):
             waiter.cancel()
 
-    # --- the four kinds of step ------------------------------------------------------------------------------------
+    # --- the kinds of step -----------------------------------------------------------------------------------------
 
     def run(
         self, step_id: str, handler: Callable[..., Any], args: tuple[Any, ...], options: RunOptions
     ) -> Coroutine[Any, Any, Any]:
-        key = self._key(step_id)
-        if key in self._run.memo:
+        key = self.key(step_id)
+        if key in self.owner.memo:
             return self._run_result(key, handler, options, None)
         with arguments_checked(key):
-            start = self._activity(key, options, RUN_STEP, self._call(key, handler, args))
+            start = self.activity(key, options, RUN_STEP, self._call(key, handler, args))
         return self._run_result(key, handler, options, start)
 
     async def _run_result(self, key: str, handler: Callable[..., Any], options: RunOptions, start: Any) -> Any:
-        outcome = await self._outcome(key, start)
+        outcome = await self.outcome(key, start)
         try:
             return decode_result(outcome.value, return_type(handler), options.output_type)
         except pydantic.ValidationError as err:
@@ -97,13 +104,13 @@ class Attempt:
             raise StepError(key, "ValidationError", message) from None
 
     def sleep(self, step_id: str, duration: Duration) -> Coroutine[Any, Any, None]:
-        key = self._key(step_id)
+        key = self.key(step_id)
         with arguments_checked(key):
             deadline = workflow.now() + parse_duration(duration)
         return self._sleep(key, deadline)
 
     def sleep_until(self, step_id: str, when: datetime) -> Coroutine[Any, Any, None]:
-        key = self._key(step_id)
+        key = self.key(step_id)
         with arguments_checked(key):
             deadline = parse_deadline(when, what="when")
         return self._sleep(key, deadline)
@@ -114,7 +121,7 @@ class Attempt:
                 await workflow.sleep(left, summary=summary(key))
             return Outcome()
 
-        await self._outcome(key, start)
+        await self.outcome(key, start)
 
     def invoke(
         self,
@@ -123,7 +130,7 @@ class Attempt:
         data: Any,
         timeout: Duration | datetime | None,
     ) -> Coroutine[Any, Any, Any]:
-        key = self._key(step_id)
+        key = self.key(step_id)
         with arguments_checked(key):
             if not isinstance(workflow, Workflow | WorkflowReference):
                 raise TypeError(
@@ -135,19 +142,19 @@ class Attempt:
     async def _invoke(
         self, key: str, target: Workflow[Any, Any] | WorkflowReference[Any], data: Any, deadline: datetime | None
     ) -> Any:
-        if key not in self._run.memo:
+        if key not in self.owner.memo:
             data = _input_json(key, target, data)
-        outcome = await self._outcome(key, partial(self._perform_invoke, key, target, data, deadline))
+        outcome = await self.outcome(key, partial(self._perform_invoke, key, target, data, deadline))
         kind = target.output_type
         return outcome.value if kind is None else validate(outcome.value, kind)
 
     async def _perform_invoke(
         self, key: str, target: Workflow[Any, Any] | WorkflowReference[Any], data: JSON, deadline: datetime | None
     ) -> Outcome:
-        event_id = self._derived_id(key, 0)
+        event_id = self.derived_id(key, 0)
         task_queue: str | None = None
         if isinstance(target, WorkflowReference):
-            found = await self._perform(key, self._local(FIND_WORKFLOW, {"app": target.app, "workflow": target.id}))
+            found = await self.perform(key, self.local(FIND_WORKFLOW, {"app": target.app, "workflow": target.id}))
             if found.failure:
                 return found
             task_queue = found.value["task_queue"]
@@ -179,31 +186,48 @@ class Attempt:
             return Outcome(failure=failure_of(err))
 
     def send_event(self, step_id: str, events: EventLike | Sequence[EventLike]) -> Coroutine[Any, Any, SendEventResult]:
-        key = self._key(step_id)
+        key = self.key(step_id)
         prepared = prepare_events(
             events,
-            new_id=partial(self._derived_id, key),
+            new_id=partial(self.derived_id, key),
             now_ms=int(workflow.now().timestamp() * 1000),
         )
         return self._send(key, prepared)
 
     async def _send(self, key: str, events: list[ReceivedEvent]) -> SendEventResult:
-        outcome = await self._outcome(key, partial(self._perform_send, key, events))
+        outcome = await self.outcome(key, partial(self._perform_send, key, events))
         return SendEventResult(ids=outcome.value)
 
     async def _perform_send(self, key: str, events: list[ReceivedEvent]) -> Outcome:
         ids: list[str] = []
         for batch in _batches(events):
-            start = self._activity(key, RunOptions(), SEND_EVENT, to_raw({"events": batch}))
+            start = self.activity(key, RunOptions(), SEND_EVENT, to_raw({"events": batch}))
             sent = await start()
             if sent.failure:
                 return sent
             ids.extend(sent.value["ids"])
         return Outcome(ids)
 
+    def wait_for_event(self, step_id: str, wanted: Wanted) -> Coroutine[Any, Any, ReceivedEvent | None]:
+        return event_steps.wait_for_event(self, self.key(step_id), wanted)
+
+    def listen(self, step_id: str, wanted: Wanted) -> Coroutine[Any, Any, Listener]:
+        return event_steps.listen(self, self.key(step_id), wanted)
+
+    def wait_for_signal(
+        self, step_id: str, signal: str, timeout: Duration | datetime, schema: Any, on_conflict: OnConflict
+    ) -> Coroutine[Any, Any, ReceivedSignal[Any] | None]:
+        return signal_steps.wait_for_signal(self, self.key(step_id), signal, timeout, schema, on_conflict)
+
+    def send_signal(self, step_id: str, signal: str, data: Any) -> Coroutine[Any, Any, SendSignalResult]:
+        return signal_steps.send_signal(self, self.key(step_id), signal, data)
+
+    def fetch(self, step_id: str, request: FetchRequest) -> Coroutine[Any, Any, FetchResponse]:
+        return fetch_step.fetch(self, self.key(step_id), request)
+
     # --- what they share -------------------------------------------------------------------------------------------
 
-    def _key(self, step_id: str) -> str:
+    def key(self, step_id: str) -> str:
         check_id(step_id, "a step id")
         if self._closed:
             raise asyncio.CancelledError("this attempt of the body has ended")
@@ -216,11 +240,11 @@ class Attempt:
         self._keys.setdefault(key, 1)
         return key
 
-    async def _outcome(self, key: str, start: Callable[[], Coroutine[Any, Any, Outcome]] | None) -> Outcome:
-        outcome = self._run.memo.get(key)
+    async def outcome(self, key: str, start: Callable[[], Coroutine[Any, Any, Outcome]] | None) -> Outcome:
+        outcome = self.owner.memo.get(key)
         if outcome is None:
             assert start is not None
-            outcome = await self._wait(self._run.step(key, start))
+            outcome = await self._wait(self.owner.step(key, start))
         if outcome.failure:
             raise outcome.failure.error(key)
         return outcome
@@ -239,13 +263,13 @@ class Attempt:
         finally:
             del self._waiting[waiter]
 
-    def _derived_id(self, key: str, position: int) -> str:
+    def derived_id(self, key: str, position: int) -> str:
         started = int(workflow.info().workflow_start_time.timestamp() * 1000)
-        return derived_ulid(started, self._run.id, key, position)
+        return derived_ulid(started, self.owner.id, key, position)
 
     def _call(self, key: str, handler: Callable[..., Any], args: tuple[Any, ...]) -> RawValue:
         captives = Captives()
-        run = self._run
+        run = self.owner
         describer = Describer(run.workflow.id, run.handler, run.workflow.client.step_packages, captives)
         call = {"workflow": run.workflow.id, "step": key, **describer.call(key, handler, args)}
         if captives.context_is_captured:
@@ -253,10 +277,10 @@ class Attempt:
         return to_limited(f"what step {key!r} captured or is given", call)
 
     def _context_json(self) -> JSON:
-        context, info = self._run.context, workflow.info()
+        context, info = self.owner.context, workflow.info()
         origin = context.input
         return {
-            "data": self._run.data,
+            "data": self.owner.data,
             "id": origin.id,
             "name": origin.name,
             "time": origin.time.isoformat(),
@@ -268,10 +292,10 @@ class Attempt:
             "task_queue": info.task_queue,
         }
 
-    def _activity(
+    def activity(
         self, key: str, options: RunOptions, name: str, argument: RawValue
     ) -> Callable[[], Coroutine[Any, Any, Outcome]]:
-        definition = self._run.workflow
+        definition = self.owner.workflow
         where = f"step {key!r}"
         attempts = definition.max_attempts
         if options.max_attempts is not None:
@@ -284,26 +308,26 @@ class Attempt:
         if options.local:
             if options.task_queue is not None:
                 raise ValueError("local=True runs the step where the run is; it takes no task_queue")
-            return lambda: self._perform(
+            return lambda: self.perform(
                 key,
                 lambda: workflow.start_local_activity(
                     name,
                     argument,
                     result_type=RawValue,
-                    activity_id=self._run.activity_id(key),
+                    activity_id=self.owner.activity_id(key),
                     start_to_close_timeout=timeout or LOCAL_STEP_TIMEOUT,
                     retry_policy=retry,
                     summary=summary(key),
                 ),
                 attempts,
             )
-        return lambda: self._perform(
+        return lambda: self.perform(
             key,
             lambda: workflow.start_activity(
                 name,
                 argument,
                 result_type=RawValue,
-                activity_id=self._run.activity_id(key),
+                activity_id=self.owner.activity_id(key),
                 task_queue=options.task_queue,
                 start_to_close_timeout=timeout or STEP_TIMEOUT,
                 heartbeat_timeout=HEARTBEAT_TIMEOUT,
@@ -314,16 +338,16 @@ class Attempt:
             attempts,
         )
 
-    def _local(self, name: str, argument: JSON) -> Callable[[], Any]:
+    def local(self, name: str, argument: JSON) -> Callable[[], Any]:
         return lambda: workflow.start_local_activity(
             name,
             to_raw(argument),
             result_type=RawValue,
             start_to_close_timeout=LOCAL_STEP_TIMEOUT,
-            retry_policy=_with_attempts(self._run.workflow.retry, self._run.workflow.max_attempts),
+            retry_policy=_with_attempts(self.owner.workflow.retry, self.owner.workflow.max_attempts),
         )
 
-    async def _perform(self, key: str, start: Callable[[], Any], max_attempts: int = 0) -> Outcome:
+    async def perform(self, key: str, start: Callable[[], Any], max_attempts: int = 0) -> Outcome:
         try:
             return Outcome(from_raw(await start()))
         except FailureError as err:  # a local activity raises its cause alone, and on replay not always the same way
