@@ -4,7 +4,15 @@ from temporalio.common import RetryPolicy
 
 from .client import Client, Run
 from .context import Context, Input
-from .definition import Workflow, WorkflowReference, reference
+from .definition import (
+    CancelOn,
+    FailedWith,
+    RunFailure,
+    Workflow,
+    WorkflowExt,
+    WorkflowReference,
+    reference,
+)
 from .durations import Duration
 from .errors import (
     AlreadyStartedError,
@@ -35,6 +43,7 @@ from .triggers import CronTrigger, EventTrigger, cron_trigger, event_trigger
 
 __all__ = [
     "AlreadyStartedError",
+    "CancelOn",
     "CaptureError",
     "Client",
     "Context",
@@ -42,6 +51,7 @@ __all__ = [
     "DefinitionError",
     "Duration",
     "EventTrigger",
+    "FailedWith",
     "FetchResponse",
     "Input",
     "InvalidArgumentError",
@@ -59,6 +69,7 @@ __all__ = [
     "Run",
     "RunCancelledError",
     "RunFailedError",
+    "RunFailure",
     "Secret",
     "SendEventError",
     "SendEventResult",
@@ -72,6 +83,7 @@ __all__ = [
     "UnknownWorkflowError",
     "UnserializableError",
     "Workflow",
+    "WorkflowExt",
     "WorkflowReference",
     "cron_trigger",
     "event_trigger",

@@ -26,11 +26,15 @@ from .definition import validate_input
 from .errors import RetryAfterError, UnserializableError
 from .events import ReceivedEvent
 from .routing.lookup import find_listed
-from .runtime.attempt import FIND_WORKFLOW, RUN_STEP, SEND_EVENT
+from .routing.publish import Topics
+from .routing.topic import Subscription
+from .runtime.attempt import FIND_WORKFLOW, RUN_STEP
+from .runtime.endings import SEND_EVENT
 from .runtime.failures import application_error, is_final
 from .runtime.limits import to_limited
 from .runtime.memo import TYPED
 from .runtime.references import App, Resolver
+from .runtime.subscriptions import SUBSCRIBE_RUN, UNSUBSCRIBE_RUN
 from .types import JSON
 
 if TYPE_CHECKING:
@@ -78,7 +82,7 @@ class Activities:
 
     def all(self) -> list[Callable[..., Any]]:
         """The activities to give to a worker."""
-        return [self.run_step, self.send_event, self.find_workflow]
+        return [self.run_step, self.send_event, self.find_workflow, self.subscribe, self.unsubscribe]
 
     @activity.defn(name=RUN_STEP)
     async def run_step(self, argument: RawValue) -> RawValue:
@@ -105,6 +109,24 @@ class Activities:
             catalog = self._client.dispatcher(activity.client()).catalog
             app, _ = await find_listed(catalog, wanted["app"], wanted["workflow"])
             return to_raw({"task_queue": app.task_queue})
+
+    @activity.defn(name=SUBSCRIBE_RUN)
+    async def subscribe(self, argument: RawValue) -> RawValue:
+        """Subscribe a run to topics, and start those that there are not yet."""
+        given = from_raw(argument)
+        async with _failing():
+            topics = Topics(activity.client())
+            await topics.subscribe(given["topics"], Subscription.model_validate(given["subscription"]))
+            return to_raw(None)
+
+    @activity.defn(name=UNSUBSCRIBE_RUN)
+    async def unsubscribe(self, argument: RawValue) -> RawValue:
+        """End subscriptions of a run."""
+        given = from_raw(argument)
+        async with _failing():
+            topics = Topics(activity.client())
+            await topics.unsubscribe(given["workflow_id"], given["run_id"], given["keys"])
+            return to_raw(None)
 
     async def _call(self, function: Callable[..., Any], arguments: list[Any]) -> Any:
         if inspect.iscoroutinefunction(function):
