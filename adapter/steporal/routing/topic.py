@@ -91,6 +91,10 @@ class Subscription(BaseModel):
     def id(self) -> str:
         return subscription_id(self.workflow_id, self.run_id, self.key)
 
+    def has_ended(self, now: float) -> bool:
+        """Whether its time is over; a run that waits knows best itself, so it is given a while more."""
+        return self.until + (0 if self.kind == "cancel" else _LATE) < now
+
 
 class Delivery(BaseModel):
     """An event for one subscription."""
@@ -279,7 +283,7 @@ class TopicWorkflow:
 
     def _expire(self) -> None:
         now = workflow.time()
-        for subscription in [s for s in self._index.all.values() if s.until + _LATE < now]:
+        for subscription in [s for s in self._index.all.values() if s.has_ended(now)]:
             self._index.remove(subscription.id)
 
     def _state(self) -> dict[str, JSON]:
@@ -325,7 +329,11 @@ class TopicWorkflow:
             if self._evaluations % _EVALUATIONS_PER_TASK == 0:
                 await workflow.sleep(_PAUSE)
             subscription = self._index.all.get(id)
-            if subscription is not None and self._index.matches(id, event):
+            if subscription is None:
+                continue
+            if subscription.has_ended(workflow.time()):
+                self._index.remove(id)
+            elif self._index.matches(id, event):
                 if subscription.kind != "each":
                     self._index.remove(id)
                 self._send(subscription, event)
