@@ -165,7 +165,7 @@ async def test_a_failure_handler_that_fails_starts_nothing_more(app: steporal.Cl
 def test_a_failure_handler_that_cannot_be_one_is_refused(app: steporal.Client) -> None:
     def on_failure(ctx: Context[Any], step: Step) -> None: ...
 
-    with pytest.raises(DefinitionError, match="'w-failure'.*is not async"):
+    with pytest.raises(DefinitionError, match=r"'w-failure'.*is not async"):
 
         @app.workflow(id="w", ext=WorkflowExt(on_failure=on_failure))  # type: ignore[arg-type]
         async def handler(ctx: Context[Any], step: Step) -> None: ...

@@ -119,7 +119,7 @@ async def test_an_event_that_is_sent_again_wakes_no_later_wait(
 
     async with workers(app):
         run = await handler.start()
-        for count, id in enumerate(("a", "b", "c"), 1):
+        for count in (1, 2, 3):
             await until_waiting(run, count)
             for again in ("a", "b", "c")[:count]:
                 await app.send_event({"name": name, "id": f"{name} {again}"})
