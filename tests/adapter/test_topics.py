@@ -31,6 +31,13 @@ def name() -> str:
 
 
 @pytest.fixture
+def many_at_once(request: pytest.FixtureRequest) -> None:
+    """For tests with many runs at once, which subscribe by local activities."""
+    if request.config.getoption("--max-cached-workflows") == 0:
+        pytest.skip("without a cache, the SDK cancels and repeats local activities, and many runs at once take minutes")
+
+
+@pytest.fixture
 async def handle(
     name: str, temporal: temporalio.client.Client, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[temporalio.client.WorkflowHandle[Any, Any]]:
@@ -62,6 +69,7 @@ def test_an_event_concerns_the_topics_of_its_name_and_of_the_patterns_that_match
     assert topics_of(".a") == [".a"]
 
 
+@pytest.mark.usefixtures("many_at_once")
 async def test_a_topic_that_continues_as_new_under_fire_loses_nothing(
     app: steporal.Client,
     workers: Workers,
@@ -104,6 +112,7 @@ async def test_a_topic_that_continues_as_new_under_fire_loses_nothing(
         assert len(await executions(workers.temporal, handle.id)) > 3
 
 
+@pytest.mark.usefixtures("many_at_once")
 async def test_events_that_come_while_runs_subscribe_and_time_out_are_received_or_not_but_never_twice(
     app: steporal.Client, workers: Workers, name: str, handle: temporalio.client.WorkflowHandle[Any, Any]
 ) -> None:
@@ -134,6 +143,7 @@ async def test_events_that_come_while_runs_subscribe_and_time_out_are_received_o
             assert [id for id in sent[number] if id in received] == received, "in the order in which they were sent"
 
 
+@pytest.mark.usefixtures("many_at_once")
 async def test_what_a_run_has_subscribed_to_before_it_acts_always_arrives(
     app: steporal.Client, workers: Workers, name: str, handle: temporalio.client.WorkflowHandle[Any, Any]
 ) -> None:
@@ -192,6 +202,7 @@ async def test_a_topic_ends_when_nobody_has_waited_for_a_while_and_starts_anew(
         assert await run.result() == sent.ids[0]
 
 
+@pytest.mark.usefixtures("many_at_once")
 async def test_an_expression_that_no_index_helps_finds_its_run_among_many(
     app: steporal.Client,
     workers: Workers,
