@@ -161,7 +161,7 @@ async def test_a_wait_that_loses_a_race_is_unsubscribed(
         await until_waiting(run, 3)
         topic = temporal.get_workflow_handle(f"steporal.topic/{name}.two")
         async with asyncio.timeout(10):
-            while (await topic.query("steporal.subscriptions")) != []:
+            while (await topic.query("steporal.subscriptions"))["count"]:
                 await asyncio.sleep(0.01)
         await app.send_event({"name": f"{name}.one"})
         assert await run.result() == [f"{name}.one"] * 2

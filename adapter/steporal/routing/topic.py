@@ -14,6 +14,7 @@ import zlib
 from collections import deque
 from collections.abc import Mapping
 from datetime import timedelta
+from itertools import islice
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -41,6 +42,7 @@ _BYTES_PER_ACTIVITY = 512 * 1024
 _IDLE = timedelta(minutes=10)
 _LONGEST = timedelta(days=1)
 _LATE = 60.0
+_SHOWN = 20
 _PAUSE = timedelta(milliseconds=1)
 
 _NEW = to_raw(None)
@@ -240,8 +242,9 @@ class TopicWorkflow:
 
     @workflow.query(name="steporal.subscriptions", description="Who waits.")
     def subscriptions(self) -> RawValue:
-        """The subscriptions, as :class:`Subscription` has them."""
-        return to_raw([s.model_dump(mode="json") for s in self._index.all.values()])
+        """How many subscriptions there are, and some of them."""
+        some = [s.model_dump(mode="json") for s in islice(self._index.all.values(), _SHOWN)]
+        return to_raw({"count": len(self._index.all), "some": some})
 
     # --- its life --------------------------------------------------------------------------------------------------
 
