@@ -150,7 +150,7 @@ def _missing(error: ModuleNotFoundError, extra: str) -> Mistake:
 def gateway_command(target: str, connection: Connection, log_level: str, **options: Any) -> None:
     """Take events over HTTP as Inngest does, until SIGTERM or SIGINT.
 
-    Event keys come from STEPORAL_EVENT_KEYS, keys of the rest of the API from STEPORAL_API_KEYS; commas separate several.
+    Event keys come from STEPORAL_EVENT_KEYS, keys of the rest of the API from STEPORAL_API_KEYS, separated by commas.
     """
     try:
         from .gateway.command import keys_of, run_gateway
