@@ -62,6 +62,7 @@ from .routing.lookup import find_listed
 from .runtime.failures import stack_of
 from .runtime.limits import to_limited
 from .runtime.start import Origin
+from .signals import SendSignalResult
 from .triggers import CronTrigger, EventTrigger, Trigger, event_trigger
 from .types import JSON
 
@@ -429,6 +430,10 @@ class Client:
         except (RPCError, RuntimeError) as err:
             raise SendEventError(f"Temporal did not take the events: {err}", ids) from err
         return SendEventResult(ids=ids)
+
+    async def send_signal(self, signal: str, data: JSON = None) -> SendSignalResult:
+        """Send a signal to the run that waits for it; nothing happens if none does."""
+        raise NotImplementedError
 
     # --- register --------------------------------------------------------------------------------------------------
 
