@@ -17,6 +17,7 @@ from temporalio.common import RawValue
 from ..converter import to_raw
 from ..definition import Workflow, collected
 from ..errors import DefinitionError
+from ..routing.mailbox import SIGNALLED
 from .run import Run
 from .start import payload_json
 
@@ -95,13 +96,20 @@ def _compile(name: str, definition: Workflow[Any, Any]) -> type:
     class Compiled:
         loaded = definition
 
+        def __init__(self) -> None:
+            self._run = Run(definition, self.loaded)
+
         async def run(self, data: RawValue = _NONE, added: RawValue = _NONE) -> RawValue:
-            run = Run(definition, self.loaded)
-            return await run.execute(payload_json(data), payload_json(added))
+            return await self._run.execute(payload_json(data), payload_json(added))
 
         @workflow.signal(name=START_SIGNAL, description="An event was sent again that has started this run.")
         def event(self) -> None:
             """Nothing to do: the run was started by it."""
+
+        @workflow.signal(name=SIGNALLED, description="A signal that this run waits for.")
+        def signalled(self, delivery: RawValue) -> None:
+            """Take it, for the step that waits for it."""
+            self._run.signals.receive(payload_json(delivery))
 
     Compiled.__module__ = __name__
     Compiled.__name__ = name
