@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
@@ -23,13 +24,12 @@ from ..context import Context, ContextExt, Input
 from ..converter import return_type, to_json
 from ..definition import Workflow, validate_input
 from ..durations import format_duration
-from ..errors import RetryAfterError, UnserializableError
+from ..errors import InvalidArgumentError, RetryAfterError, UnserializableError
 from ..step import Step
 from ..types import JSON
 from .failures import application_error, is_final, nondeterminism_in, users_part
 from .limits import to_limited
 from .memo import Memo, Outcome
-from .signal_inbox import SignalInbox
 from .start import Origin, cron_data
 
 Perform = Callable[[], Coroutine[Any, Any, Outcome]]
@@ -72,7 +72,6 @@ class Run:
         memo: The finished steps.
         failures: How often the body has raised since a step finished last.
         scheduled: How often each step was scheduled, by key; activity ids must not repeat while one is pending.
-        signals: The waits for signals that are open, and what has come for them.
     """
 
     def __init__(self, definition: Workflow[Any, Any], loaded: Workflow[Any, Any]) -> None:
@@ -82,7 +81,6 @@ class Run:
         self.memo: Memo = {}
         self.failures = 0
         self.scheduled: dict[str, int] = {}
-        self.signals = SignalInbox()
         self.data: JSON = None
         self.context: Context[Any]
         self._in_flight: dict[str, asyncio.Task[Outcome]] = {}
@@ -100,18 +98,14 @@ class Run:
             await self._until(origin)
             validated = validate_input(self.workflow.id, self.loaded.input_schema, self.data)
             self.context = self._context(origin.input(validated))
-            result = self._result(await self._body())
+            return self._result(await self._body())
         except asyncio.CancelledError:
-            await self.signals.end()
             raise
         except Exception as err:
             if nondeterminism := nondeterminism_in(err):
                 self._explain(nondeterminism)
-            await self.signals.end()
             failure = application_error(err, attempt=self.failures, non_retryable=True)
             raise failure from failure.__cause__
-        await self.signals.end()
-        return result
 
     async def _until(self, origin: Origin) -> None:
         """Wait for an event's ``ts`` in the future.
@@ -201,13 +195,18 @@ class Run:
         self.failures = 0
         return outcome
 
-    async def until_cancelled(self, key: str) -> None:
-        """Wait until a step with this key that was cancelled has ended, if there is one."""
-        task = self._in_flight.get(key)
-        if task is not None and task.cancelling():
-            await asyncio.wait([task])
-
     def activity_id(self, key: str) -> str:
         """An id for one more activity of a step."""
         count = self.scheduled[key] = self.scheduled.get(key, 0) + 1
         return key if count == 1 else f"{key}#{count}"
+
+
+@contextmanager
+def arguments_checked(step_id: str) -> Iterator[None]:
+    """Turns a ValueError or TypeError about an argument into one that names the step and fails the run at once."""
+    try:
+        yield
+    except InvalidArgumentError:
+        raise
+    except (ValueError, TypeError) as err:
+        raise InvalidArgumentError(f"step {step_id!r}: {err}") from None
