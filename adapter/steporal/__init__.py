@@ -4,7 +4,15 @@ from temporalio.common import RetryPolicy
 
 from .client import Client, Run
 from .context import Context, Input
-from .definition import Workflow, WorkflowReference, reference
+from .definition import (
+    CancelOn,
+    FailedWith,
+    RunFailure,
+    Workflow,
+    WorkflowExt,
+    WorkflowReference,
+    reference,
+)
 from .durations import Duration
 from .errors import (
     AlreadyStartedError,
@@ -37,6 +45,7 @@ from .triggers import CronTrigger, EventTrigger, cron_trigger, event_trigger
 
 __all__ = [
     "AlreadyStartedError",
+    "CancelOn",
     "CaptureError",
     "Client",
     "Context",
@@ -44,6 +53,7 @@ __all__ = [
     "DefinitionError",
     "Duration",
     "EventTrigger",
+    "FailedWith",
     "FetchResponse",
     "Input",
     "InvalidArgumentError",
@@ -61,6 +71,7 @@ __all__ = [
     "Run",
     "RunCancelledError",
     "RunFailedError",
+    "RunFailure",
     "Secret",
     "SendEventError",
     "SendEventResult",
@@ -76,6 +87,7 @@ __all__ = [
     "UnknownWorkflowError",
     "UnserializableError",
     "Workflow",
+    "WorkflowExt",
     "WorkflowReference",
     "cron_trigger",
     "event_trigger",

@@ -27,14 +27,18 @@ from .errors import RetryAfterError, UnserializableError
 from .events import ReceivedEvent
 from .routing.lookup import find_listed
 from .routing.mailbox import Wait
+from .routing.publish import Topics
 from .routing.signalling import Mailboxes
-from .runtime.attempt import FIND_WORKFLOW, RUN_STEP, SEND_EVENT
+from .routing.topic import Subscription
+from .runtime.attempt import FIND_WORKFLOW, RUN_STEP
+from .runtime.endings import SEND_EVENT
 from .runtime.failures import application_error, is_final
 from .runtime.limits import to_limited
 from .runtime.memo import TYPED
 from .runtime.references import App, Resolver
 from .runtime.signal_inbox import CLOSE_MAILBOX, OPEN_MAILBOX, RELEASE_MAILBOXES
 from .runtime.signal_steps import FIND_MAILBOX, SEND_SIGNAL
+from .runtime.subscriptions import SUBSCRIBE_RUN, UNSUBSCRIBE_RUN
 from .types import JSON
 
 if TYPE_CHECKING:
@@ -86,6 +90,8 @@ class Activities:
             self.run_step,
             self.send_event,
             self.find_workflow,
+            self.subscribe,
+            self.unsubscribe,
             self.open_mailbox,
             self.close_mailbox,
             self.release_mailboxes,
@@ -118,6 +124,24 @@ class Activities:
             catalog = self._client.dispatcher(activity.client()).catalog
             app, _ = await find_listed(catalog, wanted["app"], wanted["workflow"])
             return to_raw({"task_queue": app.task_queue})
+
+    @activity.defn(name=SUBSCRIBE_RUN)
+    async def subscribe(self, argument: RawValue) -> RawValue:
+        """Subscribe a run to topics, and start those that there are not yet."""
+        given = from_raw(argument)
+        async with _failing():
+            topics = Topics(activity.client())
+            await topics.subscribe(given["topics"], Subscription.model_validate(given["subscription"]))
+            return to_raw(None)
+
+    @activity.defn(name=UNSUBSCRIBE_RUN)
+    async def unsubscribe(self, argument: RawValue) -> RawValue:
+        """End subscriptions of a run."""
+        given = from_raw(argument)
+        async with _failing():
+            topics = Topics(activity.client())
+            await topics.unsubscribe(given["workflow_id"], given["run_id"], given["keys"])
+            return to_raw(None)
 
     @activity.defn(name=OPEN_MAILBOX)
     async def open_mailbox(self, argument: RawValue) -> RawValue:

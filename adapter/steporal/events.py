@@ -28,6 +28,9 @@ MAX_ID_BYTES = 400
 RESERVED_PREFIXES = ("inngest/", "steporal/")
 """Names of events that only the system sends."""
 
+SYSTEM_EVENTS = ("inngest/function.finished", "inngest/function.failed", "inngest/function.cancelled")
+"""What the system sends when runs end; workflows may start on them, and runs may wait for them."""
+
 _EARLIEST_MS = 315_532_800_000  # 1980, as in Inngest
 _LATEST_MS = 4_102_444_800_000  # 2100
 
@@ -115,6 +118,8 @@ def check_event_name(name: object, *, pattern: bool) -> str:
         raise ValueError(f"name is {_short(name)}, which has a lone surrogate and is no text")
     if len(name) > MAX_NAME_LENGTH:
         raise ValueError(f"name is {name[:40]!r}… with {len(name)} characters; the most is {MAX_NAME_LENGTH}")
+    if pattern and name in SYSTEM_EVENTS:
+        return name
     if name.startswith(RESERVED_PREFIXES):
         prefix = name[: name.index("/") + 1]
         raise ValueError(f"name is {name!r}; names that start with {prefix!r} are reserved for system events")

@@ -137,6 +137,10 @@ class Snapshot:
                 found[match] = None
         return list(found)
 
+    def is_listened(self, name: str) -> bool:
+        """Whether any workflow starts on events of a name, whatever is in them."""
+        return name in self._by_name or any(name.startswith(prefix) for prefix in self._by_prefix)
+
     def workflow(self, workflow_id: str, app: str | None = None) -> list[tuple[App, Listed]]:
         """The listed workflows with an id, of one app or of any."""
         return [

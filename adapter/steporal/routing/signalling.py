@@ -176,9 +176,10 @@ class Mailboxes:
         """A mailbox's answer; None if it has ended. One that has answered this id before answers the same."""
         mailbox = self._temporal.get_workflow_handle(mailbox_id(signal), run_id=run_id)
         try:
-            return await mailbox.execute_update(
+            answer: RawValue = await mailbox.execute_update(
                 update, argument, id=id, result_type=RawValue, rpc_timeout=ANSWER_TIMEOUT
             )
+            return answer
         except WorkflowUpdateRPCTimeoutOrCancelledError as err:
             if isinstance(err.__cause__, asyncio.CancelledError):
                 raise asyncio.CancelledError from None

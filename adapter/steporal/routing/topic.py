@@ -14,6 +14,7 @@ import zlib
 from collections import deque
 from collections.abc import Mapping
 from datetime import timedelta
+from itertools import islice
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -41,6 +42,7 @@ _BYTES_PER_ACTIVITY = 512 * 1024
 _IDLE = timedelta(minutes=10)
 _LONGEST = timedelta(days=1)
 _LATE = 60.0
+_SHOWN = 20
 _PAUSE = timedelta(milliseconds=1)
 
 _NEW = to_raw(None)
@@ -90,6 +92,10 @@ class Subscription(BaseModel):
     @property
     def id(self) -> str:
         return subscription_id(self.workflow_id, self.run_id, self.key)
+
+    def has_ended(self, now: float) -> bool:
+        """Whether its time is over; a run that waits knows best itself, so it is given a while more."""
+        return self.until + (0 if self.kind == "cancel" else _LATE) < now
 
 
 class Delivery(BaseModel):
@@ -236,8 +242,9 @@ class TopicWorkflow:
 
     @workflow.query(name="steporal.subscriptions", description="Who waits.")
     def subscriptions(self) -> RawValue:
-        """The subscriptions, as :class:`Subscription` has them."""
-        return to_raw([s.model_dump(mode="json") for s in self._index.all.values()])
+        """How many subscriptions there are, and some of them."""
+        some = [s.model_dump(mode="json") for s in islice(self._index.all.values(), _SHOWN)]
+        return to_raw({"count": len(self._index.all), "some": some})
 
     # --- its life --------------------------------------------------------------------------------------------------
 
@@ -279,7 +286,7 @@ class TopicWorkflow:
 
     def _expire(self) -> None:
         now = workflow.time()
-        for subscription in [s for s in self._index.all.values() if s.until + _LATE < now]:
+        for subscription in [s for s in self._index.all.values() if s.has_ended(now)]:
             self._index.remove(subscription.id)
 
     def _state(self) -> dict[str, JSON]:
@@ -325,7 +332,11 @@ class TopicWorkflow:
             if self._evaluations % _EVALUATIONS_PER_TASK == 0:
                 await workflow.sleep(_PAUSE)
             subscription = self._index.all.get(id)
-            if subscription is not None and self._index.matches(id, event):
+            if subscription is None:
+                continue
+            if subscription.has_ended(workflow.time()):
+                self._index.remove(id)
+            elif self._index.matches(id, event):
                 if subscription.kind != "each":
                     self._index.remove(id)
                 self._send(subscription, event)
