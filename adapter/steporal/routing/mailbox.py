@@ -29,7 +29,7 @@ SIGNALLED = "steporal.signalled"
 """Temporal's signal to the run that waits: ``{"key", "run_id", "signal", "data"}``."""
 
 WAIT = "wait"
-"""The key of the memo under which everybody can read who waits."""
+"""The key of the memo under which everybody can read who waits; nobody does from the moment of a delivery on."""
 
 _TAKES_PER_MAILBOX = 500
 """Temporal takes 2,000 updates in one execution of a workflow.
@@ -145,6 +145,7 @@ class MailboxWorkflow:
         if self._end is not None or self._is_delivering:
             return to_raw(None)
         self._is_delivering = True
+        workflow.upsert_memo({WAIT: None})
         try:
             await self._deliver(from_raw(data))
             self._end = "received"

@@ -58,38 +58,49 @@ class Mailboxes:
             The mailbox; it has another wait where that one stays.
         """
         while True:
-            if (run_id := await self._start(wait)) is not None:
-                return Held(run_id, wait)
+            try:
+                return Held(await self._start(wait), wait)
+            except WorkflowAlreadyStartedError as err:
+                there = err.run_id
             held = await self.find(wait.signal)
             if held is None:
-                continue  # it has just ended
-            if held.wait.is_same(wait) or not (replace or await self._is_gone(held.wait)):
+                await self._until_ended(wait.signal, there)
+            elif held.wait.is_same(wait) or not (replace or await self._is_gone(held.wait)):
                 return held
-            if await self._take(held, wait):
+            elif await self._take(held, wait):
                 return Held(held.run_id, wait)
 
-    async def _start(self, wait: Wait) -> str | None:
+    async def _start(self, wait: Wait) -> str:
+        handle = await self._temporal.start_workflow(
+            MAILBOX,
+            wait.raw(),
+            id=mailbox_id(wait.signal),
+            task_queue=SYSTEM_TASK_QUEUE,
+            id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+            memo={WAIT: wait.model_dump(mode="json")},
+            static_summary=summary(f"{wait.workflow_id} waits for {wait.signal}"),
+        )
+        return handle.first_execution_run_id or ""
+
+    async def _until_ended(self, signal: str, run_id: str | None) -> Ended | None:
+        """How a mailbox ended; None if Temporal does not know any more, or somebody has terminated it."""
+        mailbox = self._temporal.get_workflow_handle(mailbox_id(signal), run_id=run_id, result_type=RawValue)
         try:
-            handle = await self._temporal.start_workflow(
-                MAILBOX,
-                wait.raw(),
-                id=mailbox_id(wait.signal),
-                task_queue=SYSTEM_TASK_QUEUE,
-                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                memo={WAIT: wait.model_dump(mode="json")},
-                static_summary=summary(f"{wait.workflow_id} waits for {wait.signal}"),
-            )
-        except WorkflowAlreadyStartedError:
+            return Ended.model_validate(from_raw(await mailbox.result()))
+        except WorkflowFailureError:
             return None
-        return handle.first_execution_run_id
+        except RPCError as err:
+            if _is_missing(err):
+                return None
+            raise
 
     async def find(self, signal: str) -> Held | None:
-        """The open mailbox of a signal; asks Temporal alone, no worker."""
+        """The mailbox of a signal that some run waits for; asks Temporal alone, no worker."""
         description = await self._describe(mailbox_id(signal))
         if description is None or description.close_time is not None:
             return None
-        memo = await description.memo()
-        return Held(description.run_id, Wait.model_validate(memo[WAIT]))
+        wait = (await description.memo()).get(WAIT)
+        return None if wait is None else Held(description.run_id, Wait.model_validate(wait))
 
     async def _is_gone(self, wait: Wait) -> bool:
         """Whether the run that waits has ended without closing its mailbox, as one that was terminated has."""
@@ -125,16 +136,8 @@ class Mailboxes:
         answer = await self._ask(wait.signal, run_id, CLOSE, wait.raw())
         if answer is not None:
             return bool(from_raw(answer))
-        mailbox = self._temporal.get_workflow_handle(mailbox_id(wait.signal), run_id=run_id, result_type=RawValue)
-        try:
-            ended = Ended.model_validate(from_raw(await mailbox.result()))
-        except WorkflowFailureError:
-            return False  # somebody has terminated it
-        except RPCError as err:
-            if _is_missing(err):
-                return False  # its retention is over
-            raise
-        return ended.was_received_by(wait)
+        ended = await self._until_ended(wait.signal, run_id)
+        return ended is not None and ended.was_received_by(wait)
 
     async def release(self, waits: Sequence[Wait]) -> None:
         """Tell the mailboxes of waits that their run ends; nothing happens to those that are closed."""
