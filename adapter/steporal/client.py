@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import temporalio.client
 import temporalio.converter
 from temporalio import workflow as temporal_workflow
-from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.common import RawValue, RetryPolicy, WorkflowIDReusePolicy
 from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import (
@@ -47,10 +47,12 @@ from .definition import (
 from .errors import (
     AlreadyStartedError,
     DefinitionError,
+    InvalidArgumentError,
     InvalidInputError,
     RunCancelledError,
     RunFailedError,
     SendEventError,
+    SendSignalError,
     UnserializableError,
 )
 from .events import EventLike, SendEventResult, new_ulid, prepare_events
@@ -59,10 +61,11 @@ from .routing import schedules
 from .routing.catalog import App, Entry, Listed
 from .routing.dispatch import FAILED, Dispatcher
 from .routing.lookup import find_listed
+from .routing.signalling import ANSWER_TIMEOUT, Mailboxes
 from .runtime.failures import stack_of
 from .runtime.limits import to_limited
 from .runtime.start import Origin
-from .signals import SendSignalResult
+from .signals import SendSignalResult, check_signal, signal_data
 from .triggers import CronTrigger, EventTrigger, Trigger, event_trigger
 from .types import JSON
 
@@ -432,8 +435,40 @@ class Client:
         return SendEventResult(ids=ids)
 
     async def send_signal(self, signal: str, data: JSON = None) -> SendSignalResult:
-        """Send a signal to the run that waits for it; nothing happens if none does."""
-        raise NotImplementedError
+        """Send a signal to the run that waits for it; nothing happens if none does.
+
+        Args:
+            signal: The signal's name.
+            data: Its data: JSON, or what pydantic makes JSON of.
+
+        Returns:
+            The id of the run that received it, or None.
+
+        Raises:
+            InvalidArgumentError: The name is none; nothing was sent.
+            UnserializableError: The data is no JSON; nothing was sent.
+            PayloadTooLargeError: The data has more than 2 MiB; nothing was sent.
+            SendSignalError: Temporal could not be reached, or refused, or no worker was up to answer; a run may have
+                received it or not.
+        """
+        try:
+            check_signal(signal)
+        except (TypeError, ValueError) as err:
+            raise InvalidArgumentError(str(err)) from None
+        raw = to_limited(f"the data of signal {signal!r}", signal_data(signal, data))
+        try:
+            mailboxes = Mailboxes(await self.connect())
+            held = await mailboxes.find(signal)
+            received = await mailboxes.send(signal, held.run_id, raw, id=new_ulid()) if held else None
+        except WorkflowUpdateRPCTimeoutOrCancelledError as err:
+            seconds = ANSWER_TIMEOUT.total_seconds()
+            raise SendSignalError(
+                f"signal {signal!r}: no worker has answered in {seconds:.0f} s, though a run waits for it; "
+                "it may receive it yet. Is a worker up?"
+            ) from err
+        except (RPCError, RuntimeError) as err:
+            raise SendSignalError(f"Temporal did not take signal {signal!r}: {err}") from err
+        return SendSignalResult(run_id=received)
 
     # --- register --------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from temporalio.worker import Replayer, ReplayerConfig, Worker, WorkerConfig, Wo
 from .errors import DefinitionError
 from .routing.catalog import SYSTEM_TASK_QUEUE, CatalogWorkflow
 from .routing.delivery import SYSTEM_ACTIVITIES
+from .routing.mailbox import MailboxWorkflow
 from .routing.topic import TopicWorkflow
 from .runtime.compiled import reloadable_module, workflow_class
 from .runtime.sandbox import SteporalWorkflowRunner, beside_ours
@@ -36,7 +37,7 @@ logger = logging.getLogger("steporal")
 DEFAULT_STEP_THREADS = 100
 """Temporal's own default for activities that a worker runs at once."""
 
-SYSTEM_WORKFLOWS: list[type] = [CatalogWorkflow, TopicWorkflow]
+SYSTEM_WORKFLOWS: list[type] = [CatalogWorkflow, TopicWorkflow, MailboxWorkflow]
 
 
 class SteporalPlugin(temporalio.worker.Plugin):

@@ -152,7 +152,7 @@ class Snapshot:
         ]
 
 
-def _is_about_namespace(error: RPCError) -> bool:
+def is_about_namespace(error: RPCError) -> bool:
     return any(detail.Is(NamespaceNotFoundFailure.DESCRIPTOR) for detail in error.grpc_status.details)
 
 
@@ -176,7 +176,7 @@ class Catalog:
         try:
             description = await self._temporal.get_workflow_handle(CATALOG).describe()
         except RPCError as err:
-            if err.status == RPCStatusCode.NOT_FOUND and not _is_about_namespace(err):
+            if err.status == RPCStatusCode.NOT_FOUND and not is_about_namespace(err):
                 return Snapshot()
             raise
         apps = [App.model_validate(app) for key, app in (await description.memo()).items() if key.startswith(_APP)]

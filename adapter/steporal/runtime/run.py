@@ -33,6 +33,7 @@ from .failures import application_error, is_final, nondeterminism_in, users_part
 from .inbox import Inbox
 from .limits import to_limited
 from .memo import Memo, Outcome
+from .signal_inbox import SignalInbox
 from .start import Origin, cron_data
 from .subscriptions import Subscriptions
 
@@ -76,9 +77,12 @@ class Run:
         memo: The finished steps.
         failures: How often the body has raised since a step finished last.
         scheduled: How often each step was scheduled, by key; activity ids must not repeat while one is pending.
+        signals: Its waits for signals.
     """
 
-    def __init__(self, definition: Workflow[Any, Any], loaded: Workflow[Any, Any], inbox: Inbox) -> None:
+    def __init__(
+        self, definition: Workflow[Any, Any], loaded: Workflow[Any, Any], inbox: Inbox, signals: SignalInbox
+    ) -> None:
         self.workflow = definition
         self.loaded = loaded
         self.handler = loaded.handler
@@ -89,6 +93,7 @@ class Run:
         self.origin: Origin
         self.context: Context[Any]
         self.subscriptions = Subscriptions(self, inbox)
+        self.signals = signals
         self._in_flight: dict[str, asyncio.Task[Outcome]] = {}
 
     @property
@@ -110,19 +115,23 @@ class Run:
         try:
             result = await self._handled()
         except asyncio.CancelledError:
-            await self.subscriptions.end()
+            await self._end_waits()
             await tell_cancelled(self)
             raise
         except Exception as err:
             if nondeterminism := nondeterminism_in(err):
                 self._explain(nondeterminism)
             failure = application_error(err, attempt=self.failures, non_retryable=True)
-            await self.subscriptions.end()
+            await self._end_waits()
             await tell_failed(self, failure, "".join(format_tb(failure.__traceback__)))
             raise failure from failure.__cause__
-        await self.subscriptions.end()
+        await self._end_waits()
         await tell_finished(self, result)
         return result
+
+    async def _end_waits(self) -> None:
+        await self.subscriptions.end()
+        await self.signals.end()
 
     async def _handled(self) -> RawValue:
         for number, cancel in enumerate(self.workflow.ext.cancel_on):
@@ -224,6 +233,12 @@ class Run:
         self.memo[key] = outcome
         self.failures = 0
         return outcome
+
+    async def until_cancelled(self, key: str) -> None:
+        """Wait until a step with this key that was cancelled has ended, if there is one."""
+        task = self._in_flight.get(key)
+        if task is not None and task.cancelling():
+            await asyncio.wait([task])
 
     def activity_id(self, key: str) -> str:
         """An id for one more activity of a step."""
