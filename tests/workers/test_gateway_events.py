@@ -140,7 +140,7 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "infinity": ('{"name": "a", "data": {"x": -Infinity}}', 400, "-Infinity is no JSON number"),
     "overflow": ('{"name": "a", "data": {"x": 1e999}}', 400, "data.x is inf, which is no JSON"),
     "key twice": ('{"name": "a", "name": "b"}', 400, "an object has the key 'name' twice"),
-    "huge int": ('{"name": "a", "data": {"x": %s}}' % ("9" * 5000), 400, "cannot be read"),
+    "huge int": ('{"name": "a", "data": {"x": %s}}' % ("9" * 5000), 400, "thousands of digits"),
     "bomb of arrays": ("[" * 100_000, 400, "nested too deep"),
     "bomb of objects": ('{"name":' * 50_000, 400, "nested too deep"),
     "deep": ('{"name": "a", "data": {"x": %s}}' % ("[" * 300 + "]" * 300), 400, "more than 200 deep"),
@@ -190,7 +190,7 @@ async def test_a_body_of_unknown_length_is_limited_too(connected: steporal.Clien
     async with gateway_of(connected) as http:
         try:
             sent = await http.post("/e/any", content=endless())
-        except httpx.WriteError:  # the connection was closed before the answer was read
+        except httpx.NetworkError:  # the connection was closed while more was coming
             return
     assert sent.status_code == 413
 
