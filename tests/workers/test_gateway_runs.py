@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -114,7 +114,7 @@ async def test_a_run_that_was_just_started_is_found_at_once(app: steporal.Client
 
 @pytest.mark.parametrize(
     "id",
-    ["nothing", "a/b", str(uuid4()), "steporal.catalog", "%00", "%FF", "' OR RunId != '", "x" * 500],
+    ["nothing", "a/b", str(uuid4()), "steporal.catalog", "%00", "%FF", "' OR RunId != '", "x" * 5000],
     ids=range(8),
 )
 async def test_what_is_no_run_is_not_found(app: steporal.Client, workers: Workers, id: str) -> None:
@@ -126,7 +126,6 @@ async def test_what_is_no_run_is_not_found(app: steporal.Client, workers: Worker
 
 async def test_an_id_that_temporal_does_not_take_is_a_mistake(app: steporal.Client, workers: Workers) -> None:
     async with workers(app), gateway_of(app) as http:
-        assert (await http.get("/v1/runs/" + "x" * 2000)).status_code == 400
         assert (await http.get("/v1/runs/")).status_code == 400
 
 
@@ -149,7 +148,7 @@ async def test_a_run_that_has_ended_cannot_be_cancelled(app: steporal.Client, wo
     assert "has ended: Failed" in refused.json()["error"]
 
 
-async def test_a_run_that_continued_as_new_is_one_run(
+async def test_runs_that_share_a_workflow_id_are_told_apart(
     app: steporal.Client, temporal: temporalio.client.Client, workers: Workers
 ) -> None:
     kinds(app)
@@ -178,15 +177,23 @@ async def test_a_workflow_is_started_with_its_input(app: steporal.Client, worker
         assert (await until(http, started.json()["id"], "Completed"))["output"] == "hello Ada"
 
 
-@pytest.mark.parametrize("data", [None, {}, {"nam": "Ada"}, {"name": 5}, "Ada", [1]], ids=repr)
+@pytest.mark.parametrize(
+    ("data", "issue"),
+    [
+        (None, "value: Input should be an object"),
+        ({"nam": "Ada"}, "name: Field required"),
+        ({"name": 5}, "name: Input should be a valid string"),
+    ],
+    ids=["null", "missing", "wrong"],
+)
 async def test_input_that_does_not_fit_is_answered_with_pydantics_issues(
-    app: steporal.Client, workers: Workers, data: object
+    app: steporal.Client, workers: Workers, data: object, issue: str
 ) -> None:
     kinds(app)
     async with workers(app), gateway_of(app) as http:
         refused = await http.post(f"/invoke/d greets {app.id}", json={"data": data})
     assert (refused.status_code, refused.json()["status"]) == (400, 400)
-    assert f"the input of workflow 'd greets {app.id}' does not fit its input_schema" in refused.json()["error"]
+    assert refused.json()["error"].endswith(f"does not fit its input_schema: {issue}")
 
 
 @pytest.mark.parametrize(
@@ -326,9 +333,3 @@ async def test_what_is_not_there_says_so_in_json(app: steporal.Client, temporal:
         nowhere, wrong = await http.get("/nowhere"), await http.get("/e/any")
     assert (nowhere.status_code, nowhere.json()["status"]) == (404, 404)
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
-
-
-async def test_how_long_a_run_took_does_not_hold_an_answer(app: steporal.Client, workers: Workers) -> None:
-    async with serving_kinds(app, workers) as (http, event_id):
-        found = await http.get(f"/v1/events/{event_id}/runs")
-    assert found.elapsed < timedelta(seconds=5)

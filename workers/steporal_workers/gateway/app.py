@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -21,6 +22,15 @@ from .openapi import DESCRIPTION
 from .probes import Probes
 from .runs import RunApi
 from .signals import SignalApi
+
+
+class TextConvertor(PathConvertor):
+    """The rest of a path, whatever is in it: ids may have slashes, and new lines."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("text", TextConvertor())
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -45,12 +55,12 @@ def create_app(client: steporal.Client, keys: Keys) -> Starlette:
 
     app = Starlette(
         routes=[
-            Mount("/e", routes=[Route("/{key:path}", events.receive, methods=["POST"])], middleware=[browsers]),
+            Mount("/e", routes=[Route("/{key:text}", events.receive, methods=["POST"])], middleware=[browsers]),
             Route("/v1/signals", guarded(signals.send), methods=["POST"]),
-            Route("/v1/events/{id:path}/runs", guarded(runs.of_event), methods=["GET"]),
-            Route("/v1/runs/{id:path}", guarded(runs.get), methods=["GET"]),
-            Route("/v1/runs/{id:path}", guarded(runs.cancel), methods=["DELETE"]),
-            Route("/invoke/{workflow:path}", guarded(invoke.start), methods=["POST"]),
+            Route("/v1/events/{id:text}/runs", guarded(runs.of_event), methods=["GET"]),
+            Route("/v1/runs/{id:text}", guarded(runs.get), methods=["GET"]),
+            Route("/v1/runs/{id:text}", guarded(runs.cancel), methods=["DELETE"]),
+            Route("/invoke/{workflow:text}", guarded(invoke.start), methods=["POST"]),
             Route("/health", probes.health, methods=["GET"]),
             Route("/ready", probes.ready, methods=["GET"]),
             Route("/openapi.json", _describe, methods=["GET"]),
