@@ -22,6 +22,7 @@ from schemathesis.specs.openapi.checks import (
 from starlette.routing import Mount, Route
 
 import steporal
+from steporal import event_trigger
 from steporal_workers.gateway.app import create_app
 from steporal_workers.gateway.keys import Keys
 from steporal_workers.gateway.openapi import DESCRIPTION
@@ -83,6 +84,32 @@ def _ask(url: str, method: str, path: str, mode: GenerationMode) -> None:
         )
 
     ask()
+
+
+async def test_what_succeeds_is_answered_as_the_description_says(app: steporal.Client, workers: Workers) -> None:
+    workflow_id, name = greeting(app)
+
+    @app.workflow(id=f"waits {app.id}", triggers=[event_trigger(name)])
+    async def waits(ctx: steporal.Context[Any], step: steporal.Step) -> None:
+        await step.sleep("for ever", "365d")
+
+    async with workers(app), gateway_of(app) as http:
+        described = schemathesis.openapi.from_dict(DESCRIPTION)
+
+        async def ask(method: str, path: str, filled: str, status: int, json: object = None) -> Any:
+            answered = await http.request(method, filled, json=json)
+            assert answered.status_code == status
+            described[path][method].validate_response(answered)
+            return answered.json() if answered.content else None
+
+        [event_id] = (await ask("POST", "/e/{key}", "/e/any", 200, {"name": name, "data": {"a": 1}}))["ids"]
+        greeted = (await ask("POST", "/invoke/{workflow}", f"/invoke/{workflow_id}", 200, {"data": 5}))["id"]
+        await app.temporal.get_workflow_handle(f"{workflow_id}/{event_id}").result()
+        listed = await ask("GET", "/v1/events/{id}/runs", f"/v1/events/{event_id}/runs", 200)
+        assert {run["status"] for run in listed["data"]} == {"Completed", "Running"}
+        await ask("GET", "/v1/runs/{id}", f"/v1/runs/{greeted}", 200)
+        await ask("DELETE", "/v1/runs/{id}", f"/v1/runs/waits {app.id}/{event_id}", 204)
+        await ask("DELETE", "/v1/runs/{id}", f"/v1/runs/{workflow_id}/{event_id}", 409)
 
 
 def test_every_path_is_described_and_every_described_path_is_there(

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,10 +80,16 @@ def _announce(server: DevServer, options: DevOptions) -> None:
         say(f"  for other commands: export TEMPORAL_ADDRESS={server.address}")
 
 
-def _gateway(server: DevServer, options: DevOptions) -> AbstractAsyncContextManager[str]:
+@asynccontextmanager
+async def _gateway(server: DevServer, options: DevOptions) -> AsyncIterator[None]:
     """A gateway in this process, which stays up while workers start again; what it starts, workers validate."""
     client = steporal.Client("steporal", temporal=server.client)
-    return gateway(client, Keys.any(), GatewayOptions(port=options.gateway_port))
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(gateway(client, Keys.any(), GatewayOptions(port=options.gateway_port)))
+        except Failure as err:
+            raise Failure(f"{err.message}: --gateway-port N, or --no-gateway") from None
+        yield
 
 
 # --- reload --------------------------------------------------------------------------------------------------------
