@@ -135,7 +135,7 @@ async def _answer(client: steporal.Client, out: Console) -> None:
     async with serving(create_app(client, Keys.any()), "127.0.0.1", 0) as url:
         url += "/v1/signals"
         out.print(f"[cyan]curl[/] {url} --json '{escape(body)}'", soft_wrap=True)
-        while "run_id" not in (said := await _post(url, body)):  # the run does not wait yet: 404
+        while "run_id" not in (said := await _post(url, body)):  # noqa: ASYNC110  # 404: the run does not wait yet
             await asyncio.sleep(0.05)
         out.print(f"  [dim]{escape(said.strip())}[/]", soft_wrap=True)
 
@@ -233,7 +233,7 @@ def _outcome(step: StepEntry) -> str:
 def _what(step: StepEntry) -> str:
     if step.sent:
         return "sends " + ", ".join(escape(str(event["name"])) for event in step.sent)
-    return {"step": "", "event": "sends", "sleep": "sleeps", "invoke": "invokes"}[step.kind]
+    return {"step": "", "event": "sends", "sleep": "sleeps", "wait": "waits", "invoke": "invokes"}[step.kind]
 
 
 def _mark(state: str) -> str:
