@@ -389,11 +389,12 @@ class StepExt:
     ) -> Coroutine[None, None, Listener]:
         """Listen for events from now on, and keep those that come until the run asks for them.
 
-        Example::
+        Example:
+            ::
 
-            async with await step.ext.listen("payments", event="payment.*", match="data.order_id", timeout="1h") as it:
-                await step.run("charge", charge, order)
-                payment = await it.next("payment")
+                async with await step.ext.listen("paid", event="payment.*", match="data.order_id", timeout="1h") as it:
+                    await step.run("charge", charge, order)
+                    payment = await it.next("payment")
 
         Args:
             step_id: The step's id.
