@@ -402,7 +402,7 @@ async def test_a_wait_that_loses_a_race_frees_the_name(app: steporal.Client, wor
             async with asyncio.TaskGroup() as group:
                 group.create_task(step.wait_for_signal("group", signal=name, timeout="1h"))
                 group.create_task(step.run("fail", fail, max_attempts=1))
-        return await step.run("look", is_free)
+        return await step.run("look", lambda: is_free())
 
     async with workers(app):
         assert await (await races.start()).result() is True

@@ -35,6 +35,7 @@ class SignalInbox:
 
     def __init__(self) -> None:
         self._waits: dict[str, Wait] = {}  # those whose mailbox may be open
+        self._cancelled: set[str] = set()
         self._over: set[str] = set()
         self._received: dict[str, JSON] = {}
         self._opening: set[asyncio.Task[Wait | str]] = set()
@@ -78,7 +79,7 @@ class SignalInbox:
                     return Outcome(failure=_conflict(wait, mailbox))
                 is_received = await self._until_received(wait) or await self._close(wait, mailbox)
             except asyncio.CancelledError:
-                self._over.add(wait.key)
+                self._cancelled.add(wait.key)
                 mailbox = await opening
                 is_received = isinstance(mailbox, str) and await self._close(wait, mailbox)
                 if not is_received:
@@ -114,7 +115,7 @@ class SignalInbox:
             other = Wait.model_validate(held["wait"])
             if other.is_same(wait):
                 return str(held["run_id"])
-            if replace or other.run_id != wait.run_id or other.key not in self._over:
+            if replace or other.run_id != wait.run_id or other.key not in self._cancelled | self._over:
                 return other
             replace = True  # an earlier wait of this run, which was cancelled
 
