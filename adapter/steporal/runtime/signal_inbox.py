@@ -80,17 +80,25 @@ class SignalInbox:
                 is_received = await self._until_received(wait) or await self._close(wait, mailbox)
             except asyncio.CancelledError:
                 self._cancelled.add(wait.key)
-                mailbox = await opening
-                is_received = isinstance(mailbox, str) and await self._close(wait, mailbox)
+                is_received = await self._close_cancelled(wait, opening)
                 if not is_received:
-                    del self._waits[wait.key]
                     raise
-            if is_received:
+            if is_received:  # the signal is in the history, and may be there after the mailbox's answer
                 await workflow.wait_condition(lambda: wait.key in self._received)
         del self._waits[wait.key]
         if wait.key not in self._received:
             return Outcome()
         return Outcome({"signal": wait.signal, "data": self._received[wait.key]})
+
+    async def _close_cancelled(self, wait: Wait, opening: asyncio.Task[Wait | str]) -> bool:
+        try:
+            mailbox = await opening
+            is_received = isinstance(mailbox, str) and await self._close(wait, mailbox)
+        except FailureError:
+            return False
+        if not is_received:
+            del self._waits[wait.key]
+        return is_received
 
     async def _until_received(self, wait: Wait) -> bool:
         left = wait.until - workflow.time()
