@@ -168,7 +168,12 @@ async def crowd(temporal: Client, count: int) -> list[str]:
     described = await topic.describe()
     began = time.perf_counter()
     await client.send_event({"name": name, "data": {"order": "all", "sent": 0.0}})
-    await asyncio.gather(*(run.result() for run in runs))
+
+    async def ended(run: steporal.Run[Any]) -> None:
+        async with slots:
+            await run.result()
+
+    await asyncio.gather(*(ended(run) for run in runs))
     woken = time.perf_counter() - began
     kib = (after - before) * 1024 / count
     speed = f"{woken:.0f} s, {count / woken:.0f} a second"

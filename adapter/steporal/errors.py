@@ -5,6 +5,7 @@
     SteporalError
     ├── DefinitionError (ValueError)      a workflow, trigger or option that cannot be right
     ├── InvalidEventError (ValueError)    an event that cannot be sent
+    │   └── EventTooLargeError            an event over the size that can be sent
     ├── SendEventError                    Temporal refused or was unreachable while events were sent
     ├── SendSignalError                   Temporal refused or was unreachable while a signal was sent
     ├── AlreadyStartedError               start_workflow(id=...): there is such a run already
@@ -38,6 +39,7 @@ __all__ = [
     "AlreadyStartedError",
     "CaptureError",
     "DefinitionError",
+    "EventTooLargeError",
     "InvalidArgumentError",
     "InvalidEventError",
     "InvalidInputError",
@@ -69,6 +71,10 @@ class DefinitionError(SteporalError, ValueError):
 
 class InvalidEventError(SteporalError, ValueError):
     """An event that cannot be sent; the message names the field. Nothing has been sent."""
+
+
+class EventTooLargeError(InvalidEventError):
+    """An event over the size that can be sent."""
 
 
 class SendEventError(SteporalError):
