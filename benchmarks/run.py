@@ -302,7 +302,7 @@ From `send_event` to the end of the run that it resumes, while so many other run
 
 Runs that wait for one event at once, in one worker process.
 
-| runs | until all wait | memory of the worker, per run | events in the topic's history | until all are woken and have ended |
+| runs | until all wait | worker's memory, per run | events in the topic's history | until all have ended |
 |---|---|---|---|---|
 {table(tables.crowd)}
 
