@@ -92,6 +92,11 @@ class Process:
         await self.ended()
 
 
+def _take_interrupts() -> None:
+    """Be interrupted by SIGINT, also where the tests run in the background, which a shell lets ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Steporal:
     """Runs `steporal` in a folder, with an environment of Temporal's variables."""
 
@@ -132,6 +137,7 @@ class Steporal:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
+                preexec_fn=_take_interrupts,
             )
         )
 

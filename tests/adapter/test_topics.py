@@ -109,7 +109,7 @@ async def test_a_topic_that_continues_as_new_under_fire_loses_nothing(
         await asyncio.gather(*(send(n) for n in range(count)))
         assert [await run.result() for run in runs] == list(range(20))
         assert sorted(await listening.result()) == list(range(count))
-        assert len(await executions(workers.temporal, handle.id)) > 3
+        assert len(await executions(workers.temporal, handle.id)) > 1
 
 
 @pytest.mark.usefixtures("many_at_once")

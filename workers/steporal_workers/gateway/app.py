@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.applications import Starlette
 from starlette.convertors import PathConvertor, register_url_convertor
@@ -10,7 +11,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 
 import steporal
 
@@ -55,7 +56,7 @@ def create_app(client: steporal.Client, keys: Keys) -> Starlette:
 
     app = Starlette(
         routes=[
-            Mount("/e", routes=[Route("/{key:text}", events.receive, methods=["POST"])], middleware=[browsers]),
+            _AnyPath("/e", routes=[Route("/{key:text}", events.receive, methods=["POST"])], middleware=[browsers]),
             Route("/v1/signals", guarded(signals.send), methods=["POST"]),
             Route("/v1/events/{id:text}/runs", guarded(runs.of_event), methods=["GET"]),
             Route("/v1/runs/{id:text}", guarded(runs.get), methods=["GET"]),
@@ -69,6 +70,14 @@ def create_app(client: steporal.Client, keys: Keys) -> Starlette:
     )
     app.router.redirect_slashes = False
     return app
+
+
+class _AnyPath(Mount):
+    """A mount below which a path may have anything, also new lines."""
+
+    def __init__(self, path: str, routes: Sequence[BaseRoute], middleware: Sequence[Middleware]) -> None:
+        super().__init__(path, routes=routes, middleware=middleware)
+        self.path_regex = re.compile(f"^{re.escape(path)}/(?P<path>(?s:.*))$")
 
 
 def _guarded(endpoint: Endpoint, keys: Ring) -> Endpoint:
