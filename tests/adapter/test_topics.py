@@ -236,3 +236,37 @@ async def test_an_event_to_nobody_starts_no_topic(app: steporal.Client, workers:
         await app.send_event({"name": name})
         with pytest.raises(RPCError, match="not found"):
             await workers.temporal.get_workflow_handle(f"steporal.topic/{name}").describe()
+
+
+@pytest.mark.usefixtures("many_at_once")
+async def test_nothing_is_lost_while_workers_come_and_go(
+    app: steporal.Client, workers: Workers, name: str, handle: temporalio.client.WorkflowHandle[Any, Any]
+) -> None:
+    count = 60
+
+    @app.workflow(id="listens")
+    async def listens(ctx: Context[Any], step: Step) -> Any:
+        numbers: list[int] = []
+        async with await step.ext.listen("listen", event=name, timeout="1h") as listener:
+            while len(numbers) < count and (event := await listener.next("next")):
+                numbers.append(event.data["n"])
+        return numbers
+
+    async with workers(app):
+        runs = [await listens.start() for _ in range(3)]
+        for run in runs:
+            await until_waiting(run)
+
+    async def send() -> None:
+        for n in range(count):
+            await app.send_event({"name": name, "data": {"n": n}})
+            await asyncio.sleep(random.random() / 15)
+
+    sending = asyncio.create_task(send())
+    while not sending.done():
+        async with workers(app):
+            await asyncio.sleep(random.random())
+    await sending
+    async with workers(app):
+        for run in runs:
+            assert await run.result() == list(range(count))
