@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from temporalio import workflow
 from temporalio.exceptions import FailureError
@@ -57,10 +57,26 @@ def _received(outcome: Outcome) -> ReceivedEvent | None:
 
 async def _perform_wait(attempt: Attempt, key: str, wait: Wait) -> Outcome:
     subscriptions = attempt.owner.subscriptions
+    box = await _subscribe(attempt, key, "once", wait)
+    if isinstance(box, Outcome):
+        return box
     try:
-        box = await subscriptions.subscribe(key, "once", wait.topics, wait.source, wait.until)
-        assert box is not None
         event = await _take(box, wait.until, key)
+    except asyncio.CancelledError:
+        subscriptions.unsubscribe(key)
+        raise
+    if event is None:
+        subscriptions.inbox.close(key)  # the topics know when it ends
+    else:
+        subscriptions.unsubscribe(key, [topic for topic in wait.topics if not event_matches(topic, event["name"])])
+    return Outcome(event)
+
+
+async def _subscribe(attempt: Attempt, key: str, kind: Literal["once", "each"], wait: Wait) -> Box | Outcome:
+    """The box that events come into, or how the step has failed."""
+    subscriptions = attempt.owner.subscriptions
+    try:
+        return await subscriptions.subscribe(key, kind, wait.topics, wait.source, wait.until)
     except asyncio.CancelledError:
         subscriptions.unsubscribe(key)
         raise
@@ -69,11 +85,6 @@ async def _perform_wait(attempt: Attempt, key: str, wait: Wait) -> Outcome:
         if is_cancellation(err):
             raise asyncio.CancelledError from None
         return Outcome(failure=failure_of(err))
-    if event is None:
-        subscriptions.inbox.close(key)  # the topics know when it ends
-    else:
-        subscriptions.unsubscribe(key, [topic for topic in wait.topics if not event_matches(topic, event["name"])])
-    return Outcome(event)
 
 
 async def _take(box: Box, until: float, key: str) -> dict[str, Any] | None:
@@ -102,18 +113,8 @@ async def _listen(attempt: Attempt, key: str, wait: Wait) -> Listener:
 
 
 async def _perform_listen(attempt: Attempt, key: str, wait: Wait) -> Outcome:
-    subscriptions = attempt.owner.subscriptions
-    try:
-        await subscriptions.subscribe(key, "each", wait.topics, wait.source, wait.until)
-    except asyncio.CancelledError:
-        subscriptions.unsubscribe(key)
-        raise
-    except FailureError as err:
-        subscriptions.unsubscribe(key)
-        if is_cancellation(err):
-            raise asyncio.CancelledError from None
-        return Outcome(failure=failure_of(err))
-    return Outcome({"until": wait.until})
+    box = await _subscribe(attempt, key, "each", wait)
+    return box if isinstance(box, Outcome) else Outcome({"until": wait.until})
 
 
 class EventListener:

@@ -144,7 +144,7 @@ class Run:
     async def _cancel_on(self, key: str, cancel: CancelOn) -> None:
         until = workflow.now() + (CANCEL_ON_TIMEOUT if cancel.timeout is None else parse_duration(cancel.timeout))
         topics, source = check_events(cancel.event), check_expression(cancel.if_exp, cancel.match)
-        await self.subscriptions.subscribe(key, "cancel", topics, source, until.timestamp())
+        await self.subscriptions.cancel_on(key, topics, source, until.timestamp())
 
     async def _until(self, origin: Origin) -> None:
         """Wait for an event's ``ts`` in the future.

@@ -35,18 +35,13 @@ class Subscriptions:
         self.inbox = inbox
 
     async def subscribe(
-        self,
-        key: str,
-        kind: Literal["once", "each", "cancel"],
-        topics: tuple[str, ...],
-        source: str | None,
-        until: float,
-    ) -> Box | None:
-        """Hear of all events from now on; the box that they come into, unless they cancel the run.
+        self, key: str, kind: Literal["once", "each"], topics: tuple[str, ...], source: str | None, until: float
+    ) -> Box:
+        """Hear of all events from now on; the box that they come into.
 
         Args:
             key: What the run calls the subscription.
-            kind: As :class:`~steporal.routing.topic.Subscription` has it.
+            kind: Whether of one event, or of each.
             topics: Names and patterns of events.
             source: An expression that must be true.
             until: When it ends, in seconds since the epoch.
@@ -54,11 +49,23 @@ class Subscriptions:
         Raises:
             FailureError: Temporal could not be reached often enough.
         """
-        box = None
-        if kind == "cancel":
-            self._cancelling[key] = topics
-        else:
-            box = self.inbox.open(key, topics, until)
+        box = self.inbox.open(key, topics, until)
+        await self._subscribe(key, kind, topics, source, until)
+        return box
+
+    async def cancel_on(self, key: str, topics: tuple[str, ...], source: str | None, until: float) -> None:
+        """Be cancelled by an event from now on; the arguments are those of :meth:`subscribe`."""
+        self._cancelling[key] = topics
+        await self._subscribe(key, "cancel", topics, source, until)
+
+    async def _subscribe(
+        self,
+        key: str,
+        kind: Literal["once", "each", "cancel"],
+        topics: tuple[str, ...],
+        source: str | None,
+        until: float,
+    ) -> None:
         started_by = self._run.event
         await self._tell(
             SUBSCRIBE_RUN,
@@ -77,7 +84,6 @@ class Subscriptions:
             },
             f"hear of {' or '.join(topics)}",
         )
-        return box
 
     def unsubscribe(self, key: str, topics: Iterable[str] | None = None) -> None:
         """Hear no more of some topics, or of any; in the background, and at the latest when the run ends."""
