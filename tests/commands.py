@@ -75,7 +75,13 @@ class Process:
                 self._process.stdin.write((stdin or "").encode())
                 await self._process.stdin.drain()
             self._process.stdin.close()
-        status = await asyncio.wait_for(self._process.wait(), 40)
+        try:
+            status = await asyncio.wait_for(self._process.wait(), 40)
+        except TimeoutError:
+            self._process.send_signal(signal.SIGABRT)  # faulthandler says where it hangs
+            await self._process.wait()
+            await asyncio.gather(*self._readers)
+            pytest.fail(f"the command has not ended:\n{self.said}")
         await asyncio.gather(*self._readers)
         return Ended(status, self._text["out"], self._text["err"])
 
@@ -96,6 +102,7 @@ class Steporal:
         self.environment = inherited | {
             "PYTHONPATH": os.pathsep.join(sources),
             "TEMPORAL_CONFIG_FILE": os.devnull,
+            "PYTHONFAULTHANDLER": "1",
             **variables,
         }
 
