@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Inngest's npm package, which a test sends events with where there is Node.js.
+NODE_MODULES := tests/producers/node_modules
 # Three processes, each with a server of its own: most of a test is waiting.
 PYTEST := $(BIN)/python -m pytest -n 3
 
@@ -22,7 +24,16 @@ $(INSTALLED): pyproject.toml
 demo: $(INSTALLED) ## Run the demo: a Temporal dev server, a worker, and events (KEEP=1 leaves it up)
 	@KEEP=$(KEEP) $(BIN)/python -m steporal_workers.demo
 
-test: lint types docs-check $(INSTALLED) ## Lint, types, and all tests; the integration tests also without cached workflows
+# Optional: the test says that it is skipped.
+$(NODE_MODULES): tests/producers/package.json
+	@if command -v npm >/dev/null; then \
+		npm install --prefix tests/producers --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error \
+			&& touch $@ || echo "npm install failed: Inngest's npm package is not tried"; \
+	else \
+		echo "no npm: Inngest's npm package is not tried"; \
+	fi
+
+test: lint types docs-check $(INSTALLED) $(NODE_MODULES) ## Lint, types, and all tests; the integration tests also without cached workflows
 	$(PYTEST)
 	STEPORAL_MAX_CACHED_WORKFLOWS=0 $(PYTEST) -m integration tests/adapter
 

@@ -4,12 +4,21 @@ from temporalio.common import RetryPolicy
 
 from .client import Client, Run
 from .context import Context, Input
-from .definition import Workflow, WorkflowReference, reference
+from .definition import (
+    CancelOn,
+    FailedWith,
+    RunFailure,
+    Workflow,
+    WorkflowExt,
+    WorkflowReference,
+    reference,
+)
 from .durations import Duration
 from .errors import (
     AlreadyStartedError,
     CaptureError,
     DefinitionError,
+    EventTooLargeError,
     InvalidArgumentError,
     InvalidEventError,
     InvalidInputError,
@@ -21,6 +30,8 @@ from .errors import (
     RunCancelledError,
     RunFailedError,
     SendEventError,
+    SendSignalError,
+    SignalConflictError,
     StepCodeNotFoundError,
     StepError,
     SteporalError,
@@ -35,13 +46,16 @@ from .triggers import CronTrigger, EventTrigger, cron_trigger, event_trigger
 
 __all__ = [
     "AlreadyStartedError",
+    "CancelOn",
     "CaptureError",
     "Client",
     "Context",
     "CronTrigger",
     "DefinitionError",
     "Duration",
+    "EventTooLargeError",
     "EventTrigger",
+    "FailedWith",
     "FetchResponse",
     "Input",
     "InvalidArgumentError",
@@ -59,11 +73,14 @@ __all__ = [
     "Run",
     "RunCancelledError",
     "RunFailedError",
+    "RunFailure",
     "Secret",
     "SendEventError",
     "SendEventResult",
+    "SendSignalError",
     "SendSignalResult",
     "SentEvent",
+    "SignalConflictError",
     "Step",
     "StepCodeNotFoundError",
     "StepError",
@@ -72,6 +89,7 @@ __all__ = [
     "UnknownWorkflowError",
     "UnserializableError",
     "Workflow",
+    "WorkflowExt",
     "WorkflowReference",
     "cron_trigger",
     "event_trigger",

@@ -26,11 +26,19 @@ from .definition import validate_input
 from .errors import RetryAfterError, UnserializableError
 from .events import ReceivedEvent
 from .routing.lookup import find_listed
-from .runtime.attempt import FIND_WORKFLOW, RUN_STEP, SEND_EVENT
+from .routing.mailbox import Wait
+from .routing.publish import Topics
+from .routing.signalling import Mailboxes
+from .routing.topic import Subscription
+from .runtime.attempt import FIND_WORKFLOW, RUN_STEP
+from .runtime.endings import SEND_EVENT
 from .runtime.failures import application_error, is_final
 from .runtime.limits import to_limited
 from .runtime.memo import TYPED
 from .runtime.references import App, Resolver
+from .runtime.signal_inbox import CLOSE_MAILBOX, OPEN_MAILBOX, RELEASE_MAILBOXES
+from .runtime.signal_steps import FIND_MAILBOX, SEND_SIGNAL
+from .runtime.subscriptions import SUBSCRIBE_RUN, UNSUBSCRIBE_RUN
 from .types import JSON
 
 if TYPE_CHECKING:
@@ -78,7 +86,18 @@ class Activities:
 
     def all(self) -> list[Callable[..., Any]]:
         """The activities to give to a worker."""
-        return [self.run_step, self.send_event, self.find_workflow]
+        return [
+            self.run_step,
+            self.send_event,
+            self.find_workflow,
+            self.subscribe,
+            self.unsubscribe,
+            self.open_mailbox,
+            self.close_mailbox,
+            self.release_mailboxes,
+            self.find_mailbox,
+            self.send_signal,
+        ]
 
     @activity.defn(name=RUN_STEP)
     async def run_step(self, argument: RawValue) -> RawValue:
@@ -105,6 +124,65 @@ class Activities:
             catalog = self._client.dispatcher(activity.client()).catalog
             app, _ = await find_listed(catalog, wanted["app"], wanted["workflow"])
             return to_raw({"task_queue": app.task_queue})
+
+    @activity.defn(name=SUBSCRIBE_RUN)
+    async def subscribe(self, argument: RawValue) -> RawValue:
+        """Subscribe a run to topics, and start those that there are not yet."""
+        given = from_raw(argument)
+        async with _failing():
+            topics = Topics(activity.client())
+            await topics.subscribe(given["topics"], Subscription.model_validate(given["subscription"]))
+            return to_raw(None)
+
+    @activity.defn(name=UNSUBSCRIBE_RUN)
+    async def unsubscribe(self, argument: RawValue) -> RawValue:
+        """End subscriptions of a run."""
+        given = from_raw(argument)
+        async with _failing():
+            topics = Topics(activity.client())
+            await topics.unsubscribe(given["workflow_id"], given["run_id"], given["keys"])
+            return to_raw(None)
+
+    @activity.defn(name=OPEN_MAILBOX)
+    async def open_mailbox(self, argument: RawValue) -> RawValue:
+        """Open the mailbox of a wait for a signal, or tell who else waits."""
+        asked = from_raw(argument)
+        async with _failing():
+            wait = Wait.model_validate(asked["wait"])
+            held = await Mailboxes(activity.client()).open(wait, replace=asked["replace"])
+            return to_raw({"run_id": held.run_id, "wait": held.wait.model_dump(mode="json")})
+
+    @activity.defn(name=CLOSE_MAILBOX)
+    async def close_mailbox(self, argument: RawValue) -> RawValue:
+        """Close the mailbox of a wait, and tell whether the wait has received its signal."""
+        asked = from_raw(argument)
+        async with _failing():
+            wait = Wait.model_validate(asked["wait"])
+            return to_raw(await Mailboxes(activity.client()).close(wait, asked["run_id"]))
+
+    @activity.defn(name=RELEASE_MAILBOXES)
+    async def release_mailboxes(self, argument: RawValue) -> RawValue:
+        """Tell the mailboxes of a run that the run ends."""
+        waits = [Wait.model_validate(wait) for wait in from_raw(argument)["waits"]]
+        async with _failing():
+            await Mailboxes(activity.client()).release(waits)
+            return to_raw(None)
+
+    @activity.defn(name=FIND_MAILBOX)
+    async def find_mailbox(self, argument: RawValue) -> RawValue:
+        """Find the open mailbox of a signal."""
+        async with _failing():
+            held = await Mailboxes(activity.client()).find(from_raw(argument)["signal"])
+            return to_raw(None if held is None else held.run_id)
+
+    @activity.defn(name=SEND_SIGNAL)
+    async def send_signal(self, argument: RawValue) -> RawValue:
+        """Send a signal to a mailbox."""
+        asked = from_raw(argument)
+        async with _alive(), _failing():
+            mailboxes = Mailboxes(activity.client())
+            data = to_raw(asked["data"])
+            return to_raw(await mailboxes.send(asked["signal"], asked["mailbox"], data, id=asked["id"]))
 
     async def _call(self, function: Callable[..., Any], arguments: list[Any]) -> Any:
         if inspect.iscoroutinefunction(function):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Generic, overload
@@ -11,7 +12,7 @@ from weakref import WeakKeyDictionary
 import temporalio.client
 import temporalio.converter
 from temporalio import workflow as temporal_workflow
-from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.common import RawValue, RetryPolicy, WorkflowIDReusePolicy
 from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import (
@@ -28,9 +29,13 @@ from .converter import from_raw, to_json, validate
 from .definition import (
     DEFAULT_MAX_ATTEMPTS,
     DEFAULT_RETRY,
+    FAILURE_SUFFIX,
     Handler,
+    RunFailure,
     Workflow,
+    WorkflowExt,
     WorkflowReference,
+    check_ext,
     check_handler,
     check_id,
     check_max_attempts,
@@ -42,22 +47,26 @@ from .definition import (
 from .errors import (
     AlreadyStartedError,
     DefinitionError,
+    InvalidArgumentError,
     InvalidInputError,
     RunCancelledError,
     RunFailedError,
     SendEventError,
+    SendSignalError,
     UnserializableError,
 )
 from .events import EventLike, SendEventResult, new_ulid, prepare_events
 from .plugin import SteporalPlugin
 from .routing import schedules
 from .routing.catalog import App, Entry, Listed
-from .routing.dispatch import Dispatcher
+from .routing.dispatch import FAILED, Dispatcher
 from .routing.lookup import find_listed
+from .routing.signalling import ANSWER_TIMEOUT, Mailboxes
 from .runtime.failures import stack_of
 from .runtime.limits import to_limited
 from .runtime.start import Origin
-from .triggers import CronTrigger, EventTrigger, Trigger
+from .signals import SendSignalResult, check_signal, signal_data
+from .triggers import CronTrigger, EventTrigger, Trigger, event_trigger
 from .types import JSON
 
 I = TypeVar("I", default=Any)  # noqa: E741
@@ -183,6 +192,7 @@ class Client:
         triggers: Sequence[Trigger] = (),
         max_attempts: int | None = None,
         retry: RetryPolicy | None = None,
+        ext: WorkflowExt | None = None,
     ) -> Callable[[Handler[I, O]], Workflow[I, O]]: ...
 
     @overload
@@ -194,6 +204,7 @@ class Client:
         triggers: Sequence[Trigger] = (),
         max_attempts: int | None = None,
         retry: RetryPolicy | None = None,
+        ext: WorkflowExt | None = None,
     ) -> Callable[[Handler[I, O]], Workflow[I, O]]: ...
 
     def workflow(
@@ -204,6 +215,7 @@ class Client:
         triggers: Sequence[Trigger] = (),
         max_attempts: int | None = None,
         retry: RetryPolicy | None = None,
+        ext: WorkflowExt | None = None,
     ) -> Callable[[Handler[Any, Any]], Workflow[Any, Any]]:
         """Define a workflow: decorates an ``async def handler(ctx, step)``.
 
@@ -213,6 +225,7 @@ class Client:
             triggers: What starts it: :func:`~steporal.event_trigger`, :func:`~steporal.cron_trigger`.
             max_attempts: Attempts of each step in all, and of the body; 4 by default, as in StepKit.
             retry: The backoff between attempts.
+            ext: Further options: events that cancel a run, a handler of failures.
 
         Raises:
             DefinitionError: Something cannot be right; names the workflow and the value.
@@ -232,15 +245,29 @@ class Client:
                 if max_attempts is None
                 else check_max_attempts(max_attempts, f"workflow {id!r}"),
                 retry=self.retry if retry is None else check_retry(retry, f"workflow {id!r}"),
+                ext=(ext or WorkflowExt()) if loaded_again else check_ext(ext, id),
             )
             if loaded_again:
                 collect(definition)
             else:
                 self._workflows[id] = definition
                 self.step_packages.add(handler.__module__.partition(".")[0])
+            if definition.ext.on_failure is not None:
+                self._on_failure(definition, definition.ext.on_failure)
             return definition
 
         return define
+
+    def _on_failure(self, workflow: Workflow[Any, Any], handler: Handler[Any, Any]) -> None:
+        """Define the workflow that starts when a run of ``workflow`` has failed, as Inngest does."""
+        function_id = json.dumps(f"{self.id}-{workflow.id}", ensure_ascii=False)
+        self.workflow(
+            id=workflow.id + FAILURE_SUFFIX,
+            input_schema=RunFailure,
+            triggers=[event_trigger(FAILED, f"event.data.function_id == {function_id}")],
+            max_attempts=workflow.max_attempts,
+            retry=workflow.retry,
+        )(handler)
 
     def _check(self, id: str, handler: Handler[Any, Any], input_schema: Any) -> None:
         check_id(id, f"a workflow's id in client {self.id!r}")
@@ -355,10 +382,11 @@ class Client:
             task_queue = app.task_queue
         else:
             task_queue = workflow.client.task_queue
+        listened = await self.dispatcher(temporal).is_finish_listened()
         try:
             handle = await temporal.start_workflow(
                 workflow.id,
-                args=Origin.of_invoke(event_id).arguments(data),
+                args=Origin.of_invoke(event_id, listened).arguments(data),
                 id=workflow_id,
                 task_queue=task_queue,
                 result_type=RawValue,
@@ -405,6 +433,42 @@ class Client:
         except (RPCError, RuntimeError) as err:
             raise SendEventError(f"Temporal did not take the events: {err}", ids) from err
         return SendEventResult(ids=ids)
+
+    async def send_signal(self, signal: str, data: JSON = None) -> SendSignalResult:
+        """Send a signal to the run that waits for it; nothing happens if none does.
+
+        Args:
+            signal: The signal's name.
+            data: Its data: JSON, or what pydantic makes JSON of.
+
+        Returns:
+            The id of the run that received it, or None.
+
+        Raises:
+            InvalidArgumentError: The name is none; nothing was sent.
+            UnserializableError: The data is no JSON; nothing was sent.
+            PayloadTooLargeError: The data has more than 2 MiB; nothing was sent.
+            SendSignalError: Temporal could not be reached, or refused, or no worker was up to answer; a run may have
+                received it or not.
+        """
+        try:
+            check_signal(signal)
+        except (TypeError, ValueError) as err:
+            raise InvalidArgumentError(str(err)) from None
+        raw = to_limited(f"the data of signal {signal!r}", signal_data(signal, data))
+        try:
+            mailboxes = Mailboxes(await self.connect())
+            held = await mailboxes.find(signal)
+            received = await mailboxes.send(signal, held.run_id, raw, id=new_ulid()) if held else None
+        except WorkflowUpdateRPCTimeoutOrCancelledError as err:
+            seconds = ANSWER_TIMEOUT.total_seconds()
+            raise SendSignalError(
+                f"signal {signal!r}: no worker has answered in {seconds:.0f} s, though a run waits for it; "
+                "it may receive it yet. Is a worker up?"
+            ) from err
+        except (RPCError, RuntimeError) as err:
+            raise SendSignalError(f"Temporal did not take signal {signal!r}: {err}") from err
+        return SendSignalResult(run_id=received)
 
     # --- register --------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from typing_extensions import TypeVar
 
 from .context import Context
 from .converter import issues, return_type, validate
+from .durations import Duration, parse_duration
 from .errors import DefinitionError, InvalidInputError
 from .triggers import CronTrigger, EventTrigger, Trigger
 from .type_names import type_label
@@ -33,6 +34,9 @@ Handler = Callable[[Context[I], "Step"], Awaitable[O]]
 DEFAULT_MAX_ATTEMPTS = 4
 MAX_ID_BYTES = 255  # two of them, and an event id, make one of Temporal's ids of 1,000
 MAX_TRIGGERS = 10  # Inngest's limit
+MAX_CANCEL_ON = 5  # Inngest's, too
+CANCEL_ON_TIMEOUT = timedelta(days=365)
+FAILURE_SUFFIX = "-failure"
 
 DEFAULT_RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=1), backoff_coefficient=2.0, maximum_interval=timedelta(minutes=5)
@@ -59,6 +63,65 @@ def reference(app: str, workflow_id: str, *, output_type: type[O] | None = None)
     return WorkflowReference(app, check_id(workflow_id, "a workflow id"), output_type)
 
 
+@dataclass(frozen=True, slots=True)
+class CancelOn:
+    """An event that cancels a run; running steps get Temporal's cancellation, and ``finally`` may still run steps.
+
+    The event that started the run never cancels it.
+
+    Attributes:
+        event: Its name, a pattern (``order.*``), or several.
+        if_exp: An expression in CEL that must be true; ``event`` is what started the run, ``async`` the new event.
+        match: Short for an equality: ``"data.order_id"`` is ``event.data.order_id == async.data.order_id``.
+        timeout: How long after its start an event may cancel the run; a year, by default.
+    """
+
+    event: str | Sequence[str]
+    if_exp: str | None = None
+    match: str | None = None
+    timeout: Duration | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowExt:
+    """Options of a workflow beyond those that every StepKit driver has.
+
+    Attributes:
+        cancel_on: Events that cancel a run; at most 5.
+        on_failure: A handler that runs as a workflow of its own, ``{id}-failure``, when a run has failed. Its
+            ``ctx.input.data`` is a :class:`RunFailure`.
+    """
+
+    cancel_on: Sequence[CancelOn] = ()
+    on_failure: Callable[[Context[RunFailure], Step], Awaitable[Any]] | None = None
+
+
+class FailedWith(pydantic.BaseModel):
+    """The error that a run failed with: the class's name, the message and the stack trace."""
+
+    name: str
+    message: str
+    stack: str = ""
+
+
+class RunFailure(pydantic.BaseModel):
+    """What a failure handler is given: the data of ``inngest/function.failed``.
+
+    Attributes:
+        function_id: The failed run's app and workflow, as ``{app}-{workflow}``.
+        run_id: The failed run's id.
+        workflow_id: Its Temporal workflow id.
+        error: The error that it failed with.
+        event: What had started it; its ``data`` is the original input.
+    """
+
+    function_id: str
+    run_id: str
+    workflow_id: str
+    error: FailedWith
+    event: dict[str, Any]
+
+
 class Workflow(Generic[I, O]):
     """A workflow, as ``client.workflow`` returns it.
 
@@ -71,6 +134,7 @@ class Workflow(Generic[I, O]):
         triggers: What starts it besides being started directly.
         max_attempts: Attempts of each step, and of the body, in all.
         retry: The backoff between attempts.
+        ext: Further options.
     """
 
     def __init__(
@@ -83,6 +147,7 @@ class Workflow(Generic[I, O]):
         triggers: tuple[Trigger, ...],
         max_attempts: int,
         retry: RetryPolicy,
+        ext: WorkflowExt,
     ) -> None:
         self.id = id
         self.client = client
@@ -91,6 +156,7 @@ class Workflow(Generic[I, O]):
         self.triggers = triggers
         self.max_attempts = max_attempts
         self.retry = retry
+        self.ext = ext
         self.__doc__ = handler.__doc__
 
     def __repr__(self) -> str:
@@ -213,6 +279,38 @@ def check_triggers(triggers: object, workflow_id: str) -> tuple[Trigger, ...]:
     if len(triggers) > MAX_TRIGGERS:
         raise DefinitionError(f"{where} are {len(triggers)}; a workflow has at most {MAX_TRIGGERS}")
     return tuple(triggers)
+
+
+def check_ext(ext: object, workflow_id: str) -> WorkflowExt:
+    """Options whose events, expressions and durations can be right."""
+    where = f"ext of workflow {workflow_id!r}"
+    if ext is None:
+        return WorkflowExt()
+    if not isinstance(ext, WorkflowExt):
+        raise DefinitionError(f"{where} is {ext!r}; it takes a steporal.WorkflowExt(...)")
+    if isinstance(ext.cancel_on, CancelOn) or not isinstance(ext.cancel_on, Sequence):
+        raise DefinitionError(f"{where}: cancel_on is {ext.cancel_on!r}; it takes a list: cancel_on=[CancelOn(...)]")
+    if len(ext.cancel_on) > MAX_CANCEL_ON:
+        raise DefinitionError(f"{where}: cancel_on has {len(ext.cancel_on)} entries; the most is {MAX_CANCEL_ON}")
+    for cancel in ext.cancel_on:
+        _check_cancel_on(cancel, where)
+    if ext.on_failure is not None:
+        check_handler(ext.on_failure, f"{workflow_id}{FAILURE_SUFFIX}")
+    return ext
+
+
+def _check_cancel_on(cancel: object, where: str) -> None:
+    from .routing.waiting import check_events, check_expression
+
+    if not isinstance(cancel, CancelOn):
+        raise DefinitionError(f"{where}: cancel_on has {cancel!r}; write CancelOn(...)")
+    try:
+        check_events(cancel.event)
+        check_expression(cancel.if_exp, cancel.match)
+        if cancel.timeout is not None:
+            parse_duration(cancel.timeout, what="timeout", minimum=timedelta(milliseconds=1))
+    except (ValueError, TypeError) as err:
+        raise DefinitionError(f"{where}: CancelOn({cancel.event!r}): {err}") from None
 
 
 # --- modules that are loaded again in the sandbox ------------------------------------------------------------------

@@ -5,14 +5,16 @@
     SteporalError
     ├── DefinitionError (ValueError)      a workflow, trigger or option that cannot be right
     ├── InvalidEventError (ValueError)    an event that cannot be sent
+    │   └── EventTooLargeError            an event over the size that can be sent
     ├── SendEventError                    Temporal refused or was unreachable while events were sent
+    ├── SendSignalError                   Temporal refused or was unreachable while a signal was sent
     ├── AlreadyStartedError               start_workflow(id=...): there is such a run already
     ├── UnknownWorkflowError              no app has registered such a workflow
     ├── RunFailedError                    Run.result(): the run failed, timed out or was terminated
     │   └── RunCancelledError             Run.result(): the run was cancelled
     ├── RetryAfterError                   raise it: try again after a given time
     ├── NonRetryableError                 raise it: do not try again
-    │   ├── InvalidArgumentError          what a step method was called with (a ValueError and a TypeError)
+    │   ├── InvalidArgumentError          what a method was called with (a ValueError and a TypeError)
     │   ├── InvalidInputError             data that does not fit a schema
     │   ├── NestedStepError               a step called inside another step's function
     │   ├── CaptureError                  a step function that cannot be sent to a worker
@@ -20,7 +22,8 @@
     │   └── PayloadTooLargeError          a value over Temporal's payload limit
     ├── StepCodeNotFoundError             this worker's code has no such step function (another's may)
     └── StepError                         what ``await step.run(...)`` raises when a step has failed
-        └── InvokeTimeoutError            an invoked workflow took longer than its ``timeout``
+        ├── InvokeTimeoutError            an invoked workflow took longer than its ``timeout``
+        └── SignalConflictError           another run waits for the signal already
 
 All of them pickle, and all of them pass through Temporal's failure converter: its ``type`` is the class's name.
 """
@@ -36,6 +39,7 @@ __all__ = [
     "AlreadyStartedError",
     "CaptureError",
     "DefinitionError",
+    "EventTooLargeError",
     "InvalidArgumentError",
     "InvalidEventError",
     "InvalidInputError",
@@ -47,6 +51,8 @@ __all__ = [
     "RunCancelledError",
     "RunFailedError",
     "SendEventError",
+    "SendSignalError",
+    "SignalConflictError",
     "StepCodeNotFoundError",
     "StepError",
     "SteporalError",
@@ -67,6 +73,10 @@ class InvalidEventError(SteporalError, ValueError):
     """An event that cannot be sent; the message names the field. Nothing has been sent."""
 
 
+class EventTooLargeError(InvalidEventError):
+    """An event over the size that can be sent."""
+
+
 class SendEventError(SteporalError):
     """Temporal refused events, or could not be reached.
 
@@ -81,6 +91,10 @@ class SendEventError(SteporalError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class SendSignalError(SteporalError):
+    """Temporal refused a signal or could not be reached, or no worker answered; a run may have received it or not."""
 
 
 class AlreadyStartedError(SteporalError):
@@ -141,7 +155,7 @@ class NonRetryableError(SteporalError):
 
 
 class InvalidArgumentError(NonRetryableError, ValueError, TypeError):
-    """What a method of ``step`` was called with, such as a negative duration. The run fails at once."""
+    """What a method was called with, such as a negative duration. A run whose step it was fails at once."""
 
 
 class InvalidInputError(NonRetryableError):
@@ -203,3 +217,7 @@ class StepError(SteporalError):
 
 class InvokeTimeoutError(StepError):
     """An invoked workflow took longer than its ``timeout``. The invoked run goes on."""
+
+
+class SignalConflictError(StepError):
+    """Another run waits for the signal already; the message names both."""

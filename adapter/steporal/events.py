@@ -13,7 +13,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 from ulid import ULID
 
-from .errors import InvalidEventError
+from .errors import EventTooLargeError, InvalidEventError
 from .types import JSON
 
 MAX_EVENT_BYTES = 512 * 1024
@@ -27,6 +27,9 @@ MAX_ID_BYTES = 400
 
 RESERVED_PREFIXES = ("inngest/", "steporal/")
 """Names of events that only the system sends."""
+
+SYSTEM_EVENTS = ("inngest/function.finished", "inngest/function.failed", "inngest/function.cancelled")
+"""What the system sends when runs end; workflows may start on them, and runs may wait for them."""
 
 _EARLIEST_MS = 315_532_800_000  # 1980, as in Inngest
 _LATEST_MS = 4_102_444_800_000  # 2100
@@ -115,6 +118,8 @@ def check_event_name(name: object, *, pattern: bool) -> str:
         raise ValueError(f"name is {_short(name)}, which has a lone surrogate and is no text")
     if len(name) > MAX_NAME_LENGTH:
         raise ValueError(f"name is {name[:40]!r}… with {len(name)} characters; the most is {MAX_NAME_LENGTH}")
+    if pattern and name in SYSTEM_EVENTS:
+        return name
     if name.startswith(RESERVED_PREFIXES):
         prefix = name[: name.index("/") + 1]
         raise ValueError(f"name is {name!r}; names that start with {prefix!r} are reserved for system events")
@@ -185,7 +190,7 @@ def _prepare(
     data = {} if data is None else data
     if not isinstance(data, dict):
         raise InvalidEventError(f"{label}: data is {_short(data)}; it takes a JSON object, which is a dict")
-    _check_json(data, "data", label, 0)
+    check_json(data, "data", label)
     event_id, ts, v = fields.get("id"), fields.get("ts"), fields.get("v")
     if event_id is not None and not (
         isinstance(event_id, str) and _is_text(event_id) and 0 < _bytes(event_id) <= MAX_ID_BYTES
@@ -208,7 +213,7 @@ def _prepare(
     )
     size = _bytes(json.dumps(prepared.__dict__, ensure_ascii=False, separators=(",", ":")))
     if size > max_bytes:
-        raise InvalidEventError(
+        raise EventTooLargeError(
             f"{label} has {size:,} bytes of JSON; the most is {max_bytes:,}. "
             "Keep the data elsewhere, and send where it is"
         )
@@ -228,7 +233,18 @@ def _fields(event: object, label: str) -> Mapping[str, Any]:
     return event
 
 
-def _check_json(value: JSON, path: str, label: str, depth: int) -> None:
+def check_json(value: JSON, path: str, label: str, depth: int = 0) -> None:
+    """Check that a value can be sent as JSON.
+
+    Args:
+        value: The value.
+        path: Where it stands, for the message.
+        label: What it belongs to, for the message.
+        depth: How deep it stands; 200 is the most.
+
+    Raises:
+        InvalidEventError: It cannot; names the place.
+    """
     kind = type(value)
     if value is None or kind is str or kind is bool or kind is int:
         if kind is str and not _is_text(value):
@@ -242,10 +258,10 @@ def _check_json(value: JSON, path: str, label: str, depth: int) -> None:
         for key, item in value.items():
             if not isinstance(key, str) or not _is_text(key):
                 raise InvalidEventError(f"{label}: {path} has the key {key!r}; the keys of JSON are strings")
-            _check_json(item, f"{path}.{key}", label, depth + 1)
+            check_json(item, f"{path}.{key}", label, depth + 1)
     elif kind is list or kind is tuple:
         for i, item in enumerate(value):
-            _check_json(item, f"{path}[{i}]", label, depth + 1)
+            check_json(item, f"{path}[{i}]", label, depth + 1)
     elif kind is float:
         if not math.isfinite(value):
             raise InvalidEventError(f"{label}: {path} is {value!r}, which is no JSON")

@@ -23,6 +23,9 @@ from temporalio.worker import Replayer, ReplayerConfig, Worker, WorkerConfig, Wo
 
 from .errors import DefinitionError
 from .routing.catalog import SYSTEM_TASK_QUEUE, CatalogWorkflow
+from .routing.delivery import SYSTEM_ACTIVITIES
+from .routing.mailbox import MailboxWorkflow
+from .routing.topic import TopicWorkflow
 from .runtime.compiled import reloadable_module, workflow_class
 from .runtime.sandbox import SteporalWorkflowRunner, beside_ours
 
@@ -34,7 +37,7 @@ logger = logging.getLogger("steporal")
 DEFAULT_STEP_THREADS = 100
 """Temporal's own default for activities that a worker runs at once."""
 
-SYSTEM_WORKFLOWS: list[type] = [CatalogWorkflow]
+SYSTEM_WORKFLOWS: list[type] = [CatalogWorkflow, TopicWorkflow, MailboxWorkflow]
 
 
 class SteporalPlugin(temporalio.worker.Plugin):
@@ -162,8 +165,10 @@ async def system_worker(temporal: temporalio.client.Client) -> AsyncIterator[Non
                 temporal,
                 task_queue=SYSTEM_TASK_QUEUE,
                 workflows=SYSTEM_WORKFLOWS,
-                max_cached_workflows=10,
-                max_concurrent_workflow_tasks=10,
+                activities=SYSTEM_ACTIVITIES,
+                max_cached_workflows=100,
+                max_concurrent_workflow_tasks=20,
+                max_concurrent_activities=20,
                 # Temporal's 10 s are how long a start waits after another worker was killed.
                 sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
             )

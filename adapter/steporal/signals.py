@@ -7,9 +7,17 @@ from typing import Any, Generic, Literal
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypeVar
 
+from .converter import to_json
+from .errors import UnserializableError
+from .type_names import type_label
+from .types import JSON
+
 D = TypeVar("D", default=Any)
 
 OnConflict = Literal["fail", "replace"]
+
+MAX_SIGNAL_BYTES = 900
+"""Of a signal's name, in UTF-8: it is part of a Temporal workflow id, which has 1,000 at most."""
 
 
 class ReceivedSignal(BaseModel, Generic[D]):
@@ -36,3 +44,49 @@ class SendSignalResult(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     run_id: str | None
+
+
+def check_signal(signal: object) -> str:
+    """A signal's name: any text that fits into a Temporal workflow id.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: It is empty, too long, or no Unicode.
+    """
+    if not isinstance(signal, str):
+        raise TypeError(f"signal is {signal!r} ({type_label(type(signal))}); a signal's name is a string")
+    if not signal.strip():
+        raise ValueError(f"signal is {signal!r}; a signal's name is not empty")
+    try:
+        size = len(signal.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"signal is {signal!r}, which has half of a surrogate pair; a name is Unicode") from None
+    if size > MAX_SIGNAL_BYTES:
+        shown = signal if len(signal) <= 50 else f"{signal[:50]}…"
+        raise ValueError(f"signal {shown!r} has {size:,} bytes in UTF-8; a name has at most {MAX_SIGNAL_BYTES}")
+    if "\0" in signal:
+        raise ValueError(f"signal is {signal!r}; databases do not take a NUL in a name")
+    return signal
+
+
+def check_on_conflict(on_conflict: object) -> OnConflict:
+    """One of the two things to do when another run waits already.
+
+    Raises:
+        ValueError: It is another.
+    """
+    if on_conflict == "fail" or on_conflict == "replace":
+        return on_conflict
+    raise ValueError(f"on_conflict is {on_conflict!r}; it is 'fail' or 'replace'")
+
+
+def signal_data(signal: str, data: Any) -> JSON:
+    """What is sent with a signal, as JSON.
+
+    Raises:
+        UnserializableError: It is none.
+    """
+    try:
+        return to_json(data)
+    except UnserializableError as err:
+        raise UnserializableError(f"the data of signal {signal!r} cannot be sent: {err}") from None

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from commands import Process, Steporal
 
+FREE = ["--port", "0", "--ui-port", "0", "--gateway-port", "0"]
+
 APP = """
     import steporal
 
@@ -27,7 +29,7 @@ APP = """
 @asynccontextmanager
 async def dev(run: Steporal, *arguments: str, **variables: str) -> AsyncIterator[tuple[Process, str]]:
     """A development environment, and the address of its server."""
-    async with run.running("dev", *arguments, "--port", "0", "--ui-port", "0", **variables) as process:
+    async with run.running("dev", *arguments, *FREE, **variables) as process:
         await process.until("Temporal UI: ")
         found = re.search(r"dev server at (\S+),", process.said)
         assert found
@@ -58,7 +60,7 @@ async def test_a_worker_that_cannot_start_is_started_again_when_the_code_is_mend
 
 async def test_everything_stops_with_one_signal(offline: Steporal) -> None:
     offline.write("app.py", APP)
-    async with offline.running("dev", "app:client", "--port", "0", "--ui-port", "0") as process:
+    async with offline.running("dev", "app:client", *FREE) as process:
         await process.until("serving app dev-app")
         found = re.search(r"dev server at (\S+),", process.said)
         assert found

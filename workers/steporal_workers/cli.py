@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -14,15 +15,19 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from .connection import Connection
+from .gateway.options import DEFAULT_HOST, DEFAULT_PORT, GatewayOptions
 from .leaving import leave
-from .problems import perform
+from .problems import Mistake, perform
 
 if TYPE_CHECKING:
     from temporalio.converter import DataConverter
 
+    import steporal
+
 T = TypeVar("T")
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
+PORT = click.IntRange(0, 65535)
 
 
 def duration(text: str) -> timedelta:
@@ -60,6 +65,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 codec_option = click.option(
     "--client", "codec", metavar="MODULE:CLIENT", help="Use this client's data converter, if it encrypts."
 )
+any_key_option = click.option(
+    "--insecure-any-key", is_flag=True, help="Let everybody in who reaches the gateway, where no keys are set."
+)
 level_option = click.option("--log-level", type=click.Choice(LOG_LEVELS, case_sensitive=False), default="info")
 
 
@@ -95,6 +103,10 @@ def cli() -> None:
     default="30s",
     help="How long running steps have to finish, on SIGTERM or SIGINT.",
 )
+@click.option("--with-gateway", is_flag=True, help="Also serve HTTP, as `steporal gateway` does.")
+@click.option("--gateway-host", metavar="ADDRESS", default=DEFAULT_HOST, help="Where --with-gateway listens.")
+@click.option("--gateway-port", type=PORT, default=DEFAULT_PORT, help="The port of --with-gateway; 0: any free.")
+@any_key_option
 @level_option
 def worker(target: str, connection: Connection, log_level: str, **options: Any) -> None:
     """Serve a client's workflows, until SIGTERM or SIGINT."""
@@ -102,18 +114,66 @@ def worker(target: str, connection: Connection, log_level: str, **options: Any) 
     from .worker import WorkerOptions, run_worker, set_up_logging
 
     set_up_logging(log_level)
+    host, port = options.pop("gateway_host"), options.pop("gateway_port")
+    of_gateway = GatewayOptions(host=host, port=port, insecure_any_key=options.pop("insecure_any_key"))
+    serving = _gateway(of_gateway) if options.pop("with_gateway") else None
     client = load_client(target)
 
     async def serve() -> None:
-        await run_worker(client, await connection.connect(client.data_converter), WorkerOptions(**options))
+        temporal = await connection.connect(client.data_converter)
+        await run_worker(client, temporal, WorkerOptions(**options), beside=serving(client) if serving else None)
+
+    perform(serve())
+
+
+def _gateway(options: GatewayOptions) -> Callable[[steporal.Client], AbstractAsyncContextManager[str]]:
+    """What makes the gateway that runs beside a worker; its keys are checked now."""
+    try:
+        from .gateway.command import gateway, keys_of
+    except ModuleNotFoundError as err:
+        raise _missing(err, "gateway") from None
+    keys = keys_of(options)
+    return lambda client: gateway(client, keys, options)
+
+
+def _missing(error: ModuleNotFoundError, extra: str) -> Mistake:
+    return Mistake(f"{error.name!r} is not installed: pip install 'steporal[{extra}]'")
+
+
+@cli.command("gateway")
+@click.argument("target", metavar="MODULE:CLIENT")
+@connection_options
+@click.option("--host", metavar="ADDRESS", default=DEFAULT_HOST, help="The address on which it listens.")
+@click.option("--port", type=PORT, default=DEFAULT_PORT, help="The port; 0: any free.")
+@any_key_option
+@level_option
+def gateway_command(target: str, connection: Connection, log_level: str, **options: Any) -> None:
+    """Take events over HTTP as Inngest does, until SIGTERM or SIGINT.
+
+    Event keys come from STEPORAL_EVENT_KEYS, keys of the rest of the API from STEPORAL_API_KEYS, separated by commas.
+    """
+    try:
+        from .gateway.command import keys_of, run_gateway
+    except ModuleNotFoundError as err:
+        raise _missing(err, "gateway") from None
+    from .loading import load_client
+    from .worker import set_up_logging
+
+    set_up_logging(log_level)
+    given = GatewayOptions(**options)
+    keys = keys_of(given)
+    client = load_client(target)
+
+    async def serve() -> None:
+        await run_gateway(client, await connection.connect(client.data_converter), keys, given)
 
     perform(serve())
 
 
 @cli.command()
 @click.argument("targets", metavar="[MODULE:CLIENT]...", nargs=-1)
-@click.option("--port", type=click.IntRange(0, 65535), default=7233, help="The port of Temporal's API; 0: any free.")
-@click.option("--ui-port", type=click.IntRange(0, 65535), default=8233, help="The port of Temporal's UI; 0: any free.")
+@click.option("--port", type=PORT, default=7233, help="The port of Temporal's API; 0: any free.")
+@click.option("--ui-port", type=PORT, default=8233, help="The port of Temporal's UI; 0: any free.")
 @click.option("--db-file", type=click.Path(path_type=Path, dir_okay=False), help="Keep the data in this file.")
 @click.option(
     "--watch",
@@ -121,16 +181,17 @@ def worker(target: str, connection: Connection, log_level: str, **options: Any) 
     multiple=True,
     help="Folders whose code is watched.  [default: the current one]",
 )
+@click.option("--gateway-port", type=PORT, default=DEFAULT_PORT, help="The port of the HTTP gateway; 0: any free.")
+@click.option("--gateway/--no-gateway", default=True, help="Whether there is an HTTP gateway; any key opens it.")
 @level_option
 def dev(targets: tuple[str, ...], **options: Any) -> None:
-    """Run a Temporal dev server, and workers that start again when the code changes."""
+    """Run a Temporal dev server, an HTTP gateway, and workers that start again when the code changes."""
     from .loading import check_exists
-    from .problems import Mistake
 
     try:
         from .dev import DevOptions, run_dev
     except ModuleNotFoundError as err:
-        raise Mistake(f"{err.name!r} is not installed: pip install 'steporal[dev]'") from None
+        raise _missing(err, "dev") from None
     for target in targets:
         check_exists(target)
     perform(run_dev(targets, DevOptions(**options)))

@@ -6,14 +6,20 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import watchfiles
 from rich.markup import escape
 
+import steporal
+
 from .devserver import NAMESPACE, DevServer, dev_server
+from .gateway.command import gateway
+from .gateway.keys import Keys
+from .gateway.options import DEFAULT_PORT as DEFAULT_GATEWAY_PORT
+from .gateway.options import GatewayOptions
 from .output import say
 from .problems import Failure
 from .worker import stop_signals
@@ -34,14 +40,16 @@ class DevOptions:
     db_file: Path | None = None
     watch: Sequence[Path] = ()
     log_level: str = "info"
+    gateway: bool = True
+    gateway_port: int = DEFAULT_GATEWAY_PORT
 
 
 async def run_dev(targets: Sequence[str], options: DevOptions) -> None:
-    """Run a dev server, and a worker of each ``module:attribute``, until a signal stops all of them.
+    """Run a dev server, a gateway, and a worker of each ``module:attribute``, until a signal stops all of them.
 
     Raises:
         DevServerError: The server does not start.
-        Failure: The code cannot be watched.
+        Failure: The gateway cannot listen, or the code cannot be watched.
     """
     with stop_signals() as stop:
         async with (
@@ -49,6 +57,8 @@ async def run_dev(targets: Sequence[str], options: DevOptions) -> None:
             AsyncExitStack() as workers,
         ):
             _announce(server, options)
+            if options.gateway:
+                await workers.enter_async_context(_gateway(server, options))
             if targets:
                 changes = _changes(options.watch or [Path.cwd()], stop)
                 watching = asyncio.ensure_future(anext(changes, None))
@@ -68,6 +78,18 @@ def _announce(server: DevServer, options: DevOptions) -> None:
     say(f"  Temporal UI: [link={server.ui_url}]{server.ui_url}[/link]")
     if options.port != DEFAULT_PORT:
         say(f"  for other commands: export TEMPORAL_ADDRESS={server.address}")
+
+
+@asynccontextmanager
+async def _gateway(server: DevServer, options: DevOptions) -> AsyncIterator[None]:
+    """A gateway in this process, which stays up while workers start again; what it starts, workers validate."""
+    client = steporal.Client("steporal", temporal=server.client)
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(gateway(client, Keys.any(), GatewayOptions(port=options.gateway_port)))
+        except Failure as err:
+            raise Failure(f"{err.message}: --gateway-port N, or --no-gateway") from None
+        yield
 
 
 # --- reload --------------------------------------------------------------------------------------------------------

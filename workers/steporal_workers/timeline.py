@@ -14,7 +14,7 @@ from temporalio.api.history.v1 import HistoryEvent
 
 from steporal.converter import plain
 from steporal.routing.catalog import Snapshot
-from steporal.runtime.attempt import SEND_EVENT
+from steporal.runtime.endings import SEND_EVENT
 from steporal.types import JSON
 
 Kind = Literal["step", "event", "sleep", "invoke"]

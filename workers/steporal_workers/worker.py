@@ -7,7 +7,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -55,15 +55,30 @@ class WorkerOptions:
         }
 
 
-async def run_worker(client: steporal.Client, temporal: temporalio.client.Client, options: WorkerOptions) -> None:
+async def run_worker(
+    client: steporal.Client,
+    temporal: temporalio.client.Client,
+    options: WorkerOptions,
+    *,
+    beside: AbstractAsyncContextManager[object] | None = None,
+) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP; then drain. A second signal ends the process at once.
+
+    Args:
+        client: Whose workflows are served.
+        temporal: The connection.
+        options: The flags.
+        beside: What runs as long as the worker serves, such as the gateway.
 
     Raises:
         Failure: The worker cannot start, or cannot go on.
     """
     client.temporal = temporal
     worker = Worker(temporal, plugins=[client.plugin()], **options.for_temporal(client))
-    with stop_signals() as stop:
+    async with AsyncExitStack() as stack:
+        stop = stack.enter_context(stop_signals())
+        if beside is not None:
+            await stack.enter_async_context(beside)
         running = asyncio.create_task(worker.run())
         announcing = asyncio.create_task(_announce(client, temporal, options))
         stopped = asyncio.create_task(stop.wait())

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from ..types import JSON
 from . import cel
-from .expressions import Expression, compile_expression, evaluated
+from .expressions import compile_expression, evaluated
 
 Path = tuple[str, ...]
 Key = tuple[str, Any]
@@ -43,8 +44,22 @@ class Bound:
 
 def bind(source: str, event: Mapping[str, JSON]) -> Bound:
     """Bind an expression to the event that started the run, or to the parts of it that another ``bind`` kept."""
-    expression = compile_expression(source)
-    return Bound(source, _seen(expression.tree, event), _index(expression, event))
+    plan = _plan(source)
+    return Bound(source, _seen(plan.paths, event), _index(plan.equalities, event))
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What of an expression does not depend on the event: the parts of it that it looks at, and its equalities."""
+
+    paths: tuple[Path, ...]
+    equalities: tuple[tuple[Path, cel.Node], ...]
+
+
+@lru_cache(maxsize=4096)
+def _plan(source: str) -> _Plan:
+    tree = compile_expression(source).tree
+    return _Plan(tuple(dict.fromkeys(_paths(tree))), tuple(_equalities(tree)))
 
 
 def keys_at(path: Path, async_event: Mapping[str, JSON]) -> Iterator[Key]:
@@ -73,18 +88,23 @@ def _key(value: Any) -> Key | None:
     return ("string", value) if isinstance(value, str) else None
 
 
-def _index(expression: Expression, event: Mapping[str, JSON]) -> tuple[Path, Key] | None:
-    for term in _terms(expression.tree):
-        if not isinstance(term, cel.Binary) or term.operator != "==":
-            continue
-        for side, other in ((term.left, term.right), (term.right, term.left)):
-            path = _path(side, "async")
-            if path and "async" not in _names(other) and not _reads_clock(other):
-                found, value = evaluated(other, event)
-                key = _key(value) if found else _MISSING
-                if key is not None:
-                    return path, key
+def _index(equalities: tuple[tuple[Path, cel.Node], ...], event: Mapping[str, JSON]) -> tuple[Path, Key] | None:
+    for path, other in equalities:
+        found, value = evaluated(other, event)
+        key = _key(value) if found else _MISSING
+        if key is not None:
+            return path, key
     return None
+
+
+def _equalities(tree: cel.Node) -> Iterator[tuple[Path, cel.Node]]:
+    """Paths in ``async``, each with what its value must be equal to."""
+    for term in _terms(tree):
+        if isinstance(term, cel.Binary) and term.operator == "==":
+            for side, other in ((term.left, term.right), (term.right, term.left)):
+                path = _path(side, "async")
+                if path and "async" not in _names(other) and not _reads_clock(other):
+                    yield path, other
 
 
 def _terms(node: cel.Node) -> Iterator[cel.Node]:
@@ -121,9 +141,9 @@ def _reads_clock(node: cel.Node) -> bool:
     )
 
 
-def _seen(tree: cel.Node, event: Mapping[str, JSON]) -> Mapping[str, JSON]:
+def _seen(paths: tuple[Path, ...], event: Mapping[str, JSON]) -> Mapping[str, JSON]:
     seen: dict[str, Any] = {}
-    for path in _paths(tree):
+    for path in paths:
         if not path:
             return dict(event)
         _copy(path, event, seen)

@@ -137,6 +137,10 @@ class Snapshot:
                 found[match] = None
         return list(found)
 
+    def is_listened(self, name: str) -> bool:
+        """Whether any workflow starts on events of a name, whatever is in them."""
+        return name in self._by_name or any(name.startswith(prefix) for prefix in self._by_prefix)
+
     def workflow(self, workflow_id: str, app: str | None = None) -> list[tuple[App, Listed]]:
         """The listed workflows with an id, of one app or of any."""
         return [
@@ -148,7 +152,7 @@ class Snapshot:
         ]
 
 
-def _is_about_namespace(error: RPCError) -> bool:
+def is_about_namespace(error: RPCError) -> bool:
     return any(detail.Is(NamespaceNotFoundFailure.DESCRIPTOR) for detail in error.grpc_status.details)
 
 
@@ -172,7 +176,7 @@ class Catalog:
         try:
             description = await self._temporal.get_workflow_handle(CATALOG).describe()
         except RPCError as err:
-            if err.status == RPCStatusCode.NOT_FOUND and not _is_about_namespace(err):
+            if err.status == RPCStatusCode.NOT_FOUND and not is_about_namespace(err):
                 return Snapshot()
             raise
         apps = [App.model_validate(app) for key, app in (await description.memo()).items() if key.startswith(_APP)]

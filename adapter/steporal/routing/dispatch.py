@@ -8,12 +8,17 @@ from collections.abc import Sequence
 import temporalio.client
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError
 
 from ..events import ReceivedEvent
 from ..runtime.compiled import START_SIGNAL
 from ..runtime.limits import summary
 from ..runtime.start import Origin
 from .catalog import Catalog, Match
+from .publish import Topics
+
+FINISHED = "inngest/function.finished"
+FAILED = "inngest/function.failed"
 
 CONCURRENCY = 64
 """Calls to Temporal that one dispatch has in flight."""
@@ -25,34 +30,48 @@ class Dispatcher:
     def __init__(self, temporal: temporalio.client.Client) -> None:
         self._temporal = temporal
         self.catalog = Catalog(temporal)
+        self._topics = Topics(temporal)
 
     async def dispatch(self, events: Sequence[ReceivedEvent]) -> None:
-        """Start the runs that events start. Sending an event again, by its id, starts nothing twice.
+        """Start the runs that events start, and tell those that wait for them.
+
+        Sending an event again, by its id, starts nothing twice and wakes no later wait.
 
         Raises:
             RPCError: Temporal refused, or could not be reached; some runs may have been started.
         """
         snapshot = await self.catalog.read()
-        starts = [(event, match) for event in events for match in snapshot.matches(event.model_dump(mode="json"))]
-        # Waiting runs hear of an event through its topic: that call belongs here.
+        listened = snapshot.is_listened(FINISHED)
+        encoded = [event.model_dump(mode="json") for event in events]
+        starts = [
+            (event, match) for event, data in zip(events, encoded, strict=True) for match in snapshot.matches(data)
+        ]
         slots = asyncio.Semaphore(CONCURRENCY)
 
         async def start(event: ReceivedEvent, match: Match) -> None:
             async with slots:
-                await self._start(event, match)
+                await self._start(event, match, listened)
 
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._topics.publish(encoded))
                 for event, match in starts:
                     group.create_task(start(event, match))
-        except BaseExceptionGroup as group_error:
-            raise group_error.exceptions[0] from None  # each is a call's own error, and one says it all
+        except BaseExceptionGroup as error:
+            raise first_of(error) from None  # each is a call's own error, and one says it all
 
-    async def _start(self, event: ReceivedEvent, match: Match) -> None:
+    async def is_finish_listened(self) -> bool | None:
+        """Whether runs have to tell that they have finished; None if the catalog cannot be read now."""
+        try:
+            return (await self.catalog.read()).is_listened(FINISHED)
+        except RPCError:
+            return None
+
+    async def _start(self, event: ReceivedEvent, match: Match, listened: bool) -> None:
         try:
             await self._temporal.start_workflow(
                 match.workflow,
-                args=Origin.of_event(event).arguments(event.data),
+                args=Origin.of_event(event, listened).arguments(event.data),
                 id=f"{match.workflow}/{event.id}",
                 task_queue=match.task_queue,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
@@ -61,3 +80,10 @@ class Dispatcher:
             )
         except WorkflowAlreadyStartedError:
             pass  # the event was sent before
+
+
+def first_of(error: BaseException) -> BaseException:
+    """The first error in groups of errors."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

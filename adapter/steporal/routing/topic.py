@@ -14,6 +14,7 @@ import zlib
 from collections import deque
 from collections.abc import Mapping
 from datetime import timedelta
+from itertools import islice
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -22,6 +23,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue, RetryPolicy
 
 from ..converter import from_raw, size_of, to_raw
+from ..runtime.limits import MAX_PAYLOAD_BYTES
 from ..types import JSON
 from .binding import Bound, Key, Path, bind, keys_at
 
@@ -34,6 +36,7 @@ DELIVER_EVENTS = "steporal.deliver_events"
 # What a live topic replays with: other values need ``workflow.patched``.
 _SIGNALS_PER_EXECUTION = 4_000  # Temporal takes 10,000
 _EVALUATIONS_PER_TASK = 5_000  # some hundred milliseconds of a workflow task, which must not take seconds
+_RESTORED_PER_TASK = 2_000
 _REMEMBERED = 10_000
 _LANES = 4
 _DELIVERIES_PER_ACTIVITY = 200
@@ -41,6 +44,7 @@ _BYTES_PER_ACTIVITY = 512 * 1024
 _IDLE = timedelta(minutes=10)
 _LONGEST = timedelta(days=1)
 _LATE = 60.0
+_SHOWN = 20
 _PAUSE = timedelta(milliseconds=1)
 
 _NEW = to_raw(None)
@@ -90,6 +94,10 @@ class Subscription(BaseModel):
     @property
     def id(self) -> str:
         return subscription_id(self.workflow_id, self.run_id, self.key)
+
+    def has_ended(self, now: float) -> bool:
+        """Whether its time is over; a run that waits knows best itself, so it is given a while more."""
+        return self.until + (0 if self.kind == "cancel" else _LATE) < now
 
 
 class Delivery(BaseModel):
@@ -212,6 +220,7 @@ class TopicWorkflow:
         self._received: deque[tuple[str, Any]] = deque()
         self._lanes = [Lane() for _ in range(_LANES)]
         self._signals = 0
+        self._may_take = _SIGNALS_PER_EXECUTION
         self._evaluations = 0
 
     # --- what it is sent -------------------------------------------------------------------------------------------
@@ -236,38 +245,47 @@ class TopicWorkflow:
 
     @workflow.query(name="steporal.subscriptions", description="Who waits.")
     def subscriptions(self) -> RawValue:
-        """The subscriptions, as :class:`Subscription` has them."""
-        return to_raw([s.model_dump(mode="json") for s in self._index.all.values()])
+        """How many subscriptions there are, and some of them."""
+        some = [s.model_dump(mode="json") for s in islice(self._index.all.values(), _SHOWN)]
+        return to_raw({"count": len(self._index.all), "some": some})
 
     # --- its life --------------------------------------------------------------------------------------------------
 
     @workflow.run
-    async def run(self, state: RawValue = _NEW) -> None:
+    async def run(self, before: RawValue = _NEW) -> None:
         """Live until nobody has waited for a while.
 
         Args:
-            state: What the execution before left, as :meth:`_state` has it.
+            before: What the execution before left, as :meth:`_state` has it.
         """
-        self._restore(read_state(state))
+        await self._restore(read_state(before))
         tasks = [asyncio.create_task(self._work()), *(asyncio.create_task(self._deliver(lane)) for lane in self._lanes)]
         while True:
-            before = self._signals
+            signals = self._signals
             try:
                 await workflow.wait_condition(
                     self._is_full, timeout=self._until_next_look(), timeout_summary="look for ended subscriptions"
                 )
             except TimeoutError:
                 self._expire()
-                if self._signals == before and self._is_idle():
+                if self._signals == signals and self._is_idle():
                     break
             else:
                 await workflow.wait_condition(lambda: not any(lane.is_delivering for lane in self._lanes))
-                workflow.continue_as_new(state_payload(self._state()))
+                state = state_payload(self._state())
+                if size_of(state) <= MAX_PAYLOAD_BYTES:
+                    workflow.continue_as_new(state)
+                workflow.logger.error(
+                    "%d runs wait for one event; more than some 35,000 do not fit", len(self._index.all)
+                )
+                self._may_take = self._signals + _SIGNALS_PER_EXECUTION
         for task in tasks:
             task.cancel()
 
     def _is_full(self) -> bool:
-        return self._signals >= _SIGNALS_PER_EXECUTION or workflow.info().is_continue_as_new_suggested()
+        return self._signals >= self._may_take or (
+            self._may_take == _SIGNALS_PER_EXECUTION and workflow.info().is_continue_as_new_suggested()
+        )
 
     def _is_idle(self) -> bool:
         return not self._index.all and not self._received and not any(lane.waiting for lane in self._lanes)
@@ -279,7 +297,7 @@ class TopicWorkflow:
 
     def _expire(self) -> None:
         now = workflow.time()
-        for subscription in [s for s in self._index.all.values() if s.until + _LATE < now]:
+        for subscription in [s for s in self._index.all.values() if s.has_ended(now)]:
             self._index.remove(subscription.id)
 
     def _state(self) -> dict[str, JSON]:
@@ -291,12 +309,14 @@ class TopicWorkflow:
             "matched": [[s.model_dump(mode="json"), event] for lane in self._lanes for s, event in lane.waiting],
         }
 
-    def _restore(self, state: Mapping[str, JSON]) -> None:
+    async def _restore(self, state: Mapping[str, JSON]) -> None:
         received = [(kind, value) for kind, value in state.get("received", ())]
         self._received.extendleft(reversed(received))  # signals came before this, in this execution
         self._remembered = dict.fromkeys([*state.get("remembered", ()), *self._remembered])
-        for subscription in state.get("subscriptions", ()):
+        for number, subscription in enumerate(state.get("subscriptions", ()), 1):
             self._index.add(Subscription.model_validate(subscription))
+            if number % _RESTORED_PER_TASK == 0:
+                await workflow.sleep(_PAUSE)
         for subscription, event in state.get("matched", ()):
             self._send(Subscription.model_validate(subscription), event)
 
@@ -325,7 +345,11 @@ class TopicWorkflow:
             if self._evaluations % _EVALUATIONS_PER_TASK == 0:
                 await workflow.sleep(_PAUSE)
             subscription = self._index.all.get(id)
-            if subscription is not None and self._index.matches(id, event):
+            if subscription is None:
+                continue
+            if subscription.has_ended(workflow.time()):
+                self._index.remove(id)
+            elif self._index.matches(id, event):
                 if subscription.kind != "each":
                     self._index.remove(id)
                 self._send(subscription, event)

@@ -31,15 +31,16 @@ from ..signals import OnConflict, ReceivedSignal, SendSignalResult
 from ..step import Listener, RunOptions, Step, StepExt, Wanted
 from ..types import JSON
 from . import event_steps, fetch_step, signal_steps
+from .arguments import arguments_checked, deadline_of
+from .endings import SEND_EVENT
 from .failures import failure_of, is_cancellation
 from .limits import BATCH_BYTES, summary, to_limited
 from .memo import Failure, Outcome, decode_result
 from .references import Describer
-from .run import Run, arguments_checked
+from .run import Run
 from .start import Origin, payload_json
 
 RUN_STEP = "steporal.run_step"
-SEND_EVENT = "steporal.send_event"
 FIND_WORKFLOW = "steporal.find_workflow"
 
 STEP_TIMEOUT = timedelta(days=1)
@@ -136,7 +137,7 @@ class Attempt:
                 raise TypeError(
                     f"workflow is {workflow!r}; pass what client.workflow returned, or steporal.reference(app, id)"
                 )
-            deadline = None if timeout is None else _deadline(timeout, "timeout")
+            deadline = None if timeout is None else deadline_of(timeout, "timeout")
         return self._invoke(key, workflow, data, deadline)
 
     async def _invoke(
@@ -163,7 +164,7 @@ class Attempt:
         try:
             child = await workflow.start_child_workflow(
                 target.id,
-                args=Origin.of_invoke(event_id).arguments(data),
+                args=Origin.of_invoke(event_id, self.owner.origin.listened).arguments(data),
                 id=f"{target.id}/{event_id}",
                 task_queue=task_queue,
                 result_type=RawValue,
@@ -354,12 +355,6 @@ class Attempt:
             if is_cancellation(err):
                 raise asyncio.CancelledError from None
             return Outcome(failure=failure_of(err, max_attempts))
-
-
-def _deadline(until: Duration | datetime, what: str) -> datetime:
-    if isinstance(until, datetime):
-        return parse_deadline(until, what=what)
-    return workflow.now() + parse_duration(until, what=what)
 
 
 def _with_attempts(policy: RetryPolicy, attempts: int) -> RetryPolicy:

@@ -14,10 +14,13 @@ from typing import Any
 from temporalio import workflow
 from temporalio.common import RawValue
 
-from ..converter import to_raw
+from ..converter import from_raw, to_raw
 from ..definition import Workflow, collected
 from ..errors import DefinitionError
+from ..routing.mailbox import SIGNALLED
+from .inbox import DELIVER, Inbox
 from .run import Run
+from .signal_inbox import SignalInbox
 from .start import payload_json
 
 START_SIGNAL = "steporal.event"
@@ -95,13 +98,29 @@ def _compile(name: str, definition: Workflow[Any, Any]) -> type:
     class Compiled:
         loaded = definition
 
+        def __init__(self) -> None:
+            self.inbox = Inbox()
+            self.signals = SignalInbox()
+
         async def run(self, data: RawValue = _NONE, added: RawValue = _NONE) -> RawValue:
-            run = Run(definition, self.loaded)
+            run = Run(definition, self.loaded, self.inbox, self.signals)
             return await run.execute(payload_json(data), payload_json(added))
 
         @workflow.signal(name=START_SIGNAL, description="An event was sent again that has started this run.")
         def event(self) -> None:
             """Nothing to do: the run was started by it."""
+
+        @workflow.signal(name=DELIVER, description="An event that the run waits for.")
+        def deliver(self, message: RawValue) -> None:
+            """Put it into the inbox, if it is for this run."""
+            delivered = from_raw(message)
+            if delivered["run_id"] == workflow.info().first_execution_run_id:
+                self.inbox.deliver(delivered["key"], delivered["event"])
+
+        @workflow.signal(name=SIGNALLED, description="A signal that this run waits for.")
+        def signalled(self, delivery: RawValue) -> None:
+            """Take it, for the step that waits for it."""
+            self.signals.receive(payload_json(delivery))
 
     Compiled.__module__ = __name__
     Compiled.__name__ = name

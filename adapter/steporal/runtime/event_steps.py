@@ -2,21 +2,156 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..events import ReceivedEvent
+from temporalio import workflow
+from temporalio.exceptions import FailureError
+
+from ..durations import Duration
+from ..events import ReceivedEvent, event_matches
+from ..routing.waiting import check_events, check_expression
 from ..step import Listener, Wanted
+from .arguments import arguments_checked, deadline_of
+from .failures import failure_of, is_cancellation
+from .inbox import Box
+from .limits import summary
+from .memo import Outcome
 
 if TYPE_CHECKING:
     from .attempt import Attempt
 
 
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What is waited for, checked."""
+
+    topics: tuple[str, ...]
+    source: str | None
+    until: float
+
+    @classmethod
+    def of(cls, key: str, wanted: Wanted) -> Wait:
+        with arguments_checked(key):
+            topics = check_events(wanted.event)
+            source = check_expression(wanted.if_exp, wanted.match)
+            return cls(topics, source, deadline_of(wanted.timeout, "timeout").timestamp())
+
+
 def wait_for_event(attempt: Attempt, key: str, wanted: Wanted) -> Coroutine[Any, Any, ReceivedEvent | None]:
     """Perform ``step.ext.wait_for_event``."""
-    raise NotImplementedError
+    return _wait_for_event(attempt, key, Wait.of(key, wanted))
+
+
+async def _wait_for_event(attempt: Attempt, key: str, wait: Wait) -> ReceivedEvent | None:
+    return _received(await attempt.outcome(key, partial(_perform_wait, attempt, key, wait)))
+
+
+def _received(outcome: Outcome) -> ReceivedEvent | None:
+    return None if outcome.value is None else ReceivedEvent.model_validate(outcome.value)
+
+
+async def _perform_wait(attempt: Attempt, key: str, wait: Wait) -> Outcome:
+    subscriptions = attempt.owner.subscriptions
+    try:
+        box = await subscriptions.subscribe(key, "once", wait.topics, wait.source, wait.until)
+        assert box is not None
+        event = await _take(box, wait.until, key)
+    except asyncio.CancelledError:
+        subscriptions.unsubscribe(key)
+        raise
+    except FailureError as err:
+        subscriptions.unsubscribe(key)
+        if is_cancellation(err):
+            raise asyncio.CancelledError from None
+        return Outcome(failure=failure_of(err))
+    if event is None:
+        subscriptions.inbox.close(key)  # the topics know when it ends
+    else:
+        subscriptions.unsubscribe(key, [topic for topic in wait.topics if not event_matches(topic, event["name"])])
+    return Outcome(event)
+
+
+async def _take(box: Box, until: float, key: str) -> dict[str, Any] | None:
+    """The next event in a box; None when there is none in time, or the box is closed."""
+    left = until - workflow.time()
+    if not box.events and not box.is_closed and left > 0:
+        try:
+            await workflow.wait_condition(
+                lambda: bool(box.events) or box.is_closed,
+                timeout=timedelta(seconds=left),
+                timeout_summary=summary(key),
+            )
+        except TimeoutError:
+            pass
+    return box.events.popleft() if box.events else None
 
 
 def listen(attempt: Attempt, key: str, wanted: Wanted) -> Coroutine[Any, Any, Listener]:
     """Perform ``step.ext.listen``."""
-    raise NotImplementedError
+    return _listen(attempt, key, Wait.of(key, wanted))
+
+
+async def _listen(attempt: Attempt, key: str, wait: Wait) -> Listener:
+    outcome = await attempt.outcome(key, partial(_perform_listen, attempt, key, wait))
+    return EventListener(attempt, key, outcome.value["until"])
+
+
+async def _perform_listen(attempt: Attempt, key: str, wait: Wait) -> Outcome:
+    subscriptions = attempt.owner.subscriptions
+    try:
+        await subscriptions.subscribe(key, "each", wait.topics, wait.source, wait.until)
+    except asyncio.CancelledError:
+        subscriptions.unsubscribe(key)
+        raise
+    except FailureError as err:
+        subscriptions.unsubscribe(key)
+        if is_cancellation(err):
+            raise asyncio.CancelledError from None
+        return Outcome(failure=failure_of(err))
+    return Outcome({"until": wait.until})
+
+
+class EventListener:
+    """A listener of a run; a new one in each attempt of the body, for the same events."""
+
+    __slots__ = ("_attempt", "_key", "_until")
+
+    def __init__(self, attempt: Attempt, key: str, until: float) -> None:
+        self._attempt = attempt
+        self._key = key
+        self._until = until
+
+    def next(
+        self, step_id: str, *, timeout: Duration | datetime | None = None
+    ) -> Coroutine[Any, Any, ReceivedEvent | None]:
+        """See :class:`~steporal.Listener`."""
+        key = self._attempt.key(step_id)
+        until = self._until
+        if timeout is not None:
+            with arguments_checked(key):
+                until = min(until, deadline_of(timeout, "timeout").timestamp())
+        return self._next(key, until)
+
+    async def _next(self, key: str, until: float) -> ReceivedEvent | None:
+        return _received(await self._attempt.outcome(key, partial(self._perform_next, key, until)))
+
+    async def _perform_next(self, key: str, until: float) -> Outcome:
+        box = self._attempt.owner.subscriptions.inbox.boxes.get(self._key)
+        return Outcome(None if box is None else await _take(box, until, key))
+
+    async def close(self) -> None:
+        """See :class:`~steporal.Listener`."""
+        self._attempt.owner.subscriptions.unsubscribe(self._key)
+
+    async def __aenter__(self) -> Listener:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        # The next attempt of a body that raised listens on, and gets what has come since.
+        if error[0] is None:
+            await self.close()

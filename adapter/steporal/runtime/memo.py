@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..converter import decode, plain, validate
-from ..errors import InvokeTimeoutError, StepError
+from ..errors import InvokeTimeoutError, SignalConflictError, StepError
 from ..type_names import TypeNotFoundError
 from ..types import JSON
 
 TYPED = "typed"
 """The tag of a result that only its function's annotation describes."""
+
+
+_KINDS = {kind.__name__: kind for kind in (InvokeTimeoutError, SignalConflictError)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Failure:
 
     def error(self, step_id: str) -> StepError:
         """A new error to raise."""
-        kind = InvokeTimeoutError if self.name == InvokeTimeoutError.__name__ else StepError
+        kind = _KINDS.get(self.name, StepError)
         error = kind(step_id, self.name, self.message, self.stack, self.attempts)
         error.__cause__ = self.cause
         return error

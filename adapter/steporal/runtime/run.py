@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from traceback import format_tb
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -22,15 +22,20 @@ from temporalio.worker.workflow_sandbox import RestrictedWorkflowAccessError
 
 from ..context import Context, ContextExt, Input
 from ..converter import return_type, to_json
-from ..definition import Workflow, validate_input
-from ..durations import format_duration
-from ..errors import InvalidArgumentError, RetryAfterError, UnserializableError
+from ..definition import CANCEL_ON_TIMEOUT, CancelOn, Workflow, validate_input
+from ..durations import format_duration, parse_duration
+from ..errors import RetryAfterError, UnserializableError
+from ..routing.waiting import check_events, check_expression
 from ..step import Step
 from ..types import JSON
+from .endings import tell_cancelled, tell_failed, tell_finished
 from .failures import application_error, is_final, nondeterminism_in, users_part
+from .inbox import Inbox
 from .limits import to_limited
 from .memo import Memo, Outcome
+from .signal_inbox import SignalInbox
 from .start import Origin, cron_data
+from .subscriptions import Subscriptions
 
 Perform = Callable[[], Coroutine[Any, Any, Outcome]]
 
@@ -72,9 +77,12 @@ class Run:
         memo: The finished steps.
         failures: How often the body has raised since a step finished last.
         scheduled: How often each step was scheduled, by key; activity ids must not repeat while one is pending.
+        signals: Its waits for signals.
     """
 
-    def __init__(self, definition: Workflow[Any, Any], loaded: Workflow[Any, Any]) -> None:
+    def __init__(
+        self, definition: Workflow[Any, Any], loaded: Workflow[Any, Any], inbox: Inbox, signals: SignalInbox
+    ) -> None:
         self.workflow = definition
         self.loaded = loaded
         self.handler = loaded.handler
@@ -82,7 +90,10 @@ class Run:
         self.failures = 0
         self.scheduled: dict[str, int] = {}
         self.data: JSON = None
+        self.origin: Origin
         self.context: Context[Any]
+        self.subscriptions = Subscriptions(self, inbox)
+        self.signals = signals
         self._in_flight: dict[str, asyncio.Task[Outcome]] = {}
 
     @property
@@ -90,22 +101,50 @@ class Run:
         """The run's id, stable over continue-as-new."""
         return workflow.info().first_execution_run_id
 
+    @property
+    def event(self) -> dict[str, JSON]:
+        """What started the run, as expressions see it in ``event``."""
+        origin = self.origin
+        ts = int(origin.time().timestamp() * 1000)
+        return {"name": origin.name, "data": self.data, "id": origin.id, "ts": ts, "v": origin.v}
+
     async def execute(self, data: JSON, added: JSON) -> RawValue:
         """Run the handler to its end; what Temporal's workflow returns."""
-        origin = Origin.of_run(added, workflow.info().workflow_id)
-        self.data = cron_data(origin.cron) if data is None and origin.cron else data
+        self.origin = Origin.of_run(added, workflow.info().workflow_id)
+        self.data = cron_data(self.origin.cron) if data is None and self.origin.cron else data
         try:
-            await self._until(origin)
-            validated = validate_input(self.workflow.id, self.loaded.input_schema, self.data)
-            self.context = self._context(origin.input(validated))
-            return self._result(await self._body())
+            result = await self._handled()
         except asyncio.CancelledError:
+            await self._end_waits()
+            await tell_cancelled(self)
             raise
         except Exception as err:
             if nondeterminism := nondeterminism_in(err):
                 self._explain(nondeterminism)
             failure = application_error(err, attempt=self.failures, non_retryable=True)
+            await self._end_waits()
+            await tell_failed(self, failure, "".join(format_tb(failure.__traceback__)))
             raise failure from failure.__cause__
+        await self._end_waits()
+        await tell_finished(self, result)
+        return result
+
+    async def _end_waits(self) -> None:
+        await self.subscriptions.end()
+        await self.signals.end()
+
+    async def _handled(self) -> RawValue:
+        for number, cancel in enumerate(self.workflow.ext.cancel_on):
+            await self._cancel_on(f"cancel_on:{number}", cancel)
+        await self._until(self.origin)
+        validated = validate_input(self.workflow.id, self.loaded.input_schema, self.data)
+        self.context = self._context(self.origin.input(validated))
+        return self._result(await self._body())
+
+    async def _cancel_on(self, key: str, cancel: CancelOn) -> None:
+        until = workflow.now() + (CANCEL_ON_TIMEOUT if cancel.timeout is None else parse_duration(cancel.timeout))
+        topics, source = check_events(cancel.event), check_expression(cancel.if_exp, cancel.match)
+        await self.subscriptions.subscribe(key, "cancel", topics, source, until.timestamp())
 
     async def _until(self, origin: Origin) -> None:
         """Wait for an event's ``ts`` in the future.
@@ -195,18 +234,13 @@ class Run:
         self.failures = 0
         return outcome
 
+    async def until_cancelled(self, key: str) -> None:
+        """Wait until a step with this key that was cancelled has ended, if there is one."""
+        task = self._in_flight.get(key)
+        if task is not None and task.cancelling():
+            await asyncio.wait([task])
+
     def activity_id(self, key: str) -> str:
         """An id for one more activity of a step."""
         count = self.scheduled[key] = self.scheduled.get(key, 0) + 1
         return key if count == 1 else f"{key}#{count}"
-
-
-@contextmanager
-def arguments_checked(step_id: str) -> Iterator[None]:
-    """Turns a ValueError or TypeError about an argument into one that names the step and fails the run at once."""
-    try:
-        yield
-    except InvalidArgumentError:
-        raise
-    except (ValueError, TypeError) as err:
-        raise InvalidArgumentError(f"step {step_id!r}: {err}") from None

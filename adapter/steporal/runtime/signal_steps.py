@@ -2,24 +2,137 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+import asyncio
+from collections.abc import Callable, Coroutine
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import pydantic
+from temporalio import workflow
+
+from ..converter import adapter, issues, to_raw, validate
 from ..durations import Duration
-from ..signals import OnConflict, ReceivedSignal, SendSignalResult
+from ..errors import InvalidInputError, PayloadTooLargeError, UnserializableError
+from ..routing.mailbox import Wait
+from ..signals import (
+    OnConflict,
+    ReceivedSignal,
+    SendSignalResult,
+    check_on_conflict,
+    check_signal,
+    signal_data,
+)
+from ..step import RunOptions
+from ..types import JSON
+from .arguments import arguments_checked, deadline_of
+from .limits import to_limited
+from .memo import Outcome
 
 if TYPE_CHECKING:
     from .attempt import Attempt
+
+FIND_MAILBOX = "steporal.find_mailbox"
+SEND_SIGNAL = "steporal.send_signal"
+
+
+# --- wait ----------------------------------------------------------------------------------------------------------
 
 
 def wait_for_signal(
     attempt: Attempt, key: str, signal: str, timeout: Duration | datetime, schema: Any, on_conflict: OnConflict
 ) -> Coroutine[Any, Any, ReceivedSignal[Any] | None]:
     """Perform ``step.wait_for_signal``."""
-    raise NotImplementedError
+    with arguments_checked(key):
+        check_signal(signal)
+        check_on_conflict(on_conflict)
+        _check_schema(schema)
+        deadline = deadline_of(timeout, "timeout")
+    perform = partial(_perform_wait, attempt, key, signal, deadline, on_conflict == "replace")
+    return _wait(attempt, key, signal, schema, perform)
+
+
+def _check_schema(schema: Any) -> None:
+    if schema is None or (isinstance(schema, type) and issubclass(schema, pydantic.BaseModel)):
+        return
+    try:
+        if isinstance(schema, str):
+            raise TypeError("a string names a type, but is none")
+        adapter(schema)
+    except Exception as err:
+        raise ValueError(
+            f"schema is {schema!r}; it takes a pydantic model or any type that pydantic.TypeAdapter does: {err}"
+        ) from None
+
+
+async def _wait(
+    attempt: Attempt, key: str, signal: str, schema: Any, perform: Callable[[], Coroutine[Any, Any, Outcome]]
+) -> ReceivedSignal[Any] | None:
+    outcome = await _outcome(attempt, key, perform)
+    if outcome.value is None:
+        return None
+    data = outcome.value["data"]
+    if schema is not None:
+        try:
+            data = validate(data, schema)
+        except pydantic.ValidationError as err:
+            raise InvalidInputError(
+                f"step {key!r}: the data of signal {signal!r} does not fit the schema: {issues(err)}"
+            ) from None
+    return ReceivedSignal(signal=outcome.value["signal"], data=data)
+
+
+async def _outcome(attempt: Attempt, key: str, perform: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
+    """How a wait ended. One that is cancelled ends when its mailbox has, and returns a signal that came before that."""
+    run = attempt.owner
+    await run.until_cancelled(key)  # in an attempt of the body before this one
+    try:
+        return await attempt.outcome(key, perform)
+    except asyncio.CancelledError:
+        await run.until_cancelled(key)
+        if key not in run.memo or workflow.cancellation_reason() is not None:
+            raise
+        return await attempt.outcome(key, None)
+
+
+async def _perform_wait(attempt: Attempt, key: str, signal: str, deadline: datetime, replace: bool) -> Outcome:
+    if deadline <= workflow.now():
+        return Outcome()
+    run = attempt.owner
+    wait = Wait(
+        signal=signal,
+        workflow_id=workflow.info().workflow_id,
+        run_id=run.id,
+        key=run.activity_id(key),
+        until=deadline.timestamp(),
+    )
+    return await run.signals.wait(wait, replace=replace)
+
+
+# --- send ----------------------------------------------------------------------------------------------------------
 
 
 def send_signal(attempt: Attempt, key: str, signal: str, data: Any) -> Coroutine[Any, Any, SendSignalResult]:
     """Perform ``step.send_signal``."""
-    raise NotImplementedError
+    with arguments_checked(key):
+        check_signal(signal)
+    try:
+        encoded = signal_data(signal, data)
+        to_limited(f"the data of signal {signal!r}", encoded)
+    except (UnserializableError, PayloadTooLargeError) as err:
+        raise type(err)(f"step {key!r}: {err}") from None
+    return _send(attempt, key, signal, encoded)
+
+
+async def _send(attempt: Attempt, key: str, signal: str, data: JSON) -> SendSignalResult:
+    outcome = await attempt.outcome(key, partial(_perform_send, attempt, key, signal, data))
+    return SendSignalResult(run_id=outcome.value)
+
+
+async def _perform_send(attempt: Attempt, key: str, signal: str, data: JSON) -> Outcome:
+    # The mailbox is chosen first, in the history: tried again, the activity cannot reach the next run that waits.
+    found = await attempt.perform(key, attempt.local(FIND_MAILBOX, {"signal": signal}))
+    if found.failure or found.value is None:
+        return found
+    argument = {"signal": signal, "mailbox": found.value, "data": data, "id": attempt.derived_id(key, 0)}
+    return await attempt.activity(key, RunOptions(), SEND_SIGNAL, to_raw(argument))()

@@ -7,7 +7,7 @@ adds: the event that started it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
@@ -28,7 +28,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What started a run."""
+    """What started a run.
+
+    Attributes:
+        listened: Whether anybody listens to ``inngest/function.finished``; None if the starter did not know.
+    """
 
     type: InputType
     id: str
@@ -36,18 +40,19 @@ class Origin:
     ts: int | None = None
     v: str | None = None
     cron: str | None = None
+    listened: bool | None = None
 
     @classmethod
-    def of_event(cls, event: ReceivedEvent) -> Origin:
-        return cls("event", event.id, event.name, event.ts, event.v)
+    def of_event(cls, event: ReceivedEvent, listened: bool | None = None) -> Origin:
+        return cls("event", event.id, event.name, event.ts, event.v, listened=listened)
 
     @classmethod
-    def of_invoke(cls, id: str) -> Origin:
-        return cls("invoke", id, INVOKED)
+    def of_invoke(cls, id: str, listened: bool | None = None) -> Origin:
+        return cls("invoke", id, INVOKED, listened=listened)
 
     def arguments(self, data: JSON) -> list[RawValue]:
         """The two arguments of the Temporal workflow."""
-        added = {"type": self.type, "id": self.id, "name": self.name, "ts": self.ts, "v": self.v, "cron": self.cron}
+        added = {field.name: getattr(self, field.name) for field in fields(self)}
         return [to_raw(data), to_raw({key: value for key, value in added.items() if value is not None})]
 
     @classmethod
@@ -65,6 +70,7 @@ class Origin:
             given["ts"] if isinstance(given.get("ts"), int) else None,
             given.get("v"),
             given.get("cron"),
+            given.get("listened"),
         )
 
     def time(self) -> datetime:

@@ -1,0 +1,193 @@
+"""Which run waits for a signal: one Temporal workflow for each signal that a run waits for.
+
+A mailbox gives the first signal that it is sent to the run that waits for it, and ends; it ends without one when the
+wait does. Whether a wait has received a signal is decided here and nowhere else: senders hear it from their update, and
+a run whose wait is over asks before it goes on. So the two always agree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+from temporalio import workflow
+from temporalio.common import RawValue
+from temporalio.exceptions import FailureError
+
+from ..converter import from_raw, to_raw
+from ..types import JSON
+
+MAILBOX = "steporal.mailbox"
+SEND = "steporal.send"
+TAKE = "steporal.take"
+CLOSE = "steporal.close"
+RELEASE = "steporal.release"
+
+SIGNALLED = "steporal.signalled"
+"""Temporal's signal to the run that waits: ``{"key", "run_id", "signal", "data"}``."""
+
+WAIT = "wait"
+"""The key of the memo under which everybody can read who waits; nobody does from the moment of a delivery on."""
+
+_TAKES_PER_MAILBOX = 500
+"""Temporal takes 2,000 updates in one execution of a workflow.
+
+A live mailbox replays with this number: another one needs ``workflow.patched``.
+"""
+
+End = Literal["received", "closed", "timeout", "gone"]
+
+
+def mailbox_id(signal: str) -> str:
+    """The Temporal workflow id of the mailbox of a signal."""
+    return f"{MAILBOX}/{signal}"
+
+
+class Wait(BaseModel):
+    """One run's wait for a signal.
+
+    Attributes:
+        signal: The signal's name.
+        workflow_id: Temporal's workflow id of the run.
+        run_id: The run's id: that of its first execution.
+        key: What the run calls the wait; no two waits of a run have the same.
+        until: When it ends, in seconds since the epoch.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    signal: str
+    workflow_id: str
+    run_id: str
+    key: str
+    until: float
+
+    def is_same(self, other: Wait) -> bool:
+        """Whether two describe the same wait."""
+        return (self.run_id, self.key) == (other.run_id, other.key)
+
+    def raw(self) -> RawValue:
+        """The wait as a payload."""
+        return to_raw(self.model_dump(mode="json"))
+
+
+class Claim(BaseModel):
+    """What is asked of a mailbox: to have another wait instead of the one that it has."""
+
+    model_config = ConfigDict(frozen=True)
+
+    wait: Wait
+    instead_of: Wait
+
+
+class Ended(BaseModel):
+    """What a mailbox returns.
+
+    Attributes:
+        why: Why it ended: its wait received a signal, was closed by its run, or reached its timeout; or the run that
+            waited was found to be gone.
+        wait: The wait that it had at last.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    why: End
+    wait: Wait
+
+    def was_received_by(self, wait: Wait) -> bool:
+        """Whether a wait has received the signal."""
+        return self.why == "received" and self.wait.is_same(wait)
+
+
+@workflow.defn(name=MAILBOX, sandboxed=False)
+class MailboxWorkflow:
+    """Gives a signal to the run that waits for it."""
+
+    @workflow.init
+    def __init__(self, wait: RawValue) -> None:
+        self._wait = Wait.model_validate(from_raw(wait))
+        self._end: End | None = None
+        self._is_delivering = False
+        self._takes = 0
+
+    @workflow.run
+    async def run(self, wait: RawValue) -> RawValue:
+        """Live until the wait is over."""
+        while self._end is None:
+            waited = self._wait
+            try:
+                await self._until_changed(waited)
+            except TimeoutError:
+                await self._until_delivered()
+                if self._wait is waited:
+                    self._end = self._end or "timeout"
+            except asyncio.CancelledError:
+                await self._until_delivered()
+                self._end = self._end or "closed"
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return to_raw(Ended(why=self._end, wait=self._wait).model_dump(mode="json"))
+
+    async def _until_changed(self, wait: Wait) -> None:
+        await workflow.wait_condition(
+            lambda: self._end is not None or self._wait is not wait,
+            timeout=timedelta(seconds=max(wait.until - workflow.time(), 0.001)),
+            timeout_summary="the wait's timeout",
+        )
+
+    async def _until_delivered(self) -> None:
+        await workflow.wait_condition(lambda: not self._is_delivering)
+
+    @workflow.update(name=SEND, description="A signal was sent.")
+    async def send(self, data: RawValue) -> RawValue:
+        """Give a signal's data to the run that waits; returns the run's id, None if nobody waits any more."""
+        if self._end is not None or self._is_delivering:
+            return to_raw(None)
+        self._is_delivering = True
+        workflow.upsert_memo({WAIT: None})
+        try:
+            await self._deliver(from_raw(data))
+            self._end = "received"
+        except FailureError:
+            self._end = "gone"
+        finally:
+            self._is_delivering = False
+        return to_raw(self._wait.run_id if self._end == "received" else None)
+
+    async def _deliver(self, data: JSON) -> None:
+        wait = self._wait
+        delivery = {"key": wait.key, "run_id": wait.run_id, "signal": wait.signal, "data": data}
+        # Without a run id: a run that has continued as new receives it too.
+        await workflow.get_external_workflow_handle(wait.workflow_id).signal(SIGNALLED, to_raw(delivery))
+
+    @workflow.update(name=TAKE, description="Another run waits instead.")
+    async def take(self, claim: RawValue) -> RawValue:
+        """Have another wait, if the one to replace is still there; returns whether it is so."""
+        asked = Claim.model_validate(from_raw(claim))
+        await self._until_delivered()
+        if self._end is not None or not self._wait.is_same(asked.instead_of):
+            return to_raw(False)
+        self._takes += 1
+        if self._takes > _TAKES_PER_MAILBOX:
+            self._end = "closed"  # whoever takes it starts the next one
+            return to_raw(False)
+        self._wait = asked.wait
+        workflow.upsert_memo({WAIT: asked.wait.model_dump(mode="json")})
+        return to_raw(True)
+
+    @workflow.update(name=CLOSE, description="A run waits no longer, and asks whether it has received the signal.")
+    async def close(self, wait: RawValue) -> RawValue:
+        """End, if this wait is still there; returns whether it has received the signal."""
+        asked = Wait.model_validate(from_raw(wait))
+        await self._until_delivered()
+        if not self._wait.is_same(asked):
+            return to_raw(False)
+        self._end = self._end or "closed"
+        return to_raw(self._end == "received")
+
+    @workflow.signal(name=RELEASE, description="The run that waits has ended.")
+    def release(self, wait: RawValue) -> None:
+        """End, if this wait is still there."""
+        if self._wait.is_same(Wait.model_validate(from_raw(wait))) and not self._is_delivering:
+            self._end = self._end or "closed"

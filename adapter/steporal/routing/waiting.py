@@ -1,0 +1,51 @@
+"""What a wait may ask for: names of events, and an expression."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from ..errors import DefinitionError
+from ..events import check_event_name
+from .expressions import compile_expression
+
+MAX_EVENTS = 20
+
+_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+def check_events(event: object) -> tuple[str, ...]:
+    """Names and patterns of events, each once.
+
+    Raises:
+        ValueError: One is none; names it.
+    """
+    names = [event] if isinstance(event, str) else event
+    if not isinstance(names, Sequence) or isinstance(names, bytes) or not names:
+        raise ValueError(f"event is {event!r}; it takes a name, such as 'order.paid', or a list of names")
+    if len(names) > MAX_EVENTS:
+        raise ValueError(f"event has {len(names)} names; the most is {MAX_EVENTS}")
+    return tuple(dict.fromkeys(check_event_name(name, pattern=True) for name in names))
+
+
+def check_expression(if_exp: object, match: object) -> str | None:
+    """The expression of a wait, from ``if_exp`` or ``match``.
+
+    Raises:
+        ValueError: It is none, or both are given.
+    """
+    if match is not None:
+        if if_exp is not None:
+            raise ValueError("both if_exp and match are given; match='data.id' is short for an if_exp")
+        if not isinstance(match, str) or not _PATH.fullmatch(match):
+            raise ValueError(f"match is {match!r}; it takes a path in both events, such as 'data.order_id'")
+        return f"event.{match} == async.{match}"
+    if if_exp is None:
+        return None
+    if not isinstance(if_exp, str):
+        raise TypeError(f"if_exp is {if_exp!r}; it takes CEL, such as 'async.data.id == event.data.id'")
+    try:
+        compile_expression(if_exp)
+    except DefinitionError as err:
+        raise ValueError(f"if_exp: {err}") from None
+    return if_exp

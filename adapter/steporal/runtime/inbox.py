@@ -1,0 +1,56 @@
+"""What was delivered to a run and not taken yet."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..types import JSON
+
+DELIVER = "steporal.deliver"
+"""Temporal's signal that delivers an event: ``{"key", "run_id", "event"}``."""
+
+
+@dataclass(slots=True)
+class Box:
+    """The events of one subscription.
+
+    Attributes:
+        topics: The names and patterns that it has subscribed to.
+        until: When it ends, in seconds since the epoch.
+        events: What has come and was not taken.
+        seen: The ids of all that has come: topics deliver at least once.
+        is_closed: Whether nothing comes any more.
+    """
+
+    topics: tuple[str, ...]
+    until: float
+    events: deque[dict[str, Any]] = field(default_factory=deque)
+    seen: set[str] = field(default_factory=set)
+    is_closed: bool = False
+
+
+class Inbox:
+    """The subscriptions of a run that are open, by key."""
+
+    def __init__(self) -> None:
+        self.boxes: dict[str, Box] = {}
+
+    def open(self, key: str, topics: tuple[str, ...], until: float) -> Box:
+        """Take what is delivered for a subscription from now on; before the topic is asked, as it may be quick."""
+        return self.boxes.setdefault(key, Box(topics, until))
+
+    def close(self, key: str) -> Box | None:
+        """Take nothing more."""
+        box = self.boxes.pop(key, None)
+        if box is not None:
+            box.is_closed = True
+        return box
+
+    def deliver(self, key: str, event: dict[str, JSON]) -> None:
+        """Take an event, unless it is not wanted any more or has come before."""
+        box = self.boxes.get(key)
+        if box is not None and event["id"] not in box.seen:
+            box.seen.add(event["id"])
+            box.events.append(event)

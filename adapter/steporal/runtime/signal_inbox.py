@@ -1,0 +1,159 @@
+"""The signals that a run waits for, and those that have come."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from temporalio import workflow
+from temporalio.common import RawValue, RetryPolicy
+from temporalio.exceptions import FailureError
+
+from ..converter import from_raw, to_raw
+from ..errors import SignalConflictError
+from ..routing.mailbox import Wait
+from ..types import JSON
+from .failures import failure_of
+from .limits import summary
+from .memo import Failure, Outcome
+
+OPEN_MAILBOX = "steporal.open_mailbox"
+CLOSE_MAILBOX = "steporal.close_mailbox"
+RELEASE_MAILBOXES = "steporal.release_mailboxes"
+
+_TIMEOUT = timedelta(minutes=1)
+_GIVE_UP = timedelta(minutes=10)
+_RETRY = RetryPolicy(maximum_interval=timedelta(seconds=10))
+
+
+class SignalInbox:
+    """The waits of a run for signals.
+
+    A wait is over only when its mailbox has said whether it has given the signal to this run: what a sender is told and
+    what the run sees never differ.
+    """
+
+    def __init__(self) -> None:
+        self._waits: dict[str, Wait] = {}  # those whose mailbox may be open
+        self._over: set[str] = set()
+        self._received: dict[str, JSON] = {}
+        self._opening: set[asyncio.Task[Wait | str]] = set()
+
+    def receive(self, delivery: JSON) -> None:
+        """Take what a mailbox delivers: ``{"key", "run_id", "signal", "data"}``.
+
+        It may come before the run knows that the mailbox is open; and too late, when the run has asked the mailbox.
+        """
+        if not isinstance(delivery, dict) or delivery.get("run_id") != workflow.info().first_execution_run_id:
+            return
+        key = delivery.get("key")
+        if isinstance(key, str) and key not in self._over:
+            self._received.setdefault(key, delivery.get("data"))
+
+    async def wait(self, wait: Wait, *, replace: bool) -> Outcome:
+        """Wait until the signal comes or the wait's time is over; cancelled too late, it returns what has come.
+
+        Args:
+            wait: The wait; its key is new in the run.
+            replace: Whether to take the place of another run that waits.
+        """
+        self._waits[wait.key] = wait
+        try:
+            return await self._wait(wait, replace)
+        except FailureError as err:  # its mailbox may be open, so it stays in the list until the run ends
+            return Outcome(failure=failure_of(err))
+        finally:
+            self._over.add(wait.key)
+            self._received.pop(wait.key, None)
+
+    async def _wait(self, wait: Wait, replace: bool) -> Outcome:
+        if wait.key not in self._received:
+            opening = asyncio.create_task(self._open(wait, replace))
+            self._opening.add(opening)
+            opening.add_done_callback(self._opening.discard)
+            try:
+                mailbox = await asyncio.shield(opening)
+                if isinstance(mailbox, Wait):
+                    del self._waits[wait.key]
+                    return Outcome(failure=_conflict(wait, mailbox))
+                is_received = await self._until_received(wait) or await self._close(wait, mailbox)
+            except asyncio.CancelledError:
+                self._over.add(wait.key)
+                mailbox = await opening
+                is_received = isinstance(mailbox, str) and await self._close(wait, mailbox)
+                if not is_received:
+                    del self._waits[wait.key]
+                    raise
+            if is_received:
+                await workflow.wait_condition(lambda: wait.key in self._received)
+        del self._waits[wait.key]
+        if wait.key not in self._received:
+            return Outcome()
+        return Outcome({"signal": wait.signal, "data": self._received[wait.key]})
+
+    async def _until_received(self, wait: Wait) -> bool:
+        left = wait.until - workflow.time()
+        try:
+            await workflow.wait_condition(
+                lambda: wait.key in self._received,
+                timeout=timedelta(seconds=max(left, 0)),
+                timeout_summary=summary(wait.key),
+            )
+        except TimeoutError:
+            return False
+        return True
+
+    async def _open(self, wait: Wait, replace: bool) -> Wait | str:
+        """Temporal's run id of the mailbox; another wait if that one has it."""
+        while True:
+            held = await _tell(
+                OPEN_MAILBOX,
+                {"wait": wait.model_dump(mode="json"), "replace": replace},
+                f"wait for signal {wait.signal} in {wait.key}",
+            )
+            other = Wait.model_validate(held["wait"])
+            if other.is_same(wait):
+                return str(held["run_id"])
+            if replace or other.run_id != wait.run_id or other.key not in self._over:
+                return other
+            replace = True  # an earlier wait of this run, which was cancelled
+
+    async def _close(self, wait: Wait, mailbox: str) -> bool:
+        """Close a mailbox; whether it has given its signal to this run."""
+        argument = {"wait": wait.model_dump(mode="json"), "run_id": mailbox}
+        return bool(await _tell(CLOSE_MAILBOX, argument, f"wait no longer for signal {wait.signal} in {wait.key}"))
+
+    async def end(self) -> None:
+        """Close all mailboxes that are open, as the run ends."""
+        if self._opening:
+            await asyncio.wait(self._opening)
+        if not self._waits:
+            return
+        waits = [wait.model_dump(mode="json") for wait in self._waits.values()]
+        try:
+            await _tell(RELEASE_MAILBOXES, {"waits": waits}, "the run ends, and waits for no signal any more")
+        except FailureError:
+            workflow.logger.warning("could not close the mailboxes of %s; they find out by themselves", [*self._waits])
+
+
+def _conflict(wait: Wait, other: Wait) -> Failure:
+    until = datetime.fromtimestamp(other.until, UTC).isoformat(timespec="seconds")
+    return Failure(
+        SignalConflictError.__name__,
+        f"run {wait.workflow_id!r} ({wait.run_id}) cannot wait for signal {wait.signal!r}, as run "
+        f"{other.workflow_id!r} ({other.run_id}) waits for it in step {other.key!r} until {until}; "
+        "give each run's signal a name of its own, or take its place by on_conflict='replace'",
+    )
+
+
+async def _tell(activity: str, argument: JSON, what: str) -> JSON:
+    answer = await workflow.execute_local_activity(
+        activity,
+        to_raw(argument),
+        result_type=RawValue,
+        schedule_to_close_timeout=_GIVE_UP,
+        start_to_close_timeout=_TIMEOUT,
+        retry_policy=_RETRY,
+        summary=summary(what),
+    )
+    return from_raw(answer)

@@ -1,0 +1,122 @@
+"""What a run has subscribed to, and the end of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+from temporalio import workflow
+from temporalio.common import RawValue, RetryPolicy
+from temporalio.exceptions import FailureError
+
+from ..converter import to_raw
+from ..types import JSON
+from .inbox import Box, Inbox
+from .limits import summary
+
+if TYPE_CHECKING:
+    from .run import Run
+
+SUBSCRIBE_RUN = "steporal.subscribe"
+UNSUBSCRIBE_RUN = "steporal.unsubscribe"
+
+_TIMEOUT = timedelta(seconds=30)
+
+
+class Subscriptions:
+    """The subscriptions of one run."""
+
+    def __init__(self, run: Run, inbox: Inbox) -> None:
+        self._run = run
+        self._cancelling: dict[str, tuple[str, ...]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self.inbox = inbox
+
+    async def subscribe(
+        self,
+        key: str,
+        kind: Literal["once", "each", "cancel"],
+        topics: tuple[str, ...],
+        source: str | None,
+        until: float,
+    ) -> Box | None:
+        """Hear of all events from now on; the box that they come into, unless they cancel the run.
+
+        Args:
+            key: What the run calls the subscription.
+            kind: As :class:`~steporal.routing.topic.Subscription` has it.
+            topics: Names and patterns of events.
+            source: An expression that must be true.
+            until: When it ends, in seconds since the epoch.
+
+        Raises:
+            FailureError: Temporal could not be reached often enough.
+        """
+        box = None
+        if kind == "cancel":
+            self._cancelling[key] = topics
+        else:
+            box = self.inbox.open(key, topics, until)
+        started_by = self._run.event
+        await self._tell(
+            SUBSCRIBE_RUN,
+            {
+                "topics": list(topics),
+                "subscription": {
+                    "workflow_id": workflow.info().workflow_id,
+                    "run_id": self._run.id,
+                    "key": key,
+                    "kind": kind,
+                    "source": source,
+                    "event": started_by if source and "event" in source else {},
+                    "until": until,
+                    "ignored": started_by["id"] if kind == "cancel" else None,
+                },
+            },
+            f"hear of {' or '.join(topics)}",
+        )
+        return box
+
+    def unsubscribe(self, key: str, topics: Iterable[str] | None = None) -> None:
+        """Hear no more of some topics, or of any; in the background, and at the latest when the run ends."""
+        box = self.inbox.close(key)
+        left = tuple(topics) if topics is not None else box.topics if box else ()
+        if left:
+            task = asyncio.create_task(self._end({key: left}))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    async def end(self) -> None:
+        """Hear no more of anything, as the run ends."""
+        left = {key: box.topics for key, box in self.inbox.boxes.items()} | self._cancelling
+        self.inbox.boxes.clear()
+        self._cancelling.clear()
+        if left:
+            await self._end(left)
+        if self._ending:
+            await asyncio.wait(self._ending)
+
+    async def _end(self, left: dict[str, tuple[str, ...]]) -> None:
+        by_topic: dict[str, list[str]] = {}
+        for key, topics in left.items():
+            for topic in topics:
+                by_topic.setdefault(topic, []).append(key)
+        info = workflow.info()
+        argument: dict[str, JSON] = {"workflow_id": info.workflow_id, "run_id": self._run.id, "keys": by_topic}
+        try:
+            await self._tell(UNSUBSCRIBE_RUN, argument, f"hear no more of {' and '.join(by_topic)}")
+        except FailureError:
+            workflow.logger.warning("could not unsubscribe from %s; the topics find out by themselves", list(by_topic))
+
+    async def _tell(self, activity: str, argument: JSON, what: str) -> None:
+        await workflow.execute_local_activity(
+            activity,
+            to_raw(argument),
+            result_type=RawValue,
+            schedule_to_close_timeout=timedelta(minutes=10),
+            start_to_close_timeout=_TIMEOUT,
+            retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=10)),
+            summary=summary(what),
+        )

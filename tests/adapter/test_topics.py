@@ -1,0 +1,238 @@
+"""Topics: nothing is lost and nothing comes twice, whatever happens at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import temporalio.client
+from recording import Workers
+from temporalio.client import WorkflowHistory
+from temporalio.service import RPCError
+from temporalio.worker import Replayer
+from waiting import until_waiting
+
+import steporal
+from steporal import Context, Step
+from steporal.events import new_ulid
+from steporal.routing import topic
+from steporal.routing.topic import TopicWorkflow, topics_of
+
+
+@pytest.fixture
+def name() -> str:
+    """A name of events that no other test uses."""
+    return f"paid.{new_ulid()}"
+
+
+@pytest.fixture
+def many_at_once(request: pytest.FixtureRequest) -> None:
+    """For tests with many runs at once, which subscribe by local activities."""
+    if request.config.getoption("--max-cached-workflows") == 0:
+        pytest.skip("without a cache, the SDK cancels and repeats local activities, and many runs at once take minutes")
+
+
+@pytest.fixture
+async def handle(
+    name: str, temporal: temporalio.client.Client, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[temporalio.client.WorkflowHandle[Any, Any]]:
+    """The topic of those events; all its executions are replayed after the test, with what the test has set."""
+    handle = temporal.get_workflow_handle(f"steporal.topic/{name}")
+    yield handle
+    replayer = Replayer(workflows=[TopicWorkflow])
+    for history in await executions(temporal, handle.id):
+        await replayer.replay_workflow(history)
+
+
+async def executions(temporal: temporalio.client.Client, workflow_id: str) -> list[WorkflowHistory]:
+    """The histories of a workflow's last execution and of those that it continued."""
+    histories: list[WorkflowHistory] = []
+    run_id: str | None = None
+    while True:
+        history = await temporal.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
+        histories.append(history)
+        run_id = history.events[0].workflow_execution_started_event_attributes.continued_execution_run_id
+        if not run_id:
+            return histories
+
+
+def test_an_event_concerns_the_topics_of_its_name_and_of_the_patterns_that_match_it() -> None:
+    assert topics_of("order") == ["order"]
+    assert topics_of("order.placed") == ["order.placed", "order.*"]
+    assert topics_of("a/b.c/d") == ["a/b.c/d", "a/*", "a/b.*", "a/b.c/*"]
+    assert topics_of("a.") == ["a."]
+    assert topics_of(".a") == [".a"]
+
+
+@pytest.mark.usefixtures("many_at_once")
+async def test_a_topic_that_continues_as_new_under_fire_loses_nothing(
+    app: steporal.Client,
+    workers: Workers,
+    name: str,
+    handle: temporalio.client.WorkflowHandle[Any, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(topic, "_SIGNALS_PER_EXECUTION", 25)
+    count = 120
+
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        event = await step.ext.wait_for_event("paid", event=name, match="data.n", timeout="1h")
+        return event and event.data["n"]
+
+    @app.workflow(id="listens")
+    async def listens(ctx: Context[Any], step: Step) -> Any:
+        numbers: list[int] = []
+        async with await step.ext.listen("listen", event=name, timeout="1h") as listener:
+            while len(numbers) < count and (event := await listener.next("next")):
+                numbers.append(event.data["n"])
+        return numbers
+
+    async with workers(app):
+        listening = await listens.start()
+        runs = [await waits.start({"n": n}) for n in range(20)]
+        for run in [listening, *runs]:
+            await until_waiting(run)
+
+        async def send(n: int) -> None:
+            await asyncio.sleep(3 * random.random())
+            event = {"name": name, "id": f"{name} {n}", "data": {"n": n}}
+            await app.send_event(event)
+            if n % 3 == 0:
+                await app.send_event(event)  # again
+
+        await asyncio.gather(*(send(n) for n in range(count)))
+        assert [await run.result() for run in runs] == list(range(20))
+        assert sorted(await listening.result()) == list(range(count))
+        assert len(await executions(workers.temporal, handle.id)) > 3
+
+
+@pytest.mark.usefixtures("many_at_once")
+async def test_events_that_come_while_runs_subscribe_and_time_out_are_received_or_not_but_never_twice(
+    app: steporal.Client, workers: Workers, name: str, handle: temporalio.client.WorkflowHandle[Any, Any]
+) -> None:
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        received = []
+        for _ in range(4):
+            event = await step.ext.wait_for_event(
+                "paid", event=name, match="data.run", timeout=40 + ctx.input.data["run"]
+            )
+            received.append(event and event.id)
+        return received
+
+    async with workers(app):
+        runs = [await waits.start({"run": run}) for run in range(12)]
+
+        async def send(run: int) -> list[str]:
+            sent = []
+            for _ in range(12):
+                await asyncio.sleep(random.random() / 10)
+                sent += (await app.send_event({"name": name, "data": {"run": run}})).ids
+            return sent
+
+        sent = await asyncio.gather(*(send(run) for run in range(12)))
+        for number, run in enumerate(runs):
+            received = [id for id in await run.result() if id is not None]
+            assert max(Counter(received).values(), default=1) == 1
+            assert [id for id in sent[number] if id in received] == received, "in the order in which they were sent"
+
+
+@pytest.mark.usefixtures("many_at_once")
+async def test_what_a_run_has_subscribed_to_before_it_acts_always_arrives(
+    app: steporal.Client, workers: Workers, name: str, handle: temporalio.client.WorkflowHandle[Any, Any]
+) -> None:
+    @app.workflow(id="acts")
+    async def acts(ctx: Context[Any], step: Step) -> Any:
+        async with await step.ext.listen("listen", event=name, match="data.run", timeout="1h") as listener:
+            sent = await step.ext.send_event("act", {"name": name, "data": ctx.input.data})
+            event = await listener.next("next")
+        return event is not None and event.id == sent.ids[0]
+
+    async with workers(app):
+        runs = await asyncio.gather(*(acts.start({"run": run}) for run in range(30)))
+        assert all(await asyncio.gather(*(run.result() for run in runs)))
+
+
+async def test_the_subscriptions_of_dead_runs_disappear(
+    app: steporal.Client, workers: Workers, name: str, handle: temporalio.client.WorkflowHandle[Any, Any]
+) -> None:
+    @app.workflow(id="listens")
+    async def listens(ctx: Context[Any], step: Step) -> Any:
+        listener = await step.ext.listen("listen", event=name, timeout="1h")
+        await listener.next("next")
+
+    async with workers(app):
+        run = await listens.start()
+        await until_waiting(run)
+        assert (await handle.query("steporal.subscriptions"))["some"][0]["workflow_id"] == run.workflow_id
+        await run.temporal.terminate()
+        await app.send_event({"name": name})
+        async with asyncio.timeout(20):
+            while (await handle.query("steporal.subscriptions"))["count"]:
+                await asyncio.sleep(0.02)
+
+
+async def test_a_topic_ends_when_nobody_has_waited_for_a_while_and_starts_anew(
+    app: steporal.Client,
+    workers: Workers,
+    name: str,
+    handle: temporalio.client.WorkflowHandle[Any, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(topic, "_IDLE", timedelta(milliseconds=300))
+    monkeypatch.setattr(topic, "_LATE", 0.0)
+
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        event = await step.ext.wait_for_event("paid", event=name, timeout="20s" if ctx.input.data else "100ms")
+        return event and event.id
+
+    async with workers(app):
+        assert await (await waits.start()).result() is None
+        await asyncio.wait_for(handle.result(), 20)
+        run = await waits.start("longer")
+        await until_waiting(run)
+        sent = await app.send_event({"name": name})
+        assert await run.result() == sent.ids[0]
+
+
+@pytest.mark.usefixtures("many_at_once")
+async def test_an_expression_that_no_index_helps_finds_its_run_among_many(
+    app: steporal.Client,
+    workers: Workers,
+    name: str,
+    handle: temporalio.client.WorkflowHandle[Any, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(topic, "_EVALUATIONS_PER_TASK", 10)
+
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        event = await step.ext.wait_for_event(
+            "paid",
+            event=name,
+            if_exp="async.data.n + 1 > event.data.n && async.data.n < event.data.n + 1",
+            timeout="1h",
+        )
+        return event and event.data["n"]
+
+    async with workers(app):
+        runs = await asyncio.gather(*(waits.start({"n": n}) for n in range(30)))
+        for run in runs:
+            await until_waiting(run)
+        for n in random.sample(range(30), 30):
+            await app.send_event({"name": name, "data": {"n": n}})
+        assert [await run.result() for run in runs] == list(range(30))
+
+
+async def test_an_event_to_nobody_starts_no_topic(app: steporal.Client, workers: Workers, name: str) -> None:
+    async with workers(app):
+        await app.send_event({"name": name})
+        with pytest.raises(RPCError, match="not found"):
+            await workers.temporal.get_workflow_handle(f"steporal.topic/{name}").describe()

@@ -1,0 +1,140 @@
+"""Who may use the gateway."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import pytest
+import temporalio.client
+from gateway import gateway_of
+from ulid import ULID
+
+import steporal
+from steporal_workers.gateway.keys import Keys, Ring
+from steporal_workers.gateway.seeds import IdSeed
+from steporal_workers.problems import Mistake
+
+SET = {"STEPORAL_EVENT_KEYS": "old, new", "STEPORAL_API_KEYS": "api"}
+EVENT = {"name": "nobody.cares"}
+
+
+@pytest.mark.parametrize(
+    ("key", "status"), [("old", 200), ("new", 200), ("api", 401), ("", 401), ("old, new", 401), ("%C3%BC", 401)]
+)
+async def test_each_of_the_event_keys_sends_events_and_no_other(
+    app: steporal.Client, temporal: temporalio.client.Client, key: str, status: int
+) -> None:
+    app.temporal = temporal
+    async with gateway_of(app, Keys.from_environment(SET)) as http:
+        sent = await http.post(f"/e/{key}", json=EVENT)
+    assert sent.status_code == status
+    if status == 401:
+        assert sent.json() == {"error": "Event key not found", "ids": [], "status": 401}
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed"),
+    [("Bearer api", True), ("bearer api", True), ("Bearer old", False), ("Basic api", False), ("api", False)],
+)
+async def test_an_api_key_opens_the_rest(
+    app: steporal.Client, temporal: temporalio.client.Client, given: str, allowed: bool
+) -> None:
+    app.temporal = temporal
+    async with gateway_of(app, Keys.from_environment(SET)) as http:
+        for method, path in [("GET", "/v1/runs/x"), ("DELETE", "/v1/runs/x"), ("POST", "/v1/signals")]:
+            answered = await http.request(method, path, headers={"authorization": given})
+            assert (answered.status_code != 401) == allowed
+        assert (await http.get("/v1/events/x/runs")).status_code == 401
+        refused = await http.post("/invoke/x", json={})
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"] == "Bearer"
+    assert "Authorization: Bearer KEY" in refused.json()["error"]
+
+
+async def test_a_key_is_checked_before_anything_is_read(
+    app: steporal.Client, temporal: temporalio.client.Client
+) -> None:
+    app.temporal = temporal
+    async with gateway_of(app, Keys.from_environment(SET)) as http:
+        assert (await http.post("/e/wrong", content=b"no json")).status_code == 401
+        assert (await http.post("/v1/signals", content=b"no json")).status_code == 401
+
+
+async def test_probes_and_the_description_need_no_key(app: steporal.Client, temporal: temporalio.client.Client) -> None:
+    app.temporal = temporal
+    async with gateway_of(app, Keys.from_environment(SET)) as http:
+        for path in ("/health", "/ready", "/openapi.json"):
+            assert (await http.get(path)).status_code == 200
+
+
+async def test_what_has_no_keys_is_closed_if_the_other_has_some(
+    app: steporal.Client, temporal: temporalio.client.Client
+) -> None:
+    app.temporal = temporal
+    async with gateway_of(app, Keys.from_environment({"STEPORAL_EVENT_KEYS": "event"})) as http:
+        assert (await http.post("/e/event", json=EVENT)).status_code == 200
+        closed = await http.get("/v1/runs/x", headers={"authorization": "Bearer event"})
+    assert (closed.status_code, closed.json()["error"]) == (401, "no API keys are configured: set STEPORAL_API_KEYS")
+    async with gateway_of(app, Keys.from_environment({"STEPORAL_API_KEYS": "api"})) as http:
+        assert (await http.post("/e/api", json=EVENT)).json()["error"].startswith("no event keys are configured")
+
+
+def test_without_keys_there_is_no_gateway() -> None:
+    with pytest.raises(Mistake, match=r"has no keys: set STEPORAL_EVENT_KEYS .* or let everybody in"):
+        Keys.from_environment({})
+
+
+@pytest.mark.parametrize("name", ["STEPORAL_EVENT_KEYS", "STEPORAL_API_KEYS"])
+def test_a_setting_without_a_key_in_it_is_a_mistake(name: str) -> None:
+    with pytest.raises(Mistake, match=f"{name} is set and has no key"):
+        Keys.from_environment({**SET, name: " , "})
+
+
+def test_any_key_opens_what_has_none_where_that_is_asked_for() -> None:
+    keys = Keys.from_environment({"STEPORAL_API_KEYS": "api"}, insecure_any_key=True)
+    assert keys.event.is_open
+    assert not keys.api.accepts("another")
+
+
+def test_a_signing_key_is_also_taken_as_inngests_sdks_send_it() -> None:
+    signing_key = "signkey-prod-0123456789abcdef"
+    digest = hashlib.sha256(bytes.fromhex("0123456789abcdef")).hexdigest()
+    api = Keys.from_environment({"STEPORAL_API_KEYS": signing_key}).api
+    assert api.accepts(signing_key)
+    assert api.accepts(f"signkey-prod-{digest}")
+    assert not api.accepts(digest)
+
+
+def test_keys_that_are_no_ascii_are_keys() -> None:
+    assert Ring.of(["schlüssel"]).accepts("schlüssel")
+    assert not Ring.of(["schlüssel"]).accepts("\udcff")
+
+
+# --- seeds ---------------------------------------------------------------------------------------------------------
+
+ENTROPY = base64.b64encode(bytes(10)).decode()
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "1743130137367", f"0,{ENTROPY}", f"-1,{ENTROPY}", f"{2**48},{ENTROPY}", f"1743130137367,{ENTROPY},",
+     "1743130137367,AAAA", f"1_7,{ENTROPY}", f"١,{ENTROPY}", f"{'9' * 5000},{ENTROPY}"],
+    ids=range(10),
+)  # fmt: skip
+def test_a_seed_of_another_form_is_none(header: str) -> None:
+    assert IdSeed.parse(header) is None
+
+
+def test_the_count_of_a_seed_wraps_as_in_inngest() -> None:
+    entropy = bytes(6) + b"\xff" * 4
+    seed = IdSeed.parse(f"1,{base64.b64encode(entropy).decode()}")
+    assert seed is not None
+    assert seed.id(0) == str(ULID.from_bytes((1).to_bytes(6, "big") + bytes(10)))
+
+
+def test_the_ids_of_a_new_seed_ascend() -> None:
+    for _ in range(100):
+        seed = IdSeed.new()
+        ids = [seed.id(position) for position in range(5000)]
+        assert ids == sorted(set(ids))

@@ -1,0 +1,104 @@
+"""What the gateway answers: JSON, and errors in Inngest's shapes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from temporalio.service import RPCError, RPCStatusCode
+
+from steporal.types import JSON
+
+logger = logging.getLogger("steporal.gateway")
+
+
+class Problem(Exception):
+    """A request that is answered with an error: ``{"error": message, "status": status}``.
+
+    Attributes:
+        status: The HTTP status code.
+        message: What was wrong, and what is accepted.
+        added: Further keys of the answer.
+        headers: Further headers of the answer.
+    """
+
+    def __init__(
+        self, status: int, message: str, added: Mapping[str, JSON] | None = None, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.added = dict(added or {})
+        self.headers = headers
+
+    def response(self) -> Response:
+        """The answer."""
+        return answer({**self.added, "error": self.message, "status": self.status}, self.status, self.headers)
+
+
+def answer(data: JSON, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON answer; in ASCII, as a result may have lone surrogates."""
+    body = json.dumps(data, separators=(",", ":"))
+    return Response(body, status, headers, media_type="application/json")
+
+
+def enveloped(data: JSON) -> Response:
+    """Data as Inngest's REST API wraps it."""
+    return answer({"data": data, "metadata": {"fetched_at": iso(datetime.now(UTC)), "cached_until": None}})
+
+
+def iso(moment: datetime) -> str:
+    """A time as Inngest's API has it: RFC 3339 in UTC."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+# --- what went wrong -----------------------------------------------------------------------------------------------
+
+
+def of_temporal(error: RPCError | RuntimeError) -> Problem:
+    """The problem that an error of the connection to Temporal is."""
+    if isinstance(error, RPCError):
+        if error.status == RPCStatusCode.INVALID_ARGUMENT:
+            return Problem(400, f"Temporal does not take it: {error.message}")
+        if error.status == RPCStatusCode.NOT_FOUND:
+            return Problem(404, f"Temporal has no such thing: {error.message}")
+    logger.warning("Temporal did not answer: %s", error)
+    return Problem(503, f"Temporal did not answer: {error}; try again", headers={"Retry-After": "1"})
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return error.response()
+
+
+async def _of_temporal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RPCError)
+    return of_temporal(error).response()
+
+
+async def _of_routing(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    said = {404: "there is no such path", 405: f"{request.method} is not for this path"}.get(
+        error.status_code, error.detail
+    )
+    message = f"{said}; /openapi.json describes what there is"
+    return Problem(error.status_code, message, headers=dict(error.headers or {})).response()
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    return Problem(500, "the gateway has failed; its log says why").response()
+
+
+HANDLERS: dict[Any, Any] = {
+    Problem: _problem,
+    RPCError: _of_temporal,
+    HTTPException: _of_routing,
+    Exception: _unexpected,
+}
+"""How Starlette turns exceptions into answers."""

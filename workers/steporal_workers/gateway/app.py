@@ -1,0 +1,91 @@
+"""The gateway as an ASGI application: its paths, and who may use which."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.convertors import PathConvertor, register_url_convertor
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+
+import steporal
+
+from .answers import HANDLERS, Problem, answer
+from .events import EventApi
+from .invoke import InvokeApi
+from .keys import API_KEYS, Keys, Ring
+from .openapi import DESCRIPTION
+from .probes import Probes
+from .runs import RunApi
+from .signals import SignalApi
+
+
+class TextConvertor(PathConvertor):
+    """The rest of a path, whatever is in it: ids may have slashes, and new lines."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("text", TextConvertor())
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+_HOUR = 3600
+
+
+def create_app(client: steporal.Client, keys: Keys) -> Starlette:
+    """The gateway of the namespace that a client is connected to.
+
+    Args:
+        client: Sends the events; also checks the input of its own workflows before a run is started.
+        keys: Who may use it.
+    """
+    events, signals, runs = EventApi(client, keys.event), SignalApi(client), RunApi(client)
+    invoke, probes = InvokeApi(client), Probes(client)
+    browsers = Middleware(
+        CORSMiddleware, allow_origins=["*"], allow_methods=["POST"], allow_headers=["*"], max_age=_HOUR
+    )
+
+    def guarded(endpoint: Endpoint) -> Endpoint:
+        return _guarded(endpoint, keys.api)
+
+    app = Starlette(
+        routes=[
+            Mount("/e", routes=[Route("/{key:text}", events.receive, methods=["POST"])], middleware=[browsers]),
+            Route("/v1/signals", guarded(signals.send), methods=["POST"]),
+            Route("/v1/events/{id:text}/runs", guarded(runs.of_event), methods=["GET"]),
+            Route("/v1/runs/{id:text}", guarded(runs.get), methods=["GET"]),
+            Route("/v1/runs/{id:text}", guarded(runs.cancel), methods=["DELETE"]),
+            Route("/invoke/{workflow:text}", guarded(invoke.start), methods=["POST"]),
+            Route("/health", probes.health, methods=["GET"]),
+            Route("/ready", probes.ready, methods=["GET"]),
+            Route("/openapi.json", _describe, methods=["GET"]),
+        ],
+        exception_handlers=HANDLERS,
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _guarded(endpoint: Endpoint, keys: Ring) -> Endpoint:
+    """An endpoint for those who have an API key."""
+
+    async def checked(request: Request) -> Response:
+        if not keys.is_open:
+            scheme, _, key = request.headers.get("authorization", "").partition(" ")
+            if scheme.lower() != "bearer" or not keys.accepts(key.strip()):
+                why = "API key not found; send a header: Authorization: Bearer KEY"
+                if keys.is_closed:
+                    why = f"no API keys are configured: set {API_KEYS}"
+                raise Problem(401, why, headers={"WWW-Authenticate": "Bearer"})
+        return await endpoint(request)
+
+    return checked
+
+
+async def _describe(request: Request) -> Response:
+    return answer(DESCRIPTION)

@@ -1,0 +1,108 @@
+"""The body of a request: JSON, whatever its content type says, and nothing that only some parsers take."""
+
+from __future__ import annotations
+
+import json
+from typing import NoReturn
+
+from starlette.requests import ClientDisconnect, Request
+
+from steporal.types import JSON
+
+from .answers import Problem
+
+MAX_BODY_BYTES = 16 * 1024 * 1024
+"""The most that one request may have: 5,000 events of 3 KB."""
+
+_DROPPED_BYTES = 4 * MAX_BODY_BYTES
+
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+
+class _Refused(ValueError):
+    """Text that some parsers take for JSON."""
+
+
+async def read_json(request: Request, max_bytes: int = MAX_BODY_BYTES) -> JSON:
+    """The body as JSON.
+
+    As in Inngest, its content type does not matter: ``curl --data`` and browsers' beacons send other ones.
+
+    Raises:
+        Problem: 413: it is too large. 415: it is compressed. 400: it is no JSON; says where.
+    """
+    body = await _read(request, max_bytes)
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as err:
+        raise Problem(400, f"the body is not UTF-8: {err.reason} at byte {err.start}") from None
+    if not text.strip():
+        raise Problem(400, "the body is empty; it takes JSON")
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_reject)
+    except RecursionError:
+        raise Problem(400, "the body is no JSON that can be read: it is nested too deep") from None
+    except json.JSONDecodeError as err:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        hint = f"; it is a form ({kind}): send JSON" if kind in _FORMS else ""
+        raise Problem(400, f"the body is no JSON: {err.msg} at line {err.lineno}, column {err.colno}{hint}") from None
+    except _Refused as err:
+        raise Problem(400, f"the body is no JSON that can be taken: {err}") from None
+    except ValueError:  # all that is left: Python parses no integers of more than 4,300 digits
+        raise Problem(400, "the body has an integer of thousands of digits; send it as a string") from None
+
+
+async def read_object(request: Request, max_bytes: int = MAX_BODY_BYTES) -> dict[str, JSON]:
+    """The body as a JSON object.
+
+    Raises:
+        Problem: As :func:`read_json`, or 400: it is something else.
+    """
+    body = await read_json(request, max_bytes)
+    if not isinstance(body, dict):
+        raise Problem(400, f"the body is a JSON {type_name(body)}; it takes an object")
+    return body
+
+
+def type_name(value: JSON) -> str:
+    """What JSON calls a value's type."""
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("", "identity"):
+        raise Problem(415, f"the body has the content-encoding {coding!r}; send it uncompressed")
+    body, size = bytearray(), 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size <= max_bytes:
+                body += chunk
+            else:
+                body.clear()
+            # Few producers read an answer before they have sent all: some of what is too much is let in, and dropped.
+            if size > max_bytes + _DROPPED_BYTES:
+                break
+    except ClientDisconnect:
+        raise Problem(400, "the body ended before its end") from None
+    if size > max_bytes:
+        message = f"the body is too large; the most is {max_bytes:,} bytes in one request"
+        raise Problem(413, message, headers={"Connection": "close"})
+    return bytes(body)
+
+
+def _unique(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _Refused(f"an object has the key {key[:80]!r} twice")
+            seen.add(key)
+    return made
+
+
+def _reject(name: str) -> NoReturn:
+    raise _Refused(f"{name} is no JSON number")

@@ -1,0 +1,117 @@
+"""``POST /e/{key}``: Inngest's event API."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+import steporal
+from steporal.errors import EventTooLargeError, InvalidEventError, SendEventError
+from steporal.events import MAX_EVENTS
+from steporal.types import JSON
+
+from . import seeds
+from .answers import Problem, answer, logger
+from .bodies import read_json, type_name
+from .keys import EVENT_KEYS, Ring
+
+_INTERNAL = "_inngest"
+"""A key of an event's data that Inngest's server keeps for itself."""
+
+_TAKEN = ("name", "data", "id", "ts", "v")
+
+
+class EventApi:
+    """Takes events from producers."""
+
+    def __init__(self, client: steporal.Client, keys: Ring) -> None:
+        self._client = client
+        self._keys = keys
+
+    async def receive(self, request: Request) -> Response:
+        """Send the events of a request: ``{"ids": [...], "status": 200}``."""
+        try:
+            ids = await self._send(request)
+        except Problem as problem:
+            problem.added.setdefault("ids", [])
+            raise
+        return answer({"ids": ids, "status": 200})
+
+    async def _send(self, request: Request) -> list[str]:
+        self._check_key(request.path_params["key"])
+        environment = request.headers.get("x-inngest-env")
+        if environment and logger.isEnabledFor(logging.DEBUG):
+            logger.debug("events for the environment %r: there is only this namespace", environment)
+        body = await read_json(request)
+        seed = _seed(request)
+        if isinstance(body, list):
+            if len(body) > MAX_EVENTS:
+                raise Problem(400, f"{len(body):,} events in one request; the most is {MAX_EVENTS:,}")
+            events: Any = [accepted(event, seed.id(i)) for i, event in enumerate(body)]
+        elif isinstance(body, dict):
+            events = accepted(body, seed.id(0))
+        else:
+            raise Problem(400, f"the body is a JSON {type_name(body)}; it takes an event, or an array of events")
+        try:
+            return (await self._client.send_event(events)).ids
+        except EventTooLargeError as err:
+            raise Problem(413, str(err)) from None
+        except InvalidEventError as err:
+            raise Problem(400, str(err)) from None
+        except SendEventError as err:
+            logger.warning("%s", err)
+            raise Problem(
+                503, f"{err}; send the same again", {"ids": list(err.ids)}, headers={"Retry-After": "1"}
+            ) from None
+        except RuntimeError as err:
+            logger.warning("no connection to Temporal: %s", err)
+            raise Problem(503, f"there is no connection to Temporal: {err}") from None
+
+    def _check_key(self, key: str) -> None:
+        if self._keys.accepts(key):
+            return
+        why = f"no event keys are configured: set {EVENT_KEYS}" if self._keys.is_closed else "Event key not found"
+        raise Problem(401, why)
+
+
+def _seed(request: Request) -> seeds.IdSeed:
+    header = request.headers.get(seeds.HEADER)
+    seed = seeds.IdSeed.parse(header) if header else None
+    if header and seed is None:
+        logger.warning(
+            "%s is %r and of no use: it is {millis},{base64 of 10 bytes}; a retry may start runs twice",
+            seeds.HEADER,
+            header[:80],
+        )
+    return seed or seeds.IdSeed.new()
+
+
+def accepted(event: JSON, id: str) -> JSON:
+    """An event as Inngest takes it, as Steporal does.
+
+    What Inngest's server reads as absent is left out: ``""`` as the id or version, ``0`` as ``ts``, null as anything.
+    So are keys that Steporal's events do not have, such as ``user`` and ``meta``.
+
+    Args:
+        event: What the request has for an event; what is no object is returned as it is.
+        id: The id for one that has none.
+    """
+    if not isinstance(event, dict):
+        return event
+    taken = {key: event[key] for key in _TAKEN if event.get(key) is not None}
+    if taken.get("id", "") == "":
+        taken["id"] = id
+    if taken.get("v") == "":
+        del taken["v"]
+    ts = taken.get("ts")
+    if isinstance(ts, float) and ts.is_integer():
+        taken["ts"] = ts = int(ts)
+    if ts == 0 and not isinstance(ts, bool):
+        del taken["ts"]
+    data = taken.get("data")
+    if isinstance(data, dict) and _INTERNAL in data:
+        taken["data"] = {key: value for key, value in data.items() if key != _INTERNAL}
+    return taken

@@ -1,0 +1,71 @@
+"""``POST /invoke/{workflow}``: start a run of one workflow."""
+
+from __future__ import annotations
+
+import difflib
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+import steporal
+from steporal import Workflow, WorkflowReference, reference
+from steporal.errors import InvalidEventError, InvalidInputError, PayloadTooLargeError, UnknownWorkflowError
+from steporal.events import check_json
+from steporal.routing.catalog import Snapshot
+from steporal.types import JSON
+
+from .answers import Problem, answer, of_temporal
+from .bodies import read_object
+
+
+class InvokeApi:
+    """Starts runs."""
+
+    def __init__(self, client: steporal.Client) -> None:
+        self._client = client
+
+    async def start(self, request: Request) -> Response:
+        """Start a run with the ``data`` of the body as its input: ``{"id": run id, "status": 200}``."""
+        body = await read_object(request)
+        data = body.get("data")
+        try:
+            check_json(data, "data", "the body")
+        except InvalidEventError as err:
+            raise Problem(400, str(err)) from None
+        try:
+            return answer({"id": await self._start(request.path_params["workflow"], data), "status": 200})
+        except InvalidInputError as err:
+            raise Problem(400, str(err)) from None
+        except PayloadTooLargeError as err:
+            raise Problem(413, str(err)) from None
+        except UnknownWorkflowError as err:
+            raise Problem(404, str(err)) from None
+        except RuntimeError as err:
+            raise of_temporal(err) from None
+
+    async def _start(self, name: str, data: JSON) -> str:
+        run = await self._client.start_workflow(await self._workflow(name), data)
+        return run.run_id
+
+    async def _workflow(self, name: str) -> Workflow[JSON, JSON] | WorkflowReference[JSON]:
+        for workflow in self._client.workflows:
+            if name in (workflow.id, f"{self._client.id}-{workflow.id}"):
+                return workflow
+        catalog = self._client.dispatcher(await self._client.connect()).catalog
+        found = find(await catalog.read(), name) or find(await catalog.read(fresh=True), name)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            names = " or ".join(sorted(f"/invoke/{one.app}-{one.id}" for one in found))
+            raise Problem(400, f"several apps have a workflow {name!r}; say which: {names}")
+        listed = sorted({one.id for app in (await catalog.read()).apps.values() for one in app.workflows})
+        close = difflib.get_close_matches(name, listed, n=3)
+        hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+        raise Problem(404, f"no app has a workflow {name[:200]!r}{hint}")
+
+
+def find(snapshot: Snapshot, name: str) -> list[WorkflowReference[JSON]]:
+    """The workflows with an id, in all apps; else those whose ``{app}-{workflow}`` it is, as Inngest names them."""
+    listed = [(app.id, one.id) for app in snapshot.apps.values() for one in app.workflows]
+    by_id = [(app, id) for app, id in listed if id == name]
+    return [reference(app, id) for app, id in by_id or [(app, id) for app, id in listed if f"{app}-{id}" == name]]

@@ -1,0 +1,297 @@
+"""The gateway's OpenAPI description, which its tests hold it to."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from steporal.events import MAX_EVENTS, MAX_ID_BYTES, MAX_NAME_LENGTH
+from steporal.types import JSON
+
+_Object = dict[str, JSON]
+
+
+def _ref(name: str) -> _Object:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _response(description: str, schema: _Object) -> _Object:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _errors(**said: str) -> _Object:
+    return {status.removeprefix("s"): _response(text, _ref("Error")) for status, text in said.items()}
+
+
+def _enveloped(data: _Object) -> _Object:
+    return _closed(data=data, metadata=_ref("Metadata"))
+
+
+def _closed(**properties: _Object) -> _Object:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _body(schema: _Object) -> _Object:
+    return {"required": True, "content": {"application/json": {"schema": schema}}}
+
+
+def _in_path(name: str, description: str) -> _Object:
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": description,
+        "schema": {"type": "string", "minLength": 1},
+    }
+
+
+_ID_OF_RUN = _in_path(
+    "id", "A run id, or Temporal's workflow id of the run: `{workflow}/{event id}`, as it is or encoded."
+)
+_FOR_API: list[_Object] = [{"apiKey": []}]
+_OPEN: list[_Object] = []
+
+_SCHEMAS: _Object = {
+    "Event": {
+        "type": "object",
+        "required": ["name"],
+        "properties": {
+            "name": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": MAX_NAME_LENGTH,
+                "description": "Does not start with `inngest/` or `steporal/`; has no `*`, nor a blank at an end.",
+            },
+            "data": {"type": ["object", "null"], "description": "`_inngest` in it is dropped."},
+            "id": {
+                "type": ["string", "null"],
+                "maxLength": MAX_ID_BYTES,
+                "description": "A run of each workflow starts at most once for an id. A ULID by default.",
+            },
+            "ts": {
+                "type": ["integer", "null"],
+                "description": "Milliseconds since the epoch, 1980 to 2100; 0: now. One to come delays the runs.",
+            },
+            "v": {"type": ["string", "null"], "description": "A version of the data, free to choose."},
+        },
+        "description": "Further keys, such as Inngest's `user` and `meta`, are accepted and dropped.",
+    },
+    "Sent": _closed(
+        ids={"type": "array", "items": {"type": "string"}, "description": "The events' ids, in order."},
+        status={"const": 200},
+    ),
+    "NotSent": _closed(
+        ids={
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "With 503: the ids that the events have; with them, sending again starts nothing twice.",
+        },
+        error={"type": "string"},
+        status={"type": "integer"},
+    ),
+    "Error": _closed(error={"type": "string"}, status={"type": "integer"}),
+    "Metadata": _closed(
+        fetched_at={"type": "string", "format": "date-time"},
+        cached_until={"type": "null"},
+    ),
+    "Run": _closed(
+        run_id={"type": "string"},
+        run_started_at={"type": "string", "format": "date-time"},
+        function_id={"type": "string", "description": "The workflow's id."},
+        event_id={"type": "string", "description": "The id of the event that started it."},
+        status={"enum": ["Running", "Completed", "Failed", "Cancelled"]},
+        ended_at={"type": ["string", "null"], "format": "date-time"},
+        output={"description": "What it returned; of a run that failed, `{name, message, stack}`."},
+        workflow_id={"type": "string", "description": "Temporal's workflow id."},
+    ),
+}
+
+
+def _not_sent(**said: str) -> _Object:
+    return {status.removeprefix("s"): _response(text, _ref("NotSent")) for status, text in said.items()}
+
+
+_UNREACHABLE = "Temporal did not answer."
+_NO_KEY = "No API key, or a wrong one."
+_BODY = {
+    "s400": "The body cannot be taken; says where.",
+    "s401": _NO_KEY,
+    "s413": "It is too large.",
+    "s415": "It is compressed.",
+}
+
+_PATHS: _Object = {
+    "/e/{key}": {
+        "post": {
+            "operationId": "sendEvents",
+            "summary": "Send events: each starts the workflows that have a trigger for it.",
+            "description": "Everything is checked before anything is sent.",
+            "security": _OPEN,
+            "parameters": [
+                _in_path("key", "An event key."),
+                {
+                    "name": "x-inngest-event-id-seed",
+                    "in": "header",
+                    "description": "`{millis},{base64 of 10 bytes}`: a retry with the same value starts nothing twice.",
+                    "schema": {"type": "string", "pattern": "^[0-9]{13},[A-Za-z0-9+/]{13}[AQgw]==$"},
+                },
+                {
+                    "name": "x-inngest-env",
+                    "in": "header",
+                    "description": "Ignored.",
+                    "schema": {"type": "string", "pattern": "^[a-z0-9-]+$"},
+                },
+            ],
+            "requestBody": _body(
+                {"anyOf": [_ref("Event"), {"type": "array", "items": _ref("Event"), "maxItems": MAX_EVENTS}]}
+            ),
+            "responses": {
+                "200": _response("They are sent.", _ref("Sent")),
+                **_not_sent(
+                    s400="An event cannot be sent; none was.",
+                    s401="The event key is wrong.",
+                    s413="An event, or the body, is too large.",
+                    s415="The body is compressed.",
+                    s503=f"{_UNREACHABLE} Send the same again.",
+                ),
+            },
+        }
+    },
+    "/v1/signals": {
+        "post": {
+            "operationId": "sendSignal",
+            "summary": "Send a signal to the run that waits for it.",
+            "security": _FOR_API,
+            "requestBody": _body(
+                {
+                    "type": "object",
+                    "required": ["signal"],
+                    "properties": {"signal": {"type": "string", "minLength": 1}, "data": {}},
+                }
+            ),
+            "responses": {
+                "200": _response("A run has received it.", _enveloped(_closed(run_id={"type": "string"}))),
+                **_errors(**_BODY, s404="No run waits for it.", s503=_UNREACHABLE),
+            },
+        }
+    },
+    "/v1/events/{id}/runs": {
+        "get": {
+            "operationId": "runsOfEvent",
+            "summary": "The runs that an event started.",
+            "security": _FOR_API,
+            "parameters": [_in_path("id", "The event's id.")],
+            "responses": {
+                "200": _response("The runs, the first first.", _enveloped({"type": "array", "items": _ref("Run")})),
+                **_errors(s400="It can be no event's id.", s401=_NO_KEY, s503=_UNREACHABLE),
+            },
+        }
+    },
+    "/v1/runs/{id}": {
+        "get": {
+            "operationId": "getRun",
+            "summary": "A run.",
+            "security": _FOR_API,
+            "parameters": [_ID_OF_RUN],
+            "responses": {
+                "200": _response("The run.", _enveloped(_ref("Run"))),
+                **_errors(s400="It can be no run's id.", s401=_NO_KEY, s404="There is no such run.", s503=_UNREACHABLE),
+            },
+        },
+        "delete": {
+            "operationId": "cancelRun",
+            "summary": "Cancel a run.",
+            "description": "The run may still do its last steps.",
+            "security": _FOR_API,
+            "parameters": [_ID_OF_RUN],
+            "responses": {
+                "204": {"description": "It is asked to end, or was cancelled before."},
+                **_errors(
+                    s400="It can be no run's id.",
+                    s401=_NO_KEY,
+                    s404="There is no such run.",
+                    s409="It has completed or failed.",
+                    s503=_UNREACHABLE,
+                ),
+            },
+        },
+    },
+    "/invoke/{workflow}": {
+        "post": {
+            "operationId": "startRun",
+            "summary": "Start a run of a workflow.",
+            "security": _FOR_API,
+            "parameters": [_in_path("workflow", "A workflow's id, or `{app}-{workflow}`.")],
+            "requestBody": _body(
+                {"type": "object", "properties": {"data": {"description": "The run's input; null by default."}}}
+            ),
+            "responses": {
+                "200": _response("It is started.", _closed(id={"type": "string"}, status={"const": 200})),
+                **_errors(
+                    **(
+                        _BODY | {"s400": "The body or the input cannot be taken, or several apps have such a workflow."}
+                    ),
+                    s404="There is no such workflow.",
+                    s503=_UNREACHABLE,
+                ),
+            },
+        }
+    },
+    "/health": {
+        "get": {
+            "operationId": "health",
+            "summary": "Whether the process is up.",
+            "security": _OPEN,
+            "responses": {"200": _response("It is.", _closed(status={"const": 200}, message={"type": "string"}))},
+        }
+    },
+    "/ready": {
+        "get": {
+            "operationId": "ready",
+            "summary": "Whether Temporal answers, and the catalog of workflows can be read.",
+            "security": _OPEN,
+            "responses": {
+                "200": _response(
+                    "It can work.",
+                    _closed(status={"const": 200}, message={"type": "string"}, apps={"type": "integer"}),
+                ),
+                **_errors(s503=_UNREACHABLE),
+            },
+        }
+    },
+    "/openapi.json": {
+        "get": {
+            "operationId": "describe",
+            "summary": "This description.",
+            "security": _OPEN,
+            "responses": {"200": _response("It.", {"type": "object"})},
+        }
+    },
+}
+
+
+def _version() -> str:
+    try:
+        return version("steporal")
+    except PackageNotFoundError:  # the code runs from where it lies
+        return "0"
+
+
+DESCRIPTION: dict[str, Any] = {
+    "openapi": "3.1.0",
+    "info": {
+        "title": "Steporal gateway",
+        "version": _version(),
+        "description": "Inngest's event API, and a part of its REST API, in front of Temporal.",
+    },
+    "paths": _PATHS,
+    "components": {
+        "schemas": _SCHEMAS,
+        "securitySchemes": {"apiKey": {"type": "http", "scheme": "bearer"}},
+    },
+}

@@ -1,0 +1,37 @@
+"""``/health`` and ``/ready``: what load balancers ask."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import Response
+from temporalio.service import RPCError
+
+import steporal
+
+from .answers import Problem, answer
+
+_SECONDS = 3.0
+
+
+class Probes:
+    """Says whether the process is up, and whether it can do its work."""
+
+    def __init__(self, client: steporal.Client) -> None:
+        self._client = client
+
+    async def health(self, request: Request) -> Response:
+        """The process is up."""
+        return answer({"status": 200, "message": "OK"})
+
+    async def ready(self, request: Request) -> Response:
+        """Temporal answers, and the catalog can be read; as of the last two seconds."""
+        try:
+            async with asyncio.timeout(_SECONDS):
+                temporal = await self._client.connect()
+                snapshot = await self._client.dispatcher(temporal).catalog.read()
+        except (RPCError, RuntimeError, TimeoutError) as err:
+            why = f"no answer in {_SECONDS:g} seconds" if isinstance(err, TimeoutError) else str(err)
+            raise Problem(503, f"Temporal did not answer: {why}") from None
+        return answer({"status": 200, "message": "OK", "apps": len(snapshot.apps)})

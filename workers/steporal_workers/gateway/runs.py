@@ -1,0 +1,175 @@
+"""``/v1/runs`` and ``/v1/events/{id}/runs``: what became of runs."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import datetime
+
+from starlette.requests import Request
+from starlette.responses import Response
+from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus
+from temporalio.common import RawValue
+from temporalio.service import RPCError, RPCStatusCode
+
+import steporal
+from steporal.client import Run
+from steporal.errors import RunFailedError
+from steporal.routing.catalog import Snapshot
+from steporal.types import JSON
+
+from .answers import Problem, enveloped, iso, of_temporal
+
+_RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+_STATUSES = {
+    WorkflowExecutionStatus.COMPLETED: "Completed",
+    WorkflowExecutionStatus.FAILED: "Failed",
+    WorkflowExecutionStatus.TERMINATED: "Failed",
+    WorkflowExecutionStatus.TIMED_OUT: "Failed",
+    WorkflowExecutionStatus.CANCELED: "Cancelled",
+}
+"""Inngest's names; whatever else Temporal says, the run goes on."""
+
+_INDEXING_SECONDS = 1.0
+"""Temporal finds a run by its run id a moment after its start."""
+
+_AT_ONCE = 32
+
+
+class RunApi:
+    """Looks at runs of workflows that the catalog lists, and cancels them."""
+
+    def __init__(self, client: steporal.Client) -> None:
+        self._client = client
+
+    async def of_event(self, request: Request) -> Response:
+        """The runs that an event started, the first first."""
+        event_id = request.path_params["id"]
+        temporal = await self._temporal()
+        snapshot = await self._client.dispatcher(temporal).catalog.read()
+        slots = asyncio.Semaphore(_AT_ONCE)
+
+        async def look(workflow: str) -> dict[str, JSON] | None:
+            async with slots:
+                found = await _describe(temporal, f"{workflow}/{event_id}")
+                return None if found is None or found.workflow_type != workflow else await self._shown(found)
+
+        workflows = sorted({listed.id for app in snapshot.apps.values() for listed in app.workflows})
+        runs = [run for run in await asyncio.gather(*map(look, workflows)) if run]
+        return enveloped(sorted(runs, key=lambda run: (run["run_started_at"], run["function_id"])))
+
+    async def get(self, request: Request) -> Response:
+        """One run."""
+        return enveloped(await self._shown(await self._find(request.path_params["id"])))
+
+    async def cancel(self, request: Request) -> Response:
+        """Ask Temporal to cancel a run; it may do its last steps before it ends."""
+        found = await self._find(request.path_params["id"])
+        status = status_of(found)
+        if status == "Running":
+            temporal = await self._temporal()
+            handle = temporal.get_workflow_handle(found.id, first_execution_run_id=_first_run_id(found))
+            try:
+                await handle.cancel()
+            except RPCError as err:
+                if err.status != RPCStatusCode.NOT_FOUND:
+                    raise
+                raise Problem(409, f"run {found.id!r} has just ended") from None
+        elif status != "Cancelled":
+            raise Problem(409, f"run {found.id!r} has ended: {status}")
+        return Response(status_code=204)
+
+    # --- find ------------------------------------------------------------------------------------------------------
+
+    async def _temporal(self) -> Client:
+        try:
+            return await self._client.connect()
+        except RuntimeError as err:
+            raise of_temporal(err) from None
+
+    async def _find(self, id: str) -> WorkflowExecutionDescription:
+        """A run by its run id, or by its workflow id, of a workflow that the catalog lists: no others are ours."""
+        temporal = await self._temporal()
+        found = await _describe(temporal, id)
+        if found is None and _RUN_ID.fullmatch(id):
+            found = await _by_run_id(temporal, id)
+        if found is not None:
+            catalog = self._client.dispatcher(temporal).catalog
+            kind = found.workflow_type
+            if _lists(await catalog.read(), kind) or _lists(await catalog.read(fresh=True), kind):
+                return found
+        raise Problem(
+            404, f"there is no run {id[:200]!r}; a run has a run id, and a workflow id: {{workflow}}/{{event id}}"
+        )
+
+    # --- show ------------------------------------------------------------------------------------------------------
+
+    async def _shown(self, found: WorkflowExecutionDescription) -> dict[str, JSON]:
+        status = status_of(found)
+        return {
+            "run_id": _first_run_id(found),
+            "run_started_at": iso(await self._started(found)),
+            "function_id": found.workflow_type,
+            "event_id": found.id.removeprefix(f"{found.workflow_type}/"),
+            "status": status,
+            "ended_at": iso(found.close_time) if found.close_time else None,
+            "output": None if status in ("Running", "Cancelled") else await self._output(found),
+            "workflow_id": found.id,
+        }
+
+    async def _started(self, found: WorkflowExecutionDescription) -> datetime:
+        """When the first of the executions of a run that continued as new began."""
+        first = _first_run_id(found)
+        if first != found.run_id:
+            earlier = await _describe(await self._temporal(), found.id, first)
+            return earlier.start_time if earlier else found.start_time
+        return found.start_time
+
+    async def _output(self, found: WorkflowExecutionDescription) -> JSON:
+        """What a run returned; of one that failed, its error."""
+        temporal = await self._temporal()
+        handle = temporal.get_workflow_handle(found.id, run_id=found.run_id, result_type=RawValue)
+        try:
+            return await Run(handle, "", None).result()
+        except RunFailedError as err:
+            return {"name": err.name, "message": err.message, "stack": err.stack}
+        except RPCError as err:
+            if err.status != RPCStatusCode.NOT_FOUND:
+                raise
+            return None  # Temporal has just forgotten it
+
+
+def status_of(found: WorkflowExecutionDescription) -> str:
+    """A run's status, as Inngest names it."""
+    return _STATUSES.get(found.status, "Running") if found.status else "Running"
+
+
+def _lists(snapshot: Snapshot, workflow: str) -> bool:
+    return bool(snapshot.workflow(workflow))
+
+
+def _first_run_id(found: WorkflowExecutionDescription) -> str:
+    return found.raw_description.workflow_execution_info.first_run_id or found.run_id
+
+
+async def _describe(temporal: Client, id: str, run_id: str | None = None) -> WorkflowExecutionDescription | None:
+    try:
+        return await temporal.get_workflow_handle(id, run_id=run_id).describe()
+    except RPCError as err:
+        if err.status == RPCStatusCode.NOT_FOUND:
+            return None
+        raise
+
+
+async def _by_run_id(temporal: Client, run_id: str) -> WorkflowExecutionDescription | None:
+    until = asyncio.get_running_loop().time() + _INDEXING_SECONDS
+    while True:
+        async for execution in temporal.list_workflows(f"RunId = '{run_id}'", limit=1):
+            found, latest = await _describe(temporal, execution.id, run_id), await _describe(temporal, execution.id)
+            if found and latest and _first_run_id(found) == _first_run_id(latest):
+                return latest  # the run has continued as new since
+            return found
+        if asyncio.get_running_loop().time() > until:
+            return None
+        await asyncio.sleep(0.1)

@@ -1,0 +1,84 @@
+"""The gateway's HTTP server."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from ..problems import Failure
+
+DRAIN_SECONDS = 30
+"""How long requests that have come have to be answered, at the end."""
+
+_BACKLOG = 2048
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, whose end is decided by the command: it has the signals."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
+    """Serve an application while the context lasts; what has come is answered before it ends.
+
+    Args:
+        app: The application.
+        host: The address on which it listens.
+        port: The port; any free one with 0.
+
+    Yields:
+        The base URL.
+
+    Raises:
+        Failure: It cannot listen there.
+    """
+    listener = _bound(host, port)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="warning",
+        access_log=False,  # paths have event keys in them
+        server_header=False,
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    server = _Server(config)
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    started = asyncio.create_task(server.listening.wait())
+    await asyncio.wait([running, started], return_when=asyncio.FIRST_COMPLETED)
+    started.cancel()
+    try:
+        shown = f"[{host}]" if ":" in host else host
+        yield f"http://{shown}:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await running
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as err:
+        raise Failure(
+            f"the gateway cannot listen on {host}, port {port}: {err.strerror or err}; "
+            "stop what listens there, or choose another port (0: any free)"
+        ) from None

@@ -1,0 +1,43 @@
+"""``POST /v1/signals``: a signal to the run that waits for it."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+import steporal
+from steporal.errors import InvalidEventError, NonRetryableError, SteporalError
+from steporal.events import check_json
+
+from .answers import Problem, enveloped, of_temporal
+from .bodies import MAX_BODY_BYTES, read_object
+
+
+class SignalApi:
+    """Takes signals."""
+
+    def __init__(self, client: steporal.Client) -> None:
+        self._client = client
+
+    async def send(self, request: Request) -> Response:
+        """Hand a signal over: ``{"data": {"run_id": ...}}``; 404 if no run waits for it."""
+        body = await read_object(request, MAX_BODY_BYTES)
+        signal, data = body.get("signal"), body.get("data")
+        if not isinstance(signal, str) or not signal.strip():
+            raise Problem(
+                400, f"signal is {signal!r:.80}; it takes a signal's name, which is a string that is not empty"
+            )
+        try:
+            check_json(signal, "signal", "the body")
+            check_json(data, "data", "the body")
+        except InvalidEventError as err:
+            raise Problem(400, str(err)) from None
+        try:
+            sent = await self._client.send_signal(signal, data)
+        except (NonRetryableError, ValueError) as err:  # what is wrong with the name or the data
+            raise Problem(400, str(err)) from None
+        except (SteporalError, RuntimeError) as err:
+            raise of_temporal(RuntimeError(str(err))) from None
+        if sent.run_id is None:
+            raise Problem(404, f"no run waits for the signal {signal!r}")
+        return enveloped({"run_id": sent.run_id})
