@@ -324,7 +324,8 @@ class Client:
             to: A URL, or an :class:`~steporal.InngestSink`.
             secret: Signs what is sent to a URL: ``whsec_`` and base64, best as :func:`~steporal.secret`. Two, with a
                 blank between, sign twice, while one is changed for the other.
-            id: Its id, unique in the app; the Temporal workflow type. Made of the events and the host, by default.
+            id: Its id, unique in the namespace; the Temporal workflow type. Made of the app's id, the events and the
+                host, by default.
             if_exp: An expression in CEL that must be true of the event.
             headers: Headers to send, too; their values may be secrets.
             timeout: How long one attempt may take.
@@ -336,6 +337,7 @@ class Client:
             DefinitionError: Something cannot be right.
         """
         sink = define_sink(
+            self.id,
             events,
             to,
             secret=secret,

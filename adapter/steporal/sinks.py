@@ -90,6 +90,7 @@ class EventSink:
 
 
 def define_sink(
+    app: str,
     events: str | Sequence[str],
     to: str | InngestSink,
     *,
@@ -116,7 +117,7 @@ def define_sink(
         target = _target(to, secret, allow_private)
         ours = ("content-type", "host", "webhook-")
         return EventSink(
-            id=_default_id(patterns, target) if id is None else id,
+            id=_default_id(app, patterns, target) if id is None else id,
             triggers=triggers,
             target=target,
             headers=check_headers(headers or {}, ours=ours),
@@ -177,10 +178,13 @@ def _url_of(target: Webhook | InngestSink) -> str:
     return target.url if isinstance(target, Webhook) else target.base_url
 
 
-def _default_id(patterns: Sequence[str], target: Webhook | InngestSink) -> str:
-    """An id that people recognise, without a slash, which ends ids of workflows in ids of runs."""
+def _default_id(app: str, patterns: Sequence[str], target: Webhook | InngestSink) -> str:
+    """An id that people recognise, and that no other app has, or an event would be delivered by one of them alone.
+
+    It has no slash, which ends ids of workflows in ids of runs.
+    """
     host = check_url(_url_of(target)).hostname
-    text = f"sink {' '.join(patterns)} to {host}".replace("/", ".")
+    text = f"{app}: {' '.join(patterns)} to {host}".replace("/", ".")
     if len(text) <= 200:
         return text
     return f"{text[:180]} {hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -50,6 +50,8 @@ async def addresses_of(host: str, port: int) -> list[str]:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as err:
         raise ConnectionError(f"the name {host!r} leads to no address: {err}") from None
+    if not found:
+        raise ConnectionError(f"the name {host!r} leads to no address")
     return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
 
 
