@@ -291,7 +291,7 @@ class Client:
         if id.startswith("steporal."):
             raise DefinitionError(f"workflow id {id!r} starts with 'steporal.', which is kept for system workflows")
         if id in self._sinks:
-            raise DefinitionError(f"client {self.id!r} has an event_sink {id!r} already; give each an id of its own")
+            raise DefinitionError(f"client {self.id!r} has an event_sink {id!r} already; give each an id=... of its own")
 
     def event_sink(
         self,

@@ -543,7 +543,7 @@ async def test_an_event_that_came_from_inngest_is_not_sent_back(
     app: steporal.Client, workers: Workers, server: HttpServer
 ) -> None:
     bridge = app.event_sink("order.*", InngestSink("dev", base_url=server.url), allow_private=True)
-    webhook = sink_to(app, server)
+    webhook = sink_to(app, server, id=f"webhook of {app.id}")
 
     @app.workflow(id="process", triggers=[steporal.event_trigger("order.placed")])
     async def process(ctx: Context[Any], step: Step) -> str:
