@@ -27,7 +27,7 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from benchmarks import make_forty, memory, native, shop
+from benchmarks import gateway, make_forty, memory, native, shop, topics
 from steporal_workers.devserver import dev_server
 from steporal_workers.leaving import leave
 
@@ -214,19 +214,51 @@ def progress(what: str) -> None:
     print(f"{time.strftime('%X')}  {what}", file=sys.stderr, flush=True)
 
 
-async def main(rounds: int, runs_asleep: int) -> str:
+@dataclass
+class Tables:
+    """Rows of the page's tables."""
+
+    runs: list[str]
+    events: list[str]
+    topic: list[str]
+    resumed: list[str]
+    crowd: list[str]
+    gateway: list[str]
+    asleep: list[str]
+
+
+async def waiting(bench: Bench, rounds: int, crowd: int, waiters: tuple[int, ...]) -> tuple[list[str], ...]:
+    """What concerns topics, with a worker whose cache is large enough."""
+    client = topics.client
+    plugin = client.plugin()
+    client.temporal = bench.temporal
+    async with Worker(
+        bench.temporal, task_queue=client.task_queue, plugins=[plugin], max_cached_workflows=2 * crowd + 1000
+    ):
+        await plugin.registered.wait()
+        progress("events into a topic")
+        topic = await topics.throughput(bench.temporal)
+        progress("from send_event to the resumed run")
+        resumed = await topics.resumed(bench.temporal, waiters, 5 * rounds)
+        progress("a crowd")
+        return topic, resumed, await topics.crowd(bench.temporal, crowd)
+
+
+async def main(rounds: int, runs_asleep: int, crowd: int, waiters: tuple[int, ...]) -> str:
     """Measure everything; the page of results."""
     async with dev_server(ui=False) as server:
         bench = Bench(server.client, rounds)
-        steps = await bench.steps((1, 3, 10, 50))
-        forty = await bench.forty()
+        runs = await bench.steps((1, 3, 10, 50)) + await bench.forty()
         events = await bench.events()
+        topic, resumed, crowded = await waiting(bench, rounds, crowd, waiters)
+        progress("the gateway")
+        through = await gateway.requests(server.client)
         progress("runs asleep")
         asleep = await memory.compare(server.address, runs_asleep)
-    return page(rounds, steps + forty, events, asleep)
+    return page(rounds, Tables(runs, events, topic, resumed, crowded, through, asleep))
 
 
-def page(rounds: int, steps: list[str], events: list[str], asleep: list[str]) -> str:
+def page(rounds: int, tables: Tables) -> str:
     """The results as Markdown."""
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     versions = f"Python {platform.python_version()}, temporalio {importlib.metadata.version('temporalio')}"
@@ -244,7 +276,7 @@ one process with all workers. {machine}. What counts are the ratios: Steporal's 
 
 | what | side | runs a second | one alone, ms | throughput ratio | latency ratio |
 |---|---|---|---|---|---|
-{table(steps)}
+{table(tables.runs)}
 
 ## Events
 
@@ -252,7 +284,35 @@ Time from `send_event` until all runs are started, beside as many plain `start_w
 
 | what | send_event, ms | plain starts, ms | ratio |
 |---|---|---|---|
-{table(events)}
+{table(tables.events)}
+
+## Events that runs wait for
+
+Into one topic with a waiting run that they do not match.
+
+| what | events a second | ratio |
+|---|---|---|
+{table(tables.topic)}
+
+From `send_event` to the end of the run that it resumes, while so many other runs wait for the same event; one matches.
+
+| the wait matches | others | median, ms | ratio to one other |
+|---|---|---|---|
+{table(tables.resumed)}
+
+Runs that wait for one event at once, in one worker process.
+
+| runs | until all wait | worker's memory, per run | events in the topic's history | until all have ended |
+|---|---|---|---|---|
+{table(tables.crowd)}
+
+## The gateway
+
+Requests a second, beside `send_event` in the same process.
+
+| request | gateway | send_event | ratio |
+|---|---|---|---|
+{table(tables.gateway)}
 
 ## Runs that wait
 
@@ -260,7 +320,7 @@ Memory of a worker process with runs asleep in its cache.
 
 | side | before, MiB | after, MiB | per run, KiB |
 |---|---|---|---|
-{table(asleep)}
+{table(tables.asleep)}
 
 {notes}"""
 
@@ -269,11 +329,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--asleep", type=int, default=1000)
+    parser.add_argument("--crowd", type=int, default=10_000)
     parser.add_argument("--quick", action="store_true", help="one round, and nothing written")
     options = parser.parse_args()
     if options.quick:
-        print(asyncio.run(main(1, 50)))
+        print(asyncio.run(main(1, 50, 100, (1, 1_000))))
     else:
-        RESULTS.write_text(asyncio.run(main(options.rounds, options.asleep)), encoding="utf-8")
+        RESULTS.write_text(
+            asyncio.run(main(options.rounds, options.asleep, options.crowd, (1, 1_000, 10_000))), encoding="utf-8"
+        )
         print(f"written: {RESULTS.relative_to(Path.cwd())}")
     leave(0)

@@ -15,9 +15,19 @@ from steporal import context, errors
 TARGET = Path(__file__).with_name("reference.md")
 
 SECTIONS: dict[str, list[str]] = {
-    "Define": ["Client", "Workflow", "event_trigger", "cron_trigger", "reference"],
-    "In a handler": ["Context", "Input", "Step", "StepExt"],
-    "Events": ["SentEvent", "ReceivedEvent", "SendEventResult"],
+    "Define": [
+        "Client",
+        "Workflow",
+        "event_trigger",
+        "cron_trigger",
+        "reference",
+        "WorkflowExt",
+        "CancelOn",
+        "RunFailure",
+    ],
+    "In a handler": ["Context", "Input", "Step", "StepExt", "Listener"],
+    "Events and signals": ["SentEvent", "ReceivedEvent", "SendEventResult", "ReceivedSignal", "SendSignalResult"],
+    "HTTP": ["FetchResponse", "secret"],
     "Runs": ["Run"],
 }
 
@@ -27,13 +37,20 @@ INSIDE: dict[str, dict[str, Any]] = {
 }
 """Classes that only an attribute leads to, by the class that has it."""
 
-IN_PASSING = {"CronTrigger", "EventTrigger", "WorkflowReference", "Duration", "RetryPolicy"}
+IN_PASSING = {"CronTrigger", "EventTrigger", "WorkflowReference", "Duration", "RetryPolicy", "Secret", "FailedWith"}
 """Names that the page explains where they are returned or taken."""
 
 INTERNAL = {"Client.dispatcher"}
 """Methods without an underscore that are for the other half of the project."""
 
-VARIABLES = {"Client": "client", "Context": "ctx", "Run": "run", "Step": "step", "StepExt": "step.ext"}
+VARIABLES = {
+    "Client": "client",
+    "Context": "ctx",
+    "Run": "run",
+    "Step": "step",
+    "StepExt": "step.ext",
+    "Listener": "listener",
+}
 
 HEAD = """\
 # Reference

@@ -74,7 +74,7 @@ class Forgetful:
 
 
 class Wire:
-    """A wire to a server that can be cut, and mended; ``cut_after`` bytes it breaks by itself."""
+    """A wire to a server that can be cut, and mended; ``cut_after`` bytes of answers it breaks by itself."""
 
     def __init__(self, target: str) -> None:
         host, _, port = target.rpartition(":")
@@ -109,15 +109,15 @@ class Wire:
             return
         to_server = await asyncio.open_connection(*self._target)
         self._streams |= {writer, to_server[1]}
-        await asyncio.gather(self._carry(reader, to_server[1], True), self._carry(to_server[0], writer, False))
+        await asyncio.gather(self._carry(reader, to_server[1], False), self._carry(to_server[0], writer, True))
         self._streams -= {writer, to_server[1]}
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, there: bool) -> None:
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: bool) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(16_384):
                 writer.write(data)
                 await writer.drain()
-                if there and self.cut_after is not None:
+                if back and self.cut_after is not None:
                     self.cut_after -= len(data)
                     if self.cut_after <= 0:
                         self.cut()

@@ -290,30 +290,37 @@ class Step:
     ) -> Coroutine[None, None, ReceivedSignal[Any] | None]:
         """Wait for a signal: a message that goes to the one run that waits for its name.
 
+        A wait that is cancelled, as by ``asyncio.wait_for`` or a lost race, frees the name; a signal that came just
+        before that is returned all the same, as its sender was told that this run received it.
+
         Args:
             step_id: The step's id.
-            signal: The signal's name, unique in the Temporal namespace, such as ``approval/{order_id}``.
+            signal: The signal's name, unique in the Temporal namespace, such as ``approval/{order_id}``: any text of
+                up to 900 bytes in UTF-8.
             timeout: How long to wait, or until when.
             schema: What its data is validated by: a pydantic model, or anything that ``pydantic.TypeAdapter`` takes.
             on_conflict: What happens if another run waits for it already: this step fails, or it takes the other's
-                place, whose wait goes on to its timeout.
+                place, whose wait goes on to its timeout and then returns None.
 
         Returns:
             The signal; None if none came in time.
 
         Raises:
-            StepError: Another run waits for it; both are named.
-            InvalidInputError: The data does not fit ``schema``.
+            SignalConflictError: Another run, or another wait of this run, waits for it; both are named.
+            InvalidInputError: The data does not fit ``schema``; trying again would not help, so the run fails if
+                nothing catches it.
         """
         return self._steps.wait_for_signal(step_id, signal, timeout, schema, on_conflict)
 
     def send_signal(self, step_id: str, *, signal: str, data: Any = None) -> Coroutine[None, None, SendSignalResult]:
         """Send a signal to the run that waits for it; nothing happens if none does.
 
+        It is received at most once, however often the step is tried.
+
         Args:
             step_id: The step's id.
             signal: The signal's name.
-            data: Its data, as JSON.
+            data: Its data: JSON, or what pydantic makes JSON of.
 
         Returns:
             The id of the run that received it, or None.
@@ -389,11 +396,12 @@ class StepExt:
     ) -> Coroutine[None, None, Listener]:
         """Listen for events from now on, and keep those that come until the run asks for them.
 
-        Example::
+        Example:
+            ::
 
-            async with await step.ext.listen("payments", event="payment.*", match="data.order_id", timeout="1h") as it:
-                await step.run("charge", charge, order)
-                payment = await it.next("payment")
+                async with await step.ext.listen("paid", event="payment.*", match="data.order_id", timeout="1h") as it:
+                    await step.run("charge", charge, order)
+                    payment = await it.next("payment")
 
         Args:
             step_id: The step's id.

@@ -13,7 +13,7 @@ from typing import Any, assert_type
 from pydantic import BaseModel
 
 import steporal
-from steporal import Context, SendEventResult, SentEvent, Step
+from steporal import Context, ReceivedSignal, SendEventResult, SentEvent, Step
 
 client = steporal.Client("typed")
 
@@ -107,6 +107,12 @@ async def process(ctx: Context[Order], step: Step) -> dict[str, float]:
     assert_type(sent, SendEventResult)
     assert_type(sent.ids, list[str])
 
+    signal = await step.wait_for_signal("signal", signal="approval", timeout="1h", schema=Order)
+    assert_type(signal, ReceivedSignal[Order] | None)
+    untyped = await step.wait_for_signal("untyped", signal="approval", timeout=5, on_conflict="replace")
+    assert_type(untyped, ReceivedSignal[Any] | None)
+    assert_type((await step.send_signal("send it", signal="approval", data=order)).run_id, str | None)
+
     # An overload whose arguments do not fit is one error or two, depending on what else could fit.
     await step.run("too few", fetch)  # type: ignore[call-arg, arg-type]
     await step.run("too many", nested, 5)  # type: ignore[arg-type]
@@ -124,6 +130,9 @@ async def process(ctx: Context[Order], step: Step) -> dict[str, float]:
     await step.invoke_workflow("a name", workflow="total", data=[1])  # type: ignore[call-overload]
     await step.invoke_workflow("by position", total, [1])  # type: ignore[call-overload]
     await step.ext.send_event("a name", "order.placed")  # type: ignore[arg-type]
+    await step.wait_for_signal("for ever", signal="approval")  # type: ignore[call-overload]
+    await step.wait_for_signal("what?", signal="a", timeout=5, on_conflict="queue")  # type: ignore[call-overload]
+    await step.send_signal("by position", "approval")  # type: ignore[call-arg]
     order.order_nr = "1"  # type: ignore[attr-defined]
     ctx.attempt = 1  # type: ignore[misc]
     step.sleep("not awaited", 5)  # type: ignore[unused-coroutine]

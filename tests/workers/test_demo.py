@@ -11,10 +11,12 @@ from commands import Steporal
 async def test_the_demo_tells_its_story_and_stops_everything(offline: Steporal) -> None:
     ended = await offline("demo")
     assert ended.status == 0, ended.err
-    for run in ("process-order", "ship-order", "user-signup", "welcome-user", "onboard-user"):
+    for run in ("process-order", "ship-order", "user-signup", "welcome-user", "onboard-user", "expense"):
         assert re.search(rf"{run}/\w+  completed in", ended.out)
     assert "✓ charge-card on attempt 3; the one before: CardNetworkError" in ended.out
     assert re.search(r"give-it-time +│ sleeps +│ 2\.\d\d s", ended.out)
+    assert re.search(r"wait-for-approval +│ waits +│", ended.out)
+    assert '"status": "approved"' in ended.out
     assert re.search(r"its UI at http://127\.0\.0\.1:\d+", ended.out)
     assert "Everything is stopped." in ended.out
 

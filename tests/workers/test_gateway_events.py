@@ -259,7 +259,7 @@ async def test_what_was_half_sent_when_temporal_went_away_is_healed_by_a_retry(
         sender = steporal.Client("sender", temporal=through)
         async with gateway_of(sender) as http:
             assert (await http.get("/ready")).status_code == 200
-            wire.cut_after = 20_000
+            wire.cut_after = 2_000
             half = await http.post("/e/any", json=events, headers=seed)
             assert half.status_code == 503
             started = await until_settled(temporal, workflow_id)
@@ -274,8 +274,9 @@ async def test_what_was_half_sent_when_temporal_went_away_is_healed_by_a_retry(
 
 async def until_settled(temporal: temporalio.client.Client, workflow_id: str) -> int:
     """The number of runs that were started, once it grows no more."""
-    before = -1
-    while (now := await count(temporal, workflow_id)) != before or now == 0:
+    await until_started(temporal, workflow_id, 1)
+    before = 0
+    while (now := await count(temporal, workflow_id)) != before:
         before = now
         await asyncio.sleep(0.5)
     return now

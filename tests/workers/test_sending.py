@@ -1,4 +1,4 @@
-"""`steporal send` and `steporal start`."""
+"""`steporal send`, `steporal signal` and `steporal start`."""
 
 from __future__ import annotations
 
@@ -173,3 +173,42 @@ async def test_a_workflow_that_several_apps_have_needs_the_app(run: Steporal, wr
     assert f"several apps have a workflow 'greet-{app}'; say which: --app {app} or --app {app}-twin" in ended.err
     chosen = await run("start", f"greet-{app}", "--app", f"{app}-twin", "--json")
     assert chosen.data["app"] == f"{app}-twin"
+
+
+WAIT = """
+    @client.workflow(id=f"wait-{APP}")
+    async def waits(ctx, step):
+        async def say():
+            Path("waits").touch()
+
+        waiting = asyncio.create_task(step.wait_for_signal("approval", signal=f"{APP}/approve", timeout="1h"))
+        await step.sleep("until it waits", 300)
+        await step.run("say", say)
+        signal = await waiting
+        return [signal.data, ctx.run_id]
+    """
+
+
+async def test_a_signal_resumes_the_run_that_waits_and_prints_its_id(run: Steporal, write_app: WriteApp) -> None:
+    app = write_app(WAIT)
+    async with run.worker("app"), run.running("start", f"wait-{app}", "--wait", "--json") as started:
+        await run.until_exists("waits")
+        ended = await run("signal", f"{app}/approve", "--data", '{"by": "Ada"}')
+        data, run_id = (await started.ended()).data["result"]
+        again = await run("signal", f"{app}/approve", "--json")
+    assert (ended.status, ended.out) == (0, f"{run_id}\n")
+    assert data == {"by": "Ada"}
+    assert (again.status, again.data) == (1, {"signal": f"{app}/approve", "run_id": None})
+
+
+async def test_a_signal_that_nobody_waits_for_fails(run: Steporal) -> None:
+    ended = await run("signal", "nobody/cares")
+    assert (ended.status, ended.out) == (1, "")
+    assert "no run in namespace 'default' waits for signal 'nobody/cares'" in ended.err
+
+
+@pytest.mark.parametrize(("name", "data", "said"), [("", "1", "is not empty"), ("a", "{a}", "--data is no JSON")])
+async def test_a_signal_that_cannot_be_sent_is_a_mistake(run: Steporal, name: str, data: str, said: str) -> None:
+    ended = await run("signal", name, "--data", data)
+    assert ended.status == 2
+    assert said in ended.err

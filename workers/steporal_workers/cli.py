@@ -222,6 +222,25 @@ def send(name: str, data: str, connection: Connection, codec: str | None, as_jso
 
 
 @cli.command()
+@click.argument("name")
+@click.option("--data", metavar="JSON", default="null", help="Its data; -: standard input, @FILE: a file.")
+@connection_options
+@codec_option
+@json_option
+def signal(name: str, data: str, connection: Connection, codec: str | None, as_json: bool) -> None:
+    """Send the signal NAME to the run that waits for it, and print that run's id."""
+    from .arguments import read_json
+
+    value = read_json(data, "--data")
+    from .send import send_signal
+
+    async def operation() -> None:
+        await send_signal(await connection.connect(_data_converter(codec)), name, value, as_json=as_json)
+
+    perform(operation())
+
+
+@cli.command()
 @click.argument("workflow")
 @click.option("--input", "data", metavar="JSON", default="null", help="Its input; -: standard input, @FILE: a file.")
 @click.option("--app", metavar="ID", help="The app, where several have such a workflow.")

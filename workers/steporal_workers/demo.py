@@ -1,4 +1,4 @@
-"""The demo: an order and a sign-up travel through their workflows, on an embedded dev server.
+"""The demo: an order, a sign-up and an expense travel through their workflows, on an embedded dev server.
 
 ``make demo``, ``steporal demo`` or ``python -m steporal_workers.demo``; ``KEEP=1`` leaves the server up.
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import ModuleType
@@ -31,30 +33,31 @@ if TYPE_CHECKING:
     import steporal
     from steporal.routing.catalog import Snapshot
 
-EXAMPLE = "examples.shop.app"
+SHOP = "examples.shop.app"
+APPROVAL = "examples.approval.app"
 
 ORDER = {"order_id": "A-1001", "email": "ada@example.com", "items": {"teapot": 1, "cup": 4}}
 SIGN_UP = {"email": "grace@example.com", "name": "Grace"}
+EXPENSE = {"expense_id": "E-7", "amount": 1200.0, "by": "ada@example.com"}
+ANSWER = {"approved": True, "by": "grace@example.com"}
 
 _RESULT_WIDTH = 60
 
 
 async def run_demo(*, keep: bool = False) -> None:
     """Tell the story on a dev server, and stop everything; with ``keep``, only when told to."""
-    app = _example()
-    client: steporal.Client = app.client
+    shop, approval = _example(SHOP), _example(APPROVAL)
+    clients: list[steporal.Client] = [shop.client, approval.client]
     out = console()
     # The story shows failed attempts; their tracebacks belong into a worker's log.
     logging.getLogger("temporalio").setLevel(logging.CRITICAL)
     with stop_signals() as stop:
         async with dev_server(ui=True) as server:
             out.print(f"[bold green]Temporal dev server[/] at {server.address}, its UI at [bold]{server.ui_url}[/]")
-            client.temporal = server.client
-            async with Worker(server.client, task_queue=client.task_queue, plugins=[client.plugin()]):
-                await client.sync()
-                ids = ", ".join(workflow.id for workflow in client.workflows)
-                out.print(f"[bold green]Worker[/] of app [bold]{client.id}[/]: {ids}\n")
-                telling = asyncio.create_task(_tell(client, app, out))
+            async with AsyncExitStack() as stack:
+                for client in clients:
+                    await stack.enter_async_context(_working(client, server.client, out))
+                telling = asyncio.create_task(_tell(shop, approval, out))
                 stopping = asyncio.create_task(stop.wait())
                 await asyncio.wait([telling, stopping], return_when=asyncio.FIRST_COMPLETED)
                 if telling.done():
@@ -67,14 +70,24 @@ async def run_demo(*, keep: bool = False) -> None:
         out.print("[bold green]Everything is stopped.[/] With KEEP=1 it stays up, to be looked at in Temporal's UI.")
 
 
-def _example() -> ModuleType:
+def _example(name: str) -> ModuleType:
     import importlib
 
     for folder in (Path.cwd(), Path(__file__).resolve().parents[2]):
         if (folder / "examples" / "shop" / "app.py").is_file():
             sys.path.insert(0, str(folder))
-            return importlib.import_module(EXAMPLE)
-    raise Mistake("the demo needs examples/shop of the repository; run it in a clone")
+            return importlib.import_module(name)
+    raise Mistake("the demo needs the examples of the repository; run it in a clone")
+
+
+@asynccontextmanager
+async def _working(client: steporal.Client, temporal: temporalio.client.Client, out: Console) -> AsyncIterator[None]:
+    client.temporal = temporal
+    async with Worker(temporal, task_queue=client.task_queue, plugins=[client.plugin()]):
+        await client.sync()
+        ids = ", ".join(workflow.id for workflow in client.workflows)
+        out.print(f"[bold green]Worker[/] of app [bold]{client.id}[/]: {ids}")
+        yield
 
 
 def _explain(out: Console, address: str, ui_url: str | None) -> None:
@@ -83,24 +96,61 @@ def _explain(out: Console, address: str, ui_url: str | None) -> None:
     out.print(f"  steporal send order.placed --data '{json.dumps(ORDER)}'\n", soft_wrap=True)
 
 
-async def _tell(client: steporal.Client, app: ModuleType, out: Console) -> None:
+async def _tell(shop: ModuleType, approval: ModuleType, out: Console) -> None:
+    client: steporal.Client = shop.client
     story = _Story(client.temporal, await client.dispatcher(client.temporal).catalog.read(), out)
 
-    out.print("[bold underline]An event starts a workflow, whose event starts another[/]")
+    out.print("\n[bold underline]An event starts a workflow, whose event starts another[/]")
     sent = await client.send_event({"name": "order.placed", "data": ORDER})
     out.print(f"[cyan]event[/] order.placed {escape(_short(ORDER))}")
     orders = await story.follow([f"process-order/{sent.ids[0]}"])
 
     out.print()
     out.print("[bold underline]A run is started directly; its two events start two more, one of which sleeps[/]")
-    run = await client.start_workflow(app.user_signup, app.SignUp(**SIGN_UP))
+    run = await client.start_workflow(shop.user_signup, shop.SignUp(**SIGN_UP))
     out.print(f"[cyan]start[/] user-signup {escape(_short(SIGN_UP))}")
     users = await story.follow([run.workflow_id])
 
     out.print()
+    out.print("[bold underline]A run waits for somebody's answer, which comes through the HTTP gateway[/]")
+    expense = await approval.expense.start(approval.Expense(**EXPENSE))
+    out.print(f"[cyan]start[/] expense {escape(_short(EXPENSE))}")
+    following = asyncio.create_task(story.follow([expense.workflow_id]))
+    await _answer(approval.client, out)
+    expenses = await following
+
+    out.print()
     out.print("[bold underline]What each run did, as Temporal's history has it[/]")
-    for timeline in [*orders, *users]:
+    for timeline in [*orders, *users, *expenses]:
         out.print(_table(timeline))
+
+
+async def _answer(client: steporal.Client, out: Console) -> None:
+    """Answer the expense through a gateway, with curl where there is one."""
+    from .gateway.app import create_app
+    from .gateway.keys import Keys
+    from .gateway.server import serving
+
+    body = json.dumps({"signal": f"approval/{EXPENSE['expense_id']}", "data": ANSWER})
+    async with serving(create_app(client, Keys.any()), "127.0.0.1", 0) as url:
+        url += "/v1/signals"
+        out.print(f"[cyan]curl[/] {url} --json '{escape(body)}'", soft_wrap=True)
+        while "run_id" not in (said := await _post(url, body)):  # noqa: ASYNC110  # 404: the run does not wait yet
+            await asyncio.sleep(0.05)
+        out.print(f"  [dim]{escape(said.strip())}[/]", soft_wrap=True)
+
+
+async def _post(url: str, body: str) -> str:
+    if shutil.which("curl"):
+        curl = await asyncio.create_subprocess_exec(
+            *("curl", "--silent", url, "--header", "content-type: application/json", "--data", body),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        return (await curl.communicate())[0].decode()
+    import httpx
+
+    async with httpx.AsyncClient() as http:
+        return (await http.post(url, content=body, headers={"content-type": "application/json"})).text
 
 
 class _Story:
@@ -183,7 +233,7 @@ def _outcome(step: StepEntry) -> str:
 def _what(step: StepEntry) -> str:
     if step.sent:
         return "sends " + ", ".join(escape(str(event["name"])) for event in step.sent)
-    return {"step": "", "event": "sends", "sleep": "sleeps", "invoke": "invokes"}[step.kind]
+    return {"step": "", "event": "sends", "sleep": "sleeps", "wait": "waits", "invoke": "invokes"}[step.kind]
 
 
 def _mark(state: str) -> str:

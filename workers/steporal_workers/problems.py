@@ -56,7 +56,12 @@ def perform(operation: Coroutine[Any, Any, T]) -> T:
         raise click.exceptions.Exit(130) from None
     except steporal.RunFailedError as err:
         raise Failure(str(err), err.stack) from err
-    except (steporal.InvalidEventError, steporal.DefinitionError, steporal.InvalidInputError) as err:
+    except (
+        steporal.InvalidArgumentError,
+        steporal.InvalidEventError,
+        steporal.DefinitionError,
+        steporal.InvalidInputError,
+    ) as err:
         raise Mistake(str(err)) from err
     except (steporal.SteporalError, DevServerError) as err:
         raise Failure(str(err)) from err

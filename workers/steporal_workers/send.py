@@ -1,4 +1,4 @@
-"""``steporal send`` and ``steporal start``."""
+"""``steporal send``, ``steporal signal`` and ``steporal start``."""
 
 from __future__ import annotations
 
@@ -36,6 +36,21 @@ async def send_event(temporal: temporalio.client.Client, event: dict[str, Any], 
         say(f"  [green]→[/] {escape(run)}")
     if not runs:
         say(f"  no workflow has a trigger for {escape(repr(event['name']))} that matches; `steporal catalog` shows all")
+
+
+async def send_signal(temporal: temporalio.client.Client, signal: str, data: Any, *, as_json: bool) -> None:
+    """Send a signal, and print the id of the run that received it.
+
+    Raises:
+        Failure: No run waits for it.
+    """
+    sent = await steporal.Client(_CLIENT_ID, temporal=temporal).send_signal(signal, data)
+    if as_json:
+        print_json({"signal": signal, "run_id": sent.run_id})
+    if sent.run_id is None:
+        raise Failure(f"no run in namespace {temporal.namespace!r} waits for signal {signal!r}")
+    if not as_json:
+        click.echo(sent.run_id)
 
 
 async def start_workflow(

@@ -14,10 +14,12 @@ from temporalio.api.history.v1 import HistoryEvent
 
 from steporal.converter import plain
 from steporal.routing.catalog import Snapshot
+from steporal.routing.mailbox import SIGNALLED
 from steporal.runtime.endings import SEND_EVENT
+from steporal.runtime.inbox import DELIVER
 from steporal.types import JSON
 
-Kind = Literal["step", "event", "sleep", "invoke"]
+Kind = Literal["step", "event", "sleep", "wait", "invoke"]
 State = Literal["running", "completed", "failed"]
 
 
@@ -73,6 +75,7 @@ class Timeline:
     error: str | None = None
     steps: list[StepEntry] = field(default_factory=list)
     _by_event: dict[int, StepEntry] = field(default_factory=dict)
+    _received: dict[str, JSON] = field(default_factory=dict)
 
     @property
     def duration(self) -> timedelta:
@@ -100,9 +103,17 @@ class Timeline:
             case "start_child_workflow_execution_initiated_event_attributes":
                 child = event.start_child_workflow_execution_initiated_event_attributes
                 self._begin(event, StepEntry(child.workflow_type.name, "invoke", at))
+            case "workflow_execution_signaled_event_attributes":
+                self._receive(event)
             case _:
                 return self._progress(event, at)
         return None
+
+    def _receive(self, event: HistoryEvent) -> None:
+        signaled = event.workflow_execution_signaled_event_attributes
+        if signaled.signal_name in (DELIVER, SIGNALLED):
+            message = _json(signaled.input.payloads[0])
+            self._received[message["key"]] = message["event"]["data"] if "event" in message else message["data"]
 
     def _add_activity(self, event: HistoryEvent, at: datetime) -> None:
         scheduled = event.activity_task_scheduled_event_attributes
@@ -133,6 +144,12 @@ class Timeline:
                 return self._end(failed.scheduled_event_id, at, error=_reason(failed.failure))
             case "timer_fired_event_attributes":
                 return self._end(event.timer_fired_event_attributes.started_event_id, at)
+            case "timer_canceled_event_attributes":  # of a wait that is over, with what it waited for or without
+                entry = self._by_event[event.timer_canceled_event_attributes.started_event_id]
+                entry.kind = "wait"
+                return self._end(
+                    event.timer_canceled_event_attributes.started_event_id, at, result=self._received.get(entry.id)
+                )
             case "child_workflow_execution_completed_event_attributes":
                 child = event.child_workflow_execution_completed_event_attributes
                 return self._end(child.initiated_event_id, at, result=_result(child.result))

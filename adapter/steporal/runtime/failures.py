@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -33,7 +32,14 @@ from .limits import MAX_MESSAGE_LENGTH, shortened
 from .memo import Failure
 
 _FRAME = re.compile(r"^(?=  File )", re.MULTILINE)
-_MACHINERY = ("/steporal/", "/temporalio/", "/asyncio/", "/concurrent/futures/", "/contextlib.py")
+_MACHINERY = (
+    "/site-packages/steporal/",
+    "/adapter/steporal/",
+    "/temporalio/",
+    "/asyncio/",
+    "/concurrent/futures/",
+    "/contextlib.py",
+)
 _OURS = (str(Path(__file__).parents[1]), str(Path(temporalio.__file__ or "").parent))
 
 
@@ -92,11 +98,11 @@ def users_part(traceback: TracebackType | None) -> TracebackType | None:
 
 
 def stack_of(error: BaseException) -> str:
-    """The stack trace that Temporal delivered with an error, from the user's first frame on."""
+    """The user's frames of the stack trace that Temporal delivered with an error."""
     text = error.failure.stack_trace if isinstance(error, FailureError) and error.failure else ""
     frames = filter(None, _FRAME.split(text))
-    users = itertools.dropwhile(lambda frame: any(part in frame.partition("\n")[0] for part in _MACHINERY), frames)
-    return "".join(users).rstrip() or text
+    users = (frame for frame in frames if not any(part in frame.partition("\n")[0] for part in _MACHINERY))
+    return "".join(users).rstrip()
 
 
 def is_cancellation(error: BaseException) -> bool:

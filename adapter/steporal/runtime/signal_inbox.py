@@ -35,6 +35,7 @@ class SignalInbox:
 
     def __init__(self) -> None:
         self._waits: dict[str, Wait] = {}  # those whose mailbox may be open
+        self._cancelled: set[str] = set()
         self._over: set[str] = set()
         self._received: dict[str, JSON] = {}
         self._opening: set[asyncio.Task[Wait | str]] = set()
@@ -78,18 +79,26 @@ class SignalInbox:
                     return Outcome(failure=_conflict(wait, mailbox))
                 is_received = await self._until_received(wait) or await self._close(wait, mailbox)
             except asyncio.CancelledError:
-                self._over.add(wait.key)
-                mailbox = await opening
-                is_received = isinstance(mailbox, str) and await self._close(wait, mailbox)
+                self._cancelled.add(wait.key)
+                is_received = await self._close_cancelled(wait, opening)
                 if not is_received:
-                    del self._waits[wait.key]
                     raise
-            if is_received:
+            if is_received:  # the signal is in the history, and may be there after the mailbox's answer
                 await workflow.wait_condition(lambda: wait.key in self._received)
         del self._waits[wait.key]
         if wait.key not in self._received:
             return Outcome()
         return Outcome({"signal": wait.signal, "data": self._received[wait.key]})
+
+    async def _close_cancelled(self, wait: Wait, opening: asyncio.Task[Wait | str]) -> bool:
+        try:
+            mailbox = await opening
+            is_received = isinstance(mailbox, str) and await self._close(wait, mailbox)
+        except FailureError:
+            return False
+        if not is_received:
+            del self._waits[wait.key]
+        return is_received
 
     async def _until_received(self, wait: Wait) -> bool:
         left = wait.until - workflow.time()
@@ -114,7 +123,7 @@ class SignalInbox:
             other = Wait.model_validate(held["wait"])
             if other.is_same(wait):
                 return str(held["run_id"])
-            if replace or other.run_id != wait.run_id or other.key not in self._over:
+            if replace or other.run_id != wait.run_id or other.key not in self._cancelled | self._over:
                 return other
             replace = True  # an earlier wait of this run, which was cancelled
 

@@ -71,15 +71,15 @@ async def _wait(
     outcome = await _outcome(attempt, key, perform)
     if outcome.value is None:
         return None
-    data = outcome.value["data"]
+    data, kind = outcome.value["data"], ReceivedSignal
     if schema is not None:
         try:
-            data = validate(data, schema)
+            data, kind = validate(data, schema), ReceivedSignal[schema]
         except pydantic.ValidationError as err:
             raise InvalidInputError(
                 f"step {key!r}: the data of signal {signal!r} does not fit the schema: {issues(err)}"
             ) from None
-    return ReceivedSignal(signal=outcome.value["signal"], data=data)
+    return kind.model_construct(signal=outcome.value["signal"], data=data)
 
 
 async def _outcome(attempt: Attempt, key: str, perform: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
