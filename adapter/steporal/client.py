@@ -291,7 +291,9 @@ class Client:
         if id.startswith("steporal."):
             raise DefinitionError(f"workflow id {id!r} starts with 'steporal.', which is kept for system workflows")
         if id in self._sinks:
-            raise DefinitionError(f"client {self.id!r} has an event_sink {id!r} already; give each an id=... of its own")
+            raise DefinitionError(
+                f"client {self.id!r} has an event_sink {id!r} already; give each an id=... of its own"
+            )
 
     def event_sink(
         self,
@@ -315,9 +317,8 @@ class Client:
         answer is 408, 409, 425, 429 or 5xx, after the time that its ``Retry-After`` says; any other answer fails the
         run at once. A redirect is followed on the same host alone.
 
-        Example::
-
-            client.event_sink("order.*", "https://example.com/hooks", secret=steporal.secret("HOOK_SECRET"))
+        Example:
+            ``client.event_sink("order.*", "https://example.com/hooks", secret=steporal.secret("HOOK_SECRET"))``
 
         Args:
             events: A name, a pattern, or several; ``"*"`` is every event but the system's.

@@ -20,5 +20,9 @@ def is_bridged(event: ReceivedEvent) -> bool:
 
 def unmarked(event: ReceivedEvent) -> ReceivedEvent:
     """The event with the id that it has in Inngest."""
-    original = event.id.removeprefix(MARK)
-    return event.model_copy(update={"id": original}) if original and original != event.id else event
+    return event.model_copy(update={"id": unmarked_id(event.id)}) if is_bridged(event) else event
+
+
+def unmarked_id(id: str) -> str:
+    """An event's id without the mark."""
+    return id.removeprefix(MARK) or id
