@@ -27,7 +27,7 @@ SECTIONS: dict[str, list[str]] = {
     ],
     "In a handler": ["Context", "Input", "Step", "StepExt", "Listener"],
     "Events and signals": ["SentEvent", "ReceivedEvent", "SendEventResult", "ReceivedSignal", "SendSignalResult"],
-    "HTTP": ["FetchResponse", "secret"],
+    "HTTP": ["FetchResponse", "secret", "EventSink", "InngestSink"],
     "Runs": ["Run"],
 }
 
@@ -50,6 +50,8 @@ VARIABLES = {
     "Step": "step",
     "StepExt": "step.ext",
     "Listener": "listener",
+    "EventSink": "sink",
+    "FetchResponse": "response",
 }
 
 HEAD = """\

@@ -41,6 +41,7 @@ from .errors import (
 from .events import ReceivedEvent, SendEventResult, SentEvent
 from .http import FetchResponse, Secret, secret
 from .signals import ReceivedSignal, SendSignalResult
+from .sinks import EventSink, InngestSink
 from .step import Listener, Step, StepExt
 from .triggers import CronTrigger, EventTrigger, cron_trigger, event_trigger
 
@@ -53,10 +54,12 @@ __all__ = [
     "CronTrigger",
     "DefinitionError",
     "Duration",
+    "EventSink",
     "EventTooLargeError",
     "EventTrigger",
     "FailedWith",
     "FetchResponse",
+    "InngestSink",
     "Input",
     "InvalidArgumentError",
     "InvalidEventError",

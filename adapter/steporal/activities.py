@@ -7,9 +7,8 @@ import contextvars
 import inspect
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -18,13 +17,14 @@ from uuid import UUID, uuid4
 import pydantic
 from temporalio import activity
 from temporalio.common import RawValue
-from temporalio.exceptions import ApplicationError
 
 from .context import Context, ContextExt, Input, InputExt
 from .converter import TAG, adapter, encode, from_raw, return_type, to_raw
 from .definition import validate_input
-from .errors import RetryAfterError, UnserializableError
+from .errors import UnserializableError
 from .events import ReceivedEvent
+from .outbound.activities import HttpActivities
+from .reporting import alive, failing
 from .routing.lookup import find_listed
 from .routing.mailbox import Wait
 from .routing.publish import Topics
@@ -32,7 +32,6 @@ from .routing.signalling import Mailboxes
 from .routing.topic import Subscription
 from .runtime.attempt import FIND_WORKFLOW, RUN_STEP
 from .runtime.endings import SEND_EVENT
-from .runtime.failures import application_error, is_final
 from .runtime.limits import to_limited
 from .runtime.memo import TYPED
 from .runtime.references import App, Resolver
@@ -46,8 +45,6 @@ if TYPE_CHECKING:
 
 _logger = activity.LoggerAdapter(logging.getLogger("steporal.step"), None)
 _logger.activity_info_on_message = False
-
-_BEATS_PER_TIMEOUT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +79,7 @@ class Activities:
     def __init__(self, client: Client, threads: Executor) -> None:
         self._client = client
         self._threads = threads
+        self._http = HttpActivities(client)
         self._app = App({w.id: w.handler for w in client.workflows}, client.step_packages)
 
     def all(self) -> list[Callable[..., Any]]:
@@ -97,13 +95,14 @@ class Activities:
             self.release_mailboxes,
             self.find_mailbox,
             self.send_signal,
+            *self._http.all(),
         ]
 
     @activity.defn(name=RUN_STEP)
     async def run_step(self, argument: RawValue) -> RawValue:
         """Run a step function that a reference names."""
         call = from_raw(argument)
-        async with _alive(), _failing():
+        async with alive(), failing():
             function, arguments = Resolver(self._app, lambda data: self._captive(data, call)).call(call)
             result = await self._call(function, arguments)
             return _encoded_result(call["step"], function, result)
@@ -112,7 +111,7 @@ class Activities:
     async def send_event(self, argument: RawValue) -> RawValue:
         """Send events."""
         events = [ReceivedEvent.model_validate(event) for event in from_raw(argument)["events"]]
-        async with _alive(), _failing():
+        async with alive(), failing():
             await self._client.dispatcher(activity.client()).dispatch(events)
             return to_raw({"ids": [event.id for event in events]})
 
@@ -120,7 +119,7 @@ class Activities:
     async def find_workflow(self, argument: RawValue) -> RawValue:
         """Look up in the catalog where another app's workflow runs."""
         wanted = from_raw(argument)
-        async with _failing():
+        async with failing():
             catalog = self._client.dispatcher(activity.client()).catalog
             app, _ = await find_listed(catalog, wanted["app"], wanted["workflow"])
             return to_raw({"task_queue": app.task_queue})
@@ -129,7 +128,7 @@ class Activities:
     async def subscribe(self, argument: RawValue) -> RawValue:
         """Subscribe a run to topics, and start those that there are not yet."""
         given = from_raw(argument)
-        async with _failing():
+        async with failing():
             topics = Topics(activity.client())
             await topics.subscribe(given["topics"], Subscription.model_validate(given["subscription"]))
             return to_raw(None)
@@ -138,7 +137,7 @@ class Activities:
     async def unsubscribe(self, argument: RawValue) -> RawValue:
         """End subscriptions of a run."""
         given = from_raw(argument)
-        async with _failing():
+        async with failing():
             topics = Topics(activity.client())
             await topics.unsubscribe(given["workflow_id"], given["run_id"], given["keys"])
             return to_raw(None)
@@ -147,7 +146,7 @@ class Activities:
     async def open_mailbox(self, argument: RawValue) -> RawValue:
         """Open the mailbox of a wait for a signal, or tell who else waits."""
         asked = from_raw(argument)
-        async with _failing():
+        async with failing():
             wait = Wait.model_validate(asked["wait"])
             held = await Mailboxes(activity.client()).open(wait, replace=asked["replace"])
             return to_raw({"run_id": held.run_id, "wait": held.wait.model_dump(mode="json")})
@@ -156,7 +155,7 @@ class Activities:
     async def close_mailbox(self, argument: RawValue) -> RawValue:
         """Close the mailbox of a wait, and tell whether the wait has received its signal."""
         asked = from_raw(argument)
-        async with _failing():
+        async with failing():
             wait = Wait.model_validate(asked["wait"])
             return to_raw(await Mailboxes(activity.client()).close(wait, asked["run_id"]))
 
@@ -164,14 +163,14 @@ class Activities:
     async def release_mailboxes(self, argument: RawValue) -> RawValue:
         """Tell the mailboxes of a run that the run ends."""
         waits = [Wait.model_validate(wait) for wait in from_raw(argument)["waits"]]
-        async with _failing():
+        async with failing():
             await Mailboxes(activity.client()).release(waits)
             return to_raw(None)
 
     @activity.defn(name=FIND_MAILBOX)
     async def find_mailbox(self, argument: RawValue) -> RawValue:
         """Find the open mailbox of a signal."""
-        async with _failing():
+        async with failing():
             held = await Mailboxes(activity.client()).find(from_raw(argument)["signal"])
             return to_raw(None if held is None else held.run_id)
 
@@ -179,7 +178,7 @@ class Activities:
     async def send_signal(self, argument: RawValue) -> RawValue:
         """Send a signal to a mailbox."""
         asked = from_raw(argument)
-        async with _alive(), _failing():
+        async with alive(), failing():
             mailboxes = Mailboxes(activity.client())
             data = to_raw(asked["data"])
             return to_raw(await mailboxes.send(asked["signal"], asked["mailbox"], data, id=asked["id"]))
@@ -229,42 +228,3 @@ def _typed(step_id: str, function: Callable[..., Any], result: Any, error: Excep
         except (pydantic.errors.PydanticUserError, ValueError, TypeError):
             pass
     raise UnserializableError(f"step {step_id!r} returned a value that cannot be sent: {error}") from None
-
-
-@asynccontextmanager
-async def _failing() -> AsyncIterator[None]:
-    """Turns what a step raises into what Temporal records."""
-    info = activity.info()
-    try:
-        yield
-    except (asyncio.CancelledError, ApplicationError):
-        raise
-    except RetryAfterError as err:
-        delay = err.delay(datetime.now(UTC))
-        failure = application_error(err, attempt=info.attempt, non_retryable=False, next_retry_delay=delay)
-        raise failure from failure.__cause__
-    except BaseException as err:  # also SystemExit: a step function cannot end the worker
-        failure = application_error(err, attempt=info.attempt, non_retryable=is_final(err))
-        raise failure from failure.__cause__
-
-
-@asynccontextmanager
-async def _alive() -> AsyncIterator[None]:
-    """Reports to Temporal, while an activity runs, that its worker is alive; so it hears of a cancellation, too."""
-    timeout = activity.info().heartbeat_timeout
-    if timeout is None:
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    interval = timeout.total_seconds() / _BEATS_PER_TIMEOUT
-    timers: list[asyncio.TimerHandle] = []
-
-    def beat() -> None:
-        activity.heartbeat()
-        timers[:] = [loop.call_later(interval, beat)]
-
-    timers.append(loop.call_later(interval, beat))
-    try:
-        yield
-    finally:
-        timers[0].cancel()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Generic, overload
 from weakref import WeakKeyDictionary
 
@@ -44,6 +45,7 @@ from .definition import (
     check_triggers,
     collect,
 )
+from .durations import Duration
 from .errors import (
     AlreadyStartedError,
     DefinitionError,
@@ -56,6 +58,7 @@ from .errors import (
     UnserializableError,
 )
 from .events import EventLike, SendEventResult, new_ulid, prepare_events
+from .http import Secret
 from .plugin import SteporalPlugin
 from .routing import schedules
 from .routing.catalog import App, Entry, Listed
@@ -66,6 +69,7 @@ from .runtime.failures import stack_of
 from .runtime.limits import to_limited
 from .runtime.start import Origin
 from .signals import SendSignalResult, check_signal, signal_data
+from .sinks import EventSink, InngestSink, define_sink
 from .triggers import CronTrigger, EventTrigger, Trigger, event_trigger
 from .types import JSON
 
@@ -176,6 +180,7 @@ class Client:
         self._temporal = temporal
         self._connecting: asyncio.Lock | None = None
         self._workflows: dict[str, Workflow[Any, Any]] = {}
+        self._sinks: dict[str, EventSink] = {}
         self._dispatchers: WeakKeyDictionary[temporalio.client.Client, Dispatcher] = WeakKeyDictionary()
 
     def __repr__(self) -> str:
@@ -271,8 +276,7 @@ class Client:
 
     def _check(self, id: str, handler: Handler[Any, Any], input_schema: Any) -> None:
         check_id(id, f"a workflow's id in client {self.id!r}")
-        if id.startswith("steporal."):
-            raise DefinitionError(f"workflow id {id!r} starts with 'steporal.', which is kept for system workflows")
+        self._check_kept(id)
         check_handler(handler, id)
         if id in self._workflows:
             other = self._workflows[id].handler
@@ -282,6 +286,83 @@ class Client:
             )
         check_schema(input_schema, id)
         check_step_functions(handler, id)
+
+    def _check_kept(self, id: str) -> None:
+        if id.startswith("steporal."):
+            raise DefinitionError(f"workflow id {id!r} starts with 'steporal.', which is kept for system workflows")
+        if id in self._sinks:
+            raise DefinitionError(
+                f"client {self.id!r} has an event_sink {id!r} already; give each an id=... of its own"
+            )
+
+    def event_sink(
+        self,
+        events: str | Sequence[str],
+        to: str | InngestSink,
+        *,
+        secret: str | Secret | None = None,
+        id: str | None = None,
+        if_exp: str | None = None,
+        headers: Mapping[str, str | Secret] | None = None,
+        timeout: Duration = "30s",
+        give_up_after: Duration = "1d",
+        retry: RetryPolicy | None = None,
+        allow_private: bool = False,
+    ) -> EventSink:
+        """Deliver events to a system outside: each event as a durable run of its own.
+
+        An event is posted as JSON, ``{"name", "data", "id", "ts", "v"}``, in the form of Standard Webhooks
+        (https://www.standardwebhooks.com): ``webhook-id`` is the event's id, the same in each attempt, so that the
+        receiver can tell a repetition. Any 2xx is a delivery. Tried again, for a day, when the connection fails or the
+        answer is 408, 409, 425, 429 or 5xx, after the time that its ``Retry-After`` says; any other answer fails the
+        run at once. A redirect is followed on the same host alone.
+
+        Example:
+            ``client.event_sink("order.*", "https://example.com/hooks", secret=steporal.secret("HOOK_SECRET"))``
+
+        Args:
+            events: A name, a pattern, or several; ``"*"`` is every event but the system's.
+            to: A URL, or an :class:`~steporal.InngestSink`.
+            secret: Signs what is sent to a URL: ``whsec_`` and base64, best as :func:`~steporal.secret`. Two, with a
+                blank between, sign twice, while one is changed for the other.
+            id: Its id, unique in the namespace; the Temporal workflow type. Made of the app's id, the events and the
+                host, by default.
+            if_exp: An expression in CEL that must be true of the event.
+            headers: Headers to send, too; their values may be secrets.
+            timeout: How long one attempt may take.
+            give_up_after: How long to try in all.
+            retry: The backoff between attempts: 5 s, doubling, to an hour, by default.
+            allow_private: Allow addresses that are not the internet's: of private networks, of this machine.
+
+        Raises:
+            DefinitionError: Something cannot be right.
+        """
+        sink = define_sink(
+            self.id,
+            events,
+            to,
+            secret=secret,
+            id=id,
+            if_exp=if_exp,
+            headers=headers,
+            timeout=timeout,
+            give_up_after=give_up_after,
+            retry=retry,
+            allow_private=allow_private,
+        )
+        if not temporal_workflow.unsafe.in_sandbox():
+            self._check_kept(sink.id)
+            if sink.id in self._workflows:
+                raise DefinitionError(
+                    f"client {self.id!r} has a workflow {sink.id!r} already; give the event_sink an id of its own"
+                )
+            self._sinks[sink.id] = sink
+        return sink
+
+    @property
+    def sinks(self) -> Mapping[str, EventSink]:
+        """The sinks defined so far, by id."""
+        return MappingProxyType(self._sinks)
 
     @property
     def workflows(self) -> list[Workflow[Any, Any]]:
@@ -485,12 +566,19 @@ class Client:
         listed = App(
             id=self.id,
             task_queue=self.task_queue,
-            workflows=tuple(Listed(id=w.id, triggers=tuple(map(_entry, w.triggers))) for w in self.workflows),
+            workflows=tuple(self._listed()),
             schedules=tuple(sorted(crons)),
         )
         await schedules.apply(temporal, crons, before.schedules if before else ())
         await catalog.register(listed)
         return listed
+
+    def _listed(self) -> Iterator[Listed]:
+        for workflow in self.workflows:
+            yield Listed(id=workflow.id, triggers=tuple(map(_entry, workflow.triggers)))
+        for sink in self.sinks.values():
+            entries = (Entry(event=on.event, if_exp=on.if_exp, bridge=sink.is_bridge) for on in sink.triggers)
+            yield Listed(id=sink.id, triggers=tuple(entries))
 
     def _cron_starts(self) -> list[schedules.CronStart]:
         return [

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from .durations import Duration
+from .errors import InvalidArgumentError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +27,18 @@ class Secret:
 
 
 def secret(name: str, *, prefix: str = "") -> Secret:
-    """A secret for a header or parameter of ``step.ext.fetch``, by the name of an environment variable of the worker.
+    """A secret for ``step.ext.fetch`` or ``client.event_sink``, by the name of an environment variable of the worker.
 
     Example:
         ``headers={"Authorization": secret("STRIPE_KEY", prefix="Bearer ")}``
+
+    Raises:
+        InvalidArgumentError: There can be no such environment variable.
     """
+    if not isinstance(name, str) or not name or "=" in name or not name.isprintable():
+        raise InvalidArgumentError(f"secret({name!r}): it takes the name of an environment variable, not its value")
+    if not isinstance(prefix, str) or not prefix.isascii() or not prefix.isprintable():
+        raise InvalidArgumentError(f"prefix of secret({name!r}) is {prefix!r}; it takes printable ASCII")
     return Secret(name, prefix)
 
 

@@ -22,6 +22,7 @@ from temporalio.service import ServiceClient
 from temporalio.worker import Replayer, ReplayerConfig, Worker, WorkerConfig, WorkflowReplayResult
 
 from .errors import DefinitionError
+from .outbound.delivery import delivery_class
 from .routing.catalog import SYSTEM_TASK_QUEUE, CatalogWorkflow
 from .routing.delivery import SYSTEM_ACTIVITIES
 from .routing.mailbox import MailboxWorkflow
@@ -85,7 +86,8 @@ class SteporalPlugin(temporalio.worker.Plugin):
         return config
 
     def _workflow_classes(self) -> list[type]:
-        return [workflow_class(workflow) for workflow in self._client.workflows]
+        workflows = [workflow_class(workflow) for workflow in self._client.workflows]
+        return workflows + [delivery_class(sink) for sink in self._client.sinks.values()]
 
     def _runner(self, others: temporalio.worker.WorkflowRunner | None) -> SteporalWorkflowRunner:
         modules = {module for w in self._client.workflows if (module := reloadable_module(w)) is not None}

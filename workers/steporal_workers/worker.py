@@ -113,7 +113,10 @@ def describe(client: steporal.Client, temporal: temporalio.client.Client, option
     for workflow in client.workflows:
         triggers = ", ".join(_trigger(trigger) for trigger in workflow.triggers)
         lines.append(f"  {escape(workflow.id)}" + (f" [dim]←[/] {escape(triggers)}" if triggers else ""))
-    if not client.workflows:
+    for sink in client.sinks.values():
+        events = ", ".join(_trigger(trigger) for trigger in sink.triggers)
+        lines.append(f"  {escape(sink.id)} [dim]←[/] {escape(events)} [dim]→[/] {escape(sink.origin)}")
+    if not client.workflows and not client.sinks:
         lines.append("  [yellow]no workflows[/]: the module defines none with @client.workflow")
     return "\n".join(lines)
 

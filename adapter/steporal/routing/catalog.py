@@ -21,7 +21,7 @@ from temporalio.common import RawValue, WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..converter import from_raw, to_raw
-from ..events import wildcard_prefix
+from ..events import RESERVED_PREFIXES, wildcard_prefix
 from ..types import JSON
 from .expressions import compile_expression
 
@@ -44,13 +44,18 @@ _VERSION = "version"
 
 
 class Entry(BaseModel):
-    """A trigger in an app's list."""
+    """A trigger in an app's list.
+
+    Attributes:
+        bridge: Whether it forwards events to another system, from which some have come.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     event: str | None = None
     if_exp: str | None = None
     cron: str | None = None
+    bridge: bool = False
 
 
 class Listed(BaseModel):
@@ -111,8 +116,8 @@ class Snapshot:
     """The catalog at one moment, indexed by event."""
 
     apps: Mapping[str, App] = field(default_factory=dict)
-    _by_name: dict[str, list[tuple[Match, str | None]]] = field(default_factory=dict)
-    _by_prefix: dict[str, list[tuple[Match, str | None]]] = field(default_factory=dict)
+    _by_name: dict[str, list[tuple[Match, Entry]]] = field(default_factory=dict)
+    _by_prefix: dict[str, list[tuple[Match, Entry]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for app in self.apps.values():
@@ -122,24 +127,31 @@ class Snapshot:
                         continue
                     prefix = wildcard_prefix(entry.event)
                     index, key = (self._by_name, entry.event) if prefix is None else (self._by_prefix, prefix)
-                    index.setdefault(key, []).append((Match(listed.id, app.task_queue), entry.if_exp))
+                    index.setdefault(key, []).append((Match(listed.id, app.task_queue), entry))
 
-    def matches(self, event: Mapping[str, JSON]) -> list[Match]:
-        """The workflows that start on an event, each once, whichever of its triggers matches first."""
+    def matches(self, event: Mapping[str, JSON], *, bridged: bool = False) -> list[Match]:
+        """The workflows that start on an event, each once, whichever of its triggers matches first.
+
+        Args:
+            event: The event.
+            bridged: It has come over a bridge; none forwards it again.
+        """
         name: str = event["name"]
         candidates = list(self._by_name.get(name, ()))
         for prefix, triggers in self._by_prefix.items():
-            if name.startswith(prefix) and len(name) > len(prefix):
+            if _is_under(prefix, name):
                 candidates += triggers
         found: dict[Match, None] = {}
-        for match, if_exp in candidates:
-            if match not in found and (if_exp is None or compile_expression(if_exp).matches(event=event)):
+        for match, entry in candidates:
+            if match in found or (bridged and entry.bridge):
+                continue
+            if entry.if_exp is None or compile_expression(entry.if_exp).matches(event=event):
                 found[match] = None
         return list(found)
 
     def is_listened(self, name: str) -> bool:
         """Whether any workflow starts on events of a name, whatever is in them."""
-        return name in self._by_name or any(name.startswith(prefix) for prefix in self._by_prefix)
+        return name in self._by_name or any(_is_under(prefix, name) for prefix in self._by_prefix)
 
     def workflow(self, workflow_id: str, app: str | None = None) -> list[tuple[App, Listed]]:
         """The listed workflows with an id, of one app or of any."""
@@ -150,6 +162,16 @@ class Snapshot:
             for listed in listed_app.workflows
             if listed.id == workflow_id
         ]
+
+
+def _is_under(prefix: str, name: str) -> bool:
+    """Whether a pattern, given by what stands before its wildcard, is for events of a name.
+
+    ``*`` alone is not for the system's events, or a sink of all events would make every run tell that it has finished.
+    """
+    if not prefix:
+        return not name.startswith(RESERVED_PREFIXES)
+    return name.startswith(prefix) and len(name) > len(prefix)
 
 
 def is_about_namespace(error: RPCError) -> bool:

@@ -14,6 +14,7 @@ from ..events import ReceivedEvent
 from ..runtime.compiled import START_SIGNAL
 from ..runtime.limits import summary
 from ..runtime.start import Origin
+from .bridges import is_bridged, unmarked
 from .catalog import Catalog, Match
 from .publish import Topics
 
@@ -42,9 +43,13 @@ class Dispatcher:
         """
         snapshot = await self.catalog.read()
         listened = snapshot.is_listened(FINISHED)
+        bridged = [is_bridged(event) for event in events]
+        events = [unmarked(event) for event in events]
         encoded = [event.model_dump(mode="json") for event in events]
         starts = [
-            (event, match) for event, data in zip(events, encoded, strict=True) for match in snapshot.matches(data)
+            (event, match)
+            for event, data, came in zip(events, encoded, bridged, strict=True)
+            for match in snapshot.matches(data, bridged=came)
         ]
         slots = asyncio.Semaphore(CONCURRENCY)
 

@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..http import FetchRequest, FetchResponse
+from ..outbound.fetching import FETCH, FetchCall
+from ..step import RunOptions
+from .arguments import arguments_checked
+from .limits import to_limited
 
 if TYPE_CHECKING:
     from .attempt import Attempt
 
+_MARGIN = timedelta(seconds=10)
+"""The activity ends a request by itself, with a message that says more than Temporal's timeout."""
+
 
 def fetch(attempt: Attempt, key: str, request: FetchRequest) -> Coroutine[Any, Any, FetchResponse]:
     """Perform ``step.ext.fetch``."""
-    raise NotImplementedError
+    if key in attempt.owner.memo:
+        return _response(attempt, key, None)
+    with arguments_checked(key):
+        call = FetchCall.of(key, request)
+        options = RunOptions(max_attempts=request.max_attempts, timeout=timedelta(seconds=call.timeout) + _MARGIN)
+        argument = to_limited(f"the request of step {key!r}", call.model_dump(mode="json"))
+        start = attempt.activity(key, options, FETCH, argument)
+    return _response(attempt, key, start)
+
+
+async def _response(attempt: Attempt, key: str, start: Any) -> FetchResponse:
+    outcome = await attempt.outcome(key, start)
+    return FetchResponse.model_validate(outcome.value)

@@ -15,6 +15,7 @@ from temporalio.service import RPCError, RPCStatusCode
 import steporal
 from steporal.client import Run
 from steporal.errors import RunFailedError
+from steporal.routing.bridges import unmarked_id
 from steporal.routing.catalog import Snapshot
 from steporal.types import JSON
 
@@ -45,7 +46,7 @@ class RunApi:
 
     async def of_event(self, request: Request) -> Response:
         """The runs that an event started, the first first."""
-        event_id = request.path_params["id"]
+        event_id = unmarked_id(request.path_params["id"])
         temporal = await self._temporal()
         snapshot = await self._client.dispatcher(temporal).catalog.read()
         slots = asyncio.Semaphore(_AT_ONCE)

@@ -1,0 +1,98 @@
+"""The activities that make HTTP requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from temporalio import activity
+from temporalio.common import RawValue
+
+from ..converter import from_raw, to_raw
+from ..events import ReceivedEvent
+from ..reporting import alive, failing
+from ..runtime.limits import to_limited
+from .addresses import addresses_of, public_addresses_of
+from .delivery import POST_EVENT
+from .exchange import Answer, Request, exchange, phrase
+from .fetching import FETCH, FetchCall, response_of
+from .host_slots import HostSlots
+from .posts import post_of
+from .problems import DeliveryRefusedError, HttpStatusError, SinkNotFoundError
+from .retry_after import retry_after
+
+if TYPE_CHECKING:
+    from ..client import Client
+    from ..sinks import EventSink
+
+LONGEST_OF_A_FETCH = timedelta(days=1)
+LONGEST_OF_A_DELIVERY = timedelta(hours=1)
+"""How long a ``Retry-After`` may be; a longer one is cut. Temporal gives up at once if the next attempt is too late."""
+
+_TOO_MANY_REQUESTS = 429
+_RETRIED_BY_SINKS = (408, 409, 425, _TOO_MANY_REQUESTS)
+
+
+class HttpActivities:
+    """The activities of ``step.ext.fetch`` and of sinks.
+
+    Args:
+        client: The app's client.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._slots = HostSlots()
+
+    def all(self) -> list[Callable[..., Any]]:
+        """The activities to give to a worker."""
+        return [self.fetch, self.post_event]
+
+    @activity.defn(name=FETCH)
+    async def fetch(self, argument: RawValue) -> RawValue:
+        """Make a request; any answer but 429 and 5xx is the result."""
+        call = FetchCall.model_validate(from_raw(argument))
+        async with alive(), failing():
+            request = call.request()
+            answer = await exchange(request)
+            if answer.status == _TOO_MANY_REQUESTS or answer.status >= 500:
+                raise _status_error(request, answer, LONGEST_OF_A_FETCH)
+            response = response_of(answer)
+            return to_limited(f"the response of step {call.step!r}", response.model_dump(mode="json"))
+
+    @activity.defn(name=POST_EVENT)
+    async def post_event(self, argument: RawValue) -> RawValue:
+        """Deliver an event to a sink."""
+        given = from_raw(argument)
+        async with alive(), failing():
+            sink = self._sink(given["sink"])
+            async with self._slots.slot(sink.origin):
+                request = post_of(sink, ReceivedEvent.model_validate(given["event"]), datetime.now(UTC))
+                addresses = addresses_of if sink.allow_private else public_addresses_of
+                answer = await exchange(request, addresses, read=False)
+            if 200 <= answer.status < 300:
+                return to_raw({"status": answer.status, "attempts": activity.info().attempt})
+            if answer.status in _RETRIED_BY_SINKS or answer.status >= 500:
+                raise _status_error(request, answer, LONGEST_OF_A_DELIVERY)
+            raise DeliveryRefusedError(_refused(request, answer))
+
+    def _sink(self, id: str) -> EventSink:
+        sink = self._client.sinks.get(id)
+        if sink is None:
+            raise SinkNotFoundError(
+                f"this worker's code has no sink {id!r}; tried again, as another worker may have it, or the next deploy"
+            )
+        return sink
+
+
+def _status_error(request: Request, answer: Answer, longest: timedelta) -> HttpStatusError:
+    delay = retry_after(answer.headers.get("retry-after"), datetime.now(UTC), longest)
+    return HttpStatusError(f"{request.method} {request.shown} is answered with {phrase(answer.status)}", delay)
+
+
+def _refused(request: Request, answer: Answer) -> str:
+    message = f"{request.method} {request.shown} is answered with {phrase(answer.status)}"
+    if 300 <= answer.status < 400:
+        message += ", a redirect to another host or by another method, which sinks do not follow"
+    return message

@@ -1,0 +1,84 @@
+"""The Temporal workflow of a sink: one run for each event, with one activity that is tried until it is delivered.
+
+The activity is given the sink's id and not what is in it, so that neither secrets nor URLs are in Temporal's history,
+and a corrected sink is used by the next attempt of what waits already.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from temporalio import workflow
+from temporalio.common import RawValue
+from temporalio.exceptions import ActivityError, ApplicationError
+
+from ..converter import to_raw
+from ..durations import format_duration
+from ..runtime.compiled import START_SIGNAL
+from ..runtime.failures import failure_of, is_cancellation
+from ..runtime.limits import shortened, summary
+from ..runtime.start import Origin, payload_json
+
+if TYPE_CHECKING:
+    from ..sinks import EventSink
+
+POST_EVENT = "steporal.post_event"
+
+_HEARTBEAT_TIMEOUT = timedelta(seconds=30)
+_MARGIN = timedelta(seconds=10)
+
+_NONE = to_raw(None)
+
+
+def delivery_class(sink: EventSink) -> type:
+    """The Temporal workflow class of a sink's deliveries. It runs unsandboxed, as nothing of the user's is in it."""
+
+    class Delivery:
+        async def run(self, data: RawValue = _NONE, added: RawValue = _NONE) -> RawValue:
+            origin = Origin.of_run(payload_json(added), workflow.info().workflow_id)
+            if origin.type != "event":
+                raise ApplicationError(f"sink {sink.id!r} is started by events alone", non_retryable=True)
+            if (delay := origin.time() - workflow.now()) > timedelta(0):
+                await workflow.sleep(delay, summary=f"until the event's ts, {origin.time().isoformat()}")
+            event = {"name": origin.name, "data": payload_json(data), "id": origin.id, "ts": origin.ts, "v": origin.v}
+            return await _deliver(sink, event)
+
+        @workflow.signal(name=START_SIGNAL, description="An event was sent again that has started this run.")
+        def event(self) -> None:
+            """Nothing to do: the run was started by it."""
+
+    Delivery.__doc__ = f"Delivers events to {sink.origin}."
+    Delivery.__module__ = __name__
+    Delivery.__qualname__ = "Delivery"
+    Delivery.run.__qualname__ = "Delivery.run"
+    workflow.run(Delivery.run)
+    return workflow.defn(name=sink.id, sandboxed=False)(Delivery)
+
+
+async def _deliver(sink: EventSink, event: dict[str, object]) -> RawValue:
+    try:
+        delivered: RawValue = await workflow.execute_activity(
+            POST_EVENT,
+            to_raw({"sink": sink.id, "event": event}),
+            result_type=RawValue,
+            # An attempt may have to wait for those to the same host.
+            start_to_close_timeout=2 * sink.timeout + _MARGIN,
+            schedule_to_close_timeout=sink.give_up_after,
+            heartbeat_timeout=_HEARTBEAT_TIMEOUT,
+            retry_policy=sink.retry,
+            summary=summary(f"POST {sink.origin}"),
+        )
+        return delivered
+    except ActivityError as err:
+        if is_cancellation(err):
+            raise
+        failure = failure_of(err)
+        message = (
+            f"event {event['name']!r} with id {event['id']!r} was not delivered "
+            f"(attempts: {failure.attempts or 'unknown'}, for at most {format_duration(sink.give_up_after)}): "
+            f"{failure.message}"
+        )
+        raise ApplicationError(
+            shortened(message), {"attempts": failure.attempts}, type=failure.name, non_retryable=True
+        ) from err

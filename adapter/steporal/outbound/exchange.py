@@ -1,0 +1,220 @@
+"""One HTTP request and its answer. The only module that uses httpx, which it imports when it is first called.
+
+It uses httpx's transports and not its client: a client keeps cookies, so that one run would send another's, and logs
+URLs with their queries, which may be secret. A connection is made for each request. Kept ones would be found by
+address and port alone, so that two names with one address would share them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import lru_cache
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from ..durations import format_duration
+from ..errors import InvalidArgumentError
+from .problems import ResponseTooLargeError
+
+if TYPE_CHECKING:
+    import httpx
+
+MAX_REDIRECTS = 5
+
+Addresses = Callable[[str, int], Awaitable[list[str]]]
+"""The addresses to connect to, for a host and a port."""
+
+_PORTS = {"http": 80, "https": 443}
+_TO_TLS = [("http", 80), ("https", 443)]
+_REDIRECTS_OF_ANY_METHOD = (307, 308)
+_REDIRECTS = (301, 302, 303, 307, 308)
+_HEADERS = {"accept": "*/*", "accept-encoding": "gzip, deflate", "user-agent": "steporal"}
+"""Sent where a request has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request, with its secrets: not to be logged, stored or shown.
+
+    Attributes:
+        timeout: For all of it, redirects included.
+        max_response_bytes: How much of the body is read.
+        shown: What messages say instead of the URL.
+    """
+
+    method: str
+    url: str
+    headers: Sequence[tuple[str, str]]
+    content: bytes | None
+    timeout: timedelta
+    max_response_bytes: int
+    shown: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back.
+
+    Attributes:
+        headers: By lower-case name; repeated ones are joined by ``", "``.
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def phrase(status: int) -> str:
+    """A status with its name: ``503 Service Unavailable``."""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+async def exchange(request: Request, addresses: Addresses | None = None, *, read: bool = True) -> Answer:
+    """Make a request, and follow redirects to the same host.
+
+    A redirect is followed if its method and body stay what they were: any one of ``GET`` and ``HEAD``, 307 and 308 of
+    others. Headers may be secret, so none is followed to another host or port, or from ``https`` to ``http``; such an
+    answer is returned as it is.
+
+    Args:
+        request: The request.
+        addresses: The addresses to connect to; without it, the name is connected to, by way of a proxy if the
+            environment names one.
+        read: Whether to read the body of an answer.
+
+    Raises:
+        ConnectionError: The connection could not be made, or broke.
+        TimeoutError: It took too long.
+        ResponseTooLargeError: The body is too long.
+        InvalidArgumentError: There can be no such request.
+    """
+    import httpx
+
+    what = f"{request.method} {request.shown}"
+    try:
+        async with asyncio.timeout(request.timeout.total_seconds()):
+            for _ in range(MAX_REDIRECTS + 1):
+                answer = await _exchange_once(request, addresses, read)
+                following = _redirect(request, answer)
+                if following is None:
+                    return answer
+                request = following
+    except (TimeoutError, httpx.TimeoutException):
+        raise TimeoutError(f"{what} took longer than {format_duration(request.timeout)}") from None
+    except httpx.ConnectError as err:
+        raise ConnectionError(f"{what}: no connection: {err}") from None
+    except (httpx.InvalidURL, httpx.LocalProtocolError, httpx.UnsupportedProtocol) as err:
+        # httpx quotes the header or URL that it refuses, which may be secret
+        raise InvalidArgumentError(f"{what} cannot be sent ({type(err).__name__}); look at its headers") from None
+    except (httpx.TransportError, httpx.DecodingError) as err:
+        raise ConnectionError(f"{what}: the connection broke: {type(err).__name__}") from None
+    raise ConnectionError(f"{what} was redirected more than {MAX_REDIRECTS} times")
+
+
+async def _exchange_once(request: Request, addresses: Addresses | None, read: bool) -> Answer:
+    async with _answered(request, addresses) as response:
+        headers = dict(response.headers.items())
+        if not read or request.method == "HEAD":
+            return Answer(response.status_code, headers, b"")
+        announced = headers.get("content-length", "")
+        if announced.isdigit() and int(announced) > request.max_response_bytes:
+            raise _too_large(request, f"{int(announced):,}")
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > request.max_response_bytes:
+                raise _too_large(request, f"more than {request.max_response_bytes:,}")
+        return Answer(response.status_code, headers, bytes(body))
+
+
+def _too_large(request: Request, size: str) -> ResponseTooLargeError:
+    return ResponseTooLargeError(
+        f"{request.method} {request.shown} is answered with a body of {size} bytes; "
+        f"max_response_bytes is {request.max_response_bytes:,}"
+    )
+
+
+@asynccontextmanager
+async def _answered(request: Request, addresses: Addresses | None) -> AsyncIterator[httpx.Response]:
+    """The answer, of which only the head has been read yet."""
+    import httpx
+
+    url = httpx.URL(request.url)
+    if addresses is None:
+        found: list[str] = [url.host]
+        proxy = _proxy(url.scheme, url.host)
+    else:
+        found = await addresses(url.raw_host.decode(), url.port or _PORTS[url.scheme])
+        proxy = None
+    async with httpx.AsyncHTTPTransport(verify=_tls(), proxy=proxy) as transport:
+        for address in found:
+            try:
+                response = await transport.handle_async_request(_addressed(request, url, address, len(found)))
+                break
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                if address == found[-1]:
+                    raise
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+
+def _addressed(request: Request, url: httpx.URL, address: str, tries: int) -> httpx.Request:
+    """A request to one of the addresses of its host; TLS still asks for the host's certificate."""
+    import httpx
+
+    seconds = request.timeout.total_seconds()
+    extensions: dict[str, Any] = {"timeout": httpx.Timeout(seconds, connect=seconds / tries).as_dict()}
+    given = {name.lower() for name, _ in request.headers}
+    headers = [*request.headers, *((name, value) for name, value in _HEADERS.items() if name not in given)]
+    if address != url.host:
+        if "host" not in given:
+            headers.append(("host", url.netloc.decode()))
+        extensions["sni_hostname"] = url.raw_host.decode()
+        url = url.copy_with(host=address)
+    return httpx.Request(request.method, url, headers=headers, content=request.content, extensions=extensions)
+
+
+def _redirect(request: Request, answer: Answer) -> Request | None:
+    """The request to make instead, or None."""
+    import httpx
+
+    allowed = _REDIRECTS if request.method in ("GET", "HEAD") else _REDIRECTS_OF_ANY_METHOD
+    if answer.status not in allowed or "location" not in answer.headers:
+        return None
+    try:
+        before = httpx.URL(request.url)
+        after = before.join(answer.headers["location"])
+    except httpx.InvalidURL:
+        return None
+    ports = [(url.scheme, url.port or _PORTS.get(url.scheme)) for url in (before, after)]
+    if after.host != before.host or (ports[0] != ports[1] and ports != _TO_TLS) or after.userinfo:
+        return None
+    return replace(request, url=str(after))
+
+
+def _proxy(scheme: str, host: str) -> str | None:
+    """The proxy that the environment names: ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``."""
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(scheme) or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+@lru_cache(maxsize=1)
+def _tls() -> ssl.SSLContext:
+    """How servers are verified; to load the certificates takes as long as many requests."""
+    import httpx
+
+    return httpx.create_ssl_context()

@@ -1,0 +1,148 @@
+"""``step.ext.fetch``: from its arguments to the request, and from the answer to the response."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+
+from pydantic import BaseModel, ConfigDict
+
+from ..converter import dumps, to_json
+from ..durations import parse_duration
+from ..errors import UnserializableError
+from ..http import FetchRequest, FetchResponse, Secret
+from ..runtime.limits import MAX_PAYLOAD_BYTES
+from ..types import JSON
+from .checks import check_headers, check_method, check_params, check_url
+from .exchange import Answer, Request
+from .secrets import revealed
+
+FETCH = "steporal.fetch"
+
+
+class FetchCall(BaseModel):
+    """A request as the activity is given it, and as Temporal stores it: secrets are names."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: str
+    method: str
+    url: str
+    headers: dict[str, str | Secret]
+    params: dict[str, str | Secret]
+    body: dict[str, JSON] | None = None
+    timeout: float
+    max_response_bytes: int
+
+    @classmethod
+    def of(cls, step_id: str, given: FetchRequest) -> FetchCall:
+        """What a step was called with, checked.
+
+        Raises:
+            ValueError: Something cannot be sent.
+            TypeError: Something is of no type that can be sent.
+        """
+        check_url(given.url)
+        return cls(
+            step=step_id,
+            method=check_method(given.method),
+            url=given.url,
+            headers=check_headers(given.headers),
+            params=check_params(given.params),
+            body=_body(given.json, given.content),
+            timeout=parse_duration(given.timeout, what="timeout", minimum=timedelta(milliseconds=1)).total_seconds(),
+            max_response_bytes=_max_bytes(given.max_response_bytes),
+        )
+
+    def request(self) -> Request:
+        """The request, with its secrets.
+
+        Raises:
+            SecretNotFoundError: This process does not have one.
+        """
+        headers = [(name, self._revealed(value, f"header {name!r}")) for name, value in self.headers.items()]
+        params = [(name, self._revealed(value, f"parameter {name!r}")) for name, value in self.params.items()]
+        content, kind = _content(self.body)
+        if kind and not any(name.lower() == "content-type" for name in self.headers):
+            headers.append(("content-type", kind))
+        return Request(
+            method=self.method,
+            url=_with_params(self.url, params),
+            headers=headers,
+            content=content,
+            timeout=timedelta(seconds=self.timeout),
+            max_response_bytes=self.max_response_bytes,
+            shown=self.shown,
+        )
+
+    @property
+    def shown(self) -> str:
+        """The URL in messages: without its query."""
+        return urlunsplit(urlsplit(self.url)._replace(query="", fragment=""))
+
+    def _revealed(self, value: str | Secret, what: str) -> str:
+        return revealed(value, f"{what} of step {self.step!r}")
+
+
+def _body(json: Any, content: object) -> dict[str, JSON] | None:
+    if json is not None and content is not None:
+        raise TypeError("it has json and content; a request has one body")
+    if json is not None:
+        try:
+            encoded = to_json(json)
+            dumps(encoded)
+        except (UnserializableError, ValueError) as err:
+            raise ValueError(f"json cannot be sent: {err}") from None
+        return {"json": encoded}
+    if content is None:
+        return None
+    if isinstance(content, str):
+        try:
+            content.encode()
+        except UnicodeEncodeError:
+            raise ValueError("content has a lone surrogate, which is no text") from None
+        return {"text": content}
+    if isinstance(content, bytes):
+        return {"base64": base64.b64encode(content).decode()}
+    raise TypeError(f"content is {content!r} ({type(content).__name__}); it takes bytes or text")
+
+
+def _content(body: Mapping[str, JSON] | None) -> tuple[bytes | None, str | None]:
+    if body is None:
+        return None, None
+    if "json" in body:
+        return dumps(body["json"]), "application/json"
+    if "text" in body:
+        return body["text"].encode(), "text/plain; charset=utf-8"
+    return base64.b64decode(body["base64"]), "application/octet-stream"
+
+
+def _max_bytes(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_PAYLOAD_BYTES:
+        raise ValueError(
+            f"max_response_bytes is {value!r}; it takes 1 to {MAX_PAYLOAD_BYTES:,}, which is what Temporal stores"
+        )
+    return value
+
+
+def _with_params(url: str, params: list[tuple[str, str]]) -> str:
+    parts = urlsplit(url)
+    query = "&".join(filter(None, [parts.query, urlencode(params, quote_via=quote)]))
+    return urlunsplit(parts._replace(query=query, fragment=""))
+
+
+def response_of(answer: Answer) -> FetchResponse:
+    """An answer as the step returns it."""
+    return FetchResponse(status=answer.status, headers=answer.headers, body=_text(answer))
+
+
+def _text(answer: Answer) -> str:
+    kind = answer.headers.get("content-type", "")
+    _, _, charset = kind.lower().partition("charset=")
+    try:
+        return answer.body.decode(charset.partition(";")[0].strip(" \"'") or "utf-8", errors="replace")
+    except (LookupError, ValueError):
+        return answer.body.decode(errors="replace")

@@ -1,0 +1,34 @@
+"""Secrets, in the process that uses them: an activity's. Nothing here puts a value into a message."""
+
+from __future__ import annotations
+
+import os
+
+from ..http import Secret
+from .problems import SecretNotFoundError
+
+
+def revealed(value: str | Secret, what: str) -> str:
+    """A value that may be a secret, as it is sent.
+
+    Args:
+        value: Text, which is returned as it is, or the name of an environment variable.
+        what: What needs it.
+
+    Raises:
+        SecretNotFoundError: This process does not have the variable, or it cannot be sent.
+    """
+    if isinstance(value, str):
+        return value
+    found = os.environ.get(value.name, "")
+    if not found:
+        raise SecretNotFoundError(
+            f"{what} needs the environment variable {value.name!r}, which this worker does not have; "
+            "set it where workers start"
+        )
+    if not found.isascii() or not found.isprintable():
+        raise SecretNotFoundError(
+            f"{what} needs the environment variable {value.name!r}, whose value has a line break or another character "
+            "beyond printable ASCII, which no header and no URL can have"
+        )
+    return value.prefix + found
