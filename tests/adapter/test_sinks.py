@@ -253,13 +253,13 @@ async def test_retry_after_says_when_the_next_attempt_starts(
 async def test_a_delivery_gives_up_at_its_time(app: steporal.Client, workers: Workers, server: HttpServer) -> None:
     server.default = Reply(503)
     slowly = steporal.RetryPolicy(initial_interval=timedelta(milliseconds=300), backoff_coefficient=1)
-    sink = sink_to(app, server, give_up_after="1s", retry=slowly)
+    sink = sink_to(app, server, give_up_after="2s", retry=slowly)
     async with workers(app):
         sent = await app.send_event({"name": "order.placed"})
-        with pytest.raises(RunFailedError, match=r"for at most 1s\): .* 503") as failed:
+        with pytest.raises(RunFailedError, match=r"for at most 2s\): .* 503") as failed:
             await delivered(app, sink, sent.ids[0])
     assert failed.value.name == "HttpStatusError"
-    assert 2 <= len(server.asked) <= 4
+    assert 2 <= len(server.asked) <= 7
 
 
 def test_a_delivery_is_tried_for_a_day_with_an_hour_between_at_most(app: steporal.Client) -> None:
@@ -510,7 +510,7 @@ async def test_a_name_that_leads_nowhere_is_tried_again(
     names: Callable[[dict[str, list[str]]], Lookups],
 ) -> None:
     lookups = names({"hooks.example": []})
-    sink = app.event_sink("order.*", "http://hooks.example/", retry=QUICKLY, give_up_after="1s")
+    sink = app.event_sink("order.*", "http://hooks.example/", retry=QUICKLY, give_up_after="2s")
     async with workers(app):
         sent = await app.send_event({"name": "order.placed"})
         with pytest.raises(RunFailedError) as failed:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from temporalio import workflow
 from temporalio.common import RawValue
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, TimeoutError
 
 from ..converter import to_raw
 from ..durations import format_duration
@@ -56,6 +56,14 @@ def delivery_class(sink: EventSink) -> type:
     return workflow.defn(name=sink.id, sandboxed=False)(Delivery)
 
 
+def _last_failure(error: ActivityError) -> FailureError:
+    """What the last attempt failed with, where Temporal says that the time is over."""
+    timeout = error.cause
+    if isinstance(timeout, TimeoutError) and isinstance(timeout.cause, ApplicationError):
+        return timeout.cause
+    return error
+
+
 async def _deliver(sink: EventSink, event: dict[str, object]) -> RawValue:
     try:
         delivered: RawValue = await workflow.execute_activity(
@@ -73,7 +81,7 @@ async def _deliver(sink: EventSink, event: dict[str, object]) -> RawValue:
     except ActivityError as err:
         if is_cancellation(err):
             raise
-        failure = failure_of(err)
+        failure = failure_of(_last_failure(err))
         message = (
             f"event {event['name']!r} with id {event['id']!r} was not delivered "
             f"(attempts: {failure.attempts or 'unknown'}, for at most {format_duration(sink.give_up_after)}): "
