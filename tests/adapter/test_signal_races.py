@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from itertools import count
 from typing import Any
 
 import pytest
@@ -86,7 +87,6 @@ async def test_what_was_sent_at_the_end_of_a_wait_was_received_once_or_by_nobody
     assert set(received_by.values()) <= {run.run_id, None}
 
 
-@pytest.mark.xfail(strict=False, reason="under load, a run has once not received a signal that its sender was told of")
 async def test_runs_that_wait_for_one_name_after_another_receive_what_was_sent_to_them(
     app: steporal.Client, workers: Workers
 ) -> None:
@@ -101,12 +101,15 @@ async def test_runs_that_wait_for_one_name_after_another_receive_what_was_sent_t
     sent: dict[int, str] = {}
 
     async def send_all() -> None:
-        for number in range(1000):
+        for number in count():
             run_id = (await app.send_signal(name, number)).run_id
             if run_id is not None:
                 sent[number] = run_id
+            if is_over.is_set():
+                return
             await asyncio.sleep(chance.uniform(0.0, 0.08))
 
+    is_over = asyncio.Event()
     async with workers(app):
         sending = asyncio.create_task(send_all())
         received = {}
@@ -115,8 +118,8 @@ async def test_runs_that_wait_for_one_name_after_another_receive_what_was_sent_t
             (data,) = await run.result()
             if data is not None:
                 received[data] = run.run_id
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
+        is_over.set()
+        await sending  # the sender may hear later than the run
     assert sent == received
 
 
