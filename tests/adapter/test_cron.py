@@ -89,7 +89,11 @@ async def test_a_paused_schedule_stays_paused(app: steporal.Client, workers: Wor
     daily(app, cron_trigger("0 9 * * *"))
     async with workers(app):
         (before,) = await schedules_of(app, app.id)
-        await app.temporal.get_schedule_handle(before.id).pause(note="on holiday")
+        schedule = app.temporal.get_schedule_handle(before.id)
+        await schedule.pause(note="on holiday")
+        async with asyncio.timeout(10):
+            while not (await schedule.describe()).schedule.state.paused:
+                await asyncio.sleep(0.01)
         await app.sync()
         (after,) = await schedules_of(app, app.id)
     assert after.schedule.state.paused

@@ -31,8 +31,8 @@ REGISTER = "steporal.register"
 
 CACHE_SECONDS = 2.0
 
-_UPDATES_PER_EXECUTION = 500
-"""Temporal takes 2,000 updates in one execution of a workflow; the catalog continues as new long before.
+_UPDATES_PER_EXECUTION = 20
+"""Each worker that starts replays the catalog from its last continue-as-new, so that is never long ago.
 
 A live catalog replays with this number: another one needs ``workflow.patched``.
 """
