@@ -52,7 +52,7 @@ def _parsed(handler: Callable[..., Any]) -> ast.AsyncFunctionDef | None:
     function = unwrapped(handler)
     try:
         module = ast.parse(textwrap.dedent(inspect.getsource(function)))  # type: ignore[arg-type]
-    except (OSError, TypeError, SyntaxError):
+    except (OSError, TypeError, SyntaxError, SystemError):  # the last: Python 3.11, where two threads parse at once
         return None
     definition = module.body[0]
     if isinstance(definition, ast.AsyncFunctionDef) and len(definition.args.args) > 1:
