@@ -25,13 +25,15 @@ from .errors import UnserializableError
 from .events import ReceivedEvent
 from .outbound.activities import HttpActivities
 from .reporting import alive, failing
+from .routing.ended import find_end
 from .routing.lookup import find_listed
 from .routing.mailbox import Wait
 from .routing.publish import Topics
 from .routing.signalling import Mailboxes
 from .routing.topic import Subscription
-from .runtime.attempt import FIND_WORKFLOW, RUN_STEP
+from .runtime.attempt import RUN_STEP
 from .runtime.endings import SEND_EVENT
+from .runtime.invoke_step import FIND_END, FIND_WORKFLOW
 from .runtime.limits import to_limited
 from .runtime.memo import TYPED
 from .runtime.references import App, Resolver
@@ -88,6 +90,7 @@ class Activities:
             self.run_step,
             self.send_event,
             self.find_workflow,
+            self.find_end,
             self.subscribe,
             self.unsubscribe,
             self.open_mailbox,
@@ -123,6 +126,12 @@ class Activities:
             catalog = self._client.dispatcher(activity.client()).catalog
             app, _ = await find_listed(catalog, wanted["app"], wanted["workflow"])
             return to_raw({"task_queue": app.task_queue})
+
+    @activity.defn(name=FIND_END)
+    async def find_end(self, argument: RawValue) -> RawValue:
+        """Look how an invoked run has ended; null while it goes on."""
+        async with failing():
+            return to_raw(await find_end(activity.client(), from_raw(argument)["workflow_id"]))
 
     @activity.defn(name=SUBSCRIBE_RUN)
     async def subscribe(self, argument: RawValue) -> RawValue:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Generic, overload
+from typing import Any, Generic, Literal, overload
 from weakref import WeakKeyDictionary
 
 import temporalio.client
@@ -40,6 +40,7 @@ from .definition import (
     check_handler,
     check_id,
     check_max_attempts,
+    check_park_after,
     check_retry,
     check_schema,
     check_triggers,
@@ -157,6 +158,8 @@ class Client:
             its external storage apply to everything that Steporal sends.
         step_packages: Further top-level packages of which functions may be passed to ``step.run`` by name. The
             packages that define the client's workflows always may.
+        park_after: How long a run only waits (sleeps, events, signals, invoked runs) before Temporal holds it without
+            its handler, whose code can then be edited freely; or ``"never"``. Where a workflow does not say.
     """
 
     def __init__(
@@ -169,6 +172,7 @@ class Client:
         retry: RetryPolicy | None = None,
         data_converter: temporalio.converter.DataConverter | None = None,
         step_packages: Iterable[str] = (),
+        park_after: Duration | Literal["never"] = "1m",
     ) -> None:
         self.id = check_id(id, "a client's id")
         where = f"client {id!r}"
@@ -177,6 +181,7 @@ class Client:
         self.retry = DEFAULT_RETRY if retry is None else check_retry(retry, where)
         self.step_packages: set[str] = set(step_packages)
         self.data_converter = data_converter
+        self.park_after = check_park_after(park_after, where)
         self._temporal = temporal
         self._connecting: asyncio.Lock | None = None
         self._workflows: dict[str, Workflow[Any, Any]] = {}

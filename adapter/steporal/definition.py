@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 import pydantic
 from temporalio.common import RetryPolicy
@@ -90,10 +90,13 @@ class WorkflowExt:
         cancel_on: Events that cancel a run; at most 5.
         on_failure: A handler that runs as a workflow of its own, ``{id}-failure``, when a run has failed. Its
             ``ctx.input.data`` is a :class:`RunFailure`.
+        park_after: How long a run only waits (sleeps, events, signals, invoked runs) before Temporal holds it without
+            the handler, so that code can be edited meanwhile; ``"never"``, or None for what the client says.
     """
 
     cancel_on: Sequence[CancelOn] = ()
     on_failure: Callable[[Context[RunFailure], Step], Awaitable[Any]] | None = None
+    park_after: Duration | Literal["never"] | None = None
 
 
 class FailedWith(pydantic.BaseModel):
@@ -135,6 +138,7 @@ class Workflow(Generic[I, O]):
         max_attempts: Attempts of each step, and of the body, in all.
         retry: The backoff between attempts.
         ext: Further options.
+        park_after: How long its runs only wait before they are parked; None if they never are.
     """
 
     def __init__(
@@ -157,6 +161,9 @@ class Workflow(Generic[I, O]):
         self.max_attempts = max_attempts
         self.retry = retry
         self.ext = ext
+        self.park_after = (
+            client.park_after if ext.park_after is None else check_park_after(ext.park_after, f"workflow {id!r}")
+        )
         self.__doc__ = handler.__doc__
 
     def __repr__(self) -> str:
@@ -214,6 +221,16 @@ def check_max_attempts(value: object, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise DefinitionError(f"max_attempts of {where} is {value!r}; it counts all attempts, so 1 is the least")
     return value
+
+
+def check_park_after(value: object, where: str) -> timedelta | None:
+    """A duration of at least a second, or None for ``"never"``."""
+    if value == "never":
+        return None
+    try:
+        return parse_duration(value, what="park_after", minimum=timedelta(seconds=1))
+    except (TypeError, ValueError) as err:
+        raise DefinitionError(f'{where}: {err}; or "never"') from None
 
 
 def check_retry(value: object, where: str) -> RetryPolicy:

@@ -11,37 +11,33 @@ from typing import Any
 
 import pydantic
 from temporalio import workflow
-from temporalio.common import RawValue, RetryPolicy, WorkflowIDReusePolicy
-from temporalio.exceptions import ChildWorkflowError, FailureError, WorkflowAlreadyStartedError
-from temporalio.workflow import ActivityCancellationType, ChildWorkflowCancellationType, ParentClosePolicy
+from temporalio.common import RawValue, RetryPolicy
+from temporalio.exceptions import FailureError
+from temporalio.workflow import ActivityCancellationType
 
 from ..context import Context
-from ..converter import TAG, dumps, from_raw, issues, return_type, to_json, to_raw, validate
-from ..definition import Workflow, WorkflowReference, check_id, check_max_attempts, check_retry, validate_input
+from ..converter import TAG, dumps, from_raw, issues, return_type, to_raw
+from ..definition import Workflow, WorkflowReference, check_id, check_max_attempts, check_retry
 from ..durations import Duration, parse_deadline, parse_duration
 from ..errors import (
-    InvalidInputError,
-    InvokeTimeoutError,
     StepError,
-    UnserializableError,
 )
 from ..events import EventLike, ReceivedEvent, SendEventResult, derived_ulid, prepare_events
 from ..http import FetchRequest, FetchResponse
 from ..signals import OnConflict, ReceivedSignal, SendSignalResult
 from ..step import Listener, RunOptions, Step, StepExt, Wanted
 from ..types import JSON
-from . import event_steps, fetch_step, signal_steps
-from .arguments import arguments_checked, deadline_of
+from . import event_steps, fetch_step, invoke_step, signal_steps
+from .arguments import arguments_checked
 from .endings import SEND_EVENT
 from .failures import failure_of, is_cancellation
 from .limits import BATCH_BYTES, summary, to_limited
-from .memo import Failure, Outcome, decode_result
+from .memo import Outcome, decode_result
 from .references import Describer
 from .run import Run
-from .start import Origin, payload_json
+from .waits import Waiting
 
 RUN_STEP = "steporal.run_step"
-FIND_WORKFLOW = "steporal.find_workflow"
 
 STEP_TIMEOUT = timedelta(days=1)
 LOCAL_STEP_TIMEOUT = timedelta(minutes=1)
@@ -117,12 +113,15 @@ class Attempt:
         return self._sleep(key, deadline)
 
     async def _sleep(self, key: str, deadline: datetime) -> None:
-        async def start() -> Outcome:
-            if (left := deadline - workflow.now()) > timedelta(0):
-                await workflow.sleep(left, summary=summary(key))
-            return Outcome()
+        await self.outcome(key, partial(self._perform_sleep, key, deadline))
 
-        await self.outcome(key, start)
+    async def _perform_sleep(self, key: str, deadline: datetime) -> Outcome:
+        waiting = self.owner.waits.resume(key, "sleep") or Waiting("sleep", deadline.timestamp())
+        assert waiting.until is not None
+        if (left := waiting.until - workflow.time()) > 0:
+            with self.owner.waits.during(key, waiting):
+                await workflow.sleep(left, summary=summary(key))
+        return Outcome()
 
     def invoke(
         self,
@@ -131,60 +130,7 @@ class Attempt:
         data: Any,
         timeout: Duration | datetime | None,
     ) -> Coroutine[Any, Any, Any]:
-        key = self.key(step_id)
-        with arguments_checked(key):
-            if not isinstance(workflow, Workflow | WorkflowReference):
-                raise TypeError(
-                    f"workflow is {workflow!r}; pass what client.workflow returned, or steporal.reference(app, id)"
-                )
-            deadline = None if timeout is None else deadline_of(timeout, "timeout")
-        return self._invoke(key, workflow, data, deadline)
-
-    async def _invoke(
-        self, key: str, target: Workflow[Any, Any] | WorkflowReference[Any], data: Any, deadline: datetime | None
-    ) -> Any:
-        if key not in self.owner.memo:
-            data = _input_json(key, target, data)
-        outcome = await self.outcome(key, partial(self._perform_invoke, key, target, data, deadline))
-        kind = target.output_type
-        return outcome.value if kind is None else validate(outcome.value, kind)
-
-    async def _perform_invoke(
-        self, key: str, target: Workflow[Any, Any] | WorkflowReference[Any], data: JSON, deadline: datetime | None
-    ) -> Outcome:
-        event_id = self.derived_id(key, 0)
-        task_queue: str | None = None
-        if isinstance(target, WorkflowReference):
-            found = await self.perform(key, self.local(FIND_WORKFLOW, {"app": target.app, "workflow": target.id}))
-            if found.failure:
-                return found
-            task_queue = found.value["task_queue"]
-        elif target.client.task_queue != workflow.info().task_queue:
-            task_queue = target.client.task_queue
-        try:
-            child = await workflow.start_child_workflow(
-                target.id,
-                args=Origin.of_invoke(event_id, self.owner.origin.listened).arguments(data),
-                id=f"{target.id}/{event_id}",
-                task_queue=task_queue,
-                result_type=RawValue,
-                # Its result would not reach this run any more if it were ended with one execution of it (design 3.8).
-                parent_close_policy=ParentClosePolicy.ABANDON,
-                cancellation_type=ChildWorkflowCancellationType.ABANDON,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                static_summary=summary(f"invoked by {workflow.info().workflow_id}"),
-            )
-        except WorkflowAlreadyStartedError as err:
-            return Outcome(failure=Failure("AlreadyStartedError", str(err), cause=err))
-        if deadline is not None:
-            await workflow.wait([child], timeout=max((deadline - workflow.now()).total_seconds(), 0))
-            if not child.done():
-                message = f"workflow {target.id!r} (run {child.id!r}) has not ended in time; it goes on"
-                return Outcome(failure=Failure(InvokeTimeoutError.__name__, message))
-        try:
-            return Outcome(payload_json(await child))
-        except ChildWorkflowError as err:
-            return Outcome(failure=failure_of(err))
+        return invoke_step.invoke(self, step_id, workflow, data, timeout)
 
     def send_event(self, step_id: str, events: EventLike | Sequence[EventLike]) -> Coroutine[Any, Any, SendEventResult]:
         key = self.key(step_id)
@@ -265,8 +211,7 @@ class Attempt:
             del self._waiting[waiter]
 
     def derived_id(self, key: str, position: int) -> str:
-        started = int(workflow.info().workflow_start_time.timestamp() * 1000)
-        return derived_ulid(started, self.owner.id, key, position)
+        return derived_ulid(self.owner.started, self.owner.id, key, position)
 
     def _call(self, key: str, handler: Callable[..., Any], args: tuple[Any, ...]) -> RawValue:
         captives = Captives()
@@ -365,17 +310,6 @@ def _with_attempts(policy: RetryPolicy, attempts: int) -> RetryPolicy:
         maximum_attempts=attempts,
         non_retryable_error_types=policy.non_retryable_error_types,
     )
-
-
-def _input_json(key: str, target: Workflow[Any, Any] | WorkflowReference[Any], data: Any) -> JSON:
-    try:
-        encoded = to_json(data)
-    except UnserializableError as err:
-        raise InvalidInputError(f"step {key!r}: the data for workflow {target.id!r}: {err}") from None
-    if isinstance(target, Workflow):
-        validate_input(target.id, target.input_schema, encoded)
-    to_limited(f"the data for workflow {target.id!r} of step {key!r}", encoded)
-    return encoded
 
 
 def _batches(events: list[ReceivedEvent]) -> list[list[JSON]]:

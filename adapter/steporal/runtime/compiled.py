@@ -18,9 +18,11 @@ from ..converter import from_raw, to_raw
 from ..definition import Workflow, collected
 from ..errors import DefinitionError
 from ..routing.mailbox import SIGNALLED
-from .inbox import DELIVER, Inbox
+from .carried import read_carried
+from .children import ENDED, REPORT
+from .continuing import CHECKPOINT
+from .inbox import DELIVER
 from .run import Run
-from .signal_inbox import SignalInbox
 from .start import payload_json
 
 START_SIGNAL = "steporal.event"
@@ -98,13 +100,13 @@ def _compile(name: str, definition: Workflow[Any, Any]) -> type:
     class Compiled:
         loaded = definition
 
-        def __init__(self) -> None:
-            self.inbox = Inbox()
-            self.signals = SignalInbox()
+        @workflow.init
+        def __init__(self, data: RawValue = _NONE, added: RawValue = _NONE, carried: RawValue = _NONE) -> None:
+            # Before any signal is handled: what comes first may be for a wait of the execution before.
+            self.execution = Run(definition, self.loaded, read_carried(payload_json(carried)))
 
-        async def run(self, data: RawValue = _NONE, added: RawValue = _NONE) -> RawValue:
-            run = Run(definition, self.loaded, self.inbox, self.signals)
-            return await run.execute(payload_json(data), payload_json(added))
+        async def run(self, data: RawValue = _NONE, added: RawValue = _NONE, carried: RawValue = _NONE) -> RawValue:
+            return await self.execution.execute(payload_json(data), payload_json(added))
 
         @workflow.signal(name=START_SIGNAL, description="An event was sent again that has started this run.")
         def event(self) -> None:
@@ -115,12 +117,27 @@ def _compile(name: str, definition: Workflow[Any, Any]) -> type:
             """Put it into the inbox, if it is for this run."""
             delivered = from_raw(message)
             if delivered["run_id"] == workflow.info().first_execution_run_id:
-                self.inbox.deliver(delivered["key"], delivered["event"])
+                self.execution.inbox.deliver(delivered["key"], delivered["event"])
 
         @workflow.signal(name=SIGNALLED, description="A signal that this run waits for.")
         def signalled(self, delivery: RawValue) -> None:
             """Take it, for the step that waits for it."""
-            self.signals.receive(payload_json(delivery))
+            self.execution.signals.receive(payload_json(delivery))
+
+        @workflow.signal(name=REPORT, description="A run that has invoked this one wants to hear of its end.")
+        def report(self, parent: RawValue) -> None:
+            """Remember it."""
+            self.execution.children.report_to(payload_json(parent))
+
+        @workflow.signal(name=ENDED, description="A run that this one has invoked has ended.")
+        def ended(self, message: RawValue) -> None:
+            """Take its outcome, for the step that waits for it."""
+            self.execution.children.has_ended(payload_json(message))
+
+        @workflow.signal(name=CHECKPOINT, description="Park at the next safe point.")
+        def checkpoint(self, message: RawValue) -> None:
+            """Hold steps that have not begun, until the run can continue as new."""
+            self.execution.continuing.checkpoint(payload_json(message))
 
     Compiled.__module__ = __name__
     Compiled.__name__ = name

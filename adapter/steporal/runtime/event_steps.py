@@ -21,6 +21,7 @@ from .failures import failure_of, is_cancellation
 from .inbox import Box
 from .limits import summary
 from .memo import Outcome
+from .waits import Waiting, Waits
 
 if TYPE_CHECKING:
     from .attempt import Attempt
@@ -56,19 +57,25 @@ def _received(outcome: Outcome) -> ReceivedEvent | None:
 
 
 async def _perform_wait(attempt: Attempt, key: str, wait: Wait) -> Outcome:
-    subscriptions = attempt.owner.subscriptions
-    box = await _subscribe(attempt, key, "once", wait)
+    subscriptions, waits = attempt.owner.subscriptions, attempt.owner.waits
+    waiting = waits.resume(key, "event")
+    box: Box | Outcome | None = None
+    if waiting is not None:
+        box = subscriptions.inbox.boxes.get(key)
+    if waiting is None or box is None:
+        waiting = Waiting("event", wait.until)
+        box = await _subscribe(attempt, key, "once", wait)
     if isinstance(box, Outcome):
         return box
     try:
-        event = await _take(box, wait.until, key)
+        event = await _take(waits, box, key, waiting)
     except asyncio.CancelledError:
         subscriptions.unsubscribe(key)
         raise
     if event is None:
         subscriptions.inbox.close(key)  # the topics know when it ends
     else:
-        subscriptions.unsubscribe(key, [topic for topic in wait.topics if not event_matches(topic, event["name"])])
+        subscriptions.unsubscribe(key, [topic for topic in box.topics if not event_matches(topic, event["name"])])
     return Outcome(event)
 
 
@@ -87,18 +94,20 @@ async def _subscribe(attempt: Attempt, key: str, kind: Literal["once", "each"], 
         return Outcome(failure=failure_of(err))
 
 
-async def _take(box: Box, until: float, key: str) -> dict[str, Any] | None:
+async def _take(waits: Waits, box: Box, key: str, waiting: Waiting) -> dict[str, Any] | None:
     """The next event in a box; None when there is none in time, or the box is closed."""
-    left = until - workflow.time()
+    assert waiting.until is not None
+    left = waiting.until - workflow.time()
     if not box.events and not box.is_closed and left > 0:
-        try:
-            await workflow.wait_condition(
-                lambda: bool(box.events) or box.is_closed,
-                timeout=timedelta(seconds=left),
-                timeout_summary=summary(key),
-            )
-        except TimeoutError:
-            pass
+        with waits.during(key, waiting):
+            try:
+                await workflow.wait_condition(
+                    lambda: bool(box.events) or box.is_closed,
+                    timeout=timedelta(seconds=left),
+                    timeout_summary=summary(key),
+                )
+            except TimeoutError:
+                pass
     return box.events.popleft() if box.events else None
 
 
@@ -142,8 +151,12 @@ class EventListener:
         return _received(await self._attempt.outcome(key, partial(self._perform_next, key, until)))
 
     async def _perform_next(self, key: str, until: float) -> Outcome:
-        box = self._attempt.owner.subscriptions.inbox.boxes.get(self._key)
-        return Outcome(None if box is None else await _take(box, until, key))
+        run = self._attempt.owner
+        box = run.subscriptions.inbox.boxes.get(self._key)
+        if box is None:
+            return Outcome()
+        waiting = run.waits.resume(key, "next") or Waiting("next", until, {"box": self._key})
+        return Outcome(await _take(run.waits, box, key, waiting))
 
     async def close(self) -> None:
         """See :class:`~steporal.Listener`."""

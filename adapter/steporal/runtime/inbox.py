@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,9 @@ from ..types import JSON
 
 DELIVER = "steporal.deliver"
 """Temporal's signal that delivers an event: ``{"key", "run_id", "event"}``."""
+
+
+_SEEN_KEPT = 1000
 
 
 @dataclass(slots=True)
@@ -20,15 +24,24 @@ class Box:
         topics: The names and patterns that it has subscribed to.
         until: When it ends, in seconds since the epoch.
         events: What has come and was not taken.
-        seen: The ids of all that has come: topics deliver at least once.
+        seen: The ids of the last that have come: topics deliver at least once.
         is_closed: Whether nothing comes any more.
     """
 
     topics: tuple[str, ...]
     until: float
     events: deque[dict[str, Any]] = field(default_factory=deque)
-    seen: set[str] = field(default_factory=set)
+    seen: dict[str, None] = field(default_factory=dict)
     is_closed: bool = False
+
+    def add(self, event: dict[str, Any]) -> None:
+        """Take an event, unless it has come before."""
+        if event["id"] in self.seen:
+            return
+        self.seen[event["id"]] = None
+        if len(self.seen) > _SEEN_KEPT:
+            del self.seen[next(iter(self.seen))]
+        self.events.append(event)
 
 
 class Inbox:
@@ -51,6 +64,17 @@ class Inbox:
     def deliver(self, key: str, event: dict[str, JSON]) -> None:
         """Take an event, unless it is not wanted any more or has come before."""
         box = self.boxes.get(key)
-        if box is not None and event["id"] not in box.seen:
-            box.seen.add(event["id"])
-            box.events.append(event)
+        if box is not None:
+            box.add(event)
+
+    def state(self) -> dict[str, JSON]:
+        """What another execution goes on with."""
+        return {
+            key: {"topics": list(box.topics), "until": box.until, "events": list(box.events), "seen": list(box.seen)}
+            for key, box in self.boxes.items()
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with what an execution before had; what was delivered to this one already comes after it."""
+        for key, box in state.items():
+            self.boxes[key] = Box(tuple(box["topics"]), box["until"], deque(box["events"]), dict.fromkeys(box["seen"]))

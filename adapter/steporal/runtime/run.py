@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from traceback import format_tb
 from typing import Any, NoReturn
@@ -21,13 +21,16 @@ from temporalio.common import RawValue
 from temporalio.worker.workflow_sandbox import RestrictedWorkflowAccessError
 
 from ..context import Context, ContextExt, Input
-from ..converter import return_type, to_json
+from ..converter import from_raw, return_type, to_json
 from ..definition import CANCEL_ON_TIMEOUT, CancelOn, Workflow, validate_input
 from ..durations import format_duration, parse_duration
 from ..errors import RetryAfterError, UnserializableError
 from ..routing.waiting import check_events, check_expression
 from ..step import Step
 from ..types import JSON
+from .carried import Carried, outcome_json, read_outcome
+from .children import Children, failed_with, was_cancelled
+from .continuing import Continuing
 from .endings import tell_cancelled, tell_failed, tell_finished
 from .failures import application_error, is_final, nondeterminism_in, users_part
 from .inbox import Inbox
@@ -36,6 +39,7 @@ from .memo import Memo, Outcome
 from .signal_inbox import SignalInbox
 from .start import Origin, cron_data
 from .subscriptions import Subscriptions
+from .waits import BACKOFF, Waiting, Waits
 
 Perform = Callable[[], Coroutine[Any, Any, Outcome]]
 
@@ -55,7 +59,7 @@ class WorkflowSurroundings:
 
     @property
     def random(self) -> random.Random:
-        return workflow.random()
+        return self.run.random
 
     @property
     def logger(self) -> logging.LoggerAdapter[Any]:
@@ -65,7 +69,7 @@ class WorkflowSurroundings:
         return workflow.now()
 
     def uuid4(self) -> UUID:
-        return workflow.uuid4()
+        return UUID(int=self.run.random.getrandbits(128), version=4)
 
 
 class Run:
@@ -77,11 +81,17 @@ class Run:
         memo: The finished steps.
         failures: How often the body has raised since a step finished last.
         scheduled: How often each step was scheduled, by key; activity ids must not repeat while one is pending.
+        random: What the body draws from; begins anew with each attempt of it.
+        started: When its first execution started, in milliseconds since the epoch.
+        waits: What it waits for.
+        inbox: The events that it was sent.
         signals: Its waits for signals.
+        children: The runs that it has invoked.
+        continuing: When it continues as new.
     """
 
     def __init__(
-        self, definition: Workflow[Any, Any], loaded: Workflow[Any, Any], inbox: Inbox, signals: SignalInbox
+        self, definition: Workflow[Any, Any], loaded: Workflow[Any, Any], carried: Carried | None = None
     ) -> None:
         self.workflow = definition
         self.loaded = loaded
@@ -92,9 +102,57 @@ class Run:
         self.data: JSON = None
         self.origin: Origin
         self.context: Context[Any]
-        self.subscriptions = Subscriptions(self, inbox)
-        self.signals = signals
+        self.random: random.Random
+        self.waits = Waits()
+        self.inbox = Inbox()
+        self.subscriptions = Subscriptions(self, self.inbox)
+        self.signals = SignalInbox(self.waits)
+        self.children = Children()
+        self.continuing = Continuing(self, carried.held_until if carried else None)
+        self._carried = carried
         self._in_flight: dict[str, asyncio.Task[Outcome]] = {}
+        if carried is None:
+            self.started = int(workflow.info().workflow_start_time.timestamp() * 1000)
+            self._seed = workflow.random().getrandbits(128)
+        else:
+            self.started, self._seed = carried.started, int(carried.seed, 16)
+            self._restore(carried)
+
+    # --- from one execution to the next ----------------------------------------------------------------------------
+
+    def _restore(self, carried: Carried) -> None:
+        self.memo = {key: read_outcome(outcome) for key, outcome in carried.memo.items()}
+        self.failures = carried.failures
+        self.scheduled = carried.scheduled
+        self.waits.restore(carried.waits)
+        self.inbox.restore(carried.boxes)
+        self.subscriptions.cancelling = {key: tuple(topics) for key, topics in carried.cancelling.items()}
+        self.signals.restore(carried.signals)
+        self.children.ended = carried.ended
+        self.children.reports_to = carried.reports_to
+
+    def state(self, *, is_parked: bool) -> Carried:
+        """What the next execution goes on with."""
+        return Carried(
+            is_parked=is_parked,
+            held_until=self.continuing.held_until,
+            started=self.started,
+            seed=f"{self._seed:x}",
+            memo={key: outcome_json(outcome) for key, outcome in self.memo.items()},
+            failures=self.failures,
+            scheduled=self.scheduled,
+            waits=self.waits.state(),
+            boxes=self.inbox.state(),
+            cancelling={key: list(topics) for key, topics in self.subscriptions.cancelling.items()},
+            signals=self.signals.state(),
+            ended=self.children.ended,
+            reports_to=self.children.reports_to,
+        )
+
+    def busy_steps(self) -> int:
+        """How many steps are in flight that another execution could not go on with."""
+        waiting = len(self.waits.now) - (BACKOFF in self.waits.now)
+        return len(self._in_flight) - waiting - len(self.continuing.held)
 
     @property
     def id(self) -> str:
@@ -111,11 +169,17 @@ class Run:
     async def execute(self, data: JSON, added: JSON) -> RawValue:
         """Run the handler to its end; what Temporal's workflow returns."""
         self.origin = Origin.of_run(added, workflow.info().workflow_id)
-        self.data = cron_data(self.origin.cron) if data is None and self.origin.cron else data
+        if self.origin.ts is None:
+            self.origin = replace(self.origin, ts=int(workflow.info().start_time.timestamp() * 1000))
+        if self._carried is None:
+            self.data = cron_data(self.origin.cron) if data is None and self.origin.cron else data
+        else:
+            self.data = data
         try:
             result = await self._handled()
         except asyncio.CancelledError:
             await self._end_waits()
+            await self.children.report(was_cancelled())
             await tell_cancelled(self)
             raise
         except Exception as err:
@@ -123,9 +187,11 @@ class Run:
                 self._explain(nondeterminism)
             failure = application_error(err, attempt=self.failures, non_retryable=True)
             await self._end_waits()
+            await self.children.report(failed_with(failure))
             await tell_failed(self, failure, "".join(format_tb(failure.__traceback__)))
             raise failure from failure.__cause__
         await self._end_waits()
+        await self.children.report(Outcome(from_raw(result)))
         await tell_finished(self, result)
         return result
 
@@ -134,14 +200,41 @@ class Run:
         await self.signals.end()
 
     async def _handled(self) -> RawValue:
+        is_cancelled = False
+        if self._carried is not None and self._carried.is_parked:
+            try:
+                await self.continuing.until_due()
+            except asyncio.CancelledError:  # for the body, at the step that it waits in
+                is_cancelled = True
         for number, cancel in enumerate(self.workflow.ext.cancel_on):
-            await self._cancel_on(f"cancel_on:{number}", cancel)
-        await self._until(self.origin)
+            if not is_cancelled:
+                await self._cancel_on(f"cancel_on:{number}", cancel)
+        if self._carried is None:
+            await self._until(self.origin)
         validated = validate_input(self.workflow.id, self.loaded.input_schema, self.data)
         self.context = self._context(self.origin.input(validated))
-        return self._result(await self._body())
+        return self._result(await self._live(is_cancelled=is_cancelled))
+
+    async def _live(self, *, is_cancelled: bool) -> Any:
+        """Run the body to its end, unless the run continues as new before."""
+        self.waits.awake()
+        body = asyncio.create_task(self._body())
+        try:
+            if is_cancelled:
+                await workflow.wait_condition(lambda: True)  # until the body has come to where it waits
+                body.cancel()
+            else:
+                await self.continuing.until_left(body)
+        except asyncio.CancelledError:
+            body.cancel()
+        except Exception:
+            body.cancel()
+            raise
+        return await body
 
     async def _cancel_on(self, key: str, cancel: CancelOn) -> None:
+        if key in self.subscriptions.cancelling:  # since an execution before
+            return
         until = workflow.now() + (CANCEL_ON_TIMEOUT if cancel.timeout is None else parse_duration(cancel.timeout))
         topics, source = check_events(cancel.event), check_expression(cancel.if_exp, cancel.match)
         await self.subscriptions.cancel_on(key, topics, source, until.timestamp())
@@ -167,8 +260,11 @@ class Run:
     async def _body(self) -> Any:
         from .attempt import Attempt
 
+        if carried := self.waits.resume(BACKOFF, "backoff"):
+            await self._pause(carried)
         while True:
             attempt = Attempt(self)
+            self.random = random.Random(self._seed)  # the same in each, as steps find by it what they did
             try:
                 return await self.handler(self.context, Step(attempt))
             except Exception as err:
@@ -187,7 +283,13 @@ class Run:
                 )
             finally:
                 attempt.close()
-            await workflow.sleep(delay, summary=f"backoff after attempt {self.failures} of the body")
+            await self._pause(Waiting("backoff", (workflow.now() + delay).timestamp()))
+
+    async def _pause(self, waiting: Waiting) -> None:
+        assert waiting.until is not None
+        if (left := waiting.until - workflow.time()) > 0:
+            with self.waits.during(BACKOFF, waiting):
+                await workflow.sleep(left, summary=f"backoff after attempt {self.failures} of the body")
 
     def _backoff(self, error: Exception) -> timedelta:
         if isinstance(error, RetryAfterError):
@@ -229,6 +331,7 @@ class Run:
         return task
 
     async def _finish(self, key: str, perform: Perform) -> Outcome:
+        await self.continuing.hold(key)
         outcome = await perform()
         self.memo[key] = outcome
         self.failures = 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
@@ -16,6 +18,7 @@ from ..types import JSON
 from .failures import failure_of
 from .limits import summary
 from .memo import Failure, Outcome
+from .waits import Waiting, Waits
 
 OPEN_MAILBOX = "steporal.open_mailbox"
 CLOSE_MAILBOX = "steporal.close_mailbox"
@@ -33,7 +36,8 @@ class SignalInbox:
     what the run sees never differ.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, waits: Waits) -> None:
+        self._all = waits
         self._waits: dict[str, Wait] = {}  # those whose mailbox may be open
         self._cancelled: set[str] = set()
         self._over: set[str] = set()
@@ -51,25 +55,54 @@ class SignalInbox:
         if isinstance(key, str) and key not in self._over:
             self._received.setdefault(key, delivery.get("data"))
 
-    async def wait(self, wait: Wait, *, replace: bool) -> Outcome:
+    @property
+    def is_busy(self) -> bool:
+        """Whether a mailbox is being opened."""
+        return bool(self._opening)
+
+    def has(self, key: str) -> bool:
+        """Whether the signal of a wait has come."""
+        return key in self._received
+
+    def state(self) -> dict[str, JSON]:
+        """What another execution goes on with."""
+        return {
+            "waits": [wait.model_dump(mode="json") for wait in self._waits.values()],
+            "cancelled": sorted(self._cancelled),
+            "over": sorted(self._over),
+            "received": self._received,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with what the execution before had."""
+        for data in state.get("waits", ()):
+            wait = Wait.model_validate(data)
+            self._waits[wait.key] = wait
+        self._cancelled |= set(state.get("cancelled", ()))
+        self._over |= set(state.get("over", ()))
+        self._received |= state.get("received", {})
+
+    async def wait(self, step: str, wait: Wait, *, replace: bool, carried: Waiting | None = None) -> Outcome:
         """Wait until the signal comes or the wait's time is over; cancelled too late, it returns what has come.
 
         Args:
+            step: The step's key.
             wait: The wait; its key is new in the run.
             replace: Whether to take the place of another run that waits.
+            carried: The same wait in the execution before, which has opened the mailbox.
         """
         self._waits[wait.key] = wait
         try:
-            return await self._wait(wait, replace)
+            return await self._wait(step, wait, replace, carried)
         except FailureError as err:  # its mailbox may be open, so it stays in the list until the run ends
             return Outcome(failure=failure_of(err))
         finally:
             self._over.add(wait.key)
             self._received.pop(wait.key, None)
 
-    async def _wait(self, wait: Wait, replace: bool) -> Outcome:
+    async def _wait(self, step: str, wait: Wait, replace: bool, carried: Waiting | None) -> Outcome:
         if wait.key not in self._received:
-            opening = asyncio.create_task(self._open(wait, replace))
+            opening = asyncio.create_task(_known(carried) if carried else self._open(wait, replace))
             self._opening.add(opening)
             opening.add_done_callback(self._opening.discard)
             try:
@@ -77,7 +110,10 @@ class SignalInbox:
                 if isinstance(mailbox, Wait):
                     del self._waits[wait.key]
                     return Outcome(failure=_conflict(wait, mailbox))
-                is_received = await self._until_received(wait) or await self._close(wait, mailbox)
+                waiting = Waiting("signal", wait.until, {"wait": wait.model_dump(mode="json"), "mailbox": mailbox})
+                with self._all.during(step, waiting):
+                    is_received = await self._until_received(wait)
+                is_received = is_received or await self._close(wait, mailbox)
             except asyncio.CancelledError:
                 self._cancelled.add(wait.key)
                 is_received = await self._close_cancelled(wait, opening)
@@ -143,6 +179,10 @@ class SignalInbox:
             await _tell(RELEASE_MAILBOXES, {"waits": waits}, "the run ends, and waits for no signal any more")
         except FailureError:
             workflow.logger.warning("could not close the mailboxes of %s; they find out by themselves", [*self._waits])
+
+
+async def _known(carried: Waiting) -> Wait | str:
+    return str(carried.more["mailbox"])
 
 
 def _conflict(wait: Wait, other: Wait) -> Failure:

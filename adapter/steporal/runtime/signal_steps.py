@@ -96,9 +96,11 @@ async def _outcome(attempt: Attempt, key: str, perform: Callable[[], Coroutine[A
 
 
 async def _perform_wait(attempt: Attempt, key: str, signal: str, deadline: datetime, replace: bool) -> Outcome:
+    run = attempt.owner
+    if carried := run.waits.resume(key, "signal"):
+        return await run.signals.wait(key, Wait.model_validate(carried.more["wait"]), replace=replace, carried=carried)
     if deadline <= workflow.now():
         return Outcome()
-    run = attempt.owner
     wait = Wait(
         signal=signal,
         workflow_id=workflow.info().workflow_id,
@@ -106,7 +108,7 @@ async def _perform_wait(attempt: Attempt, key: str, signal: str, deadline: datet
         key=run.activity_id(key),
         until=deadline.timestamp(),
     )
-    return await run.signals.wait(wait, replace=replace)
+    return await run.signals.wait(key, wait, replace=replace)
 
 
 # --- send ----------------------------------------------------------------------------------------------------------

@@ -26,13 +26,23 @@ _TIMEOUT = timedelta(seconds=30)
 
 
 class Subscriptions:
-    """The subscriptions of one run."""
+    """The subscriptions of one run.
+
+    Attributes:
+        inbox: What comes for them.
+        cancelling: The topics of the events that cancel the run, by key.
+    """
 
     def __init__(self, run: Run, inbox: Inbox) -> None:
         self._run = run
-        self._cancelling: dict[str, tuple[str, ...]] = {}
+        self.cancelling: dict[str, tuple[str, ...]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self.inbox = inbox
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a topic is being told of the end of one."""
+        return bool(self._ending)
 
     async def subscribe(
         self, key: str, kind: Literal["once", "each"], topics: tuple[str, ...], source: str | None, until: float
@@ -55,7 +65,7 @@ class Subscriptions:
 
     async def cancel_on(self, key: str, topics: tuple[str, ...], source: str | None, until: float) -> None:
         """Be cancelled by an event from now on; the arguments are those of :meth:`subscribe`."""
-        self._cancelling[key] = topics
+        self.cancelling[key] = topics
         await self._subscribe(key, "cancel", topics, source, until)
 
     async def _subscribe(
@@ -96,9 +106,9 @@ class Subscriptions:
 
     async def end(self) -> None:
         """Hear no more of anything, as the run ends."""
-        left = {key: box.topics for key, box in self.inbox.boxes.items()} | self._cancelling
+        left = {key: box.topics for key, box in self.inbox.boxes.items()} | self.cancelling
         self.inbox.boxes.clear()
-        self._cancelling.clear()
+        self.cancelling.clear()
         if left:
             await self._end(left)
         if self._ending:

@@ -1,0 +1,112 @@
+"""What one execution of a run hands to the next, when it continues as new."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from typing import Any
+
+import pydantic
+from temporalio.api.failure.v1 import Failure as FailureMessage
+from temporalio.common import RawValue
+from temporalio.converter import DataConverter
+
+from ..converter import dumps, to_raw
+from ..types import JSON
+from .memo import Failure, Outcome
+
+_COMPRESS_FROM = 64 * 1024
+
+
+class Carried(pydantic.BaseModel):
+    """The state of a run, between two executions.
+
+    Attributes:
+        is_parked: Whether the next execution waits first, without the handler.
+        held_until: Until when a checkpoint holds the run at most, in seconds since the epoch.
+        started: When the first execution started, in milliseconds since the epoch.
+        seed: What ``ctx.random`` starts from in each attempt of the body.
+        memo: The finished steps, as :func:`outcome_json` has them.
+        failures: How often the body has raised since a step finished last.
+        scheduled: How often each step was scheduled.
+        waits: What the body waits for, by step; the first element says whether it was in that wait.
+        boxes: Subscriptions, and what came for them.
+        cancelling: The topics of events that cancel the run.
+        signals: Waits for signals.
+        ended: Outcomes of invoked runs that came before their step was done, by workflow id.
+        reports_to: The runs that wait for the end of this one.
+    """
+
+    is_parked: bool
+    held_until: float | None = None
+    started: int
+    seed: str
+    memo: dict[str, Any] = {}
+    failures: int = 0
+    scheduled: dict[str, int] = {}
+    waits: dict[str, tuple[bool, Any]] = {}
+    boxes: dict[str, Any] = {}
+    cancelling: dict[str, list[str]] = {}
+    signals: dict[str, Any] = {}
+    ended: dict[str, Any] = {}
+    reports_to: list[dict[str, str]] = []
+
+    def raw(self) -> RawValue:
+        """As an argument of the next execution, compressed where it is large."""
+        data = self.model_dump(mode="json", exclude_defaults=True)
+        text = dumps(data)
+        if len(text) < _COMPRESS_FROM:
+            return to_raw(data)
+        return to_raw({"zlib": base64.b85encode(zlib.compress(text)).decode()})
+
+
+def read_carried(data: JSON) -> Carried | None:
+    """What the execution before has handed over; None in the first."""
+    if not isinstance(data, dict):
+        return None
+    packed = data.get("zlib")
+    if isinstance(packed, str):
+        data = json.loads(zlib.decompress(base64.b85decode(packed)))
+    return Carried.model_validate(data)
+
+
+def outcome_json(outcome: Outcome) -> JSON:
+    """An outcome as JSON: ``[value]``, or an object that describes the failure."""
+    failure = outcome.failure
+    if failure is None:
+        return [outcome.value]
+    return {
+        "name": failure.name,
+        "message": failure.message,
+        "stack": failure.stack,
+        "attempts": failure.attempts,
+        "cause": None if failure.cause is None else _cause_text(failure.cause),
+    }
+
+
+def read_outcome(data: Any) -> Outcome:
+    """The inverse of :func:`outcome_json`."""
+    if isinstance(data, list):
+        return Outcome(data[0])
+    cause = data.get("cause")
+    return Outcome(
+        failure=Failure(
+            data["name"],
+            data["message"],
+            data.get("stack", ""),
+            data.get("attempts", 0),
+            None if cause is None else _read_cause(cause),
+        )
+    )
+
+
+def _cause_text(cause: BaseException) -> str:
+    message = FailureMessage()
+    DataConverter.default.failure_converter.to_failure(cause, DataConverter.default.payload_converter, message)
+    return base64.b85encode(message.SerializeToString()).decode()
+
+
+def _read_cause(text: str) -> BaseException:
+    message = FailureMessage.FromString(base64.b85decode(text))
+    return DataConverter.default.failure_converter.from_failure(message, DataConverter.default.payload_converter)

@@ -1,0 +1,82 @@
+"""The runs that a run has invoked, and who waits for its own end.
+
+Temporal hands a child's result to the execution that started it alone. One that continues as new asks its children
+before to report their end by a signal, which finds whatever execution there is then.
+"""
+
+from __future__ import annotations
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError, FailureError
+
+from ..converter import to_raw
+from ..types import JSON
+from .carried import outcome_json
+from .failures import stack_of
+from .memo import Failure, Outcome
+
+REPORT = "steporal.report"
+"""Temporal's signal to an invoked run: ``{"workflow_id", "run_id"}`` of who wants to hear of its end."""
+
+ENDED = "steporal.ended"
+"""Temporal's signal that an invoked run has ended: ``{"run_id", "child", "outcome"}``."""
+
+
+class Children:
+    """What a run knows of the runs that it has invoked, and of those that have invoked it.
+
+    Attributes:
+        ended: How those have ended that have reported it, by workflow id.
+        reports_to: Who waits for the end of this run.
+    """
+
+    def __init__(self) -> None:
+        self.ended: dict[str, JSON] = {}
+        self.reports_to: list[dict[str, str]] = []
+
+    def report_to(self, message: JSON) -> None:
+        """Remember who wants to hear of the end."""
+        if isinstance(message, dict):
+            parent = {"workflow_id": str(message.get("workflow_id")), "run_id": str(message.get("run_id"))}
+            if parent not in self.reports_to:
+                self.reports_to.append(parent)
+
+    def has_ended(self, message: JSON) -> None:
+        """Remember how an invoked run has ended, if it is one of this run."""
+        if isinstance(message, dict) and message.get("run_id") == workflow.info().first_execution_run_id:
+            self.ended[str(message.get("child"))] = message.get("outcome")
+
+    async def ask(self, child: str) -> bool:
+        """Ask an invoked run to report its end; False if it has ended already."""
+        info = workflow.info()
+        parent: JSON = {"workflow_id": info.workflow_id, "run_id": info.first_execution_run_id}
+        try:
+            await workflow.get_external_workflow_handle(child).signal(REPORT, to_raw(parent))
+        except FailureError:
+            return False
+        return True
+
+    async def report(self, outcome: Outcome) -> None:
+        """Tell those who wait that this run ends."""
+        for parent in self.reports_to:
+            message = {
+                "run_id": parent["run_id"],
+                "child": workflow.info().workflow_id,
+                "outcome": outcome_json(outcome),
+            }
+            try:
+                await workflow.get_external_workflow_handle(parent["workflow_id"]).signal(ENDED, to_raw(message))
+            except FailureError:
+                workflow.logger.info("run %s waits no longer for the end of this one", parent["workflow_id"])
+
+
+def failed_with(error: ApplicationError) -> Outcome:
+    """How a run has failed, for the step that has invoked it."""
+    detail = error.details[0] if error.details else None
+    attempts = detail.get("attempts", 0) if isinstance(detail, dict) else 0
+    return Outcome(failure=Failure(error.type or "ApplicationError", error.message, stack_of(error), attempts, error))
+
+
+def was_cancelled() -> Outcome:
+    """How a run has ended that was cancelled, for the step that has invoked it."""
+    return Outcome(failure=Failure("CancelledError", "the run was cancelled"))

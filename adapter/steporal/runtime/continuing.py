@@ -1,0 +1,259 @@
+"""When a run continues as new, and with what.
+
+A run does so by itself in three cases, and only at a moment when all that is in flight are waits that another execution
+can go on with:
+
+- Temporal suggests it, as the history grows: steps that have not begun are held, and the next execution runs the
+  handler from the top, with the memo;
+- it has only waited for ``park_after``: the next execution waits without the handler ("parked"), so that the history of
+  a waiting run has nothing of the user's code in it, which can be edited meanwhile;
+- a checkpoint was asked for: steps that have not begun are held, and the next execution is parked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from temporalio import workflow
+from temporalio.workflow import ContinueAsNewVersioningBehavior
+
+from ..converter import size_of
+from ..errors import PayloadTooLargeError
+from ..types import JSON
+from .carried import Carried
+from .limits import MAX_PAYLOAD_BYTES
+from .pending import are_only
+from .waits import BACKOFF, Waiting
+
+if TYPE_CHECKING:
+    from .run import Run
+
+CHECKPOINT = "steporal.checkpoint"
+"""Temporal's signal that asks a run to park: ``{"hold": seconds}``; 0 lets a parked run go on."""
+
+HARD_LENGTH = 20_000
+"""From this many events on, a run holds its steps though others are in flight; Temporal suggests it from 4,096 on, and
+ends a run at 51,200. A live run replays with this number."""
+
+HARD_BYTES = 20 * 1024 * 1024
+
+WARN_BYTES = MAX_PAYLOAD_BYTES // 2
+
+
+class Continuing:
+    """Decides when a run continues as new.
+
+    Attributes:
+        held: The steps that have not begun and wait for the next execution.
+        held_until: Until when a checkpoint holds the run, in seconds since the epoch.
+    """
+
+    def __init__(self, run: Run, held_until: float | None = None) -> None:
+        self._run = run
+        self._is_parking = False
+        self._may_park = True
+        self.held: dict[str, None] = {}
+        self.held_until = held_until
+
+    def checkpoint(self, message: JSON) -> None:
+        """Park as soon as possible; or go on, if the hold is 0."""
+        hold = message.get("hold", 0) if isinstance(message, dict) else 0
+        self.held_until = workflow.time() + hold if isinstance(hold, int | float) and hold > 0 else None
+        self._run.waits.changes += 1
+
+    # --- steps that wait for the next execution --------------------------------------------------------------------
+
+    async def hold(self, key: str) -> None:
+        """Return if a step may begin; else never, as the run is about to continue as new."""
+        if not self._must_hold():
+            return
+        waits = self._run.waits
+        self.held[key] = None
+        waits.changes += 1
+        try:
+            while self._is_leaving():
+                left = None if self.held_until is None else max(self.held_until - workflow.time(), 0)
+                try:
+                    await workflow.wait_condition(lambda: not self._is_leaving(), timeout=left)
+                except TimeoutError:
+                    self.held_until = None
+        finally:
+            del self.held[key]
+            waits.changes += 1
+
+    def _is_leaving(self) -> bool:
+        return self.held_until is not None or workflow.info().is_continue_as_new_suggested()
+
+    def _must_hold(self) -> bool:
+        if not self._is_leaving() or workflow.cancellation_reason() is not None:
+            return False
+        if self.held_until is not None or self.held:
+            return True
+        info = workflow.info()
+        if info.get_current_history_length() > HARD_LENGTH or info.get_current_history_size() > HARD_BYTES:
+            return True
+        return self._run.busy_steps() == 1 and self._is_alone()
+
+    # --- the right moment ------------------------------------------------------------------------------------------
+
+    def is_quiet(self) -> bool:
+        """Whether another execution can go on from here."""
+        run = self._run
+        if not (run.waits.now or self.held) or run.busy_steps() or run.subscriptions.is_busy or run.signals.is_busy:
+            return False
+        return bool(self.held) or self._is_alone()
+
+    def _is_alone(self) -> bool:
+        """Whether the body waits for nothing but steps: no ``asyncio.sleep`` or ``timeout``, nothing of Temporal's."""
+        waits = self._run.waits.now.values()
+        timers = sum(waiting.timers for waiting in waits) + self._is_parking
+        children = sum("look_at" not in waiting.more for waiting in waits if waiting.kind == "invoke")
+        return are_only(asyncio.get_running_loop(), timers=timers, children=children)
+
+    async def until_left(self, body: asyncio.Task[Any]) -> None:
+        """Return when the body has ended; leave by continue-as-new if that comes first."""
+        waits = self._run.waits
+        while True:
+            await workflow.wait_condition(lambda: body.done() or self.is_quiet())
+            if body.done():
+                return
+            if self.held or self.held_until is not None:
+                await self._leave(is_parked=self.held_until is not None)
+            seen = waits.changes
+            self._is_parking = (after := self._park_in()) is not None
+            try:
+                await workflow.wait_condition(
+                    lambda: body.done() or waits.changes != seen or not self.is_quiet(),  # noqa: B023
+                    timeout=after,
+                    timeout_summary="until the run parks",
+                )
+            except TimeoutError:
+                self._is_parking = False
+                await self._leave(is_parked=True)
+            finally:
+                self._is_parking = False
+
+    def _park_in(self) -> timedelta | None:
+        after = self._run.workflow.park_after
+        if after is None or not self._may_park:
+            return None
+        if workflow.info().is_continue_as_new_suggested():
+            return timedelta(milliseconds=1)
+        until = self._run.waits.earliest()
+        if until is not None and until - workflow.time() <= after.total_seconds():
+            return None
+        return after
+
+    async def _leave(self, *, is_parked: bool) -> None:
+        """Continue as new, unless something happens meanwhile."""
+        if not await self._ask_children() or not self.is_quiet():
+            return
+        self._go(self._run.state(is_parked=is_parked))
+
+    def _go(self, carried: Carried) -> None:
+        raw = carried.raw()
+        size = size_of(raw)
+        if size > MAX_PAYLOAD_BYTES:
+            self._cannot(size, len(carried.memo))
+            return
+        if size > WARN_BYTES:
+            self._warn(size, len(carried.memo))
+        workflow.continue_as_new(
+            args=[*self._run.origin.arguments(self._run.data), raw],
+            initial_versioning_behavior=ContinueAsNewVersioningBehavior.AUTO_UPGRADE,
+        )
+
+    async def _ask_children(self) -> bool:
+        """Have invoked runs report their end by a signal; False if one has ended, and its result is about to come."""
+        for waiting in list(self._run.waits.now.values()):
+            if waiting.kind == "invoke" and not waiting.more.get("asked"):
+                if not await self._run.children.ask(waiting.more["child"]):
+                    return False
+                waiting.more["asked"] = True
+        return True
+
+    def _warn(self, size: int, steps: int) -> None:
+        text = (
+            f"the results of {steps:,} steps have {size:,} bytes, of {MAX_PAYLOAD_BYTES:,} that Temporal takes when "
+            "the run continues as new; return less from steps, or invoke a workflow for parts of the work"
+        )
+        workflow.logger.warning("run %s: %s", workflow.info().workflow_id, text)
+        workflow.set_current_details(f"**Warning**: {text}")
+
+    def _cannot(self, size: int, steps: int) -> None:
+        if self.held:
+            raise PayloadTooLargeError(
+                f"the run cannot continue as new: the results of its {steps:,} steps have {size:,} bytes, and Temporal "
+                f"takes {MAX_PAYLOAD_BYTES:,}; return less from steps, keep values in external storage, or invoke a "
+                "workflow for parts of the work"
+            )
+        self._warn(size, steps)
+        self._may_park = False
+
+    # --- parked ----------------------------------------------------------------------------------------------------
+
+    async def until_due(self) -> None:
+        """Wait, without the handler, until there is something to do for it."""
+        waits = self._run.waits.inside()
+        for waiting in waits.values():
+            if waiting.kind == "invoke":
+                waiting.more.setdefault("look_at", workflow.time() + waiting.more["look_after"])
+        workflow.set_current_details(_described(waits))
+        while not self._is_due(waits):
+            held_until = self.held_until
+            until = _earliest(waits) if held_until is None else held_until
+            try:
+                await workflow.wait_condition(
+                    lambda: self.held_until != held_until or self._is_due(waits),  # noqa: B023
+                    timeout=None if until is None else timedelta(seconds=max(until - workflow.time(), 0)),
+                    timeout_summary="until the run goes on",
+                )
+            except TimeoutError:
+                self.held_until = None
+            if workflow.info().is_continue_as_new_suggested():
+                self._go(self._run.state(is_parked=True))
+        workflow.set_current_details("")
+
+    def _is_due(self, waits: dict[str, Waiting]) -> bool:
+        if self.held_until is not None:
+            return self.held_until <= workflow.time()
+        earliest = _earliest(waits)
+        if not waits or (earliest is not None and earliest <= workflow.time()):
+            return True
+        return any(self._has_come(key, waiting) for key, waiting in waits.items())
+
+    def _has_come(self, key: str, waiting: Waiting) -> bool:
+        run = self._run
+        if waiting.kind in ("event", "next"):
+            box = run.inbox.boxes.get(waiting.more.get("box", key))
+            return box is None or box.is_closed or bool(box.events)
+        if waiting.kind == "signal":
+            return run.signals.has(waiting.more["wait"]["key"])
+        return waiting.kind == "invoke" and waiting.more["child"] in run.children.ended
+
+
+def _earliest(waits: dict[str, Waiting]) -> float | None:
+    moments = [moment for waiting in waits.values() for moment in (waiting.until, waiting.more.get("look_at"))]
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _described(waits: dict[str, Waiting]) -> str:
+    lines = []
+    for key, waiting in waits.items():
+        name = "the next attempt of the body" if key == BACKOFF else f"step `{key}`"
+        end = None if waiting.until is None else datetime.fromtimestamp(waiting.until, UTC)
+        until = "" if end is None else f" until {end.isoformat(timespec='seconds')}"
+        lines.append(f"- {name}: {_KINDS[waiting.kind]}{until}")
+    return "Parked. It waits for:\n" + "\n".join(lines)
+
+
+_KINDS = {
+    "sleep": "sleeps",
+    "event": "an event",
+    "next": "an event of a listener",
+    "signal": "a signal",
+    "invoke": "an invoked run",
+    "backoff": "a pause",
+}

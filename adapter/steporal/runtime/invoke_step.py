@@ -1,0 +1,149 @@
+"""Steps that invoke other workflows, in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from temporalio import workflow
+from temporalio.common import RawValue, WorkflowIDReusePolicy
+from temporalio.exceptions import ChildWorkflowError, WorkflowAlreadyStartedError
+from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
+
+from ..converter import to_json, validate
+from ..definition import Workflow, WorkflowReference, validate_input
+from ..durations import Duration
+from ..errors import InvalidInputError, InvokeTimeoutError, UnserializableError
+from ..types import JSON
+from .arguments import arguments_checked, deadline_of
+from .carried import read_outcome
+from .failures import failure_of
+from .limits import summary, to_limited
+from .memo import Failure, Outcome
+from .start import Origin, payload_json
+from .waits import Waiting
+
+if TYPE_CHECKING:
+    from .attempt import Attempt
+
+FIND_WORKFLOW = "steporal.find_workflow"
+FIND_END = "steporal.find_end"
+
+_LOOK_AFTER = timedelta(hours=1)
+_LOOK_AT_LEAST_EVERY = timedelta(days=1)
+
+Target = Workflow[Any, Any] | WorkflowReference[Any]
+
+
+def invoke(
+    attempt: Attempt, step_id: str, target: Target, data: Any, timeout: Duration | datetime | None
+) -> Coroutine[Any, Any, Any]:
+    """Perform ``step.invoke_workflow``."""
+    key = attempt.key(step_id)
+    with arguments_checked(key):
+        if not isinstance(target, Workflow | WorkflowReference):
+            raise TypeError(
+                f"workflow is {target!r}; pass what client.workflow returned, or steporal.reference(app, id)"
+            )
+        deadline = None if timeout is None else deadline_of(timeout, "timeout")
+    return _invoke(attempt, key, target, data, deadline)
+
+
+async def _invoke(attempt: Attempt, key: str, target: Target, data: Any, deadline: datetime | None) -> Any:
+    if key not in attempt.owner.memo:
+        data = _input_json(key, target, data)
+    outcome = await attempt.outcome(key, partial(_perform, attempt, key, target, data, deadline))
+    kind = target.output_type
+    return outcome.value if kind is None else validate(outcome.value, kind)
+
+
+async def _perform(attempt: Attempt, key: str, target: Target, data: JSON, deadline: datetime | None) -> Outcome:
+    run = attempt.owner
+    if carried := run.waits.resume(key, "invoke"):
+        return await _until_reported(attempt, key, target, carried)
+    event_id = attempt.derived_id(key, 0)
+    task_queue: str | None = None
+    if isinstance(target, WorkflowReference):
+        found = await attempt.perform(key, attempt.local(FIND_WORKFLOW, {"app": target.app, "workflow": target.id}))
+        if found.failure:
+            return found
+        task_queue = found.value["task_queue"]
+    elif target.client.task_queue != workflow.info().task_queue:
+        task_queue = target.client.task_queue
+    try:
+        child = await workflow.start_child_workflow(
+            target.id,
+            args=Origin.of_invoke(event_id, run.origin.listened).arguments(data),
+            id=f"{target.id}/{event_id}",
+            task_queue=task_queue,
+            result_type=RawValue,
+            # It goes on when this run continues as new, and reports its end then (children.py).
+            parent_close_policy=ParentClosePolicy.ABANDON,
+            cancellation_type=ChildWorkflowCancellationType.ABANDON,
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            static_summary=summary(f"invoked by {workflow.info().workflow_id}"),
+        )
+    except WorkflowAlreadyStartedError as err:
+        return Outcome(failure=Failure("AlreadyStartedError", str(err), cause=err))
+    until = None if deadline is None else deadline.timestamp()
+    more: dict[str, JSON] = {"child": child.id, "look_after": _LOOK_AFTER.total_seconds()}
+    with run.waits.during(key, Waiting("invoke", until, more, timers=0 if deadline is None else 1)):
+        if deadline is not None:
+            await workflow.wait([child], timeout=max((deadline - workflow.now()).total_seconds(), 0))
+            if not child.done():
+                return _too_late(target, child.id)
+        try:
+            return Outcome(payload_json(await child))
+        except ChildWorkflowError as err:
+            return Outcome(failure=failure_of(err))
+
+
+def _too_late(target: Target, child: str) -> Outcome:
+    message = f"workflow {target.id!r} (run {child!r}) has not ended in time; it goes on"
+    return Outcome(failure=Failure(InvokeTimeoutError.__name__, message))
+
+
+async def _until_reported(attempt: Attempt, key: str, target: Target, waiting: Waiting) -> Outcome:
+    """Wait for a run that an execution before has invoked.
+
+    It reports its end, unless it was terminated: so it is looked at now and then.
+    """
+    run, child = attempt.owner, waiting.more["child"]
+    while child not in run.children.ended:
+        now = workflow.time()
+        if waiting.more.get("look_at", 0) and now >= waiting.more["look_at"]:
+            found = await attempt.perform(key, attempt.local(FIND_END, {"workflow_id": child}))
+            if found.failure:
+                return found
+            if found.value is not None:
+                return read_outcome(found.value)
+            waiting.more["look_after"] = min(waiting.more["look_after"] * 2, _LOOK_AT_LEAST_EVERY.total_seconds())
+            waiting.more["look_at"] = workflow.time() + waiting.more["look_after"]
+        if waiting.until is not None and now >= waiting.until:
+            return _too_late(target, child)
+        waiting.more.setdefault("look_at", now + waiting.more["look_after"])
+        next_look = waiting.more["look_at"]
+        left = (next_look if waiting.until is None else min(next_look, waiting.until)) - now
+        with run.waits.during(key, waiting):
+            try:
+                await workflow.wait_condition(
+                    lambda: child in run.children.ended,
+                    timeout=timedelta(seconds=max(left, 0)),
+                    timeout_summary=summary(key),
+                )
+            except TimeoutError:
+                continue
+    return read_outcome(run.children.ended.pop(child))
+
+
+def _input_json(key: str, target: Target, data: Any) -> JSON:
+    try:
+        encoded = to_json(data)
+    except UnserializableError as err:
+        raise InvalidInputError(f"step {key!r}: the data for workflow {target.id!r}: {err}") from None
+    if isinstance(target, Workflow):
+        validate_input(target.id, target.input_schema, encoded)
+    to_limited(f"the data for workflow {target.id!r} of step {key!r}", encoded)
+    return encoded

@@ -1,0 +1,98 @@
+"""What a run waits for, as data: so that another execution of it can go on waiting, without the handler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..types import JSON
+
+Kind = Literal["sleep", "event", "next", "signal", "invoke", "backoff"]
+
+BACKOFF = ""
+"""The key of the wait between two attempts of the body; no step has it."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """One wait.
+
+    Attributes:
+        kind: What for.
+        until: When it ends at the latest, in seconds since the epoch.
+        more: What belongs to the kind, as JSON.
+        timers: How many of Temporal's timers it has.
+    """
+
+    kind: Kind
+    until: float | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+    timers: int = 1
+
+    def json(self) -> JSON:
+        """As another execution reads it."""
+        return {"kind": self.kind, "until": self.until, "more": self.more}
+
+
+class Waits:
+    """The waits of a run.
+
+    Attributes:
+        now: Those that the body is in, by key.
+        carried: Those of the execution before that no step has come back for yet.
+        changes: How often something has changed, here or in what the run holds.
+    """
+
+    def __init__(self) -> None:
+        self.now: dict[str, Waiting] = {}
+        self.carried: dict[str, Waiting] = {}
+        self.changes = 0
+        self._inside: set[str] = set()
+
+    def state(self) -> dict[str, tuple[bool, JSON]]:
+        """What another execution goes on with: each wait, and whether the body is in it."""
+        carried = {key: (key in self._inside, waiting.json()) for key, waiting in self.carried.items()}
+        return carried | {key: (True, waiting.json()) for key, waiting in self.now.items()}
+
+    def restore(self, state: Mapping[str, tuple[bool, Any]]) -> None:
+        """Go on with what the execution before had."""
+        for key, (is_inside, waiting) in state.items():
+            self.carried[key] = Waiting(waiting["kind"], waiting["until"], waiting["more"])
+            if is_inside:
+                self._inside.add(key)
+
+    def inside(self) -> dict[str, Waiting]:
+        """The waits that the body was in when the execution before ended."""
+        return {key: waiting for key, waiting in self.carried.items() if key in self._inside}
+
+    def awake(self) -> None:
+        """The handler starts: from now on it says itself what it waits for."""
+        self._inside.clear()
+
+    @contextmanager
+    def during(self, key: str, waiting: Waiting) -> Iterator[None]:
+        """What is awaited in this context can also be awaited by another execution."""
+        self.now[key] = waiting
+        self.changes += 1
+        try:
+            yield
+        finally:
+            del self.now[key]
+            self.changes += 1
+
+    def resume(self, key: str, kind: Kind) -> Waiting | None:
+        """The wait that a step was in when the execution before ended.
+
+        None if it had not begun, or if the code was edited and the step is of another kind now; then the old wait is
+        left where it is, and ends with the run.
+        """
+        waiting = self.carried.get(key)
+        if waiting is None or waiting.kind != kind:
+            return None
+        return self.carried.pop(key)
+
+    def earliest(self) -> float | None:
+        """When the first of the waits that the body is in ends, in seconds since the epoch."""
+        return min((waiting.until for waiting in self.now.values() if waiting.until is not None), default=None)
