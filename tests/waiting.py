@@ -9,6 +9,7 @@ from temporalio.api.enums.v1 import EventType
 
 import steporal
 
+PARKS = b"until the run parks"
 TIMER = EventType.EVENT_TYPE_TIMER_STARTED
 
 
@@ -20,6 +21,7 @@ async def until_waiting(run: steporal.Run[Any], timers: int = 1) -> None:
 
 
 async def timers_of(run: steporal.Run[Any]) -> int:
-    """How many timers a run has started."""
+    """How many timers a run has started, without those that park it."""
     history = await run.temporal.fetch_history()
-    return sum(event.event_type == TIMER for event in history.events)
+    started = [event for event in history.events if event.event_type == TIMER]
+    return sum(PARKS not in event.user_metadata.summary.data for event in started)

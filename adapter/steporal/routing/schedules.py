@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 import temporalio.client
 from temporalio.client import (
@@ -76,9 +77,19 @@ async def _put(temporal: temporalio.client.Client, start: CronStart) -> None:
 
 
 def _changed(existing: ScheduleUpdateInput, start: CronStart) -> ScheduleUpdate | None:
-    schedule = start.schedule()
-    schedule.state = existing.description.schedule.state  # a paused schedule stays paused
+    """The schedule as it should be, unless it is so: an update could undo that somebody has paused it just now."""
+    there, schedule = existing.description.schedule, start.schedule()
+    if _told_apart(there) == _told_apart(schedule):
+        return None
+    schedule.state = there.state  # a paused schedule stays paused
     return ScheduleUpdate(schedule=schedule)
+
+
+def _told_apart(schedule: Schedule) -> tuple[object, ...]:
+    """What can differ between two schedules with one id."""
+    action = schedule.action
+    queue = action.task_queue if isinstance(action, ScheduleActionStartWorkflow) else None
+    return queue, schedule.spec.time_zone_name or "UTC", schedule.spec.jitter or timedelta(0), schedule.policy.overlap
 
 
 async def _delete(temporal: temporalio.client.Client, schedule_id: str) -> None:

@@ -120,7 +120,7 @@ class Attempt:
         assert waiting.until is not None
         if (left := waiting.until - workflow.time()) > 0:
             with self.owner.waits.during(key, waiting):
-                await workflow.sleep(left, summary=summary(key))
+                await workflow.sleep(timedelta(seconds=left), summary=summary(key))
         return Outcome()
 
     def invoke(
@@ -192,6 +192,7 @@ class Attempt:
         if outcome is None:
             assert start is not None
             outcome = await self._wait(self.owner.step(key, start))
+        self.owner.reached(key)
         if outcome.failure:
             raise outcome.failure.error(key)
         return outcome

@@ -27,7 +27,8 @@ class Carried(pydantic.BaseModel):
         held_until: Until when a checkpoint holds the run at most, in seconds since the epoch.
         started: When the first execution started, in milliseconds since the epoch.
         seed: What ``ctx.random`` starts from in each attempt of the body.
-        memo: The finished steps, as :func:`outcome_json` has them.
+        attempt_began: When the attempt of the body began, in milliseconds after ``started``.
+        memo: The finished steps: what :func:`outcome_json` makes of each, and when it finished.
         failures: How often the body has raised since a step finished last.
         scheduled: How often each step was scheduled.
         waits: What the body waits for, by step; the first element says whether it was in that wait.
@@ -42,7 +43,8 @@ class Carried(pydantic.BaseModel):
     held_until: float | None = None
     started: int
     seed: str
-    memo: dict[str, Any] = {}
+    attempt_began: int = 0
+    memo: dict[str, tuple[Any, int]] = {}
     failures: int = 0
     scheduled: dict[str, int] = {}
     waits: dict[str, tuple[bool, Any]] = {}

@@ -11,7 +11,7 @@ import logging
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from traceback import format_tb
 from typing import Any, NoReturn
 from uuid import UUID
@@ -66,7 +66,7 @@ class WorkflowSurroundings:
         return _logger
 
     def now(self) -> datetime:
-        return workflow.now()
+        return self.run.now()
 
     def uuid4(self) -> UUID:
         return UUID(int=self.run.random.getrandbits(128), version=4)
@@ -81,6 +81,7 @@ class Run:
         memo: The finished steps.
         failures: How often the body has raised since a step finished last.
         scheduled: How often each step was scheduled, by key; activity ids must not repeat while one is pending.
+        finished: When each step has finished, in milliseconds since the run's start.
         random: What the body draws from; begins anew with each attempt of it.
         started: When its first execution started, in milliseconds since the epoch.
         waits: What it waits for.
@@ -108,6 +109,9 @@ class Run:
         self.subscriptions = Subscriptions(self, self.inbox)
         self.signals = SignalInbox(self.waits)
         self.children = Children()
+        self.finished: dict[str, int] = {}
+        self._reached: int | None = None
+        self._attempt_began = 0
         self.continuing = Continuing(self, carried.held_until if carried else None)
         self._carried = carried
         self._in_flight: dict[str, asyncio.Task[Outcome]] = {}
@@ -121,7 +125,9 @@ class Run:
     # --- from one execution to the next ----------------------------------------------------------------------------
 
     def _restore(self, carried: Carried) -> None:
-        self.memo = {key: read_outcome(outcome) for key, outcome in carried.memo.items()}
+        self.memo = {key: read_outcome(outcome) for key, (outcome, _) in carried.memo.items()}
+        self.finished = {key: at for key, (_, at) in carried.memo.items()}
+        self._reached = self._attempt_began = carried.attempt_began
         self.failures = carried.failures
         self.scheduled = carried.scheduled
         self.waits.restore(carried.waits)
@@ -138,7 +144,8 @@ class Run:
             held_until=self.continuing.held_until,
             started=self.started,
             seed=f"{self._seed:x}",
-            memo={key: outcome_json(outcome) for key, outcome in self.memo.items()},
+            attempt_began=self._attempt_began,
+            memo={key: (outcome_json(outcome), self.finished[key]) for key, outcome in self.memo.items()},
             failures=self.failures,
             scheduled=self.scheduled,
             waits=self.waits.state(),
@@ -148,6 +155,27 @@ class Run:
             ended=self.children.ended,
             reports_to=self.children.reports_to,
         )
+
+    # --- the time that the body sees -------------------------------------------------------------------------------
+
+    def _elapsed(self) -> int:
+        """How long it is since the run's start, in milliseconds."""
+        return round(workflow.time() * 1000) - self.started
+
+    def now(self) -> datetime:
+        """The time that ``ctx.now()`` is.
+
+        In an execution that has continued as new, the body runs from the top again, through steps that have finished
+        long ago; until it has come to where it was, it is the time that it was then.
+        """
+        if self._reached is None:
+            return workflow.now()
+        return datetime.fromtimestamp((self.started + self._reached) / 1000, UTC)
+
+    def reached(self, key: str) -> None:
+        """The body has come to a finished step."""
+        if self._reached is not None:
+            self._reached = max(self._reached, self.finished[key])
 
     def busy_steps(self) -> int:
         """How many steps are in flight that another execution could not go on with."""
@@ -220,8 +248,10 @@ class Run:
         self.waits.awake()
         body = asyncio.create_task(self._body())
         try:
-            if is_cancelled:
+            if self._carried is not None:
                 await workflow.wait_condition(lambda: True)  # until the body has come to where it waits
+                self._reached = None
+            if is_cancelled:
                 body.cancel()
             else:
                 await self.continuing.until_left(body)
@@ -264,7 +294,9 @@ class Run:
             await self._pause(carried)
         while True:
             attempt = Attempt(self)
-            self.random = random.Random(self._seed)  # the same in each, as steps find by it what they did
+            self.random = random.Random(self._seed)  # the same in each: what is drawn may name steps
+            if self._reached is None:
+                self._attempt_began = self._elapsed()
             try:
                 return await self.handler(self.context, Step(attempt))
             except Exception as err:
@@ -289,7 +321,9 @@ class Run:
         assert waiting.until is not None
         if (left := waiting.until - workflow.time()) > 0:
             with self.waits.during(BACKOFF, waiting):
-                await workflow.sleep(left, summary=f"backoff after attempt {self.failures} of the body")
+                await workflow.sleep(
+                    timedelta(seconds=left), summary=f"backoff after attempt {self.failures} of the body"
+                )
 
     def _backoff(self, error: Exception) -> timedelta:
         if isinstance(error, RetryAfterError):
@@ -334,6 +368,7 @@ class Run:
         await self.continuing.hold(key)
         outcome = await perform()
         self.memo[key] = outcome
+        self.finished[key] = self._elapsed()
         self.failures = 0
         return outcome
 
