@@ -35,7 +35,7 @@ from .limits import BATCH_BYTES, summary, to_limited
 from .memo import Outcome, decode_result
 from .references import Describer
 from .run import Run
-from .waits import Waiting
+from .waits import Waiting, left_until
 
 RUN_STEP = "steporal.run_step"
 
@@ -118,9 +118,9 @@ class Attempt:
     async def _perform_sleep(self, key: str, deadline: datetime) -> Outcome:
         waiting = self.owner.waits.resume(key, "sleep") or Waiting("sleep", deadline.timestamp())
         assert waiting.until is not None
-        if (left := waiting.until - workflow.time()) > 0:
+        if (left := left_until(waiting.until, workflow.time())) > timedelta(0):
             with self.owner.waits.during(key, waiting):
-                await workflow.sleep(timedelta(seconds=left), summary=summary(key))
+                await workflow.sleep(left, summary=summary(key))
         return Outcome()
 
     def invoke(

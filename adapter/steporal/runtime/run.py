@@ -39,7 +39,7 @@ from .memo import Memo, Outcome
 from .signal_inbox import SignalInbox
 from .start import Origin, cron_data
 from .subscriptions import Subscriptions
-from .waits import BACKOFF, Waiting, Waits
+from .waits import BACKOFF, Waiting, Waits, left_until
 
 Perform = Callable[[], Coroutine[Any, Any, Outcome]]
 
@@ -319,11 +319,9 @@ class Run:
 
     async def _pause(self, waiting: Waiting) -> None:
         assert waiting.until is not None
-        if (left := waiting.until - workflow.time()) > 0:
+        if (left := left_until(waiting.until, workflow.time())) > timedelta(0):
             with self.waits.during(BACKOFF, waiting):
-                await workflow.sleep(
-                    timedelta(seconds=left), summary=f"backoff after attempt {self.failures} of the body"
-                )
+                await workflow.sleep(left, summary=f"backoff after attempt {self.failures} of the body")
 
     def _backoff(self, error: Exception) -> timedelta:
         if isinstance(error, RetryAfterError):

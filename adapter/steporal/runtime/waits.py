@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Literal
 
 from ..types import JSON
@@ -34,6 +36,11 @@ class Waiting:
     def json(self) -> JSON:
         """As another execution reads it."""
         return {"kind": self.kind, "until": self.until, "more": self.more}
+
+
+def left_until(until: float, now: float) -> timedelta:
+    """How long it is, in whole milliseconds, the last one begun counted; times since the epoch are not exact to one."""
+    return timedelta(milliseconds=math.ceil((until - now) * 1000 - 0.01))
 
 
 class Waits:
