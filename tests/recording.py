@@ -22,6 +22,7 @@ from temporalio.worker import (
 import steporal
 
 _SEEN = "tests.run_seen"
+_REPLAYED_PER_TEST = 100
 
 Seen = Callable[[str, str], None]
 
@@ -91,13 +92,14 @@ class Workers:
         await steporal.Client(client.id, temporal=self.temporal, task_queue=client.task_queue).sync()
 
     async def replay(self) -> None:
-        """Replay all recorded runs, open and closed, with the code that their app has now.
+        """Replay the recorded runs, open and closed, with the code that their app has now; of hundreds, some.
 
         Raises:
             AssertionError: The history of one does not fit the code.
         """
         for client_id, client in self._clients.items():
             mine = [run for run, owner in self._runs.items() if owner == client_id]
+            mine = mine[:: len(mine) // _REPLAYED_PER_TEST + 1]
             replayer = Replayer(workflows=[], plugins=[client.plugin()])
             results = await replayer.replay_workflows(self._histories(mine), raise_on_replay_failure=False)
             failures = [f"{run_id}: {failure}" for run_id, failure in results.replay_failures.items()]
