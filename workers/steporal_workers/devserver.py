@@ -12,7 +12,7 @@ import socket
 import sys
 import sysconfig
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +85,7 @@ async def dev_server(
     ui_port: int = 0,
     db_file: Path | str | None = None,
     log_level: str = "error",
+    dynamic_config: Sequence[str] = (),
 ) -> AsyncIterator[DevServer]:
     """Run a dev server on this machine's loopback address while the context lasts.
 
@@ -94,6 +95,7 @@ async def dev_server(
         ui_port: The port of the Web UI; any free one with 0.
         db_file: Where it keeps its data, also after its end; in memory by default.
         log_level: From which level on the server's own log lines go to the logger ``steporal.devserver``.
+        dynamic_config: Further values of Temporal's dynamic configuration, each ``key=JSON``.
 
     Raises:
         DevServerError: A port is taken, the binary is missing, or the server does not start.

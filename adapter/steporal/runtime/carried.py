@@ -27,7 +27,7 @@ class Carried(pydantic.BaseModel):
         held_until: Until when a checkpoint holds the run at most, in seconds since the epoch.
         started: When the first execution started, in milliseconds since the epoch.
         seed: What ``ctx.random`` starts from in each attempt of the body.
-        attempt_began: When the attempt of the body began, in milliseconds after ``started``.
+        attempt_began: When the attempt of the body began, in microseconds after ``started``.
         memo: The finished steps: what :func:`outcome_json` makes of each, and when it finished.
         failures: How often the body has raised since a step finished last.
         scheduled: How often each step was scheduled.

@@ -43,6 +43,9 @@ from .waits import BACKOFF, Waiting, Waits, left_until
 
 Perform = Callable[[], Coroutine[Any, Any, Outcome]]
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
 _logger = workflow.LoggerAdapter(logging.getLogger("steporal.workflow"), None)
 _logger.workflow_info_on_message = False
 
@@ -81,7 +84,7 @@ class Run:
         memo: The finished steps.
         failures: How often the body has raised since a step finished last.
         scheduled: How often each step was scheduled, by key; activity ids must not repeat while one is pending.
-        finished: When each step has finished, in milliseconds since the run's start.
+        finished: When each step has finished, in microseconds since the run's start.
         random: What the body draws from; begins anew with each attempt of it.
         started: When its first execution started, in milliseconds since the epoch.
         waits: What it waits for.
@@ -159,8 +162,8 @@ class Run:
     # --- the time that the body sees -------------------------------------------------------------------------------
 
     def _elapsed(self) -> int:
-        """How long it is since the run's start, in milliseconds."""
-        return round(workflow.time() * 1000) - self.started
+        """How long it is since the run's start, in microseconds."""
+        return (workflow.now() - _EPOCH) // _MICROSECOND - self.started * 1000
 
     def now(self) -> datetime:
         """The time that ``ctx.now()`` is.
@@ -170,7 +173,7 @@ class Run:
         """
         if self._reached is None:
             return workflow.now()
-        return datetime.fromtimestamp((self.started + self._reached) / 1000, UTC)
+        return _EPOCH + (self.started * 1000 + self._reached) * _MICROSECOND
 
     def reached(self, key: str) -> None:
         """The body has come to a finished step."""

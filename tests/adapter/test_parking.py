@@ -1,0 +1,352 @@
+"""Runs that only wait are held by Temporal without their handler, and go on where they were, also with other code."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import temporalio.client
+from recording import Workers
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import WorkflowExecutionStatus
+
+import steporal
+from steporal import CancelOn, Context, DefinitionError, RunCancelledError, Step, StepError, WorkflowExt, event_trigger
+from steporal.events import new_ulid
+from steporal.runtime import invoke_step
+
+QUICK = "1s"
+
+
+@pytest.fixture
+def app(request: pytest.FixtureRequest) -> steporal.Client:
+    """An app whose runs are parked soon."""
+    return version_of(f"{request.node.name[:80]} {new_ulid()}")
+
+
+@pytest.fixture
+def name() -> str:
+    """A name of events and signals that no other test uses."""
+    return f"paid.{new_ulid()}"
+
+
+def version_of(app_id: str) -> steporal.Client:
+    """The same app with other code."""
+    return steporal.Client(
+        app_id, park_after=QUICK, retry=steporal.RetryPolicy(initial_interval=timedelta(milliseconds=1))
+    )
+
+
+async def executions(run: steporal.Run[Any]) -> list[temporalio.client.WorkflowExecution]:
+    """The executions of a run, the first one first."""
+    client = run.temporal._client
+    found = {}
+    latest = await run.temporal.describe()
+    run_id: str | None = latest.raw_description.workflow_execution_info.first_run_id
+    while run_id:
+        handle = client.get_workflow_handle(run.workflow_id, run_id=run_id)
+        found[run_id] = await handle.describe()
+        last = [event async for event in handle.fetch_history_events()][-1]
+        run_id = last.workflow_execution_continued_as_new_event_attributes.new_execution_run_id
+    return list(found.values())
+
+
+async def until_parked(run: steporal.Run[Any], times: int = 1) -> None:
+    """Wait until a run has continued as new so many times."""
+    async with asyncio.timeout(30):
+        while len(await executions(run)) <= times:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_run_that_sleeps_wakes_with_the_code_of_the_day(app: steporal.Client, workers: Workers) -> None:
+    ran: list[str] = []
+
+    @app.workflow(id="sleeps")
+    async def before(ctx: Context[Any], step: Step) -> Any:
+        first = await step.run("first", lambda: ran.append("first") or 1)  # type: ignore[func-returns-value]
+        await step.sleep("night", "4s")
+        return first
+
+    edited = version_of(app.id)
+
+    @edited.workflow(id="sleeps")
+    async def after(ctx: Context[Any], step: Step) -> Any:
+        await step.run("new, before", lambda: ran.append("new, before"))
+        first = await step.run("first", lambda: ran.append("again") or 2)  # type: ignore[func-returns-value]
+        await step.sleep("night", "4s")
+        await step.run("new, after", lambda: ran.append("new, after"))
+        return ["edited", first]
+
+    async with workers(app):
+        run = await before.start()
+        await until_parked(run)
+    workers.drop(run.workflow_id)  # its first execution has run the old code
+    async with workers(edited):
+        assert await run.result() == ["edited", 1]
+    assert ran == ["first", "new, before", "new, after"]
+    workers.drop(run.workflow_id)
+
+
+async def test_every_kind_of_wait_is_parked_and_goes_on(app: steporal.Client, workers: Workers, name: str) -> None:
+    @app.workflow(id="child")
+    async def child(ctx: Context[Any], step: Step) -> Any:
+        await step.sleep("s", "3s")
+        if ctx.input.data == "fails":
+            raise steporal.NonRetryableError("the child is broken")
+        return {"child of": ctx.input.data}
+
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        listener = await step.ext.listen("listen", event=f"{name}.heard", timeout="1h")
+
+        async def fails() -> str:
+            try:
+                await step.invoke_workflow("fails", workflow=child, data="fails")
+            except StepError as err:
+                return f"{err.name}: {err.message}"
+            return "?"
+
+        async def late() -> str:
+            try:
+                await step.invoke_workflow("late", workflow=child, data="late", timeout="1500ms")
+            except steporal.InvokeTimeoutError as err:
+                return type(err).__name__
+            return "?"
+
+        results = await asyncio.gather(
+            step.sleep("sleep", "3s"),
+            step.sleep_until("sleep until", ctx.now() + timedelta(seconds=3)),
+            step.ext.wait_for_event("event", event=name, timeout="1h"),
+            step.ext.wait_for_event("no event", event=name + ".never", timeout="3s"),
+            step.wait_for_signal("signal", signal=name, timeout="1h"),
+            step.wait_for_signal("no signal", signal=name + ".never", timeout="3s"),
+            step.invoke_workflow("child", workflow=child, data="parent"),
+            fails(),
+            late(),
+        )
+        heard = [await listener.next("next"), await listener.next("next")]
+        return [
+            *results[:2],
+            results[2] and results[2].data,
+            results[3],
+            results[4] and results[4].data,
+            *results[5:],
+            [event and event.data for event in heard],
+        ]
+
+    async with workers(app):
+        run = await waits.start()
+        await until_parked(run)
+        for number in (1, 2):
+            await app.send_event({"name": f"{name}.heard", "data": {"n": number}})
+        await app.send_event({"name": name, "data": {"amount": 5}})
+        assert (await app.send_signal(name, "yes")).run_id == run.run_id
+        async with asyncio.timeout(40):
+            assert await run.result() == [
+                None,
+                None,
+                {"amount": 5},
+                None,
+                "yes",
+                None,
+                {"child of": "parent"},
+                "NonRetryableError: the child is broken",
+                "InvokeTimeoutError",
+                [{"n": 1}, {"n": 2}],
+            ]
+
+
+async def test_days_pass_while_parked_and_the_context_is_the_same(
+    app: steporal.Client, workers: Workers, skipping: temporalio.client.Client
+) -> None:
+    @app.workflow(id="sleeps")
+    async def sleeps(ctx: Context[Any], step: Step) -> Any:
+        seen = [ctx.run_id, ctx.random.random(), str(ctx.uuid4()), ctx.now().isoformat(), ctx.input.time.isoformat()]
+        first = await step.run("see", lambda: seen)
+        began = ctx.now()
+        await step.sleep("days", "3d")
+        days = (ctx.now() - began).days
+        await step.sleep("another", "2d")
+        return [first == seen, days, (ctx.now() - began).days, ctx.attempt]
+
+    async with workers(app):
+        app.temporal = skipping
+        run = await sleeps.start()
+        assert await run.result() == [True, 3, 5, 0]
+        assert len(await executions(run)) == 3
+
+
+async def test_the_pause_between_two_attempts_of_the_body_is_parked(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="fails")
+    async def fails(ctx: Context[Any], step: Step) -> Any:
+        await step.run("a", lambda: 1)
+        if ctx.attempt == 0:
+            raise steporal.RetryAfterError("later", timedelta(seconds=3))
+        return ctx.attempt
+
+    async with workers(app):
+        run = await fails.start()
+        assert await run.result() == 1
+        assert len(await executions(run)) == 2
+
+
+async def test_a_parked_run_that_is_cancelled_cleans_up_where_it_waits(app: steporal.Client, workers: Workers) -> None:
+    ran: list[str] = []
+
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> None:
+        try:
+            await step.sleep("long", "1h")
+        finally:
+            await step.run("clean up", lambda: ran.append("clean up"))
+
+    async with workers(app):
+        run = await waits.start()
+        await until_parked(run)
+        await run.cancel()
+        with pytest.raises(RunCancelledError):
+            await run.result()
+    assert ran == ["clean up"]
+
+
+async def test_an_event_cancels_a_parked_run(app: steporal.Client, workers: Workers, name: str) -> None:
+    @app.workflow(
+        id="waits",
+        triggers=[event_trigger(f"{name}.start")],
+        ext=WorkflowExt(cancel_on=[CancelOn(f"{name}.stop", match="data.order")]),
+    )
+    async def waits(ctx: Context[Any], step: Step) -> None:
+        await step.sleep("long", "1h")
+
+    async with workers(app):
+        sent = await app.send_event({"name": f"{name}.start", "data": {"order": 1}})
+        run = await app.get_run(f"waits/{sent.ids[0]}", waits)
+        await until_parked(run)
+        await app.send_event({"name": f"{name}.stop", "data": {"order": 1}})
+        with pytest.raises(RunCancelledError):
+            await run.result()
+
+
+async def test_a_parked_run_of_which_a_child_is_terminated_hears_of_it(
+    app: steporal.Client, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(invoke_step, "_LOOK_AFTER", timedelta(seconds=2))
+
+    @app.workflow(id="child")
+    async def child(ctx: Context[Any], step: Step) -> None:
+        await step.wait_for_signal("never", signal=f"never/{ctx.run_id}", timeout="1000d")
+
+    @app.workflow(id="invokes")
+    async def invokes(ctx: Context[Any], step: Step) -> Any:
+        try:
+            await step.invoke_workflow("child", workflow=child)
+        except StepError as err:
+            return err.name
+        return "?"
+
+    async with workers(app):
+        run = await invokes.start()
+        await until_parked(run)
+        history = await app.temporal.get_workflow_handle(run.workflow_id, run_id=run.run_id).fetch_history()
+        (started,) = (
+            event.child_workflow_execution_started_event_attributes
+            for event in history.events
+            if event.event_type == EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_STARTED
+        )
+        await app.temporal.get_workflow_handle(started.workflow_execution.workflow_id).terminate()
+        assert await run.result() == "TerminatedError"
+
+
+async def test_a_body_that_waits_for_something_else_too_is_not_parked(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> None:
+        async with asyncio.timeout(60):
+            await step.sleep("long", "3s")
+
+    async with workers(app):
+        run = await waits.start()
+        await run.result()
+        assert len(await executions(run)) == 1
+
+
+@pytest.mark.parametrize("park_after", ["never", None])
+async def test_a_run_is_not_parked_where_it_should_not_be(workers: Workers, park_after: Any) -> None:
+    app = steporal.Client(f"patient {new_ulid()}")  # None: after a minute, by default
+
+    @app.workflow(id="sleeps", ext=WorkflowExt(park_after=park_after))
+    async def sleeps(ctx: Context[Any], step: Step) -> None:
+        await step.sleep("a while", "2s")
+
+    async with workers(app):
+        run = await sleeps.start()
+        await run.result()
+        assert len(await executions(run)) == 1
+
+
+@pytest.mark.parametrize("value", ["soon", "10ms", -1, 0, 1.5, ""])
+def test_when_to_park_is_a_duration_or_never(value: Any) -> None:
+    with pytest.raises(DefinitionError, match="park_after"):
+        steporal.Client("app", park_after=value)
+
+
+async def races(app: steporal.Client, workers: Workers, send: Callable[[int], Any], handler: Any) -> list[Any]:
+    """Have many runs park at the moment when something is sent to them; their results."""
+    chance = random.Random()
+    async with workers(app):
+        runs = [await handler.start({"n": n}) for n in range(25)]
+
+        async def sends(n: int) -> None:
+            await asyncio.sleep(chance.uniform(0.7, 1.6))
+            await send(n)
+
+        await asyncio.gather(*map(sends, range(len(runs))))
+        async with asyncio.timeout(60):
+            results = await asyncio.gather(*(run.result() for run in runs))
+        statuses = [(await run.temporal.describe()).status for run in runs]
+        assert set(statuses) == {WorkflowExecutionStatus.COMPLETED}
+        return list(results)
+
+
+async def test_an_event_at_the_moment_of_parking_is_not_lost(app: steporal.Client, workers: Workers, name: str) -> None:
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        mine = f"async.data.n == {ctx.input.data['n']}"
+        event = await step.ext.wait_for_event("event", event=name, if_exp=mine, timeout="20s")
+        return event and event.data["n"]
+
+    async def send(n: int) -> None:
+        await app.send_event({"name": name, "data": {"n": n}})
+
+    assert await races(app, workers, send, waits) == list(range(25))
+
+
+async def test_a_signal_at_the_moment_of_parking_is_not_lost(app: steporal.Client, workers: Workers, name: str) -> None:
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        signal = await step.wait_for_signal("signal", signal=f"{name}/{ctx.input.data['n']}", timeout="20s")
+        return signal and signal.data
+
+    async def send(n: int) -> None:
+        assert (await app.send_signal(f"{name}/{n}", n)).run_id is not None
+
+    assert await races(app, workers, send, waits) == list(range(25))
+
+
+async def test_a_child_that_ends_at_the_moment_of_parking_is_not_lost(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="child")
+    async def child(ctx: Context[Any], step: Step) -> Any:
+        await step.sleep("s", ctx.random.randint(700, 1600))
+        return ctx.input.data["n"]
+
+    @app.workflow(id="invokes")
+    async def invokes(ctx: Context[Any], step: Step) -> Any:
+        return await step.invoke_workflow("child", workflow=child, data=ctx.input.data)
+
+    async def send(n: int) -> None:
+        return None
+
+    assert await races(app, workers, send, invokes) == list(range(25))
