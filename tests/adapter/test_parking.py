@@ -13,6 +13,7 @@ import temporalio.client
 from recording import Workers
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus
+from waiting import until_waiting
 
 import steporal
 from steporal import CancelOn, Context, DefinitionError, RunCancelledError, Step, StepError, WorkflowExt, event_trigger
@@ -293,17 +294,21 @@ def test_when_to_park_is_a_duration_or_never(value: Any) -> None:
         steporal.Client("app", park_after=value)
 
 
-async def races(app: steporal.Client, workers: Workers, send: Callable[[int], Any], handler: Any) -> list[Any]:
+async def races(
+    app: steporal.Client, workers: Workers, handler: Any, send: Callable[[int], Any] | None = None
+) -> list[Any]:
     """Have many runs park at the moment when something is sent to them; their results."""
     chance = random.Random()
     async with workers(app):
         runs = [await handler.start({"n": n}) for n in range(25)]
 
         async def sends(n: int) -> None:
-            await asyncio.sleep(chance.uniform(0.7, 1.6))
+            await until_waiting(runs[n])
+            await asyncio.sleep(chance.uniform(0.5, 1.4))
             await send(n)
 
-        await asyncio.gather(*map(sends, range(len(runs))))
+        if send is not None:
+            await asyncio.gather(*map(sends, range(len(runs))))
         async with asyncio.timeout(60):
             results = await asyncio.gather(*(run.result() for run in runs))
         statuses = [(await run.temporal.describe()).status for run in runs]
@@ -315,25 +320,25 @@ async def test_an_event_at_the_moment_of_parking_is_not_lost(app: steporal.Clien
     @app.workflow(id="waits")
     async def waits(ctx: Context[Any], step: Step) -> Any:
         mine = f"async.data.n == {ctx.input.data['n']}"
-        event = await step.ext.wait_for_event("event", event=name, if_exp=mine, timeout="20s")
+        event = await step.ext.wait_for_event("event", event=name, if_exp=mine, timeout="1m")
         return event and event.data["n"]
 
     async def send(n: int) -> None:
         await app.send_event({"name": name, "data": {"n": n}})
 
-    assert await races(app, workers, send, waits) == list(range(25))
+    assert await races(app, workers, waits, send) == list(range(25))
 
 
 async def test_a_signal_at_the_moment_of_parking_is_not_lost(app: steporal.Client, workers: Workers, name: str) -> None:
     @app.workflow(id="waits")
     async def waits(ctx: Context[Any], step: Step) -> Any:
-        signal = await step.wait_for_signal("signal", signal=f"{name}/{ctx.input.data['n']}", timeout="20s")
+        signal = await step.wait_for_signal("signal", signal=f"{name}/{ctx.input.data['n']}", timeout="1m")
         return signal and signal.data
 
     async def send(n: int) -> None:
         assert (await app.send_signal(f"{name}/{n}", n)).run_id is not None
 
-    assert await races(app, workers, send, waits) == list(range(25))
+    assert await races(app, workers, waits, send) == list(range(25))
 
 
 async def test_a_child_that_ends_at_the_moment_of_parking_is_not_lost(app: steporal.Client, workers: Workers) -> None:
@@ -346,7 +351,4 @@ async def test_a_child_that_ends_at_the_moment_of_parking_is_not_lost(app: stepo
     async def invokes(ctx: Context[Any], step: Step) -> Any:
         return await step.invoke_workflow("child", workflow=child, data=ctx.input.data)
 
-    async def send(n: int) -> None:
-        return None
-
-    assert await races(app, workers, send, invokes) == list(range(25))
+    assert await races(app, workers, invokes) == list(range(25))

@@ -111,6 +111,8 @@ async def dev_server(
         arguments = ["--ui-port", str(chosen_ui)] if ui else ["--headless"]
         if db_file is not None:
             arguments += ["--db-filename", str(db_file)]
+        for value in (*DYNAMIC_CONFIG, *dynamic_config):
+            arguments += ["--dynamic-config-value", value]
         process = await _Process.start(binary, chosen, arguments, log_level, keeps_data=db_file is not None)
         try:
             client = await process.connected()
@@ -138,12 +140,10 @@ class _Process:
     async def start(
         cls, binary: Path, port: int, arguments: list[str], log_level: str, *, keeps_data: bool
     ) -> _Process:
-        options = [option for value in DYNAMIC_CONFIG for option in ("--dynamic-config-value", value)]
         command = ["server", "start-dev", "--ip", HOST, "--port", str(port), "--log-level", log_level]
         process = await asyncio.create_subprocess_exec(
             binary,
             *command,
-            *options,
             *arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,

@@ -1,0 +1,210 @@
+"""Runs of many steps continue as new by themselves, on a server that suggests it early."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import temporalio.client
+from recording import Workers
+
+import steporal
+from steporal import Context, PayloadTooLargeError, RunFailedError, Step
+from steporal.events import new_ulid
+from steporal.runtime import carried, continuing
+from steporal.runtime.memo import Failure, Outcome
+from steporal_workers.devserver import dev_server
+
+SUGGESTED_FROM = 150  # events
+
+
+@pytest.fixture(scope="module")
+async def hasty() -> AsyncIterator[temporalio.client.Client]:
+    """A client of a server that suggests to continue as new early."""
+    async with dev_server(dynamic_config=[f"limit.historyCount.suggestContinueAsNew={SUGGESTED_FROM}"]) as server:
+        yield server.client
+
+
+@pytest.fixture
+async def workers(hasty: temporalio.client.Client, request: pytest.FixtureRequest) -> AsyncIterator[Workers]:
+    """As everywhere, on that server."""
+    started = Workers(hasty, request.config.getoption("--max-cached-workflows"))
+    yield started
+    await started.replay()
+
+
+@pytest.fixture
+def temporal(hasty: temporalio.client.Client) -> temporalio.client.Client:
+    """That server instead of the session's."""
+    return hasty
+
+
+async def lengths(run: steporal.Run[Any], client: temporalio.client.Client) -> list[int]:
+    """How many events each execution of a run has."""
+    latest = await run.temporal.describe()
+    run_id: str | None = latest.raw_description.workflow_execution_info.first_run_id
+    found = []
+    while run_id:
+        handle = client.get_workflow_handle(run.workflow_id, run_id=run_id)
+        events = [event async for event in handle.fetch_history_events()]
+        found.append(len(events))
+        run_id = events[-1].workflow_execution_continued_as_new_event_attributes.new_execution_run_id
+    return found
+
+
+@pytest.mark.parametrize("local", [False, True])
+async def test_a_loop_of_many_steps_is_one_run(app: steporal.Client, workers: Workers, local: bool) -> None:
+    ran: list[int] = []
+
+    @app.workflow(id="loops")
+    async def loops(ctx: Context[Any], step: Step) -> Any:
+        total = 0
+        drawn = ctx.random.random()
+        first = await step.run("draw", lambda: drawn)
+        for number in range(200):
+            total += await step.run("add", lambda: ran.append(number) or number, local=local)  # type: ignore[func-returns-value]
+        return [total, ctx.run_id, first == drawn]
+
+    async with workers(app):
+        run = await loops.start()
+        assert await run.result() == [sum(range(200)), run.run_id, True]
+        counts = await lengths(run, workers.temporal)
+    assert ran == list(range(200))
+    if not local:  # local steps are one workflow task, at whose end Temporal suggests to continue
+        assert len(counts) > 1
+        assert max(counts) < SUGGESTED_FROM * 2
+
+
+async def test_steps_side_by_side_are_held_when_the_history_is_very_long(
+    monkeypatch: pytest.MonkeyPatch, app: steporal.Client, workers: Workers
+) -> None:
+    monkeypatch.setattr(continuing, "HARD_LENGTH", 2 * SUGGESTED_FROM)
+    ran: list[str] = []
+
+    @app.workflow(id="many")
+    async def many(ctx: Context[Any], step: Step) -> Any:
+        async def lane(name: str) -> int:
+            for number in range(20):
+                await step.run(f"{name}-{number}", lambda: ran.append(f"{name}-{number}"))
+                if number % 5 == 0:
+                    await step.sleep(f"{name}-{number}-pause", 20)
+            return 20
+
+        return sum(await asyncio.gather(*(lane(str(n)) for n in range(10))))
+
+    async with workers(app):
+        run = await many.start()
+        assert await run.result() == 200
+        assert len(await lengths(run, workers.temporal)) > 1
+    assert sorted(ran) == sorted(f"{lane}-{number}" for lane in range(10) for number in range(20))
+
+
+async def test_a_loop_that_hears_events_loses_none(app: steporal.Client, workers: Workers) -> None:
+    name = f"tick.{new_ulid()}"
+
+    @app.workflow(id="hears")
+    async def hears(ctx: Context[Any], step: Step) -> Any:
+        heard: list[int] = []
+        async with await step.ext.listen("listen", event=name, timeout="1h") as listener:
+            await step.run("listening", lambda: None)
+            while len(heard) < 120:
+                event = await listener.next("next")
+                assert event is not None
+                heard.append(event.data["n"])
+        return heard
+
+    async with workers(app):
+        run = await hears.start()
+        while not any("listening" in str(event) for event in (await run.temporal.fetch_history()).events):
+            await asyncio.sleep(0.05)
+        for n in range(120):
+            await app.send_event({"name": name, "data": {"n": n}})
+        assert sorted(await run.result()) == list(range(120))
+        assert len(await lengths(run, workers.temporal)) > 1
+
+
+async def test_a_failed_step_is_still_the_same_error(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="fails", max_attempts=2)
+    async def fails(ctx: Context[Any], step: Step) -> Any:
+        def broken() -> None:
+            raise KeyError("out of order")
+
+        try:
+            await step.run("broken", broken)
+        except steporal.StepError as err:
+            caught = [err.step_id, err.name, err.message, err.attempts, "in broken" in err.stack, repr(err.__cause__)]
+        for number in range(60):
+            await step.run("more", lambda: number)
+        return caught
+
+    async with workers(app):
+        run = await fails.start()
+        step_id, name, message, attempts, has_stack, cause = await run.result()
+        assert (step_id, name, message, attempts, has_stack) == ("broken", "KeyError", "'out of order'", 2, True)
+        assert "out of order" in cause
+        assert len(await lengths(run, workers.temporal)) > 1
+
+
+async def test_a_memo_that_is_too_large_fails_the_run_and_says_how_large(
+    monkeypatch: pytest.MonkeyPatch, app: steporal.Client, workers: Workers
+) -> None:
+    monkeypatch.setattr(continuing, "MAX_PAYLOAD_BYTES", 2_000)
+
+    @app.workflow(id="hoards")
+    async def hoards(ctx: Context[Any], step: Step) -> Any:
+        for number in range(100):
+            await step.run("item", lambda: f"{number}" * 40)
+
+    async with workers(app):
+        run = await hoards.start()
+        with pytest.raises(RunFailedError, match=r"the results of its \d+ steps have [\d,]+ bytes") as caught:
+            await run.result()
+        assert caught.value.name == PayloadTooLargeError.__name__
+
+
+async def test_a_memo_that_grows_large_warns(
+    monkeypatch: pytest.MonkeyPatch, app: steporal.Client, workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(continuing, "WARN_BYTES", 100)
+
+    @app.workflow(id="grows")
+    async def grows(ctx: Context[Any], step: Step) -> Any:
+        for number in range(60):
+            await step.run("item", lambda: number)
+        return "done"
+
+    async with workers(app):
+        assert await (await grows.start()).result() == "done"
+    assert any("of 2,080,768 that Temporal takes" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Outcome(None),
+        Outcome({"a": [1, "ü", None]}),
+        Outcome(failure=Failure("ValueError", "no", "  File x", 3)),
+        Outcome(failure=Failure("ValueError", "no", cause=ValueError("no"))),
+    ],
+)
+def test_an_outcome_comes_back(outcome: Outcome) -> None:
+    again = carried.read_outcome(carried.outcome_json(outcome))
+    assert again.value == outcome.value
+    assert (again.failure is None) == (outcome.failure is None)
+    if outcome.failure and again.failure:
+        assert (again.failure.name, again.failure.message, again.failure.stack, again.failure.attempts) == (
+            outcome.failure.name,
+            outcome.failure.message,
+            outcome.failure.stack,
+            outcome.failure.attempts,
+        )
+        assert (again.failure.cause is None) == (outcome.failure.cause is None)
+
+
+def test_a_large_state_is_compressed() -> None:
+    state = carried.Carried(is_parked=False, started=1, seed="ff", memo={f"s{n}": (["x" * 50], n) for n in range(5000)})
+    raw = state.raw()
+    assert len(raw.payload.data) < 200_000
+    assert carried.read_carried(carried.json.loads(raw.payload.data)) == state
