@@ -280,6 +280,22 @@ def sync(target: str, connection: Connection, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("target", metavar="MODULE:CLIENT")
+@json_option
+def lint(target: str, as_json: bool) -> None:
+    """Find what is not deterministic in the bodies of workflows: time, chance, network, files, environment, threads.
+
+    Reads the source; nothing is run, and no server is needed. Ends with 1 if anything is found.
+    """
+    from .loading import load_client
+
+    client = load_client(target)
+    from .lint import run_lint
+
+    raise click.exceptions.Exit(run_lint(client, as_json=as_json))
+
+
+@cli.command()
 @connection_options
 @codec_option
 @json_option
