@@ -86,7 +86,11 @@ def remedy(name: str, *, arguments: int = 0) -> str | None:
         name: Its full name, such as ``datetime.datetime.now``.
         arguments: With how many arguments it is called.
     """
-    if name in _HARMLESS or name.startswith("random.Random.") or arguments >= _FIXED_BY_ARGUMENTS.get(name, arguments + 1):
+    if (
+        name in _HARMLESS
+        or name.startswith("random.Random.")
+        or arguments >= _FIXED_BY_ARGUMENTS.get(name, arguments + 1)
+    ):
         return None
     if name in NAMES:
         return NAMES[name]

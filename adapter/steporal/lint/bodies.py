@@ -182,7 +182,9 @@ class Body:
         for source in sources:
             if place.scope.is_set(source) and any(map(_takes_steps, repeated)):
                 yield self._finding(
-                    source, place, "takes steps in the order of a set, which differs from process to process",
+                    source,
+                    place,
+                    "takes steps in the order of a set, which differs from process to process",
                     "use sorted(...)",
                 )
 
@@ -193,8 +195,9 @@ class Body:
 def _parts_run_at_once(node: ast.AST) -> Iterator[ast.AST]:
     """The parts of a node that are run where it stands: of a function that it defines, the defaults alone."""
     match node:
-        case ast.FunctionDef(decorator_list=decorators, args=args) | ast.AsyncFunctionDef(
-            decorator_list=decorators, args=args
+        case (
+            ast.FunctionDef(decorator_list=decorators, args=args)
+            | ast.AsyncFunctionDef(decorator_list=decorators, args=args)
         ):
             yield from (*decorators, *args.defaults, *filter(None, args.kw_defaults))
         case ast.Lambda(args=args):

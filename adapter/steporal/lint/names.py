@@ -331,5 +331,3 @@ def _is_view(expression: ast.expr) -> bool:
         and isinstance(expression.func, ast.Attribute)
         and expression.func.attr in ("keys", "items")
     )
-
-
