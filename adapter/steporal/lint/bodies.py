@@ -18,7 +18,7 @@ from ..remedies import REFERENCES, STEP, remedy
 from ..runtime.code import unwrapped
 from ..source import Function, parsed
 from .finding import Finding
-from .names import Nested, Scope, Thing, own_nodes
+from .names import Nested, Scope, Thing, named, own_nodes
 from .own_code import OwnCode
 
 MAX_DEPTH = 20
@@ -91,7 +91,7 @@ class Body:
 
     def _visit(self, node: ast.AST, place: _Place) -> Iterator[Finding]:
         match node:
-            case ast.expr() | ast.stmt() if _is_ignored(place.file, node):
+            case ast.expr() if _is_ignored(place.file, node):
                 return
             case ast.Call():
                 yield from self._call(node, place)
@@ -164,7 +164,7 @@ class Body:
         for name, factory in _factories(cls):
             if name in given:
                 continue
-            known = next(filter(None, map(_remedy_of, _names_of(factory))), None)
+            known = next(filter(None, map(_remedy_of, named(factory).names)), None)
             if known:
                 does = f"calls {known[0]}, the default of {cls.__name__}.{name}"
                 yield self._finding(call, place, does, f"give {name}: {known[1]}")
@@ -173,13 +173,10 @@ class Body:
 
     def _loop(self, loop: ast.AST, place: _Place) -> Iterator[Finding]:
         """Steps in the order of a set, which differs from process to process."""
-        if isinstance(loop, ast.For | ast.AsyncFor):
-            sources, repeated = [loop.iter], [*loop.body]
-        elif isinstance(loop, ast.DictComp):
-            sources, repeated = [each.iter for each in loop.generators], [loop.key, loop.value]
-        elif isinstance(loop, ast.ListComp | ast.GeneratorExp):
-            sources, repeated = [each.iter for each in loop.generators], [loop.elt]
+        sources, repeated = _loop_parts(loop)
         for source in sources:
+            if _is_ignored(place.file, source):
+                continue
             if place.scope.is_set(source) and any(map(_takes_steps, repeated)):
                 yield self._finding(
                     source,
@@ -208,24 +205,29 @@ def _parts_run_at_once(node: ast.AST) -> Iterator[ast.AST]:
             yield from ast.iter_child_nodes(node)
 
 
-def _is_ignored(file: str, node: ast.expr | ast.stmt) -> bool:
-    """Whether its first or its last line has the comment; of a statement with others in it, its first."""
-    lines = {node.lineno}
-    if not hasattr(node, "body") and node.end_lineno:
-        lines.add(node.end_lineno)
-    return any(_IGNORED.search(linecache.getline(file, line)) for line in lines)
+def _is_ignored(file: str, node: ast.expr) -> bool:
+    """Whether its first or its last line has the comment."""
+    return any(_IGNORED.search(linecache.getline(file, line)) for line in {node.lineno, node.end_lineno or 0})
+
+
+def _loop_parts(loop: ast.AST) -> tuple[list[ast.expr], list[ast.AST]]:
+    """What a loop or comprehension goes through, and what it does each time."""
+    match loop:
+        case ast.For(iter=source, body=body) | ast.AsyncFor(iter=source, body=body):
+            return [source], list(body)
+        case ast.DictComp(key=key, value=value, generators=generators):
+            return [each.iter for each in generators], [key, value]
+        case ast.ListComp(elt=elt, generators=generators) | ast.GeneratorExp(elt=elt, generators=generators):
+            return [each.iter for each in generators], [elt]
+    return [], []
 
 
 def _takes_steps(node: ast.AST) -> bool:
-    def root(expression: ast.expr) -> ast.expr:
-        return root(expression.value) if isinstance(expression, ast.Attribute) else expression
-
-    for inner in (node, *own_nodes(node)):
-        if isinstance(inner, ast.Await):
-            return True
-        if isinstance(inner, ast.Call) and isinstance(root(inner.func), ast.Name) and root(inner.func).id == _STEP:
-            return True
-    return False
+    return any(
+        isinstance(inner, ast.Await)
+        or (isinstance(inner, ast.Call) and ast.unparse(inner.func).partition(".")[0] == _STEP)
+        for inner in (node, *own_nodes(node))
+    )
 
 
 # --- things --------------------------------------------------------------------------------------------------------
@@ -235,18 +237,12 @@ def _is_error(thing: Thing) -> bool:
     return isinstance(thing.value, type) and issubclass(thing.value, BaseException)
 
 
-def _names_of(value: Any) -> tuple[str, ...]:
-    from .names import named
-
-    return named(value).names
-
-
 def _remedy_of(name: str) -> tuple[str, str] | None:
     instead = remedy(name)
     return (name, instead) if instead else None
 
 
-def _factories(cls: type) -> Iterator[tuple[str, Callable[[], Any]]]:
+def _factories(cls: type) -> Iterator[tuple[str, Callable[..., Any]]]:
     """The fields of a dataclass or of a pydantic model whose default is made by a call."""
     if issubclass(cls, pydantic.BaseModel):
         for name, field in cls.model_fields.items():

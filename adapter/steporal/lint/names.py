@@ -222,7 +222,7 @@ def named(value: Any) -> Thing:
         return Thing(tuple(map(_class_name, value.__mro__)), value)
     inner = inspect.unwrap(getattr(value, "__func__", value)) if callable(value) else value
     if isinstance(inner, FunctionType) or inspect.isbuiltin(inner):
-        return Thing((f"{inner.__module__}.{inner.__qualname__}",), value)
+        return Thing((f"{inner.__module__}.{inner.__qualname__}".removeprefix("builtins."),), value)
     names = tuple(map(_class_name, type(value).__mro__))
     return Thing(names, type(value), is_instance=True)
 
@@ -254,7 +254,7 @@ def _attribute(base: Thing, attr: str) -> Thing:
 def _of_module(symbolic: str, value: Any) -> Thing:
     """What a module has, by the name of it there, unless the table knows it by another."""
     thing = named(value)
-    if _known_name(value) or thing.is_instance or isinstance(value, ModuleType | type):
+    if _known_name(value) or thing.is_instance or isinstance(value, ModuleType):
         return thing
     return Thing((symbolic, *thing.names), value)
 
@@ -280,7 +280,7 @@ def _identities(names: Iterable[str]) -> Iterator[tuple[int, str]]:
         if name.endswith(".*"):
             module = sys.modules.get(name.removesuffix(".*"))
             for member, value in vars(module).items() if module else ():
-                if inspect.isroutine(value) and not member.startswith("_") and _is_from(value, name.partition(".")[0]):
+                if inspect.isroutine(value) and not member.startswith("_") and _is_from(value, name.removesuffix(".*")):
                     yield id(value), f"{name.removesuffix('*')}{member}"
             continue
         for count, part in enumerate(parts, start=1):
@@ -300,12 +300,13 @@ def _identities(names: Iterable[str]) -> Iterator[tuple[int, str]]:
                 yield id(value), module_name
 
 
-def _is_from(value: Any, package: str) -> bool:
+def _is_from(value: Any, module: str) -> bool:
+    """Whether a module has a function of its own, or of its submodules, and did not just import it."""
     owner = getattr(value, "__self__", None)
     if owner is not None and not isinstance(owner, ModuleType):
         return True  # a method of an object of the module's own, as in `random`
-    home = getattr(value, "__module__", None) or ""
-    return home.lstrip("_").partition(".")[0] == package
+    home = (getattr(value, "__module__", None) or "").removeprefix("_")
+    return f"{home}.".startswith(f"{module}.")
 
 
 # --- kinds of values -----------------------------------------------------------------------------------------------
