@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .errors import CaptureError, NestedStepError
-from .runtime.code import position
+from .runtime.code import position, unwrapped
 from .source import Function, parsed
 
 
@@ -21,7 +21,8 @@ def check_step_functions(handler: Callable[..., Any], workflow_id: str) -> None:
         NestedStepError: One calls a step itself.
         CaptureError: One assigns a variable of the handler.
     """
-    tree = parsed(handler)
+    plain = unwrapped(handler)
+    tree = parsed(plain) if plain else None
     if not isinstance(tree, ast.AsyncFunctionDef) or len(tree.args.args) < 2:
         return
     step = tree.args.args[1].arg

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from types import FunctionType
+from typing import TypeAlias
 
-from .runtime.code import LAMBDA, unwrapped
+from .runtime.code import LAMBDA
 
 Function: TypeAlias = ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def parsed(function: Callable[..., Any]) -> Function | None:
-    """The syntax tree of a function, or of the function below its decorators; None where its source is not at hand."""
-    inner = unwrapped(function)
-    if inner is None:
-        return None
+def parsed(function: FunctionType) -> Function | None:
+    """The syntax tree of a function, not of one that it wraps; None where its source is not at hand."""
     try:
-        lines, start = inspect.getsourcelines(inner)
+        lines, start = inspect.getsourcelines(function.__code__)
         # Written inside something, it is indented; its own lines are left alone, as texts in it may be at the margin.
-        module = ast.parse("if True:\n" + "".join(lines) if lines[0][:1].isspace() else "\n" + "".join(lines))
+        head = "if True:\n" if lines[0][:1].isspace() else "\n"
+        module = ast.parse(head + "".join(lines))
     except (OSError, TypeError, SyntaxError, SystemError):  # the last: Python 3.11, where two threads parse at once
         return None
     ast.increment_lineno(module, start - 2)
-    wanted = ast.Lambda if inner.__name__ == LAMBDA else ast.FunctionDef | ast.AsyncFunctionDef
-    found = (node for node in ast.walk(module) if isinstance(node, wanted))
-    return next(found, None)
+    nodes = ast.walk(module)
+    if function.__name__ == LAMBDA:
+        return next((node for node in nodes if isinstance(node, ast.Lambda) and _is_of(function, node)), None)
+    return next((node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)), None)
+
+
+def _is_of(function: FunctionType, tree: ast.Lambda) -> bool:
+    """Whether this one of the lambdas on a line is the function's."""
+    places = {(line, column) for line, _, column, _ in function.__code__.co_positions()}
+    return (tree.body.lineno, tree.body.col_offset) in places

@@ -221,6 +221,18 @@ def test_functions_that_the_body_calls_are_followed(lint_body: Lint) -> None:
     assert "called from" in str(found[0])
 
 
+def test_a_context_manager_of_the_app_is_followed(lint_body: Lint) -> None:
+    module = """
+        import time
+        from contextlib import contextmanager
+
+        @contextmanager
+        def timed():
+            yield time.perf_counter()
+        """
+    assert does(lint_body("with timed():\n    pass", module)) == ["calls time.perf_counter"]
+
+
 def test_a_function_of_a_library_is_not_followed(lint_body: Lint) -> None:
     assert lint_body("json.dumps({})\nPath('a').name", "import json\nfrom pathlib import Path") == []
 
@@ -245,7 +257,7 @@ def test_defaults_of_models_and_dataclasses_are_found(lint_body: Lint) -> None:
 
         @dataclass
         class Point:
-            at: float = field(default_factory=lambda: time.time())
+            at: float = field(default_factory=lambda: time.time()); name: str = field(default_factory=lambda: "a")
         """,
     )
     assert does(found) == ["calls time.time", "calls uuid.uuid4, the default of Order.id"]
@@ -307,6 +319,7 @@ def test_handlers_inside_functions_and_decorated_ones_are_read(lint_app: Lint) -
         def traced(handler):
             @functools.wraps(handler)
             async def wrapper(ctx, step):
+                time.monotonic()
                 return await handler(ctx, step)
             return wrapper
 
@@ -321,7 +334,10 @@ def test_handlers_inside_functions_and_decorated_ones_are_read(lint_app: Lint) -
         define(time.time)
         '''
     )
-    assert [(finding.line, finding.does) for finding in found] == [(21, "calls time.time")]
+    assert [(finding.line, finding.does) for finding in found] == [
+        (12, "calls time.monotonic"),
+        (22, "calls time.time"),
+    ]
 
 
 def test_a_handler_without_source_is_passed_over() -> None:
@@ -347,6 +363,10 @@ def test_all_is_found_in_the_app_that_is_broken() -> None:
         "calls uuid.uuid4",
         "calls time.sleep",
         "calls open",
+        "reads os.environ",
+        "calls asyncio.to_thread",
+        "calls time.time",
+        "calls time.monotonic",
     ]
 
 

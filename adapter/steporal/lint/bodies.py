@@ -15,7 +15,6 @@ import pydantic
 
 from ..definition import Workflow
 from ..remedies import REFERENCES, STEP, remedy
-from ..runtime.code import unwrapped
 from ..source import Function, parsed
 from .finding import Finding
 from .names import Nested, Scope, Thing, named, own_nodes
@@ -62,20 +61,23 @@ class Body:
 
     def findings(self) -> Iterator[Finding]:
         """What is not deterministic in it, each line and thing once."""
-        handler = unwrapped(self._workflow.handler)
-        found = self._function(handler, ()) if handler is not None else ()
+        found = self._called(self._workflow.handler, ())
         yield from {(finding.file, finding.line, finding.does): finding for finding in found}.values()
 
     # --- functions -------------------------------------------------------------------------------------------------
 
-    def _function(self, function: Callable[..., Any], called_from: tuple[str, ...]) -> Iterator[Finding]:
-        tree = parsed(function)
-        real = unwrapped(function)
-        if tree is None or real is None or real.__code__ in self._seen or len(called_from) > MAX_DEPTH:
+    def _called(self, callee: Any, called_from: tuple[str, ...]) -> Iterator[Finding]:
+        for function in self._own_code.functions(callee):
+            yield from self._function(function, called_from)
+
+    def _function(self, function: FunctionType, called_from: tuple[str, ...]) -> Iterator[Finding]:
+        if function in self._seen or len(called_from) > MAX_DEPTH:
             return
-        self._seen.add(real.__code__)
-        file = inspect.getsourcefile(real) or real.__code__.co_filename
-        yield from self._run(tree, _Place(Scope(tree, real=real), file, called_from))
+        self._seen.add(function)
+        tree = parsed(function)
+        if tree is not None:
+            file = inspect.getsourcefile(function.__code__) or function.__code__.co_filename
+            yield from self._run(tree, _Place(Scope(tree, real=function), file, called_from))
 
     def _nested(self, nested: Nested, place: _Place, call: ast.expr) -> Iterator[Finding]:
         if nested.function in self._seen or len(place.called_from) > MAX_DEPTH:
@@ -135,8 +137,8 @@ class Body:
         called_from = (*place.called_from, place.line(call))
         if isinstance(thing.value, type):
             yield from self._instance(thing.value, call, place)
-        elif function := self._own_code.function(thing.value):
-            yield from self._function(function, called_from)
+        else:
+            yield from self._called(thing.value, called_from)
 
     def _called_by(self, callee: Any, call: ast.Call, place: _Place) -> Iterator[Finding]:
         """What a function such as ``sorted`` calls of its arguments."""
@@ -156,8 +158,7 @@ class Body:
         called_from = (*place.called_from, place.line(call))
         for method in ("__init__", "__post_init__", "model_post_init"):
             defined = inspect.getattr_static(cls, method, None)
-            if isinstance(defined, FunctionType) and self._own_code.has(defined):
-                yield from self._function(defined, called_from)
+            yield from self._called(defined, called_from)
         given = {keyword.arg for keyword in call.keywords}
         if None in given or call.args:  # **values, or by position
             return
@@ -168,8 +169,8 @@ class Body:
             if known:
                 does = f"calls {known[0]}, the default of {cls.__name__}.{name}"
                 yield self._finding(call, place, does, f"give {name}: {known[1]}")
-            elif function := self._own_code.function(factory):
-                yield from self._function(function, called_from)
+            else:
+                yield from self._called(factory, called_from)
 
     def _loop(self, loop: ast.AST, place: _Place) -> Iterator[Finding]:
         """Steps in the order of a set, which differs from process to process."""

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from ..remedies import NAMES
 from ..source import Function
+from .own_code import layers
 
 _UNKNOWN: Any = object()
 
@@ -220,8 +221,8 @@ def named(value: Any) -> Thing:
         return Thing((_MODULE_NAMES.get(value.__name__, value.__name__),), value)
     if isinstance(value, type):
         return Thing(tuple(map(_class_name, value.__mro__)), value)
-    inner = inspect.unwrap(getattr(value, "__func__", value)) if callable(value) else value
-    if isinstance(inner, FunctionType) or inspect.isbuiltin(inner):
+    inner = value if inspect.isbuiltin(value) else next(layers(value), None)
+    if inner is not None:
         return Thing((f"{inner.__module__}.{inner.__qualname__}".removeprefix("builtins."),), value)
     names = tuple(map(_class_name, type(value).__mro__))
     return Thing(names, type(value), is_instance=True)
