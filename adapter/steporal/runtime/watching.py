@@ -53,7 +53,8 @@ def _once(record: logging.LogRecord) -> bool:
 class WatchedRunner(WorkflowRunner):
     """Runs workflows by another runner, and says once of each run that it does not fit its code.
 
-    Temporal's core finds that, and tells the worker nothing but that the run is to be forgotten.
+    Temporal's core finds that, and tells the worker nothing but why the run is to be forgotten; to a worker that keeps
+    no runs in memory (``max_cached_workflows=0``), not even that.
     """
 
     def __init__(self, runner: WorkflowRunner) -> None:
