@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import ast
-import inspect
-import textwrap
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 from .errors import CaptureError, NestedStepError
 from .runtime.code import position, unwrapped
-
-_Function: TypeAlias = ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef
+from .source import Function, parsed
 
 
 def check_step_functions(handler: Callable[..., Any], workflow_id: str) -> None:
@@ -24,8 +21,9 @@ def check_step_functions(handler: Callable[..., Any], workflow_id: str) -> None:
         NestedStepError: One calls a step itself.
         CaptureError: One assigns a variable of the handler.
     """
-    tree = _parsed(handler)
-    if tree is None:
+    plain = unwrapped(handler)
+    tree = parsed(plain) if plain else None
+    if not isinstance(tree, ast.AsyncFunctionDef) or len(tree.args.args) < 2:
         return
     step = tree.args.args[1].arg
     nested = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
@@ -33,9 +31,9 @@ def check_step_functions(handler: Callable[..., Any], workflow_id: str) -> None:
         step_id = _text(call.args[0])
         passed = call.args[1]
         function = nested.get(passed.id) if isinstance(passed, ast.Name) else passed
-        if not isinstance(function, _Function):
+        if not isinstance(function, Function):
             continue
-        where = f"in workflow {workflow_id!r} ({position(handler).rpartition(':')[0]}:{_line(handler, call)})"
+        where = f"in workflow {workflow_id!r} ({position(handler).rpartition(':')[0]}:{call.lineno})"
         if inner := next(_calls_of(function, step), None):
             raise NestedStepError(
                 f"step {_text(inner.args[0]) if inner.args else '?'} is called inside step {step_id} {where}; steps do "
@@ -48,25 +46,13 @@ def check_step_functions(handler: Callable[..., Any], workflow_id: str) -> None:
             )
 
 
-def _parsed(handler: Callable[..., Any]) -> ast.AsyncFunctionDef | None:
-    function = unwrapped(handler)
-    try:
-        module = ast.parse(textwrap.dedent(inspect.getsource(function)))  # type: ignore[arg-type]
-    except (OSError, TypeError, SyntaxError, SystemError):  # the last: Python 3.11, where two threads parse at once
-        return None
-    definition = module.body[0]
-    if isinstance(definition, ast.AsyncFunctionDef) and len(definition.args.args) > 1:
-        return definition
-    return None
-
-
 def _step_runs(tree: ast.AST, step: str) -> Iterator[ast.Call]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and len(node.args) > 1 and ast.unparse(node.func) == f"{step}.run":
             yield node
 
 
-def _calls_of(function: _Function, step: str) -> Iterator[ast.Call]:
+def _calls_of(function: Function, step: str) -> Iterator[ast.Call]:
     if any(argument.arg == step for argument in function.args.args):
         return
     for node in ast.walk(function):
@@ -76,8 +62,3 @@ def _calls_of(function: _Function, step: str) -> Iterator[ast.Call]:
 
 def _text(node: ast.expr) -> str:
     return repr(node.value) if isinstance(node, ast.Constant) else ast.unparse(node)
-
-
-def _line(handler: Callable[..., Any], node: ast.expr) -> int:
-    function = unwrapped(handler)
-    return (function.__code__.co_firstlineno if function else 1) + node.lineno - 1

@@ -19,7 +19,14 @@ import temporalio.client
 import temporalio.worker
 from temporalio.client import WorkflowHistory
 from temporalio.service import ServiceClient
-from temporalio.worker import Replayer, ReplayerConfig, Worker, WorkerConfig, WorkflowReplayResult
+from temporalio.worker import (
+    Replayer,
+    ReplayerConfig,
+    UnsandboxedWorkflowRunner,
+    Worker,
+    WorkerConfig,
+    WorkflowReplayResult,
+)
 
 from .errors import DefinitionError
 from .outbound.delivery import delivery_class
@@ -29,6 +36,7 @@ from .routing.mailbox import MailboxWorkflow
 from .routing.topic import TopicWorkflow
 from .runtime.compiled import reloadable_module, workflow_class
 from .runtime.sandbox import SteporalWorkflowRunner, beside_ours
+from .runtime.watching import WatchedRunner, quiet_the_sdk
 
 if TYPE_CHECKING:
     from .client import Client
@@ -76,7 +84,10 @@ class SteporalPlugin(temporalio.worker.Plugin):
         self._runs_workflows = config.get("task_queue") == self._client.task_queue
         if self._runs_workflows:
             config["workflows"] = [*(config.get("workflows") or ()), *self._workflow_classes()]
-            config["workflow_runner"] = self._runner(config.get("workflow_runner"))
+            config["workflow_runner"] = WatchedRunner(self._runner(config.get("workflow_runner")))
+            unsandboxed = config.get("unsandboxed_workflow_runner") or UnsandboxedWorkflowRunner()
+            config["unsandboxed_workflow_runner"] = WatchedRunner(unsandboxed)
+            quiet_the_sdk()
         return config
 
     def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from apps import clock, clock_broken, kinds
 from recording import Workers
+from temporalio.worker import (
+    ExecuteWorkflowInput,
+    Interceptor,
+    WorkflowInboundInterceptor,
+    WorkflowInterceptorClassInput,
+)
 
 import steporal
 from steporal import Context, Step
 from steporal.events import new_ulid
+
+TASK_FAILED: Literal["workflow_task_failed_event_attributes"] = "workflow_task_failed_event_attributes"
 
 
 async def start(workers: Workers, workflow: steporal.Workflow[Any, Any]) -> steporal.Run[Any]:
@@ -28,11 +37,43 @@ async def start(workers: Workers, workflow: steporal.Workflow[Any, Any]) -> step
     return await workflow.client.get_run(handle.id, workflow)
 
 
+class Attempts(Interceptor):
+    """Counts how often runs are executed from the start; each raises ``error``, if there is one."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.count = 0
+        self.error = error
+
+    def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[WorkflowInboundInterceptor]:
+        """See base class."""
+        attempts = self
+
+        class Counted(WorkflowInboundInterceptor):
+            async def execute_workflow(self, input: ExecuteWorkflowInput) -> Any:
+                attempts.count += 1
+                if attempts.error is not None:
+                    raise attempts.error
+                return await super().execute_workflow(input)
+
+        return Counted
+
+    async def until(self, count: int) -> None:
+        """Wait for so many."""
+        while self.count < count:
+            await asyncio.sleep(0.01)
+
+
+def said_of(run: steporal.Run[Any], caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What was logged of a run that needs attention."""
+    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    return [record for record in warnings if run.workflow_id in record.getMessage()]
+
+
 async def task_failure(run: steporal.Run[Any]) -> str:
     """The message of a run's first failed workflow task."""
     while True:
         async for event in run.temporal.fetch_history_events():
-            if event.HasField("workflow_task_failed_event_attributes"):
+            if event.HasField(TASK_FAILED):
                 return event.workflow_task_failed_event_attributes.failure.message
         await asyncio.sleep(0.01)
 
@@ -41,33 +82,79 @@ async def test_the_clock_in_a_body_is_caught_and_the_run_goes_on_after_the_fix(w
     async with workers(clock_broken.client):
         run = await start(workers, clock_broken.now)
         message = await task_failure(run)
-    assert "the body of workflow 'now' calls datetime.datetime.now" in message
-    assert "put it in a step" in message
-    assert "ctx.now()" in message
-    assert re.search(r"apps/clock_broken\.py:\d+", message)
+    assert re.search(
+        r"the body of workflow 'now' calls datetime\.datetime\.now \(.*/apps/clock_broken\.py:22\), which gives "
+        r"another result when Temporal replays the run; use ctx\.now\(\), or put it in a step\.run\(\.\.\.\)\.",
+        message,
+    )
     async with workers(clock.client):
         assert await run.result() == f"before {datetime.now(UTC):%Y}"
 
 
 @pytest.mark.parametrize(
-    ("workflow", "call"),
+    ("workflow", "does", "instead"),
     [
-        (clock_broken.random_number, "random.random"),
-        (clock_broken.uuid4, "uuid.uuid4"),
-        (clock_broken.sleep, "time.sleep"),
-        (clock_broken.open_file, "open"),
+        (clock_broken.random_number, "calls random.random", "ctx.random"),
+        (clock_broken.uuid4, "calls uuid.uuid4", "ctx.uuid4()"),
+        (clock_broken.sleep, "calls time.sleep", "step.sleep"),
+        (clock_broken.open_file, "calls open", "step.run"),
+        (clock_broken.environment, "reads os.environ", "step.run"),
+        (clock_broken.thread, "calls loop.run_in_executor", "step.run"),
+        (clock_broken.hidden, "calls time.time", "ctx.now()"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 async def test_what_else_is_not_deterministic_in_a_body_is_caught(
-    workers: Workers, workflow: steporal.Workflow[Any, Any], call: str
+    workers: Workers, workflow: steporal.Workflow[Any, Any], does: str, instead: str
 ) -> None:
     async with workers(clock_broken.client):
         run = await start(workers, workflow)
         message = await task_failure(run)
-    assert f"the body of workflow {workflow.id!r} calls {call}" in message
+    assert f"the body of workflow {workflow.id!r} {does}" in message
+    assert instead in message
     async with workers(clock.client):
         await run.temporal.result()
+
+
+async def test_what_a_function_does_that_the_body_calls_is_told_with_both_lines(workers: Workers) -> None:
+    async with workers(clock_broken.client):
+        run = await start(workers, clock_broken.helped)
+        message = await task_failure(run)
+    assert re.search(r"calls time\.monotonic \(.*clock_broken\.py:70, called from .*clock_broken\.py:66\)", message)
+    async with workers(clock.client):
+        await run.temporal.result()
+
+
+async def test_a_body_that_is_caught_is_logged_once_and_not_at_each_attempt(
+    workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    attempts = Attempts()
+    async with workers(clock_broken.client, interceptors=[attempts]):
+        run = await start(workers, clock_broken.now)
+        message = await task_failure(run)
+        await attempts.until(4)
+    [record] = said_of(run, caplog)
+    assert record.name == "steporal"
+    assert message in record.getMessage()
+    assert record.exc_info is None
+    failed = [event async for event in run.temporal.fetch_history_events() if event.HasField(TASK_FAILED)]
+    assert len(failed) < 4, "Temporal's server keeps what the first attempts failed with"
+    async with workers(clock.client):
+        await run.result()
+
+
+async def test_another_error_that_fails_the_task_is_logged_once_too(
+    workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    attempts = Attempts(RuntimeError("the interceptor is broken"))
+    async with workers(clock.client, interceptors=[attempts]):
+        run = await start(workers, clock.now)
+        await attempts.until(4)
+    [record] = said_of(run, caplog)
+    assert record.name == "temporalio.worker._workflow_instance"
+    assert record.exc_info is not None
+    async with workers(clock.client):
+        await run.result()
 
 
 async def test_a_step_may_do_what_a_body_may_not(workers: Workers) -> None:
@@ -120,7 +207,7 @@ async def test_a_handler_inside_a_function_runs_unsandboxed(app: steporal.Client
 
 
 async def test_code_that_changed_under_a_run_in_flight_fails_the_task_and_not_the_run(
-    app: steporal.Client, workers: Workers
+    app: steporal.Client, workers: Workers, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked, may_answer = asyncio.Event(), asyncio.Event()
 
@@ -150,8 +237,15 @@ async def test_code_that_changed_under_a_run_in_flight_fails_the_task_and_not_th
         run = await start(workers, first_version)
         await asked.wait()
     may_answer.set()
-    async with workers(changed, max_cached_workflows=0):
+    attempts = Attempts()
+    async with workers(changed, max_cached_workflows=10, interceptors=[attempts]):  # 0: not told why
         message = await task_failure(run)
-    assert "ondeterminism" in message
+        await attempts.until(4)
+    assert "Nondeterminism error" in message
+    [record] = said_of(run, caplog)
+    assert record.name == "steporal"
+    assert record.getMessage().startswith("the code of workflow 'edited' does not fit what a run of it has done")
+    assert "`steporal recover`" in record.getMessage()
+    assert f"Temporal says: {message}" in record.getMessage()
     async with workers(app):
         assert await run.result() == "answer"

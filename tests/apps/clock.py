@@ -30,7 +30,7 @@ async def now(ctx: Context[Any], step: Step) -> str:
     return f"{before} {ctx.now():%Y}"
 
 
-for _id in ("random", "uuid", "sleep", "open"):
+for _id in ("random", "uuid", "sleep", "open", "environment", "thread", "hidden", "helped"):
 
     @client.workflow(id=_id)
     async def corrected(ctx: Context[Any], step: Step) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import random
 import time
 import uuid
@@ -39,3 +41,30 @@ async def sleep(ctx: Context[Any], step: Step) -> None:
 async def open_file(ctx: Context[Any], step: Step) -> str:
     with open(__file__) as file:  # noqa: ASYNC230
         return file.read()
+
+
+@client.workflow(id="environment")
+async def environment(ctx: Context[Any], step: Step) -> str:
+    return os.environ["PATH"]
+
+
+@client.workflow(id="thread")
+async def thread(ctx: Context[Any], step: Step) -> int:
+    return await asyncio.to_thread(len, "thread")
+
+
+@client.workflow(id="hidden")
+async def hidden(ctx: Context[Any], step: Step) -> float:
+    try:
+        return time.time()
+    except Exception as err:
+        raise ValueError("no time") from err
+
+
+@client.workflow(id="helped")
+async def helped(ctx: Context[Any], step: Step) -> float:
+    return reading()
+
+
+def reading() -> float:
+    return time.monotonic()

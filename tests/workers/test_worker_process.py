@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from commands import Steporal
@@ -28,6 +30,12 @@ SLOW = """
             return "finished"
 
         return await step.run("work", work)
+    """
+
+CLOCK = """
+    @client.workflow(id=f"clock-{APP}")
+    async def clock(ctx, step):
+        return time.time()
     """
 
 
@@ -82,6 +90,24 @@ async def test_a_second_signal_ends_the_worker_at_once(run: Steporal, write_app:
         await worker.until("stopping")
         worker.signal(signal.SIGTERM)
         assert (await worker.ended()).status == 128 + signal.SIGTERM
+
+
+async def test_a_body_that_is_not_deterministic_is_told_once(
+    run: Steporal, server: DevServer, write_app: WriteApp
+) -> None:
+    app = write_app(CLOCK)
+    async with run.worker("app") as worker:
+        handle = await server.client.start_workflow(
+            f"clock-{app}", id=f"clock-{app}", task_queue=app, task_timeout=timedelta(seconds=1)
+        )
+        while (await handle.describe()).raw_description.pending_workflow_task.attempt < 4:
+            await asyncio.sleep(0.05)
+        await handle.terminate()
+    path = run.folder / "app.py"
+    line = path.read_text().splitlines().index("    return time.time()") + 1
+    assert worker.said.count(f"calls time.time ({path}:{line}), which gives another result") == 1
+    for noise in ("Traceback", "Failed activation", "Failing workflow task"):
+        assert noise not in worker.said
 
 
 async def test_on_another_task_queue_it_runs_steps_only(run: Steporal, write_app: WriteApp) -> None:

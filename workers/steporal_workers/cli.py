@@ -111,9 +111,11 @@ def cli() -> None:
 def worker(target: str, connection: Connection, log_level: str, **options: Any) -> None:
     """Serve a client's workflows, until SIGTERM or SIGINT."""
     from .loading import load_client
-    from .worker import WorkerOptions, run_worker, set_up_logging
+    from .worker import WorkerOptions, quiet_core, run_worker, set_up_logging
 
     set_up_logging(log_level)
+    if log_level != "debug" and options["max_cached_workflows"] != 0:  # without a cache, core alone knows some of it
+        quiet_core()
     host, port = options.pop("gateway_host"), options.pop("gateway_port")
     of_gateway = GatewayOptions(host=host, port=port, insecure_any_key=options.pop("insecure_any_key"))
     serving = _gateway(of_gateway) if options.pop("with_gateway") else None
@@ -277,6 +279,22 @@ def sync(target: str, connection: Connection, as_json: bool) -> None:
         await register(client, await connection.connect(client.data_converter), as_json=as_json)
 
     perform(operation())
+
+
+@cli.command()
+@click.argument("target", metavar="MODULE:CLIENT")
+@json_option
+def lint(target: str, as_json: bool) -> None:
+    """Find what is not deterministic in the bodies of workflows: time, chance, network, files, environment, threads.
+
+    Reads the source; nothing is run, and no server is needed. Ends with 1 if anything is found.
+    """
+    from .loading import load_client
+
+    client = load_client(target)
+    from .lint import run_lint
+
+    raise click.exceptions.Exit(run_lint(client, as_json=as_json))
 
 
 @cli.command()

@@ -19,7 +19,6 @@ from temporalio.exceptions import (
     TimeoutError,
     TimeoutType,
 )
-from temporalio.workflow import NondeterminismError
 
 from ..errors import (
     DefinitionError,
@@ -52,13 +51,6 @@ def is_final(error: BaseException) -> bool:
     return isinstance(error, NonRetryableError | StepError | InvalidEventError | DefinitionError | UnknownWorkflowError)
 
 
-def nondeterminism_in(error: BaseException) -> NondeterminismError | None:
-    """The determinism error that an error is, or that a group of errors has in it."""
-    if isinstance(error, BaseExceptionGroup):
-        return next(filter(None, map(nondeterminism_in, error.exceptions)), None)
-    return error if isinstance(error, NondeterminismError) else None
-
-
 def application_error(
     error: BaseException, *, attempt: int, non_retryable: bool, next_retry_delay: timedelta | None = None
 ) -> ApplicationError:
@@ -87,11 +79,16 @@ def message_of(error: BaseException) -> str:
     return str(error) or repr(error)
 
 
+def is_users(file: str) -> bool:
+    """Whether a file is neither ours nor the SDK's."""
+    return not file.startswith(_OURS)
+
+
 def users_part(traceback: TracebackType | None) -> TracebackType | None:
     """A traceback from its first frame that is neither ours nor the SDK's; the whole one if there is none."""
     frame = traceback
     while frame is not None:
-        if not frame.tb_frame.f_code.co_filename.startswith(_OURS):
+        if is_users(frame.tb_frame.f_code.co_filename):
             return frame
         frame = frame.tb_next
     return traceback

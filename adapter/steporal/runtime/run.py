@@ -13,12 +13,11 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from traceback import format_tb
-from typing import Any, NoReturn
+from typing import Any
 from uuid import UUID
 
 from temporalio import workflow
 from temporalio.common import RawValue
-from temporalio.worker.workflow_sandbox import RestrictedWorkflowAccessError
 
 from ..context import Context, ContextExt, Input
 from ..converter import from_raw, return_type, to_json
@@ -31,8 +30,9 @@ from ..types import JSON
 from .carried import Carried, outcome_json, read_outcome
 from .children import Children, failed_with, was_cancelled
 from .continuing import Continuing
+from .determinism import explained, nondeterminism_in
 from .endings import tell_cancelled, tell_failed, tell_finished
-from .failures import application_error, is_final, nondeterminism_in, users_part
+from .failures import application_error, is_final
 from .inbox import Inbox
 from .limits import to_limited
 from .memo import Memo, Outcome
@@ -215,7 +215,7 @@ class Run:
             raise
         except Exception as err:
             if nondeterminism := nondeterminism_in(err):
-                self._explain(nondeterminism)
+                raise explained(nondeterminism, self.workflow.id) from None
             failure = application_error(err, attempt=self.failures, non_retryable=True)
             await self._end_waits()
             await self.children.report(failed_with(failure))
@@ -340,20 +340,6 @@ class Run:
             return to_limited(f"the result of {where}", to_json(value, return_type(self.handler)))
         except (UnserializableError, ValueError) as err:
             raise UnserializableError(f"the handler of {where} returned a value that is no JSON: {err}") from None
-
-    def _explain(self, error: workflow.NondeterminismError) -> NoReturn:
-        """Say a sandbox error in the user's words; it fails the workflow task, which is tried again after the fix."""
-        if not isinstance(error, RestrictedWorkflowAccessError):
-            raise error
-        called = error.qualified_name.removeprefix("__builtins__.").removesuffix(".__call__")
-        where = users_part(error.__traceback__)
-        at = f" ({where.tb_frame.f_code.co_filename}:{where.tb_lineno})" if where else ""
-        raise workflow.NondeterminismError(
-            f"the body of workflow {self.workflow.id!r} calls {called}, "
-            "which gives another result when Temporal replays the run; "
-            f"put it in a step.run(...), or use ctx.now(), ctx.random or ctx.uuid4(){at}. "
-            "The run waits: it goes on when a worker has the corrected code."
-        ) from None
 
     # --- steps -----------------------------------------------------------------------------------------------------
 

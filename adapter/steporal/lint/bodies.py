@@ -1,0 +1,255 @@
+"""The body of one workflow, followed into what it calls."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import linecache
+import re
+from collections.abc import Callable, Iterator
+from types import FunctionType
+from typing import Any
+
+import pydantic
+
+from ..definition import Workflow
+from ..remedies import REFERENCES, STEP, remedy
+from ..source import Function, parsed
+from .finding import Finding
+from .names import Nested, Scope, Thing, named, own_nodes
+from .own_code import OwnCode
+
+MAX_DEPTH = 20
+"""How many calls deep a body is followed."""
+
+_IGNORED = re.compile(r"#.*\bsteporal:\s*ignore\b")
+_CALL_THEIR_ARGUMENT = {"sorted", "min", "max", "map", "filter", "functools.reduce", "list.sort"}
+_STEP = "step"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where the body has led to.
+
+    Attributes:
+        scope: The names of the function.
+        file: Its file.
+        called_from: The lines of the calls that have led there.
+    """
+
+    scope: Scope
+    file: str
+    called_from: tuple[str, ...] = ()
+
+    def line(self, node: ast.expr | ast.stmt) -> str:
+        return f"{self.file}:{node.lineno}"
+
+
+class Body:
+    """The body of a workflow.
+
+    Args:
+        workflow: The workflow.
+        own_code: Which code is the app's own.
+    """
+
+    def __init__(self, workflow: Workflow[Any, Any], own_code: OwnCode) -> None:
+        self._workflow = workflow
+        self._own_code = own_code
+        self._seen: set[Any] = set()
+
+    def findings(self) -> Iterator[Finding]:
+        """What is not deterministic in it, each line and thing once."""
+        found = self._called(self._workflow.handler, ())
+        yield from {(finding.file, finding.line, finding.does): finding for finding in found}.values()
+
+    # --- functions -------------------------------------------------------------------------------------------------
+
+    def _called(self, callee: Any, called_from: tuple[str, ...]) -> Iterator[Finding]:
+        for function in self._own_code.functions(callee):
+            yield from self._function(function, called_from)
+
+    def _function(self, function: FunctionType, called_from: tuple[str, ...]) -> Iterator[Finding]:
+        if function in self._seen or len(called_from) > MAX_DEPTH:
+            return
+        self._seen.add(function)
+        tree = parsed(function)
+        if tree is not None:
+            file = inspect.getsourcefile(function.__code__) or function.__code__.co_filename
+            yield from self._run(tree, _Place(Scope(tree, real=function), file, called_from))
+
+    def _nested(self, nested: Nested, place: _Place, call: ast.expr) -> Iterator[Finding]:
+        if nested.function in self._seen or len(place.called_from) > MAX_DEPTH:
+            return
+        self._seen.add(nested.function)
+        scope = Scope(nested.function, outer=nested.scope)
+        yield from self._run(nested.function, _Place(scope, place.file, (*place.called_from, place.line(call))))
+
+    def _run(self, function: Function, place: _Place) -> Iterator[Finding]:
+        body = function.body if isinstance(function.body, list) else [function.body]
+        for part in body:
+            yield from self._visit(part, place)
+
+    def _visit(self, node: ast.AST, place: _Place) -> Iterator[Finding]:
+        match node:
+            case ast.expr() if _is_ignored(place.file, node):
+                return
+            case ast.Call():
+                yield from self._call(node, place)
+            case ast.Name(ctx=ast.Load()) | ast.Attribute(ctx=ast.Load()):
+                yield from self._reference(node, place)
+            case ast.For() | ast.AsyncFor() | ast.ListComp() | ast.GeneratorExp() | ast.DictComp():
+                yield from self._loop(node, place)
+        for child in _parts_run_at_once(node):
+            yield from self._visit(child, place)
+
+    # --- what is found ---------------------------------------------------------------------------------------------
+
+    def _finding(self, node: ast.expr | ast.stmt, place: _Place, does: str, instead: str) -> Finding:
+        return Finding(place.file, node.lineno, self._workflow.id, does, instead, place.called_from)
+
+    def _reference(self, node: ast.expr, place: _Place) -> Iterator[Finding]:
+        meaning = place.scope.resolve(node)
+        if isinstance(meaning, Thing) and meaning.names[0] in REFERENCES:
+            yield self._finding(node, place, f"reads {meaning.names[0]}", STEP)
+
+    def _call(self, call: ast.Call, place: _Place) -> Iterator[Finding]:
+        meaning = place.scope.resolve(call.func)
+        if isinstance(meaning, Nested):
+            yield from self._nested(meaning, place, call)
+        elif isinstance(meaning, Thing):
+            yield from self._call_of(meaning, call, place)
+        elif isinstance(call.func, ast.Attribute) and call.func.attr == "run_in_executor":
+            yield self._finding(call, place, "calls loop.run_in_executor", remedy("loop.run_in_executor") or STEP)
+        yield from self._called_by(meaning, call, place)
+
+    def _call_of(self, thing: Thing, call: ast.Call, place: _Place) -> Iterator[Finding]:
+        if _is_error(thing):
+            return
+        arguments = len(call.args) + len(call.keywords)
+        for name in thing.names:
+            if instead := remedy(name, arguments=arguments):
+                yield self._finding(call, place, f"calls {name}", instead)
+                return
+        if not thing.is_known or thing.is_instance:
+            return
+        called_from = (*place.called_from, place.line(call))
+        if isinstance(thing.value, type):
+            yield from self._instance(thing.value, call, place)
+        else:
+            yield from self._called(thing.value, called_from)
+
+    def _called_by(self, callee: Any, call: ast.Call, place: _Place) -> Iterator[Finding]:
+        """What a function such as ``sorted`` calls of its arguments."""
+        if not isinstance(callee, Thing) or not _CALL_THEIR_ARGUMENT & set(callee.names):
+            return
+        for argument in (*call.args, *(keyword.value for keyword in call.keywords)):
+            meaning = place.scope.resolve(argument)
+            if isinstance(meaning, Nested):
+                yield from self._nested(meaning, place, call)
+            elif isinstance(meaning, Thing) and not meaning.is_instance:
+                yield from self._call_of(meaning, ast.copy_location(ast.Call(argument, [], []), call), place)
+
+    def _instance(self, cls: type, call: ast.Call, place: _Place) -> Iterator[Finding]:
+        """What is called to make an instance of a class of the app."""
+        if not self._own_code.has(cls):
+            return
+        called_from = (*place.called_from, place.line(call))
+        for method in ("__init__", "__post_init__", "model_post_init"):
+            defined = inspect.getattr_static(cls, method, None)
+            yield from self._called(defined, called_from)
+        given = {keyword.arg for keyword in call.keywords}
+        if None in given or call.args:  # **values, or by position
+            return
+        for name, factory in _factories(cls):
+            if name in given:
+                continue
+            known = next(filter(None, map(_remedy_of, named(factory).names)), None)
+            if known:
+                does = f"calls {known[0]}, the default of {cls.__name__}.{name}"
+                yield self._finding(call, place, does, f"give {name}: {known[1]}")
+            else:
+                yield from self._called(factory, called_from)
+
+    def _loop(self, loop: ast.AST, place: _Place) -> Iterator[Finding]:
+        """Steps in the order of a set, which differs from process to process."""
+        sources, repeated = _loop_parts(loop)
+        for source in sources:
+            if _is_ignored(place.file, source):
+                continue
+            if place.scope.is_set(source) and any(map(_takes_steps, repeated)):
+                yield self._finding(
+                    source,
+                    place,
+                    "takes steps in the order of a set, which differs from process to process",
+                    "use sorted(...)",
+                )
+
+
+# --- the source ----------------------------------------------------------------------------------------------------
+
+
+def _parts_run_at_once(node: ast.AST) -> Iterator[ast.AST]:
+    """The parts of a node that are run where it stands: of a function that it defines, the defaults alone."""
+    match node:
+        case (
+            ast.FunctionDef(decorator_list=decorators, args=args)
+            | ast.AsyncFunctionDef(decorator_list=decorators, args=args)
+        ):
+            yield from (*decorators, *args.defaults, *filter(None, args.kw_defaults))
+        case ast.Lambda(args=args):
+            yield from (*args.defaults, *filter(None, args.kw_defaults))
+        case ast.AnnAssign(target=target, value=value):
+            yield from filter(None, (target, value))
+        case _:
+            yield from ast.iter_child_nodes(node)
+
+
+def _is_ignored(file: str, node: ast.expr) -> bool:
+    """Whether its first or its last line has the comment."""
+    return any(_IGNORED.search(linecache.getline(file, line)) for line in {node.lineno, node.end_lineno or 0})
+
+
+def _loop_parts(loop: ast.AST) -> tuple[list[ast.expr], list[ast.AST]]:
+    """What a loop or comprehension goes through, and what it does each time."""
+    match loop:
+        case ast.For(iter=source, body=body) | ast.AsyncFor(iter=source, body=body):
+            return [source], list(body)
+        case ast.DictComp(key=key, value=value, generators=generators):
+            return [each.iter for each in generators], [key, value]
+        case ast.ListComp(elt=elt, generators=generators) | ast.GeneratorExp(elt=elt, generators=generators):
+            return [each.iter for each in generators], [elt]
+    return [], []
+
+
+def _takes_steps(node: ast.AST) -> bool:
+    return any(
+        isinstance(inner, ast.Await)
+        or (isinstance(inner, ast.Call) and ast.unparse(inner.func).partition(".")[0] == _STEP)
+        for inner in (node, *own_nodes(node))
+    )
+
+
+# --- things --------------------------------------------------------------------------------------------------------
+
+
+def _is_error(thing: Thing) -> bool:
+    return isinstance(thing.value, type) and issubclass(thing.value, BaseException)
+
+
+def _remedy_of(name: str) -> tuple[str, str] | None:
+    instead = remedy(name)
+    return (name, instead) if instead else None
+
+
+def _factories(cls: type) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """The fields of a dataclass or of a pydantic model whose default is made by a call."""
+    if issubclass(cls, pydantic.BaseModel):
+        for name, field in cls.model_fields.items():
+            if field.default_factory is not None:
+                yield name, field.default_factory
+    elif dataclasses.is_dataclass(cls):
+        for each in dataclasses.fields(cls):
+            if each.init and each.default_factory is not dataclasses.MISSING:
+                yield each.name, each.default_factory

@@ -1,0 +1,73 @@
+"""Which code is the app's own, into which a body is followed."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import FunctionType, MethodType
+from typing import Any
+
+_INSTALLED = {"site-packages", "dist-packages"}
+_OURS = {"steporal", "steporal_workers", "temporalio"}
+_STANDARD = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib"))
+
+
+class OwnCode:
+    """The packages of an app's handlers, and what lies in the folders beside them and is not installed.
+
+    Args:
+        handlers: The handlers.
+    """
+
+    def __init__(self, handlers: Iterable[Callable[..., Any]]) -> None:
+        modules = {handler.__module__ for handler in handlers}
+        self._packages = {module.partition(".")[0] for module in modules}
+        self._folders = tuple({folder for module in modules if (folder := _root(module))})
+
+    def has(self, thing: FunctionType | type) -> bool:
+        """Whether a function or class is the app's own."""
+        # A function that wraps another says that it is of the other's module; its globals do not.
+        module = thing.__globals__.get("__name__") if isinstance(thing, FunctionType) else thing.__module__
+        package = str(module).partition(".")[0]
+        if package in self._packages:
+            return True
+        if package in _OURS or not self._folders:
+            return False
+        try:
+            file = os.path.realpath(inspect.getfile(thing.__code__ if isinstance(thing, FunctionType) else thing))
+        except (OSError, TypeError):
+            return False
+        if _INSTALLED & set(Path(file).parts) or file.startswith(_STANDARD):
+            return False
+        return file.startswith(self._folders)
+
+    def functions(self, thing: Any) -> list[FunctionType]:
+        """The app's own functions that are run when a function is called: it, and those that it wraps."""
+        return [function for function in layers(thing) if self.has(function)]
+
+
+def layers(thing: Any) -> Iterator[FunctionType]:
+    """A function, and those below it that its decorators have wrapped; nothing for what is no function."""
+    seen: set[int] = set()
+    while thing is not None and id(thing) not in seen:
+        seen.add(id(thing))
+        if isinstance(thing, MethodType):
+            thing = thing.__func__
+            continue
+        if isinstance(thing, FunctionType):
+            yield thing
+        thing = inspect.getattr_static(thing, "__wrapped__", None)
+
+
+def _root(module: str) -> str | None:
+    """The folder in which a module's top-level package lies."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:
+        return None
+    parts = len(module.split(".")) + (Path(file).name == "__init__.py")
+    path = Path(os.path.realpath(file))
+    return f"{path.parents[parts - 1]}{os.sep}" if parts <= len(path.parents) else None

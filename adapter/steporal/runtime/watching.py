@@ -1,0 +1,111 @@
+"""What a worker says of workflow tasks that fail: of itself, it says it at each attempt, or not at all."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
+
+from .compiled import is_compiled
+from .determinism import NondeterminismError
+from .task_log import is_news, said_once
+
+_REASON = re.compile(r'message: "((?:[^"\\]|\\.)*)"')
+"""In what Temporal's core says of a run that it removes from its cache."""
+
+
+# --- what the SDK logs ---------------------------------------------------------------------------------------------
+
+
+def quiet_the_sdk() -> None:
+    """Let the SDK log a workflow task that fails once for each run and error, and not at all where we have said it.
+
+    Of its lines "Failed activation on workflow", "Failed handling activation on workflow", and "… restricted".
+    """
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_once)
+
+
+_LOGGERS = (
+    "temporalio.worker._workflow",
+    "temporalio.worker._workflow_instance",
+    "temporalio.worker.workflow_sandbox._restrictions",
+)
+
+
+def _once(record: logging.LogRecord) -> bool:
+    if record.levelno < logging.WARNING:
+        return True
+    if record.name == _LOGGERS[2]:  # says neither run nor line, and comes before the error that says both
+        return is_news("", record.getMessage())
+    error = record.exc_info[1] if record.exc_info else None
+    if error is None or not str(record.msg).startswith(("Failed activation on", "Failed handling activation on")):
+        return True
+    # Both messages name the run.
+    return not isinstance(error, NondeterminismError) and is_news(record.getMessage(), f"{error!r}")
+
+
+# --- code that does not fit a run ----------------------------------------------------------------------------------
+
+
+class WatchedRunner(WorkflowRunner):
+    """Runs workflows by another runner, and says once of each run that it does not fit its code.
+
+    Temporal's core finds that, and tells the worker nothing but why the run is to be forgotten; to a worker that keeps
+    no runs in memory (``max_cached_workflows=0``), not even that.
+    """
+
+    def __init__(self, runner: WorkflowRunner) -> None:
+        self._runner = runner
+
+    def prepare_workflow(self, defn: Any) -> None:
+        """See base class."""
+        self._runner.prepare_workflow(defn)
+
+    def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
+        """See base class."""
+        return _Watched(self._runner.create_instance(det), can_recover=is_compiled(det.defn.cls))
+
+    def set_worker_level_failure_exception_types(self, types: Any) -> None:
+        """See base class."""
+        self._runner.set_worker_level_failure_exception_types(types)
+
+
+class _Watched(WorkflowInstance):
+    def __init__(self, instance: WorkflowInstance, *, can_recover: bool) -> None:
+        self._instance = instance
+        self._can_recover = can_recover
+
+    def activate(self, act: Any) -> Any:
+        first = act.jobs[0] if act.jobs else None
+        if first is not None and first.HasField("remove_from_cache"):  # always alone
+            removal = first.remove_from_cache
+            if removal.reason == removal.NONDETERMINISM:
+                self._say(removal.message)
+        return self._instance.activate(act)
+
+    def _say(self, removal: str) -> None:
+        info = self.get_info()
+        reason = _REASON.search(removal)
+        recover = ", or with the new one after `steporal recover`" if self._can_recover else ""
+        said_once(
+            info.run_id,
+            info.workflow_id,
+            f"the code of workflow {info.workflow_type!r} does not fit what a run of it has done: it was probably "
+            "changed while the run was in flight, or does something that is not deterministic. The run waits: it goes "
+            f"on with the code that it was started with{recover}. Temporal says: {reason[1] if reason else removal}",
+        )
+
+    def get_info(self) -> Any:
+        return self._instance.get_info()
+
+    def get_thread_id(self) -> int | None:
+        return self._instance.get_thread_id()
+
+    def get_serialization_context(self, command_info: Any) -> Any:
+        return self._instance.get_serialization_context(command_info)
+
+    def get_external_store_context(self, command_info: Any) -> Any:
+        return self._instance.get_external_store_context(command_info)

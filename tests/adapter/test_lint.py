@@ -1,0 +1,385 @@
+"""`steporal.lint`: what is not deterministic in a body is found in its source, and nothing else is."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from textwrap import dedent, indent
+
+import pytest
+from apps import clock, clock_broken, forms, kinds, notify, pair, values
+
+import steporal
+from examples.approval import app as approval
+from examples.payment import app as payment
+from examples.shop import app as shop
+from steporal import remedies
+from steporal.lint import Finding, findings
+
+_numbers = count(1)
+
+HEADER = """\
+import asyncio
+import steporal
+from steporal import Context, Step
+
+client = steporal.Client("linted")
+"""
+
+Lint = Callable[..., list[Finding]]
+
+
+@pytest.fixture
+def lint_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lint]:
+    """Lints an app that consists of a module, and of further ones by name."""
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+
+    def lint(source: str, **modules: str) -> list[Finding]:
+        name = f"linted_{next(_numbers)}"
+        for other, text in modules.items():
+            (tmp_path / f"{other}.py").write_text(dedent(text))
+        (tmp_path / f"{name}.py").write_text(HEADER + dedent(source))
+        importlib.invalidate_caches()
+        return findings(importlib.import_module(name).client)
+
+    yield lint
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None) or ""
+        if file.startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def lint_body(lint_app: Lint) -> Lint:
+    """Lints a body, with what stands in its module before it."""
+
+    def lint(body: str, module: str = "", **modules: str) -> list[Finding]:
+        handler = '@client.workflow(id="linted")\nasync def handler(ctx: Context, step: Step):\n'
+        return lint_app(f"{dedent(module)}\n{handler}{indent(dedent(body), '    ')}", **modules)
+
+    return lint
+
+
+def does(found: list[Finding]) -> list[str]:
+    return [finding.does for finding in found]
+
+
+@pytest.mark.parametrize(
+    ("imports", "body", "called", "instead"),
+    [
+        ("import time", "time.time()", "time.time", "ctx.now()"),
+        ("from time import time as clock", "clock()", "time.time", "ctx.now()"),
+        ("import time as t", "t.monotonic()", "time.monotonic", "ctx.now()"),
+        ("import datetime", "datetime.datetime.now()", "datetime.datetime.now", "ctx.now()"),
+        ("from datetime import datetime as dt", "dt.utcnow()", "datetime.datetime.utcnow", "ctx.now()"),
+        ("from datetime import datetime", "datetime.today()", "datetime.datetime.today", "ctx.now()"),
+        ("from datetime import date", "date.today()", "datetime.date.today", "ctx.now()"),
+        ("import time", "time.sleep(1)", "time.sleep", "step.sleep"),
+        ("import random", "random.random()", "random.random", "ctx.random"),
+        ("from random import choice", "choice([1, 2])", "random.choice", "ctx.random"),
+        ("import random", "random.Random()", "random.Random", "ctx.random"),
+        ("import secrets", "secrets.token_hex()", "secrets.token_hex", "step.run"),
+        ("from secrets import choice", "choice([1, 2])", "secrets.choice", "step.run"),
+        ("import uuid", "uuid.uuid1()", "uuid.uuid1", "ctx.uuid4()"),
+        ("from uuid import uuid4", "uuid4()", "uuid.uuid4", "ctx.uuid4()"),
+        ("import os", "os.urandom(4)", "os.urandom", "step.run"),
+        ("import httpx", 'httpx.get("http://a")', "httpx.get", "step.ext.fetch"),
+        ("import httpx", "client = httpx.AsyncClient()", "httpx.AsyncClient", "step.ext.fetch"),
+        ("", 'import requests\nrequests.post("http://a")', "requests.post", "step.ext.fetch"),
+        ("", "import aiohttp\naiohttp.ClientSession()", "aiohttp.ClientSession", "step.ext.fetch"),
+        ("from urllib.request import urlopen", 'urlopen("http://a")', "urllib.request.urlopen", "step.ext.fetch"),
+        ("import socket", "socket.socket()", "socket.socket", "step.run"),
+        ("", 'open("a")', "open", "step.run"),
+        ("from pathlib import Path", 'Path("a").read_text()', "pathlib.Path.read_text", "step.run"),
+        ("from pathlib import Path", 'p = Path("a") / "b"\np.write_text("")', "pathlib.Path.write_text", "step.run"),
+        ("from pathlib import Path\nHERE = Path('.')", "HERE.exists()", "pathlib.Path.exists", "step.run"),
+        ("from pathlib import Path", 'Path("a").open()', "pathlib.Path.open", "step.run"),
+        ("import os", 'os.listdir(".")', "os.listdir", "step.run"),
+        ("from os import remove", 'remove("a")', "os.remove", "step.run"),
+        ("import os", 'os.path.exists("a")', "os.path.exists", "step.run"),
+        ("import os", 'os.getenv("A")', "os.getenv", "step.run"),
+        ("import threading", "threading.Thread(target=print).start()", "threading.Thread", "in a thread"),
+        ("", "await asyncio.to_thread(print)", "asyncio.to_thread", "in a thread"),
+        ("", "await asyncio.get_running_loop().run_in_executor(None, print)", "loop.run_in_executor", "in a thread"),
+        ("import subprocess", 'subprocess.run(["true"])', "subprocess.run", "step.run"),
+        ("import multiprocessing", "multiprocessing.Process()", "multiprocessing.Process", "step.run"),
+        ("", 'await client.send_event({"name": "a"})', "steporal.client.Client.send_event", "step.ext.send_event"),
+        ("", "await handler.start()", "steporal.definition.Workflow.start", "step.invoke_workflow"),
+    ],
+)
+def test_what_a_body_may_not_call_is_found(lint_body: Lint, imports: str, body: str, called: str, instead: str) -> None:
+    [found] = lint_body(body, imports)
+    assert found.does == f"calls {called}"
+    assert instead in found.instead
+    assert found.workflow == "linted"
+
+
+@pytest.mark.parametrize("imports", ["from concurrent.futures import ThreadPoolExecutor", "import concurrent.futures"])
+def test_a_pool_of_threads_is_found(lint_body: Lint, imports: str) -> None:
+    name = "ThreadPoolExecutor" if "from" in imports else "concurrent.futures.ThreadPoolExecutor"
+    [found] = lint_body(f"with {name}() as pool:\n    pool.submit(print)", imports)
+    assert found.does.endswith("ThreadPoolExecutor")
+
+
+@pytest.mark.parametrize("body", ['os.environ["A"]', 'os.environ.get("A")', '"A" in environ', "dict(environ)"])
+def test_a_look_into_the_environment_is_found(lint_body: Lint, body: str) -> None:
+    assert does(lint_body(body, "import os\nfrom os import environ")) == ["reads os.environ"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "now = ctx.now()\nctx.random.random()\nctx.uuid4()",
+        'await step.sleep("s", "5s")\nawait asyncio.sleep(1)',
+        "from datetime import UTC, datetime\ndatetime(2026, 1, 1, tzinfo=UTC)",
+        "import random\nrandom.Random(7).random()",
+        "import time\ntime.strftime('%Y', time.gmtime(0))",
+        "import uuid\nuuid.UUID(int=1)\nuuid.uuid5(uuid.NAMESPACE_DNS, 'a')",
+        "from pathlib import PurePath, Path\nPath('a').name\nPath('a') / 'b'\nPurePath('a').parts",
+        "import os\nos.path.join('a', 'b')",
+        "from urllib.parse import urlparse\nurlparse('http://a')",
+        "import httpx\ntry:\n    pass\nexcept httpx.HTTPError:\n    raise httpx.HTTPError('a')",
+        "time = ctx.now()\ntime.time()",
+        "open = ctx.input.data.get('open')\nopen('a')",
+        "for key in {'a', 'b'}:\n    print(key)",
+        "await asyncio.gather(*(step.run(key, print) for key in sorted({'a', 'b'})))",
+        "import logging\nlogging.info('hello')\nprint('hello')",
+    ],
+)
+def test_what_a_body_may_do_is_not_found(lint_body: Lint, body: str) -> None:
+    assert lint_body(body) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'await step.run("a", lambda: time.time())',
+        "def read():\n    return open('a').read()\nawait step.run('a', read)",
+        "async def pause():\n    time.sleep(1)\nawait step.run('a', functools.partial(pause))",
+        'await step.run("a", time.time)',
+        'await step.run("a", in_module, 1)',
+        "charge = functools.partial(in_module, 1)\nawait step.run('a', charge)",
+    ],
+)
+def test_a_function_that_is_a_step_may_do_anything(lint_body: Lint, body: str) -> None:
+    module = """
+        import functools, time
+
+        def in_module(number):
+            return time.time()
+        """
+    assert lint_body(body, module) == []
+
+
+def test_arguments_and_defaults_of_steps_are_the_bodys(lint_body: Lint) -> None:
+    body = """
+        def charge(at=time.time()):
+            return at
+        await step.run("a", charge, time.monotonic())
+        """
+    assert does(lint_body(body, "import time")) == ["calls time.time", "calls time.monotonic"]
+
+
+def test_functions_that_the_body_calls_are_followed(lint_body: Lint) -> None:
+    found = lint_body(
+        """
+        def nested():
+            return helpers.deep()
+        return [nested(), await asyncio.gather(late())]
+        """,
+        """
+        import linted_helpers as helpers
+
+        async def late():
+            return helpers.Clock().read()
+        """,
+        linted_helpers="""
+            import time
+
+            def deep():
+                return deeper()
+
+            def deeper():
+                deep()
+                return time.time()
+
+            class Clock:
+                def __init__(self):
+                    self.made = time.monotonic()
+
+                def read(self):
+                    return time.time_ns()
+            """,
+    )
+    assert does(found) == ["calls time.time", "calls time.monotonic", "calls time.time_ns"]
+    assert [Path(finding.file).name for finding in found] == ["linted_helpers.py"] * 3
+    assert [len(finding.called_from) for finding in found] == [3, 2, 2]
+    assert "called from" in str(found[0])
+
+
+def test_a_context_manager_of_the_app_is_followed(lint_body: Lint) -> None:
+    module = """
+        import time
+        from contextlib import contextmanager
+
+        @contextmanager
+        def timed():
+            yield time.perf_counter()
+        """
+    assert does(lint_body("with timed():\n    pass", module)) == ["calls time.perf_counter"]
+
+
+def test_a_function_of_a_library_is_not_followed(lint_body: Lint) -> None:
+    assert lint_body("json.dumps({})\nPath('a').name", "import json\nfrom pathlib import Path") == []
+
+
+def test_what_sorted_calls_is_followed(lint_body: Lint) -> None:
+    body = "sorted([1], key=lambda x: random.random())\nmax([1], key=draw)"
+    module = "import random\ndef draw(x):\n    return random.randint(0, x)"
+    assert does(lint_body(body, module)) == ["calls random.randint", "calls random.random"]
+
+
+def test_defaults_of_models_and_dataclasses_are_found(lint_body: Lint) -> None:
+    found = lint_body(
+        "Order(id=ctx.uuid4())\nOrder()\nPoint()",
+        """
+        import time
+        from dataclasses import dataclass, field
+        from uuid import UUID, uuid4
+        from pydantic import BaseModel, Field
+
+        class Order(BaseModel):
+            id: UUID = Field(default_factory=uuid4)
+
+        @dataclass
+        class Point:
+            at: float = field(default_factory=lambda: time.time()); name: str = field(default_factory=lambda: "a")
+        """,
+    )
+    assert does(found) == ["calls time.time", "calls uuid.uuid4, the default of Order.id"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "for key in {'a', 'b'}:\n    await step.run(key, print)",
+        "await asyncio.gather(*(step.run(key, print) for key in set(ctx.input.data)))",
+        "keys = {key for key in ctx.input.data}\nawait asyncio.gather(*[step.run(key, print) for key in keys])",
+        "for key in ctx.input.data.keys() - {'a'}:\n    await step.run(key, print)",
+    ],
+)
+def test_steps_in_the_order_of_a_set_are_found(lint_body: Lint, body: str) -> None:
+    [found] = lint_body(body)
+    assert "the order of a set" in found.does
+    assert found.instead == "use sorted(...)"
+
+
+def test_a_comment_silences_a_line_and_what_it_calls(lint_body: Lint) -> None:
+    body = """
+        time.time()  # steporal: ignore
+        late()  # it is only logged; steporal: ignore
+        time.sleep(
+            1
+        )  # steporal: ignore
+        if time.time() > 1:  # steporal: ignore
+            time.monotonic()
+        """
+    assert does(lint_body(body, "import time\ndef late():\n    return time.time_ns()")) == ["calls time.monotonic"]
+
+
+def test_each_workflow_has_its_own_findings_with_file_and_line(lint_app: Lint) -> None:
+    found = lint_app(
+        """
+        import time
+
+        @client.workflow(id="one")
+        async def one(ctx, step):
+            return time.time()
+
+        @client.workflow(id="two", ext=steporal.WorkflowExt(on_failure=one.handler))
+        async def two(ctx, step):
+            return [time.time(), time.time()]
+        """
+    )
+    assert [(finding.workflow, finding.line) for finding in found] == [("one", 11), ("two-failure", 11), ("two", 15)]
+    assert str(found[0]) == (
+        f"{found[0].file}:11: workflow 'one' calls time.time; use ctx.now(), or put it in a step.run(...)"
+    )
+
+
+def test_handlers_inside_functions_and_decorated_ones_are_read(lint_app: Lint) -> None:
+    found = lint_app(
+        '''
+        import functools, time
+
+        def traced(handler):
+            @functools.wraps(handler)
+            async def wrapper(ctx, step):
+                time.monotonic()
+                return await handler(ctx, step)
+            return wrapper
+
+        def define(clock):
+            @client.workflow(id="inside")
+            @traced
+            async def inside(ctx, step):
+                text = """
+        at the margin"""
+                return clock()
+
+        define(time.time)
+        '''
+    )
+    assert [(finding.line, finding.does) for finding in found] == [
+        (12, "calls time.monotonic"),
+        (22, "calls time.time"),
+    ]
+
+
+def test_a_handler_without_source_is_passed_over() -> None:
+    client = steporal.Client("linted")
+    names: dict[str, object] = {"client": client, "__name__": "linted"}
+    exec("@client.workflow(id='typed')\nasync def typed(ctx, step):\n    return open('a')", names)
+    assert findings(client) == []
+
+
+@pytest.mark.parametrize(
+    "client",
+    [module.client for module in (approval, payment, shop, clock, forms, kinds, notify, pair, values)],
+    ids=lambda client: client.id,
+)
+def test_nothing_is_found_in_apps_that_are_right(client: steporal.Client) -> None:
+    assert findings(client) == []
+
+
+def test_all_is_found_in_the_app_that_is_broken() -> None:
+    assert does(findings(clock_broken.client)) == [
+        "calls datetime.datetime.now",
+        "calls random.random",
+        "calls uuid.uuid4",
+        "calls time.sleep",
+        "calls open",
+        "reads os.environ",
+        "calls asyncio.to_thread",
+        "calls time.time",
+        "calls time.monotonic",
+    ]
+
+
+def test_nothing_is_imported_or_run(lint_body: Lint) -> None:
+    before = sys.modules.pop("colorsys", None)
+    lint_body("import colorsys\nraise SystemExit(colorsys.rgb_to_hsv(1, 1, 1))")
+    assert "colorsys" not in sys.modules
+    if before is not None:
+        sys.modules["colorsys"] = before
+
+
+@pytest.mark.parametrize("name", sorted(remedies.NAMES))
+def test_every_name_has_a_remedy(name: str) -> None:
+    instead = remedies.remedy(name.replace("*", "anything"))
+    assert instead is not None
+    assert "step." in instead

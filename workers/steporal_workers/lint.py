@@ -1,0 +1,39 @@
+"""``steporal lint``: what is not deterministic in the bodies of an app's workflows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from rich.markup import escape
+
+import steporal
+from steporal.lint import Finding, findings
+
+from .output import console, print_json, say
+
+
+def run_lint(client: steporal.Client, *, as_json: bool) -> int:
+    """Print what is found, and return the exit status: 1 if anything is."""
+    found = findings(client)
+    if as_json:
+        print_json([asdict(finding) for finding in found])
+        return int(bool(found))
+    shown = console()
+    for finding in found:
+        shown.print(_in_colour(finding), soft_wrap=True)
+    count = len(client.workflows)
+    workflows = f"{count} workflow{'s' * (count != 1)} of app {client.id!r}"
+    if found:
+        say(
+            f"{escape(workflows)}: [red]{len(found)} found[/]; a line that is right all the same takes the comment "
+            f"{escape('# steporal: ignore')}"
+        )
+    else:
+        say(f"{escape(workflows)}: [green]nothing found[/]")
+    return int(bool(found))
+
+
+def _in_colour(finding: Finding) -> str:
+    place, _, rest = str(finding).partition(": ")
+    what, _, instead = rest.rpartition("; ")
+    return f"[bold]{escape(place)}[/]: [yellow]{escape(what)}[/]; {escape(instead)}"
