@@ -9,6 +9,8 @@ import random
 import tempfile
 from pathlib import Path
 
+from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
+
 from steporal_workers.leaving import leave
 
 from .chaos import Options, run
@@ -26,6 +28,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, metavar="FOLDER", help="where files and logs go, to be kept")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    # The SDK warns of each call that finds no server.
+    quiet = LoggingConfig(TelemetryFilter(core_level="ERROR", other_level="ERROR"))
+    Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=quiet)))
     options = Options(
         seed=random.randrange(10**6) if given.seed is None else given.seed,
         seconds=given.minutes * 60,

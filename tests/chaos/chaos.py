@@ -7,7 +7,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +20,14 @@ from steporal.routing.catalog import CACHE_SECONDS
 from .cluster import Cluster, cluster
 from .effects import Effects
 from .monkey import Monkey
-from .oracle import Repeated, judge, strangers
+from .oracle import Repeated, bad_drains, judge, strangers
 from .plays import PLAYS, Play
 from .report import Report
 from .stage import Findings, Stage
 
 logger = logging.getLogger("chaos")
 
-Rage = Callable[[Monkey], Awaitable[None]]
+Rage = Callable[[Monkey], Coroutine[None, None, None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,12 +124,13 @@ async def run(options: Options, folder: Path) -> Report:
             theatre = Theatre(options, processes.temporal, effects)
             await asyncio.sleep(CACHE_SECONDS)  # for as long an app may not know of another that has just registered
             loaded = time.monotonic()
-            raging = asyncio.ensure_future(options.rage(monkey))
+            raging = asyncio.create_task(options.rage(monkey))
             await theatre.perform()
             loaded = time.monotonic() - loaded
-            await _calm(raging)
+            monkey.calm.set()
+            await raging
             stuck = await theatre.close()
-            report = await _report(options, effects, theatre.findings, monkey, stuck)
+            report = _report(options, effects, theatre.findings, monkey, stuck)
             report.wrong += await _strangers(processes, theatre.findings)
     finally:
         effects.close()
@@ -137,15 +138,7 @@ async def run(options: Options, folder: Path) -> Report:
     return report
 
 
-async def _calm(raging: asyncio.Future[None]) -> None:
-    """End the rage: what it has killed comes back first."""
-    raging.cancel()
-    await asyncio.gather(raging, return_exceptions=True)
-
-
-async def _report(
-    options: Options, effects: Effects, findings: Findings, monkey: Monkey, stuck: list[str]
-) -> Report:
+def _report(options: Options, effects: Effects, findings: Findings, monkey: Monkey, stuck: list[str]) -> Report:
     verdict = judge(effects.all(), findings.runs.values(), monkey.killed)
     return Report(
         seed=options.seed,
@@ -162,13 +155,15 @@ async def _report(
         lost=verdict.lost,
         stuck=stuck,
         unexplained=[_told(repeated) for repeated in verdict.unexplained],
-        wrong=findings.problems + monkey.problems,
+        wrong=findings.problems + bad_drains(monkey.drained, monkey.killed),
     )
 
 
 def _told(repeated: Repeated) -> str:
     effect = repeated.effect
-    return f"{effect.step!r} of {effect.workflow_id}, attempt {effect.attempt}, process {effect.pid}, at {effect.at:.3f}"
+    return (
+        f"{effect.step!r} of {effect.workflow_id}, attempt {effect.attempt}, process {effect.pid}, at {effect.at:.3f}"
+    )
 
 
 async def _strangers(processes: Cluster, findings: Findings) -> list[str]:

@@ -53,6 +53,7 @@ class Server:
         self._file = folder / "temporal.db"
         self._stack = AsyncExitStack()
         self._running: DevServer | None = None
+        self._killing = asyncio.Lock()
 
     @property
     def running(self) -> DevServer:
@@ -66,6 +67,10 @@ class Server:
 
     async def kill(self, pause: float) -> Killed:
         """Kill it with SIGKILL, and start it again after a pause."""
+        async with self._killing:
+            return await self._kill(pause)
+
+    async def _kill(self, pause: float) -> Killed:
         pid, port = self.running.pid, int(self.running.address.rpartition(":")[2])
         at = time.time()
         os.kill(pid, signal.SIGKILL)

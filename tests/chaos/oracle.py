@@ -96,11 +96,26 @@ def explanation(effect: Effect, killed: Sequence[Killed]) -> str | None:
         if kill.name == "server":
             if kill.at - on_the_way <= effect.at <= kill.back + _SETTLE_SECONDS:
                 return kill.kind
-        elif kill.pid == effect.pid and kill.at - on_the_way <= effect.at:
-            # A drained worker finishes and tells the steps that it has begun, but may not finish a workflow task.
-            if "SIGKILL" in kill.kind or effect.is_local:
-                return kill.kind
+        # A drained worker finishes and tells the steps that it has begun, but may not finish a workflow task.
+        elif (
+            kill.pid == effect.pid and kill.at - on_the_way <= effect.at and ("SIGKILL" in kill.kind or effect.is_local)
+        ):
+            return kill.kind
     return None
+
+
+def bad_drains(drained: Iterable[tuple[Killed, int]], killed: Sequence[Killed]) -> list[str]:
+    """Workers that did not end well when they were drained, while the server was there, in words."""
+    return [
+        f"{drain.name} was drained, and ended with status {status}"
+        for drain, status in drained
+        if status != 0
+        and not any(kill.name in ("server", drain.name) and _overlap(kill, drain) for kill in killed if kill != drain)
+    ]
+
+
+def _overlap(one: Killed, other: Killed) -> bool:
+    return one.at <= other.back and other.at <= one.back + _SETTLE_SECONDS
 
 
 async def strangers(temporal: temporalio.client.Client, expected: Iterable[str]) -> list[str]:

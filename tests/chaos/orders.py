@@ -7,8 +7,18 @@ from datetime import timedelta
 from typing import Any
 
 import steporal
-from steporal import CancelOn, Context, NonRetryableError, RetryPolicy, RunFailure, Step, StepError, WorkflowExt
-from steporal import event_trigger, reference
+from steporal import (
+    CancelOn,
+    Context,
+    NonRetryableError,
+    RetryPolicy,
+    RunFailure,
+    Step,
+    StepError,
+    WorkflowExt,
+    event_trigger,
+    reference,
+)
 
 from .doing import act, act_async, refuse, succeed_at
 
@@ -31,7 +41,7 @@ async def steps(ctx: Context[int], step: Step) -> list[int]:
     first = await step.run("sync", act, number, a_while(ctx))
     second = await step.run("async", act_async, number + 1, a_while(ctx))
     third = await step.run("local", act, number + 2, local=True)
-    both = await asyncio.gather(*(step.run("together", lambda n=n: act(number + n, 0.1)) for n in (3, 4)))
+    both = await asyncio.gather(*(step.run("together", lambda: act(number + n, 0.1)) for n in (3, 4)))
     return [first, second, third, *both]
 
 

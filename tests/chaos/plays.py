@@ -159,7 +159,7 @@ async def stopped(stage: Stage) -> None:
     """An event cancels the run, which cleans up; that is told once."""
     data = {"number": stage.number}
     run, run_id = await stage.start(orders.stopped, data, "ready", "clean up")
-    await stage.until_done(run, "ready")
+    await stage.until_waiting(run)
     for _ in range(2):
         await stage.send("chaos.stop", stage.name, data)
     await stage.ended(run, "cancelled")
