@@ -24,6 +24,9 @@ def main() -> None:
     parser.add_argument("--fan-out", type=int, default=500, metavar="N", help="how many runs a fan-out starts")
     parser.add_argument("--every", type=float, default=8.0, metavar="S", help="seconds from one kill to the next")
     parser.add_argument("--patience", type=float, default=240.0, metavar="S", help="seconds for all runs to end, then")
+    parser.add_argument(
+        "--skew", type=float, default=0.0, metavar="S", help="seconds by which workers' clocks are wrong"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the report as JSON")
     parser.add_argument("--folder", type=Path, metavar="FOLDER", help="where files and logs go, to be kept")
     given = parser.parse_args()
@@ -38,6 +41,7 @@ def main() -> None:
         scale=given.fan_out,
         patience=given.patience,
         rage=lambda monkey: monkey.rage(given.every),
+        skew=given.skew,
     )
     folder = given.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
     folder.mkdir(parents=True, exist_ok=True)

@@ -41,6 +41,7 @@ class Options:
         scale: How many runs a fan-out starts.
         patience: How long all runs have to end after that, in seconds.
         rage: What kills, as long as plays begin.
+        skew: How many seconds the workers' clocks are wrong.
     """
 
     seed: int
@@ -49,6 +50,7 @@ class Options:
     scale: int
     patience: float
     rage: Rage
+    skew: float = 0.0
 
 
 class Theatre:
@@ -119,7 +121,7 @@ async def run(options: Options, folder: Path) -> Report:
     database = folder / "effects.db"
     effects = Effects(database)
     try:
-        async with cluster(folder, database) as processes:
+        async with cluster(folder, database, options.skew) as processes:
             monkey = Monkey(processes, effects, random.Random(f"kills {options.seed}"))
             theatre = Theatre(options, processes.temporal, effects)
             await asyncio.sleep(CACHE_SECONDS)  # for as long an app may not know of another that has just registered
@@ -142,6 +144,7 @@ def _report(options: Options, effects: Effects, findings: Findings, monkey: Monk
     verdict = judge(effects.all(), findings.runs.values(), monkey.killed)
     return Report(
         seed=options.seed,
+        skew=options.skew,
         runs=sum(run.ended is not None for run in findings.runs.values()),
         plays=Counter(findings.plays),
         kills=Counter(killed.kind for killed in monkey.killed),

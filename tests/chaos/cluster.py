@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ import steporal
 import steporal_workers
 from steporal_workers.devserver import DevServer, DevServerError, dev_server
 
-from .effects import DATABASE
+from .clocks import skewed
+from .effects import DATABASE, clock
 
 ROOT = Path(__file__).parents[2]
 SERVING = b"serving app"
@@ -35,7 +35,7 @@ class Killed:
         kind: What was done.
         name: To what.
         pid: The process.
-        at: When, in seconds since the epoch.
+        at: When, by ``clock``.
         back: When another had taken its place.
     """
 
@@ -72,7 +72,7 @@ class Server:
 
     async def _kill(self, pause: float) -> Killed:
         pid, port = self.running.pid, int(self.running.address.rpartition(":")[2])
-        at = time.time()
+        at = clock()
         os.kill(pid, signal.SIGKILL)
         await self._stack.aclose()
         await asyncio.sleep(pause)
@@ -84,7 +84,7 @@ class Server:
                 if not remaining:
                     raise
                 await asyncio.sleep(0.5)
-        return Killed("server SIGKILL", "server", pid, at, time.time())
+        return Killed("server SIGKILL", "server", pid, at, clock())
 
     async def stop(self) -> None:
         await self._stack.aclose()
@@ -147,13 +147,13 @@ class WorkerProcess:
 
     async def _end(self, number: signal.Signals, pause: float) -> Killed:
         assert self._process is not None
-        pid, at = self.pid, time.time()
+        pid, at = self.pid, clock()
         self._asked, self._pause = True, pause
         self._serving.clear()
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
         await self.until_serving()
-        return Killed(f"worker {number.name}", self.name, pid, at, time.time())
+        return Killed(f"worker {number.name}", self.name, pid, at, clock())
 
     async def _keep(self) -> None:
         while not self._closing:
@@ -226,14 +226,22 @@ TARGETS = {
 
 
 @asynccontextmanager
-async def cluster(folder: Path, database: Path) -> AsyncIterator[Cluster]:
-    """A server and workers, as long as the context lasts; their logs and the server's file are in a folder."""
+async def cluster(folder: Path, database: Path, skew: float = 0.0) -> AsyncIterator[Cluster]:
+    """A server and workers, as long as the context lasts.
+
+    Args:
+        folder: Where their logs and the server's file are.
+        database: Where steps write down that they have happened.
+        skew: How many seconds the clocks of workers are wrong, each second worker's ahead and the others' behind.
+    """
     server = Server(folder)
     workers: dict[str, WorkerProcess] = {}
     try:
         temporal = await server.start()
         variables = {"TEMPORAL_ADDRESS": server.running.address, DATABASE: str(database)}
-        workers |= {name: WorkerProcess(name, target, folder, variables) for name, target in TARGETS.items()}
+        for number, (name, target) in enumerate(TARGETS.items()):
+            clocks = skewed(skew if number % 2 else -skew) if skew else {}
+            workers[name] = WorkerProcess(name, target, folder, {**variables, **clocks})
         await asyncio.gather(*(worker.start() for worker in workers.values()))
         yield Cluster(temporal, server, workers)
     finally:

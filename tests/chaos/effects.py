@@ -44,7 +44,7 @@ class Effect:
     """A row that a step function has written.
 
     Attributes:
-        at: When, in seconds since the epoch.
+        at: When, by :func:`clock`.
         step: The activity's id: the step's key.
         attempt: The activity's attempt, from 1.
         is_local: Whether it is a local activity, whose attempts begin again at 1 on another worker.
@@ -64,6 +64,11 @@ class Effect:
     pid: int
     phase: Phase
     detail: str
+
+
+def clock() -> float:
+    """The machine's seconds since some moment, the same in all processes, also in those whose clock is set wrong."""
+    return time.monotonic()
 
 
 def connect(path: Path | str) -> sqlite3.Connection:
@@ -109,7 +114,7 @@ class Effects:
 
     def note_sent(self, what: str, name: str, id: str, told: str) -> None:
         """Write down what somebody sent, and what was answered."""
-        self._database.execute("insert into sent values (?, ?, ?, ?, ?)", (time.time(), what, name, id, told))
+        self._database.execute("insert into sent values (?, ?, ?, ?, ?)", (clock(), what, name, id, told))
 
     def note_kill(self, kind: str, name: str, pid: int, at: float, back: float) -> None:
         """Write down what was killed, and when it was back."""
@@ -146,7 +151,7 @@ def happening(detail: str = "") -> Iterator[activity.Info]:
 
 def _write(database: sqlite3.Connection, info: activity.Info, phase: Phase, detail: str) -> None:
     row = (
-        time.time(),
+        clock(),
         info.workflow_id,
         info.workflow_run_id,
         info.workflow_type,

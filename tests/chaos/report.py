@@ -16,6 +16,7 @@ class Report:
 
     Attributes:
         seed: The seed of all chance; the same one draws the same plays and kills, though not at the same moments.
+        skew: How many seconds the workers' clocks were wrong.
         seconds: How long it took in all.
         loaded: For how many seconds of them runs were started and processes killed.
         runs: How many runs have ended as they should.
@@ -35,6 +36,7 @@ class Report:
     """
 
     seed: int
+    skew: float = 0.0
     seconds: float = 0.0
     loaded: float = 0.0
     runs: int = 0
@@ -67,6 +69,7 @@ class Report:
         rows = [
             ("seed", self.seed),
             ("minutes", f"{self.seconds / 60:.1f}, under load and kills {self.loaded / 60:.1f}"),
+            ("clocks of workers", f"{self.skew:g} s behind and ahead" if self.skew else "right"),
             ("runs", self.runs),
             ("steps", f"{self.steps}, in {self.attempts} attempts, of which {self.interrupted} were interrupted"),
             ("sent from outside", f"{self.events} events, {self.signals} signals"),

@@ -14,6 +14,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from ..converter import from_raw, to_raw
 from ..runtime.inbox import DELIVER
+from .catalog import is_about_namespace
 from .topic import DELIVER_EVENTS, Batch, Delivery
 
 CONCURRENCY = 32
@@ -54,7 +55,7 @@ async def _is_told(temporal: temporalio.client.Client, delivery: Delivery, batch
             handle = temporal.get_workflow_handle(delivery.workflow_id)
             await handle.signal(DELIVER, to_raw(message), rpc_timeout=_RPC_TIMEOUT)
     except RPCError as err:
-        if err.status != RPCStatusCode.NOT_FOUND:
+        if err.status != RPCStatusCode.NOT_FOUND or is_about_namespace(err):
             raise
         return False
     return True
