@@ -100,9 +100,9 @@ class Effects:
         """The number of the last row."""
         return int(self._database.execute("select coalesce(max(number), 0) from effects").fetchone()[0])
 
-    def ended(self, workflow_id: str, step: str) -> bool:
-        """Whether a step of a run has happened."""
-        return any(self._rows("where workflow_id = ? and step = ? and phase = 'end' limit 1", workflow_id, step))
+    def count(self, workflow_id: str, step: str, phase: Phase) -> int:
+        """How often a step of a run has begun, ended or raised."""
+        return sum(1 for _ in self._rows("where workflow_id = ? and step = ? and phase = ?", workflow_id, step, phase))
 
     def runs(self, workflow: str, detail: str) -> list[str]:
         """The workflow ids of the runs that have noted something."""

@@ -107,9 +107,9 @@ class Monkey:
 
     async def kill_in_step(self) -> None:
         """While a step function runs."""
-        begun = await self._moment(lambda row: row.phase == "begin" and row.step == "slow")
+        begun = await self._moment(lambda row: row.phase == "begin" and row.step in ("slow", "once"))
         if begun is not None:
-            await asyncio.sleep(self.chance.uniform(0, 1.5))
+            await asyncio.sleep(self.chance.uniform(0, 0.6))
             await self._kill_all([worker for worker in self._serving() if worker.pid == begun.pid], "in a step")
 
     async def kill_in_fan_out(self) -> None:

@@ -68,6 +68,15 @@ async def retried(ctx: Context[int], step: Step) -> list[Any]:
     return [third_time, never, await step.run("after", act, "on")]
 
 
+@client.workflow(id="once", input_schema=int)
+async def once(ctx: Context[int], step: Step) -> int | None:
+    """A step that must not be tried again, whatever becomes of it."""
+    try:
+        return await step.run("once", act, ctx.input.data, 0.7, max_attempts=1)
+    except StepError:
+        return None
+
+
 @client.workflow(id="bodies", input_schema=int)
 async def bodies(ctx: Context[int], step: Step) -> list[int]:
     """A body that raises twice, once while a step is in flight."""

@@ -33,6 +33,16 @@ async def retried(stage: Stage) -> None:
     await stage.ended(run, result=[stage.number, ["never", "refused"], "on"])
 
 
+async def once(stage: Stage) -> None:
+    """A step of one attempt begins once, also if its worker is killed in it."""
+    run, _ = await stage.start(orders.once, stage.number)
+    returned = (await stage.ended(run)).result
+    stage.demand(returned in (stage.number, None), f"{run} returned {returned}")
+    begun, ended = stage.count(run, "once", "begin"), stage.count(run, "once", "end")
+    stage.demand(begun <= 1, f"the only attempt of {run} has begun {begun} times")
+    stage.demand(returned is None or ended == 1, f"{run} returned {returned}, and its step has ended {ended} times")
+
+
 async def bodies(stage: Stage) -> None:
     run, _ = await stage.start(orders.bodies, stage.number, "before", "beside", "after")
     await stage.ended(run, result=[stage.number + n for n in range(3)])
@@ -178,6 +188,7 @@ PLAYS: dict[Play, int] = {
     steps: 8,
     slow: 6,
     retried: 4,
+    once: 4,
     bodies: 4,
     sleeper: 5,
     invoker: 4,

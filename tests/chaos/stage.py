@@ -15,7 +15,7 @@ from temporalio.service import RPCError, RPCStatusCode
 import steporal
 from steporal import AlreadyStartedError, RunCancelledError, RunFailedError, SendEventError, SendSignalError, Workflow
 
-from .effects import Effects
+from .effects import Effects, Phase
 
 T = TypeVar("T")
 
@@ -145,7 +145,7 @@ class Stage:
 
     async def until_done(self, workflow_id: str, step: str) -> None:
         """Wait until a step of a run has happened."""
-        await self._until(lambda: self._effects.ended(workflow_id, step), f"step {step!r} of {workflow_id}")
+        await self._until(lambda: self.count(workflow_id, step, "end") > 0, f"step {step!r} of {workflow_id}")
 
     async def until_waiting(self, workflow_id: str, timers: int = 1) -> None:
         """Wait until a run has started so many timers: each wait has one, when it has subscribed."""
@@ -165,6 +165,10 @@ class Stage:
 
         await self._until(lambda: len(found()) >= count, f"{count} runs of {workflow.id} for {detail}")
         return found()
+
+    def count(self, workflow_id: str, step: str, phase: Phase) -> int:
+        """How often a step of a run has begun, ended or raised so far."""
+        return self._effects.count(workflow_id, step, phase)
 
     async def pause(self, longest: float) -> None:
         """Let a random time go by."""
