@@ -26,7 +26,7 @@ from steporal.routing import topic
 from steporal.routing.delivery import deliver_events
 from steporal.routing.dispatch import first_of
 from steporal.routing.publish import Topics
-from steporal.routing.topic import Batch, Delivery, TopicWorkflow, topics_of
+from steporal.routing.topic import DELIVERY_HEARTBEAT_TIMEOUT, Batch, Delivery, TopicWorkflow, topics_of
 
 
 @pytest.fixture
@@ -292,3 +292,25 @@ async def test_a_namespace_that_is_not_there_is_an_error_and_not_a_topic_that_no
         await ActivityEnvironment(client=gone).run(deliver_events, argument)
     for raised in (of_sender, of_topic):
         assert "gone" in str(first_of(raised.value))
+
+
+async def test_a_worker_that_delivers_says_that_it_is_alive_so_that_another_soon_takes_the_place_of_a_dead_one(
+    app: steporal.Client, workers: Workers, name: str, handle: temporalio.client.WorkflowHandle[Any, Any]
+) -> None:
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        event = await step.ext.wait_for_event("wait", event=name, timeout="1h")
+        return event.id if event else None
+
+    async with workers(app):
+        run = await waits.start()
+        await until_waiting(run)
+        sent = await app.send_event({"name": name})
+        assert await run.result() == sent.ids[0]
+        history = await handle.fetch_history()
+    deliveries = [
+        event.activity_task_scheduled_event_attributes
+        for event in history.events
+        if event.HasField("activity_task_scheduled_event_attributes")
+    ]
+    assert [delivery.heartbeat_timeout.ToTimedelta() for delivery in deliveries] == [DELIVERY_HEARTBEAT_TIMEOUT]

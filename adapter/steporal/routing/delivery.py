@@ -13,6 +13,7 @@ from temporalio.common import RawValue
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..converter import from_raw, to_raw
+from ..reporting import alive
 from ..runtime.inbox import DELIVER
 from .catalog import is_about_namespace
 from .topic import DELIVER_EVENTS, Batch, Delivery
@@ -39,7 +40,7 @@ async def deliver_events(argument: RawValue) -> RawValue:
             told = [(delivery, await _is_told(temporal, delivery, batch)) for delivery in deliveries]
             gone.extend(delivery.subscription_id for delivery, is_told in told if not is_told)
 
-    async with asyncio.TaskGroup() as group:
+    async with alive(), asyncio.TaskGroup() as group:
         for deliveries in by_run.values():
             group.create_task(tell(deliveries))
     return to_raw(gone)
