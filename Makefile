@@ -9,7 +9,7 @@ NODE_MODULES := tests/producers/node_modules
 PYTEST := $(BIN)/python -m pytest -n 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint types docs docs-check bench build clean format
+.PHONY: help demo test test-fast chaos lint types docs docs-check bench build clean format
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -39,6 +39,11 @@ test: lint types docs-check $(INSTALLED) $(NODE_MODULES) ## Lint, types, and all
 
 test-fast: $(INSTALLED) ## The tests that need no server
 	$(PYTEST) -m 'not integration'
+
+# A report is printed; with REPORT=file.json it is written, too.
+chaos: $(INSTALLED) ## Kill workers and the server at random under load (MINUTES=60 SEED=1 SKEW=90)
+	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED)) \
+		$(if $(SKEW),--skew $(SKEW)) $(if $(REPORT),--json $(REPORT))
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

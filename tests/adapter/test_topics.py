@@ -14,14 +14,19 @@ import temporalio.client
 from recording import Workers
 from temporalio.client import WorkflowHistory
 from temporalio.service import RPCError
+from temporalio.testing import ActivityEnvironment
 from temporalio.worker import Replayer
 from waiting import until_waiting
 
 import steporal
 from steporal import Context, Step
+from steporal.converter import to_raw
 from steporal.events import new_ulid
 from steporal.routing import topic
-from steporal.routing.topic import TopicWorkflow, topics_of
+from steporal.routing.delivery import deliver_events
+from steporal.routing.dispatch import first_of
+from steporal.routing.publish import Topics
+from steporal.routing.topic import DELIVERY_HEARTBEAT_TIMEOUT, Batch, Delivery, TopicWorkflow, topics_of
 
 
 @pytest.fixture
@@ -270,3 +275,42 @@ async def test_nothing_is_lost_while_workers_come_and_go(
     async with workers(app):
         for run in runs:
             assert await run.result() == list(range(count))
+
+
+async def test_a_namespace_that_is_not_there_is_an_error_and_not_a_topic_that_nobody_needs(
+    temporal: temporalio.client.Client, name: str
+) -> None:
+    config = temporal.config()
+    config["namespace"] = "gone"
+    gone = temporalio.client.Client(**config)
+    event = {"name": name, "data": {}, "id": new_ulid(), "ts": 0, "v": None}
+    with pytest.raises(ExceptionGroup) as of_sender:
+        await Topics(gone).publish([event])
+    to_a_run = Delivery(workflow_id="order/1", run_id="1", key="wait", kind="once", event=0)
+    argument = to_raw(Batch(events=[event], deliveries=[to_a_run]).model_dump(mode="json"))
+    with pytest.raises(ExceptionGroup) as of_topic:
+        await ActivityEnvironment(client=gone).run(deliver_events, argument)
+    for raised in (of_sender, of_topic):
+        assert "gone" in str(first_of(raised.value))
+
+
+async def test_a_worker_that_delivers_says_that_it_is_alive_so_that_another_soon_takes_the_place_of_a_dead_one(
+    app: steporal.Client, workers: Workers, name: str, handle: temporalio.client.WorkflowHandle[Any, Any]
+) -> None:
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        event = await step.ext.wait_for_event("wait", event=name, timeout="1h")
+        return event.id if event else None
+
+    async with workers(app):
+        run = await waits.start()
+        await until_waiting(run)
+        sent = await app.send_event({"name": name})
+        assert await run.result() == sent.ids[0]
+        history = await handle.fetch_history()
+    deliveries = [
+        event.activity_task_scheduled_event_attributes
+        for event in history.events
+        if event.HasField("activity_task_scheduled_event_attributes")
+    ]
+    assert [delivery.heartbeat_timeout.ToTimedelta() for delivery in deliveries] == [DELIVERY_HEARTBEAT_TIMEOUT]

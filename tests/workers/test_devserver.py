@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import httpx
@@ -23,6 +25,15 @@ async def test_its_file_keeps_what_it_knew(tmp_path: Path) -> None:
         run = await server.client.start_workflow("any", id="kept", task_queue="none")
     async with dev_server(db_file=tmp_path / "data.db") as server:
         assert (await server.client.get_workflow_handle("kept").describe()).run_id == run.first_execution_run_id
+
+
+async def test_what_it_has_acknowledged_outlives_a_kill(tmp_path: Path) -> None:
+    async with dev_server(db_file=tmp_path / "data.db") as server:
+        runs = [await server.client.start_workflow("any", id=f"kept {n}", task_queue="none") for n in range(20)]
+        os.kill(server.pid, signal.SIGKILL)
+    async with dev_server(db_file=tmp_path / "data.db") as server:
+        for run in runs:
+            assert (await server.client.get_workflow_handle(run.id).describe()).run_id == run.first_execution_run_id
 
 
 async def test_its_ui_is_served_where_it_says() -> None:

@@ -54,11 +54,13 @@ class DevServer:
         address: Host and port of its API.
         ui_url: Where its Web UI is; None without one.
         client: A client that is connected to it.
+        pid: Its process.
     """
 
     address: str
     ui_url: str | None
     client: Client
+    pid: int
 
 
 def find_binary() -> Path:
@@ -117,7 +119,7 @@ async def dev_server(
         try:
             client = await process.connected()
             if client is not None:
-                yield DevServer(process.address, f"http://{HOST}:{chosen_ui}" if ui else None, client)
+                yield DevServer(process.address, f"http://{HOST}:{chosen_ui}" if ui else None, client, process.pid)
                 return
         finally:
             await process.stop()
@@ -152,6 +154,10 @@ class _Process:
             start_new_session=True,
         )
         return cls(process, f"{HOST}:{port}", keeps_data)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     async def _read_log(self) -> None:
         assert self._process.stderr is not None

@@ -13,7 +13,9 @@ from temporalio.common import RawValue
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..converter import from_raw, to_raw
+from ..reporting import alive
 from ..runtime.inbox import DELIVER
+from .catalog import is_about_namespace
 from .topic import DELIVER_EVENTS, Batch, Delivery
 
 CONCURRENCY = 32
@@ -38,7 +40,7 @@ async def deliver_events(argument: RawValue) -> RawValue:
             told = [(delivery, await _is_told(temporal, delivery, batch)) for delivery in deliveries]
             gone.extend(delivery.subscription_id for delivery, is_told in told if not is_told)
 
-    async with asyncio.TaskGroup() as group:
+    async with alive(), asyncio.TaskGroup() as group:
         for deliveries in by_run.values():
             group.create_task(tell(deliveries))
     return to_raw(gone)
@@ -54,7 +56,7 @@ async def _is_told(temporal: temporalio.client.Client, delivery: Delivery, batch
             handle = temporal.get_workflow_handle(delivery.workflow_id)
             await handle.signal(DELIVER, to_raw(message), rpc_timeout=_RPC_TIMEOUT)
     except RPCError as err:
-        if err.status != RPCStatusCode.NOT_FOUND:
+        if err.status != RPCStatusCode.NOT_FOUND or is_about_namespace(err):
             raise
         return False
     return True

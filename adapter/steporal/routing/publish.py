@@ -12,7 +12,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from ..converter import dumps, to_raw
 from ..types import JSON
-from .catalog import SYSTEM_TASK_QUEUE
+from .catalog import SYSTEM_TASK_QUEUE, is_about_namespace
 from .topic import PUBLISH, SUBSCRIBE, TOPIC, UNSUBSCRIBE, Subscription, subscription_id, topic_id, topics_of
 
 EVENTS_PER_SIGNAL = 50
@@ -75,7 +75,7 @@ class Topics:
         try:
             await self._temporal.get_workflow_handle(topic_id(topic)).signal(signal, message, rpc_timeout=_RPC_TIMEOUT)
         except RPCError as err:
-            if err.status == RPCStatusCode.NOT_FOUND:
+            if err.status == RPCStatusCode.NOT_FOUND and not is_about_namespace(err):
                 return False
             raise
         return True

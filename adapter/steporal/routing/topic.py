@@ -33,6 +33,9 @@ UNSUBSCRIBE = "steporal.unsubscribe"
 PUBLISH = "steporal.publish"
 DELIVER_EVENTS = "steporal.deliver_events"
 
+DELIVERY_HEARTBEAT_TIMEOUT = timedelta(seconds=10)
+"""For as long the runs of a lane hear nothing after a worker was killed while it delivered."""
+
 # What a live topic replays with: other values need ``workflow.patched``.
 _SIGNALS_PER_EXECUTION = 4_000  # Temporal takes 10,000
 _EVALUATIONS_PER_TASK = 5_000  # some hundred milliseconds of a workflow task, which must not take seconds
@@ -367,6 +370,7 @@ class TopicWorkflow:
                 to_raw(lane.next_batch().model_dump(mode="json")),
                 result_type=RawValue,
                 start_to_close_timeout=timedelta(minutes=1),
+                heartbeat_timeout=DELIVERY_HEARTBEAT_TIMEOUT,
                 retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=10)),
             )
             for id in from_raw(gone):
