@@ -133,7 +133,8 @@ async def run(options: Options, folder: Path) -> Report:
             await raging
             stuck = await theatre.close()
             report = _report(options, effects, theatre.findings, monkey, stuck)
-            report.wrong += await _strangers(processes, theatre.findings)
+            wrong, report.parked = await _strangers(processes, theatre.findings)
+            report.wrong += wrong
     finally:
         effects.close()
     report.loaded, report.seconds = loaded, time.monotonic() - began
@@ -169,7 +170,7 @@ def _told(repeated: Repeated) -> str:
     )
 
 
-async def _strangers(processes: Cluster, findings: Findings) -> list[str]:
+async def _strangers(processes: Cluster, findings: Findings) -> tuple[list[str], int]:
     while True:
         try:
             return await strangers(processes.temporal, findings.runs)

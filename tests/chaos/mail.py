@@ -14,6 +14,7 @@ client = steporal.Client(
     "chaos-mail",
     max_attempts=100,
     retry=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=2)),
+    park_after="1s",
 )
 
 

@@ -7,8 +7,13 @@ import random
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 
+from temporalio.service import RPCError
+
+from steporal.runtime.continuing import CHECKPOINT
+
 from .cluster import Cluster, Killed, WorkerProcess
 from .effects import Effect, Effects
+from .oracle import SYSTEM
 
 _LOOK = 0.01
 _PATIENCE = 10.0
@@ -127,6 +132,18 @@ class Monkey:
             await asyncio.sleep(self.chance.uniform(0, 0.1))
             await self._kill_all(self._of(begun), "in a subscription")
 
+    async def kill_in_checkpoint(self) -> None:
+        """While runs are asked to park; they are held for a moment, and go on by themselves."""
+        open_runs = f"ExecutionStatus = 'Running' AND NOT WorkflowType STARTS_WITH '{SYSTEM}'"
+        try:
+            async for run in self.cluster.temporal.list_workflows(open_runs):
+                handle = self.cluster.temporal.get_workflow_handle(run.id)
+                await handle.signal(CHECKPOINT, {"hold": self.chance.uniform(0.5, 5)})
+        except RPCError:  # the server is being killed, or the run has ended
+            pass
+        await asyncio.sleep(self.chance.uniform(0, 0.5))
+        await self._kill_all([self._any_worker()], "in a checkpoint")
+
     async def kill_server_in_fan_out(self) -> None:
         """While many events are being sent by one step."""
         begun = await self._moment(lambda row: row.phase == "end" and row.step == "about to fan out")
@@ -186,6 +203,7 @@ KILLS: dict[Kill, int] = {
     Monkey.kill_in_step: 3,
     Monkey.kill_in_fan_out: 2,
     Monkey.kill_in_subscription: 3,
+    Monkey.kill_in_checkpoint: 3,
     Monkey.kill_server_in_fan_out: 1,
 }
 """All ways to kill, each with its weight in the draw."""

@@ -118,12 +118,14 @@ def _overlap(one: Killed, other: Killed) -> bool:
     return one.at <= other.back and other.at <= one.back + _SETTLE_SECONDS
 
 
-async def strangers(temporal: temporalio.client.Client, expected: Iterable[str]) -> list[str]:
-    """Runs that nobody has asked for, and those that were started twice, in words."""
+async def strangers(temporal: temporalio.client.Client, expected: Iterable[str]) -> tuple[list[str], int]:
+    """Runs that nobody has asked for, and those that were started twice, in words; and how often runs have parked."""
     seen: dict[str, int] = {}
+    parked = 0
     async for run in temporal.list_workflows(f'NOT WorkflowType STARTS_WITH "{SYSTEM}"'):
         continues = run.status is temporalio.client.WorkflowExecutionStatus.CONTINUED_AS_NEW
+        parked += continues
         seen[run.id] = seen.get(run.id, 0) + (not continues)
     found = [f"{id} was not asked for" for id in sorted(seen.keys() - set(expected))]
     found += [f"{id} was started {count} times" for id, count in sorted(seen.items()) if count > 1]
-    return found
+    return found, parked

@@ -20,6 +20,7 @@ class Report:
         seconds: How long it took in all.
         loaded: For how many seconds of them runs were started and processes killed.
         runs: How many runs have ended as they should.
+        parked: How often runs have parked.
         plays: How often each play was played.
         kills: How often each kind of kill.
         restarts: How often a worker ended by itself, and was started again.
@@ -40,6 +41,7 @@ class Report:
     seconds: float = 0.0
     loaded: float = 0.0
     runs: int = 0
+    parked: int = 0
     plays: Counter[str] = field(default_factory=Counter)
     kills: Counter[str] = field(default_factory=Counter)
     restarts: int = 0
@@ -70,7 +72,7 @@ class Report:
             ("seed", self.seed),
             ("minutes", f"{self.seconds / 60:.1f}, under load and kills {self.loaded / 60:.1f}"),
             ("clocks of workers", f"{self.skew:g} s behind and ahead" if self.skew else "right"),
-            ("runs", self.runs),
+            ("runs", f"{self.runs}, parked {self.parked} times"),
             ("steps", f"{self.steps}, in {self.attempts} attempts, of which {self.interrupted} were interrupted"),
             ("sent from outside", f"{self.events} events, {self.signals} signals"),
             ("kills", f"{self.kills.total()}: {_counted(self.kills)}"),

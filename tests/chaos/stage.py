@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import temporalio.client
 from temporalio.api.enums.v1 import EventType
+from temporalio.api.history.v1 import HistoryEvent
 from temporalio.service import RPCError, RPCStatusCode
 
 import steporal
 from steporal import AlreadyStartedError, RunCancelledError, RunFailedError, SendEventError, SendSignalError, Workflow
+from steporal.runtime.signal_inbox import OPEN_MAILBOX
+from steporal.runtime.subscriptions import SUBSCRIBE_RUN
 
 from .effects import Effects, Phase
 
 T = TypeVar("T")
 
 _TIMER = EventType.EVENT_TYPE_TIMER_STARTED
+_BEGINNINGS = tuple(f'"{name}"'.encode() for name in (SUBSCRIBE_RUN, OPEN_MAILBOX))
 _LOOK = 0.15
 
 UNKNOWN = "unknown"
@@ -147,15 +151,32 @@ class Stage:
         """Wait until a step of a run has happened."""
         await self._until(lambda: self.count(workflow_id, step, "end") > 0, f"step {step!r} of {workflow_id}")
 
-    async def until_waiting(self, workflow_id: str, timers: int = 1) -> None:
-        """Wait until a run has started so many timers: each wait has one, when it has subscribed."""
+    async def until_waiting(self, workflow_id: str, waits: int = 1) -> None:
+        """Wait until a run has subscribed to topics, or opened mailboxes, so many times."""
 
         async def count() -> int:
-            history = await self._temporal.get_workflow_handle(workflow_id).fetch_history()
-            return sum(event.event_type == _TIMER for event in history.events)
+            return sum([_begins_wait(event) async for event in self._events(workflow_id)])
 
-        while await self._insist(count, f"timer {timers} of {workflow_id}") < timers:
+        while await self._insist(count, f"wait {waits} of {workflow_id}") < waits:
             await asyncio.sleep(_LOOK)
+
+    async def until_sleeping(self, workflow_id: str) -> None:
+        """Wait until a run has started a timer."""
+
+        async def sleeps() -> bool:
+            return any([event.event_type == _TIMER async for event in self._events(workflow_id)])
+
+        while not await self._insist(sleeps, f"a timer of {workflow_id}"):
+            await asyncio.sleep(_LOOK)
+
+    async def _events(self, workflow_id: str) -> AsyncIterator[HistoryEvent]:
+        """The events of all executions of a run, which parks: those of the last one first."""
+        run_id: str | None = None
+        while run_id != "":
+            history = await self._temporal.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
+            for event in history.events:
+                yield event
+            run_id = history.events[0].workflow_execution_started_event_attributes.continued_execution_run_id
 
     async def runs_of(self, workflow: Workflow[Any, Any], detail: str, count: int = 1) -> list[str]:
         """Wait until so many runs of a workflow have noted something; their workflow ids."""
@@ -235,3 +256,9 @@ class Stage:
                 if err.status in (RPCStatusCode.INVALID_ARGUMENT, RPCStatusCode.UNIMPLEMENTED):
                     raise
             await asyncio.sleep(_LOOK)
+
+
+def _begins_wait(event: HistoryEvent) -> bool:
+    """Whether it is the marker of a local activity that subscribes, or opens a mailbox."""
+    details = event.marker_recorded_event_attributes.details
+    return any(name in payload.data for part in details.values() for payload in part.payloads for name in _BEGINNINGS)

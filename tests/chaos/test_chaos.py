@@ -15,6 +15,7 @@ SCRIPT = [
     (0.5, Monkey.kill_server),
     (0.5, Monkey.drain_worker),
     (0.0, Monkey.kill_in_subscription),
+    (0.0, Monkey.kill_in_checkpoint),
 ]
 
 
@@ -25,7 +26,7 @@ async def test_kills_of_workers_and_the_server_lose_nothing_and_double_no_more_t
 ) -> None:
     options = Options(
         seed=4,
-        seconds=12,
+        seconds=10,
         at_once=12,
         scale=20,
         patience=200,
