@@ -18,6 +18,7 @@ from waiting import until_waiting
 import steporal
 from steporal import CancelOn, Context, DefinitionError, RunCancelledError, Step, StepError, WorkflowExt, event_trigger
 from steporal.events import new_ulid
+from steporal.routing.dispatch import Dispatcher
 from steporal.runtime import invoke_step
 
 QUICK = "1s"
@@ -352,3 +353,32 @@ async def test_a_child_that_ends_at_the_moment_of_parking_is_not_lost(app: stepo
         return await step.invoke_workflow("child", workflow=child, data=ctx.input.data)
 
     assert await races(app, workers, invokes) == list(range(25))
+
+
+async def test_a_child_that_is_asked_while_it_tells_of_its_end_answers(
+    app: steporal.Client, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatch = Dispatcher.dispatch
+
+    async def slowly(self: Dispatcher, events: Any) -> None:
+        await asyncio.sleep(3)
+        await dispatch(self, events)
+
+    @app.workflow(id="child")
+    async def child(ctx: Context[Any], step: Step) -> Any:
+        return 1
+
+    @app.workflow(id="hears", triggers=[event_trigger("inngest/function.finished", if_exp="event.data.result == 1")])
+    async def hears(ctx: Context[Any], step: Step) -> None:
+        pass
+
+    @app.workflow(id="invokes")
+    async def invokes(ctx: Context[Any], step: Step) -> Any:
+        return await step.invoke_workflow("child", workflow=child)
+
+    async with workers(app):
+        monkeypatch.setattr(Dispatcher, "dispatch", slowly)
+        run = await invokes.start()
+        async with asyncio.timeout(30):
+            assert await run.result() == 1
+        assert len(await executions(run)) == 2

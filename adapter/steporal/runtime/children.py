@@ -33,6 +33,7 @@ class Children:
     def __init__(self) -> None:
         self.ended: dict[str, JSON] = {}
         self.reports_to: list[dict[str, str]] = []
+        self._told = 0
 
     def report_to(self, message: JSON) -> None:
         """Remember who wants to hear of the end."""
@@ -57,8 +58,13 @@ class Children:
         return True
 
     async def report(self, outcome: Outcome) -> None:
-        """Tell those who wait that this run ends."""
-        for parent in self.reports_to:
+        """Tell those who wait, and have not been told, that this run ends.
+
+        To be the last thing of a run: who asks later finds it closed.
+        """
+        while self._told < len(self.reports_to):
+            parent = self.reports_to[self._told]
+            self._told += 1
             message = {
                 "run_id": parent["run_id"],
                 "child": workflow.info().workflow_id,

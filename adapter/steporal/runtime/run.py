@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from traceback import format_tb
@@ -209,26 +209,24 @@ class Run:
         try:
             result = await self._handled()
         except asyncio.CancelledError:
-            await self._end_waits()
-            await self.children.report(was_cancelled())
-            await tell_cancelled(self)
+            await self._end(was_cancelled(), tell_cancelled(self))
             raise
         except Exception as err:
             if nondeterminism := nondeterminism_in(err):
                 raise explained(nondeterminism, self.workflow.id) from None
             failure = application_error(err, attempt=self.failures, non_retryable=True)
-            await self._end_waits()
-            await self.children.report(failed_with(failure))
-            await tell_failed(self, failure, "".join(format_tb(failure.__traceback__)))
+            trace = "".join(format_tb(failure.__traceback__))
+            await self._end(failed_with(failure), tell_failed(self, failure, trace))
             raise failure from failure.__cause__
-        await self._end_waits()
-        await self.children.report(Outcome(from_raw(result)))
-        await tell_finished(self, result)
+        await self._end(Outcome(from_raw(result)), tell_finished(self, result))
         return result
 
-    async def _end_waits(self) -> None:
+    async def _end(self, outcome: Outcome, telling: Awaitable[None]) -> None:
         await self.subscriptions.end()
         await self.signals.end()
+        await self.children.report(outcome)
+        await telling
+        await self.children.report(outcome)  # to those who have asked meanwhile
 
     async def _handled(self) -> RawValue:
         is_cancelled = False
