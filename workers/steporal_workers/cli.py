@@ -298,6 +298,38 @@ def lint(target: str, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("target", metavar="MODULE:CLIENT")
+@click.option("--workflow", metavar="ID", help="Only the runs of this workflow.")
+@click.option("--where", metavar="QUERY", help="Only runs of which this is true, in Temporal's query language.")
+@click.option(
+    "--hold", type=duration, metavar="DURATION", default="10m", help="How long they stay parked, if not released."
+)
+@click.option(
+    "--timeout", type=duration, metavar="DURATION", default="1m", help="How long the command waits for steps in flight."
+)
+@click.option("--release", is_flag=True, help="Let runs go on that an earlier checkpoint holds.")
+@connection_options
+@json_option
+def checkpoint(target: str, connection: Connection, **options: Any) -> None:
+    """Ask the open runs of an app to park, before its workers are replaced.
+
+    A parked run has nothing of the code in what it waits for, and goes on with whatever code there is then. Steps that
+    have begun finish first; steps that have not are held. Ends with 1 if some runs are not parked in time: those of
+    which a step is in flight park when it is done, even then.
+    """
+    from .loading import load_client
+
+    client = load_client(target)
+    from .checkpoint import CheckpointOptions, run_checkpoint
+
+    async def operation() -> int:
+        temporal = await connection.connect(client.data_converter)
+        return await run_checkpoint(client, temporal, CheckpointOptions(**options))
+
+    raise click.exceptions.Exit(perform(operation()))
+
+
+@cli.command()
 @connection_options
 @codec_option
 @json_option

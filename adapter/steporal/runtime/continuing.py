@@ -13,6 +13,7 @@ can go on with:
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ class Continuing:
         self._run = run
         self._is_parking = False
         self._may_park = True
+        self._is_asked = False
         self.held: dict[str, None] = {}
         self.held_until = held_until
 
@@ -61,6 +63,7 @@ class Continuing:
         """Park as soon as possible; or go on, if the hold is 0."""
         hold = message.get("hold", 0) if isinstance(message, dict) else 0
         self.held_until = workflow.time() + hold if isinstance(hold, int | float) and hold > 0 else None
+        self._is_asked = self.held_until is not None
         self._run.waits.changes += 1
 
     # --- steps that wait for the next execution --------------------------------------------------------------------
@@ -83,13 +86,16 @@ class Continuing:
             del self.held[key]
             waits.changes += 1
 
+    def _is_held(self) -> bool:
+        return self.held_until is not None and workflow.time() < self.held_until
+
     def _is_leaving(self) -> bool:
-        return self.held_until is not None or workflow.info().is_continue_as_new_suggested()
+        return self._is_held() or workflow.info().is_continue_as_new_suggested()
 
     def _must_hold(self) -> bool:
         if not self._is_leaving() or workflow.cancellation_reason() is not None:
             return False
-        if self.held_until is not None or self.held:
+        if self._is_held() or self.held:
             return True
         info = workflow.info()
         if info.get_current_history_length() > HARD_LENGTH or info.get_current_history_size() > HARD_BYTES:
@@ -119,8 +125,8 @@ class Continuing:
             await workflow.wait_condition(lambda: body.done() or self.is_quiet())
             if body.done():
                 return
-            if self.held or self.held_until is not None:
-                await self._leave(is_parked=self.held_until is not None)
+            if self.held or self._is_held():
+                await self._leave(is_parked=self._is_held())
             seen = waits.changes
             self._is_parking = (after := self._park_in()) is not None
             try:
@@ -204,21 +210,21 @@ class Continuing:
         while not self._is_due(waits):
             held_until = self.held_until
             until = _earliest(waits) if held_until is None else held_until
-            try:
+            with suppress(TimeoutError):
                 await workflow.wait_condition(
-                    lambda: self.held_until != held_until or self._is_due(waits),  # noqa: B023
+                    lambda: self._is_asked or self.held_until != held_until or self._is_due(waits),  # noqa: B023
                     timeout=None if until is None else timedelta(seconds=max(until - workflow.time(), 0)),
                     timeout_summary="until the run goes on",
                 )
-            except TimeoutError:
-                self.held_until = None
-            if workflow.info().is_continue_as_new_suggested():
+            if self._is_asked or workflow.info().is_continue_as_new_suggested():  # who asks looks at the arguments
+                self._is_asked = False
                 self._go(self._run.state(is_parked=True))
+        self.held_until = None
         workflow.set_current_details("")
 
     def _is_due(self, waits: dict[str, Waiting]) -> bool:
         if self.held_until is not None:
-            return self.held_until <= workflow.time()
+            return not self._is_held()
         earliest = _earliest(waits)
         if not waits or (earliest is not None and earliest <= workflow.time()):
             return True
