@@ -129,3 +129,20 @@ async def test_a_timeout_that_is_no_duration_is_a_mistake(run: Steporal, write_a
     ended = await run("worker", "app", "--graceful-timeout", "soon")
     assert ended.status == 2
     assert "'soon' is no duration" in ended.err
+
+
+async def test_a_versioned_worker_says_which_version_it_is_and_how_it_becomes_current(
+    run: Steporal, write_app: WriteApp
+) -> None:
+    app = write_app(ECHO)
+    async with run.running("worker", "app", "--build-id", "v1") as worker:
+        await worker.until(f"as build v1 of deployment {app}")
+        await worker.until(f"set-current-version --deployment-name {app} --build-id v1")
+
+
+async def test_a_deployment_needs_a_build_and_a_name_that_temporal_takes(run: Steporal, write_app: WriteApp) -> None:
+    write_app(ECHO)
+    ended = await run("worker", "app", "--deployment", "shop")
+    assert (ended.status, "--deployment needs --build-id" in ended.err) == (2, True)
+    ended = await run("worker", "app", "--deployment", "shop.eu", "--build-id", "1")
+    assert (ended.status, "has no '.', as 'shop.eu' has" in ended.err) == (2, True)

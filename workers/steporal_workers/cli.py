@@ -103,6 +103,8 @@ def cli() -> None:
     default="30s",
     help="How long running steps have to finish, on SIGTERM or SIGINT.",
 )
+@click.option("--build-id", metavar="ID", help="Worker Versioning: which build of the code this is, such as a commit.")
+@click.option("--deployment", metavar="NAME", help="Worker Versioning: the deployment's name.  [default: the app's id]")
 @click.option("--with-gateway", is_flag=True, help="Also serve HTTP, as `steporal gateway` does.")
 @click.option("--gateway-host", metavar="ADDRESS", default=DEFAULT_HOST, help="Where --with-gateway listens.")
 @click.option("--gateway-port", type=PORT, default=DEFAULT_PORT, help="The port of --with-gateway; 0: any free.")
@@ -116,6 +118,8 @@ def worker(target: str, connection: Connection, log_level: str, **options: Any) 
     set_up_logging(log_level)
     if log_level != "debug" and options["max_cached_workflows"] != 0:  # without a cache, core alone knows some of it
         quiet_core()
+    if options["deployment"] and not options["build_id"]:
+        raise click.UsageError("--deployment needs --build-id, which says which build of it this worker runs")
     host, port = options.pop("gateway_host"), options.pop("gateway_port")
     of_gateway = GatewayOptions(host=host, port=port, insecure_any_key=options.pop("insecure_any_key"))
     serving = _gateway(of_gateway) if options.pop("with_gateway") else None

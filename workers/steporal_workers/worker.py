@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -14,15 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import temporalio.client
 from rich.markup import escape
+from temporalio.api.workflowservice.v1 import DescribeWorkerDeploymentRequest
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.service import RPCError
-from temporalio.worker import Worker
+from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from steporal.durations import format_duration
 
 from .leaving import leave_at_once
 from .output import say
-from .problems import Failure
+from .problems import Failure, Mistake
 
 if TYPE_CHECKING:
     import steporal
@@ -41,6 +44,8 @@ class WorkerOptions:
     max_concurrent_workflow_tasks: int | None = None
     max_cached_workflows: int | None = None
     graceful_timeout: timedelta = timedelta(seconds=30)
+    deployment: str | None = None
+    build_id: str | None = None
 
     def for_temporal(self, client: steporal.Client) -> dict[str, Any]:
         """The arguments of ``temporalio.worker.Worker``."""
@@ -48,12 +53,34 @@ class WorkerOptions:
             "max_concurrent_activities": self.max_concurrent_steps,
             "max_concurrent_workflow_tasks": self.max_concurrent_workflow_tasks,
             "max_cached_workflows": self.max_cached_workflows,
+            "deployment_config": self._deployment_config(client),
         }
         return {
             "task_queue": self.task_queue or client.task_queue,
             "graceful_shutdown_timeout": self.graceful_timeout,
             **{name: value for name, value in given.items() if value is not None},
         }
+
+    def deployment_of(self, client: steporal.Client) -> str:
+        """The name of the deployment of Worker Versioning.
+
+        Raises:
+            Mistake: Temporal does not take it.
+        """
+        name = self.deployment or client.id
+        if "." in name:
+            raise Mistake(f"a deployment's name has no '.', as {name!r} has; give another one by --deployment NAME")
+        return name
+
+    def _deployment_config(self, client: steporal.Client) -> WorkerDeploymentConfig | None:
+        """Runs are pinned to the version that they were started with; parked ones follow the current one."""
+        if self.build_id is None:
+            return None
+        return WorkerDeploymentConfig(
+            WorkerDeploymentVersion(self.deployment_of(client), self.build_id),
+            use_worker_versioning=True,
+            default_versioning_behavior=VersioningBehavior.PINNED,
+        )
 
 
 async def run_worker(
@@ -102,6 +129,25 @@ async def _announce(client: steporal.Client, temporal: temporalio.client.Client,
     if options.task_queue in (None, client.task_queue):
         await client.sync()  # comes back when the worker's own registration is done
     say(describe(client, temporal, options))
+    if options.build_id is not None and not await _is_current(
+        temporal, options.deployment_of(client), options.build_id
+    ):
+        name, build = shlex.quote(options.deployment_of(client)), shlex.quote(options.build_id)
+        say(
+            "  [yellow]not the current version[/]: Temporal gives it no new runs before "
+            f"`temporal worker deployment set-current-version --deployment-name {name} --build-id {build}`"
+        )
+
+
+async def _is_current(temporal: temporalio.client.Client, deployment: str, build_id: str) -> bool:
+    """Whether new runs are given to a version; known as soon as the worker has polled."""
+    request = DescribeWorkerDeploymentRequest(namespace=temporal.namespace, deployment_name=deployment)
+    try:
+        described = await temporal.workflow_service.describe_worker_deployment(request)
+    except RPCError:  # the worker has not polled yet
+        return False
+    routing = described.worker_deployment_info.routing_config
+    return routing.current_deployment_version.build_id == build_id
 
 
 def describe(client: steporal.Client, temporal: temporalio.client.Client, options: WorkerOptions) -> str:
@@ -109,8 +155,10 @@ def describe(client: steporal.Client, temporal: temporalio.client.Client, option
     queue = options.task_queue or client.task_queue
     where = f"namespace {temporal.namespace!r} at {temporal.service_client.config.target_host}"
     lines = [f"[bold green]serving[/] app [bold]{escape(client.id)}[/] on task queue {escape(queue)}, {escape(where)}"]
+    if options.build_id is not None:
+        lines.append(f"  as build {escape(options.build_id)} of deployment {escape(options.deployment_of(client))}")
     if queue != client.task_queue:
-        return f"{lines[0]}\n  steps only; the app's workflows run on task queue {escape(client.task_queue)}"
+        return "\n".join([*lines, f"  steps only; the app's workflows run on task queue {escape(client.task_queue)}"])
     for workflow in client.workflows:
         triggers = ", ".join(_trigger(trigger) for trigger in workflow.triggers)
         lines.append(f"  {escape(workflow.id)}" + (f" [dim]←[/] {escape(triggers)}" if triggers else ""))

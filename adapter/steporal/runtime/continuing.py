@@ -26,6 +26,7 @@ from ..types import JSON
 from .carried import Carried
 from .limits import MAX_PAYLOAD_BYTES
 from .pending import are_only
+from .versioning import follow_the_current_version
 from .waits import BACKOFF, Waiting
 
 if TYPE_CHECKING:
@@ -207,6 +208,7 @@ class Continuing:
             if waiting.kind == "invoke":
                 waiting.more.setdefault("look_at", workflow.time() + waiting.more["look_after"])
         workflow.set_current_details(_described(waits))
+        follow_the_current_version(asyncio.get_running_loop(), True)
         while not self._is_due(waits):
             held_until = self.held_until
             until = _earliest(waits) if held_until is None else held_until
@@ -220,6 +222,7 @@ class Continuing:
                 self._is_asked = False
                 self._go(self._run.state(is_parked=True))
         self.held_until = None
+        follow_the_current_version(asyncio.get_running_loop(), False)
         workflow.set_current_details("")
 
     def _is_due(self, waits: dict[str, Waiting]) -> bool:
