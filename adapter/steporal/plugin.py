@@ -84,9 +84,13 @@ class SteporalPlugin(temporalio.worker.Plugin):
         self._runs_workflows = config.get("task_queue") == self._client.task_queue
         if self._runs_workflows:
             config["workflows"] = [*(config.get("workflows") or ()), *self._workflow_classes()]
-            config["workflow_runner"] = WatchedRunner(self._runner(config.get("workflow_runner")))
-            unsandboxed = config.get("unsandboxed_workflow_runner") or UnsandboxedWorkflowRunner()
-            config["unsandboxed_workflow_runner"] = WatchedRunner(unsandboxed)
+            deployment = config.get("deployment_config")
+            is_versioned = deployment is not None and deployment.use_worker_versioning
+            ours, others = self._runner(config.get("workflow_runner")), config.get("unsandboxed_workflow_runner")
+            config["workflow_runner"] = WatchedRunner(ours, is_versioned=is_versioned)
+            config["unsandboxed_workflow_runner"] = WatchedRunner(
+                others or UnsandboxedWorkflowRunner(), is_versioned=is_versioned
+            )
             quiet_the_sdk()
         return config
 

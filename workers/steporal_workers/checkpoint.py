@@ -25,7 +25,7 @@ from steporal.durations import format_duration
 from steporal.runtime.carried import read_carried
 from steporal.runtime.continuing import CHECKPOINT
 
-from .open_runs import open_runs
+from .open_runs import runs_of
 from .output import console, print_json, say
 from .problems import Failure, Mistake
 
@@ -112,13 +112,8 @@ class _Checkpoint:
     async def ask(self, hold: float) -> None:
         """Ask all runs that have not been asked."""
         given = self._options
-        listed = open_runs(self._temporal, self._client, workflow=given.workflow, where=given.where)
-        try:
-            new = [run async for run in listed if run.id not in self.asked]
-        except RPCError as err:
-            if err.status == RPCStatusCode.INVALID_ARGUMENT and given.where:
-                raise Failure(f"Temporal does not understand --where {given.where!r}: {err.message}") from None
-            raise
+        listed = runs_of(self._temporal, self._client, workflow=given.workflow, where=given.where)
+        new = [run async for run in listed if run.id not in self.asked]
         await _some_at_once(self._ask(Asked(run.workflow_type, run.id, run.run_id), hold) for run in new)
 
     async def _ask(self, run: Asked, hold: float) -> None:

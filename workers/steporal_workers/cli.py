@@ -334,6 +334,40 @@ def checkpoint(target: str, connection: Connection, **options: Any) -> None:
 
 
 @cli.command()
+@click.argument("target", metavar="MODULE:CLIENT")
+@click.option("--workflow", metavar="ID", help="Only the runs of this workflow.")
+@click.option("--where", metavar="QUERY", help="Only runs of which this is true, in Temporal's query language.")
+@click.option("--closed", is_flag=True, help="Also runs that have ended.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many, the last started ones.")
+@click.option(
+    "--history",
+    "files",
+    type=click.Path(path_type=Path, dir_okay=False),
+    multiple=True,
+    metavar="FILE",
+    help="Replay this history instead, as `temporal workflow show --output json` writes it; no server is needed.",
+)
+@connection_options
+@json_option
+def replay(target: str, connection: Connection, files: tuple[Path, ...], **options: Any) -> None:
+    """Check that the code fits the open runs of an app, before a deploy.
+
+    Replays what they have done so far with the code as it is here; nothing is changed. Ends with 1 if a run would be
+    stuck.
+    """
+    from .loading import load_client
+
+    client = load_client(target)
+    from .replay import ReplayOptions, run_replay
+
+    async def operation() -> int:
+        temporal = None if files else await connection.connect(client.data_converter)
+        return await run_replay(client, temporal, ReplayOptions(files=files, **options))
+
+    raise click.exceptions.Exit(perform(operation()))
+
+
+@cli.command()
 @connection_options
 @codec_option
 @json_option

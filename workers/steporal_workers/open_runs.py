@@ -1,4 +1,4 @@
-"""The runs of an app that have not ended."""
+"""The runs of an app, as Temporal's visibility lists them."""
 
 from __future__ import annotations
 
@@ -6,48 +6,68 @@ from collections.abc import AsyncIterator
 
 import temporalio.client
 from temporalio.client import WorkflowExecution
+from temporalio.service import RPCError, RPCStatusCode
 
 import steporal
 
-from .problems import Mistake
+from .problems import Failure, Mistake
 
 
-def query_of(client: steporal.Client, workflow: str | None = None, where: str | None = None) -> str:
-    """Temporal's query for the open runs of an app.
-
-    Args:
-        client: The app.
-        workflow: The id of one of its workflows; all, by default.
-        where: A further condition, in Temporal's language.
-
-    Raises:
-        Mistake: The app has no such workflow, or none at all.
-    """
-    ids = [defined.id for defined in client.workflows]
-    if workflow is not None:
-        if workflow not in ids:
-            known = ", ".join(map(repr, sorted(ids))) or "none"
-            raise Mistake(f"app {client.id!r} has no workflow {workflow!r}; it has {known}")
-        ids = [workflow]
-    if not ids:
-        raise Mistake(f"app {client.id!r} has no workflows")
-    types = ", ".join(map(_quoted, ids))
-    query = f"ExecutionStatus = 'Running' AND TaskQueue = {_quoted(client.task_queue)} AND WorkflowType IN ({types})"
-    return f"{query} AND ({where})" if where else query
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
-
-
-def open_runs(
+async def runs_of(
     temporal: temporalio.client.Client,
     client: steporal.Client,
     *,
     workflow: str | None = None,
     where: str | None = None,
+    are_open: bool = True,
+    are_defined: bool = True,
     limit: int | None = None,
 ) -> AsyncIterator[WorkflowExecution]:
-    """The open runs of an app, as Temporal's visibility lists them, the last started first; see :func:`query_of`."""
-    return temporal.list_workflows(query_of(client, workflow, where), limit=limit)
+    """The executions of an app's runs, the last started first.
+
+    Args:
+        temporal: Where they are.
+        client: The app.
+        workflow: The id of one of its workflows; all, by default.
+        where: A further condition, in Temporal's query language.
+        are_open: Leave out those that have ended.
+        are_defined: Leave out those of workflows that the app does not define; on its task queue, there may also be
+            native workflows.
+        limit: How many at most.
+
+    Raises:
+        Mistake: The app has no such workflow.
+        Failure: Temporal does not understand the condition.
+    """
+    query = _query(client, workflow, where, are_open, are_defined)
+    try:
+        async for run in temporal.list_workflows(query, limit=limit):
+            yield run
+    except RPCError as err:
+        if err.status == RPCStatusCode.INVALID_ARGUMENT and where:
+            raise Failure(f"Temporal does not understand --where {where!r}: {err.message}") from None
+        raise
+
+
+def _query(client: steporal.Client, workflow: str | None, where: str | None, are_open: bool, are_defined: bool) -> str:
+    conditions = [f"TaskQueue = {_quoted(client.task_queue)}"]
+    ids = [defined.id for defined in client.workflows]
+    if workflow is not None:
+        if workflow not in ids:
+            known = ", ".join(map(repr, sorted(ids))) or "none"
+            raise Mistake(f"app {client.id!r} has no workflow {workflow!r}; it has {known}")
+        conditions.append(f"WorkflowType = {_quoted(workflow)}")
+    elif are_defined:
+        if not ids:
+            raise Mistake(f"app {client.id!r} has no workflows")
+        conditions.append(f"WorkflowType IN ({', '.join(map(_quoted, ids))})")
+    if are_open:
+        conditions.append("ExecutionStatus = 'Running'")
+    if where:
+        conditions.append(f"({where})")
+    return " AND ".join(conditions)
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

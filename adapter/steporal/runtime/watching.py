@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 from typing import Any
 
 from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
@@ -11,6 +12,7 @@ from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, Workflo
 from .compiled import is_compiled
 from .determinism import NondeterminismError
 from .task_log import is_news, said_once
+from .versioning import IS_VERSIONED
 
 _REASON = re.compile(r'message: "((?:[^"\\]|\\.)*)"')
 """In what Temporal's core says of a run that it removes from its cache."""
@@ -57,8 +59,9 @@ class WatchedRunner(WorkflowRunner):
     no runs in memory (``max_cached_workflows=0``), not even that.
     """
 
-    def __init__(self, runner: WorkflowRunner) -> None:
+    def __init__(self, runner: WorkflowRunner, *, is_versioned: bool) -> None:
         self._runner = runner
+        self._is_versioned = is_versioned
 
     def prepare_workflow(self, defn: Any) -> None:
         """See base class."""
@@ -66,6 +69,8 @@ class WatchedRunner(WorkflowRunner):
 
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
         """See base class."""
+        if self._is_versioned:
+            det = replace(det, extern_functions={**det.extern_functions, IS_VERSIONED: lambda: True})
         return _Watched(self._runner.create_instance(det), can_recover=is_compiled(det.defn.cls))
 
     def set_worker_level_failure_exception_types(self, types: Any) -> None:
