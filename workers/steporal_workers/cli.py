@@ -359,6 +359,9 @@ def replay(target: str, connection: Connection, files: tuple[Path, ...], **optio
 
     client = load_client(target)
     from .replay import ReplayOptions, run_replay
+    from .worker import quiet_core
+
+    quiet_core()
 
     async def operation() -> int:
         temporal = None if files else await connection.connect(client.data_converter)

@@ -12,17 +12,19 @@ import temporalio.client
 from rich.markup import escape
 from rich.table import Table
 from temporalio.client import WorkflowHistory
+from temporalio.common import RawValue
 from temporalio.converter import DataConverter
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Replayer
 
 import steporal
+from steporal.converter import from_raw
 
 from .open_runs import runs_of
 from .output import console, print_json, say
 from .problems import Mistake
 
-SYSTEM_PREFIX = "steporal."
+_OURS = "steporal."
 _REASON = re.compile(r"\[TMPRL\d+\] .*?(?=\s*(?:\.\.\.|\"|$))")
 _ADVICE = (
     "any edit is safe for runs that are parked, as those are that have waited for `park_after`; ask the others to park "
@@ -88,7 +90,7 @@ async def run_replay(client: steporal.Client, temporal: temporalio.client.Client
         nonlocal count
         async for history in histories:
             if _workflow(history) not in defined:
-                if not _is_ours(history):  # a native workflow on the same task queue
+                if not await _is_ours(history, converter):  # a native workflow on the same task queue
                     continue
                 why = f"app {client.id!r} defines no such workflow any more: no worker would take the run"
                 unknown.append(_misfit(history, why))
@@ -158,15 +160,15 @@ def _workflow(history: WorkflowHistory) -> str:
     return history.events[0].workflow_execution_started_event_attributes.workflow_type.name
 
 
-def _is_ours(history: WorkflowHistory) -> bool:
-    """Whether a run has done what only runs of Steporal do."""
-    for event in history.events:
-        activity = event.activity_task_scheduled_event_attributes.activity_type.name
-        markers = event.marker_recorded_event_attributes.details
-        local = (payload.data for part in markers.values() for payload in part.payloads)
-        if activity.startswith(SYSTEM_PREFIX) or any(f'"{SYSTEM_PREFIX}'.encode() in data for data in local):
+async def _is_ours(history: WorkflowHistory, converter: DataConverter) -> bool:
+    """Whether a run was started by Steporal, or has done what only its runs do."""
+    payloads = history.events[0].workflow_execution_started_event_attributes.input.payloads
+    if len(payloads) > 1:
+        added = from_raw((await converter.decode(payloads, [RawValue] * len(payloads)))[1])
+        if isinstance(added, dict) and added.get("type") in ("event", "cron", "invoke"):
             return True
-    return False
+    activities = (event.activity_task_scheduled_event_attributes.activity_type.name for event in history.events)
+    return any(name.startswith(_OURS) for name in activities)
 
 
 # --- what is said --------------------------------------------------------------------------------------------------
