@@ -12,6 +12,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from traceback import format_tb
 from typing import Any
 from uuid import UUID
@@ -209,23 +210,23 @@ class Run:
         try:
             result = await self._handled()
         except asyncio.CancelledError:
-            await self._end(was_cancelled(), tell_cancelled(self))
+            await self._end(was_cancelled(), partial(tell_cancelled, self))
             raise
         except Exception as err:
             if nondeterminism := nondeterminism_in(err):
                 raise explained(nondeterminism, self.workflow.id) from None
             failure = application_error(err, attempt=self.failures, non_retryable=True)
             trace = "".join(format_tb(failure.__traceback__))
-            await self._end(failed_with(failure), tell_failed(self, failure, trace))
+            await self._end(failed_with(failure), partial(tell_failed, self, failure, trace))
             raise failure from failure.__cause__
-        await self._end(Outcome(from_raw(result)), tell_finished(self, result))
+        await self._end(Outcome(from_raw(result)), partial(tell_finished, self, result))
         return result
 
-    async def _end(self, outcome: Outcome, telling: Awaitable[None]) -> None:
+    async def _end(self, outcome: Outcome, tell: Callable[[], Awaitable[None]]) -> None:
         await self.subscriptions.end()
         await self.signals.end()
         await self.children.report(outcome)
-        await telling
+        await tell()
         await self.children.report(outcome)  # to those who have asked meanwhile
 
     async def _handled(self) -> RawValue:
