@@ -137,10 +137,11 @@ class Activities:
     async def subscribe(self, argument: RawValue) -> RawValue:
         """Subscribe a run to topics, and start those that there are not yet."""
         given = from_raw(argument)
+        asked = Subscription.model_validate(given["subscription"])
         async with failing():
-            topics = Topics(activity.client())
-            await topics.subscribe(given["topics"], Subscription.model_validate(given["subscription"]))
-            return to_raw(None)
+            await Topics(activity.client()).subscribe(given["topics"], asked)
+            # For those who read it in the history, which has no arguments of local activities.
+            return to_raw({"key": asked.key, "kind": asked.kind, "topics": given["topics"], "until": asked.until})
 
     @activity.defn(name=UNSUBSCRIBE_RUN)
     async def unsubscribe(self, argument: RawValue) -> RawValue:

@@ -13,7 +13,12 @@ from weakref import WeakKeyDictionary
 import temporalio.client
 import temporalio.converter
 from temporalio import workflow as temporal_workflow
-from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpdateRPCTimeoutOrCancelledError
+from temporalio.client import (
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
 from temporalio.common import RawValue, RetryPolicy, WorkflowIDReusePolicy
 from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import (
@@ -87,9 +92,12 @@ class Run(Generic[O]):
         event_id: The id of the event that started it.
     """
 
-    __slots__ = ("_handle", "_output_type", "event_id", "run_id", "workflow_id")
+    __slots__ = ("_client", "_handle", "_output_type", "event_id", "run_id", "workflow_id")
 
-    def __init__(self, handle: WorkflowHandle[Any, Any], event_id: str, output_type: Any) -> None:
+    def __init__(
+        self, client: temporalio.client.Client, handle: WorkflowHandle[Any, Any], event_id: str, output_type: Any
+    ) -> None:
+        self._client = client
         self._handle = handle
         self._output_type = output_type
         self.workflow_id = handle.id
@@ -111,13 +119,27 @@ class Run(Generic[O]):
             RunFailedError: The run failed, timed out or was terminated.
             RunCancelledError: The run was cancelled.
         """
-        try:
-            raw = await self._handle.result()
-        except WorkflowFailureError as err:
-            raise _run_error(self.workflow_id, err.cause) from err
+        handle = self._handle
+        while True:
+            try:
+                raw = await handle.result()
+                break
+            except WorkflowFailureError as err:
+                after = await self._after_reset() if isinstance(err.cause, TerminatedError) else None
+                if after is None:
+                    raise _run_error(self.workflow_id, err.cause) from err
+                handle = after
         data = from_raw(raw) if isinstance(raw, RawValue) else raw
         output: O = data if self._output_type is None else validate(data, self._output_type)
         return output
+
+    async def _after_reset(self) -> WorkflowHandle[Any, Any] | None:
+        """The execution that goes on with the run, if it was not terminated but reset."""
+        latest = await self._client.get_workflow_handle(self.workflow_id).describe()
+        first = latest.raw_description.workflow_execution_info.first_run_id
+        if latest.status == WorkflowExecutionStatus.TERMINATED or (self.run_id and first != self.run_id):
+            return None
+        return self._client.get_workflow_handle(self.workflow_id, run_id=latest.run_id, result_type=RawValue)
 
     async def cancel(self) -> None:
         """Ask Temporal to cancel the run."""
@@ -482,7 +504,7 @@ class Client:
             raise AlreadyStartedError(
                 f"a run with the id {workflow_id!r} was started before; to look at it, get_run({workflow_id!r})"
             ) from None
-        return Run(handle, event_id, workflow.output_type)
+        return Run(temporal, handle, event_id, workflow.output_type)
 
     async def get_run(
         self, workflow_id: str, workflow: Workflow[Any, O] | WorkflowReference[O] | None = None
@@ -495,7 +517,7 @@ class Client:
         """
         temporal = await self.connect()
         handle = temporal.get_workflow_handle(workflow_id, result_type=RawValue)
-        return Run(handle, workflow_id.partition("/")[2], workflow.output_type if workflow else None)
+        return Run(temporal, handle, workflow_id.partition("/")[2], workflow.output_type if workflow else None)
 
     async def send_event(self, event_or_events: EventLike | Sequence[EventLike]) -> SendEventResult:
         """Send events: each starts the workflows that have a trigger for it, in every app of the namespace.

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import temporalio.client
 from rich.markup import escape
 from rich.table import Table
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import WorkflowExecutionDescription, WorkflowExecutionStatus
 from temporalio.common import RawValue
 from temporalio.service import RPCError, RPCStatusCode
@@ -25,7 +22,7 @@ from steporal.durations import format_duration
 from steporal.runtime.carried import read_carried
 from steporal.runtime.continuing import CHECKPOINT
 
-from .open_runs import runs_of
+from .open_runs import has_worker, runs_of, some_at_once
 from .output import console, print_json, say
 from .problems import Failure, Mistake
 
@@ -33,7 +30,6 @@ T = TypeVar("T")
 
 State = Literal["asked", "parked", "ended"]
 
-_AT_ONCE = 20
 _LOOK_EVERY = 0.5
 _SHOWN = 50
 
@@ -114,7 +110,7 @@ class _Checkpoint:
         given = self._options
         listed = runs_of(self._temporal, self._client, workflow=given.workflow, where=given.where)
         new = [run async for run in listed if run.id not in self.asked]
-        await _some_at_once(self._ask(Asked(run.workflow_type, run.id, run.run_id), hold) for run in new)
+        await some_at_once(self._ask(Asked(run.workflow_type, run.id, run.run_id), hold) for run in new)
 
     async def _ask(self, run: Asked, hold: float) -> None:
         """Ask the execution that goes on, and remember which it was."""
@@ -135,7 +131,7 @@ class _Checkpoint:
 
     async def look(self) -> None:
         """Find out what has become of those that were asked."""
-        await _some_at_once(self._look(run) for run in self.busy())
+        await some_at_once(self._look(run) for run in self.busy())
 
     async def _look(self, run: Asked) -> None:
         described = await self._described(run)
@@ -167,16 +163,6 @@ class _Checkpoint:
         return False
 
 
-async def _some_at_once(operations: Iterable[Coroutine[Any, Any, T]]) -> None:
-    slots = asyncio.Semaphore(_AT_ONCE)
-
-    async def one(operation: Coroutine[Any, Any, T]) -> None:
-        async with slots:
-            await operation
-
-    await asyncio.gather(*map(one, operations))
-
-
 def _busy_with(described: WorkflowExecutionDescription) -> str:
     raw = described.raw_description
     if raw.pending_workflow_task.attempt > 1:
@@ -190,14 +176,7 @@ def _busy_with(described: WorkflowExecutionDescription) -> str:
 
 
 async def _check_served(client: steporal.Client, temporal: temporalio.client.Client) -> None:
-    described = await temporal.workflow_service.describe_task_queue(
-        DescribeTaskQueueRequest(
-            namespace=temporal.namespace,
-            task_queue=TaskQueue(name=client.task_queue),
-            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
-        )
-    )
-    if not described.pollers:
+    if not await has_worker(temporal, client.task_queue):
         raise Failure(
             f"no worker polls task queue {client.task_queue!r}; runs park while a worker with the code that they were "
             "started with serves them: checkpoint first, and stop the worker then"

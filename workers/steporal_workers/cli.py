@@ -371,6 +371,38 @@ def replay(target: str, connection: Connection, files: tuple[Path, ...], **optio
 
 
 @cli.command()
+@click.argument("target", metavar="MODULE:CLIENT")
+@click.option("--workflow", metavar="ID", help="Only the runs of this workflow.")
+@click.option("--where", metavar="QUERY", help="Only runs of which this is true, in Temporal's query language.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option(
+    "--timeout", type=duration, metavar="DURATION", default="1m", help="How long the command waits for running steps."
+)
+@click.option("--interrupt", is_flag=True, help="Do not wait for running steps: they begin again.")
+@connection_options
+@json_option
+def recover(target: str, connection: Connection, **options: Any) -> None:
+    """Continue open runs that are stuck, as the code does not fit what they have done.
+
+    Reads in Temporal's history what each has done, and resets it: it runs from the top with this code, and no finished
+    step is run again. Runs that fit the code are left alone. Ends with 1 if some are stuck still.
+    """
+    from .loading import load_client
+
+    client = load_client(target)
+    from .recover import RecoverOptions, run_recover
+    from .worker import quiet_core
+
+    quiet_core()
+
+    async def operation() -> int:
+        temporal = await connection.connect(client.data_converter)
+        return await run_recover(client, temporal, RecoverOptions(**options))
+
+    raise click.exceptions.Exit(perform(operation()))
+
+
+@cli.command()
 @connection_options
 @codec_option
 @json_option

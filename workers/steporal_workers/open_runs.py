@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from typing import Any
 
 import temporalio.client
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import WorkflowExecution
 from temporalio.service import RPCError, RPCStatusCode
 
 import steporal
 
 from .problems import Failure, Mistake
+
+_AT_ONCE = 20
 
 
 async def runs_of(
@@ -47,6 +54,29 @@ async def runs_of(
         if err.status == RPCStatusCode.INVALID_ARGUMENT and where:
             raise Failure(f"Temporal does not understand --where {where!r}: {err.message}") from None
         raise
+
+
+async def has_worker(temporal: temporalio.client.Client, task_queue: str) -> bool:
+    """Whether a worker polls a task queue for the workflow tasks of runs."""
+    described = await temporal.workflow_service.describe_task_queue(
+        DescribeTaskQueueRequest(
+            namespace=temporal.namespace,
+            task_queue=TaskQueue(name=task_queue),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+        )
+    )
+    return bool(described.pollers)
+
+
+async def some_at_once(operations: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Perform operations on many runs, with no more calls to Temporal at a time than it bears."""
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(operation: Coroutine[Any, Any, None]) -> None:
+        async with slots:
+            await operation
+
+    await asyncio.gather(*map(one, operations))
 
 
 def _query(client: steporal.Client, workflow: str | None, where: str | None, are_open: bool, are_defined: bool) -> str:

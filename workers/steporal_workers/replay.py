@@ -81,7 +81,7 @@ async def run_replay(client: steporal.Client, temporal: temporalio.client.Client
     """
     converter = client.data_converter or DataConverter.default
     histories = _from_files(options.files) if temporal is None else _from_temporal(client, temporal, options)
-    replayer = Replayer(workflows=[], plugins=[client.plugin()], data_converter=converter)
+    replayer = replayer_of(client)
     count = 0
     defined = {workflow.id for workflow in client.workflows} | set(client.sinks)
     unknown: list[Misfit] = []
@@ -102,11 +102,17 @@ async def run_replay(client: steporal.Client, temporal: temporalio.client.Client
 
     async with replayer.workflow_replay_iterator(known()) as results:
         misfits = [
-            _misfit(result.history, _reason(result.replay_failure))
+            _misfit(result.history, reason_of(result.replay_failure))
             async for result in results
             if result.replay_failure is not None
         ]
     return _told(client, count, misfits + unknown, as_json=options.as_json)
+
+
+def replayer_of(client: steporal.Client) -> Replayer:
+    """What replays the runs of an app with the code as it is here."""
+    converter = client.data_converter or DataConverter.default
+    return Replayer(workflows=[], plugins=[client.plugin()], data_converter=converter)
 
 
 # --- histories -----------------------------------------------------------------------------------------------------
@@ -126,11 +132,19 @@ async def _from_temporal(
         limit=given.limit,
     )
     async for run in listed:
-        try:
-            yield await temporal.get_workflow_handle(run.id, run_id=run.run_id).fetch_history()
-        except RPCError as err:
-            if err.status != RPCStatusCode.NOT_FOUND:  # its retention has just ended
-                raise
+        history = await history_of(temporal, run.id, run.run_id)
+        if history is not None:
+            yield history
+
+
+async def history_of(temporal: temporalio.client.Client, workflow_id: str, run_id: str) -> WorkflowHistory | None:
+    """The history of an execution; None if its retention has just ended."""
+    try:
+        return await temporal.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
+    except RPCError as err:
+        if err.status != RPCStatusCode.NOT_FOUND:
+            raise
+        return None
 
 
 async def _from_files(files: Sequence[Path]) -> AsyncIterator[WorkflowHistory]:
@@ -178,7 +192,7 @@ def _misfit(history: WorkflowHistory, why: str) -> Misfit:
     return Misfit(_workflow(history), history.workflow_id, history.run_id, why)
 
 
-def _reason(failure: Exception) -> str:
+def reason_of(failure: Exception) -> str:
     """What Temporal's core found, without the words around it."""
     text = str(failure)
     found = _REASON.search(text)

@@ -285,13 +285,14 @@ class Attempt:
             attempts,
         )
 
-    def local(self, name: str, argument: JSON) -> Callable[[], Any]:
+    def local(self, key: str, name: str, argument: JSON) -> Callable[[], Any]:
         return lambda: workflow.start_local_activity(
             name,
             to_raw(argument),
             result_type=RawValue,
             start_to_close_timeout=LOCAL_STEP_TIMEOUT,
             retry_policy=_with_attempts(self.owner.workflow.retry, self.owner.workflow.max_attempts),
+            summary=summary(key),
         )
 
     async def perform(self, key: str, start: Callable[[], Any], max_attempts: int = 0) -> Outcome:

@@ -36,6 +36,7 @@ class Carried(pydantic.BaseModel):
         cancelling: The topics of events that cancel the run.
         signals: Waits for signals.
         ended: Outcomes of invoked runs that came before their step was done, by workflow id.
+        invoked: The runs that a history has shown to be invoked, by workflow id, where the step is not known.
         reports_to: The runs that wait for the end of this one.
     """
 
@@ -52,6 +53,7 @@ class Carried(pydantic.BaseModel):
     cancelling: dict[str, list[str]] = {}
     signals: dict[str, Any] = {}
     ended: dict[str, Any] = {}
+    invoked: list[str] = []
     reports_to: list[dict[str, str]] = []
 
     def raw(self) -> RawValue:

@@ -27,11 +27,13 @@ class Children:
 
     Attributes:
         ended: How those have ended that have reported it, by workflow id.
+        invoked: Those that were invoked before the run was recovered, and have been asked to report.
         reports_to: Who waits for the end of this run.
     """
 
     def __init__(self) -> None:
         self.ended: dict[str, JSON] = {}
+        self.invoked: list[str] = []
         self.reports_to: list[dict[str, str]] = []
         self._told = 0
 

@@ -14,18 +14,22 @@ from typing import Any
 from temporalio import workflow
 from temporalio.common import RawValue
 
-from ..converter import from_raw, to_raw
+from ..converter import to_raw
 from ..definition import Workflow, collected
 from ..errors import DefinitionError
 from ..routing.mailbox import SIGNALLED
+from ..types import JSON
 from .carried import read_carried
 from .children import ENDED, REPORT
-from .continuing import CHECKPOINT
+from .continuing import CHECKPOINT, RECOVER
 from .inbox import DELIVER
 from .run import Run
 from .start import payload_json
 
 START_SIGNAL = "steporal.event"
+
+Take = Callable[[Run, JSON], None]
+"""What a run makes of a signal."""
 
 _NONE = to_raw(None)  # what a foreign client leaves out
 
@@ -90,6 +94,11 @@ def loaded_again(compiled: type, load: Callable[[str], None]) -> type:
     return type(compiled.__name__, (compiled,), {"loaded": loaded, "__module__": __name__})
 
 
+def _deliver(run: Run, delivered: JSON) -> None:
+    if delivered["run_id"] == workflow.info().first_execution_run_id:
+        run.inbox.deliver(delivered["key"], delivered["event"])
+
+
 def _class_name(definition: Workflow[Any, Any]) -> str:
     words = "".join(c if c.isascii() and c.isalnum() else "_" for c in definition.id)
     digest = hashlib.sha256(f"{definition.app}\0{definition.id}".encode()).hexdigest()[:12]
@@ -104,40 +113,58 @@ def _compile(name: str, definition: Workflow[Any, Any]) -> type:
         def __init__(self, data: RawValue = _NONE, added: RawValue = _NONE, carried: RawValue = _NONE) -> None:
             # Before any signal is handled: what comes first may be for a wait of the execution before.
             self.execution = Run(definition, self.loaded, read_carried(payload_json(carried)))
+            self._early: list[tuple[Take, JSON]] | None = []
 
         async def run(self, data: RawValue = _NONE, added: RawValue = _NONE, carried: RawValue = _NONE) -> RawValue:
+            self._early = None
             return await self.execution.execute(payload_json(data), payload_json(added))
+
+        def _take(self, take: Take, message: RawValue) -> None:
+            said = payload_json(message)
+            if self._early is not None:
+                self._early.append((take, said))
+            take(self.execution, said)
+
+        @workflow.signal(name=RECOVER, description="What the run has done, by its history.")
+        def recover(self, message: RawValue) -> None:
+            """Begin with it; the signals that it does not know come after it."""
+            recovery = payload_json(message)
+            if self._early is not None and isinstance(recovery, dict):
+                carried = read_carried(recovery.get("carried"))
+                assert carried is not None
+                self.execution = self.execution.recovered(carried)
+                for take, said in self._early[recovery.get("signals", 0) :]:
+                    take(self.execution, said)
 
         @workflow.signal(name=START_SIGNAL, description="An event was sent again that has started this run.")
         def event(self) -> None:
             """Nothing to do: the run was started by it."""
+            self._take(lambda run, said: None, _NONE)
 
         @workflow.signal(name=DELIVER, description="An event that the run waits for.")
         def deliver(self, message: RawValue) -> None:
             """Put it into the inbox, if it is for this run."""
-            delivered = from_raw(message)
-            if delivered["run_id"] == workflow.info().first_execution_run_id:
-                self.execution.inbox.deliver(delivered["key"], delivered["event"])
+            self._take(_deliver, message)
 
         @workflow.signal(name=SIGNALLED, description="A signal that this run waits for.")
         def signalled(self, delivery: RawValue) -> None:
             """Take it, for the step that waits for it."""
-            self.execution.signals.receive(payload_json(delivery))
+            self._take(lambda run, said: run.signals.receive(said), delivery)
 
         @workflow.signal(name=REPORT, description="A run that has invoked this one wants to hear of its end.")
         def report(self, parent: RawValue) -> None:
             """Remember it."""
-            self.execution.children.report_to(payload_json(parent))
+            self._take(lambda run, said: run.children.report_to(said), parent)
 
         @workflow.signal(name=ENDED, description="A run that this one has invoked has ended.")
         def ended(self, message: RawValue) -> None:
             """Take its outcome, for the step that waits for it."""
-            self.execution.children.has_ended(payload_json(message))
+            self._take(lambda run, said: run.children.has_ended(said), message)
 
         @workflow.signal(name=CHECKPOINT, description="Park at the next safe point.")
         def checkpoint(self, message: RawValue) -> None:
             """Hold steps that have not begun, until the run can continue as new."""
-            self.execution.continuing.checkpoint(payload_json(message))
+            self._take(lambda run, said: run.continuing.checkpoint(said), message)
 
     Compiled.__module__ = __name__
     Compiled.__name__ = name

@@ -27,13 +27,17 @@ from .carried import Carried
 from .limits import MAX_PAYLOAD_BYTES
 from .pending import are_only
 from .versioning import follow_the_current_version
-from .waits import BACKOFF, Waiting
+from .waits import BACKOFF, GOES_ON, PARKS, Waiting
 
 if TYPE_CHECKING:
     from .run import Run
 
 CHECKPOINT = "steporal.checkpoint"
 """Temporal's signal that asks a run to park: ``{"hold": seconds}``; 0 lets a parked run go on."""
+
+RECOVER = "steporal.recover"
+"""Temporal's signal that hands to an execution that has not begun what its history has shown: ``{"carried",
+"signals"}``, the latter how many of the signals before it are in the former."""
 
 HARD_LENGTH = 20_000
 """From this many events on, a run holds its steps though others are in flight; Temporal suggests it from 4,096 on, and
@@ -134,7 +138,7 @@ class Continuing:
                 await workflow.wait_condition(
                     lambda: body.done() or waits.changes != seen or not self.is_quiet(),  # noqa: B023
                     timeout=after,
-                    timeout_summary="until the run parks",
+                    timeout_summary=PARKS,
                 )
             except TimeoutError:
                 self._is_parking = False
@@ -216,7 +220,7 @@ class Continuing:
                 await workflow.wait_condition(
                     lambda: self._is_asked or self.held_until != held_until or self._is_due(waits),  # noqa: B023
                     timeout=None if until is None else timedelta(seconds=max(until - workflow.time(), 0)),
-                    timeout_summary="until the run goes on",
+                    timeout_summary=GOES_ON,
                 )
             if self._is_asked or workflow.info().is_continue_as_new_suggested():  # who asks looks at the arguments
                 self._is_asked = False

@@ -155,7 +155,8 @@ class EventListener:
         box = run.subscriptions.inbox.boxes.get(self._key)
         if box is None:
             return Outcome()
-        waiting = run.waits.resume(key, "next") or Waiting("next", until, {"box": self._key})
+        resumed = run.waits.resume(key, "next")
+        waiting = Waiting("next", until if resumed is None else resumed.until, {"box": self._key})
         return Outcome(await _take(run.waits, box, key, waiting))
 
     async def close(self) -> None:

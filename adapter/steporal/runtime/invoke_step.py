@@ -64,9 +64,16 @@ async def _perform(attempt: Attempt, key: str, target: Target, data: JSON, deadl
     if carried := run.waits.resume(key, "invoke"):
         return await _until_reported(attempt, key, target, carried)
     event_id = attempt.derived_id(key, 0)
+    child_id = f"{target.id}/{event_id}"
+    until = None if deadline is None else deadline.timestamp()
+    if child_id in run.children.invoked:
+        recovered = Waiting("invoke", until, {"child": child_id, "look_after": _LOOK_AFTER.total_seconds()})
+        return await _until_reported(attempt, key, target, recovered)
     task_queue: str | None = None
     if isinstance(target, WorkflowReference):
-        found = await attempt.perform(key, attempt.local(FIND_WORKFLOW, {"app": target.app, "workflow": target.id}))
+        found = await attempt.perform(
+            key, attempt.local(key, FIND_WORKFLOW, {"app": target.app, "workflow": target.id})
+        )
         if found.failure:
             return found
         task_queue = found.value["task_queue"]
@@ -76,7 +83,7 @@ async def _perform(attempt: Attempt, key: str, target: Target, data: JSON, deadl
         child = await workflow.start_child_workflow(
             target.id,
             args=Origin.of_invoke(event_id, run.origin.listened).arguments(data),
-            id=f"{target.id}/{event_id}",
+            id=child_id,
             task_queue=task_queue,
             result_type=RawValue,
             # It goes on when this run continues as new, and reports its end then (children.py).
@@ -87,13 +94,12 @@ async def _perform(attempt: Attempt, key: str, target: Target, data: JSON, deadl
         )
     except WorkflowAlreadyStartedError as err:
         return Outcome(failure=Failure("AlreadyStartedError", str(err), cause=err))
-    until = None if deadline is None else deadline.timestamp()
-    more: dict[str, JSON] = {"child": child.id, "look_after": _LOOK_AFTER.total_seconds()}
+    more: dict[str, JSON] = {"child": child_id, "look_after": _LOOK_AFTER.total_seconds()}
     with run.waits.during(key, Waiting("invoke", until, more, timers=0 if deadline is None else 1)):
         if deadline is not None:
             await workflow.wait([child], timeout=max((deadline - workflow.now()).total_seconds(), 0))
             if not child.done():
-                return _too_late(target, child.id)
+                return _too_late(target, child_id)
         try:
             return Outcome(payload_json(await child))
         except ChildWorkflowError as err:
@@ -114,7 +120,7 @@ async def _until_reported(attempt: Attempt, key: str, target: Target, waiting: W
     while child not in run.children.ended:
         now = workflow.time()
         if waiting.more.get("look_at", 0) and now >= waiting.more["look_at"]:
-            found = await attempt.perform(key, attempt.local(FIND_END, {"workflow_id": child}))
+            found = await attempt.perform(key, attempt.local(key, FIND_END, {"workflow_id": child}))
             if found.failure:
                 return found
             if found.value is not None:

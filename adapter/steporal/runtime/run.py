@@ -40,7 +40,7 @@ from .memo import Memo, Outcome
 from .signal_inbox import SignalInbox
 from .start import Origin, cron_data
 from .subscriptions import Subscriptions
-from .waits import BACKOFF, Waiting, Waits, left_until
+from .waits import BACKOFF, BACKOFF_AFTER, UNTIL_TS, Waiting, Waits, left_until
 
 Perform = Callable[[], Coroutine[Any, Any, Outcome]]
 
@@ -139,7 +139,12 @@ class Run:
         self.subscriptions.cancelling = {key: tuple(topics) for key, topics in carried.cancelling.items()}
         self.signals.restore(carried.signals)
         self.children.ended = carried.ended
+        self.children.invoked = carried.invoked
         self.children.reports_to = carried.reports_to
+
+    def recovered(self, carried: Carried) -> Run:
+        """The same run, before it begins, with what its history has shown that it has done."""
+        return Run(self.workflow, self.loaded, carried.model_copy(update={"seed": carried.seed or f"{self._seed:x}"}))
 
     def state(self, *, is_parked: bool) -> Carried:
         """What the next execution goes on with."""
@@ -157,6 +162,7 @@ class Run:
             cancelling={key: list(topics) for key, topics in self.subscriptions.cancelling.items()},
             signals=self.signals.state(),
             ended=self.children.ended,
+            invoked=self.children.invoked,
             reports_to=self.children.reports_to,
         )
 
@@ -203,10 +209,7 @@ class Run:
         self.origin = Origin.of_run(added, workflow.info().workflow_id)
         if self.origin.ts is None:
             self.origin = replace(self.origin, ts=int(workflow.info().start_time.timestamp() * 1000))
-        if self._carried is None:
-            self.data = cron_data(self.origin.cron) if data is None and self.origin.cron else data
-        else:
-            self.data = data
+        self.data = cron_data(self.origin.cron) if data is None and self.origin.cron else data
         try:
             result = await self._handled()
         except asyncio.CancelledError:
@@ -239,8 +242,7 @@ class Run:
         for number, cancel in enumerate(self.workflow.ext.cancel_on):
             if not is_cancelled:
                 await self._cancel_on(f"cancel_on:{number}", cancel)
-        if self._carried is None:
-            await self._until(self.origin)
+        await self._until(self.origin)
         validated = validate_input(self.workflow.id, self.loaded.input_schema, self.data)
         self.context = self._context(self.origin.input(validated))
         return self._result(await self._live(is_cancelled=is_cancelled))
@@ -277,7 +279,7 @@ class Run:
         The run waits itself: Temporal's start delay would end at the first resend of the start signal.
         """
         if origin.type == "event" and (delay := origin.time() - workflow.now()) > timedelta(0):
-            await workflow.sleep(delay, summary=f"until the event's ts, {origin.time().isoformat()}")
+            await workflow.sleep(delay, summary=f"{UNTIL_TS}{origin.time().isoformat()}")
 
     def _context(self, input: Input[Any]) -> Context[Any]:
         info = workflow.info()
@@ -323,7 +325,7 @@ class Run:
         assert waiting.until is not None
         if (left := left_until(waiting.until, workflow.time())) > timedelta(0):
             with self.waits.during(BACKOFF, waiting):
-                await workflow.sleep(left, summary=f"backoff after attempt {self.failures} of the body")
+                await workflow.sleep(left, summary=f"{BACKOFF_AFTER}{self.failures} of the body")
 
     def _backoff(self, error: Exception) -> timedelta:
         if isinstance(error, RetryAfterError):

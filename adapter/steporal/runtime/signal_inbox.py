@@ -109,7 +109,7 @@ class SignalInbox:
                 mailbox = await asyncio.shield(opening)
                 if isinstance(mailbox, Wait):
                     del self._waits[wait.key]
-                    return Outcome(failure=_conflict(wait, mailbox))
+                    return Outcome(failure=conflict(wait, mailbox))
                 waiting = Waiting("signal", wait.until, {"wait": wait.model_dump(mode="json"), "mailbox": mailbox})
                 with self._all.during(step, waiting):
                     is_received = await self._until_received(wait)
@@ -154,7 +154,7 @@ class SignalInbox:
             held = await _tell(
                 OPEN_MAILBOX,
                 {"wait": wait.model_dump(mode="json"), "replace": replace},
-                f"wait for signal {wait.signal} in {wait.key}",
+                summary_of_open(wait),
             )
             other = Wait.model_validate(held["wait"])
             if other.is_same(wait):
@@ -166,7 +166,7 @@ class SignalInbox:
     async def _close(self, wait: Wait, mailbox: str) -> bool:
         """Close a mailbox; whether it has given its signal to this run."""
         argument = {"wait": wait.model_dump(mode="json"), "run_id": mailbox}
-        return bool(await _tell(CLOSE_MAILBOX, argument, f"wait no longer for signal {wait.signal} in {wait.key}"))
+        return bool(await _tell(CLOSE_MAILBOX, argument, summary_of_close(wait)))
 
     async def end(self) -> None:
         """Close all mailboxes that are open, as the run ends."""
@@ -185,7 +185,18 @@ async def _known(carried: Waiting) -> Wait | str:
     return str(carried.more["mailbox"])
 
 
-def _conflict(wait: Wait, other: Wait) -> Failure:
+def summary_of_open(wait: Wait) -> str:
+    """What Temporal's UI shows of opening a mailbox; `rebuilding` reads it."""
+    return summary(f"wait for signal {wait.signal} in {wait.key}")
+
+
+def summary_of_close(wait: Wait) -> str:
+    """What Temporal's UI shows of closing a mailbox; `rebuilding` reads it."""
+    return summary(f"wait no longer for signal {wait.signal} in {wait.key}")
+
+
+def conflict(wait: Wait, other: Wait) -> Failure:
+    """How the step fails whose signal another run waits for."""
     until = datetime.fromtimestamp(other.until, UTC).isoformat(timespec="seconds")
     return Failure(
         SignalConflictError.__name__,

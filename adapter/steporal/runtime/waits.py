@@ -11,10 +11,22 @@ from typing import Any, Literal
 
 from ..types import JSON
 
-Kind = Literal["sleep", "event", "next", "signal", "invoke", "backoff"]
+Kind = Literal["sleep", "event", "next", "signal", "invoke", "backoff", "timer"]
+"""``timer``: a sleep or a listener's ``next``, which a history does not tell apart."""
 
 BACKOFF = ""
 """The key of the wait between two attempts of the body; no step has it."""
+
+# The summaries of timers: a step's has its key. `rebuilding` reads them.
+PARKS = "until the run parks"
+GOES_ON = "until the run goes on"
+BACKOFF_AFTER = "backoff after attempt "
+UNTIL_TS = "until the event's ts, "
+
+
+def is_of_no_step(text: str) -> bool:
+    """Whether a timer's summary is none of a step's."""
+    return text in (PARKS, GOES_ON) or text.startswith((BACKOFF_AFTER, UNTIL_TS))
 
 
 @dataclass(slots=True)
@@ -96,6 +108,8 @@ class Waits:
         left where it is, and ends with the run.
         """
         waiting = self.carried.get(key)
+        if waiting is not None and waiting.kind == "timer" and kind in ("sleep", "next"):
+            waiting.kind = kind
         if waiting is None or waiting.kind != kind:
             return None
         return self.carried.pop(key)

@@ -132,7 +132,7 @@ class RunApi:
         temporal = await self._temporal()
         handle = temporal.get_workflow_handle(found.id, run_id=found.run_id, result_type=RawValue)
         try:
-            return await Run(handle, "", None).result()
+            return await Run(temporal, handle, "", None).result()
         except RunFailedError as err:
             return {"name": err.name, "message": err.message, "stack": err.stack}
         except RPCError as err:

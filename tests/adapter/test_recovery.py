@@ -1,0 +1,421 @@
+"""Runs that are stuck, as their code was edited under them, go on with what they have done (`steporal recover`)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from recording import Workers
+from temporalio.client import WorkflowExecutionStatus
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+from waiting import until_waiting
+
+import steporal
+from steporal import CancelOn, Context, RunCancelledError, Step, StepError, WorkflowExt
+from steporal.events import new_ulid
+from steporal_workers.recover import RecoverOptions, run_recover
+
+Edit = Callable[[Step], Awaitable[object]]
+
+
+@pytest.fixture
+def app(request: pytest.FixtureRequest) -> steporal.Client:
+    return version_of(f"{request.node.name[:80]} {new_ulid()}")
+
+
+@pytest.fixture
+def name() -> str:
+    """A name of events and signals that no other test uses."""
+    return f"paid.{new_ulid()}"
+
+
+def version_of(app_id: str, park_after: str = "never") -> steporal.Client:
+    """The same app with other code; its runs do not park."""
+    return steporal.Client(app_id, park_after=park_after)
+
+
+async def unedited(step: Step) -> None:
+    """What a body of the first version does before everything else."""
+
+
+async def edited(step: Step) -> None:
+    """A step that the history does not have, at the top: no worker can replay the run."""
+    await step.run("new at the top", lambda: None)
+
+
+async def recovered(app: steporal.Client, run: steporal.Run[Any], workers: Workers, **options: Any) -> None:
+    """Recover the only run that an app has; it is not to be replayed with the old code."""
+    app.temporal = workers.temporal
+    where = f"WorkflowId = '{run.workflow_id}'"
+    await until_visible(run)
+    assert await run_recover(app, workers.temporal, RecoverOptions(where=where, **options)) == 0
+
+
+def stuck_in(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    """The runs that the command has found, in what it has printed last."""
+    printed = capsys.readouterr()
+    assert printed.out, printed.err
+    found: list[dict[str, Any]] = json.loads(printed.out)["stuck"]
+    return found
+
+
+async def until_visible(run: steporal.Run[Any]) -> None:
+    client = run.temporal._client
+    async with asyncio.timeout(20):
+        while not [each async for each in client.list_workflows(f"WorkflowId = '{run.workflow_id}'")]:
+            await asyncio.sleep(0.05)
+
+
+async def until_steps(ran: list[str], count: int) -> None:
+    async with asyncio.timeout(20):
+        while len(ran) < count:
+            await asyncio.sleep(0.01)
+
+
+async def test_no_finished_step_runs_again_and_what_was_awaited_goes_on(
+    app: steporal.Client, workers: Workers, name: str
+) -> None:
+    ran: list[str] = []
+
+    def define(app: steporal.Client, edit: Edit) -> steporal.Workflow[Any, Any]:
+        @app.workflow(id="child")
+        async def child(ctx: Context[Any], step: Step) -> Any:
+            event = await step.ext.wait_for_event("go", event=f"{name}.child", timeout="1h")
+            return event and [ctx.input.data, event.data]
+
+        @app.workflow(id="quick")
+        async def quick(ctx: Context[Any], step: Step) -> Any:
+            return ctx.input.data * 2
+
+        @app.workflow(id="busy")
+        async def busy(ctx: Context[Any], step: Step) -> Any:
+            await edit(step)
+            drawn = [ctx.random.random(), str(ctx.uuid4())]
+            seen = await step.run("see", lambda: ran.append("see") or [ctx.run_id, drawn])  # type: ignore[func-returns-value]
+            local = await step.run("local", lambda: ran.append("local") or 1, local=True)  # type: ignore[func-returns-value]
+            await step.sleep("nap", "10ms")
+            doubled = await step.invoke_workflow("double", workflow=quick, data=4)
+            sent = await step.ext.send_event("tell", {"name": f"{name}.told"})
+            failed = None
+            try:
+                await step.run("fails", lambda: ran.append("fails") or 1 / 0, max_attempts=1)  # type: ignore[func-returns-value]
+            except StepError as err:
+                failed = [err.name, err.message, err.attempts]
+            listener = await step.ext.listen("listen", event=[f"{name}.heard", f"{name}.seen"], timeout="1h")
+            early = await step.ext.wait_for_event("early", event=f"{name}.early", timeout="1h")
+            never = await step.ext.wait_for_event("never", event=f"{name}.never", timeout="50ms")
+            unsignalled = await step.wait_for_signal("unsignalled", signal=f"{name}.never", timeout="50ms")
+            signalled = await step.wait_for_signal("first", signal=f"{name}.first", timeout="1h")
+            heard = [await listener.next("one"), await listener.next("none", timeout="50ms")]
+            waited = await asyncio.gather(
+                step.sleep("sleep", "5s"),
+                step.ext.wait_for_event("event", event=name, timeout="1h"),
+                step.wait_for_signal("signal", signal=name, timeout="1h"),
+                step.invoke_workflow("child", workflow=child, data="parent"),
+                listener.next("two"),
+            )
+            last = await step.run("last", lambda: ran.append("last") or "done")  # type: ignore[func-returns-value]
+            assert early and signalled and waited[1] and waited[2] and waited[4] and heard[0]
+            return {
+                "same": seen == [ctx.run_id, drawn],
+                "values": [local, doubled, len(sent.ids), failed, never, unsignalled, heard[1], last],
+                "events": [early.data, heard[0].data, waited[1].data, waited[4].data],
+                "signals": [signalled.data, waited[2].data],
+                "child": waited[3],
+            }
+
+        return busy
+
+    old, new = app, version_of(app.id)
+    busy = define(old, unedited)
+    define(new, edited)
+    async with workers(old):
+        run = await busy.start(None)
+        await until_steps(ran, 3)
+        await until_waiting(run, 2)
+        await old.send_event({"name": f"{name}.heard", "data": {"n": 1}})
+        await old.send_event({"name": f"{name}.early", "data": {"early": True}})
+        async with asyncio.timeout(20):
+            while (await old.send_signal(f"{name}.first", "s1")).run_id is None:
+                await asyncio.sleep(0.02)
+        await until_waiting(run, 10)
+        await old.send_event({"name": f"{name}.heard", "data": {"n": 2}})
+    await old.send_event({"name": name, "data": {"while": "stuck"}})
+    workers.drop(run.workflow_id)
+    await recovered(new, run, workers)
+    async with workers(new):
+        await new.send_event({"name": f"{name}.child", "data": {"go": True}})
+        async with asyncio.timeout(20):
+            while (await new.send_signal(name, "s2")).run_id is None:
+                await asyncio.sleep(0.02)
+        async with asyncio.timeout(30):
+            result = await run.result()
+    assert result == {
+        "same": True,
+        "values": [1, 8, 1, ["ZeroDivisionError", "division by zero", 1], None, None, None, "done"],
+        "events": [{"early": True}, {"n": 1}, {"while": "stuck"}, {"n": 2}],
+        "signals": ["s1", "s2"],
+        "child": ["parent", {"go": True}],
+    }
+    assert ran == ["see", "local", "fails", "last"]
+
+
+async def test_runs_that_are_stopped_at_any_moment_go_on(
+    app: steporal.Client, workers: Workers, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[str] = []
+
+    def define(app: steporal.Client, edit: Edit) -> steporal.Workflow[Any, Any]:
+        @app.workflow(id="double")
+        async def double(ctx: Context[Any], step: Step) -> Any:
+            await step.sleep("a moment", "50ms")
+            return ctx.input.data * 2
+
+        @app.workflow(id="talks")
+        async def talks(ctx: Context[Any], step: Step) -> Any:
+            await edit(step)
+            number = ctx.input.data
+            name_of_event = f"{name}.{number}"
+            never = f"{name_of_event}.never"
+            listener = await step.ext.listen("listen", event=name_of_event, timeout="1h")
+            total = 0
+            for n in range(4):
+                await step.run("work", lambda: ran.append(f"{number} work {n}"))
+                await step.ext.send_event("say", {"name": name_of_event, "data": {"n": n}})
+                heard = await listener.next("hear")
+                assert heard
+                total += heard.data["n"]
+                race = [
+                    asyncio.create_task(step.sleep("short", "20ms")),
+                    asyncio.create_task(step.ext.wait_for_event("lost", event=f"{name}.never", timeout="1h")),
+                    asyncio.create_task(step.wait_for_signal("lost too", signal=never, timeout="1h")),
+                ]
+                _, losers = await asyncio.wait(race, return_when=asyncio.FIRST_COMPLETED)
+                for loser in losers:
+                    loser.cancel()
+                await asyncio.gather(*race, return_exceptions=True)
+                total += await step.invoke_workflow("double", workflow=double, data=n)
+                await step.wait_for_signal("pause", signal=never, timeout="30ms")
+            await step.run("end", lambda: ran.append(f"{number} end"))
+            return total
+
+        return talks
+
+    old, new = app, version_of(app.id)
+    talks = define(old, unedited)
+    define(new, edited)
+    chance = random.Random(4)
+    async with workers(old):
+        runs = []
+        for number in range(8):
+            runs.append(await talks.start(number))
+            await asyncio.sleep(chance.random() * 0.3)
+    workers.drop(*[run.workflow_id for run in runs])
+    for run in runs:
+        await until_visible(run)
+    new.temporal = workers.temporal
+    assert await run_recover(new, workers.temporal, RecoverOptions(as_json=True)) == 0
+    stuck = stuck_in(capsys)
+    assert stuck, "all of them had ended before they could be stopped"
+    async with workers(new), asyncio.timeout(60):
+        assert [await run.result() for run in runs] == [18] * 8
+    assert sorted(ran) == sorted([f"{r} work {n}" for r in range(8) for n in range(4)] + [f"{r} end" for r in range(8)])
+
+
+async def test_a_run_that_continued_as_new_is_recovered_and_again(app: steporal.Client, workers: Workers) -> None:
+    """Its base is what the execution before has handed over; then, what the first recovery has."""
+    ran: list[str] = []
+
+    def define(app: steporal.Client, top: str) -> steporal.Workflow[Any, Any]:
+        @app.workflow(id="stages")
+        async def stages(ctx: Context[Any], step: Step) -> Any:
+            if top != "v1":
+                await step.run(top, lambda: ran.append(top))
+            await step.run("one", lambda: ran.append("one"))
+            await step.wait_for_signal("park", signal=f"{ctx.run_id}.1", timeout="1h")
+            await step.run("two", lambda: ran.append("two"))
+            await step.wait_for_signal("stop", signal=f"{ctx.run_id}.2", timeout="1h")
+            await step.run("three", lambda: ran.append("three"))
+            await step.wait_for_signal("again", signal=f"{ctx.run_id}.3", timeout="1h")
+            return ran
+
+        return stages
+
+    versions = [version_of(app.id, "1s"), version_of(app.id), version_of(app.id)]
+    stages = [define(version, f"v{number}") for number, version in enumerate(versions, 1)]
+    run = None
+    for number, version in enumerate(versions, 1):
+        async with workers(version), asyncio.timeout(30):
+            if run is None:
+                run = await stages[0].start(None)
+                while (await run.temporal.describe()).run_id == run.run_id:
+                    await asyncio.sleep(0.05)
+            while (await version.send_signal(f"{run.run_id}.{number}")).run_id is None:
+                await asyncio.sleep(0.05)
+            if number == 3:
+                assert await run.result() == ["one", "two", "v2", "three", "v3"]
+            else:
+                await until_steps(ran, 2 if number == 1 else 4)
+                await until_waiting(run)
+                while not await is_waiting_for(version, f"{run.run_id}.{number + 1}"):
+                    await asyncio.sleep(0.05)
+        if number < 3:
+            workers.drop(run.workflow_id)
+            await recovered(versions[number], run, workers)
+
+
+async def is_waiting_for(app: steporal.Client, signal: str) -> bool:
+    mailbox = app.temporal.get_workflow_handle(f"steporal.mailbox/{signal}")
+    try:
+        return (await mailbox.describe()).status == WorkflowExecutionStatus.RUNNING
+    except RPCError:
+        return False
+
+
+async def test_who_waits_for_a_run_hears_of_its_end_after_it_was_recovered(
+    app: steporal.Client, other_app: steporal.Client, workers: Workers
+) -> None:
+    def define(app: steporal.Client, edit: Edit) -> steporal.Workflow[Any, Any]:
+        @app.workflow(id="child")
+        async def child(ctx: Context[Any], step: Step) -> Any:
+            await edit(step)
+            await step.wait_for_signal("go", signal=f"{app.id}.go", timeout="1h")
+            return "child"
+
+        return child
+
+    old, new = app, version_of(app.id)
+    define(old, unedited)
+    define(new, edited)
+
+    @other_app.workflow(id="parent")
+    async def parent(ctx: Context[Any], step: Step) -> Any:
+        return await step.invoke_workflow("child", workflow=steporal.reference(old.id, "child"))
+
+    async with workers(other_app), asyncio.timeout(60):
+        async with workers(old):
+            run = await parent.start(None)
+            waiting = asyncio.create_task(run.result())
+            while not await is_waiting_for(old, f"{app.id}.go"):
+                await asyncio.sleep(0.05)
+            found = [each async for each in workers.temporal.list_workflows(f"TaskQueue = '{old.task_queue}'")]
+            child = await old.get_run(found[0].id)
+        result = asyncio.create_task(child.result())
+        await asyncio.sleep(0.1)
+        workers.drop(child.workflow_id)
+        await recovered(new, child, workers)
+        async with workers(new):
+            while (await new.send_signal(f"{app.id}.go")).run_id is None:
+                await asyncio.sleep(0.05)
+            assert await result == "child"
+            assert await waiting == "child"
+
+
+async def test_a_running_step_is_waited_for_or_begins_again(
+    app: steporal.Client, workers: Workers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[str] = []
+    go = asyncio.Event()
+
+    def define(app: steporal.Client, edit: Edit) -> steporal.Workflow[Any, Any]:
+        @app.workflow(id="slow")
+        async def slow(ctx: Context[Any], step: Step) -> Any:
+            await edit(step)
+
+            async def works() -> int:
+                ran.append("begun")
+                if len(ran) == 1:
+                    await go.wait()
+                return 1
+
+            return await step.run("works", works, task_queue=f"{app.id} steps")
+
+        return slow
+
+    old, new = app, version_of(app.id)
+    slow = define(old, unedited)
+    define(new, edited)
+    new.temporal = workers.temporal
+    options = RecoverOptions(timeout=timedelta(milliseconds=300), as_json=True)
+    steps = Worker(workers.temporal, task_queue=f"{old.id} steps", plugins=[old.plugin()])
+    async with steps, asyncio.timeout(60):
+        async with workers(old):
+            run = await slow.start(None)
+            await until_visible(run)
+            await until_steps(ran, 1)
+        workers.drop(run.workflow_id)
+        assert await run_recover(new, workers.temporal, options) == 1
+        (found,) = stuck_in(capsys)
+        assert (found["state"], "--interrupt" in found["advice"]) == ("busy", True)
+
+        assert await run_recover(new, workers.temporal, replace(options, dry_run=True)) == 0
+        (found,) = stuck_in(capsys)
+        assert (found["state"], found["begin_again"], found["finished_steps"]) == ("recoverable", ["works"], 0)
+
+        assert await run_recover(new, workers.temporal, replace(options, interrupt=True)) == 0
+        (found,) = stuck_in(capsys)
+        assert (found["state"], found["begin_again"]) == ("recovered", ["works"])
+        go.set()
+        async with workers(new):
+            assert await run.result() == 1
+    assert len(ran) == 2
+
+
+async def test_a_pause_of_the_body_and_what_cancels_the_run_are_kept(
+    app: steporal.Client, workers: Workers, name: str
+) -> None:
+    ran: list[str] = []
+
+    def define(app: steporal.Client, edit: Edit) -> steporal.Workflow[Any, Any]:
+        @app.workflow(id="fails", ext=WorkflowExt(cancel_on=[CancelOn(f"{name}.cancel")]), max_attempts=3)
+        async def fails(ctx: Context[Any], step: Step) -> Any:
+            await edit(step)
+            await step.run("a", lambda: ran.append("a"))
+            if ctx.attempt < 1:
+                raise steporal.RetryAfterError("later", "2s")
+            ran.append(f"attempt {ctx.attempt}")
+            await step.sleep("long", "1h")
+
+        return fails
+
+    old, new = app, version_of(app.id)
+    fails = define(old, unedited)
+    define(new, edited)
+    async with workers(old):
+        run = await fails.start(None)
+        await until_waiting(run)
+    workers.drop(run.workflow_id)
+    await recovered(new, run, workers)
+    async with workers(new), asyncio.timeout(60):
+        await until_steps(ran, 2)
+        await new.send_event({"name": f"{name}.cancel"})
+        with pytest.raises(RunCancelledError):
+            await run.result()
+    assert ran == ["a", "attempt 1"]
+
+
+async def test_runs_that_fit_or_whose_body_is_wrong_are_left_alone(
+    app: steporal.Client, workers: Workers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def define(app: steporal.Client) -> steporal.Workflow[Any, Any]:
+        @app.workflow(id="fits")
+        async def fits(ctx: Context[Any], step: Step) -> Any:
+            await step.sleep("a while", "1h")
+
+        return fits
+
+    fits = define(app)
+    async with workers(app):
+        run = await fits.start(None)
+        await until_waiting(run)
+        await until_visible(run)
+        assert await run_recover(app, workers.temporal, RecoverOptions()) == 0
+        assert "all fit this code; there is nothing to recover" in capsys.readouterr().err
+        assert (await run.temporal.describe()).run_id == run.run_id

@@ -1,0 +1,305 @@
+"""``steporal recover``: continue runs on code that does not fit their histories, with what they have done."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+from uuid import uuid4
+
+import temporalio.client
+from rich.markup import escape
+from rich.table import Table
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import PendingActivityState, ResetReapplyType
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from temporalio.client import WorkflowExecutionStatus, WorkflowHistory
+from temporalio.service import RPCError, RPCStatusCode
+from temporalio.workflow import NondeterminismError
+
+import steporal
+from steporal.converter import size_of, to_raw
+from steporal.durations import format_duration
+from steporal.routing.ended import find_end
+from steporal.runtime.children import REPORT
+from steporal.runtime.continuing import RECOVER
+from steporal.runtime.limits import MAX_PAYLOAD_BYTES
+from steporal.runtime.rebuilding import Rebuilt, rebuild
+
+from .open_runs import has_worker, runs_of, some_at_once
+from .output import console, print_json, say
+from .replay import history_of, reason_of, replayer_of
+
+State = Literal["recovered", "recoverable", "busy", "not recovered", "ended"]
+
+_DOES_NOT_FIT = re.compile(r"\[TMPRL1100\]")
+"""What Temporal's core says of a history that the code does not fit; other failures are of the code itself."""
+
+_LOOK_EVERY = 0.2
+_SHOWN = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoverOptions:
+    """The flags of ``steporal recover``.
+
+    Attributes:
+        workflow: The id of the only workflow whose runs are looked at.
+        where: A further condition, in the query language of Temporal's visibility.
+        timeout: How long the command waits for steps that are running.
+        interrupt: Do not wait for them: they begin again.
+        dry_run: Say what would be done, and do nothing.
+        as_json: Print JSON.
+    """
+
+    workflow: str | None = None
+    where: str | None = None
+    timeout: timedelta = timedelta(minutes=1)
+    interrupt: bool = False
+    dry_run: bool = False
+    as_json: bool = False
+
+
+@dataclass(slots=True)
+class Stuck:
+    """A run that the code does not fit.
+
+    Attributes:
+        workflow: The id of its workflow.
+        workflow_id: Temporal's workflow id of the run.
+        run_id: Temporal's run id of the execution.
+        why: What does not fit.
+        state: What has become of it.
+        steps: How many finished steps it keeps.
+        again: The steps that had begun, and begin again.
+        advice: What to do, if it was not recovered.
+    """
+
+    workflow: str
+    workflow_id: str
+    run_id: str
+    why: str
+    state: State = "recoverable"
+    steps: int = 0
+    again: tuple[str, ...] = ()
+    advice: str = ""
+
+
+async def run_recover(client: steporal.Client, temporal: temporalio.client.Client, options: RecoverOptions) -> int:
+    """Find the runs that are stuck, and continue them; the exit status: 1 if some are stuck still.
+
+    Args:
+        client: The app, with the code that the runs are to go on with.
+        temporal: Where they are.
+        options: The flags.
+    """
+    count, stuck = await _find(client, temporal, options)
+    recovery = _Recovery(temporal, options)
+    await some_at_once(recovery.recover(run) for run in stuck)
+    is_served = not stuck or await has_worker(temporal, client.task_queue)
+    return _told(client, count, stuck, options, is_served=is_served)
+
+
+async def _find(
+    client: steporal.Client, temporal: temporalio.client.Client, options: RecoverOptions
+) -> tuple[int, list[Stuck]]:
+    """How many runs there are, and those that the code does not fit."""
+    executions: dict[str, str] = {}
+    stuck = []
+
+    async def histories() -> AsyncIterator[WorkflowHistory]:
+        async for run in runs_of(temporal, client, workflow=options.workflow, where=options.where):
+            if run.id not in executions and (execution := await _open_execution(temporal, run.id)):
+                executions[run.id] = execution
+                if history := await history_of(temporal, run.id, execution):
+                    yield history
+
+    async with replayer_of(client).workflow_replay_iterator(histories()) as results:
+        async for result in results:
+            if result.replay_failure is not None:
+                run_id = executions[result.history.workflow_id]
+                stuck.append(_stuck(result.history, run_id, result.replay_failure))
+    return len(executions), stuck
+
+
+async def _open_execution(temporal: temporalio.client.Client, workflow_id: str) -> str | None:
+    """Temporal's run id of the execution that goes on; visibility may be behind, and list one that was reset."""
+    described = await temporal.get_workflow_handle(workflow_id).describe()
+    return described.run_id if described.status == WorkflowExecutionStatus.RUNNING else None
+
+
+def _stuck(history: WorkflowHistory, run_id: str, failure: Exception) -> Stuck:
+    workflow = history.events[0].workflow_execution_started_event_attributes.workflow_type.name
+    run = Stuck(workflow, history.workflow_id, run_id, reason_of(failure))
+    if not isinstance(failure, NondeterminismError) or not _DOES_NOT_FIT.search(str(failure)):
+        run.state = "not recovered"
+        run.advice = "its body fails, whatever the run has done: correct the code, and the run goes on by itself"
+    return run
+
+
+class _Recovery:
+    def __init__(self, temporal: temporalio.client.Client, options: RecoverOptions) -> None:
+        self._temporal = temporal
+        self._options = options
+        self._until = time.monotonic() + options.timeout.total_seconds()
+
+    async def recover(self, run: Stuck) -> None:
+        """Continue a run, if that can be done."""
+        if run.state != "recoverable":
+            return
+        try:
+            await self._recover(run)
+        except RPCError as err:
+            if err.status == RPCStatusCode.NOT_FOUND:
+                run.state = "ended"
+            else:
+                run.state, run.advice = "not recovered", f"Temporal refused: {err.message} ({err.status.name})"
+
+    async def _recover(self, run: Stuck) -> None:
+        if not self._options.dry_run and not self._options.interrupt:
+            running = await self._until_idle(run)
+            if running:
+                run.state = "busy"
+                run.advice = (
+                    f"step {', '.join(map(repr, running))} is running: try again when it is done, or with --interrupt, "
+                    "which begins it again"
+                )
+                return
+        rebuilt = await self._rebuilt(run)
+        while rebuilt is not None and not self._options.dry_run:
+            await self._hand_over(run, rebuilt)
+            seen = rebuilt.last_event
+            rebuilt = await self._rebuilt(run)
+            if rebuilt is not None and await self._is_all(run, seen):
+                await self._reset(run, rebuilt)
+                run.state = "recovered"
+                return
+
+    async def _until_idle(self, run: Stuck) -> list[str]:
+        """Wait for the steps that run on a worker now; those that still do when time is up."""
+        handle = self._temporal.get_workflow_handle(run.workflow_id, run_id=run.run_id)
+        while True:
+            described = await handle.describe()
+            running = [
+                pending.activity_id
+                for pending in described.raw_description.pending_activities
+                if pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
+            ]
+            if not running or time.monotonic() >= self._until:
+                return running
+            await asyncio.sleep(_LOOK_EVERY)
+
+    async def _rebuilt(self, run: Stuck) -> Rebuilt | None:
+        """What the run has done; None if it cannot be handed over, of which the run's advice tells."""
+        history = await history_of(self._temporal, run.workflow_id, run.run_id)
+        if history is None:
+            run.state = "ended"
+            return None
+        rebuilt = await rebuild(history.events, self._temporal.data_converter)
+        run.steps, run.again = len(rebuilt.carried.memo), rebuilt.in_flight
+        size = size_of(to_raw(rebuilt.message()))
+        if size > MAX_PAYLOAD_BYTES:
+            run.state = "not recovered"
+            run.advice = (
+                f"the results of its {run.steps:,} steps have {size:,} bytes, and Temporal takes "
+                f"{MAX_PAYLOAD_BYTES:,}: start a worker with the code that it was started with"
+            )
+            return None
+        return rebuilt
+
+    async def _hand_over(self, run: Stuck, rebuilt: Rebuilt) -> None:
+        """Signal to the run what it has done; the reset puts the signal to its beginning."""
+        for child in rebuilt.children:
+            parent = {"workflow_id": run.workflow_id, "run_id": rebuilt.run_id}
+            try:
+                await self._temporal.get_workflow_handle(child).signal(REPORT, to_raw(parent))
+            except RPCError as err:
+                if err.status != RPCStatusCode.NOT_FOUND:
+                    raise
+                rebuilt.carried.ended[child] = await find_end(self._temporal, child)
+        handle = self._temporal.get_workflow_handle(run.workflow_id, run_id=run.run_id)
+        await handle.signal(RECOVER, to_raw(rebuilt.message()))
+
+    async def _is_all(self, run: Stuck, seen: int) -> bool:
+        """Whether nothing but signals has happened since; those come after what was handed over."""
+        handle = self._temporal.get_workflow_handle(run.workflow_id, run_id=run.run_id)
+        since = [event async for event in handle.fetch_history_events() if event.event_id > seen]
+        kinds = {str(event.WhichOneof("attributes")) for event in since}
+        return all(kind.startswith(("workflow_task_", "workflow_execution_signaled")) for kind in kinds)
+
+    async def _reset(self, run: Stuck, rebuilt: Rebuilt) -> None:
+        await self._temporal.workflow_service.reset_workflow_execution(
+            ResetWorkflowExecutionRequest(
+                namespace=self._temporal.namespace,
+                workflow_execution=WorkflowExecution(workflow_id=run.workflow_id, run_id=run.run_id),
+                reason="steporal recover: the code does not fit the history",
+                workflow_task_finish_event_id=rebuilt.first_task or 0,
+                request_id=str(uuid4()),
+                reset_reapply_type=ResetReapplyType.RESET_REAPPLY_TYPE_ALL_ELIGIBLE,
+            )
+        )
+
+
+# --- what is said --------------------------------------------------------------------------------------------------
+
+
+def _told(
+    client: steporal.Client, count: int, stuck: Sequence[Stuck], options: RecoverOptions, *, is_served: bool
+) -> int:
+    left = [run for run in stuck if run.state in ("busy", "not recovered")]
+    if options.as_json:
+        print_json(
+            {
+                "runs": count,
+                "stuck": [
+                    {
+                        "workflow": run.workflow,
+                        "workflow_id": run.workflow_id,
+                        "run_id": run.run_id,
+                        "why": run.why,
+                        "state": run.state,
+                        "finished_steps": run.steps,
+                        "begin_again": list(run.again),
+                        "advice": run.advice,
+                    }
+                    for run in stuck
+                ],
+            }
+        )
+        return int(bool(left))
+    runs = f"{count:,} open run{'s' * (count != 1)} of app {client.id!r}"
+    if not stuck:
+        say(f"{escape(runs)}: [green]all fit this code[/]; there is nothing to recover")
+        return 0
+    console().print(_table(stuck))
+    if len(stuck) > _SHOWN:
+        say(f"and {len(stuck) - _SHOWN:,} more")
+    done = sum(run.state in ("recovered", "recoverable") for run in stuck)
+    verb = "would be recovered" if options.dry_run else "recovered"
+    say(
+        f"{escape(runs)}: {len(stuck):,} do not fit this code; [green]{done:,} {verb}[/], "
+        f"{f'[red]{len(left):,} not[/]' if left else '0 not'}"
+    )
+    if any(run.state == "busy" for run in left):
+        say(f"waited {format_duration(options.timeout)} for running steps; --timeout DURATION waits longer")
+    if done and not is_served:
+        say(f"no worker polls task queue {escape(repr(client.task_queue))}: they go on when one with this code does")
+    return int(bool(left))
+
+
+def _table(stuck: Sequence[Stuck]) -> Table:
+    table = Table("workflow", "run", "state", "finished steps", "begin again", "why")
+    for run in stuck[:_SHOWN]:
+        table.add_row(
+            escape(run.workflow),
+            escape(run.workflow_id),
+            run.state,
+            str(run.steps),
+            escape(", ".join(run.again)) or "-",
+            escape(run.advice or run.why),
+        )
+    return table
