@@ -181,7 +181,8 @@ class PayloadTooLargeError(NonRetryableError):
 class StepCodeNotFoundError(SteporalError):
     """This worker's code has no such step function.
 
-    The attempt is retried: a worker with that code may exist, or come with the next deploy.
+    The attempt is retried, as a worker with that code may exist. When attempts are used up in that, the step begins
+    again with the code that its run has then: it has not failed, it has not begun.
     """
 
 

@@ -75,6 +75,61 @@ async def test_a_step_that_this_code_does_not_have_waits_for_a_worker_that_has(
             assert await run.result() == "hello"
 
 
+async def test_a_lambda_that_fails_is_repaired_by_an_edit(app: steporal.Client, workers: Workers) -> None:
+    tried: list[str] = []
+    retry = RetryPolicy(initial_interval=timedelta(milliseconds=200), backoff_coefficient=1)
+    broken = steporal.Client(app.id, retry=retry, max_attempts=4)
+
+    @broken.workflow(id="repaired")
+    async def before(ctx: Context[Any], step: Step) -> str:
+        return await step.run("charge", lambda: tried.append("broken") or 1 / 0)  # type: ignore[func-returns-value]
+
+    edited = steporal.Client(app.id, retry=retry, max_attempts=4)
+
+    @edited.workflow(id="repaired")
+    async def after(ctx: Context[Any], step: Step) -> str:
+        return await step.run("charge", lambda: tried.append("repaired") or "charged")  # type: ignore[func-returns-value]
+
+    async with workers(broken):
+        run = await before.start()
+        await pending_failure(run)
+    async with workers(edited):
+        assert await run.result() == "charged"
+    assert "broken" in tried
+    assert tried.count("repaired") == 1
+
+
+async def test_a_step_whose_code_no_worker_has_never_fails_for_that(app: steporal.Client, workers: Workers) -> None:
+    retry = RetryPolicy(initial_interval=timedelta(milliseconds=10), backoff_coefficient=1)
+    edited = steporal.Client(app.id)
+    queue = f"{app.id} steps"
+
+    @edited.workflow(id="edited")
+    async def with_another_lambda(ctx: Context[Any], step: Step) -> str:
+        return await step.run("greet", lambda: "good evening")
+
+    current = steporal.Client(app.id, retry=retry, max_attempts=1)
+
+    @current.workflow(id="edited")
+    async def handler(ctx: Context[Any], step: Step) -> str:
+        return await step.run("greet", lambda: "hello", task_queue=queue)
+
+    async with workers(current):
+        run = await handler.start()
+        async with workers(edited, task_queue=queue):
+            async with asyncio.timeout(30):
+                while not await has_paused(run):
+                    await asyncio.sleep(0.02)
+        async with workers(current, task_queue=queue):
+            assert await run.result() == "hello"
+
+
+async def has_paused(run: steporal.Run[Any]) -> bool:
+    """Whether a step waits before it begins again with the run's code."""
+    history = await run.temporal.fetch_history()
+    return any(event.HasField("timer_started_event_attributes") for event in history.events)
+
+
 async def pending_failure(run: steporal.Run[Any]) -> str:
     """The message of the last failure of a step that is being tried again."""
     while True:

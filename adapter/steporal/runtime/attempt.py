@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import count
 from types import MethodType
 from typing import Any
 
@@ -19,9 +20,7 @@ from ..context import Context
 from ..converter import TAG, dumps, from_raw, issues, return_type, to_raw
 from ..definition import Workflow, WorkflowReference, check_id, check_max_attempts, check_retry
 from ..durations import Duration, parse_deadline, parse_duration
-from ..errors import (
-    StepError,
-)
+from ..errors import StepError
 from ..events import EventLike, ReceivedEvent, SendEventResult, derived_ulid, prepare_events
 from ..http import FetchRequest, FetchResponse
 from ..signals import OnConflict, ReceivedSignal, SendSignalResult
@@ -30,18 +29,21 @@ from ..types import JSON
 from . import event_steps, fetch_step, invoke_step, signal_steps
 from .arguments import arguments_checked
 from .endings import SEND_EVENT
-from .failures import failure_of, is_cancellation
+from .failures import CODE_NOT_FOUND, failure_of, is_cancellation
 from .limits import BATCH_BYTES, summary, to_limited
 from .memo import Outcome, decode_result
 from .references import Describer
 from .run import Run
-from .waits import Waiting, left_until
+from .waits import UNTIL_CODE, Waiting, left_until
 
 RUN_STEP = "steporal.run_step"
 
 STEP_TIMEOUT = timedelta(days=1)
 LOCAL_STEP_TIMEOUT = timedelta(minutes=1)
 HEARTBEAT_TIMEOUT = timedelta(seconds=30)
+
+_CODE_PAUSE = timedelta(seconds=1)
+_LONGEST_CODE_PAUSE = timedelta(minutes=5)
 
 
 class Captives:
@@ -296,12 +298,29 @@ class Attempt:
         )
 
     async def perform(self, key: str, start: Callable[[], Any], max_attempts: int = 0) -> Outcome:
-        try:
-            return Outcome(from_raw(await start()))
-        except FailureError as err:  # a local activity raises its cause alone, and on replay not always the same way
-            if is_cancellation(err):
-                raise asyncio.CancelledError from None
-            return Outcome(failure=failure_of(err, max_attempts))
+        for tries in count():
+            try:
+                return Outcome(from_raw(await start()))
+            except (
+                FailureError
+            ) as err:  # a local activity raises its cause alone, and on replay not always the same way
+                if is_cancellation(err):
+                    raise asyncio.CancelledError from None
+                failure = failure_of(err, max_attempts)
+            if failure.name != CODE_NOT_FOUND:
+                break
+            await self._wait_for_code(key, tries, failure.message)
+        return Outcome(failure=failure)
+
+    async def _wait_for_code(self, key: str, tries: int, message: str) -> None:
+        """Let a step begin again with the code of the worker that has the run then.
+
+        The step's function was edited while it was tried: it has not failed, it has not begun.
+        """
+        workflow.logger.warning("step %r begins again with the code that this worker has: %s", key, message)
+        if tries:
+            pause = min(_CODE_PAUSE * 2 ** min(tries, 20), _LONGEST_CODE_PAUSE)
+            await workflow.sleep(pause, summary=f"{UNTIL_CODE}{key}")
 
 
 def _with_attempts(policy: RetryPolicy, attempts: int) -> RetryPolicy:

@@ -24,11 +24,14 @@ from ..errors import (
     DefinitionError,
     InvalidEventError,
     NonRetryableError,
+    StepCodeNotFoundError,
     StepError,
     UnknownWorkflowError,
 )
 from .limits import MAX_MESSAGE_LENGTH, shortened
 from .memo import Failure
+
+CODE_NOT_FOUND = StepCodeNotFoundError.__name__
 
 _FRAME = re.compile(r"^(?=  File )", re.MULTILINE)
 _MACHINERY = (

@@ -30,7 +30,7 @@ from .children import ENDED, REPORT, was_cancelled
 from .compiled import START_SIGNAL
 from .continuing import CHECKPOINT, RECOVER
 from .endings import SEND_EVENT
-from .failures import failure_of, is_cancellation
+from .failures import CODE_NOT_FOUND, failure_of, is_cancellation
 from .inbox import DELIVER, Box, Inbox
 from .memo import Failure, Outcome
 from .signal_inbox import CLOSE_MAILBOX, OPEN_MAILBOX, conflict, summary_of_close, summary_of_open
@@ -343,7 +343,9 @@ class _Reader:
         activity = self._activities.pop(scheduled, None)
         if activity is not None:
             self._sending.pop(activity.key, None)
-            self._finished.append((activity.key, await self._failed(failure, activity.max_attempts)))
+            outcome = await self._failed(failure, activity.max_attempts)
+            if outcome.failure is not None and outcome.failure.name != CODE_NOT_FOUND:
+                self._finished.append((activity.key, outcome))
 
     async def _activity_task_canceled_event_attributes(self, event: HistoryEvent) -> None:
         canceled = event.activity_task_canceled_event_attributes
