@@ -1,0 +1,92 @@
+"""Messages to one receiver gather while a call is under way."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from steporal.routing.gathering import MOST_BYTES, Line
+
+
+class Receiver:
+    """Takes calls one at a time, each when it is let."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[object]] = []
+        self.may_answer = asyncio.Semaphore(0)
+
+    async def __call__(self, messages: list[object]) -> bool:
+        self.calls.append(messages)
+        await self.may_answer.acquire()
+        if "bad" in messages:
+            raise ValueError("refused")
+        return True
+
+
+@pytest.fixture
+def receiver() -> Receiver:
+    return Receiver()
+
+
+async def put(line: Line[object], receiver: Receiver, *messages: object, size: int = 1) -> asyncio.Task[bool]:
+    task = asyncio.create_task(line.put(messages, size, receiver))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return task
+
+
+async def test_the_first_goes_at_once_and_what_comes_meanwhile_goes_together(receiver: Receiver) -> None:
+    line = Line[object](10)
+    tasks = [await put(line, receiver, n) for n in range(4)]
+    assert receiver.calls == [[0]]
+    receiver.may_answer.release()
+    assert await tasks[0]
+    receiver.may_answer.release()
+    assert await asyncio.gather(*tasks) == [True] * 4
+    assert receiver.calls == [[0], [1, 2, 3]]
+    assert line.is_idle
+
+
+async def test_a_call_has_so_many_messages_and_so_many_bytes_and_those_of_one_sender_stay_together(
+    receiver: Receiver,
+) -> None:
+    line = Line[object](3)
+    tasks = [
+        await put(line, receiver, "first"),
+        await put(line, receiver, "a", "b"),
+        await put(line, receiver, "c", "d"),
+        await put(line, receiver, "e", "f", "g", "h"),
+        await put(line, receiver, "large", size=MOST_BYTES),
+        await put(line, receiver, "i"),
+    ]
+    for _ in range(6):
+        receiver.may_answer.release()
+    await asyncio.gather(*tasks)
+    assert receiver.calls == [["first"], ["a", "b"], ["c", "d"], ["e", "f", "g", "h"], ["large"], ["i"]]
+
+
+async def test_a_call_that_fails_fails_those_that_were_in_it_alone(receiver: Receiver) -> None:
+    line = Line[object](10)
+    first, bad, with_it = [await put(line, receiver, message) for message in ("first", "bad", "with it")]
+    receiver.may_answer.release()
+    await first
+    later = await put(line, receiver, "later")
+    for _ in range(2):
+        receiver.may_answer.release()
+    with pytest.raises(ValueError, match="refused"):
+        await bad
+    with pytest.raises(ValueError, match="refused"):
+        await with_it
+    assert await later
+
+
+async def test_a_sender_that_is_cancelled_takes_nobody_with_it(receiver: Receiver) -> None:
+    line = Line[object](10)
+    first, second = [await put(line, receiver, n) for n in range(2)]
+    first.cancel()
+    for _ in range(2):
+        receiver.may_answer.release()
+    assert await second
+    with pytest.raises(asyncio.CancelledError):
+        await first
