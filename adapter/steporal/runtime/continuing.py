@@ -26,6 +26,7 @@ from ..types import JSON
 from .carried import Carried
 from .limits import MAX_PAYLOAD_BYTES
 from .pending import are_only
+from .until import wait_until
 from .versioning import follow_the_current_version
 from .waits import BACKOFF, GOES_ON, PARKS, Waiting
 
@@ -82,9 +83,9 @@ class Continuing:
         waits.changes += 1
         try:
             while self._is_leaving():
-                left = None if self.held_until is None else max(self.held_until - workflow.time(), 0)
+                left = None if self.held_until is None else _left(self.held_until)
                 try:
-                    await workflow.wait_condition(lambda: not self._is_leaving(), timeout=left)
+                    await wait_until(lambda: not self._is_leaving(), timeout=left)
                 except TimeoutError:
                     self.held_until = None
         finally:
@@ -135,10 +136,10 @@ class Continuing:
             seen = waits.changes
             self._is_parking = (after := self._park_in()) is not None
             try:
-                await workflow.wait_condition(
+                await wait_until(
                     lambda: body.done() or waits.changes != seen or not self.is_quiet(),  # noqa: B023
                     timeout=after,
-                    timeout_summary=PARKS,
+                    summary=PARKS,
                 )
             except TimeoutError:
                 self._is_parking = False
@@ -217,10 +218,10 @@ class Continuing:
             held_until = self.held_until
             until = _earliest(waits) if held_until is None else held_until
             with suppress(TimeoutError):
-                await workflow.wait_condition(
+                await wait_until(
                     lambda: self._is_asked or self.held_until != held_until or self._is_due(waits),  # noqa: B023
-                    timeout=None if until is None else timedelta(seconds=max(until - workflow.time(), 0)),
-                    timeout_summary=GOES_ON,
+                    timeout=None if until is None else _left(until),
+                    summary=GOES_ON,
                 )
             if self._is_asked or workflow.info().is_continue_as_new_suggested():  # who asks looks at the arguments
                 self._is_asked = False
@@ -245,6 +246,10 @@ class Continuing:
         if waiting.kind == "signal":
             return run.signals.has(waiting.more["wait"]["key"])
         return waiting.kind == "invoke" and waiting.more["child"] in run.children.ended
+
+
+def _left(until: float) -> timedelta:
+    return timedelta(seconds=max(until - workflow.time(), 0))
 
 
 def _earliest(waits: dict[str, Waiting]) -> float | None:

@@ -23,6 +23,7 @@ from .failures import failure_of
 from .limits import summary, to_limited
 from .memo import Failure, Outcome
 from .start import Origin, payload_json
+from .until import wait_until
 from .waits import Waiting
 
 if TYPE_CHECKING:
@@ -134,10 +135,10 @@ async def _until_reported(attempt: Attempt, key: str, target: Target, waiting: W
         left = (next_look if waiting.until is None else min(next_look, waiting.until)) - now
         with run.waits.during(key, waiting):
             try:
-                await workflow.wait_condition(
+                await wait_until(
                     lambda: child in run.children.ended,
                     timeout=timedelta(seconds=max(left, 0)),
-                    timeout_summary=summary(key),
+                    summary=summary(key),
                 )
             except TimeoutError:
                 continue
