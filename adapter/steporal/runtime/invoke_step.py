@@ -54,7 +54,7 @@ def invoke(
 
 async def _invoke(attempt: Attempt, key: str, target: Target, data: Any, deadline: datetime | None) -> Any:
     if key not in attempt.owner.memo:
-        data = _input_json(key, target, data)
+        data = _input_json(attempt, key, target, data)
     outcome = await attempt.outcome(key, partial(_perform, attempt, key, target, data, deadline))
     kind = target.output_type
     return outcome.value if kind is None else validate(outcome.value, kind)
@@ -145,12 +145,12 @@ async def _until_reported(attempt: Attempt, key: str, target: Target, waiting: W
     return read_outcome(run.children.ended.pop(child))
 
 
-def _input_json(key: str, target: Target, data: Any) -> JSON:
+def _input_json(attempt: Attempt, key: str, target: Target, data: Any) -> JSON:
     try:
         encoded = to_json(data)
     except UnserializableError as err:
         raise InvalidInputError(f"step {key!r}: the data for workflow {target.id!r}: {err}") from None
     if isinstance(target, Workflow):
         validate_input(target.id, target.input_schema, encoded)
-    to_limited(f"the data for workflow {target.id!r} of step {key!r}", encoded)
+    to_limited(f"the data for workflow {target.id!r} of step {key!r}", encoded, attempt.owner.storage.most)
     return encoded

@@ -71,9 +71,13 @@ class Rebuilt:
     in_flight: tuple[str, ...]
     children: tuple[str, ...]
 
-    def message(self) -> dict[str, JSON]:
-        """The signal that hands it to another execution."""
-        return {"carried": from_raw(self.carried.raw()), "signals": self.signals}
+    def message(self, *, is_stored: bool) -> dict[str, JSON]:
+        """The signal that hands it to another execution.
+
+        Args:
+            is_stored: Whether it goes into external storage if it is over Temporal's limit.
+        """
+        return {"carried": from_raw(self.carried.raw(lambda: is_stored)), "signals": self.signals}
 
 
 async def rebuild(events: Sequence[HistoryEvent], converter: DataConverter) -> Rebuilt:
