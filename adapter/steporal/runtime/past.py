@@ -14,7 +14,7 @@ from ..routing.mailbox import SIGNALLED, Wait
 from ..types import JSON
 from .carried import Carried, outcome_json
 from .children import ENDED, REPORT
-from .inbox import DELIVER, Box, Inbox
+from .inbox import DELIVER, Inbox
 from .memo import Outcome
 from .signal_inbox import conflict, summary_of_close, summary_of_open
 from .waits import BACKOFF, BACKOFF_AFTER, Kind, Waiting, is_of_no_step
@@ -207,7 +207,7 @@ class Past:
         if kind == "once":
             self._once.add(key)
             self._cancelled.discard(key)
-        self._inbox.boxes[key] = Box(tuple(topics), until)
+        self._inbox.open(key, tuple(topics), until)
 
     def opened(self, text: str, other: Wait, mailbox: str) -> None:
         """A mailbox was opened, or was found to be another wait's; ``text`` says for which wait."""
