@@ -16,7 +16,7 @@ import temporalio.client
 from pydantic import BaseModel, ConfigDict
 from temporalio import workflow
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
-from temporalio.client import WithStartWorkflowOperation
+from temporalio.client import RPCTimeoutOrCancelledError, WithStartWorkflowOperation
 from temporalio.common import RawValue, WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -209,16 +209,22 @@ class Catalog:
         known = (await self.read(fresh=True)).apps.get(app.id)
         if known == app or (known is None and not app.workflows):
             return
-        await self._temporal.execute_update_with_start_workflow(
-            REGISTER,
-            to_raw(app.model_dump(mode="json")),
-            start_workflow_operation=WithStartWorkflowOperation(
-                CATALOG,
-                id=CATALOG,
-                task_queue=SYSTEM_TASK_QUEUE,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                static_summary="which workflows start on which event",
-            ),
-            rpc_timeout=timedelta(seconds=30),
+        start: WithStartWorkflowOperation[CatalogWorkflow, None] = WithStartWorkflowOperation(
+            CATALOG,
+            id=CATALOG,
+            task_queue=SYSTEM_TASK_QUEUE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            static_summary="which workflows start on which event",
         )
+        try:
+            await self._temporal.execute_update_with_start_workflow(
+                REGISTER,
+                to_raw(app.model_dump(mode="json")),
+                start_workflow_operation=start,
+                rpc_timeout=timedelta(seconds=30),
+            )
+        except (RPCError, RPCTimeoutOrCancelledError):
+            # The operation keeps the error, too; asyncio logs one that nobody has asked for.
+            await asyncio.gather(start.workflow_handle(), return_exceptions=True)
+            raise
         self._cached = None
