@@ -37,6 +37,8 @@ _UPDATES_PER_EXECUTION = 20
 A live catalog replays with this number: another one needs ``workflow.patched``.
 """
 
+_TASK_TIMEOUT = timedelta(seconds=3)
+"""A task may be lost with a worker that leaves as it comes; Temporal's 10 s are how long the next start would wait."""
 
 _APP = "app:"
 _VERSION = "version"
@@ -206,7 +208,7 @@ class Catalog:
 
     async def register(self, app: App) -> None:
         """Replace an app's list, and wait until the catalog has it. Needs a worker on the system task queue."""
-        known = (await self.read(fresh=True)).apps.get(app.id)
+        known = (await self.read()).apps.get(app.id)
         if known == app or (known is None and not app.workflows):
             return
         start: WithStartWorkflowOperation[CatalogWorkflow, None] = WithStartWorkflowOperation(
@@ -214,6 +216,7 @@ class Catalog:
             id=CATALOG,
             task_queue=SYSTEM_TASK_QUEUE,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            task_timeout=_TASK_TIMEOUT,
             static_summary="which workflows start on which event",
         )
         try:
