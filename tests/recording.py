@@ -67,8 +67,9 @@ class Workers:
         options.setdefault("max_cached_workflows", self.max_cached_workflows)
         options["interceptors"] = [*options.get("interceptors", ()), self.recorder(client)]
         client.temporal = self.temporal
-        async with Worker(self.temporal, plugins=[client.plugin()], **options) as worker:
-            await client.sync()
+        plugin = client.plugin()
+        async with Worker(self.temporal, plugins=[plugin], **options) as worker:
+            await plugin.registered.wait()
             yield worker
             await self.forget(client)
 

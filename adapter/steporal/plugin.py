@@ -144,6 +144,7 @@ class SteporalPlugin(temporalio.worker.Plugin):
             logger.info("app %r is registered with %d workflows", listed.id, len(listed.workflows))
         else:
             registering.cancel()
+            await asyncio.gather(registering, return_exceptions=True)  # why the worker has ended, it says itself
 
     def run_replayer(
         self,
