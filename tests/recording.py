@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -69,7 +70,7 @@ class Workers:
         client.temporal = self.temporal
         plugin = client.plugin()
         async with Worker(self.temporal, plugins=[plugin], **options) as worker:
-            await plugin.registered.wait()
+            await asyncio.wait_for(plugin.registered.wait(), 60)
             yield worker
             await self.forget(client)
 
