@@ -172,7 +172,7 @@ async def test_a_memo_that_grows_warns_in_the_log_and_in_the_ui_before_anything_
         for number in range(5):
             await step.run("item", lambda: incompressible(number, 400))
         await step.run("pause", lambda: go_on.wait(), timeout="1m")
-        for number in range(5):
+        for number in range(3):
             await step.run("more", lambda: incompressible(number, 400))
         for number in range(30):
             await step.run("count", lambda: number)
