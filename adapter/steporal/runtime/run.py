@@ -37,6 +37,7 @@ from .failures import application_error, is_final
 from .inbox import Inbox
 from .limits import to_limited
 from .memo import Memo, Outcome
+from .ordered_tasks import number_tasks
 from .signal_inbox import SignalInbox
 from .start import Origin, cron_data
 from .storage import StorageOfRun
@@ -212,6 +213,7 @@ class Run:
 
     async def execute(self, data: JSON, added: JSON) -> RawValue:
         """Run the handler to its end; what Temporal's workflow returns."""
+        number_tasks(asyncio.get_running_loop())
         self.origin = Origin.of_run(added, workflow.info().workflow_id)
         if self.origin.ts is None:
             self.origin = replace(self.origin, ts=int(workflow.info().start_time.timestamp() * 1000))
