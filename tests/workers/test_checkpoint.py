@@ -31,7 +31,7 @@ OLD = """
             await step.run("charge", charge)
         if ctx.input.data == "native":
             await asyncio.sleep(12)
-        await step.sleep("a while", "8s" if ctx.input.data == "short" else "1h")
+        await step.sleep("a while", "20s" if ctx.input.data == "short" else "1h")
         await step.run("ship", note, "shipped by the old code")
         return "old"
     """
