@@ -5,66 +5,26 @@ What a command needs is imported when it runs, so that ``steporal --help`` answe
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from .arguments import duration
 from .config import config
 from .connection import Connection
 from .gateway.options import GatewayOptions
 from .leaving import leave
 from .logs import name_app, set_up_logging
+from .options import codec_option, connection_options, data_converter, duration, json_option
 from .problems import Mistake, perform
-from .settings import file_of, settings_of
+from .settings import file_of, settings_of, values_of
 
 if TYPE_CHECKING:
     import asyncio
 
-    from temporalio.converter import DataConverter
-
     import steporal
-
-T = TypeVar("T")
-
-
-def connection_options(command: Callable[..., T]) -> Callable[..., T]:
-    """The flags that say where Temporal is; handed over as ``connection``."""
-
-    @click.option("--address", metavar="HOST:PORT", help="Temporal's address.  [default: localhost:7233]")
-    @click.option("--namespace", metavar="NAME", help="Temporal's namespace.  [default: default]")
-    @click.option("--api-key", metavar="KEY", help="An API key; better given as TEMPORAL_API_KEY.")
-    @click.option("--profile", metavar="NAME", help="A profile of Temporal's configuration file.")
-    @click.option("--tls/--no-tls", default=None, help="Whether to use TLS.")
-    @click.option("--tls-cert", type=click.Path(path_type=Path), help="The client's certificate.")
-    @click.option("--tls-key", type=click.Path(path_type=Path), help="The client's private key.")
-    @click.option("--tls-ca", type=click.Path(path_type=Path), help="The certificate of the server's CA.")
-    @click.option("--tls-server-name", metavar="NAME", help="The name in the server's certificate.")
-    @functools.wraps(command)
-    def wrapped(*args: Any, **options: Any) -> T:
-        names = Connection.__dataclass_fields__
-        connection = Connection(**{name: options.pop(name) for name in names})
-        return command(*args, connection=connection, **options)
-
-    return wrapped
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-codec_option = click.option(
-    "--client", "codec", metavar="MODULE:CLIENT", help="Use this client's data converter, if it encrypts."
-)
-
-
-def _data_converter(target: str | None) -> DataConverter | None:
-    if target is None:
-        return None
-    from .loading import load_client
-
-    return load_client(target).data_converter
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -191,7 +151,7 @@ def send(name: str, data: str, connection: Connection, codec: str | None, as_jso
     from .send import send_event
 
     async def operation() -> None:
-        await send_event(await connection.connect(_data_converter(codec)), event, as_json=as_json)
+        await send_event(await connection.connect(data_converter(codec)), event, as_json=as_json)
 
     perform(operation())
 
@@ -210,7 +170,7 @@ def signal(name: str, data: str, connection: Connection, codec: str | None, as_j
     from .send import send_signal
 
     async def operation() -> None:
-        await send_signal(await connection.connect(_data_converter(codec)), name, value, as_json=as_json)
+        await send_signal(await connection.connect(data_converter(codec)), name, value, as_json=as_json)
 
     perform(operation())
 
@@ -232,7 +192,7 @@ def start(workflow: str, data: str, connection: Connection, codec: str | None, *
     from .send import start_workflow
 
     async def operation() -> None:
-        await start_workflow(await connection.connect(_data_converter(codec)), workflow, value, **options)
+        await start_workflow(await connection.connect(data_converter(codec)), workflow, value, **options)
 
     perform(operation())
 
@@ -380,7 +340,7 @@ def catalog(connection: Connection, codec: str | None, as_json: bool) -> None:
     from .registry import show_catalog
 
     async def operation() -> None:
-        await show_catalog(await connection.connect(_data_converter(codec)), as_json=as_json)
+        await show_catalog(await connection.connect(data_converter(codec)), as_json=as_json)
 
     perform(operation())
 
@@ -392,6 +352,25 @@ def demo(keep: bool) -> None:
     from .demo import run_demo
 
     perform(run_demo(keep=keep))
+
+
+@cli.command()
+@click.argument("target", metavar="MODULE:CLIENT")
+@connection_options
+@json_option
+def doctor(target: str, connection: Connection, as_json: bool) -> None:
+    """Check an installation: server, namespace, permissions, limits, clock, workers, catalog, schedules, keys.
+
+    Changes nothing. Each line is good, a warning, or bad, with what to do; ends with 1 if something is bad.
+    """
+    from .loading import load_client
+
+    _, settings = values_of(gateway_command, "gateway", [])
+    client = load_client(target)
+    from .doctor.command import run_doctor
+
+    gateway = {value.setting.name: value.value for value in settings}
+    raise click.exceptions.Exit(perform(run_doctor(client, connection, gateway, target=target, as_json=as_json)))
 
 
 cli.add_command(config)

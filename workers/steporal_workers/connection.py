@@ -7,6 +7,7 @@ import dataclasses
 import os
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,26 +107,34 @@ class Connection:
             Mistake: The configuration cannot be right, or there is no such namespace.
             Failure: No Temporal server answers.
         """
+        client = await self.reach(data_converter)
+        await _check_namespace(client, client.service_client.config.target_host)
+        return client
+
+    async def reach(self, data_converter: temporalio.converter.DataConverter | None = None) -> temporalio.client.Client:
+        """A client that is connected to a server, whatever namespaces it has.
+
+        Raises:
+            Mistake: The configuration cannot be right.
+            Failure: No Temporal server answers.
+        """
         import temporalio.converter
         from temporalio.client import Client
 
         profile = self._profile()
-        address = profile.address or DEFAULT_ADDRESS
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                client = await Client.connect(
+                return await Client.connect(
                     **profile.to_client_connect_config(),
                     data_converter=data_converter or temporalio.converter.default(),
                 )
-                await _check_namespace(client, address)
         except (RuntimeError, ValueError, TimeoutError) as err:
             raise Failure(
-                f"no Temporal server answers at {address!r} ({_reason(err)}); start one with `steporal dev`, "
+                f"no Temporal server answers at {profile.address!r} ({_reason(err)}); start one with `steporal dev`, "
                 "or say where it is: --address HOST:PORT, TEMPORAL_ADDRESS, or --profile"
             ) from None
         except OSError as err:
             raise Mistake(f"a TLS file cannot be read: {err}") from None
-        return client
 
 
 def _profile_of_file(name: str | None) -> ClientConfigProfile:
@@ -144,7 +153,9 @@ async def _check_namespace(client: temporalio.client.Client, address: str) -> No
     from temporalio.service import RPCError, RPCStatusCode
 
     try:
-        await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=client.namespace))
+        await client.workflow_service.describe_namespace(
+            DescribeNamespaceRequest(namespace=client.namespace), timeout=timedelta(seconds=CONNECT_SECONDS)
+        )
     except RPCError as err:
         if err.status == RPCStatusCode.NOT_FOUND:
             raise Mistake(

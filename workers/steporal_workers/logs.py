@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -135,4 +134,3 @@ def say_as_log(text: str, *, is_error: bool = False, details: str = "") -> None:
     level = logging.ERROR if is_error else logging.INFO
     if logger.isEnabledFor(level):
         logger.log(level, "%s", text, extra={"exception": details.rstrip()} if details else None)
-    sys.stderr.flush()

@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from .arguments import duration, whole_number
+from .arguments import whole_number
 from .gateway.options import DEFAULT_HOST, DEFAULT_PORT
+from .options import duration
 from .problems import Mistake
 
 Command = TypeVar("Command", bound=Callable[..., Any])
