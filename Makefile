@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # Inngest's npm package, which a test sends events with where there is Node.js.
 NODE_MODULES := tests/producers/node_modules
-# Three processes, each with a server of its own: most of a test is waiting.
-PYTEST := $(BIN)/python -m pytest -n 3
+# Three processes, each with a server of its own: most of a test is waiting. One that has none left takes of the others'.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal
+# The tests start two hundred commands, none of which has to compile everything anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast chaos lint types docs docs-check bench build clean format
+.PHONY: help demo test test-fast chaos histories lint types docs docs-check bench build clean format
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -44,6 +46,10 @@ test-fast: $(INSTALLED) ## The tests that need no server
 chaos: $(INSTALLED) ## Kill workers and the server at random under load (MINUTES=60 SEED=1 SKEW=90)
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED)) \
 		$(if $(SKEW),--skew $(SKEW)) $(if $(REPORT),--json $(REPORT))
+
+# AGENTS.md says when.
+histories: $(INSTALLED) ## Record the histories of this version anew, which all later versions must replay
+	PYTHONPATH=tests $(BIN)/python -m histories
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -34,7 +34,7 @@ async def url_of(process: Process) -> str:
 
 
 async def ended_run(http: httpx.AsyncClient, path: str) -> object:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             runs = (await http.get(path, headers=API)).json()["data"]
             if runs and runs[0]["ended_at"]:

@@ -39,6 +39,7 @@ from .limits import to_limited
 from .memo import Memo, Outcome
 from .signal_inbox import SignalInbox
 from .start import Origin, cron_data
+from .storage import StorageOfRun
 from .subscriptions import Subscriptions
 from .waits import BACKOFF, BACKOFF_AFTER, UNTIL_TS, Waiting, Waits, left_until
 
@@ -105,6 +106,7 @@ class Run:
         signals: Its waits for signals.
         children: The runs that it has invoked.
         continuing: When it continues as new.
+        storage: Whether values over Temporal's limit go into external storage.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class Run:
         self.subscriptions = Subscriptions(self, self.inbox)
         self.signals = SignalInbox(self.waits)
         self.children = Children()
+        self.storage = StorageOfRun()
         self.finished: dict[str, int] = {}
         self._reached: int | None = None
         self._attempt_began = 0
@@ -154,6 +157,7 @@ class Run:
         self.children.ended = carried.ended
         self.children.invoked = carried.invoked
         self.children.reports_to = carried.reports_to
+        self.continuing.restore(carried)
 
     def recovered(self, carried: Carried) -> Run:
         """The same run, before it begins, with what its history has shown that it has done."""
@@ -177,6 +181,8 @@ class Run:
             ended=self.children.ended,
             invoked=self.children.invoked,
             reports_to=self.children.reports_to,
+            size=self.continuing.size,
+            warning=self.continuing.warning,
         )
 
     # --- the time that the body sees -------------------------------------------------------------------------------
@@ -352,7 +358,7 @@ class Run:
     def _result(self, value: Any) -> RawValue:
         where = f"workflow {self.workflow.id!r}"
         try:
-            return to_limited(f"the result of {where}", to_json(value, return_type(self.handler)))
+            return to_limited(f"the result of {where}", to_json(value, return_type(self.handler)), self.storage.most)
         except (UnserializableError, ValueError) as err:
             raise UnserializableError(f"the handler of {where} returned a value that is no JSON: {err}") from None
 
@@ -372,6 +378,7 @@ class Run:
         self.memo[key] = outcome
         self.finished[key] = self._elapsed()
         self.failures = 0
+        self.continuing.grew(outcome)
         return outcome
 
     async def until_cancelled(self, key: str) -> None:
