@@ -33,7 +33,9 @@ def set_up_logging(level: str, format: str = "text") -> None:
     """
     logging.basicConfig(level=level.upper(), format=_TEXT, force=True)
     if level.lower() == "info":
-        logging.getLogger("temporalio").setLevel(logging.WARNING)  # its INFO is about its own threads and shutdown
+        # Their INFO is about the SDK's own threads and shutdown, and about changes that `steporal dev` tells itself.
+        for name in ("temporalio", "watchfiles"):
+            logging.getLogger(name).setLevel(logging.WARNING)
     if format == "json":
         for handler in logging.getLogger().handlers:
             handler.setFormatter(JsonFormatter())
