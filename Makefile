@@ -62,8 +62,9 @@ format: $(INSTALLED) ## Put the code into its form
 types: $(INSTALLED)
 	$(BIN)/mypy adapter workers examples tests/typing
 
-docs: $(INSTALLED) ## Write docs/reference.md from the docstrings
+docs: $(INSTALLED) ## Write docs/reference.md from the docstrings, and the table of docs/settings.md
 	$(BIN)/python docs/make_reference.py
+	$(BIN)/python docs/make_settings.py
 
 docs-check: $(INSTALLED)
 	$(BIN)/python docs/make_reference.py --check

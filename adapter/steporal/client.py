@@ -597,16 +597,20 @@ class Client:
         temporal = await self.connect()
         catalog = self.dispatcher(temporal).catalog
         before = (await catalog.read(fresh=True)).apps.get(self.id)
+        listed = self.listed()
         crons = {start.id: start for start in self._cron_starts()}
-        listed = App(
-            id=self.id,
-            task_queue=self.task_queue,
-            workflows=tuple(self._listed()),
-            schedules=tuple(sorted(crons)),
-        )
         await schedules.apply(temporal, crons, before.schedules if before else ())
         await catalog.register(listed)
         return listed
+
+    def listed(self) -> App:
+        """What :meth:`sync` registers."""
+        return App(
+            id=self.id,
+            task_queue=self.task_queue,
+            workflows=tuple(self._listed()),
+            schedules=tuple(sorted({start.id for start in self._cron_starts()})),
+        )
 
     def _listed(self) -> Iterator[Listed]:
         for workflow in self.workflows:

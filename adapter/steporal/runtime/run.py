@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -49,8 +49,19 @@ Perform = Callable[[], Coroutine[Any, Any, Outcome]]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-_logger = workflow.LoggerAdapter(logging.getLogger("steporal.workflow"), None)
-_logger.workflow_info_on_message = False
+
+class _BodyLogger(workflow.LoggerAdapter):
+    """Temporal's logger, which is silent on replay; its lines have the attempt of the body, from 1."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(logging.getLogger("steporal.workflow"), None)
+        self.workflow_info_on_message = False
+        self._run = run
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """See base class."""
+        kwargs["extra"] = {"attempt": self._run.failures + 1, **(kwargs.get("extra") or {})}
+        return super().process(msg, kwargs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +80,7 @@ class WorkflowSurroundings:
 
     @property
     def logger(self) -> logging.LoggerAdapter[Any]:
-        return _logger
+        return self.run.logger
 
     def now(self) -> datetime:
         return self.run.now()
@@ -86,6 +97,7 @@ class Run:
         handler: The handler to call; in the sandbox that of the module that was loaded again.
         memo: The finished steps.
         failures: How often the body has raised since a step finished last.
+        logger: What the body logs with.
         scheduled: How often each step was scheduled, by key; activity ids must not repeat while one is pending.
         finished: When each step has finished, in microseconds since the run's start.
         random: What the body draws from; begins anew with each attempt of it.
@@ -106,6 +118,7 @@ class Run:
         self.handler = loaded.handler
         self.memo: Memo = {}
         self.failures = 0
+        self.logger = _BodyLogger(self)
         self.scheduled: dict[str, int] = {}
         self.data: JSON = None
         self.origin: Origin
@@ -316,7 +329,7 @@ class Run:
                 if nondeterminism_in(err) or is_final(err) or self.failures >= self.workflow.max_attempts:
                     raise
                 delay = self._backoff(err)
-                _logger.warning(
+                self.logger.warning(
                     "attempt %d of %d of the body of workflow %r raised %s: %s; the next starts in %s",
                     self.failures,
                     self.workflow.max_attempts,
@@ -324,6 +337,7 @@ class Run:
                     type(err).__name__,
                     err,
                     format_duration(delay),
+                    extra={"attempt": self.failures},
                 )
             finally:
                 attempt.close()
