@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 import temporalio.client
 from recording import Workers
 from temporalio.api.enums.v1 import EventType
+from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import WorkflowExecutionStatus
 from waiting import LONG, until_waiting
 
@@ -20,6 +21,7 @@ from steporal import CancelOn, Context, DefinitionError, RunCancelledError, Step
 from steporal.events import new_ulid
 from steporal.routing.dispatch import Dispatcher
 from steporal.runtime import invoke_step
+from steporal.runtime.continuing import CHECKPOINT
 
 QUICK = "1s"
 
@@ -213,6 +215,64 @@ async def test_a_parked_run_that_is_cancelled_cleans_up_where_it_waits(app: step
         with pytest.raises(RunCancelledError):
             await run.result()
     assert ran == ["clean up"]
+
+
+async def test_a_run_that_is_cancelled_in_the_moment_in_which_it_parks_is_cancelled(
+    app: steporal.Client, workers: Workers
+) -> None:
+    @app.workflow(id="sleeps")
+    async def sleeps(ctx: Context[Any], step: Step) -> Any:
+        try:
+            await step.sleep("for long", "1h")
+        finally:
+            await step.run("clean up", lambda: None)
+
+    async with workers(app):
+        run = await sleeps.start()
+        await until_waiting(run)
+    async with asyncio.timeout(60):
+        while not any(event.HasField("timer_fired_event_attributes") for event in await events_of(run)):
+            await asyncio.sleep(0.05)
+        await run.cancel()
+        async with workers(app):  # its first task has both
+            with pytest.raises(RunCancelledError):
+                await run.result()
+    assert "clean up" in [event.activity_task_scheduled_event_attributes.activity_id for event in await events_of(run)]
+
+
+@pytest.mark.parametrize("state", ["waits", "is parked"])
+async def test_a_run_that_is_cancelled_in_the_moment_in_which_a_checkpoint_is_asked_is_cancelled(
+    app: steporal.Client, workers: Workers, state: str
+) -> None:
+    """The SDK hands over the signal before the cancellation, of which both are in one workflow task."""
+    if state == "waits":
+        app = steporal.Client(app.id, park_after="never")
+
+    @app.workflow(id="sleeps")
+    async def sleeps(ctx: Context[Any], step: Step) -> Any:
+        try:
+            await step.sleep("for long", "1h")
+        finally:
+            await step.run("clean up", lambda: None)
+
+    async with workers(app):
+        run = await sleeps.start()
+        await until_waiting(run)
+        if state == "is parked":
+            await until_parked(run)
+    latest = app.temporal.get_workflow_handle(run.workflow_id)
+    await latest.signal(CHECKPOINT, {"hold": 3600.0})
+    await latest.cancel()
+    async with workers(app), asyncio.timeout(60):
+        with pytest.raises(RunCancelledError):
+            await run.result()
+    assert "clean up" in [event.activity_task_scheduled_event_attributes.activity_id for event in await events_of(run)]
+
+
+async def events_of(run: steporal.Run[Any]) -> Sequence[HistoryEvent]:
+    """What its last execution has done."""
+    latest = run.temporal._client.get_workflow_handle(run.workflow_id)
+    return (await latest.fetch_history()).events
 
 
 async def test_an_event_cancels_a_parked_run(app: steporal.Client, workers: Workers, name: str) -> None:

@@ -22,11 +22,17 @@ CONCURRENCY = 32
 """Runs that one activity tells at once."""
 
 _RPC_TIMEOUT = timedelta(seconds=10)
+_PAUSE_SECONDS = 5.0
 
 
 @activity.defn(name=DELIVER_EVENTS)
 async def deliver_events(argument: RawValue) -> RawValue:
-    """Tell runs of events, each run in the order given; returns the ids of the subscriptions whose run is gone."""
+    """Tell runs of events, each run in the order given.
+
+    Returns:
+        The ids of the subscriptions whose run is gone; or, if runs take no more signals now, ``{"gone", "later"}`` with
+        the positions of what is to be delivered again.
+    """
     batch = Batch.model_validate(from_raw(argument))
     temporal = activity.client()
     by_run: dict[str, list[Delivery]] = {}
@@ -34,16 +40,33 @@ async def deliver_events(argument: RawValue) -> RawValue:
         by_run.setdefault(delivery.workflow_id, []).append(delivery)
     slots = asyncio.Semaphore(CONCURRENCY)
     gone: list[str] = []
+    later: list[int] = []
 
     async def tell(deliveries: list[Delivery]) -> None:
         async with slots:
-            told = [(delivery, await _is_told(temporal, delivery, batch)) for delivery in deliveries]
-            gone.extend(delivery.subscription_id for delivery, is_told in told if not is_told)
+            for number, delivery in enumerate(deliveries):
+                try:
+                    if not await _is_told(temporal, delivery, batch):
+                        gone.append(delivery.subscription_id)
+                except RPCError as err:
+                    if not _is_full(err):
+                        raise
+                    later.extend(map(batch.deliveries.index, deliveries[number:]))
+                    return
 
-    async with alive(), asyncio.TaskGroup() as group:
-        for deliveries in by_run.values():
-            group.create_task(tell(deliveries))
-    return to_raw(gone)
+    async with alive():
+        async with asyncio.TaskGroup() as group:
+            for deliveries in by_run.values():
+                group.create_task(tell(deliveries))
+        if not later:
+            return to_raw(gone)
+        await asyncio.sleep(_PAUSE_SECONDS)
+    return to_raw({"gone": gone, "later": sorted(later)})
+
+
+def _is_full(error: RPCError) -> bool:
+    """Whether a run has had all signals that Temporal allows it, until it continues as new."""
+    return error.status == RPCStatusCode.INVALID_ARGUMENT and "exceeded workflow execution limit" in error.message
 
 
 async def _is_told(temporal: temporalio.client.Client, delivery: Delivery, batch: Batch) -> bool:

@@ -193,6 +193,7 @@ class Lane:
 
     def __init__(self) -> None:
         self.waiting: deque[tuple[Subscription, dict[str, JSON]]] = deque()
+        self.taken: list[tuple[Subscription, dict[str, JSON]]] = []
         self.is_delivering = False
 
     def next_batch(self) -> Batch:
@@ -201,6 +202,7 @@ class Lane:
         positions: dict[str, int] = {}
         deliveries: list[Delivery] = []
         size = 0
+        self.taken.clear()
         while self.waiting and len(deliveries) < _DELIVERIES_PER_ACTIVITY:
             subscription, event = self.waiting[0]
             if event["id"] not in positions:
@@ -209,7 +211,7 @@ class Lane:
                     break
                 positions[event["id"]] = len(events)
                 events.append(event)
-            self.waiting.popleft()
+            self.taken.append(self.waiting.popleft())
             deliveries.append(Delivery.of(subscription, positions[event["id"]]))
         return Batch(events=events, deliveries=deliveries)
 
@@ -364,7 +366,7 @@ class TopicWorkflow:
         while True:
             await workflow.wait_condition(lambda: bool(lane.waiting) and not self._is_full())
             lane.is_delivering = True
-            gone = await workflow.execute_activity(
+            answer = await workflow.execute_activity(
                 DELIVER_EVENTS,
                 to_raw(lane.next_batch().model_dump(mode="json")),
                 result_type=RawValue,
@@ -372,9 +374,16 @@ class TopicWorkflow:
                 heartbeat_timeout=DELIVERY_HEARTBEAT_TIMEOUT,
                 retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=10)),
             )
-            for id in from_raw(gone):
+            gone, later = _told(from_raw(answer))
+            for id in gone:
                 self._index.remove(id)
+            lane.waiting.extend(lane.taken[position] for position in later)
             lane.is_delivering = False
+
+
+def _told(answer: JSON) -> tuple[list[str], list[int]]:
+    """The subscriptions whose run is gone, and the positions of what is to be delivered again."""
+    return (answer, []) if isinstance(answer, list) else (answer["gone"], answer["later"])
 
 
 _COMPRESSED = b"binary/zlib"

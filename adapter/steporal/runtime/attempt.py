@@ -72,6 +72,7 @@ class Attempt:
 
     def __init__(self, run: Run) -> None:
         self.owner = run
+        self._loop = asyncio.get_running_loop()
         self._keys: dict[str, int] = {}
         self._waiting: dict[asyncio.Future[Outcome], None] = {}
         self._closed = False
@@ -180,6 +181,8 @@ class Attempt:
 
     def key(self, step_id: str) -> str:
         check_id(step_id, "a step id")
+        if self._is_forgotten():
+            raise GeneratorExit
         if self._closed:
             raise asyncio.CancelledError("this attempt of the body has ended")
         index = self._keys.get(step_id, 0)
@@ -190,6 +193,17 @@ class Attempt:
         self._keys[step_id] = index + 1
         self._keys.setdefault(key, 1)
         return key
+
+    def _is_forgotten(self) -> bool:
+        """Whether the run is no more in memory, and Python ends what is left of its body.
+
+        It does so whenever it collects garbage, which may be while another run has the thread: a step in a ``finally``
+        would be scheduled there.
+        """
+        try:
+            return asyncio.get_running_loop() is not self._loop
+        except RuntimeError:
+            return True
 
     async def outcome(self, key: str, start: Callable[[], Coroutine[Any, Any, Outcome]] | None) -> Outcome:
         outcome = self.owner.memo.get(key)

@@ -30,7 +30,7 @@ from .memo import Outcome
 from .pending import are_only
 from .until import wait_until
 from .versioning import follow_the_current_version
-from .waits import BACKOFF, GOES_ON, PARKS, Waiting
+from .waits import BACKOFF, GOES_ON, LEAVES, PARKS, Waiting
 
 if TYPE_CHECKING:
     from .run import Run
@@ -52,6 +52,8 @@ WARN_FROM = 0.5
 """From which part of the most that a run can take along it warns."""
 
 _WARN_AGAIN = 1.25
+
+_MOMENT = timedelta(milliseconds=1)
 
 
 class Continuing:
@@ -144,7 +146,9 @@ class Continuing:
             if body.done():
                 return
             if self.held or self._is_held():
-                await self._leave(is_parked=self._is_held())
+                await self._until_all_is_seen()
+                if self.held or self._is_held():
+                    await self._leave(is_parked=self._is_held())
             seen = waits.changes
             self._is_parking = (after := self._park_in()) is not None
             try:
@@ -172,6 +176,17 @@ class Continuing:
             return None
         return after
 
+    async def _until_all_is_seen(self) -> None:
+        """Wait a moment, lest a cancellation is lost that has come with the signal by which the run continues as new.
+
+        The SDK hands over the signals of a workflow task first, and cancellations when those have been handled.
+        """
+        self._is_parking = True
+        try:
+            await workflow.sleep(_MOMENT, summary=LEAVES)
+        finally:
+            self._is_parking = False
+
     async def _leave(self, *, is_parked: bool) -> None:
         """Continue as new, unless something happens meanwhile."""
         if not await self._ask_children() or not self.is_quiet():
@@ -179,6 +194,8 @@ class Continuing:
         self._go(self._run.state(is_parked=is_parked))
 
     def _go(self, carried: Carried) -> None:
+        if workflow.cancellation_reason() is not None:  # it has come in this moment, and is for this execution alone
+            return
         raw = carried.raw(self._run.storage.is_used)
         size = size_of(raw)
         if size > self._run.storage.most(size):
@@ -280,6 +297,7 @@ class Continuing:
                     summary=GOES_ON,
                 )
             if self._is_asked or self._is_full():  # who asks looks at the arguments
+                await self._until_all_is_seen()
                 self._is_asked = False
                 self._go(self._run.state(is_parked=True))
         self.held_until = None

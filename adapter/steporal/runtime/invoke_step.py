@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -108,11 +109,12 @@ async def _perform(attempt: Attempt, key: str, target: Target, data: JSON, deadl
 
 
 async def _ends_in_time(child: ChildWorkflowHandle[Any, Any], deadline: datetime, key: str) -> bool:
-    left = max((deadline - workflow.now()).total_seconds(), 0)
-    try:
-        await wait_until(child.done, timeout=timedelta(seconds=left), summary=summary(key))
-    except TimeoutError:
-        pass
+    left = deadline - workflow.now()
+    if left <= timedelta(0):
+        await workflow.wait([child], timeout=0)  # starts a timer all the same, as histories have it
+        return child.done()
+    with suppress(TimeoutError):
+        await wait_until(child.done, timeout=left, summary=summary(key))
     return child.done()
 
 

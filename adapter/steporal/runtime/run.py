@@ -349,8 +349,6 @@ class Run:
             try:
                 return await self.handler(self.context, Step(attempt))
             except Exception as err:
-                if not workflow.in_workflow():  # the run is being forgotten, and runs the rest of the body
-                    raise
                 self.failures += 1
                 if nondeterminism_in(err) or is_final(err) or self.failures >= self.workflow.max_attempts:
                     raise

@@ -20,6 +20,7 @@ BACKOFF = ""
 # The summaries of timers: a step's has its key. `rebuilding` reads them.
 PARKS = "until the run parks"
 GOES_ON = "until the run goes on"
+LEAVES = "until the run continues as new"
 BACKOFF_AFTER = "backoff after attempt "
 UNTIL_TS = "until the event's ts, "
 UNTIL_CODE = "until a worker has the code of step "
@@ -27,7 +28,7 @@ UNTIL_CODE = "until a worker has the code of step "
 
 def is_of_no_step(text: str) -> bool:
     """Whether a timer's summary is none of a step's."""
-    return text in (PARKS, GOES_ON) or text.startswith((BACKOFF_AFTER, UNTIL_TS, UNTIL_CODE))
+    return text in (PARKS, GOES_ON, LEAVES) or text.startswith((BACKOFF_AFTER, UNTIL_TS, UNTIL_CODE))
 
 
 @dataclass(slots=True)

@@ -41,7 +41,7 @@ def test_a_wait_goes_on_with_what_it_had() -> None:
     inbox.open("a", ("paid",), 0)
     for id in ("1", "2"):
         inbox.deliver("a", event(id))
-    next_one.restore(inbox.state())
+    next_one.restore(inbox.state(), inbox.came())
     for id in ("2", "3"):
         next_one.deliver("a", event(id))
     assert ids(next_one, "a") == ["1", "2", "3"]
