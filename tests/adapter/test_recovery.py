@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from recording import Workers
+from temporalio import workflow
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError
 from temporalio.worker import Worker
@@ -411,6 +413,129 @@ async def test_a_pause_of_the_body_and_what_cancels_the_run_are_kept(
         with pytest.raises(RunCancelledError):
             await run.result()
     assert ran == ["a", "attempt 1"]
+
+
+GO = asyncio.Event()
+GIVEN_BACK: list[str] = []
+
+
+async def slow() -> str:
+    await GO.wait()
+    return "slow"
+
+
+def give_back() -> None:
+    GIVEN_BACK.append("given back")
+
+
+async def stopped_and_recovered(
+    app: steporal.Client,
+    workers: Workers,
+    body: Callable[..., Awaitable[Any]],
+    *,
+    until: Callable[[steporal.Run[Any]], Awaitable[None]] = until_waiting,
+    while_stuck: Callable[[steporal.Run[Any]], Awaitable[object]] | None = None,
+) -> tuple[steporal.Client, steporal.Run[Any]]:
+    """A run whose worker has stopped, and the app with code that does not fit it, after the recovery."""
+
+    def define(app: steporal.Client, edit: Edit) -> steporal.Workflow[Any, Any]:
+        @app.workflow(id="run")
+        async def handler(ctx: Context[Any], step: Step) -> Any:
+            return await body(ctx, step, edit)
+
+        return handler
+
+    new = version_of(app.id)
+    define(new, edited)
+    started = define(app, unedited)
+    async with workers(app):
+        run = await started.start(None)
+        await until(run)
+    if while_stuck is not None:
+        await while_stuck(run)
+    workers.drop(run.workflow_id)
+    await recovered(new, run, workers)
+    return new, run
+
+
+async def test_a_run_that_was_cancelled_while_it_was_stuck_is_cancelled(app: steporal.Client, workers: Workers) -> None:
+    GIVEN_BACK.clear()
+
+    async def body(ctx: Context[Any], step: Step, edit: Edit) -> Any:
+        try:
+            await edit(step)  # here the cancellation comes
+            await step.sleep("for long", "1h")
+        finally:
+            await step.run("give back", give_back)
+
+    new, run = await stopped_and_recovered(app, workers, body, while_stuck=lambda run: run.cancel())
+    async with workers(new), asyncio.timeout(60):
+        with pytest.raises(RunCancelledError):
+            await run.result()
+    assert GIVEN_BACK == ["given back"]
+
+
+async def test_what_a_wait_has_given_up_stays_given_up(app: steporal.Client, workers: Workers, name: str) -> None:
+    """The timeout of an invoked run, and the loser of a race, though they end before the recovery."""
+
+    @app.workflow(id="late")
+    async def late(ctx: Context[Any], step: Step) -> str:
+        await step.wait_for_signal("go", signal=f"{name}.late", timeout="1h")
+        return "late"
+
+    async def body(ctx: Context[Any], step: Step, edit: Edit) -> Any:
+        await edit(step)
+        taken = []
+        try:
+            await step.invoke_workflow("invoke", workflow=late, timeout="300ms")
+            taken.append("in time")
+        except steporal.InvokeTimeoutError:
+            taken.append("too late")
+        race = asyncio.create_task(step.run("slow", slow))
+        done, _ = await asyncio.wait([race], timeout=0.3)
+        taken.append("won" if done else "lost")
+        race.cancel()
+        first = ctx.input.time.isoformat()
+        seen = await step.run("see", lambda: first)
+        await step.wait_for_signal("stop", signal=name, timeout="1h")
+        return [*taken, seen == ctx.input.time.isoformat()]
+
+    GO.clear()
+
+    async def until(run: steporal.Run[Any]) -> None:
+        await until_in(run, {"stop"})
+        await send_when_open(app, f"{name}.late")
+        GO.set()
+        await asyncio.sleep(0.5)
+
+    new, run = await stopped_and_recovered(app, workers, body, until=until)
+    new.workflow(id="late")(late.handler)
+    GO.clear()  # the step begins again, and loses again
+    async with workers(new), asyncio.timeout(60):
+        await send_when_open(new, name)
+        assert await run.result() == ["too late", "lost", True]
+
+
+async def test_ids_that_look_alike_are_kept_apart(app: steporal.Client, workers: Workers, name: str) -> None:
+    async def body(ctx: Context[Any], step: Step, edit: Edit) -> Any:
+        await edit(step)
+        await workflow.sleep(0.01, summary="charge")  # Temporal's own, called like a step
+        got = [await step.wait_for_signal("approve", signal=f"{name}/1", timeout="10ms")]
+        with contextlib.suppress(asyncio.TimeoutError):
+            async with asyncio.timeout(0.01):
+                await step.wait_for_signal("again", signal=f"{name}/2", timeout="1h")
+        got.append(await step.wait_for_signal("again#2", signal=f"{name}/3", timeout="1h"))
+        got.append(await step.wait_for_signal("stop", signal=name, timeout="1h"))
+        return [await step.run("charge", lambda: "charged"), *(signal and signal.data for signal in got)]
+
+    async def until(run: steporal.Run[Any]) -> None:
+        await send_when_open(app, f"{name}/3", "three")
+        await until_in(run, {"stop"})
+
+    new, run = await stopped_and_recovered(app, workers, body, until=until)
+    async with workers(new), asyncio.timeout(60):
+        await send_when_open(new, name, "stop")
+        assert await run.result() == ["charged", None, "three", "stop"]
 
 
 async def test_runs_that_fit_or_whose_body_is_wrong_are_left_alone(

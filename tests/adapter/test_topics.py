@@ -27,6 +27,7 @@ from steporal.routing.delivery import deliver_events
 from steporal.routing.dispatch import first_of
 from steporal.routing.publish import Topics
 from steporal.routing.topic import DELIVERY_HEARTBEAT_TIMEOUT, Batch, Delivery, TopicWorkflow, topics_of
+from steporal_workers.devserver import dev_server
 
 
 @pytest.fixture
@@ -314,3 +315,35 @@ async def test_a_worker_that_delivers_says_that_it_is_alive_so_that_another_soon
         if event.HasField("activity_task_scheduled_event_attributes")
     ]
     assert [delivery.heartbeat_timeout.ToTimedelta() for delivery in deliveries] == [DELIVERY_HEARTBEAT_TIMEOUT]
+
+
+async def test_a_run_that_takes_no_more_signals_now_is_told_later_and_holds_up_nobody(
+    app: steporal.Client, request: pytest.FixtureRequest, name: str
+) -> None:
+    """Temporal takes 10,000 signals for an execution; here 40. A run that is busy cannot continue as new."""
+    limits = ["history.maximumSignalsPerExecution=40", "limit.historyCount.suggestContinueAsNew=60"]
+    busy = asyncio.Event()
+
+    @app.workflow(id="listens")
+    async def listens(ctx: Context[Any], step: Step) -> Any:
+        listener = await step.ext.listen("listen", event=name, timeout="1h")
+        await step.run("work", lambda: busy.wait())
+        heard = [await listener.next("next") for _ in range(100)]
+        return [event and event.data["n"] for event in heard]
+
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        event = await step.ext.wait_for_event("wait", event=name, if_exp="async.data.n == 99", timeout="1h")
+        return event and event.data["n"]
+
+    async with dev_server(dynamic_config=limits) as server, asyncio.timeout(90):
+        workers = Workers(server.client, request.config.getoption("--max-cached-workflows"))
+        async with workers(app):
+            listening, others = await listens.start(), [await waits.start() for _ in range(8)]
+            for run in others:
+                await until_waiting(run)
+            for first in range(0, 100, 20):
+                await app.send_event([{"name": name, "data": {"n": n}} for n in range(first, first + 20)])
+            assert [await run.result() for run in others] == [99] * 8
+            busy.set()
+            assert await listening.result() == list(range(100))
