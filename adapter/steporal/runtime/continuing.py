@@ -14,20 +14,22 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from temporalio import workflow
+from temporalio.common import TypedSearchAttributes
 from temporalio.workflow import ContinueAsNewVersioningBehavior
 
 from ..converter import size_of
 from ..errors import PayloadTooLargeError
+from ..search_attributes import waiting_for
 from ..types import JSON
 from .carried import Carried
 from .limits import MAX_PAYLOAD_BYTES
 from .pending import are_only
 from .versioning import follow_the_current_version
-from .waits import BACKOFF, GOES_ON, PARKS, Waiting
+from .waits import GOES_ON, PARKS, Waiting
 
 if TYPE_CHECKING:
     from .run import Run
@@ -173,8 +175,16 @@ class Continuing:
             self._warn(size, len(carried.memo))
         workflow.continue_as_new(
             args=[*self._run.origin.arguments(self._run.data), raw],
+            search_attributes=self._attributes(carried),
             initial_versioning_behavior=ContinueAsNewVersioningBehavior.AUTO_UPGRADE,
         )
+
+    def _attributes(self, carried: Carried) -> TypedSearchAttributes | None:
+        """Those of the next execution; without any, Temporal takes those of this one."""
+        if not carried.is_indexed:
+            return None
+        found_by = [name for awaited in self._run.awaited() for name in awaited.found_by()]
+        return waiting_for(workflow.info().typed_search_attributes, found_by)
 
     async def _ask_children(self) -> bool:
         """Have invoked runs report their end by a signal; False if one has ended, and its result is about to come."""
@@ -211,7 +221,6 @@ class Continuing:
         for waiting in waits.values():
             if waiting.kind == "invoke":
                 waiting.more.setdefault("look_at", workflow.time() + waiting.more["look_after"])
-        workflow.set_current_details(_described(waits))
         follow_the_current_version(asyncio.get_running_loop(), True)
         while not self._is_due(waits):
             held_until = self.held_until
@@ -227,7 +236,6 @@ class Continuing:
                 self._go(self._run.state(is_parked=True))
         self.held_until = None
         follow_the_current_version(asyncio.get_running_loop(), False)
-        workflow.set_current_details("")
 
     def _is_due(self, waits: dict[str, Waiting]) -> bool:
         if self.held_until is not None:
@@ -250,23 +258,3 @@ class Continuing:
 def _earliest(waits: dict[str, Waiting]) -> float | None:
     moments = [moment for waiting in waits.values() for moment in (waiting.until, waiting.more.get("look_at"))]
     return min((moment for moment in moments if moment is not None), default=None)
-
-
-def _described(waits: dict[str, Waiting]) -> str:
-    lines = []
-    for key, waiting in waits.items():
-        name = "the next attempt of the body" if key == BACKOFF else f"step `{key}`"
-        end = None if waiting.until is None else datetime.fromtimestamp(waiting.until, UTC)
-        until = "" if end is None else f" until {end.isoformat(timespec='seconds')}"
-        lines.append(f"- {name}: {_KINDS[waiting.kind]}{until}")
-    return "Parked. It waits for:\n" + "\n".join(lines)
-
-
-_KINDS = {
-    "sleep": "sleeps",
-    "event": "an event",
-    "next": "an event of a listener",
-    "signal": "a signal",
-    "invoke": "an invoked run",
-    "backoff": "a pause",
-}

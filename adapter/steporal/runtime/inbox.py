@@ -51,8 +51,13 @@ class Inbox:
         self.boxes: dict[str, Box] = {}
 
     def open(self, key: str, topics: tuple[str, ...], until: float) -> Box:
-        """Take what is delivered for a subscription from now on; before the topic is asked, as it may be quick."""
-        return self.boxes.setdefault(key, Box(topics, until))
+        """Take what is delivered for a subscription from now on; before the topic is asked, as it may be quick.
+
+        What a run that runs another one again has been given for it, it has already.
+        """
+        box = self.boxes.setdefault(key, Box(topics, until))
+        box.topics, box.until = topics, until
+        return box
 
     def close(self, key: str) -> Box | None:
         """Take nothing more."""

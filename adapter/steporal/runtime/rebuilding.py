@@ -247,9 +247,10 @@ class _Reader:
         self._workflow_id = started.workflow_id
         values = [await self._json(payload) for payload in started.input.payloads]
         carried = read_carried(values[2]) if len(values) > 2 else None
-        if carried is None:
+        if carried is None or not carried.seed:
             moment = event.event_time.ToDatetime(tzinfo=UTC).timestamp()
-            carried = Carried(is_parked=False, started=int(moment * 1000), seed="")
+            carried = carried or Carried(is_parked=False, started=0, seed="")
+            carried = carried.model_copy(update={"started": int(moment * 1000)})
         self._begin(carried)
 
     async def _workflow_task_scheduled_event_attributes(self, event: HistoryEvent) -> None:
@@ -396,7 +397,9 @@ class _Reader:
         if told["kind"] == "once":
             self._once.add(key)
             self._cancelled.discard(key)
-        self._inbox.boxes[key] = Box(topics, told["until"])
+            self._inbox.boxes[key] = Box(topics, told["until"])
+        else:
+            self._inbox.open(key, topics, told["until"])
 
     def _opened(self, text: str, told: dict[str, Any]) -> None:
         """A mailbox that was opened, or was found to be another wait's; ``text`` says for which wait."""
