@@ -5,78 +5,31 @@ What a command needs is imported when it runs, so that ``steporal --help`` answe
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from .connection import Connection
 from .gateway.options import DEFAULT_HOST, DEFAULT_PORT, GatewayOptions
 from .leaving import leave
+from .options import codec_option, connection_options, data_converter, duration, json_option
 from .problems import Mistake, perform
+from .runs.command import runs
 
 if TYPE_CHECKING:
-    from temporalio.converter import DataConverter
-
     import steporal
-
-T = TypeVar("T")
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 PORT = click.IntRange(0, 65535)
 
 
-def duration(text: str) -> timedelta:
-    """A duration such as ``30s``."""
-    from steporal.durations import parse_duration
-
-    try:
-        return parse_duration(text)
-    except ValueError:
-        raise click.BadParameter(f'{text!r} is no duration; write "30s", "5m" or "1h30m"') from None
-
-
-def connection_options(command: Callable[..., T]) -> Callable[..., T]:
-    """The flags that say where Temporal is; handed over as ``connection``."""
-
-    @click.option("--address", metavar="HOST:PORT", help="Temporal's address.  [default: localhost:7233]")
-    @click.option("--namespace", metavar="NAME", help="Temporal's namespace.  [default: default]")
-    @click.option("--api-key", metavar="KEY", help="An API key; better given as TEMPORAL_API_KEY.")
-    @click.option("--profile", metavar="NAME", help="A profile of Temporal's configuration file.")
-    @click.option("--tls/--no-tls", default=None, help="Whether to use TLS.")
-    @click.option("--tls-cert", type=click.Path(path_type=Path), help="The client's certificate.")
-    @click.option("--tls-key", type=click.Path(path_type=Path), help="The client's private key.")
-    @click.option("--tls-ca", type=click.Path(path_type=Path), help="The certificate of the server's CA.")
-    @click.option("--tls-server-name", metavar="NAME", help="The name in the server's certificate.")
-    @functools.wraps(command)
-    def wrapped(*args: Any, **options: Any) -> T:
-        names = Connection.__dataclass_fields__
-        connection = Connection(**{name: options.pop(name) for name in names})
-        return command(*args, connection=connection, **options)
-
-    return wrapped
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-codec_option = click.option(
-    "--client", "codec", metavar="MODULE:CLIENT", help="Use this client's data converter, if it encrypts."
-)
 any_key_option = click.option(
     "--insecure-any-key", is_flag=True, help="Let everybody in who reaches the gateway, where no keys are set."
 )
 level_option = click.option("--log-level", type=click.Choice(LOG_LEVELS, case_sensitive=False), default="info")
-
-
-def _data_converter(target: str | None) -> DataConverter | None:
-    if target is None:
-        return None
-    from .loading import load_client
-
-    return load_client(target).data_converter
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -222,7 +175,7 @@ def send(name: str, data: str, connection: Connection, codec: str | None, as_jso
     from .send import send_event
 
     async def operation() -> None:
-        await send_event(await connection.connect(_data_converter(codec)), event, as_json=as_json)
+        await send_event(await connection.connect(data_converter(codec)), event, as_json=as_json)
 
     perform(operation())
 
@@ -241,7 +194,7 @@ def signal(name: str, data: str, connection: Connection, codec: str | None, as_j
     from .send import send_signal
 
     async def operation() -> None:
-        await send_signal(await connection.connect(_data_converter(codec)), name, value, as_json=as_json)
+        await send_signal(await connection.connect(data_converter(codec)), name, value, as_json=as_json)
 
     perform(operation())
 
@@ -263,7 +216,20 @@ def start(workflow: str, data: str, connection: Connection, codec: str | None, *
     from .send import start_workflow
 
     async def operation() -> None:
-        await start_workflow(await connection.connect(_data_converter(codec)), workflow, value, **options)
+        await start_workflow(await connection.connect(data_converter(codec)), workflow, value, **options)
+
+    perform(operation())
+
+
+@cli.command()
+@connection_options
+@json_option
+def setup(connection: Connection, as_json: bool) -> None:
+    """Register the search attributes by which runs are found, in Temporal's namespace; once is enough."""
+    from .setup import run_setup
+
+    async def operation() -> None:
+        await run_setup(await connection.connect(), as_json=as_json)
 
     perform(operation())
 
@@ -411,7 +377,7 @@ def catalog(connection: Connection, codec: str | None, as_json: bool) -> None:
     from .registry import show_catalog
 
     async def operation() -> None:
-        await show_catalog(await connection.connect(_data_converter(codec)), as_json=as_json)
+        await show_catalog(await connection.connect(data_converter(codec)), as_json=as_json)
 
     perform(operation())
 
@@ -423,6 +389,10 @@ def demo(keep: bool) -> None:
     from .demo import run_demo
 
     perform(run_demo(keep=keep))
+
+
+cli.add_command(runs)
+runs.add_command(signal, "send-signal")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

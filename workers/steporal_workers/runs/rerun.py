@@ -1,0 +1,181 @@
+"""``steporal runs rerun``: the same work again, in a new run."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.markup import escape
+from temporalio.client import Client
+from temporalio.common import RawValue, WorkflowIDReusePolicy
+
+import steporal
+from steporal.converter import size_of
+from steporal.events import new_ulid
+from steporal.routing.catalog import Catalog
+from steporal.runtime.carried import Carried
+from steporal.runtime.limits import MAX_PAYLOAD_BYTES, summary
+from steporal.runtime.start import SCHEDULED_AT, Origin
+from steporal.search_attributes import APP, of_run, start_indexed
+from steporal.types import JSON
+
+from ..output import print_json, say
+from ..problems import Failure, Mistake
+from .finding import first_run_id, get_run
+from .story import RERUN_OF, Reader, Story
+
+SAME: Any = object()
+"""The input is that of the run before."""
+
+
+async def run_rerun(temporal: Client, id: str, *, from_step: str | None, data: Any, as_json: bool) -> None:
+    """Start a new run with the input of another, and print its workflow id.
+
+    Args:
+        temporal: Where the other run is.
+        id: The other run's id.
+        from_step: The step from which on everything is done again; what had finished before it began is kept.
+        data: Another input, or ``SAME``.
+        as_json: Print JSON.
+
+    Raises:
+        Failure: There is no such run, or what is kept is too large.
+        Mistake: The run has no such step.
+    """
+    story = await Reader(temporal).read(await get_run(temporal, id))
+    described = story.described
+    event_id = new_ulid()
+    workflow_id = f"{described.workflow_type}/{event_id}"
+    kept = None if from_step is None else kept_before(story, from_step)
+    origin = await _origin(temporal, story, event_id)
+    arguments = origin.arguments(_input(story) if data is SAME else data)
+    if kept is not None:
+        arguments.append(_handed_over(kept))
+    app = described.typed_search_attributes.get(APP) or await _app_of(temporal, described.task_queue)
+    rerun_of: dict[str, JSON] = {"workflow_id": described.id, "run_id": first_run_id(described), "from": from_step}
+    what = f"rerun of {described.id}{f', from {from_step}' if from_step else ''}"
+    handle = await start_indexed(
+        temporal,
+        of_run(app, described.workflow_type, origin.name, event_id),
+        lambda attributes: temporal.start_workflow(
+            described.workflow_type,
+            args=arguments,
+            id=workflow_id,
+            task_queue=described.task_queue,
+            result_type=RawValue,
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            search_attributes=attributes,
+            memo={RERUN_OF: rerun_of},
+            static_summary=summary(what),
+            static_details=f"{origin.details()}\n\n{what}",
+        ),
+    )
+    steps = list(kept.memo) if kept else []
+    if as_json:
+        started = {"workflow_id": workflow_id, "run_id": handle.first_execution_run_id, "event_id": event_id}
+        print_json({**started, "rerun_of": rerun_of, "kept_steps": steps})
+        return
+    click.echo(workflow_id)
+    if from_step is not None:
+        say(f"  kept of the run before: {escape(', '.join(steps)) or 'nothing'}")
+
+
+async def _origin(temporal: Client, story: Story, event_id: str) -> Origin:
+    """What starts the new run: the same event, with an id of its own; a delivery keeps it, as the receiver knows it."""
+    listened = await steporal.Client("steporal", temporal=temporal).dispatcher(temporal).is_finish_listened()
+    is_delivery = any(step.kind == "post" for step in story.timeline.steps)
+    return replace(story.origin, id=story.origin.id if is_delivery else event_id, listened=listened, indexed=None)
+
+
+def _input(story: Story) -> JSON:
+    """The input; of a run that a schedule started, what it was given then (`cron_data`)."""
+    if story.data is not None or story.origin.cron is None:
+        return story.data
+    scheduled = story.described.typed_search_attributes.get(SCHEDULED_AT) or story.started
+    return {
+        "cron": story.origin.cron,
+        "scheduledAt": scheduled.isoformat(),
+        "fireAt": story.started.isoformat(),
+    }
+
+
+async def _app_of(temporal: Client, task_queue: str) -> str:
+    apps = (await Catalog(temporal).read()).apps
+    return next((app.id for app in apps.values() if app.task_queue == task_queue), task_queue)
+
+
+# --- what is kept --------------------------------------------------------------------------------------------------
+
+
+def kept_before(story: Story, step: str) -> Carried:
+    """What a run begins with that does everything again from a step on: what the run before had, when that step began.
+
+    These are the finished steps, in the order in which they finished: of steps that ran beside it those, too, that were
+    done by then, as it may have needed what they returned. Listeners are made again, as the new run has to hear of
+    events itself; what they had heard of by then they begin with, as a history does not say which `next` has returned
+    what. Where the history of the step's begin is no more, its place among the finished steps says what was before it.
+
+    Raises:
+        Mistake: The run has no such step; the message lists those that it has.
+    """
+    memo, timeline = story.rebuilt.carried.memo, story.timeline
+    entry = next((entry for entry in timeline.steps if entry.id == step and entry.is_step), None)
+    if entry is None and step not in memo:
+        raise _no_such_step(story, step)
+    began = entry.start if entry else None
+    if began is not None:
+        since_start = _since_start(story, began)
+        before = [key for key, (_, at) in memo.items() if at <= since_start]
+    else:
+        before = list(memo)[: list(memo).index(step)]
+    listeners = {known.id for known in timeline.steps if known.kind == "listen"}
+    kept = {key: (memo[key][0], 0) for key in before if key != step and key not in listeners}
+    taken = {str(value[0]["id"]) for value, _ in kept.values() if _is_event(value)}
+    boxes = {}
+    for listener in timeline.steps:
+        if listener.kind == "listen":
+            events = [
+                heard.event
+                for heard in timeline.delivered
+                if heard.listener == listener.id
+                and (began is None or heard.at <= began)
+                and heard.event["id"] not in taken
+            ]
+            if events:
+                ids = [event["id"] for event in events]
+                boxes[listener.id] = {"topics": [], "until": 0.0, "events": events, "seen": ids}
+    return Carried(is_parked=False, started=0, seed="", memo=kept, boxes=boxes)
+
+
+def _is_event(outcome: Any) -> bool:
+    return isinstance(outcome, list) and isinstance(outcome[0], dict) and {"id", "name", "data"} <= outcome[0].keys()
+
+
+def _since_start(story: Story, moment: datetime) -> int:
+    return math.ceil((moment - datetime.fromtimestamp(0, UTC)).total_seconds() * 1_000_000) - (
+        story.rebuilt.carried.started * 1000
+    )
+
+
+def _no_such_step(story: Story, step: str) -> Mistake:
+    steps = (entry.id for entry in story.timeline.steps if entry.is_step)
+    ids = list(dict.fromkeys([*steps, *story.rebuilt.carried.memo]))
+    close = difflib.get_close_matches(step, ids, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return Mistake(
+        f"run {story.described.id!r} has no step {step!r}{hint}; it has {', '.join(map(repr, ids)) or 'none'}"
+    )
+
+
+def _handed_over(kept: Carried) -> RawValue:
+    raw = kept.raw()
+    if (size := size_of(raw)) > MAX_PAYLOAD_BYTES:
+        raise Failure(
+            f"what the {len(kept.memo):,} steps before have returned has {size:,} bytes, and Temporal takes "
+            f"{MAX_PAYLOAD_BYTES:,} in one payload; rerun the run from its beginning, without --from"
+        )
+    return raw
