@@ -17,7 +17,12 @@ from weakref import WeakKeyDictionary
 
 import temporalio.client
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
-from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
+from temporalio.common import (
+    SearchAttributeIndexedValueType,
+    SearchAttributeKey,
+    SearchAttributePair,
+    TypedSearchAttributes,
+)
 from temporalio.service import RPCError, RPCStatusCode
 
 T = TypeVar("T")
@@ -44,6 +49,11 @@ _RPC_TIMEOUT = timedelta(seconds=5)
 _MAX_LENGTH = 255
 _MAX_LENGTH_BEYOND_ASCII = 120
 _MAX_LIST_BYTES = 1_500
+
+
+def type_name(type: SearchAttributeIndexedValueType) -> str:
+    """A type as Temporal's commands have it: ``KeywordList``."""
+    return "".join(map(str.title, type.name.split("_")))
 
 
 def of_run(app: str, workflow: str, event_name: str, event_id: str = "") -> TypedSearchAttributes:

@@ -22,8 +22,7 @@ from steporal_workers.devserver import dev_server
 @pytest.fixture(scope="module")
 async def temporal() -> AsyncIterator[temporalio.client.Client]:
     """A client of a dev server whose namespace has the attributes."""
-    async with dev_server() as server:
-        await register(server.client)
+    async with dev_server(search_attributes=True) as server:
         yield server.client
 
 

@@ -53,7 +53,7 @@ async def run_demo(*, keep: bool = False) -> None:
     # The story shows failed attempts; their tracebacks belong into a worker's log.
     logging.getLogger("temporalio").setLevel(logging.CRITICAL)
     with stop_signals() as stop:
-        async with dev_server(ui=True) as server:
+        async with dev_server(ui=True, search_attributes=True) as server:
             out.print(f"[bold green]Temporal dev server[/] at {server.address}, its UI at [bold]{server.ui_url}[/]")
             async with AsyncExitStack() as stack:
                 for client in clients:

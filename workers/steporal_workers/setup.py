@@ -8,9 +8,10 @@ import temporalio.client
 from rich.markup import escape
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.common import SearchAttributeIndexedValueType
 from temporalio.service import RPCError, RPCStatusCode
 
-from steporal.search_attributes import TYPES, registered
+from steporal.search_attributes import TYPES, registered, type_name
 
 from .output import print_json, say
 from .problems import Failure
@@ -43,7 +44,7 @@ async def run_setup(temporal: temporalio.client.Client, *, as_json: bool) -> Non
         print_json({"namespace": temporal.namespace, "added": missing, "there": there})
         return
     for name in TYPES:
-        kind = _type_name(_NUMBERS[name])
+        kind = type_name(TYPES[name])
         say(f"  {name} ({kind}) {'[green]registered[/]' if name in missing else 'was there already'}")
     namespace = escape(repr(temporal.namespace))
     if missing:
@@ -61,10 +62,10 @@ async def _missing(temporal: temporalio.client.Client) -> list[str]:
         raise
     for name, wanted in _NUMBERS.items():
         if types.get(name, wanted) != wanted:
-            found = _type_name(IndexedValueType.ValueType(types[name]))
+            found = type_name(SearchAttributeIndexedValueType(types[name]))
             raise Failure(
                 f"namespace {temporal.namespace!r} has a search attribute {name!r} of type {found}, and Steporal's is "
-                f"of type {_type_name(wanted)}; remove it: temporal operator search-attribute remove --name {name}"
+                f"of type {type_name(TYPES[name])}; remove it: temporal operator search-attribute remove --name {name}"
             )
     return [name for name in TYPES if name not in types]
 
@@ -76,15 +77,9 @@ async def _until_known(temporal: temporalio.client.Client) -> None:
             await asyncio.sleep(0.1)
 
 
-def _type_name(number: IndexedValueType.ValueType) -> str:
-    """As Temporal's commands have it: ``KeywordList``."""
-    words = IndexedValueType.Name(number).removeprefix("INDEXED_VALUE_TYPE_").split("_")
-    return "".join(map(str.title, words))
-
-
 def _by_hand(temporal: temporalio.client.Client, missing: list[str], error: RPCError) -> str:
-    attributes = " ".join(f'--sa "{name}={_type_name(_NUMBERS[name])}"' for name in missing)
-    types = ", ".join(f"{name} ({_type_name(_NUMBERS[name])})" for name in missing)
+    attributes = " ".join(f'--sa "{name}={type_name(TYPES[name])}"' for name in missing)
+    types = ", ".join(f"{name} ({type_name(TYPES[name])})" for name in missing)
     return (
         f"Temporal lets nobody register search attributes here ({error.message}, {error.status.name}); on Temporal "
         f"Cloud, write: tcld namespace search-attributes add --namespace {temporal.namespace} {attributes}\n"

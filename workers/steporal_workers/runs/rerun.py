@@ -99,7 +99,7 @@ def _input(story: Story) -> JSON:
     return {
         "cron": story.origin.cron,
         "scheduledAt": scheduled.isoformat(),
-        "fireAt": story.started.isoformat(),
+        "fireAt": (story.first_task or story.started).isoformat(),
     }
 
 

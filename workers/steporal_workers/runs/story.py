@@ -66,6 +66,7 @@ class Story:
         rebuilt: What it has done, as another execution would go on with it.
         origin: What has started it.
         data: Its input.
+        first_task: When its body first began; None if that part of the history is no more, or it has not.
         executions: How many executions were read.
         is_parked: Whether the last one has begun without the handler.
         waits: What it waits for.
@@ -78,6 +79,7 @@ class Story:
     rebuilt: Rebuilt
     origin: Origin
     data: JSON
+    first_task: datetime | None
     executions: int
     is_parked: bool
     waits: list[Wait] = field(default_factory=list)
@@ -125,7 +127,7 @@ class Reader:
         last = await arguments_of(histories[-1][0], converter)
         carried = read_carried(last[2]) if len(last) > 2 else None
         is_parked = carried is not None and carried.is_parked and not _is_awake(histories[-1])
-        story = Story(described, timeline, rebuilt, origin, data, len(histories), is_parked)
+        story = Story(described, timeline, rebuilt, origin, data, _first_task(histories[0]), len(histories), is_parked)
         story.rerun_of = (await described.memo()).get(RERUN_OF)
         await _settle(story)
         await _add_what_is_pending(story, converter)
@@ -156,6 +158,14 @@ class Reader:
         if not is_last:
             self._ended[run_id] = events
         return events
+
+
+def _first_task(history: list[HistoryEvent]) -> datetime | None:
+    for event in history:
+        if event.HasField("workflow_task_completed_event_attributes"):
+            begun = event.workflow_task_completed_event_attributes.started_event_id
+            return next(each.event_time.ToDatetime(tzinfo=UTC) for each in history if each.event_id == begun)
+    return None
 
 
 def _is_awake(history: list[HistoryEvent]) -> bool:
@@ -217,7 +227,8 @@ def _finish(entry: StepEntry, outcome: Outcome, at: datetime) -> None:
     if outcome.failure is not None:
         entry.state, entry.error = "failed", f"{outcome.failure.name}: {outcome.failure.message}"
         return
-    entry.state, entry.error, entry.result = "completed", None, plain(outcome.value)
+    entry.state, entry.error = "completed", None
+    entry.result = None if entry.kind == "listen" else plain(outcome.value)
     if entry.kind in ("wait", "next", "signal") and isinstance(entry.result, dict):
         entry.result = entry.result.get("data")
 
