@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # Inngest's npm package, which a test sends events with where there is Node.js.
 NODE_MODULES := tests/producers/node_modules
-# Three processes, each with a server of its own: most of a test is waiting.
-PYTEST := $(BIN)/python -m pytest -n 3
+# Three processes, each with a server of its own: most of a test is waiting. One that has none left takes of the others'.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal
+# The tests start two hundred commands, none of which has to compile everything anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast chaos lint types docs docs-check bench build clean format
+.PHONY: help demo test test-fast chaos histories lint types docs docs-check bench build clean format
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -45,6 +47,10 @@ chaos: $(INSTALLED) ## Kill workers and the server at random under load (MINUTES
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED)) \
 		$(if $(SKEW),--skew $(SKEW)) $(if $(REPORT),--json $(REPORT))
 
+# AGENTS.md says when.
+histories: $(INSTALLED) ## Record the histories of this version anew, which all later versions must replay
+	PYTHONPATH=tests $(BIN)/python -m histories
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -56,8 +62,9 @@ format: $(INSTALLED) ## Put the code into its form
 types: $(INSTALLED)
 	$(BIN)/mypy adapter workers examples tests/typing
 
-docs: $(INSTALLED) ## Write docs/reference.md from the docstrings
+docs: $(INSTALLED) ## Write docs/reference.md from the docstrings, and the table of docs/settings.md
 	$(BIN)/python docs/make_reference.py
+	$(BIN)/python docs/make_settings.py
 
 docs-check: $(INSTALLED)
 	$(BIN)/python docs/make_reference.py --check

@@ -40,7 +40,7 @@ INSIDE: dict[str, dict[str, Any]] = {
 IN_PASSING = {"CronTrigger", "EventTrigger", "WorkflowReference", "Duration", "RetryPolicy", "Secret", "FailedWith"}
 """Names that the page explains where they are returned or taken."""
 
-INTERNAL = {"Client.dispatcher"}
+INTERNAL = {"Client.dispatcher", "Client.listed"}
 """Methods without an underscore that are for the other half of the project."""
 
 VARIABLES = {

@@ -62,7 +62,7 @@ class Process:
         """Wait until it has printed ``text``."""
         async with self._more:
             try:
-                await asyncio.wait_for(self._more.wait_for(lambda: self.said.count(text) >= times), 20)
+                await asyncio.wait_for(self._more.wait_for(lambda: self.said.count(text) >= times), 60)
             except TimeoutError:
                 pytest.fail(f"{text!r} was not said {times} times:\n{self.said}")
 
@@ -76,7 +76,7 @@ class Process:
                 await self._process.stdin.drain()
             self._process.stdin.close()
         try:
-            status = await asyncio.wait_for(self._process.wait(), 40)
+            status = await asyncio.wait_for(self._process.wait(), 60)
         except TimeoutError:
             self._process.send_signal(signal.SIGABRT)  # faulthandler says where it hangs
             await self._process.wait()
@@ -147,7 +147,7 @@ class Steporal:
 
     async def until_exists(self, name: str) -> None:
         """Wait until the user's code has made a file."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (self.folder / name).exists():
                 await asyncio.sleep(0.01)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from itertools import count
 
@@ -14,6 +15,7 @@ from recording import Workers
 from temporalio.testing import TimeSkipper
 
 import steporal
+from steporal.plugin import system_worker
 from steporal_workers.devserver import dev_server
 
 SETTLE_SECONDS = 0.3
@@ -24,6 +26,7 @@ QUICKLY = steporal.RetryPolicy(initial_interval=timedelta(milliseconds=1))
 _numbers = count(1)
 
 os.environ.setdefault("GOGC", "1000")  # the dev server's heap is small, and collected less often saves a tenth
+os.environ.setdefault("GOMAXPROCS", "1")  # there are as many servers as processors: its threads only wake each other
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,9 +49,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-async def temporal() -> AsyncIterator[temporalio.client.Client]:
-    """A client of the session's dev server."""
-    async with dev_server(ui=False) as server:
+async def temporal(pytestconfig: pytest.Config) -> AsyncIterator[temporalio.client.Client]:
+    """A client of the session's dev server.
+
+    The system workflows have a worker all the time, as a task that comes in the moment in which a worker leaves may be
+    lost with it, and Temporal tries again in seconds. Without cached workflows, each test has one, which replays them.
+    """
+    async with dev_server(ui=False) as server, AsyncExitStack() as stack:
+        if pytestconfig.getoption("--max-cached-workflows"):
+            await stack.enter_async_context(system_worker(server.client))
         yield server.client
     await asyncio.sleep(SETTLE_SECONDS)
 

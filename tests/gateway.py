@@ -46,7 +46,7 @@ async def count(temporal: temporalio.client.Client, workflow_id: str) -> int:
 
 async def until_started(temporal: temporalio.client.Client, workflow_id: str, runs: int) -> None:
     """Wait until Temporal's index knows so many runs of a workflow."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await count(temporal, workflow_id) < runs:
             await asyncio.sleep(0.05)
 

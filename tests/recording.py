@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -67,8 +68,9 @@ class Workers:
         options.setdefault("max_cached_workflows", self.max_cached_workflows)
         options["interceptors"] = [*options.get("interceptors", ()), self.recorder(client)]
         client.temporal = self.temporal
-        async with Worker(self.temporal, plugins=[client.plugin()], **options) as worker:
-            await client.sync()
+        plugin = client.plugin()
+        async with Worker(self.temporal, plugins=[plugin], **options) as worker:
+            await asyncio.wait_for(plugin.registered.wait(), 60)
             yield worker
             await self.forget(client)
 

@@ -12,12 +12,15 @@ import steporal
 PARKS = b"until the run parks"
 TIMER = EventType.EVENT_TYPE_TIMER_STARTED
 
+LONG = 60
+"""Without cached workflows, a local activity may be lost with its run's eviction, and again; each time costs 10 s."""
+
 
 async def until_waiting(run: steporal.Run[Any], timers: int = 1) -> None:
     """Wait until a run has started so many timers: each wait for an event has one, when it has subscribed."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONG):
         while await timers_of(run) < timers:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
 
 
 async def timers_of(run: steporal.Run[Any]) -> int:

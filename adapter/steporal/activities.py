@@ -39,6 +39,7 @@ from .runtime.memo import TYPED
 from .runtime.references import App, Resolver
 from .runtime.signal_inbox import CLOSE_MAILBOX, OPEN_MAILBOX, RELEASE_MAILBOXES
 from .runtime.signal_steps import FIND_MAILBOX, SEND_SIGNAL
+from .runtime.storage import most_with
 from .runtime.subscriptions import SUBSCRIBE_RUN, UNSUBSCRIBE_RUN
 from .types import JSON
 
@@ -223,11 +224,11 @@ class Activities:
 
 
 def _encoded_result(step_id: str, function: Callable[..., Any], result: Any) -> RawValue:
-    what = f"the result of step {step_id!r}"
+    what, most = f"the result of step {step_id!r}", most_with(activity.client().data_converter)
     try:
-        return to_limited(what, encode(result))
+        return to_limited(what, encode(result), most)
     except (UnserializableError, ValueError) as err:
-        return to_limited(what, _typed(step_id, function, result, err))
+        return to_limited(what, _typed(step_id, function, result, err), most)
 
 
 def _typed(step_id: str, function: Callable[..., Any], result: Any, error: Exception) -> JSON:

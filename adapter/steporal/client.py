@@ -74,6 +74,7 @@ from .routing.signalling import ANSWER_TIMEOUT, Mailboxes
 from .runtime.failures import stack_of
 from .runtime.limits import to_limited
 from .runtime.start import Origin
+from .runtime.storage import check_storage, most_with
 from .search_attributes import of_run, start_indexed
 from .signals import SendSignalResult, check_signal, signal_data
 from .sinks import EventSink, InngestSink, define_sink
@@ -178,7 +179,7 @@ class Client:
         max_attempts: Attempts of each step and of each body in all, where a workflow does not say.
         retry: The backoff between attempts, where a workflow does not say: 1 s, doubling, to 5 minutes.
         data_converter: Temporal's data converter for the connection that the client makes: its codec (encryption) and
-            its external storage apply to everything that Steporal sends.
+            its external storage (values over 2 MiB) apply to everything that Steporal sends.
         step_packages: Further top-level packages of which functions may be passed to ``step.run`` by name. The
             packages that define the client's workflows always may.
         park_after: How long a run only waits (sleeps, events, signals, invoked runs) before Temporal holds it without
@@ -203,7 +204,7 @@ class Client:
         self.max_attempts = check_max_attempts(max_attempts, where)
         self.retry = DEFAULT_RETRY if retry is None else check_retry(retry, where)
         self.step_packages: set[str] = set(step_packages)
-        self.data_converter = data_converter
+        self._data_converter = check_storage(data_converter, where)
         self.park_after = check_park_after(park_after, where)
         self._temporal = temporal
         self._connecting: asyncio.Lock | None = None
@@ -430,6 +431,11 @@ class Client:
     def temporal(self, temporal: temporalio.client.Client) -> None:
         self._temporal = temporal
 
+    @property
+    def data_converter(self) -> temporalio.converter.DataConverter | None:
+        """The data converter of the connection; what was given, until there is one."""
+        return self._data_converter if self._temporal is None else self._temporal.data_converter
+
     async def connect(self) -> temporalio.client.Client:
         """Connect to Temporal, unless connected.
 
@@ -483,6 +489,7 @@ class Client:
             UnknownWorkflowError: The referenced app or workflow is not registered.
         """
         data = _input_json(workflow, input)
+        to_limited(f"the input of workflow {workflow.id!r}", data, most_with(self.data_converter))
         temporal = await self.connect()
         event_id = new_ulid()
         workflow_id = f"{workflow.id}/{event_id}" if id is None else check_id(id, "a run's id")
@@ -562,7 +569,7 @@ class Client:
         Raises:
             InvalidArgumentError: The name is none; nothing was sent.
             UnserializableError: The data is no JSON; nothing was sent.
-            PayloadTooLargeError: The data has more than 2 MiB; nothing was sent.
+            PayloadTooLargeError: The data has more than 2 MiB, or 8 MiB with external storage; nothing was sent.
             SendSignalError: Temporal could not be reached, or refused, or no worker was up to answer; a run may have
                 received it or not.
         """
@@ -570,7 +577,8 @@ class Client:
             check_signal(signal)
         except (TypeError, ValueError) as err:
             raise InvalidArgumentError(str(err)) from None
-        raw = to_limited(f"the data of signal {signal!r}", signal_data(signal, data))
+        encoded = signal_data(signal, data)
+        raw = to_limited(f"the data of signal {signal!r}", encoded, most_with(self.data_converter))
         try:
             mailboxes = Mailboxes(await self.connect())
             held = await mailboxes.find(signal)
@@ -596,16 +604,20 @@ class Client:
         temporal = await self.connect()
         catalog = self.dispatcher(temporal).catalog
         before = (await catalog.read(fresh=True)).apps.get(self.id)
+        listed = self.listed()
         crons = {start.id: start for start in self._cron_starts()}
-        listed = App(
-            id=self.id,
-            task_queue=self.task_queue,
-            workflows=tuple(self._listed()),
-            schedules=tuple(sorted(crons)),
-        )
         await schedules.apply(temporal, crons, before.schedules if before else ())
         await catalog.register(listed)
         return listed
+
+    def listed(self) -> App:
+        """What :meth:`sync` registers."""
+        return App(
+            id=self.id,
+            task_queue=self.task_queue,
+            workflows=tuple(self._listed()),
+            schedules=tuple(sorted({start.id for start in self._cron_starts()})),
+        )
 
     def _listed(self) -> Iterator[Listed]:
         for workflow in self.workflows:
@@ -636,5 +648,4 @@ def _input_json(workflow: Workflow[Any, Any] | WorkflowReference[Any], input: An
         raise InvalidInputError(f"the input of workflow {workflow.id!r} cannot be sent: {err}") from None
     if isinstance(workflow, Workflow):
         workflow.validate_input(data)
-    to_limited(f"the input of workflow {workflow.id!r}", data)
     return data

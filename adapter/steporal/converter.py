@@ -56,7 +56,12 @@ def dumps(data: JSON) -> bytes:
 
 def to_raw(data: JSON) -> RawValue:
     """A JSON value as a finished ``json/plain`` payload."""
-    return RawValue(Payload(metadata={"encoding": b"json/plain"}, data=dumps(data)))
+    return raw_text(dumps(data))
+
+
+def raw_text(text: bytes) -> RawValue:
+    """JSON text, as :func:`dumps` writes it, as a finished ``json/plain`` payload."""
+    return RawValue(Payload(metadata={"encoding": b"json/plain"}, data=text))
 
 
 def from_raw(raw: RawValue) -> JSON:

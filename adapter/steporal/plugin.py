@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 import temporalio.client
 import temporalio.worker
 from temporalio.client import WorkflowHistory
+from temporalio.converter import DataConverter
 from temporalio.service import ServiceClient
 from temporalio.worker import (
     Replayer,
@@ -36,6 +37,8 @@ from .routing.mailbox import MailboxWorkflow
 from .routing.topic import TopicWorkflow
 from .runtime.compiled import reloadable_module, workflow_class
 from .runtime.sandbox import SteporalWorkflowRunner, beside_ours
+from .runtime.storage import HAS_STORAGE, check_storage, reads_only
+from .runtime.versioning import IS_VERSIONED
 from .runtime.watching import WatchedRunner, quiet_the_sdk
 
 if TYPE_CHECKING:
@@ -78,19 +81,17 @@ class SteporalPlugin(temporalio.worker.Plugin):
             raise DefinitionError(
                 "a worker takes the plugin of one steporal client; start a worker for each, on its own task queue"
             )
+        check_storage(config["client"].data_converter, "the worker")
         threads = config.get("max_concurrent_activities") or DEFAULT_STEP_THREADS
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="steporal-step")
         config["activities"] = [*activities, *Activities(self._client, self._threads).all()]
         self._runs_workflows = config.get("task_queue") == self._client.task_queue
         if self._runs_workflows:
             config["workflows"] = [*(config.get("workflows") or ()), *self._workflow_classes()]
-            deployment = config.get("deployment_config")
-            is_versioned = deployment is not None and deployment.use_worker_versioning
             ours, others = self._runner(config.get("workflow_runner")), config.get("unsandboxed_workflow_runner")
-            config["workflow_runner"] = WatchedRunner(ours, is_versioned=is_versioned)
-            config["unsandboxed_workflow_runner"] = WatchedRunner(
-                others or UnsandboxedWorkflowRunner(), is_versioned=is_versioned
-            )
+            facts = _facts(config)
+            config["workflow_runner"] = WatchedRunner(ours, facts)
+            config["unsandboxed_workflow_runner"] = WatchedRunner(others or UnsandboxedWorkflowRunner(), facts)
             quiet_the_sdk()
         return config
 
@@ -98,6 +99,10 @@ class SteporalPlugin(temporalio.worker.Plugin):
         """See base class."""
         config["workflows"] = [*(config.get("workflows") or ()), *self._workflow_classes(), *SYSTEM_WORKFLOWS]
         config["workflow_runner"] = self._runner(config.get("workflow_runner"))
+        converter = config.get("data_converter") or DataConverter.default
+        if converter is DataConverter.default:
+            converter = self._client.data_converter or converter
+        config["data_converter"] = reads_only(converter)
         return config
 
     def _workflow_classes(self) -> list[type]:
@@ -139,6 +144,7 @@ class SteporalPlugin(temporalio.worker.Plugin):
             logger.info("app %r is registered with %d workflows", listed.id, len(listed.workflows))
         else:
             registering.cancel()
+            await asyncio.gather(registering, return_exceptions=True)  # why the worker has ended, it says itself
 
     def run_replayer(
         self,
@@ -151,6 +157,16 @@ class SteporalPlugin(temporalio.worker.Plugin):
     ) -> AbstractAsyncContextManager[AsyncIterator[WorkflowReplayResult]]:
         """See base class."""
         return next(replayer, histories)
+
+
+def _facts(config: WorkerConfig) -> list[str]:
+    """What is so of a worker, and its runs must know."""
+    deployment = config.get("deployment_config")
+    facts = {
+        IS_VERSIONED: deployment is not None and deployment.use_worker_versioning,
+        HAS_STORAGE: config["client"].data_converter.external_storage is not None,
+    }
+    return [fact for fact, is_so in facts.items() if is_so]
 
 
 # --- the system workflows ------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ async def test_a_cancelled_run_cleans_up_with_steps_and_its_running_step_is_canc
 
     async with workers(app, default_heartbeat_throttle_interval=steporal.durations.parse_duration("100ms")):
         run = await handler.start()
-        await asyncio.wait_for(running.wait(), 20)
+        await asyncio.wait_for(running.wait(), 60)
         await app.send_event({"name": name})
         with pytest.raises(RunCancelledError):
             await run.result()

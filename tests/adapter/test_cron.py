@@ -91,7 +91,7 @@ async def test_a_paused_schedule_stays_paused(app: steporal.Client, workers: Wor
         (before,) = await schedules_of(app, app.id)
         schedule = app.temporal.get_schedule_handle(before.id)
         await schedule.pause(note="on holiday")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not (await schedule.describe()).schedule.state.paused:
                 await asyncio.sleep(0.01)
         await app.sync()

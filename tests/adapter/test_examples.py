@@ -19,7 +19,7 @@ from steporal.events import new_ulid
 
 async def signalled(client: steporal.Client, signal: str, data: Any) -> None:
     """Send a signal as soon as a run waits for it."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await client.send_signal(signal, data)).run_id is None:
             await asyncio.sleep(0.01)
 

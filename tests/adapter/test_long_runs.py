@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import temporalio.client
 from recording import Workers
+from temporalio.api.sdk.v1 import WorkflowMetadata
 
 import steporal
 from steporal import Context, PayloadTooLargeError, RunFailedError, Step
@@ -147,37 +150,71 @@ async def test_a_failed_step_is_still_the_same_error(app: steporal.Client, worke
         assert len(await lengths(run, workers.temporal)) > 1
 
 
-async def test_a_memo_that_is_too_large_fails_the_run_and_says_how_large(
-    monkeypatch: pytest.MonkeyPatch, app: steporal.Client, workers: Workers
+def incompressible(number: int, kilobytes: int) -> str:
+    """A text that compresses to three fifths."""
+    return random.Random(number).randbytes(kilobytes * 512).hex()
+
+
+async def details_of(run: steporal.Run[Any], run_id: str | None = None) -> str:
+    """What Temporal's UI shows as the details of an execution of a run, the last one by default."""
+    handle = run.temporal._client.get_workflow_handle(run.workflow_id, run_id=run_id)
+    metadata = await handle.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
+    return metadata.current_details
+
+
+async def test_a_memo_that_grows_warns_in_the_log_and_in_the_ui_before_anything_fails(
+    app: steporal.Client, workers: Workers, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(continuing, "MAX_PAYLOAD_BYTES", 2_000)
+    go_on = asyncio.Event()
 
     @app.workflow(id="hoards")
     async def hoards(ctx: Context[Any], step: Step) -> Any:
-        for number in range(100):
-            await step.run("item", lambda: f"{number}" * 40)
+        for number in range(5):
+            await step.run("item", lambda: incompressible(number, 400))
+        await step.run("pause", lambda: go_on.wait(), timeout="1m")
+        for number in range(3):
+            await step.run("more", lambda: incompressible(number, 400))
+        for number in range(30):
+            await step.run("count", lambda: number)
 
     async with workers(app):
         run = await hoards.start()
-        with pytest.raises(RunFailedError, match=r"the results of its \d+ steps have [\d,]+ bytes") as caught:
+        while "**Warning**" not in (details := await details_of(run)):
+            await asyncio.sleep(0.1)
+        assert len(await lengths(run, workers.temporal)) == 1, "before it continues as new for the first time"
+        size = r"its \d steps have 1,[\d,]+ bytes compressed, of 2,080,768 that a run can take along"
+        for said in (details, caplog.text):
+            assert re.search(size, said)
+            assert "give the client external storage" in said
+            assert "docs/long-runs.md" in said
+        go_on.set()
+        with pytest.raises(RunFailedError, match=r"cannot continue as new: .* have [23],[\d,]+ bytes") as caught:
             await run.result()
         assert caught.value.name == PayloadTooLargeError.__name__
+        assert "docs/long-runs.md" in caught.value.message
 
 
-async def test_a_memo_that_grows_large_warns(
-    monkeypatch: pytest.MonkeyPatch, app: steporal.Client, workers: Workers, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(continuing, "WARN_BYTES", 100)
+async def test_the_next_execution_and_a_parked_run_show_the_warning_too(workers: Workers) -> None:
+    app = steporal.Client(f"warns {new_ulid()}", park_after="1s")
 
-    @app.workflow(id="grows")
-    async def grows(ctx: Context[Any], step: Step) -> Any:
-        for number in range(60):
-            await step.run("item", lambda: number)
-        return "done"
+    @app.workflow(id="warns")
+    async def warns(ctx: Context[Any], step: Step) -> Any:
+        for number in range(5):
+            await step.run("item", lambda: incompressible(number, 400))
+        await step.sleep("pause", "6s")
+        await step.run("look", lambda: looked.wait(), timeout="1m")
 
+    looked = asyncio.Event()
     async with workers(app):
-        assert await (await grows.start()).result() == "done"
-    assert any("of 2,080,768 that Temporal takes" in record.getMessage() for record in caplog.records)
+        run = await warns.start()
+        while "Parked" not in (details := await details_of(run)):
+            await asyncio.sleep(0.1)
+        assert "**Warning**: the results of its 5 steps" in details
+        while "Parked" in (details := await details_of(run)):
+            await asyncio.sleep(0.1)
+        assert "**Warning**: the results of its" in details
+        looked.set()
+        await run.result()
 
 
 @pytest.mark.parametrize(
@@ -205,6 +242,6 @@ def test_an_outcome_comes_back(outcome: Outcome) -> None:
 
 def test_a_large_state_is_compressed() -> None:
     state = carried.Carried(is_parked=False, started=1, seed="ff", memo={f"s{n}": (["x" * 50], n) for n in range(5000)})
-    raw = state.raw()
+    raw = state.raw(lambda: False)
     assert len(raw.payload.data) < 200_000
     assert carried.read_carried(carried.json.loads(raw.payload.data)) == state

@@ -13,7 +13,7 @@ import temporalio.client
 from recording import Workers
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus
-from waiting import until_waiting
+from waiting import LONG, until_waiting
 
 import steporal
 from steporal import CancelOn, Context, DefinitionError, RunCancelledError, Step, StepError, WorkflowExt, event_trigger
@@ -59,7 +59,7 @@ async def executions(run: steporal.Run[Any]) -> list[temporalio.client.WorkflowE
 
 async def until_parked(run: steporal.Run[Any], times: int = 1) -> None:
     """Wait until a run has continued as new so many times."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONG):
         while len(await executions(run)) <= times:
             await asyncio.sleep(0.05)
 
@@ -310,18 +310,19 @@ async def races(
 
         if send is not None:
             await asyncio.gather(*map(sends, range(len(runs))))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LONG):
             results = await asyncio.gather(*(run.result() for run in runs))
         statuses = [(await run.temporal.describe()).status for run in runs]
         assert set(statuses) == {WorkflowExecutionStatus.COMPLETED}
         return list(results)
 
 
+@pytest.mark.timeout(4 * LONG)
 async def test_an_event_at_the_moment_of_parking_is_not_lost(app: steporal.Client, workers: Workers, name: str) -> None:
     @app.workflow(id="waits")
     async def waits(ctx: Context[Any], step: Step) -> Any:
         mine = f"async.data.n == {ctx.input.data['n']}"
-        event = await step.ext.wait_for_event("event", event=name, if_exp=mine, timeout="1m")
+        event = await step.ext.wait_for_event("event", event=name, if_exp=mine, timeout="1h")
         return event and event.data["n"]
 
     async def send(n: int) -> None:
@@ -330,10 +331,11 @@ async def test_an_event_at_the_moment_of_parking_is_not_lost(app: steporal.Clien
     assert await races(app, workers, waits, send) == list(range(25))
 
 
+@pytest.mark.timeout(4 * LONG)
 async def test_a_signal_at_the_moment_of_parking_is_not_lost(app: steporal.Client, workers: Workers, name: str) -> None:
     @app.workflow(id="waits")
     async def waits(ctx: Context[Any], step: Step) -> Any:
-        signal = await step.wait_for_signal("signal", signal=f"{name}/{ctx.input.data['n']}", timeout="1m")
+        signal = await step.wait_for_signal("signal", signal=f"{name}/{ctx.input.data['n']}", timeout="1h")
         return signal and signal.data
 
     async def send(n: int) -> None:
@@ -342,6 +344,7 @@ async def test_a_signal_at_the_moment_of_parking_is_not_lost(app: steporal.Clien
     assert await races(app, workers, waits, send) == list(range(25))
 
 
+@pytest.mark.timeout(4 * LONG)
 async def test_a_child_that_ends_at_the_moment_of_parking_is_not_lost(app: steporal.Client, workers: Workers) -> None:
     @app.workflow(id="child")
     async def child(ctx: Context[Any], step: Step) -> Any:

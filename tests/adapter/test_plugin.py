@@ -37,7 +37,7 @@ async def test_a_worker_that_cannot_register_its_app_ends_with_the_reason(
     config["interceptors"] = [NoSchedules()]
     worker = Worker(temporalio.client.Client(**config), task_queue=app.task_queue, plugins=[app.plugin()])
     with pytest.raises(BaseException) as raised:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await worker.run()
     assert "no permission to create schedules" in repr(raised.value) + repr(getattr(raised.value, "exceptions", ""))
 

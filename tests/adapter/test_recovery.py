@@ -15,7 +15,7 @@ from recording import Workers
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError
 from temporalio.worker import Worker
-from waiting import until_waiting
+from waiting import TIMER, until_waiting
 
 import steporal
 from steporal import CancelOn, Context, RunCancelledError, Step, StepError, WorkflowExt
@@ -66,6 +66,23 @@ def stuck_in(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return found
 
 
+async def until_in(run: steporal.Run[Any], steps: set[str]) -> None:
+    """Wait until a run is in these waits."""
+    async with asyncio.timeout(30):
+        while True:
+            events = (await run.temporal.fetch_history()).events
+            timers = [event.user_metadata.summary.data for event in events if event.event_type == TIMER]
+            if steps <= {json.loads(text) for text in timers if text}:
+                return
+            await asyncio.sleep(0.02)
+
+
+async def send_when_open(app: steporal.Client, signal: str, data: Any = None) -> None:
+    async with asyncio.timeout(30):
+        while (await app.send_signal(signal, data)).run_id is None:
+            await asyncio.sleep(0.02)
+
+
 async def until_visible(run: steporal.Run[Any]) -> None:
     client = run.temporal._client
     async with asyncio.timeout(20):
@@ -87,8 +104,8 @@ async def test_no_finished_step_runs_again_and_what_was_awaited_goes_on(
     def define(app: steporal.Client, edit: Edit) -> steporal.Workflow[Any, Any]:
         @app.workflow(id="child")
         async def child(ctx: Context[Any], step: Step) -> Any:
-            event = await step.ext.wait_for_event("go", event=f"{name}.child", timeout="1h")
-            return event and [ctx.input.data, event.data]
+            received = await step.wait_for_signal("go", signal=f"{name}.child", timeout="1h")
+            return received and [ctx.input.data, received.data]
 
         @app.workflow(id="quick")
         async def quick(ctx: Context[Any], step: Step) -> Any:
@@ -142,19 +159,15 @@ async def test_no_finished_step_runs_again_and_what_was_awaited_goes_on(
         await until_waiting(run, 2)
         await old.send_event({"name": f"{name}.heard", "data": {"n": 1}})
         await old.send_event({"name": f"{name}.early", "data": {"early": True}})
-        async with asyncio.timeout(20):
-            while (await old.send_signal(f"{name}.first", "s1")).run_id is None:
-                await asyncio.sleep(0.02)
-        await until_waiting(run, 10)
+        await send_when_open(old, f"{name}.first", "s1")
+        await until_in(run, {"sleep", "event", "signal", "two"})
         await old.send_event({"name": f"{name}.heard", "data": {"n": 2}})
     await old.send_event({"name": name, "data": {"while": "stuck"}})
     workers.drop(run.workflow_id)
     await recovered(new, run, workers)
     async with workers(new):
-        await new.send_event({"name": f"{name}.child", "data": {"go": True}})
-        async with asyncio.timeout(20):
-            while (await new.send_signal(name, "s2")).run_id is None:
-                await asyncio.sleep(0.02)
+        await send_when_open(new, f"{name}.child", {"go": True})
+        await send_when_open(new, name, "s2")
         async with asyncio.timeout(30):
             result = await run.result()
     assert result == {
@@ -257,8 +270,7 @@ async def test_a_run_that_continued_as_new_is_recovered_and_again(app: steporal.
                 run = await stages[0].start(None)
                 while (await run.temporal.describe()).run_id == run.run_id:
                     await asyncio.sleep(0.05)
-            while (await version.send_signal(f"{run.run_id}.{number}")).run_id is None:
-                await asyncio.sleep(0.05)
+            await send_when_open(version, f"{run.run_id}.{number}")
             if number == 3:
                 assert await run.result() == ["one", "two", "v2", "three", "v3"]
             else:
@@ -312,8 +324,7 @@ async def test_who_waits_for_a_run_hears_of_its_end_after_it_was_recovered(
         workers.drop(child.workflow_id)
         await recovered(new, child, workers)
         async with workers(new):
-            while (await new.send_signal(f"{app.id}.go")).run_id is None:
-                await asyncio.sleep(0.05)
+            await send_when_open(new, f"{app.id}.go")
             assert await result == "child"
             assert await waiting == "child"
 
@@ -380,7 +391,8 @@ async def test_a_pause_of_the_body_and_what_cancels_the_run_are_kept(
             await step.run("a", lambda: ran.append("a"))
             if ctx.attempt < 1:
                 raise steporal.RetryAfterError("later", "2s")
-            ran.append(f"attempt {ctx.attempt}")
+            attempt = ctx.attempt
+            await step.run("b", lambda: ran.append(f"attempt {attempt}"))
             await step.sleep("long", "1h")
 
         return fails

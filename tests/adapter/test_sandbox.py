@@ -10,11 +10,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import pytest
-from apps import clock, clock_broken, kinds
+from apps import clock, clock_broken, kinds, races
 from recording import Workers
 from temporalio.worker import (
     ExecuteWorkflowInput,
     Interceptor,
+    Replayer,
     WorkflowInboundInterceptor,
     WorkflowInterceptorClassInput,
 )
@@ -249,3 +250,15 @@ async def test_code_that_changed_under_a_run_in_flight_fails_the_task_and_not_th
     assert f"Temporal says: {message}" in record.getMessage()
     async with workers(app):
         assert await run.result() == "answer"
+
+
+@pytest.mark.parametrize("workflow", [races.race, races.group], ids=["race", "group"])
+async def test_what_is_cancelled_from_a_set_is_cancelled_in_the_same_order_in_each_replay(
+    workers: Workers, workflow: steporal.Workflow[Any, Any]
+) -> None:
+    async with workers(races.client):
+        runs = [await workflow.start() for _ in range(3)]
+        assert [await run.result() for run in runs] == [[races.RUNNERS - 1]] * 3
+        replayer = Replayer(workflows=[], plugins=[races.client.plugin()])
+        for run in runs:
+            await replayer.replay_workflow(await run.temporal.fetch_history())

@@ -144,7 +144,7 @@ async def test_a_sent_signal_that_arrives_while_a_run_is_terminated_counts_for_n
             first = (await sending).run_id
             assert first in (None, gone.run_id)
             run = await handler.start()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (last := (await app.send_signal(name, f"{number} b")).run_id) is None:
                     await asyncio.sleep(0.01)
             if last == gone.run_id:  # it was not terminated in time

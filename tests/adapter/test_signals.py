@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -29,6 +30,7 @@ from steporal.events import new_ulid
 from steporal.routing import signalling
 from steporal.routing.mailbox import MAILBOX, mailbox_id
 from steporal.routing.signalling import Held, Mailboxes
+from steporal_workers.devserver import dev_server
 
 
 class Decision(BaseModel):
@@ -45,7 +47,7 @@ def name() -> str:
 async def until_open(app: steporal.Client, name: str, run: steporal.Run[Any] | None = None) -> Held:
     """Wait until a run waits for a signal."""
     mailboxes = Mailboxes(app.temporal)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (held := await mailboxes.find(name)) is None or (run and held.wait.run_id != run.run_id):
             await asyncio.sleep(0.01)
     return held
@@ -54,7 +56,7 @@ async def until_open(app: steporal.Client, name: str, run: steporal.Run[Any] | N
 async def until_closed(app: steporal.Client, name: str) -> None:
     """Wait until no run waits for a signal."""
     mailboxes = Mailboxes(app.temporal)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await mailboxes.find(name) is not None:
             await asyncio.sleep(0.01)
 
@@ -197,7 +199,7 @@ async def test_a_run_receives_signals_one_after_the_other(app: steporal.Client, 
     async with workers(app):
         run = await handler.start()
         for number in range(3):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (await app.send_signal(name, number)).run_id is None:
                     await asyncio.sleep(0.01)
         assert await run.result() == [0, 1, 2]
@@ -287,7 +289,7 @@ async def test_a_run_that_has_received_is_in_nobodys_way(app: steporal.Client, w
     async with workers(app):
         run = await handler.start()
         for number in range(2):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (await app.send_signal(name, number)).run_id is None:
                     await asyncio.sleep(0.01)
         assert await run.result() == [0, 1]
@@ -496,11 +498,20 @@ async def test_a_signal_is_as_large_as_a_payload_can_be(app: steporal.Client, wo
         assert await run.result() == 2_080_000
 
 
+@pytest.fixture
+async def passing_workers(pytestconfig: pytest.Config) -> AsyncIterator[Workers]:
+    """Workers on a server of their own: when they are gone, nobody serves the mailboxes."""
+    async with dev_server() as server:
+        started = Workers(server.client, pytestconfig.getoption("--max-cached-workflows"))
+        yield started
+        await started.replay()
+
+
 async def test_a_sender_is_told_where_no_worker_is_up(
-    app: steporal.Client, workers: Workers, name: str, monkeypatch: pytest.MonkeyPatch
+    app: steporal.Client, passing_workers: Workers, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler = waiter(app)
-    async with workers(app):
+    async with passing_workers(app):
         await handler.start(name)
         await until_open(app, name)
     monkeypatch.setattr(signalling, "ANSWER_TIMEOUT", timedelta(milliseconds=300))
@@ -508,9 +519,11 @@ async def test_a_sender_is_told_where_no_worker_is_up(
         await app.send_signal(name)
 
 
-async def test_a_sender_that_is_cancelled_is_cancelled(app: steporal.Client, workers: Workers, name: str) -> None:
+async def test_a_sender_that_is_cancelled_is_cancelled(
+    app: steporal.Client, passing_workers: Workers, name: str
+) -> None:
     handler = waiter(app)
-    async with workers(app):
+    async with passing_workers(app):
         await handler.start(name)
         await until_open(app, name)
     with pytest.raises(TimeoutError):

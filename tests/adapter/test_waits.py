@@ -160,7 +160,7 @@ async def test_a_wait_that_loses_a_race_is_unsubscribed(
         await app.send_event({"name": f"{name}.one"})
         await until_waiting(run, 3)
         topic = temporal.get_workflow_handle(f"steporal.topic/{name}.two")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await topic.query("steporal.subscriptions"))["count"]:
                 await asyncio.sleep(0.01)
         await app.send_event({"name": f"{name}.one"})

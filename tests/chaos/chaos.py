@@ -66,17 +66,18 @@ class Theatre:
         self._chance = random.Random(f"plays {options.seed}")
 
     async def perform(self) -> None:
-        """Begin plays for as long as the options say: each kind once, and then by weight."""
+        """Begin plays for as long as the options say, and until there was each kind once; then by weight."""
         kinds = list(PLAYS)
         first = self._chance.sample(kinds, len(kinds))
         until = time.monotonic() + self._options.seconds
         number = 0
-        while (left := until - time.monotonic()) > 0:
+        while first or time.monotonic() < until:
             if len(self.on_stage) < self._options.at_once:
                 play = first.pop() if first else self._chance.choices(kinds, list(PLAYS.values()))[0]
                 self._begin(play, number := number + 1)
                 await asyncio.sleep(0.02)
             else:
+                left = None if first else max(until - time.monotonic(), 0)
                 await asyncio.wait(self.on_stage, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         logger.info("no more plays begin; %d are going on", len(self.on_stage))
 

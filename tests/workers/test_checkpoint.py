@@ -30,8 +30,8 @@ OLD = """
         if ctx.input.data == "slow":
             await step.run("charge", charge)
         if ctx.input.data == "native":
-            await asyncio.sleep(5)
-        await step.sleep("a while", "8s" if ctx.input.data == "short" else "1h")
+            await asyncio.sleep(12)
+        await step.sleep("a while", "20s" if ctx.input.data == "short" else "1h")
         await step.run("ship", note, "shipped by the old code")
         return "old"
     """
@@ -54,6 +54,13 @@ def notes(run: Steporal) -> list[str]:
     return sorted((run.folder / "notes").read_text().split("\n")[:-1])
 
 
+async def until_listed(server: DevServer, app: str, count: int) -> None:
+    """Wait until Temporal lists so many runs: it does a moment after they have started."""
+    async with asyncio.timeout(60):
+        while (await server.client.count_workflows(f"WorkflowType = 'order-{app}'")).count < count:
+            await asyncio.sleep(0.05)
+
+
 async def test_code_is_edited_under_runs_that_it_has_parked(
     run: Steporal, server: DevServer, write_app: WriteApp
 ) -> None:
@@ -62,6 +69,7 @@ async def test_code_is_edited_under_runs_that_it_has_parked(
         await worker.until("serving")
         ids = [(await run("start", f"order-{app}", "--input", data)).out.strip() for data in ('"short"', '"slow"')]
         await run.until_exists("started")
+        await until_listed(server, app, 2)
         asking = asyncio.create_task(run("checkpoint", "app", "--hold", "1h"))
         await asyncio.sleep(3)
         assert not asking.done()
@@ -85,14 +93,17 @@ async def test_code_is_edited_under_runs_that_it_has_parked(
     assert notes(run) == ["charged", *["checked"] * 2, *["reserved"] * 2, *["shipped by the new code"] * 2]
 
 
-async def test_it_says_which_runs_are_not_parked_in_time_and_why(run: Steporal, write_app: WriteApp) -> None:
+async def test_it_says_which_runs_are_not_parked_in_time_and_why(
+    run: Steporal, server: DevServer, write_app: WriteApp
+) -> None:
     app = write_app(OLD)
     async with run.running("worker", "app") as worker:
         await worker.until("serving")
-        slow, native, parked = [
-            (await run("start", f"order-{app}", "--input", data)).out.strip() for data in ('"slow"', '"native"', "1")
+        slow, parked, native = [
+            (await run("start", f"order-{app}", "--input", data)).out.strip() for data in ('"slow"', "1", '"native"')
         ]
         await run.until_exists("started")
+        await until_listed(server, app, 3)
         options = ("checkpoint", "app", "--timeout", "2s", "--hold", "4s", "--json")
         asked = await run(*options, "--where", f"WorkflowId != '{parked}'")
         assert asked.status == 1
@@ -103,7 +114,7 @@ async def test_it_says_which_runs_are_not_parked_in_time_and_why(run: Steporal, 
         }
         assert {busy["workflow"] for busy in asked.data["busy"]} == {f"order-{app}"}
         (run.folder / "finish").touch()
-        asked = await run("checkpoint", "app", "--timeout", "25s", "--workflow", f"order-{app}")
+        asked = await run("checkpoint", "app", "--timeout", "45s", "--workflow", f"order-{app}")
         assert (asked.status, "3 runs asked: 3 parked" in asked.err) == (0, True)
         asked = await run(
             "checkpoint", "app", "--json", "--timeout", "20s"

@@ -34,7 +34,7 @@ async def url_of(process: Process) -> str:
 
 
 async def ended_run(http: httpx.AsyncClient, path: str) -> object:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             runs = (await http.get(path, headers=API)).json()["data"]
             if runs and runs[0]["ended_at"]:
@@ -72,6 +72,19 @@ async def test_a_request_that_has_come_is_answered_before_the_end(run: Steporal,
         ended = await process.ended()
         writer.close()
     assert ended.status == 0
+
+
+async def test_before_it_ends_it_is_not_ready_for_as_long_as_it_is_told(run: Steporal, write_app: WriteApp) -> None:
+    write_app(ECHO)
+    for command in (["gateway", "app", "--port", "0"], ["worker", "app", "--with-gateway", "--gateway-port", "0"]):
+        async with run.running(*command, "--drain-delay", "1m", **KEYS) as process:
+            async with httpx.AsyncClient(base_url=await url_of(process)) as http:
+                process.signal(signal.SIGTERM)
+                await process.until("stopping")
+                assert (await http.get("/ready")).json()["error"] == "the gateway is stopping"
+                assert (await http.post("/e/event-key", json={"name": "nobody.cares"})).status_code == 200
+            process.signal(signal.SIGTERM)
+            assert (await process.ended()).status == 128 + signal.SIGTERM
 
 
 async def test_without_keys_it_does_not_start(run: Steporal, write_app: WriteApp) -> None:

@@ -62,7 +62,7 @@ async def serving_kinds(app: steporal.Client, workers: Workers) -> AsyncIterator
 
 async def until(http: httpx.AsyncClient, run: str, status: str) -> dict[str, Any]:
     """The run, when it has a status."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             found: dict[str, Any] = (await http.get(f"/v1/runs/{run}")).json()["data"]
             if found["status"] == status:
@@ -276,7 +276,7 @@ async def test_a_signal_reaches_the_run_that_waits_for_it(app: steporal.Client, 
 
     async with workers(app), gateway_of(app) as http:
         run_id = (await http.post(f"/invoke/waits {app.id}", json={})).json()["id"]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 sent = await http.post("/v1/signals", json={"signal": f"approve {app.id}", "data": {"by": "Ada"}})
                 if sent.status_code != 404:
@@ -317,7 +317,7 @@ async def test_the_probes_say_whether_temporal_answers(temporal: temporalio.clie
             assert (await http.get("/health")).json() == {"status": 200, "message": "OK"}
             assert (await http.get("/ready")).status_code == 200
             wire.cut()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (ready := await http.get("/ready")).status_code == 200:  # as of two seconds ago
                     await asyncio.sleep(0.1)
             assert (ready.status_code, ready.json()["status"]) == (503, 503)

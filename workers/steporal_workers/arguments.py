@@ -1,12 +1,15 @@
-"""Values on the command line: JSON and times, checked before anything heavy is imported."""
+"""Values on the command line: JSON, times and numbers, checked before anything heavy is imported."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import click
 
 from .problems import Mistake
 
@@ -60,3 +63,19 @@ def parse_ts(text: str | None) -> int | None:
             f"--ts is {text!r}; it takes milliseconds since the epoch, or a time such as 2030-01-31T09:00:00+01:00"
         )
     return int(moment.timestamp() * 1000)
+
+
+def whole_number(least: int, most: int | None = None) -> Callable[[str | int], int]:
+    """The type of an option that takes a number in a range."""
+    takes = f"a number from {least} to {most}" if most is not None else f"a number, and at least {least}"
+
+    def number(given: str | int) -> int:
+        try:
+            value = int(given)
+        except ValueError:
+            value = least - 1
+        if value < least or (most is not None and value > most):
+            raise click.BadParameter(f"{given!r} is not taken; it takes {takes}")
+        return value
+
+    return number

@@ -12,24 +12,20 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from .config import config
 from .connection import Connection
-from .gateway.options import DEFAULT_HOST, DEFAULT_PORT, GatewayOptions
+from .gateway.options import GatewayOptions
 from .leaving import leave
+from .logs import name_app, set_up_logging
 from .options import codec_option, connection_options, data_converter, duration, json_option
 from .problems import Mistake, perform
 from .runs.command import runs
+from .settings import file_of, settings_of, values_of
 
 if TYPE_CHECKING:
+    import asyncio
+
     import steporal
-
-LOG_LEVELS = ("debug", "info", "warning", "error")
-PORT = click.IntRange(0, 65535)
-
-
-any_key_option = click.option(
-    "--insecure-any-key", is_flag=True, help="Let everybody in who reaches the gateway, where no keys are set."
-)
-level_option = click.option("--log-level", type=click.Choice(LOG_LEVELS, case_sensitive=False), default="info")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -38,45 +34,29 @@ def cli() -> None:
     """Inngest-style durable workflows on Temporal.
 
     Temporal is found by flags, by Temporal's environment variables (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE,
-    TEMPORAL_API_KEY, ...) and by the profiles of its configuration file, in this order.
+    TEMPORAL_API_KEY, ...) and by the profiles of its configuration file, in this order. The other settings of worker,
+    gateway and dev have variables (STEPORAL_...), too, and a file, steporal.toml; `steporal config` prints them.
     """
 
 
 @cli.command()
 @click.argument("target", metavar="MODULE:CLIENT")
 @connection_options
-@click.option("--task-queue", metavar="NAME", help="Another task queue than the client's: runs steps only.")
-@click.option("--max-concurrent-steps", type=click.IntRange(min=1), metavar="N")
-@click.option("--max-concurrent-workflow-tasks", type=click.IntRange(min=2), metavar="N")
-@click.option("--max-cached-workflows", type=click.IntRange(min=0), metavar="N", help="Runs kept in memory.")
-@click.option(
-    "--graceful-timeout",
-    type=duration,
-    metavar="DURATION",
-    default="30s",
-    help="How long running steps have to finish, on SIGTERM or SIGINT.",
-)
-@click.option("--build-id", metavar="ID", help="Worker Versioning: which build of the code this is, such as a commit.")
-@click.option("--deployment", metavar="NAME", help="Worker Versioning: the deployment's name.  [default: the app's id]")
-@click.option("--with-gateway", is_flag=True, help="Also serve HTTP, as `steporal gateway` does.")
-@click.option("--gateway-host", metavar="ADDRESS", default=DEFAULT_HOST, help="Where --with-gateway listens.")
-@click.option("--gateway-port", type=PORT, default=DEFAULT_PORT, help="The port of --with-gateway; 0: any free.")
-@any_key_option
-@level_option
-def worker(target: str, connection: Connection, log_level: str, **options: Any) -> None:
+@settings_of("worker")
+def worker(target: str, connection: Connection, log_level: str, log_format: str, **options: Any) -> None:
     """Serve a client's workflows, until SIGTERM or SIGINT."""
     from .loading import load_client
-    from .worker import WorkerOptions, quiet_core, run_worker, set_up_logging
+    from .worker import WorkerOptions, run_worker, set_up_core
 
-    set_up_logging(log_level)
-    if log_level != "debug" and options["max_cached_workflows"] != 0:  # without a cache, core alone knows some of it
-        quiet_core()
+    set_up_logging(log_level, log_format)
+    # Without a cache, core alone knows some of what goes wrong.
+    set_up_core(is_quiet=log_level != "debug" and options["max_cached_workflows"] != 0)
     if options["deployment"] and not options["build_id"]:
-        raise click.UsageError("--deployment needs --build-id, which says which build of it this worker runs")
-    host, port = options.pop("gateway_host"), options.pop("gateway_port")
-    of_gateway = GatewayOptions(host=host, port=port, insecure_any_key=options.pop("insecure_any_key"))
-    serving = _gateway(of_gateway) if options.pop("with_gateway") else None
+        raise Mistake("--deployment needs --build-id, which says which build of it this worker runs")
+    of_gateway, with_gateway = _gateway_options(options), options.pop("with_gateway")
+    serving = _gateway(of_gateway) if with_gateway else None
     client = load_client(target)
+    name_app(client.id)
 
     async def serve() -> None:
         temporal = await connection.connect(client.data_converter)
@@ -85,14 +65,22 @@ def worker(target: str, connection: Connection, log_level: str, **options: Any) 
     perform(serve())
 
 
-def _gateway(options: GatewayOptions) -> Callable[[steporal.Client], AbstractAsyncContextManager[str]]:
+def _gateway_options(options: dict[str, Any]) -> GatewayOptions:
+    """Take out of a worker's options what is the gateway's."""
+    given = {name: options.pop(name) for name in ("event_keys", "api_keys", "insecure_any_key", "drain_delay")}
+    return GatewayOptions(host=options.pop("gateway_host"), port=options.pop("gateway_port"), **given)
+
+
+def _gateway(
+    options: GatewayOptions,
+) -> Callable[[steporal.Client], Callable[[asyncio.Event], AbstractAsyncContextManager[str]]]:
     """What makes the gateway that runs beside a worker; its keys are checked now."""
     try:
         from .gateway.command import gateway, keys_of
     except ModuleNotFoundError as err:
         raise _missing(err, "gateway") from None
     keys = keys_of(options)
-    return lambda client: gateway(client, keys, options)
+    return lambda client: lambda stop: gateway(client, keys, options, stop)
 
 
 def _missing(error: ModuleNotFoundError, extra: str) -> Mistake:
@@ -102,11 +90,8 @@ def _missing(error: ModuleNotFoundError, extra: str) -> Mistake:
 @cli.command("gateway")
 @click.argument("target", metavar="MODULE:CLIENT")
 @connection_options
-@click.option("--host", metavar="ADDRESS", default=DEFAULT_HOST, help="The address on which it listens.")
-@click.option("--port", type=PORT, default=DEFAULT_PORT, help="The port; 0: any free.")
-@any_key_option
-@level_option
-def gateway_command(target: str, connection: Connection, log_level: str, **options: Any) -> None:
+@settings_of("gateway")
+def gateway_command(target: str, connection: Connection, log_level: str, log_format: str, **options: Any) -> None:
     """Take events over HTTP as Inngest does, until SIGTERM or SIGINT.
 
     Event keys come from STEPORAL_EVENT_KEYS, keys of the rest of the API from STEPORAL_API_KEYS, separated by commas.
@@ -116,12 +101,14 @@ def gateway_command(target: str, connection: Connection, log_level: str, **optio
     except ModuleNotFoundError as err:
         raise _missing(err, "gateway") from None
     from .loading import load_client
-    from .worker import set_up_logging
+    from .worker import set_up_core
 
-    set_up_logging(log_level)
+    set_up_logging(log_level, log_format)
+    set_up_core()
     given = GatewayOptions(**options)
     keys = keys_of(given)
     client = load_client(target)
+    name_app(client.id)
 
     async def serve() -> None:
         await run_gateway(client, await connection.connect(client.data_converter), keys, given)
@@ -131,18 +118,7 @@ def gateway_command(target: str, connection: Connection, log_level: str, **optio
 
 @cli.command()
 @click.argument("targets", metavar="[MODULE:CLIENT]...", nargs=-1)
-@click.option("--port", type=PORT, default=7233, help="The port of Temporal's API; 0: any free.")
-@click.option("--ui-port", type=PORT, default=8233, help="The port of Temporal's UI; 0: any free.")
-@click.option("--db-file", type=click.Path(path_type=Path, dir_okay=False), help="Keep the data in this file.")
-@click.option(
-    "--watch",
-    type=click.Path(path_type=Path, exists=True),
-    multiple=True,
-    help="Folders whose code is watched.  [default: the current one]",
-)
-@click.option("--gateway-port", type=PORT, default=DEFAULT_PORT, help="The port of the HTTP gateway; 0: any free.")
-@click.option("--gateway/--no-gateway", default=True, help="Whether there is an HTTP gateway; any key opens it.")
-@level_option
+@settings_of("dev")
 def dev(targets: tuple[str, ...], **options: Any) -> None:
     """Run a Temporal dev server, an HTTP gateway, and workers that start again when the code changes."""
     from .loading import check_exists
@@ -151,9 +127,10 @@ def dev(targets: tuple[str, ...], **options: Any) -> None:
         from .dev import DevOptions, run_dev
     except ModuleNotFoundError as err:
         raise _missing(err, "dev") from None
+    set_up_logging(options["log_level"], options["log_format"])
     for target in targets:
         check_exists(target)
-    perform(run_dev(targets, DevOptions(**options)))
+    perform(run_dev(targets, DevOptions(config_file=file_of(click.get_current_context()), **options)))
 
 
 @cli.command()
@@ -325,9 +302,9 @@ def replay(target: str, connection: Connection, files: tuple[Path, ...], **optio
 
     client = load_client(target)
     from .replay import ReplayOptions, run_replay
-    from .worker import quiet_core
+    from .worker import set_up_core
 
-    quiet_core()
+    set_up_core()
 
     async def operation() -> int:
         temporal = None if files else await connection.connect(client.data_converter)
@@ -357,9 +334,9 @@ def recover(target: str, connection: Connection, **options: Any) -> None:
 
     client = load_client(target)
     from .recover import RecoverOptions, run_recover
-    from .worker import quiet_core
+    from .worker import set_up_core
 
-    quiet_core()
+    set_up_core()
 
     async def operation() -> int:
         temporal = await connection.connect(client.data_converter)
@@ -391,6 +368,26 @@ def demo(keep: bool) -> None:
     perform(run_demo(keep=keep))
 
 
+@cli.command()
+@click.argument("target", metavar="MODULE:CLIENT")
+@connection_options
+@json_option
+def doctor(target: str, connection: Connection, as_json: bool) -> None:
+    """Check an installation: server, namespace, permissions, limits, clock, workers, catalog, schedules, keys.
+
+    Changes nothing. Each line is good, a warning, or bad, with what to do; ends with 1 if something is bad.
+    """
+    from .loading import load_client
+
+    _, settings = values_of(gateway_command, "gateway", [])
+    client = load_client(target)
+    from .doctor.command import run_doctor
+
+    gateway = {value.setting.name: value.value for value in settings}
+    raise click.exceptions.Exit(perform(run_doctor(client, connection, gateway, target=target, as_json=as_json)))
+
+
+cli.add_command(config)
 cli.add_command(runs)
 runs.add_command(signal, "send-signal")
 

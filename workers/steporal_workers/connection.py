@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "localhost:7233"
 CONNECT_SECONDS = 10.0
+
+MASK = "********"
+"""What is shown of what is secret."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +67,37 @@ class Connection:
             tls=tls,
         )
 
+    def described(self) -> list[tuple[str, str, str]]:
+        """What the connection is: each setting's name, its value (what is secret masked), and where that comes from.
+
+        Raises:
+            Mistake: The configuration cannot be right.
+        """
+        profile = self._profile()
+        name = self.profile or os.environ.get("TEMPORAL_PROFILE") or "default"
+        tls = profile.to_client_connect_config().get("tls")
+        in_file = _profile_of_file(self.profile)
+        shown = {
+            "profile": name,
+            "address": profile.address,
+            "namespace": profile.namespace,
+            "api_key": MASK if profile.api_key else "none",
+            "tls": "on" if tls else "off",
+        }
+
+        def source(setting: str) -> str:
+            if getattr(self, setting) is not None or (setting == "tls" and self._has_tls_flags()):
+                return f"--{setting.replace('_', '-')}"
+            variables = sorted(v for v in os.environ if v.startswith(f"TEMPORAL_{setting.upper()}") and os.environ[v])
+            if variables:
+                return ", ".join(variables)
+            return f"profile {name}" if getattr(in_file, setting, None) else "default"
+
+        return [(setting, str(value), source(setting)) for setting, value in shown.items()]
+
+    def _has_tls_flags(self) -> bool:
+        return any((self.tls_cert, self.tls_key, self.tls_ca, self.tls_server_name))
+
     async def connect(
         self, data_converter: temporalio.converter.DataConverter | None = None
     ) -> temporalio.client.Client:
@@ -71,26 +107,45 @@ class Connection:
             Mistake: The configuration cannot be right, or there is no such namespace.
             Failure: No Temporal server answers.
         """
+        client = await self.reach(data_converter)
+        await _check_namespace(client, client.service_client.config.target_host)
+        return client
+
+    async def reach(self, data_converter: temporalio.converter.DataConverter | None = None) -> temporalio.client.Client:
+        """A client that is connected to a server, whatever namespaces it has.
+
+        Raises:
+            Mistake: The configuration cannot be right.
+            Failure: No Temporal server answers.
+        """
         import temporalio.converter
         from temporalio.client import Client
 
         profile = self._profile()
-        address = profile.address or DEFAULT_ADDRESS
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                client = await Client.connect(
+                return await Client.connect(
                     **profile.to_client_connect_config(),
                     data_converter=data_converter or temporalio.converter.default(),
                 )
-                await _check_namespace(client, address)
         except (RuntimeError, ValueError, TimeoutError) as err:
             raise Failure(
-                f"no Temporal server answers at {address!r} ({_reason(err)}); start one with `steporal dev`, "
+                f"no Temporal server answers at {profile.address!r} ({_reason(err)}); start one with `steporal dev`, "
                 "or say where it is: --address HOST:PORT, TEMPORAL_ADDRESS, or --profile"
             ) from None
         except OSError as err:
             raise Mistake(f"a TLS file cannot be read: {err}") from None
-        return client
+
+
+def _profile_of_file(name: str | None) -> ClientConfigProfile:
+    """What the profile's file says, without the variables that go before it."""
+    from temporalio.envconfig import ClientConfigProfile
+
+    places = {k: v for k, v in os.environ.items() if not k.startswith("TEMPORAL_") or k in _PLACES_OF_PROFILES}
+    return ClientConfigProfile.load(name, override_env_vars=places)
+
+
+_PLACES_OF_PROFILES = ("TEMPORAL_CONFIG_FILE", "TEMPORAL_PROFILE")
 
 
 async def _check_namespace(client: temporalio.client.Client, address: str) -> None:
@@ -98,7 +153,9 @@ async def _check_namespace(client: temporalio.client.Client, address: str) -> No
     from temporalio.service import RPCError, RPCStatusCode
 
     try:
-        await client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=client.namespace))
+        await client.workflow_service.describe_namespace(
+            DescribeNamespaceRequest(namespace=client.namespace), timeout=timedelta(seconds=CONNECT_SECONDS)
+        )
     except RPCError as err:
         if err.status == RPCStatusCode.NOT_FOUND:
             raise Mistake(

@@ -40,6 +40,8 @@ class DevOptions:
     db_file: Path | None = None
     watch: Sequence[Path] = ()
     log_level: str = "info"
+    log_format: str = "text"
+    config_file: Path | None = None
     gateway: bool = True
     gateway_port: int = DEFAULT_GATEWAY_PORT
 
@@ -64,11 +66,11 @@ async def run_dev(targets: Sequence[str], options: DevOptions) -> None:
         ):
             _announce(server, options)
             if options.gateway:
-                await workers.enter_async_context(_gateway(server, options))
+                await workers.enter_async_context(_gateway(server, options, stop))
             if targets:
                 changes = _changes(options.watch or [Path.cwd()], stop)
                 watching = asyncio.ensure_future(anext(changes, None))
-                processes = [_WorkerProcess(target, server.address, options.log_level) for target in targets]
+                processes = [_WorkerProcess(target, server.address, options) for target in targets]
                 for process in processes:
                     workers.push_async_callback(process.stop)
                     await process.start()
@@ -87,12 +89,13 @@ def _announce(server: DevServer, options: DevOptions) -> None:
 
 
 @asynccontextmanager
-async def _gateway(server: DevServer, options: DevOptions) -> AsyncIterator[None]:
+async def _gateway(server: DevServer, options: DevOptions, stop: asyncio.Event) -> AsyncIterator[None]:
     """A gateway in this process, which stays up while workers start again; what it starts, workers validate."""
     client = steporal.Client("steporal", temporal=server.client)
     async with AsyncExitStack() as stack:
         try:
-            await stack.enter_async_context(gateway(client, Keys.any(), GatewayOptions(port=options.gateway_port)))
+            here = GatewayOptions(port=options.gateway_port)
+            await stack.enter_async_context(gateway(client, Keys.any(), here, stop))
         except Failure as err:
             raise Failure(f"{err.message}: --gateway-port N, or --no-gateway") from None
         yield
@@ -133,10 +136,12 @@ def _relative(path: Path) -> str:
 class _WorkerProcess:
     """``steporal worker`` in a process of its own, as only a new process has new code for certain."""
 
-    def __init__(self, target: str, address: str, log_level: str) -> None:
+    def __init__(self, target: str, address: str, options: DevOptions) -> None:
         self._target = target
         self._command = [sys.executable, "-m", "steporal_workers", "worker", target]
-        self._command += ["--graceful-timeout", f"{_RELOAD_GRACE_SECONDS}s", "--log-level", log_level]
+        self._command += ["--graceful-timeout", f"{_RELOAD_GRACE_SECONDS}s", "--log-level", options.log_level]
+        self._command += ["--log-format", options.log_format, "--health-port", "0", "--without-gateway"]
+        self._command += ["--config", str(options.config_file)] if options.config_file else []
         self._environment = _environment(address)
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None

@@ -41,7 +41,7 @@ NAMESPACE = "default"
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 _START_TRIES = 3
-_LOG_LINES_KEPT = 20
+_LOG_LINES_KEPT = 500
 
 
 class DevServerError(Exception):
@@ -130,7 +130,7 @@ async def dev_server(
         finally:
             await process.stop()
         # A port that was free a moment ago may have been taken by another process since.
-        if not remaining or "address already in use" not in process.last_words():
+        if not remaining or not process.has_said("address already in use"):
             raise DevServerError(f"the Temporal dev server did not start: {process.last_words()}")
 
 
@@ -185,9 +185,14 @@ class _Process:
                         await asyncio.sleep(0.02)
         return None
 
+    def has_said(self, text: str) -> bool:
+        """Whether it has logged a text."""
+        return any(text in line for line in self._lines)
+
     def last_words(self) -> str:
-        """The last line that it logged."""
-        return self._lines[-1] if self._lines else "it said nothing"
+        """The line that says why it has ended: where it panicked, what is before the stack trace; else the last one."""
+        panicked = (line for line in self._lines if line.startswith(("panic:", "fatal error:")))
+        return next(panicked, self._lines[-1] if self._lines else "it said nothing")
 
     async def stop(self) -> None:
         """End the process, and wait for its end."""

@@ -51,7 +51,7 @@ def connection_options(command: Callable[..., T]) -> Callable[..., T]:
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 codec_option = click.option(
-    "--client", "codec", metavar="MODULE:CLIENT", help="Use this client's data converter, if it encrypts."
+    "--client", "codec", metavar="MODULE:CLIENT", help="Use this client's codec and external storage."
 )
 
 

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from .logs import is_json, say_as_log
 
 if TYPE_CHECKING:
     from steporal.routing.catalog import App, Entry
@@ -25,7 +28,10 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def say(text: str) -> None:
-    """Tell people something that is not data."""
+    """Tell people something that is not data, in rich's markup; where everything is logged as JSON, log it."""
+    if is_json():
+        say_as_log(Text.from_markup(text).plain)
+        return
     console(stderr=True).print(text, soft_wrap=True)
 
 

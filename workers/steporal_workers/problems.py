@@ -12,6 +12,8 @@ from typing import IO, Any, TypeVar
 
 import click
 
+from .logs import is_json, say_as_log
+
 T = TypeVar("T")
 
 
@@ -26,6 +28,9 @@ class Failure(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the details, if any, and then the message, on standard error."""
+        if is_json():
+            say_as_log(self.format_message(), is_error=True, details=self.details)
+            return
         if self.details:
             click.echo(self.details.rstrip("\n"), file=file, err=True)
         label = click.style("error:", fg="red", bold=True)

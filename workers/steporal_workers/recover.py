@@ -18,6 +18,7 @@ from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import PendingActivityState, ResetReapplyType
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import WorkflowExecutionStatus, WorkflowHistory
+from temporalio.common import RawValue
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.workflow import NondeterminismError
 
@@ -27,8 +28,8 @@ from steporal.durations import format_duration
 from steporal.routing.ended import find_end
 from steporal.runtime.children import REPORT
 from steporal.runtime.continuing import RECOVER
-from steporal.runtime.limits import MAX_PAYLOAD_BYTES
 from steporal.runtime.rebuilding import Rebuilt, rebuild
+from steporal.runtime.storage import most_with
 
 from .open_runs import has_worker, runs_of, some_at_once
 from .output import console, print_json, say
@@ -201,15 +202,19 @@ class _Recovery:
             return None
         rebuilt = await rebuild(history.events, self._temporal.data_converter)
         run.steps, run.again = len(rebuilt.carried.memo), rebuilt.in_flight
-        size = size_of(to_raw(rebuilt.message()))
-        if size > MAX_PAYLOAD_BYTES:
+        size = size_of(self._message(rebuilt))
+        most = most_with(self._temporal.data_converter)(size)
+        if size > most:
             run.state = "not recovered"
             run.advice = (
-                f"the results of its {run.steps:,} steps have {size:,} bytes, and Temporal takes "
-                f"{MAX_PAYLOAD_BYTES:,}: start a worker with the code that it was started with"
+                f"the results of its {run.steps:,} steps have {size:,} bytes, and a run can take along "
+                f"{most:,}: start a worker with the code that it was started with"
             )
             return None
         return rebuilt
+
+    def _message(self, rebuilt: Rebuilt) -> RawValue:
+        return to_raw(rebuilt.message(is_stored=self._temporal.data_converter.external_storage is not None))
 
     async def _hand_over(self, run: Stuck, rebuilt: Rebuilt) -> None:
         """Signal to the run what it has done; the reset puts the signal to its beginning."""
@@ -222,7 +227,7 @@ class _Recovery:
                     raise
                 rebuilt.carried.ended[child] = await find_end(self._temporal, child)
         handle = self._temporal.get_workflow_handle(run.workflow_id, run_id=run.run_id)
-        await handle.signal(RECOVER, to_raw(rebuilt.message()))
+        await handle.signal(RECOVER, self._message(rebuilt))
 
     async def _is_all(self, run: Stuck, seen: int) -> bool:
         """Whether nothing but signals has happened since; those come after what was handed over."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import shlex
 import signal
 import sys
@@ -23,12 +22,15 @@ from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from steporal.durations import format_duration
 
+from .health import Check, Connected, serving_health
 from .leaving import leave_at_once
+from .logs import core_forwarding
 from .output import say
 from .problems import Failure, Mistake
 
 if TYPE_CHECKING:
     import steporal
+    from steporal.plugin import SteporalPlugin
 
 STOP_SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -46,6 +48,8 @@ class WorkerOptions:
     graceful_timeout: timedelta = timedelta(seconds=30)
     deployment: str | None = None
     build_id: str | None = None
+    health_host: str = "127.0.0.1"
+    health_port: int = 0
 
     def for_temporal(self, client: steporal.Client) -> dict[str, Any]:
         """The arguments of ``temporalio.worker.Worker``."""
@@ -88,7 +92,7 @@ async def run_worker(
     temporal: temporalio.client.Client,
     options: WorkerOptions,
     *,
-    beside: AbstractAsyncContextManager[object] | None = None,
+    beside: Callable[[asyncio.Event], AbstractAsyncContextManager[object]] | None = None,
 ) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP; then drain. A second signal ends the process at once.
 
@@ -96,17 +100,21 @@ async def run_worker(
         client: Whose workflows are served.
         temporal: The connection.
         options: The flags.
-        beside: What runs as long as the worker serves, such as the gateway.
+        beside: What runs as long as the worker serves, such as the gateway; given what is set when it stops.
 
     Raises:
         Failure: The worker cannot start, or cannot go on.
     """
     client.temporal = temporal
-    worker = Worker(temporal, plugins=[client.plugin()], **options.for_temporal(client))
+    plugin = client.plugin()
+    worker = Worker(temporal, plugins=[plugin], **options.for_temporal(client))
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(stop_signals())
         if beside is not None:
-            await stack.enter_async_context(beside)
+            await stack.enter_async_context(beside(stop))
+        if options.health_port:
+            checks = _checks(client, temporal, plugin, worker, stop)
+            await stack.enter_async_context(serving_health(options.health_host, options.health_port, checks))
         running = asyncio.create_task(worker.run())
         announcing = asyncio.create_task(_announce(client, temporal, options))
         stopped = asyncio.create_task(stop.wait())
@@ -123,6 +131,26 @@ async def run_worker(
         except (RPCError, RuntimeError) as err:
             raise Failure(f"the worker cannot go on: {err}") from err
     say("stopped")
+
+
+def _checks(
+    client: steporal.Client,
+    temporal: temporalio.client.Client,
+    plugin: SteporalPlugin,
+    worker: Worker,
+    stop: asyncio.Event,
+) -> dict[str, Check]:
+    """What a worker is ready by."""
+
+    async def registered() -> str | None:
+        return None if plugin.registered.is_set() else f"app {client.id!r} is not in the catalog yet"
+
+    async def polling() -> str | None:
+        if stop.is_set():
+            return "the worker is stopping"
+        return None if worker.is_running else "the worker does not run"
+
+    return {"connected": Connected(temporal), "registered": registered, "polling": polling}
 
 
 async def _announce(client: steporal.Client, temporal: temporalio.client.Client, options: WorkerOptions) -> None:
@@ -178,20 +206,16 @@ def _trigger(trigger: steporal.EventTrigger | steporal.CronTrigger) -> str:
     return f"cron {trigger.schedule}"
 
 
-def set_up_logging(level: str) -> None:
-    """Log to standard error."""
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True)
-    if level.upper() == "INFO":
-        logging.getLogger("temporalio").setLevel(logging.WARNING)  # its INFO is about its own threads and shutdown
+def set_up_core(*, is_quiet: bool = True) -> None:
+    """Set up what the SDK's core logs. To be called before the process connects to Temporal.
 
-
-def quiet_core() -> None:
-    """Leave out what the SDK's core prints of workflow tasks that fail: the worker says it, in fewer words.
-
-    To be called before the process connects to Temporal.
+    Args:
+        is_quiet: Leave out workflow tasks that fail: the worker says it, in fewer words.
     """
     filter = TelemetryFilter(core_level="WARN", other_level="ERROR").formatted()
-    logging_config = LoggingConfig(filter=f"{filter},temporalio_sdk_core::worker::workflow=ERROR")
+    if is_quiet:
+        filter += ",temporalio_sdk_core::worker::workflow=ERROR"
+    logging_config = LoggingConfig(filter=filter, forwarding=core_forwarding())
     Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=logging_config)), error_if_already_set=False)
 
 

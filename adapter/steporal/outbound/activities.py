@@ -13,6 +13,7 @@ from ..converter import from_raw, to_raw
 from ..events import ReceivedEvent
 from ..reporting import alive, failing
 from ..runtime.limits import to_limited
+from ..runtime.storage import most_with
 from .addresses import addresses_of, public_addresses_of
 from .delivery import POST_EVENT
 from .exchange import Answer, Request, exchange, phrase
@@ -59,7 +60,8 @@ class HttpActivities:
             if answer.status == _TOO_MANY_REQUESTS or answer.status >= 500:
                 raise _status_error(request, answer, LONGEST_OF_A_FETCH)
             response = response_of(answer)
-            return to_limited(f"the response of step {call.step!r}", response.model_dump(mode="json"))
+            what, most = f"the response of step {call.step!r}", most_with(activity.client().data_converter)
+            return to_limited(what, response.model_dump(mode="json"), most)
 
     @activity.defn(name=POST_EVENT)
     async def post_event(self, argument: RawValue) -> RawValue:

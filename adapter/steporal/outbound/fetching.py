@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
@@ -14,7 +14,6 @@ from ..converter import dumps, to_json
 from ..durations import parse_duration
 from ..errors import UnserializableError
 from ..http import FetchRequest, FetchResponse, Secret
-from ..runtime.limits import MAX_PAYLOAD_BYTES
 from ..types import JSON
 from .checks import check_headers, check_method, check_params, check_url
 from .exchange import Answer, Request
@@ -38,8 +37,13 @@ class FetchCall(BaseModel):
     max_response_bytes: int
 
     @classmethod
-    def of(cls, step_id: str, given: FetchRequest) -> FetchCall:
+    def of(cls, step_id: str, given: FetchRequest, most: Callable[[int], int]) -> FetchCall:
         """What a step was called with, checked.
+
+        Args:
+            step_id: The step's id.
+            given: What it was called with.
+            most: The most bytes that a response may have, by those that were asked for.
 
         Raises:
             ValueError: Something cannot be sent.
@@ -54,7 +58,7 @@ class FetchCall(BaseModel):
             params=check_params(given.params),
             body=_body(given.json, given.content),
             timeout=parse_duration(given.timeout, what="timeout", minimum=timedelta(milliseconds=1)).total_seconds(),
-            max_response_bytes=_max_bytes(given.max_response_bytes),
+            max_response_bytes=_max_bytes(given.max_response_bytes, most),
         )
 
     def request(self) -> Request:
@@ -120,12 +124,12 @@ def _content(body: Mapping[str, JSON] | None) -> tuple[bytes | None, str | None]
     return base64.b64decode(body["base64"]), "application/octet-stream"
 
 
-def _max_bytes(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_PAYLOAD_BYTES:
-        raise ValueError(
-            f"max_response_bytes is {value!r}; it takes 1 to {MAX_PAYLOAD_BYTES:,}, which is what Temporal stores"
-        )
-    return value
+def _max_bytes(value: object, most: Callable[[int], int]) -> int:
+    count = value if isinstance(value, int) and not isinstance(value, bool) else 0
+    limit = most(count)
+    if not 0 < count <= limit:
+        raise ValueError(f"max_response_bytes is {value!r}; it takes 1 to {limit:,}, which is what Temporal stores")
+    return count
 
 
 def _with_params(url: str, params: list[tuple[str, str]]) -> str:

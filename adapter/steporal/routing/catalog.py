@@ -16,7 +16,7 @@ import temporalio.client
 from pydantic import BaseModel, ConfigDict
 from temporalio import workflow
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
-from temporalio.client import WithStartWorkflowOperation
+from temporalio.client import RPCTimeoutOrCancelledError, WithStartWorkflowOperation
 from temporalio.common import RawValue, WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -37,6 +37,8 @@ _UPDATES_PER_EXECUTION = 20
 A live catalog replays with this number: another one needs ``workflow.patched``.
 """
 
+_TASK_TIMEOUT = timedelta(seconds=3)
+"""A task may be lost with a worker that leaves as it comes; Temporal's 10 s are how long the next start would wait."""
 
 _APP = "app:"
 _VERSION = "version"
@@ -207,19 +209,26 @@ class Catalog:
 
     async def register(self, app: App) -> None:
         """Replace an app's list, and wait until the catalog has it. Needs a worker on the system task queue."""
-        known = (await self.read(fresh=True)).apps.get(app.id)
+        known = (await self.read()).apps.get(app.id)
         if known == app or (known is None and not app.workflows):
             return
-        await self._temporal.execute_update_with_start_workflow(
-            REGISTER,
-            to_raw(app.model_dump(mode="json")),
-            start_workflow_operation=WithStartWorkflowOperation(
-                CATALOG,
-                id=CATALOG,
-                task_queue=SYSTEM_TASK_QUEUE,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                static_summary="which workflows start on which event",
-            ),
-            rpc_timeout=timedelta(seconds=30),
+        start: WithStartWorkflowOperation[CatalogWorkflow, None] = WithStartWorkflowOperation(
+            CATALOG,
+            id=CATALOG,
+            task_queue=SYSTEM_TASK_QUEUE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            task_timeout=_TASK_TIMEOUT,
+            static_summary="which workflows start on which event",
         )
+        try:
+            await self._temporal.execute_update_with_start_workflow(
+                REGISTER,
+                to_raw(app.model_dump(mode="json")),
+                start_workflow_operation=start,
+                rpc_timeout=timedelta(seconds=30),
+            )
+        except (RPCError, RPCTimeoutOrCancelledError):
+            # The operation keeps the error, too; asyncio logs one that nobody has asked for.
+            await asyncio.gather(start.workflow_handle(), return_exceptions=True)
+            raise
         self._cached = None

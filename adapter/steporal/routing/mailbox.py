@@ -17,6 +17,7 @@ from temporalio.common import RawValue
 from temporalio.exceptions import FailureError
 
 from ..converter import from_raw, to_raw
+from ..runtime.until import wait_until
 from ..types import JSON
 
 MAILBOX = "steporal.mailbox"
@@ -130,10 +131,10 @@ class MailboxWorkflow:
         return to_raw(Ended(why=self._end, wait=self._wait).model_dump(mode="json"))
 
     async def _until_changed(self, wait: Wait) -> None:
-        await workflow.wait_condition(
+        await wait_until(
             lambda: self._end is not None or self._wait is not wait,
             timeout=timedelta(seconds=max(wait.until - workflow.time(), 0.001)),
-            timeout_summary="the wait's timeout",
+            summary="the wait's timeout",
         )
 
     async def _until_delivered(self) -> None:

@@ -24,6 +24,7 @@ from temporalio.common import RawValue, RetryPolicy
 
 from ..converter import from_raw, size_of, to_raw
 from ..runtime.limits import MAX_PAYLOAD_BYTES
+from ..runtime.until import wait_until
 from ..types import JSON
 from .binding import Bound, Key, Path, bind, keys_at
 
@@ -266,9 +267,7 @@ class TopicWorkflow:
         while True:
             signals = self._signals
             try:
-                await workflow.wait_condition(
-                    self._is_full, timeout=self._until_next_look(), timeout_summary="look for ended subscriptions"
-                )
+                await wait_until(self._is_full, timeout=self._until_next_look(), summary="look for ended subscriptions")
             except TimeoutError:
                 self._expire()
                 if self._signals == signals and self._is_idle():

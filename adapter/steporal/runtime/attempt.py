@@ -223,7 +223,7 @@ class Attempt:
         call = {"workflow": run.workflow.id, "step": key, **describer.call(key, handler, args)}
         if captives.context_is_captured:
             call["context"] = self._context_json()
-        return to_limited(f"what step {key!r} captured or is given", call)
+        return to_limited(f"what step {key!r} captured or is given", call, run.storage.most)
 
     def _context_json(self) -> JSON:
         context, info = self.owner.context, workflow.info()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import pydantic
@@ -12,8 +13,9 @@ from temporalio.api.failure.v1 import Failure as FailureMessage
 from temporalio.common import RawValue
 from temporalio.converter import DataConverter
 
-from ..converter import dumps, to_raw
+from ..converter import dumps, raw_text, to_raw
 from ..types import JSON
+from .limits import MAX_PAYLOAD_BYTES
 from .memo import Failure, Outcome
 
 _COMPRESS_FROM = 64 * 1024
@@ -40,6 +42,8 @@ class Carried(pydantic.BaseModel):
         ended: Outcomes of invoked runs that came before their step was done, by workflow id.
         invoked: The runs that a history has shown to be invoked, by workflow id, where the step is not known.
         reports_to: The runs that wait for the end of this one.
+        size: About how many bytes the memo has here.
+        warning: That there is nearly too much of it.
     """
 
     is_parked: bool
@@ -58,13 +62,19 @@ class Carried(pydantic.BaseModel):
     ended: dict[str, Any] = {}
     invoked: list[str] = []
     reports_to: list[dict[str, str]] = []
+    size: int = 0
+    warning: str = ""
 
-    def raw(self) -> RawValue:
-        """As an argument of the next execution, compressed where it is large."""
-        data = self.model_dump(mode="json", exclude_defaults=True)
-        text = dumps(data)
-        if len(text) < _COMPRESS_FROM:
-            return to_raw(data)
+    def raw(self, is_stored: Callable[[], bool]) -> RawValue:
+        """As an argument of the next execution, compressed where it is large.
+
+        Args:
+            is_stored: Whether what is over Temporal's limit goes into external storage; asked if this is. It is not
+                compressed then: that takes longer than all else, of the little time that a workflow task has.
+        """
+        text = dumps(self.model_dump(mode="json", exclude_defaults=True))
+        if len(text) < _COMPRESS_FROM or (len(text) > MAX_PAYLOAD_BYTES and is_stored()):
+            return raw_text(text)
         return to_raw({"zlib": base64.b85encode(zlib.compress(text)).decode()})
 
 

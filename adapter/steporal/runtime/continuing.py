@@ -13,6 +13,7 @@ can go on with:
 from __future__ import annotations
 
 import asyncio
+import zlib
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -21,13 +22,15 @@ from temporalio import workflow
 from temporalio.common import TypedSearchAttributes
 from temporalio.workflow import ContinueAsNewVersioningBehavior
 
-from ..converter import size_of
+from ..converter import dumps, size_of
 from ..errors import PayloadTooLargeError
 from ..search_attributes import waiting_for
 from ..types import JSON
-from .carried import Carried
-from .limits import MAX_PAYLOAD_BYTES
+from .carried import Carried, outcome_json
+from .limits import MAX_PAYLOAD_BYTES, MAX_STORED_BYTES, PAGE
+from .memo import Outcome
 from .pending import are_only
+from .until import wait_until
 from .versioning import follow_the_current_version
 from .waits import GOES_ON, PARKS, Waiting
 
@@ -47,7 +50,10 @@ ends a run at 51,200. A live run replays with this number."""
 
 HARD_BYTES = 20 * 1024 * 1024
 
-WARN_BYTES = MAX_PAYLOAD_BYTES // 2
+WARN_FROM = 0.5
+"""From which part of the most that a run can take along it warns."""
+
+_WARN_AGAIN = 1.25
 
 
 class Continuing:
@@ -56,6 +62,8 @@ class Continuing:
     Attributes:
         held: The steps that have not begun and wait for the next execution.
         held_until: Until when a checkpoint holds the run, in seconds since the epoch.
+        size: About how many bytes the memo has in what the next execution is handed.
+        warning: That the next execution is to be handed nearly more than Temporal takes.
     """
 
     def __init__(self, run: Run, held_until: float | None = None) -> None:
@@ -65,6 +73,10 @@ class Continuing:
         self._is_asked = False
         self.held: dict[str, None] = {}
         self.held_until = held_until
+        self.size = 0
+        self.warning = ""
+        self._warn_at = 0.0
+        self._packer: zlib._Compress | None = None
 
     def checkpoint(self, message: JSON) -> None:
         """Park as soon as possible; or go on, if the hold is 0."""
@@ -84,9 +96,9 @@ class Continuing:
         waits.changes += 1
         try:
             while self._is_leaving():
-                left = None if self.held_until is None else max(self.held_until - workflow.time(), 0)
+                left = None if self.held_until is None else _left(self.held_until)
                 try:
-                    await workflow.wait_condition(lambda: not self._is_leaving(), timeout=left)
+                    await wait_until(lambda: not self._is_leaving(), timeout=left)
                 except TimeoutError:
                     self.held_until = None
         finally:
@@ -137,10 +149,10 @@ class Continuing:
             seen = waits.changes
             self._is_parking = (after := self._park_in()) is not None
             try:
-                await workflow.wait_condition(
+                await wait_until(
                     lambda: body.done() or waits.changes != seen or not self.is_quiet(),  # noqa: B023
                     timeout=after,
-                    timeout_summary=PARKS,
+                    summary=PARKS,
                 )
             except TimeoutError:
                 self._is_parking = False
@@ -166,13 +178,11 @@ class Continuing:
         self._go(self._run.state(is_parked=is_parked))
 
     def _go(self, carried: Carried) -> None:
-        raw = carried.raw()
+        raw = carried.raw(self._run.storage.is_used)
         size = size_of(raw)
-        if size > MAX_PAYLOAD_BYTES:
-            self._cannot(size, len(carried.memo))
+        if size > self._run.storage.most(size):
+            self._cannot(size)
             return
-        if size > WARN_BYTES:
-            self._warn(size, len(carried.memo))
         workflow.continue_as_new(
             args=[*self._run.origin.arguments(self._run.data), raw],
             search_attributes=self._attributes(carried),
@@ -195,23 +205,62 @@ class Continuing:
                 waiting.more["asked"] = True
         return True
 
-    def _warn(self, size: int, steps: int) -> None:
-        text = (
-            f"the results of {steps:,} steps have {size:,} bytes, of {MAX_PAYLOAD_BYTES:,} that Temporal takes when "
-            "the run continues as new; return less from steps, or invoke a workflow for parts of the work"
-        )
-        workflow.logger.warning("run %s: %s", workflow.info().workflow_id, text)
-        workflow.set_current_details(f"**Warning**: {text}")
-
-    def _cannot(self, size: int, steps: int) -> None:
+    def _cannot(self, size: int) -> None:
+        text = self._described_size(size)
         if self.held:
-            raise PayloadTooLargeError(
-                f"the run cannot continue as new: the results of its {steps:,} steps have {size:,} bytes, and Temporal "
-                f"takes {MAX_PAYLOAD_BYTES:,}; return less from steps, keep values in external storage, or invoke a "
-                "workflow for parts of the work"
-            )
-        self._warn(size, steps)
+            raise PayloadTooLargeError(f"the run cannot continue as new: {text}")
+        self._warn(text)
         self._may_park = False
+
+    # --- how much there is to hand over ----------------------------------------------------------------------------
+
+    def restore(self, carried: Carried) -> None:
+        """Go on with what an execution before had."""
+        self.size = carried.size
+        self.warning = carried.warning
+        if self.warning:
+            self._warn_at = self.size * _WARN_AGAIN
+            workflow.set_current_details(self.warning)
+
+    def grew(self, outcome: Outcome) -> None:
+        """A step has finished: warn if the next execution is to be handed nearly more than Temporal takes."""
+        self._count(outcome)
+        if self.size >= max(self._warn_at, WARN_FROM * self._most()):
+            self._warn_at = self.size * _WARN_AGAIN
+            self._warn(self._described_size(self.size))
+
+    def _count(self, outcome: Outcome) -> None:
+        """Add to the size: compressed, where that matters, and piece by piece, as a workflow task has little time."""
+        text = dumps(outcome_json(outcome))
+        if self._packer is None:
+            self.size += len(text)
+            if not self._run.storage.is_there() and self.size >= WARN_FROM * MAX_PAYLOAD_BYTES:
+                self._packer = zlib.compressobj()
+                self.size = sum(self._packed(dumps(outcome_json(each))) for each in self._run.memo.values())
+        else:
+            self.size += self._packed(text)
+
+    def _packed(self, text: bytes) -> int:
+        assert self._packer is not None
+        return len(self._packer.compress(text)) * 5 // 4  # base85
+
+    def _most(self) -> int:
+        return MAX_STORED_BYTES if self._run.storage.is_there() else MAX_PAYLOAD_BYTES
+
+    def _described_size(self, size: int) -> str:
+        is_stored = self._run.storage.is_there()
+        bytes_ = "bytes" if is_stored else "bytes compressed"
+        way_out = "" if is_stored else "give the client external storage, "
+        return (
+            f"the results of its {len(self._run.memo):,} steps have {size:,} {bytes_}, of {self._most():,} that a run "
+            f"can take along when it continues as new; return less from steps, {way_out}or invoke a workflow for parts "
+            f"of the work ({PAGE})"
+        )
+
+    def _warn(self, text: str) -> None:
+        workflow.logger.warning("run %s: %s", workflow.info().workflow_id, text)
+        self.warning = f"**Warning**: {text}"
+        workflow.set_current_details(self.warning)
 
     # --- parked ----------------------------------------------------------------------------------------------------
 
@@ -226,10 +275,10 @@ class Continuing:
             held_until = self.held_until
             until = _earliest(waits) if held_until is None else held_until
             with suppress(TimeoutError):
-                await workflow.wait_condition(
+                await wait_until(
                     lambda: self._is_asked or self.held_until != held_until or self._is_due(waits),  # noqa: B023
-                    timeout=None if until is None else timedelta(seconds=max(until - workflow.time(), 0)),
-                    timeout_summary=GOES_ON,
+                    timeout=None if until is None else _left(until),
+                    summary=GOES_ON,
                 )
             if self._is_asked or workflow.info().is_continue_as_new_suggested():  # who asks looks at the arguments
                 self._is_asked = False
@@ -253,6 +302,10 @@ class Continuing:
         if waiting.kind == "signal":
             return run.signals.has(waiting.more["wait"]["key"])
         return waiting.kind == "invoke" and waiting.more["child"] in run.children.ended
+
+
+def _left(until: float) -> timedelta:
+    return timedelta(seconds=max(until - workflow.time(), 0))
 
 
 def _earliest(waits: dict[str, Waiting]) -> float | None:

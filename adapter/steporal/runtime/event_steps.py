@@ -21,6 +21,7 @@ from .failures import failure_of, is_cancellation
 from .inbox import Box
 from .limits import summary
 from .memo import Outcome
+from .until import wait_until
 from .waits import Waiting, Waits
 
 if TYPE_CHECKING:
@@ -101,10 +102,10 @@ async def _take(waits: Waits, box: Box, key: str, waiting: Waiting) -> dict[str,
     if not box.events and not box.is_closed and left > 0:
         with waits.during(key, waiting):
             try:
-                await workflow.wait_condition(
+                await wait_until(
                     lambda: bool(box.events) or box.is_closed,
                     timeout=timedelta(seconds=left),
-                    timeout_summary=summary(key),
+                    summary=summary(key),
                 )
             except TimeoutError:
                 pass

@@ -24,9 +24,10 @@ def fetch(attempt: Attempt, key: str, request: FetchRequest) -> Coroutine[Any, A
     if key in attempt.owner.memo:
         return _response(attempt, key, None)
     with arguments_checked(key):
-        call = FetchCall.of(key, request)
+        most = attempt.owner.storage.most
+        call = FetchCall.of(key, request, most)
         options = RunOptions(max_attempts=request.max_attempts, timeout=timedelta(seconds=call.timeout) + _MARGIN)
-        argument = to_limited(f"the request of step {key!r}", call.model_dump(mode="json"))
+        argument = to_limited(f"the request of step {key!r}", call.model_dump(mode="json"), most)
         start = attempt.activity(key, options, FETCH, argument)
     return _response(attempt, key, start)
 

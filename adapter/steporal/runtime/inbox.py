@@ -14,6 +14,7 @@ DELIVER = "steporal.deliver"
 
 
 _SEEN_KEPT = 1000
+_CAME_KEPT = 100
 
 
 @dataclass(slots=True)
@@ -25,11 +26,13 @@ class Box:
         until: When it ends, in seconds since the epoch.
         events: What has come and was not taken.
         seen: The ids of the last that have come: topics deliver at least once.
+        opened: How many events had come to the run when it was opened.
         is_closed: Whether nothing comes any more.
     """
 
     topics: tuple[str, ...]
     until: float
+    opened: int = 0
     events: deque[dict[str, Any]] = field(default_factory=deque)
     seen: dict[str, None] = field(default_factory=dict)
     is_closed: bool = False
@@ -45,17 +48,23 @@ class Box:
 
 
 class Inbox:
-    """The subscriptions of a run that are open, by key."""
+    """The subscriptions of a run that are open, by key.
+
+    An event that has come to the run, for whatever subscription, is none for those that begin later: a topic may know
+    one already that the run begins again, as its worker was lost in that moment, and may deliver to it a second time.
+    """
 
     def __init__(self) -> None:
         self.boxes: dict[str, Box] = {}
+        self._came: dict[str, int] = {}  # the last events, each with how many had come before
+        self._count = 0
 
     def open(self, key: str, topics: tuple[str, ...], until: float) -> Box:
         """Take what is delivered for a subscription from now on; before the topic is asked, as it may be quick.
 
         What a run that runs another one again has been given for it, it has already.
         """
-        box = self.boxes.setdefault(key, Box(topics, until))
+        box = self.boxes.setdefault(key, Box(topics, until, self._count))
         box.topics, box.until = topics, until
         return box
 
@@ -68,8 +77,13 @@ class Inbox:
 
     def deliver(self, key: str, event: dict[str, JSON]) -> None:
         """Take an event, unless it is not wanted any more or has come before."""
-        box = self.boxes.get(key)
-        if box is not None:
+        box, id = self.boxes.get(key), str(event["id"])
+        if id not in self._came:
+            self._came[id] = self._count
+            self._count += 1
+            if len(self._came) > _CAME_KEPT:
+                del self._came[next(iter(self._came))]
+        if box is not None and self._came[id] >= box.opened:
             box.add(event)
 
     def state(self) -> dict[str, JSON]:
@@ -82,4 +96,5 @@ class Inbox:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on with what an execution before had; what was delivered to this one already comes after it."""
         for key, box in state.items():
-            self.boxes[key] = Box(tuple(box["topics"]), box["until"], deque(box["events"]), dict.fromkeys(box["seen"]))
+            events, seen = deque(box["events"]), dict.fromkeys(box["seen"])
+            self.boxes[key] = Box(tuple(box["topics"]), box["until"], events=events, seen=seen)

@@ -24,6 +24,7 @@ from .failures import failure_of
 from .limits import summary, to_limited
 from .memo import Failure, Outcome
 from .start import INVOKED, Origin, payload_json
+from .until import wait_until
 from .waits import Waiting
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def invoke(
 
 async def _invoke(attempt: Attempt, key: str, target: Target, data: Any, deadline: datetime | None) -> Any:
     if key not in attempt.owner.memo:
-        data = _input_json(key, target, data)
+        data = _input_json(attempt, key, target, data)
     outcome = await attempt.outcome(key, partial(_perform, attempt, key, target, data, deadline))
     kind = target.output_type
     return outcome.value if kind is None else validate(outcome.value, kind)
@@ -158,22 +159,22 @@ async def _until_reported(attempt: Attempt, key: str, target: Target, waiting: W
         left = (next_look if waiting.until is None else min(next_look, waiting.until)) - now
         with run.waits.during(key, waiting):
             try:
-                await workflow.wait_condition(
+                await wait_until(
                     lambda: child in run.children.ended,
                     timeout=timedelta(seconds=max(left, 0)),
-                    timeout_summary=summary(key),
+                    summary=summary(key),
                 )
             except TimeoutError:
                 continue
     return read_outcome(run.children.ended.pop(child))
 
 
-def _input_json(key: str, target: Target, data: Any) -> JSON:
+def _input_json(attempt: Attempt, key: str, target: Target, data: Any) -> JSON:
     try:
         encoded = to_json(data)
     except UnserializableError as err:
         raise InvalidInputError(f"step {key!r}: the data for workflow {target.id!r}: {err}") from None
     if isinstance(target, Workflow):
         validate_input(target.id, target.input_schema, encoded)
-    to_limited(f"the data for workflow {target.id!r} of step {key!r}", encoded)
+    to_limited(f"the data for workflow {target.id!r} of step {key!r}", encoded, attempt.owner.storage.most)
     return encoded

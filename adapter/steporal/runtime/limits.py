@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from temporalio.common import RawValue
@@ -14,6 +15,13 @@ from ..types import JSON
 MAX_PAYLOAD_BYTES = 2 * 1024 * 1024 - 16 * 1024
 """Temporal's ``limit.blobSize.error``, 2 MiB, less what frames a payload."""
 
+MAX_STORED_BYTES = 8 * 1024 * 1024
+"""Of a value in external storage. The SDK ends a workflow task that computes for two seconds, and to write or read so
+much JSON of small objects takes half a second of CPU time."""
+
+PAGE = "docs/long-runs.md"
+"""Where this is explained to users."""
+
 BATCH_BYTES = 1024 * 1024
 """How much of a list of events is handed to one activity."""
 
@@ -24,20 +32,36 @@ MAX_SUMMARY_BYTES = 400
 """Temporal's ``limit.userMetadataSummarySize``."""
 
 
-def to_limited(what: str, data: JSON) -> RawValue:
+def most_in_temporal(size: int) -> int:
+    """The most bytes that a value may have, whatever it has, where there is no external storage."""
+    return MAX_PAYLOAD_BYTES
+
+
+def to_limited(what: str, data: JSON, most: Callable[[int], int]) -> RawValue:
     """A JSON value as a payload that Temporal takes.
+
+    Args:
+        what: What it is, for the message.
+        data: The value.
+        most: The most bytes that it may have, by those that it has (``storage.py``).
 
     Raises:
         PayloadTooLargeError: It is too large; the message says what it is, and its size.
     """
     raw = to_raw(data)
     size = size_of(raw)
-    if size > MAX_PAYLOAD_BYTES:
+    limit = most(size)
+    if size <= limit:
+        return raw
+    fact = f"{what} has {size:,} bytes of JSON"
+    if limit == MAX_PAYLOAD_BYTES:
         raise PayloadTooLargeError(
-            f"{what} has {size:,} bytes of JSON; Temporal stores at most {MAX_PAYLOAD_BYTES:,} in one payload. "
-            "Keep it in a file or database, and pass where it is"
+            f"{fact}; Temporal stores at most {limit:,} in one payload. Keep it in a file or database, and pass where "
+            f"it is; or give the client external storage ({PAGE})"
         )
-    return raw
+    raise PayloadTooLargeError(
+        f"{fact}; at most {limit:,} go into external storage. Keep it in a file or database, and pass where it is"
+    )
 
 
 def shortened(message: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -39,8 +39,10 @@ from .failures import application_error, is_final
 from .inbox import Inbox
 from .limits import to_limited
 from .memo import Memo, Outcome
+from .ordered_tasks import number_tasks
 from .signal_inbox import SignalInbox
 from .start import Origin, cron_data
+from .storage import StorageOfRun
 from .subscriptions import Subscriptions
 from .waits import BACKOFF, BACKOFF_AFTER, UNTIL_TS, Waiting, Waits, left_until
 
@@ -49,8 +51,19 @@ Perform = Callable[[], Coroutine[Any, Any, Outcome]]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-_logger = workflow.LoggerAdapter(logging.getLogger("steporal.workflow"), None)
-_logger.workflow_info_on_message = False
+
+class _BodyLogger(workflow.LoggerAdapter):
+    """Temporal's logger, which is silent on replay; its lines have the attempt of the body, from 1."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(logging.getLogger("steporal.workflow"), None)
+        self.workflow_info_on_message = False
+        self._run = run
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """See base class."""
+        kwargs["extra"] = {"attempt": self._run.failures + 1, **(kwargs.get("extra") or {})}
+        return super().process(msg, kwargs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +82,7 @@ class WorkflowSurroundings:
 
     @property
     def logger(self) -> logging.LoggerAdapter[Any]:
-        return _logger
+        return self.run.logger
 
     def now(self) -> datetime:
         return self.run.now()
@@ -86,6 +99,7 @@ class Run:
         handler: The handler to call; in the sandbox that of the module that was loaded again.
         memo: The finished steps.
         failures: How often the body has raised since a step finished last.
+        logger: What the body logs with.
         scheduled: How often each step was scheduled, by key; activity ids must not repeat while one is pending.
         finished: When each step has finished, in microseconds since the run's start.
         random: What the body draws from; begins anew with each attempt of it.
@@ -95,6 +109,7 @@ class Run:
         signals: Its waits for signals.
         children: The runs that it has invoked.
         continuing: When it continues as new.
+        storage: Whether values over Temporal's limit go into external storage.
     """
 
     def __init__(
@@ -105,6 +120,7 @@ class Run:
         self.handler = loaded.handler
         self.memo: Memo = {}
         self.failures = 0
+        self.logger = _BodyLogger(self)
         self.scheduled: dict[str, int] = {}
         self.data: JSON = None
         self.origin: Origin
@@ -115,6 +131,7 @@ class Run:
         self.subscriptions = Subscriptions(self, self.inbox)
         self.signals = SignalInbox(self.waits)
         self.children = Children()
+        self.storage = StorageOfRun()
         self.finished: dict[str, int] = {}
         self._reached: int | None = None
         self._attempt_began = 0
@@ -144,6 +161,7 @@ class Run:
         self.children.ended = carried.ended
         self.children.invoked = carried.invoked
         self.children.reports_to = carried.reports_to
+        self.continuing.restore(carried)
 
     def recovered(self, carried: Carried) -> Run:
         """The same run, before it begins, with what its history has shown that it has done."""
@@ -168,6 +186,8 @@ class Run:
             ended=self.children.ended,
             invoked=self.children.invoked,
             reports_to=self.children.reports_to,
+            size=self.continuing.size,
+            warning=self.continuing.warning,
         )
 
     # --- the time that the body sees -------------------------------------------------------------------------------
@@ -221,6 +241,7 @@ class Run:
 
     async def execute(self, data: JSON, added: JSON) -> RawValue:
         """Run the handler to its end; what Temporal's workflow returns."""
+        number_tasks(asyncio.get_running_loop())
         self.origin = Origin.of_run(added, workflow.info().workflow_id)
         if self.origin.ts is None:
             self.origin = replace(self.origin, ts=int(workflow.info().start_time.timestamp() * 1000))
@@ -329,7 +350,7 @@ class Run:
                 if nondeterminism_in(err) or is_final(err) or self.failures >= self.workflow.max_attempts:
                     raise
                 delay = self._backoff(err)
-                _logger.warning(
+                self.logger.warning(
                     "attempt %d of %d of the body of workflow %r raised %s: %s; the next starts in %s",
                     self.failures,
                     self.workflow.max_attempts,
@@ -337,6 +358,7 @@ class Run:
                     type(err).__name__,
                     err,
                     format_duration(delay),
+                    extra={"attempt": self.failures},
                 )
             finally:
                 attempt.close()
@@ -359,7 +381,7 @@ class Run:
     def _result(self, value: Any) -> RawValue:
         where = f"workflow {self.workflow.id!r}"
         try:
-            return to_limited(f"the result of {where}", to_json(value, return_type(self.handler)))
+            return to_limited(f"the result of {where}", to_json(value, return_type(self.handler)), self.storage.most)
         except (UnserializableError, ValueError) as err:
             raise UnserializableError(f"the handler of {where} returned a value that is no JSON: {err}") from None
 
@@ -379,6 +401,7 @@ class Run:
         self.memo[key] = outcome
         self.finished[key] = self._elapsed()
         self.failures = 0
+        self.continuing.grew(outcome)
         return outcome
 
     async def until_cancelled(self, key: str) -> None:

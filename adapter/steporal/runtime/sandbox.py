@@ -18,7 +18,7 @@ from typing import Any
 
 import temporalio.workflow
 from temporalio.worker import UnsandboxedWorkflowRunner, WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxMatcher, SandboxRestrictions
 from temporalio.worker.workflow_sandbox._importer import (
     Importer,
     _thread_local_import,
@@ -41,7 +41,11 @@ class SteporalWorkflowRunner(WorkflowRunner):
 
     def __init__(self, modules: Iterable[str], others: WorkflowRunner) -> None:
         reloaded = AllExcept(modules)
-        self._restrictions = replace(SandboxRestrictions.default, passthrough_modules=reloaded)
+        self._restrictions = replace(
+            SandboxRestrictions.default,
+            passthrough_modules=reloaded,
+            invalid_module_members=_without_wait(SandboxRestrictions.default.invalid_module_members),
+        )
         self._module_code = ModuleCode(reloaded.reloaded)
         self._others = others
 
@@ -62,6 +66,13 @@ class SteporalWorkflowRunner(WorkflowRunner):
     def set_worker_level_failure_exception_types(self, types: Any) -> None:
         """See base class."""
         self._others.set_worker_level_failure_exception_types(types)
+
+
+def _without_wait(members: SandboxMatcher) -> SandboxMatcher:
+    """The SDK's restrictions but for ``asyncio.wait``, whose sets are in order in our runs (``ordered_tasks``)."""
+    of_asyncio = members.children["asyncio"]
+    allowed = {name: matcher for name, matcher in of_asyncio.children.items() if name != "wait"}
+    return replace(members, children={**members.children, "asyncio": replace(of_asyncio, children=allowed)})
 
 
 class _Sandbox:

@@ -18,6 +18,7 @@ from ..types import JSON
 from .failures import failure_of
 from .limits import summary
 from .memo import Failure, Outcome
+from .until import wait_until
 from .waits import Waiting, Waits
 
 OPEN_MAILBOX = "steporal.open_mailbox"
@@ -139,10 +140,10 @@ class SignalInbox:
     async def _until_received(self, wait: Wait) -> bool:
         left = wait.until - workflow.time()
         try:
-            await workflow.wait_condition(
+            await wait_until(
                 lambda: wait.key in self._received,
                 timeout=timedelta(seconds=max(left, 0)),
-                timeout_summary=summary(wait.key),
+                summary=summary(wait.key),
             )
         except TimeoutError:
             return False

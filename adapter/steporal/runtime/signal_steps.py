@@ -120,7 +120,7 @@ def send_signal(attempt: Attempt, key: str, signal: str, data: Any) -> Coroutine
         check_signal(signal)
     try:
         encoded = signal_data(signal, data)
-        to_limited(f"the data of signal {signal!r}", encoded)
+        to_limited(f"the data of signal {signal!r}", encoded, attempt.owner.storage.most)
     except (UnserializableError, PayloadTooLargeError) as err:
         raise type(err)(f"step {key!r}: {err}") from None
     return _send(attempt, key, signal, encoded)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,6 @@ from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, Workflo
 from .compiled import is_compiled
 from .determinism import NondeterminismError
 from .task_log import is_news, said_once
-from .versioning import IS_VERSIONED
 
 _REASON = re.compile(r'message: "((?:[^"\\]|\\.)*)"')
 """In what Temporal's core says of a run that it removes from its cache."""
@@ -24,7 +24,8 @@ _REASON = re.compile(r'message: "((?:[^"\\]|\\.)*)"')
 def quiet_the_sdk() -> None:
     """Let the SDK log a workflow task that fails once for each run and error, and not at all where we have said it.
 
-    Of its lines "Failed activation on workflow", "Failed handling activation on workflow", and "… restricted".
+    Of its lines "Failed activation on workflow", "Failed handling activation on workflow" (which is also said where a
+    value cannot be read), "Failed encoding completion on workflow" (stored), and "… restricted".
     """
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_once)
@@ -36,6 +37,8 @@ _LOGGERS = (
     "temporalio.worker.workflow_sandbox._restrictions",
 )
 
+_FAILED = ("Failed activation on", "Failed handling activation on", "Failed encoding completion on")
+
 
 def _once(record: logging.LogRecord) -> bool:
     if record.levelno < logging.WARNING:
@@ -43,9 +46,9 @@ def _once(record: logging.LogRecord) -> bool:
     if record.name == _LOGGERS[2]:  # says neither run nor line, and comes before the error that says both
         return is_news("", record.getMessage())
     error = record.exc_info[1] if record.exc_info else None
-    if error is None or not str(record.msg).startswith(("Failed activation on", "Failed handling activation on")):
+    if error is None or not str(record.msg).startswith(_FAILED):
         return True
-    # Both messages name the run.
+    # All three name the run.
     return not isinstance(error, NondeterminismError) and is_news(record.getMessage(), f"{error!r}")
 
 
@@ -57,11 +60,15 @@ class WatchedRunner(WorkflowRunner):
 
     Temporal's core finds that, and tells the worker nothing but why the run is to be forgotten; to a worker that keeps
     no runs in memory (``max_cached_workflows=0``), not even that.
+
+    Args:
+        runner: The other runner.
+        facts: What is so of the worker: names that runs find among their extern functions.
     """
 
-    def __init__(self, runner: WorkflowRunner, *, is_versioned: bool) -> None:
+    def __init__(self, runner: WorkflowRunner, facts: Iterable[str]) -> None:
         self._runner = runner
-        self._is_versioned = is_versioned
+        self._facts = {fact: lambda: True for fact in facts}
 
     def prepare_workflow(self, defn: Any) -> None:
         """See base class."""
@@ -69,8 +76,7 @@ class WatchedRunner(WorkflowRunner):
 
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
         """See base class."""
-        if self._is_versioned:
-            det = replace(det, extern_functions={**det.extern_functions, IS_VERSIONED: lambda: True})
+        det = replace(det, extern_functions={**det.extern_functions, **self._facts})
         return _Watched(self._runner.create_instance(det), can_recover=is_compiled(det.defn.cls))
 
     def set_worker_level_failure_exception_types(self, types: Any) -> None:

@@ -19,6 +19,7 @@ from .answers import HANDLERS, Problem, answer
 from .events import EventApi
 from .invoke import InvokeApi
 from .keys import API_KEYS, Keys, Ring
+from .limits import BodyMemory
 from .openapi import DESCRIPTION
 from .probes import Probes
 from .runs import RunApi
@@ -38,15 +39,16 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 _HOUR = 3600
 
 
-def create_app(client: steporal.Client, keys: Keys) -> Starlette:
+def create_app(client: steporal.Client, keys: Keys, *, is_stopping: Callable[[], bool] = lambda: False) -> Starlette:
     """The gateway of the namespace that a client is connected to.
 
     Args:
         client: Sends the events; also checks the input of its own workflows before a run is started.
         keys: Who may use it.
+        is_stopping: Says whether the process is about to end, and is not ready any more.
     """
     events, signals, runs = EventApi(client, keys.event), SignalApi(client), RunApi(client)
-    invoke, probes = InvokeApi(client), Probes(client)
+    invoke, probes = InvokeApi(client), Probes(client, is_stopping)
     browsers = Middleware(
         CORSMiddleware, allow_origins=["*"], allow_methods=["POST"], allow_headers=["*"], max_age=_HOUR
     )
@@ -62,10 +64,12 @@ def create_app(client: steporal.Client, keys: Keys) -> Starlette:
             Route("/v1/runs/{id:text}", guarded(runs.get), methods=["GET"]),
             Route("/v1/runs/{id:text}", guarded(runs.cancel), methods=["DELETE"]),
             Route("/invoke/{workflow:text}", guarded(invoke.start), methods=["POST"]),
-            Route("/health", probes.health, methods=["GET"]),
+            Route("/health", probes.live, methods=["GET"]),
+            Route("/live", probes.live, methods=["GET"]),
             Route("/ready", probes.ready, methods=["GET"]),
             Route("/openapi.json", _describe, methods=["GET"]),
         ],
+        middleware=[Middleware(BodyMemory)],
         exception_handlers=HANDLERS,
     )
     app.router.redirect_slashes = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -29,29 +29,38 @@ async def run_gateway(
     """
     client.temporal = temporal
     with stop_signals() as stop:
-        async with gateway(client, keys, options):
+        async with gateway(client, keys, options, stop):
             await stop.wait()
             say("stopping: requests that have come are answered; another signal ends them at once")
     say("stopped")
 
 
 def keys_of(options: GatewayOptions) -> Keys:
-    """The keys that the environment sets.
+    """The keys that are set.
 
     Raises:
         Mistake: There are none.
     """
-    return Keys.from_environment(os.environ, insecure_any_key=options.insecure_any_key)
+    return Keys.of(options.event_keys, options.api_keys, insecure_any_key=options.insecure_any_key)
 
 
 @asynccontextmanager
-async def gateway(client: steporal.Client, keys: Keys, options: GatewayOptions) -> AsyncIterator[str]:
+async def gateway(
+    client: steporal.Client, keys: Keys, options: GatewayOptions, stop: asyncio.Event
+) -> AsyncIterator[str]:
     """A gateway that runs while the context lasts; says where it is, and who may use it.
+
+    Args:
+        client: See :func:`create_app`.
+        keys: Who may use it.
+        options: The flags.
+        stop: Set when the process is told to stop.
 
     Raises:
         Failure: It cannot listen.
     """
-    async with serving(create_app(client, keys), options.host, options.port) as url:
+    app = create_app(client, keys, is_stopping=stop.is_set)
+    async with serving(app, options.host, options.port) as url:
         say(f"[bold green]gateway[/] at [bold]{escape(url)}[/]")
         for what, ring, variable in (("/e", keys.event, EVENT_KEYS), ("/v1, /invoke", keys.api, API_KEYS)):
             if ring.is_open:
@@ -59,3 +68,4 @@ async def gateway(client: steporal.Client, keys: Keys, options: GatewayOptions) 
             elif ring.is_closed:
                 say(f"  {what}: [yellow]closed[/]: {variable} is not set")
         yield url
+        await asyncio.sleep(options.drain_delay.total_seconds())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..problems import Mistake
@@ -71,15 +71,16 @@ class Keys:
         return cls(Ring(None), Ring(None))
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str], *, insecure_any_key: bool = False) -> Keys:
-        """The keys that environment variables set.
+    def of(
+        cls, event: Sequence[str] | None, api: Sequence[str] | None = None, *, insecure_any_key: bool = False
+    ) -> Keys:
+        """The keys that are set.
 
         What has no keys stays closed if the other has some; with ``insecure_any_key``, it is open.
 
         Raises:
-            Mistake: There are none at all, or a variable is set and has none.
+            Mistake: There are none at all.
         """
-        event, api = _split(environ, EVENT_KEYS), _split(environ, API_KEYS)
         if not event and not api and not insecure_any_key:
             raise Mistake(
                 f"the gateway has no keys: set {EVENT_KEYS} (for /e) and {API_KEYS} (for /v1 and /invoke) to one key "
@@ -90,16 +91,6 @@ class Keys:
             Ring.of(event) if event else closed,
             Ring.of(spelled for key in api for spelled in _spellings(key)) if api else closed,
         )
-
-
-def _split(environ: Mapping[str, str], name: str) -> list[str]:
-    text = environ.get(name)
-    if text is None:
-        return []
-    keys = [key.strip() for key in text.split(",") if key.strip()]
-    if not keys:
-        raise Mistake(f"{name} is set and has no key; it takes keys, separated by commas")
-    return keys
 
 
 def _spellings(key: str) -> Iterable[str]:

@@ -56,6 +56,12 @@ _ID_OF_RUN = _in_path(
 _FOR_API: list[_Object] = [{"apiKey": []}]
 _OPEN: list[_Object] = []
 
+_LIVE: _Object = {
+    "summary": "Whether the process is up.",
+    "security": _OPEN,
+    "responses": {"200": _response("It is.", _closed(status={"const": 200}, message={"type": "string"}))},
+}
+
 _SCHEMAS: _Object = {
     "Event": {
         "type": "object",
@@ -242,18 +248,12 @@ _PATHS: _Object = {
             },
         }
     },
-    "/health": {
-        "get": {
-            "operationId": "health",
-            "summary": "Whether the process is up.",
-            "security": _OPEN,
-            "responses": {"200": _response("It is.", _closed(status={"const": 200}, message={"type": "string"}))},
-        }
-    },
+    "/health": {"get": _LIVE | {"operationId": "health"}},
+    "/live": {"get": _LIVE | {"operationId": "live"}},
     "/ready": {
         "get": {
             "operationId": "ready",
-            "summary": "Whether Temporal answers, and the catalog of workflows can be read.",
+            "summary": "Whether Temporal answers, the catalog can be read, and the process is not stopping.",
             "security": _OPEN,
             "responses": {
                 "200": _response(

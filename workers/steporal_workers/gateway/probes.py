@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,15 +19,18 @@ _SECONDS = 3.0
 class Probes:
     """Says whether the process is up, and whether it can do its work."""
 
-    def __init__(self, client: steporal.Client) -> None:
+    def __init__(self, client: steporal.Client, is_stopping: Callable[[], bool]) -> None:
         self._client = client
+        self._is_stopping = is_stopping
 
-    async def health(self, request: Request) -> Response:
+    async def live(self, request: Request) -> Response:
         """The process is up."""
         return answer({"status": 200, "message": "OK"})
 
     async def ready(self, request: Request) -> Response:
-        """Temporal answers, and the catalog can be read; as of the last two seconds."""
+        """Temporal answers, and the catalog can be read, as of the last two seconds; and the process goes on."""
+        if self._is_stopping():
+            raise Problem(503, "the gateway is stopping")
         try:
             async with asyncio.timeout(_SECONDS):
                 temporal = await self._client.connect()

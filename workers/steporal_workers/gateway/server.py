@@ -10,12 +10,11 @@ from contextlib import asynccontextmanager, contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
-from ..problems import Failure
+from ..listening import listener, url_of
+from .limits import MAX_HEAD_BYTES, PatientProtocol
 
 DRAIN_SECONDS = 30
 """How long requests that have come have to be answered, at the end."""
-
-_BACKLOG = 2048
 
 
 class _Server(uvicorn.Server):
@@ -49,7 +48,7 @@ async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
     Raises:
         Failure: It cannot listen there.
     """
-    listener = _bound(host, port)
+    listening = listener("the gateway", host, port)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -58,27 +57,17 @@ async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
         server_header=False,
         lifespan="off",
         ws="none",
+        http=PatientProtocol,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     server = _Server(config)
-    running = asyncio.create_task(server.serve(sockets=[listener]))
+    running = asyncio.create_task(server.serve(sockets=[listening]))
     started = asyncio.create_task(server.listening.wait())
     await asyncio.wait([running, started], return_when=asyncio.FIRST_COMPLETED)
     started.cancel()
     try:
-        shown = f"[{host}]" if ":" in host else host
-        yield f"http://{shown}:{listener.getsockname()[1]}"
+        yield url_of(listening)
     finally:
         server.should_exit = True
         await running
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as err:
-        raise Failure(
-            f"the gateway cannot listen on {host}, port {port}: {err.strerror or err}; "
-            "stop what listens there, or choose another port (0: any free)"
-        ) from None

@@ -14,12 +14,13 @@ from temporalio.client import Client
 from temporalio.common import RawValue, WorkflowIDReusePolicy
 
 import steporal
-from steporal.converter import size_of
+from steporal.converter import dumps, size_of
 from steporal.events import new_ulid
 from steporal.routing.catalog import Catalog
 from steporal.runtime.carried import Carried
 from steporal.runtime.limits import MAX_PAYLOAD_BYTES, summary
 from steporal.runtime.start import SCHEDULED_AT, Origin
+from steporal.runtime.storage import most_with
 from steporal.search_attributes import APP, of_run, start_indexed
 from steporal.types import JSON
 
@@ -54,7 +55,7 @@ async def run_rerun(temporal: Client, id: str, *, from_step: str | None, data: A
     origin = await _origin(temporal, story, event_id)
     arguments = origin.arguments(_input(story) if data is SAME else data)
     if kept is not None:
-        arguments.append(_handed_over(kept))
+        arguments.append(_handed_over(temporal, kept))
     app = described.typed_search_attributes.get(APP) or await _app_of(temporal, described.task_queue)
     rerun_of: dict[str, JSON] = {"workflow_id": described.id, "run_id": first_run_id(described), "from": from_step}
     what = f"rerun of {described.id}{f', from {from_step}' if from_step else ''}"
@@ -148,7 +149,8 @@ def kept_before(story: Story, step: str) -> Carried:
             if events:
                 ids = [event["id"] for event in events]
                 boxes[listener.id] = {"topics": [], "until": 0.0, "events": events, "seen": ids}
-    return Carried(is_parked=False, started=0, seed="", memo=kept, boxes=boxes)
+    size = sum(len(dumps(outcome)) for outcome, _ in kept.values())
+    return Carried(is_parked=False, started=0, seed="", memo=kept, boxes=boxes, size=size)
 
 
 def _is_event(outcome: Any) -> bool:
@@ -171,11 +173,12 @@ def _no_such_step(story: Story, step: str) -> Mistake:
     )
 
 
-def _handed_over(kept: Carried) -> RawValue:
-    raw = kept.raw()
-    if (size := size_of(raw)) > MAX_PAYLOAD_BYTES:
+def _handed_over(temporal: Client, kept: Carried) -> RawValue:
+    most = most_with(temporal.data_converter)
+    raw = kept.raw(lambda: most(MAX_PAYLOAD_BYTES) > MAX_PAYLOAD_BYTES)
+    if (size := size_of(raw)) > most(size):
         raise Failure(
             f"what the {len(kept.memo):,} steps before have returned has {size:,} bytes, and Temporal takes "
-            f"{MAX_PAYLOAD_BYTES:,} in one payload; rerun the run from its beginning, without --from"
+            f"{most(size):,} in one payload; rerun the run from its beginning, without --from"
         )
     return raw

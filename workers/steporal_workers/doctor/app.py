@@ -1,0 +1,148 @@
+"""Checks of an app: its workers, what is registered of it, and the gateway's keys."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+
+import temporalio.client
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.service import RPCError, RPCStatusCode
+
+from steporal.routing.catalog import SYSTEM_TASK_QUEUE, App, Snapshot
+
+from .verdicts import Subject, Verdict, bad, good, listing, warning
+
+MIN_KEY_LENGTH = 16
+
+_GONE_AFTER = timedelta(seconds=90)
+"""A worker polls again after at most a minute; Temporal lists it for five."""
+
+_KINDS = (TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY)
+
+
+async def workers(subject: Subject) -> Verdict:
+    """Whether somebody takes the app's tasks, and those of the catalog, the topics and mailboxes."""
+    queues = [subject.client.task_queue, SYSTEM_TASK_QUEUE]
+    found = {queue: await _pollers(subject.temporal, queue) for queue in queues}
+    missing = [queue for queue, pollers in found.items() if not pollers]
+    if missing:
+        return bad(
+            f"no worker polls the task queue{'s' * (len(missing) > 1)} {' and '.join(map(repr, missing))}",
+            f"start one: steporal worker {subject.target}",
+        )
+    return good(", ".join(f"{len(pollers)} on task queue {queue!r}" for queue, pollers in found.items()))
+
+
+async def _pollers(temporal: temporalio.client.Client, queue: str) -> set[str]:
+    """The identities of those who poll a task queue, for workflow tasks and for activities alike."""
+    oldest = datetime.now(UTC) - _GONE_AFTER
+    found = []
+    for kind in _KINDS:
+        described = await temporal.workflow_service.describe_task_queue(
+            DescribeTaskQueueRequest(
+                namespace=temporal.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind
+            )
+        )
+        found.append({p.identity for p in described.pollers if p.last_access_time.ToDatetime(tzinfo=UTC) > oldest})
+    return found[0] & found[1]
+
+
+# --- the catalog ---------------------------------------------------------------------------------------------------
+
+
+async def catalog(subject: Subject) -> Verdict:
+    """Whether the namespace knows the workflows as the code has them."""
+    snapshot = await subject.client.dispatcher(subject.temporal).catalog.read(fresh=True)
+    wanted, there = subject.client.listed(), snapshot.apps.get(subject.client.id)
+    register = f"start its workers with this code, or `steporal sync {subject.target}`"
+    if there is None:
+        if not wanted.workflows:
+            return warning(f"app {wanted.id!r} has no workflows", "define some with @client.workflow")
+        return bad(f"app {wanted.id!r} is not registered: no event starts its workflows", register)
+    if unregistered := sorted(_ids(wanted) - _ids(there)):
+        return bad(f"not registered: {listing(unregistered)}", register)
+    if differences := _differences(wanted, there):
+        return warning("; ".join(differences), f"{register}; unless the code here is not the code that is deployed")
+    if shared := _shared(wanted, snapshot):
+        return warning(
+            f"other apps have workflows with the same ids: {'; '.join(shared)}",
+            "an event starts only one of those with an id: rename them",
+        )
+    return good(f"{len(wanted.workflows)} workflows are registered as the code has them")
+
+
+def _ids(app: App) -> set[str]:
+    return {listed.id for listed in app.workflows}
+
+
+def _differences(wanted: App, there: App) -> list[str]:
+    found = []
+    if surplus := sorted(_ids(there) - _ids(wanted)):
+        found.append(f"registered, and not in the code: {listing(surplus)}")
+    triggers = {listed.id: listed.triggers for listed in there.workflows}
+    if changed := sorted(listed.id for listed in wanted.workflows if listed.triggers != triggers[listed.id]):
+        found.append(f"registered with other triggers: {listing(changed)}")
+    if there.task_queue != wanted.task_queue:
+        found.append(f"registered on task queue {there.task_queue!r}, and not on {wanted.task_queue!r}")
+    return found
+
+
+def _shared(wanted: App, snapshot: Snapshot) -> list[str]:
+    others = [app for app in snapshot.apps.values() if app.id != wanted.id]
+    return [f"{listing(both)} of app {app.id!r}" for app in others if (both := sorted(_ids(app) & _ids(wanted)))]
+
+
+# --- schedules -----------------------------------------------------------------------------------------------------
+
+
+async def schedules(subject: Subject) -> Verdict:
+    """Whether the schedules of cron triggers are there, and run."""
+    wanted = subject.client.listed().schedules
+    found = dict(zip(wanted, await asyncio.gather(*(_is_paused(subject.temporal, id) for id in wanted)), strict=True))
+    if missing := [id for id, is_paused in found.items() if is_paused is None]:
+        return bad(f"there is no schedule {listing(missing)}", f"steporal sync {subject.target}")
+    if paused := [id for id, is_paused in found.items() if is_paused]:
+        return warning(f"paused: {listing(paused)}", _unpause(subject, paused[0]))
+    return good(f"{len(wanted)} are there and not paused" if wanted else "no workflow has a cron trigger")
+
+
+async def _is_paused(temporal: temporalio.client.Client, id: str) -> bool | None:
+    """Whether a schedule is paused; None if there is none."""
+    try:
+        return (await temporal.get_schedule_handle(id).describe()).schedule.state.paused
+    except RPCError as err:
+        if err.status == RPCStatusCode.NOT_FOUND:
+            return None
+        raise
+
+
+def _unpause(subject: Subject, id: str) -> str:
+    return f"temporal schedule toggle --unpause --namespace {subject.temporal.namespace} --schedule-id {id!r}"
+
+
+# --- the gateway ---------------------------------------------------------------------------------------------------
+
+
+async def gateway_keys(subject: Subject) -> Verdict:
+    """Whether the keys are there that a gateway with these settings would take, and are hard to guess."""
+    keys: Mapping[str, Iterable[str]] = {"event_keys": subject.event_keys, "api_keys": subject.api_keys}
+    count = f"{len(subject.event_keys)} event keys, {len(subject.api_keys)} API keys"
+    if subject.insecure_any_key and not (subject.event_keys and subject.api_keys):
+        return warning(f"{count}; what has none is open to everybody", "set STEPORAL_EVENT_KEYS and STEPORAL_API_KEYS")
+    if not subject.event_keys and not subject.api_keys:
+        return warning(
+            "none are set here: a gateway does not start with these settings",
+            "where there is to be one, set STEPORAL_EVENT_KEYS and STEPORAL_API_KEYS",
+        )
+    if short := [name for name, given in keys.items() if any(len(key) < MIN_KEY_LENGTH for key in given)]:
+        return warning(
+            f"{' and '.join(short)} have a key of fewer than {MIN_KEY_LENGTH} characters",
+            "make keys that nobody guesses: openssl rand -hex 32",
+        )
+    if set(subject.event_keys) & set(subject.api_keys):
+        return warning("an event key is an API key, too", "event keys are in paths and browsers: let both differ")
+    return good(count)

@@ -1,0 +1,114 @@
+"""The command: all checks, one after the other, and what they say as a table or as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import temporalio.client
+from rich.markup import escape
+from rich.table import Table
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, DescribeNamespaceResponse
+from temporalio.service import RPCError, RPCStatusCode
+
+import steporal
+
+from ..connection import Connection
+from ..output import console, print_json
+from ..problems import Failure
+from . import app, server
+from .verdicts import Check, State, Subject, Verdict, bad, warning
+
+CHECKS: Mapping[str, Check] = {
+    "server": server.server,
+    "namespace": server.namespace,
+    "permissions": server.permissions,
+    "search attributes": server.search_attributes,
+    "retention": server.retention,
+    "payload limits": server.payload_limits,
+    "clock": server.clock,
+    "workers": app.workers,
+    "catalog": app.catalog,
+    "schedules": app.schedules,
+    "gateway keys": app.gateway_keys,
+}
+
+_CALL = timedelta(seconds=10)
+_COLOURS: Mapping[State, str] = {"good": "green", "warning": "yellow", "bad": "red"}
+
+
+async def run_doctor(
+    client: steporal.Client, connection: Connection, gateway: Mapping[str, Any], *, target: str, as_json: bool
+) -> int:
+    """Check an installation, print what is found, and return the exit status: 1 if something is bad.
+
+    Args:
+        client: The app.
+        connection: How Temporal is reached.
+        gateway: The gateway's settings.
+        target: The client, as the command line named it.
+        as_json: Print JSON.
+    """
+    found = await _examined(client, connection, gateway, target)
+    if as_json:
+        print_json(
+            [{"check": name, "state": v.state, "said": v.said, "remedy": v.remedy or None} for name, v in found.items()]
+        )
+    else:
+        console().print(_table(found))
+    return int(any(verdict.state == "bad" for verdict in found.values()))
+
+
+async def _examined(
+    client: steporal.Client, connection: Connection, gateway: Mapping[str, Any], target: str
+) -> dict[str, Verdict]:
+    """What each check says; without a server or a namespace, no others than that."""
+    try:
+        temporal = await connection.reach(client.data_converter)
+    except Failure as err:
+        said, _, remedy = err.message.partition("; ")
+        return {"server": bad(said, remedy)}
+    try:
+        namespace = await _described(temporal)
+    except RPCError as err:
+        if err.status == RPCStatusCode.NOT_FOUND:
+            remedy = "say which: --namespace NAME or TEMPORAL_NAMESPACE"
+            return {"namespace": bad(f"there is no namespace {temporal.namespace!r}", remedy)}
+        if err.status != RPCStatusCode.PERMISSION_DENIED:
+            return {"namespace": bad(f"Temporal does not describe it: {err.message}", "check the key or certificate")}
+        namespace = DescribeNamespaceResponse()  # a key may do less than describe
+    client.temporal = temporal
+    subject = Subject(
+        target=target,
+        client=client,
+        temporal=temporal,
+        namespace=namespace,
+        event_keys=gateway["event_keys"] or (),
+        api_keys=gateway["api_keys"] or (),
+        insecure_any_key=gateway["insecure_any_key"],
+    )
+    return {name: await _performed(check, subject) for name, check in CHECKS.items()}
+
+
+async def _described(temporal: temporalio.client.Client) -> DescribeNamespaceResponse:
+    request = DescribeNamespaceRequest(namespace=temporal.namespace)
+    return await temporal.workflow_service.describe_namespace(request, timeout=_CALL)
+
+
+async def _performed(check: Check, subject: Subject) -> Verdict:
+    try:
+        return await check(subject)
+    except RPCError as err:
+        said = f"not checked: {err.message} ({err.status.name})"
+        if err.status in (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNIMPLEMENTED):
+            return warning(said, "Temporal does not say it here")
+        return bad(said, "try again")
+
+
+def _table(found: Mapping[str, Verdict]) -> Table:
+    table = Table("", "check", "found", "remedy")
+    for name, verdict in found.items():
+        colour = _COLOURS[verdict.state]
+        table.add_row(f"[{colour}]{verdict.state}[/]", name, escape(verdict.said), escape(verdict.remedy))
+    return table

@@ -1,0 +1,138 @@
+"""What a process logs on standard error: lines for people, or one JSON object a line for programs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from temporalio.runtime import LogForwardingConfig
+
+logger = logging.getLogger("steporal")
+
+_TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+_CORE = logging.getLogger("temporalio.core")
+
+_BEGUN_AGAIN = re.compile(r"#\d+$")
+"""What is behind a step's id in the id of an activity that begins the step again."""
+
+_STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
+_TEMPORAL = {"temporal_activity", "temporal_workflow", "temporal_log"}
+
+
+def set_up_logging(level: str, format: str = "text") -> None:
+    """Log from a level on.
+
+    Args:
+        level: ``debug``, ``info``, ``warning`` or ``error``.
+        format: ``text`` or ``json``; as JSON comes also what the process tells people.
+    """
+    logging.basicConfig(level=level.upper(), format=_TEXT, force=True)
+    if level.lower() == "info":
+        # Their INFO is about the SDK's own threads and shutdown, and about changes that `steporal dev` tells itself.
+        for name in ("temporalio", "watchfiles"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+    if format == "json":
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JsonFormatter())
+        logging.captureWarnings(True)
+        _leave_the_message_alone()
+
+
+def is_json() -> bool:
+    """Whether everything that is said is to be JSON."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
+
+
+def name_app(app: str) -> None:
+    """Say from now on of which app the lines are."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, JsonFormatter):
+            handler.formatter.app = app
+
+
+def core_forwarding() -> LogForwardingConfig | None:
+    """What has the SDK's core log as Python does, where its own lines would be no JSON."""
+    from temporalio.runtime import LogForwardingConfig
+
+    if not is_json():
+        return None
+    return LogForwardingConfig(_CORE, append_target_to_name=False, prepend_target_on_message=False)
+
+
+def _leave_the_message_alone() -> None:
+    """Keep the SDK from writing into each message of a run what is in the line anyway."""
+    from temporalio import activity, workflow
+
+    activity.logger.activity_info_on_message = False
+    workflow.logger.workflow_info_on_message = False
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line: time, level, logger, message, what ``extra`` has, and of which run and step it is.
+
+    Attributes:
+        app: The app that the process serves.
+    """
+
+    app: str | None = None
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See base class."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **({"app": self.app} if self.app else {}),
+            **_of_run(record),
+        }
+        line.update((key, value) for key, value in _extra(record).items() if key not in line)
+        if record.exc_info and record.exc_info[0]:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, separators=(",", ":"))
+
+
+def _of_run(record: logging.LogRecord) -> dict[str, Any]:
+    """Of which run and step a line is, as the SDK says it."""
+    if step := getattr(record, "temporal_activity", None):
+        said = {
+            **_of_workflow(step, step["workflow_run_id"]),
+            "step_id": _BEGUN_AGAIN.sub("", step["activity_id"]),
+            "attempt": step["attempt"],
+        }
+    elif body := getattr(record, "temporal_workflow", None):
+        said = _of_workflow(body, body.get("run_id"))
+    else:
+        return {}
+    return {key: value for key, value in said.items() if value}
+
+
+def _of_workflow(details: Mapping[str, Any], run_id: str | None) -> dict[str, Any]:
+    workflow, workflow_id = details.get("workflow_type") or "", details.get("workflow_id") or ""
+    of_event, _, event_id = workflow_id.partition(f"{workflow}/")
+    return {
+        "workflow": workflow,
+        "workflow_id": workflow_id,
+        "run_id": run_id,
+        "event_id": event_id if not of_event else "",
+    }
+
+
+def _extra(record: logging.LogRecord) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in vars(record).items()
+        if not (key in _STANDARD or key in _TEMPORAL or key.startswith("_"))
+    }
+
+
+def say_as_log(text: str, *, is_error: bool = False, details: str = "") -> None:
+    """Log what people would be told."""
+    level = logging.ERROR if is_error else logging.INFO
+    if logger.isEnabledFor(level):
+        logger.log(level, "%s", text, extra={"exception": details.rstrip()} if details else None)

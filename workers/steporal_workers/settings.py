@@ -1,0 +1,484 @@
+"""What each process can be told, and where that comes from: flags, then the environment, then a TOML file.
+
+Every setting is declared here, once. Temporal's connection is no part of it: it has Temporal's own variables and
+profiles.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from .arguments import whole_number
+from .gateway.options import DEFAULT_HOST, DEFAULT_PORT
+from .options import duration
+from .problems import Mistake
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+PREFIX = "STEPORAL_"
+FILE = "steporal.toml"
+FILE_VARIABLE = "STEPORAL_CONFIG"
+
+COMMANDS = ("worker", "gateway", "dev")
+
+
+def keys(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Keys, separated by commas; in a file also a list. The type of an option."""
+    parts = given.split(",") if isinstance(given, str) else given
+    found = tuple(key.strip() for key in parts if key.strip())
+    if not found:
+        raise click.BadParameter("it is set and has no key; it takes keys, separated by commas")
+    return found
+
+
+PORT = whole_number(0, 65535)
+LOG_LEVEL = click.Choice(("debug", "info", "warning", "error"), case_sensitive=False)
+LOG_FORMAT = click.Choice(("text", "json"), case_sensitive=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        name: Its name at the top of the file; with ``STEPORAL_`` before it, and in capitals, its variable.
+        flags: Its flag in each command that has it; None: it has none, as what is secret has none.
+        help: What it does.
+        type: What its values are.
+        default: What it is if nothing says.
+        metavar: What help calls its value.
+        default_is: What it is then, in words, if ``default`` does not say.
+        is_multiple: Whether it takes several values; in the environment with ``:`` between, as ``PATH``.
+    """
+
+    name: str
+    flags: Mapping[str, str | None]
+    help: str
+    type: Any = str
+    default: Any = None
+    metavar: str | None = None
+    default_is: str | None = None
+    is_multiple: bool = False
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return PREFIX + self.name.upper()
+
+    @property
+    def is_secret(self) -> bool:
+        """Whether its value is never shown."""
+        return self.type is keys
+
+    def key(self, command: str) -> str:
+        """Its name in a command's table of the file, and what the command's function is given it as."""
+        flag = self.flags[command]
+        return flag.partition("/")[0].lstrip("-").replace("-", "_") if flag else self.name
+
+
+def _for(*commands: str, flag: str | None) -> dict[str, str | None]:
+    return dict.fromkeys(commands, flag)
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        name="task_queue",
+        flags=_for("worker", flag="--task-queue"),
+        metavar="NAME",
+        default_is="the client's",
+        help="Another task queue than the client's: runs steps only.",
+    ),
+    Setting(
+        name="max_concurrent_steps",
+        flags=_for("worker", flag="--max-concurrent-steps"),
+        type=whole_number(1),
+        metavar="N",
+        default_is="100",
+        help="Steps that run at once.",
+    ),
+    Setting(
+        name="max_concurrent_workflow_tasks",
+        flags=_for("worker", flag="--max-concurrent-workflow-tasks"),
+        type=whole_number(2),
+        metavar="N",
+        default_is="100",
+        help="Runs whose bodies are executed at once.",
+    ),
+    Setting(
+        name="max_cached_workflows",
+        flags=_for("worker", flag="--max-cached-workflows"),
+        type=whole_number(0),
+        metavar="N",
+        default_is="1000",
+        help="Runs kept in memory.",
+    ),
+    Setting(
+        name="graceful_timeout",
+        flags=_for("worker", flag="--graceful-timeout"),
+        type=duration,
+        metavar="DURATION",
+        default="30s",
+        help="How long running steps have to finish, on SIGTERM or SIGINT.",
+    ),
+    Setting(
+        name="build_id",
+        flags=_for("worker", flag="--build-id"),
+        metavar="ID",
+        default_is="no versions",
+        help="Worker Versioning: which build of the code this is, such as a commit.",
+    ),
+    Setting(
+        name="deployment",
+        flags=_for("worker", flag="--deployment"),
+        metavar="NAME",
+        default_is="the app's id",
+        help="Worker Versioning: the deployment's name.",
+    ),
+    Setting(
+        name="health_port",
+        flags=_for("worker", flag="--health-port"),
+        type=PORT,
+        metavar="PORT",
+        default=0,
+        help="The port of /live and /ready; 0: they are not served.",
+    ),
+    Setting(
+        name="health_host",
+        flags=_for("worker", flag="--health-host"),
+        metavar="ADDRESS",
+        default=DEFAULT_HOST,
+        help="The address on which /live and /ready are served.",
+    ),
+    Setting(
+        name="with_gateway",
+        flags=_for("worker", flag="--with-gateway/--without-gateway"),
+        type=bool,
+        default=False,
+        help="Also serve HTTP, as `steporal gateway` does.",
+    ),
+    Setting(
+        name="dev_gateway",
+        flags=_for("dev", flag="--gateway/--no-gateway"),
+        type=bool,
+        default=True,
+        help="Whether there is an HTTP gateway; any key opens it.",
+    ),
+    Setting(
+        name="gateway_host",
+        flags={"worker": "--gateway-host", "gateway": "--host"},
+        metavar="ADDRESS",
+        default=DEFAULT_HOST,
+        help="The address on which the gateway listens.",
+    ),
+    Setting(
+        name="gateway_port",
+        flags={"worker": "--gateway-port", "gateway": "--port", "dev": "--gateway-port"},
+        type=PORT,
+        metavar="PORT",
+        default=DEFAULT_PORT,
+        help="The gateway's port; 0: any free.",
+    ),
+    Setting(
+        name="event_keys",
+        flags=_for("worker", "gateway", flag=None),
+        type=keys,
+        default_is="none",
+        help="Keys that open the gateway's /e.",
+    ),
+    Setting(
+        name="api_keys",
+        flags=_for("worker", "gateway", flag=None),
+        type=keys,
+        default_is="none",
+        help="Keys that open the gateway's /v1 and /invoke.",
+    ),
+    Setting(
+        name="insecure_any_key",
+        flags=_for("worker", "gateway", flag="--insecure-any-key"),
+        type=bool,
+        default=False,
+        help="Let everybody in who reaches the gateway, where no keys are set.",
+    ),
+    Setting(
+        name="drain_delay",
+        flags=_for("worker", "gateway", flag="--drain-delay"),
+        type=duration,
+        metavar="DURATION",
+        default="0s",
+        help="How long the gateway goes on after SIGTERM, not ready, until load balancers have noticed.",
+    ),
+    Setting(
+        name="dev_port",
+        flags=_for("dev", flag="--port"),
+        type=PORT,
+        metavar="PORT",
+        default=7233,
+        help="The port of Temporal's API; 0: any free.",
+    ),
+    Setting(
+        name="dev_ui_port",
+        flags=_for("dev", flag="--ui-port"),
+        type=PORT,
+        metavar="PORT",
+        default=8233,
+        help="The port of Temporal's UI; 0: any free.",
+    ),
+    Setting(
+        name="dev_db_file",
+        flags=_for("dev", flag="--db-file"),
+        type=click.Path(path_type=Path, dir_okay=False),
+        default_is="in memory",
+        help="Keep Temporal's data in this file.",
+    ),
+    Setting(
+        name="dev_watch",
+        flags=_for("dev", flag="--watch"),
+        type=click.Path(path_type=Path, exists=True),
+        default_is="the current one",
+        is_multiple=True,
+        help="Folders whose code is watched.",
+    ),
+    Setting(
+        name="log_level",
+        flags=_for(*COMMANDS, flag="--log-level"),
+        type=LOG_LEVEL,
+        default="info",
+        help="From which level on is logged.",
+    ),
+    Setting(
+        name="log_format",
+        flags=_for(*COMMANDS, flag="--log-format"),
+        type=LOG_FORMAT,
+        default="text",
+        help="Lines for people, or one JSON object a line.",
+    ),
+)
+
+
+# --- as options of commands ----------------------------------------------------------------------------------------
+
+
+def settings_of(command: str) -> Callable[[Command], Command]:
+    """Give a command's function its settings as options, and ``--config``."""
+
+    def decorate(function: Command) -> Command:
+        for setting in reversed(SETTINGS):
+            if command in setting.flags:
+                function = _option(setting, command)(function)
+        return config_option(function)
+
+    return decorate
+
+
+def _option(setting: Setting, command: str) -> Callable[[Command], Command]:
+    flag = setting.flags[command]
+    if setting.type is bool:  # click makes a type of its own of it
+        given: dict[str, Any] = {"is_flag": True}
+    else:
+        given = {"type": setting.type, "metavar": setting.metavar, "multiple": setting.is_multiple}
+    return click.option(
+        flag or f"--{setting.name}",
+        setting.key(command),
+        cls=_Option,
+        setting=setting,
+        default=setting.default,
+        envvar=setting.variable,
+        help=setting.help,
+        show_default=setting.default_is or True,
+        hidden=flag is None,
+        **given,
+    )
+
+
+class _Option(click.Option):
+    """A setting of one command; a value that it cannot have is a mistake of one line, which says where it stands."""
+
+    def __init__(self, *args: Any, setting: Setting, **given: Any) -> None:
+        super().__init__(*args, **given)
+        self.setting = setting
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        if not self.setting.is_secret:  # a command line is in the list of processes
+            super().add_to_parser(parser, ctx)
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        text = os.environ.get(self.setting.variable)
+        if text and self.setting.type is PORT and _SERVICE_LINK.match(text):
+            return None
+        # An empty variable is one that is not set; but a gateway whose keys have been lost must not start.
+        return text if text or self.setting.is_secret else None
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        try:
+            return super().process_value(ctx, value)
+        except click.BadParameter as err:
+            raise Mistake(f"{self.source(ctx)}: {err.message.rstrip('.')}") from None
+
+    def source(self, ctx: click.Context) -> str:
+        """Where its value comes from: the flag, the variable, or the key in the file."""
+        match ctx.get_parameter_source(self.name or ""):
+            case ParameterSource.COMMANDLINE:
+                return str(self.setting.flags[ctx.info_name or ""])
+            case ParameterSource.ENVIRONMENT:
+                return self.setting.variable
+            case ParameterSource.DEFAULT_MAP:
+                return str(ctx.meta[_KEYS_OF_FILE][self.name])
+        return "default"
+
+
+_SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
+"""What Kubernetes sets ``STEPORAL_GATEWAY_PORT`` to in a namespace that has a Service ``steporal-gateway``."""
+
+_PATH_OF_FILE, _KEYS_OF_FILE = f"{__name__}.path", f"{__name__}.keys"
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What a setting is, in one command.
+
+    Attributes:
+        source: Where that comes from: a flag, a variable, a key of the file, or ``default``.
+    """
+
+    setting: Setting
+    command: str
+    value: Any
+    source: str
+
+
+def values_of(command: click.Command, name: str, arguments: list[str]) -> tuple[click.Context, list[Value]]:
+    """What the settings of a command are, if it were started with these arguments.
+
+    Raises:
+        Mistake: A value cannot be right.
+    """
+    anything = click.Argument(["arguments"], nargs=-1)
+    options = [param for param in command.params if not isinstance(param, click.Argument)]
+    ctx = click.Command(name, params=[*options, anything]).make_context(name, arguments)
+    return ctx, [
+        Value(option.setting, name, ctx.params[option.name or ""], option.source(ctx))
+        for option in options
+        if isinstance(option, _Option)
+    ]
+
+
+# --- the file ------------------------------------------------------------------------------------------------------
+
+
+def _read_into(ctx: click.Context, param: click.Parameter, given: Path | None) -> None:
+    path = given or Path(FILE)
+    if given is None and not path.exists():
+        return
+    source = "" if given is None else f" ({_flag_or_variable(ctx, param)})"
+    found = {key: (value, where) for key, value, where in _entries(ctx.info_name or "", path, source)}
+    ctx.default_map = {key: value for key, (value, _) in found.items()}
+    ctx.meta[_PATH_OF_FILE] = path
+    ctx.meta[_KEYS_OF_FILE] = {key: where for key, (_, where) in found.items()}
+
+
+def file_of(ctx: click.Context) -> Path | None:
+    """The file that a command has read, if there is one."""
+    path: Path | None = ctx.meta.get(_PATH_OF_FILE)
+    return path
+
+
+def _flag_or_variable(ctx: click.Context, param: click.Parameter) -> str:
+    is_variable = ctx.get_parameter_source(param.name or "") is ParameterSource.ENVIRONMENT
+    return FILE_VARIABLE if is_variable else "--config"
+
+
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    envvar=FILE_VARIABLE,
+    metavar="FILE",
+    is_eager=True,
+    expose_value=False,
+    callback=_read_into,
+    help=f"A TOML file of settings.  [default: {FILE}, if it is there]",
+)
+
+
+def _entries(command: str, path: Path, source: str) -> Iterator[tuple[str, Any, str]]:
+    """What a file says to a command: the key, the value, and where it stands; what a table says comes last."""
+    content = _read(path, source)
+    tables = {name: content.pop(name) for name in COMMANDS if isinstance(content.get(name), dict)}
+    top = {setting.name: setting for setting in SETTINGS}
+    _check_known(content, top, str(path), [f"[{name}]" for name in COMMANDS])
+    for name, table in tables.items():
+        _check_known(table, _by_key(name), f"[{name}] of {path}")
+    for key, value in content.items():
+        if command in top[key].flags:
+            where = f"{path}, {key}"
+            yield top[key].key(command), _as_text(top[key], value, where), where
+    for key, value in tables.get(command, {}).items():
+        where = f"{path}, [{command}] {key}"
+        yield key, _as_text(_by_key(command)[key], value, where), where
+
+
+def _by_key(command: str) -> dict[str, Setting]:
+    return {setting.key(command): setting for setting in SETTINGS if command in setting.flags}
+
+
+def _read(path: Path, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise Mistake(f"{path}{source} cannot be read: {err.strerror or err}") from None
+    except ValueError as err:
+        raise Mistake(f"{path}{source} is no TOML: {err}") from None
+
+
+def _check_known(given: Iterable[str], known: Mapping[str, Setting], where: str, others: Iterable[str] = ()) -> None:
+    for key in given:
+        if key in known:
+            continue
+        if key in ("address", "namespace", "api_key", "profile", "tls"):
+            raise Mistake(f"{where} has {key!r}, which is Temporal's: set TEMPORAL_{key.upper()}, or use a profile")
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise Mistake(f"{where} has no setting {key!r}; {hint}it takes {', '.join([*sorted(known), *others])}")
+
+
+def _as_text(setting: Setting, value: Any, where: str) -> Any:
+    """A value of the file as the environment would have it, so that both are checked alike."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
+        return [str(value)] if setting.is_multiple else str(value)
+    if isinstance(value, list) and (setting.is_multiple or setting.is_secret):
+        return [str(item) for item in value]
+    raise Mistake(f"{where}: a {type(value).__name__} is no value of it")
+
+
+# --- as documentation ----------------------------------------------------------------------------------------------
+
+
+def markdown_table() -> str:
+    """All settings, for ``docs/settings.md``."""
+    rows = [f"| `{s.variable}` | {_flags(s)} | {_shown_default(s)} | {s.help} |\n" for s in SETTINGS]
+    return "".join(["| variable | flags | default | |\n", "|---|---|---|---|\n", *rows])
+
+
+def _flags(setting: Setting) -> str:
+    commands: dict[str | None, list[str]] = {}
+    for command, flag in setting.flags.items():
+        commands.setdefault(flag, []).append(command)
+    shown = [f"{' '.join(found)} `{flag}`" if flag else " ".join(found) for flag, found in commands.items()]
+    return "; ".join(shown)
+
+
+def _shown_default(setting: Setting) -> str:
+    if setting.default_is:
+        return setting.default_is
+    return f"`{str(setting.default).lower() if isinstance(setting.default, bool) else setting.default}`"
