@@ -143,14 +143,11 @@ async def test_a_run_that_continued_as_new_is_run_again_from_the_step_that_faile
 
     async with workers(app), asyncio.timeout(60):
         run = await order.start(0)
-        while (await app.send_signal(run.run_id, "paid")).run_id is None:  # it waits for the event first
-            await until_waiting(run)
-            while (await run.temporal.describe()).run_id == run.run_id:
-                await asyncio.sleep(0.05)
-            run = await app.get_run(run.workflow_id)
-            run.run_id = (await run.temporal.describe()).raw_description.workflow_execution_info.first_run_id
-            for n in (1, 2):
-                await app.send_event({"name": f"{app.id}.heard", "data": {"n": n}})
+        latest = await app.get_run(run.workflow_id)
+        while (await latest.temporal.describe()).run_id == run.run_id:
+            await asyncio.sleep(0.05)
+        await app.send_event([{"name": f"{app.id}.heard", "data": {"n": n}} for n in (1, 2)])
+        while (await app.send_signal(run.run_id, "paid")).run_id is None:
             await asyncio.sleep(0.05)
         with pytest.raises(RunFailedError):
             await run.result()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .limits import code, utc
@@ -91,13 +90,3 @@ def described(waits: Sequence[Awaited], *, is_parked: bool) -> str:
     if len(waits) > _SHOWN:
         lines.append(f"- and {len(waits) - _SHOWN:,} more")
     return "\n".join(["Parked. It waits for:" if is_parked else "It waits for:", "", *lines])
-
-
-def show_details(loop: AbstractEventLoop, describe: Callable[[], str]) -> None:
-    """Add what ``describe`` returns to the current details of a run, whenever somebody looks at them.
-
-    The SDK takes a text in advance, which would have to be made anew with each step; its workflow instance, which is
-    the event loop of the run, is asked for it by a query.
-    """
-    given: Callable[[], str] = loop.workflow_get_current_details  # type: ignore[attr-defined]
-    vars(loop)["workflow_get_current_details"] = lambda: "\n\n".join(filter(None, (given(), describe())))

@@ -29,10 +29,11 @@ from ..routing.waiting import check_events, check_expression
 from ..search_attributes import WAITING_FOR, is_indexed, of_run
 from ..step import Step
 from ..types import JSON
-from .awaited import Awaited, described, show_details
+from .awaited import Awaited, described
 from .carried import Carried, outcome_json, read_outcome
 from .children import Children, failed_with, was_cancelled
 from .continuing import Continuing
+from .details import show_details
 from .determinism import explained, nondeterminism_in
 from .endings import tell_cancelled, tell_failed, tell_finished
 from .failures import application_error, is_final

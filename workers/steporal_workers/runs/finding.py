@@ -9,9 +9,15 @@ from datetime import datetime
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionDescription, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
+from steporal.routing.catalog import CATALOG
+from steporal.routing.mailbox import MAILBOX
+from steporal.routing.topic import TOPIC
+
 from ..problems import Failure
 
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+_SYSTEM = (CATALOG, TOPIC, MAILBOX)
 
 _INDEXING_SECONDS = 1.0
 """Temporal finds a run by its run id a moment after its start."""
@@ -29,9 +35,11 @@ async def get_run(temporal: Client, id: str) -> WorkflowExecutionDescription:
     """The same.
 
     Raises:
-        Failure: There is none.
+        Failure: There is none; or it is one of Steporal's own workflows, which are nobody's to end or to run again.
     """
     found = await find_run(temporal, id)
+    if found is not None and found.workflow_type in _SYSTEM:
+        raise Failure(f"{id!r} is no run: it is Steporal's own workflow {found.workflow_type!r}")
     if found is None:
         raise Failure(
             f"there is no run {id!r} in namespace {temporal.namespace!r}; a run has an id of its own, ctx.run_id, and "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pydantic
 from temporalio.api.enums.v1 import PendingActivityState, WorkflowTaskFailedCause
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowExecutionDescription
@@ -24,6 +25,7 @@ from steporal.runtime.start import Origin
 from steporal.runtime.waits import BACKOFF, Waiting
 from steporal.types import JSON
 
+from ..problems import Failure
 from .finding import is_open
 from .timeline import StepEntry, Timeline
 
@@ -113,7 +115,16 @@ class Reader:
 
         Args:
             described: Its last execution.
+
+        Raises:
+            Failure: It is a native workflow.
         """
+        try:
+            return await self._read(described)
+        except pydantic.ValidationError:  # its arguments are none of Steporal's
+            raise Failure(f"{described.id!r} is a native workflow, and no run of Steporal's") from None
+
+    async def _read(self, described: WorkflowExecutionDescription) -> Story:
         converter = self._temporal.data_converter
         histories = await self._histories(described)
         timeline = Timeline(described.id, converter=converter)
