@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import temporalio.client
+from http_server import http_server
 from recording import Workers
 from temporalio.api.enums.v1 import EventType
 from test_recovery import recovered, unedited, version_of
@@ -282,3 +283,23 @@ async def test_a_run_of_a_schedule_is_run_again_with_the_time_that_it_was_for(
         run.run_id = found[0].run_id
         again, _ = await rerun(run, capsys)
         assert await again.result() == await run.result()
+
+
+async def test_a_delivery_is_run_again_with_the_same_event_id(
+    app: steporal.Client, workers: Workers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with http_server() as receiver:
+        sink = app.event_sink(f"{app.id}.placed", receiver.url, allow_private=True)
+        async with workers(app):
+            (event_id,) = (await app.send_event({"name": f"{app.id}.placed", "data": {"n": 1}})).ids
+            run = await app.get_run(f"{sink.id}/{event_id}")
+            assert (await run.result())["status"] == 200
+            run.run_id = (await run.temporal.describe()).run_id
+            with pytest.raises(Mistake, match="it has none"):
+                await rerun(run, capsys, "POST")
+            again, _ = await rerun(run, capsys)
+            assert (await again.result())["status"] == 200
+        assert again.workflow_id != run.workflow_id
+        first, second = receiver.asked
+        assert first.json() == second.json()
+        assert first.headers["webhook-id"] == second.headers["webhook-id"] == event_id

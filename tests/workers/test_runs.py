@@ -1,4 +1,4 @@
-"""`steporal setup` and `steporal runs`."""
+"""`steporal runs`: find runs, look at them, end them, and run them again."""
 
 from __future__ import annotations
 
@@ -65,17 +65,6 @@ async def shown(run: Steporal, id: str) -> dict[str, Any]:
     ended = await run("runs", "show", id, "--json")
     assert ended.status == 0, ended.err
     return dict(ended.data)
-
-
-async def test_setup_registers_what_is_missing(run: Steporal) -> None:
-    async with dev_server() as server:
-        run.environment["TEMPORAL_ADDRESS"] = server.address
-        names = [f"Steporal{name}" for name in ("App", "Workflow", "EventId", "EventName", "WaitingFor")]
-        ended = await run("setup", "--json")
-        assert (ended.status, ended.data) == (0, {"namespace": "default", "added": names, "there": []})
-        ended = await run("setup")
-        assert (ended.status, "there was nothing to do" in ended.err) == (0, True)
-        assert "SteporalWaitingFor (KeywordList) was there already" in ended.err
 
 
 async def test_runs_are_listed(run: Steporal, write_app: WriteApp, either: DevServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +29,7 @@ from ..output import print_json, say
 from ..problems import Failure, Mistake
 from .finding import first_run_id, get_run
 from .story import RERUN_OF, Reader, Story
+from .timeline import Delivered
 
 SAME: Any = object()
 """The input is that of the run before."""
@@ -61,7 +63,7 @@ async def run_rerun(temporal: Client, id: str, *, from_step: str | None, data: A
     what = f"rerun of {described.id}{f', from {from_step}' if from_step else ''}"
     handle = await start_indexed(
         temporal,
-        of_run(app, described.workflow_type, origin.name, event_id),
+        of_run(app, described.workflow_type, origin.name, origin.id),
         lambda attributes: temporal.start_workflow(
             described.workflow_type,
             args=arguments,
@@ -77,7 +79,7 @@ async def run_rerun(temporal: Client, id: str, *, from_step: str | None, data: A
     )
     steps = list(kept.memo) if kept else []
     if as_json:
-        started = {"workflow_id": workflow_id, "run_id": handle.first_execution_run_id, "event_id": event_id}
+        started = {"workflow_id": workflow_id, "run_id": handle.first_execution_run_id, "event_id": origin.id}
         print_json({**started, "rerun_of": rerun_of, "kept_steps": steps})
         return
     click.echo(workflow_id)
@@ -116,9 +118,8 @@ def kept_before(story: Story, step: str) -> Carried:
     """What a run begins with that does everything again from a step on: what the run before had, when that step began.
 
     These are the finished steps, in the order in which they finished: of steps that ran beside it those, too, that were
-    done by then, as it may have needed what they returned. Listeners are made again, as the new run has to hear of
-    events itself; what they had heard of by then they begin with, as a history does not say which `next` has returned
-    what. Where the history of the step's begin is no more, its place among the finished steps says what was before it.
+    done by then, as it may have needed what they returned. Where the history of the step's begin is no more, its place
+    among the finished steps says what was before it.
 
     Raises:
         Mistake: The run has no such step; the message lists those that it has.
@@ -128,33 +129,43 @@ def kept_before(story: Story, step: str) -> Carried:
     if entry is None and step not in memo:
         raise _no_such_step(story, step)
     began = entry.start if entry else None
-    if began is not None:
+    if began is None:
+        before = list(memo)[: list(memo).index(step)]
+    else:
         since_start = _since_start(story, began)
         before = [key for key, (_, at) in memo.items() if at <= since_start]
-    else:
-        before = list(memo)[: list(memo).index(step)]
-    listeners = {known.id for known in timeline.steps if known.kind == "listen"}
-    kept = {key: (memo[key][0], 0) for key in before if key != step and key not in listeners}
-    taken = {str(value[0]["id"]) for value, _ in kept.values() if _is_event(value)}
-    boxes = {}
-    for listener in timeline.steps:
-        if listener.kind == "listen":
-            events = [
-                heard.event
-                for heard in timeline.delivered
-                if heard.listener == listener.id
-                and (began is None or heard.at <= began)
-                and heard.event["id"] not in taken
-            ]
-            if events:
-                ids = [event["id"] for event in events]
-                boxes[listener.id] = {"topics": [], "until": 0.0, "events": events, "seen": ids}
-    size = sum(len(dumps(outcome)) for outcome, _ in kept.values())
-    return Carried(is_parked=False, started=0, seed="", memo=kept, boxes=boxes, size=size)
+    listeners = [entry.id for entry in timeline.steps if entry.kind == "listen"]
+    kept = {key: (memo[key][0], 0) for key in before if key not in (step, *listeners)}
+    taken = {str(outcome[0]["id"]) for outcome, _ in kept.values() if _is_event(outcome)}
+    heard = [
+        each for each in timeline.delivered if (began is None or each.at <= began) and each.event["id"] not in taken
+    ]
+    return Carried(
+        is_parked=False,
+        started=0,
+        seed="",
+        memo=kept,
+        boxes=_boxes(listeners, [each for each in heard if each.event["id"] not in taken]),
+        size=sum(len(dumps(outcome)) for outcome, _ in kept.values()),
+    )
 
 
 def _is_event(outcome: Any) -> bool:
     return isinstance(outcome, list) and isinstance(outcome[0], dict) and {"id", "name", "data"} <= outcome[0].keys()
+
+
+def _boxes(listeners: Iterable[str], heard: Sequence[Delivered]) -> dict[str, Any]:
+    """What listeners begin with, which are made again, as the new run has to hear of events itself.
+
+    A history does not say which ``next`` has returned which event, unless the run has continued as new since; the body
+    comes past them again, and takes the events in the order in which they came.
+    """
+    boxes = {}
+    for listener in listeners:
+        if events := [each.event for each in heard if each.listener == listener]:
+            ids = [event["id"] for event in events]
+            boxes[listener] = {"topics": [], "until": 0.0, "events": events, "seen": ids}
+    return boxes
 
 
 def _since_start(story: Story, moment: datetime) -> int:

@@ -47,7 +47,8 @@ Kind = Literal[
     "pause",
     "tell",
 ]
-"""``next``: an event of a listener. The last two are the run's own: pauses, and what it tells of its end."""
+"""``next``: an event of a listener. The last three are no steps: what a sink delivers, pauses, what a run tells of its
+end."""
 
 State = Literal["running", "completed", "failed", "cancelled", "terminated", "timed out"]
 
@@ -105,7 +106,7 @@ class StepEntry:
     @property
     def is_step(self) -> bool:
         """Whether it is a step of the body, and not the run's own."""
-        return self.kind not in ("pause", "tell")
+        return self.kind not in ("pause", "tell", "post")
 
     def started_runs(self, snapshot: Snapshot) -> list[str]:
         """The workflow ids of the runs that its events have started."""
@@ -247,8 +248,10 @@ class Timeline:
         scheduled = event.activity_task_scheduled_event_attributes
         kind = _KINDS.get(scheduled.activity_type.name, "step")
         name = await self._summary(event) or scheduled.activity_id
-        entry = StepEntry(name, kind if _is_of_step(name, scheduled.activity_id) else "tell", at)
-        if kind == "event":
+        if kind != "post" and not _is_of_step(name, scheduled.activity_id):
+            kind = "tell"
+        entry = StepEntry(name, kind, at)
+        if scheduled.activity_type.name == SEND_EVENT:
             entry.sent = (await self._json(scheduled.input.payloads[0]))["events"]
         self._begin(event, entry)
 
