@@ -160,7 +160,8 @@ class Activities:
         async with failing():
             wait = Wait.model_validate(asked["wait"])
             held = await Mailboxes(activity.client()).open(wait, replace=asked["replace"])
-            return to_raw({"run_id": held.run_id, "wait": held.wait.model_dump(mode="json")})
+            # The step is for those who read it in the history.
+            return to_raw({"run_id": held.run_id, "wait": held.wait.model_dump(mode="json"), "step": asked.get("step")})
 
     @activity.defn(name=CLOSE_MAILBOX)
     async def close_mailbox(self, argument: RawValue) -> RawValue:

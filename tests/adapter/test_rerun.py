@@ -76,6 +76,10 @@ async def test_finished_steps_before_a_step_are_not_done_again(
     ran: list[str] = []
     done = asyncio.Event()
 
+    @app.workflow(id="child")
+    async def child(ctx: Context[Any], step: Step) -> Any:
+        return await step.run("work", lambda: ran.append("child") or ctx.input.data)  # type: ignore[func-returns-value]
+
     @app.workflow(id="order")
     async def order(ctx: Context[Any], step: Step) -> Any:
         one = await step.run("one", lambda: ran.append("one") or {"n": 1})  # type: ignore[func-returns-value]
@@ -84,6 +88,7 @@ async def test_finished_steps_before_a_step_are_not_done_again(
         except StepError as err:
             failed = err.name
         await step.sleep("nap", "10ms")
+        invoked = await step.invoke_workflow("invoke", workflow=child, data="invoked")
 
         async def slow() -> str:
             ran.append("slow")
@@ -103,7 +108,7 @@ async def test_finished_steps_before_a_step_are_not_done_again(
 
         group = await asyncio.gather(step.run("slow", slow), step.run("last", after_slow), branch())
         sent = await step.ext.send_event("tell", {"name": f"{app.id}.told"})
-        return [one, failed, group, sent.ids, ctx.run_id, str(ctx.uuid4())]
+        return [[one, invoked], failed, group, sent.ids, ctx.run_id, str(ctx.uuid4())]
 
     async with workers(app):
         run = await order.start("a")
@@ -111,14 +116,14 @@ async def test_finished_steps_before_a_step_are_not_done_again(
         ran.clear()
         again, kept = await rerun(run, capsys, "charge", "b")
         second = await again.result()
-        assert kept == ["one", "fails", "nap", "quick"]  # not what was under way beside it
+        assert kept == ["one", "fails", "nap", "invoke", "quick"]  # not what was under way beside it
         assert sorted(ran) == ["charge", "last of the group", "slow"]
         ran.clear()
         third_run, kept = await rerun(again, capsys, "tell")
         third = await third_run.result()
-        assert sorted(kept) == sorted(["one", "fails", "nap", "quick", "slow", "last", "charge"])
+        assert sorted(kept) == sorted(["one", "fails", "nap", "invoke", "quick", "slow", "last", "charge"])
         assert ran == []
-    assert first[:2] == second[:2] == third[:2] == [{"n": 1}, "ZeroDivisionError"]
+    assert first[:2] == second[:2] == third[:2] == [[{"n": 1}, "invoked"], "ZeroDivisionError"]
     assert (first[2][2], second[2][2], third[2][2]) == ("charged a", "charged b", "charged b")
     for own in (3, 4, 5):  # ids of events that are sent again, the run's id, random numbers
         assert len({str(result[own]) for result in (first, second, third)}) == 3

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 from uuid import uuid4
 
 import temporalio.client
@@ -129,7 +129,12 @@ async def _find(
 
 async def _open_execution(temporal: temporalio.client.Client, workflow_id: str) -> str | None:
     """Temporal's run id of the execution that goes on; visibility may be behind, and list one that was reset."""
-    described = await temporal.get_workflow_handle(workflow_id).describe()
+    try:
+        described = await temporal.get_workflow_handle(workflow_id).describe()
+    except RPCError as err:
+        if err.status != RPCStatusCode.NOT_FOUND:
+            raise
+        return None
     return described.run_id if described.status == WorkflowExecutionStatus.RUNNING else None
 
 
@@ -161,38 +166,42 @@ class _Recovery:
                 run.state, run.advice = "not recovered", f"Temporal refused: {err.message} ({err.status.name})"
 
     async def _recover(self, run: Stuck) -> None:
-        if not self._options.dry_run and not self._options.interrupt:
-            running = await self._until_idle(run)
-            if running:
+        while (rebuilt := await self._rebuilt(run)) is not None:
+            if self._options.dry_run:
+                return
+            if running := await self._until_idle(run):
                 run.state = "busy"
                 run.advice = (
                     f"step {', '.join(map(repr, running))} is running: try again when it is done, or with --interrupt, "
                     "which begins it again"
                 )
                 return
-        rebuilt = await self._rebuilt(run)
-        while rebuilt is not None and not self._options.dry_run:
-            await self._hand_over(run, rebuilt)
-            seen = rebuilt.last_event
-            rebuilt = await self._rebuilt(run)
-            if rebuilt is not None and await self._is_all(run, seen):
+            await self._handle(run).signal(RECOVER, self._message(rebuilt))
+            if not await self._is_all(run, rebuilt.last_event):
+                continue
+            if self._options.interrupt or not await self._running(run):  # one may have begun meanwhile
                 await self._reset(run, rebuilt)
                 run.state = "recovered"
                 return
 
+    def _handle(self, run: Stuck) -> temporalio.client.WorkflowHandle[Any, Any]:
+        return self._temporal.get_workflow_handle(run.workflow_id, run_id=run.run_id)
+
     async def _until_idle(self, run: Stuck) -> list[str]:
-        """Wait for the steps that run on a worker now; those that still do when time is up."""
-        handle = self._temporal.get_workflow_handle(run.workflow_id, run_id=run.run_id)
-        while True:
-            described = await handle.describe()
-            running = [
-                pending.activity_id
-                for pending in described.raw_description.pending_activities
-                if pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
-            ]
-            if not running or time.monotonic() >= self._until:
+        """Wait for the steps that run on a worker now, unless they are to be interrupted; those that still do then."""
+        while (running := await self._running(run)) and not self._options.interrupt:
+            if time.monotonic() >= self._until:
                 return running
             await asyncio.sleep(_LOOK_EVERY)
+        return []
+
+    async def _running(self, run: Stuck) -> list[str]:
+        described = await self._handle(run).describe()
+        return [
+            pending.activity_id
+            for pending in described.raw_description.pending_activities
+            if pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
+        ]
 
     async def _rebuilt(self, run: Stuck) -> Rebuilt | None:
         """What the run has done; None if it cannot be handed over, of which the run's advice tells."""
@@ -201,7 +210,10 @@ class _Recovery:
             run.state = "ended"
             return None
         rebuilt = await rebuild(history.events, self._temporal.data_converter)
-        run.steps, run.again = len(rebuilt.carried.memo), rebuilt.in_flight
+        if not self._options.dry_run:
+            for child in rebuilt.children:
+                await self._ask(child, run, rebuilt)
+        run.steps, run.again = rebuilt.finished, rebuilt.in_flight
         size = size_of(self._message(rebuilt))
         most = most_with(self._temporal.data_converter)(size)
         if size > most:
@@ -216,23 +228,20 @@ class _Recovery:
     def _message(self, rebuilt: Rebuilt) -> RawValue:
         return to_raw(rebuilt.message(is_stored=self._temporal.data_converter.external_storage is not None))
 
-    async def _hand_over(self, run: Stuck, rebuilt: Rebuilt) -> None:
-        """Signal to the run what it has done; the reset puts the signal to its beginning."""
-        for child in rebuilt.children:
-            parent = {"workflow_id": run.workflow_id, "run_id": rebuilt.run_id}
-            try:
-                await self._temporal.get_workflow_handle(child).signal(REPORT, to_raw(parent))
-            except RPCError as err:
-                if err.status != RPCStatusCode.NOT_FOUND:
-                    raise
-                rebuilt.carried.ended[child] = await find_end(self._temporal, child)
-        handle = self._temporal.get_workflow_handle(run.workflow_id, run_id=run.run_id)
-        await handle.signal(RECOVER, self._message(rebuilt))
+    async def _ask(self, child: str, run: Stuck, rebuilt: Rebuilt) -> None:
+        """Have an invoked run report its end, or look at it."""
+        parent = {"workflow_id": run.workflow_id, "run_id": rebuilt.run_id}
+        try:
+            await self._temporal.get_workflow_handle(child).signal(REPORT, to_raw(parent))
+        except RPCError as err:
+            if err.status != RPCStatusCode.NOT_FOUND:
+                raise
+            if (end := await find_end(self._temporal, child)) is not None:
+                rebuilt.carried.ended[child] = end
 
     async def _is_all(self, run: Stuck, seen: int) -> bool:
         """Whether nothing but signals has happened since; those come after what was handed over."""
-        handle = self._temporal.get_workflow_handle(run.workflow_id, run_id=run.run_id)
-        since = [event async for event in handle.fetch_history_events() if event.event_id > seen]
+        since = [event async for event in self._handle(run).fetch_history_events() if event.event_id > seen]
         kinds = {str(event.WhichOneof("attributes")) for event in since}
         return all(kind.startswith(("workflow_task_", "workflow_execution_signaled")) for kind in kinds)
 
@@ -247,6 +256,8 @@ class _Recovery:
                 reset_reapply_type=ResetReapplyType.RESET_REAPPLY_TYPE_ALL_ELIGIBLE,
             )
         )
+        if rebuilt.carried.is_cancelled:  # which Temporal does not repeat
+            await self._temporal.get_workflow_handle(run.workflow_id).cancel()
 
 
 # --- what is said --------------------------------------------------------------------------------------------------

@@ -72,6 +72,11 @@ class Line(Generic[T]):
                     for put in puts:
                         if not put.answered.done():
                             put.answered.set_exception(err)
+                except BaseException:
+                    for put in (*puts, *self._waiting):
+                        put.answered.cancel()
+                    self._waiting.clear()
+                    raise
                 else:
                     for put in puts:
                         if not put.answered.done():

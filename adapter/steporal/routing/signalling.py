@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from uuid import uuid4
 
 import temporalio.client
 from temporalio.client import WorkflowFailureError, WorkflowUpdateRPCTimeoutOrCancelledError
@@ -22,6 +23,8 @@ ANSWER_TIMEOUT = timedelta(seconds=30)
 """How long a mailbox may take to answer; it takes some milliseconds where any app's worker is up."""
 
 _CONCURRENCY = 64
+_TRIES = 5
+_PAUSE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,19 +181,25 @@ class Mailboxes:
     ) -> RawValue | None:
         """A mailbox's answer; None if it has ended. One that has answered this id before answers the same."""
         mailbox = self._temporal.get_workflow_handle(mailbox_id(signal), run_id=run_id)
-        try:
-            answer: RawValue = await mailbox.execute_update(
-                update, argument, id=id, result_type=RawValue, rpc_timeout=ANSWER_TIMEOUT
-            )
-            return answer
-        except WorkflowUpdateRPCTimeoutOrCancelledError as err:
-            if isinstance(err.__cause__, asyncio.CancelledError):
-                raise asyncio.CancelledError from None
-            raise
-        except RPCError as err:
-            if _is_missing(err):
-                return None
-            raise
+        id = id or str(uuid4())
+        for left in reversed(range(_TRIES)):
+            try:
+                answer: RawValue = await mailbox.execute_update(
+                    update, argument, id=id, result_type=RawValue, rpc_timeout=ANSWER_TIMEOUT
+                )
+                return answer
+            except WorkflowUpdateRPCTimeoutOrCancelledError as err:
+                if isinstance(err.__cause__, asyncio.CancelledError):
+                    raise asyncio.CancelledError from None
+                raise
+            except RPCError as err:
+                if _is_missing(err):
+                    return None
+                # Temporal aborts updates of a workflow whose task is lost.
+                if err.status != RPCStatusCode.UNAVAILABLE or not left:
+                    raise
+            await asyncio.sleep(_PAUSE / (left + 1))
+        raise AssertionError("the last try returns or raises")
 
 
 def _is_missing(error: RPCError) -> bool:

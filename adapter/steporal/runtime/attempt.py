@@ -118,6 +118,8 @@ class Attempt:
         await self.outcome(key, partial(self._perform_sleep, key, deadline))
 
     async def _perform_sleep(self, key: str, deadline: datetime) -> Outcome:
+        if key in self.owner.slept:
+            return Outcome()
         waiting = self.owner.waits.resume(key, "sleep") or Waiting("sleep", deadline.timestamp())
         assert waiting.until is not None
         if (left := left_until(waiting.until, workflow.time())) > timedelta(0):

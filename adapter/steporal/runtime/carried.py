@@ -40,6 +40,12 @@ class Carried(pydantic.BaseModel):
         cancelling: The topics of events that cancel the run.
         signals: Waits for signals.
         ended: Outcomes of invoked runs that came before their step was done, by workflow id.
+        came: The ids of the last events that have come.
+        is_cancelled: Whether the run was cancelled, and is told so again.
+        began: When the first workflow task began, by the clock; where the run was recovered in its first execution.
+        slept: The sleeps, and waits of listeners in vain, that a history has shown to be over, with their end.
+        mailboxes: The mailboxes that a history has shown to be chosen for signals to send, by step.
+        taken: The ids of activities and waits that look as if they had a number.
         invoked: The runs that a history has shown to be invoked, by workflow id, where the step is not known.
         reports_to: The runs that wait for the end of this one.
         size: About how many bytes the memo has here.
@@ -60,6 +66,12 @@ class Carried(pydantic.BaseModel):
     cancelling: dict[str, list[str]] = {}
     signals: dict[str, Any] = {}
     ended: dict[str, Any] = {}
+    came: list[str] = []
+    is_cancelled: bool = False
+    began: str | None = None
+    slept: dict[str, int] = {}
+    mailboxes: dict[str, str] = {}
+    taken: list[str] = []
     invoked: list[str] = []
     reports_to: list[dict[str, str]] = []
     size: int = 0

@@ -6,6 +6,9 @@ before to report their end by a signal, which finds whatever execution there is 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, FailureError
 
@@ -14,6 +17,7 @@ from ..types import JSON
 from .carried import outcome_json
 from .failures import stack_of
 from .memo import Failure, Outcome
+from .waits import Waits
 
 REPORT = "steporal.report"
 """Temporal's signal to an invoked run: ``{"workflow_id", "run_id"}`` of who wants to hear of its end."""
@@ -34,6 +38,7 @@ class Children:
     def __init__(self) -> None:
         self.ended: dict[str, JSON] = {}
         self.invoked: list[str] = []
+        self._awaited: dict[str, None] = {}
         self.reports_to: list[dict[str, str]] = []
         self._told = 0
 
@@ -44,10 +49,24 @@ class Children:
             if parent not in self.reports_to:
                 self.reports_to.append(parent)
 
-    def has_ended(self, message: JSON) -> None:
-        """Remember how an invoked run has ended, if it is one of this run."""
-        if isinstance(message, dict) and message.get("run_id") == workflow.info().first_execution_run_id:
-            self.ended[str(message.get("child"))] = message.get("outcome")
+    @contextmanager
+    def awaiting(self, child: str) -> Iterator[None]:
+        """A step waits for the end of this one, by whatever way it hears of it."""
+        self._awaited[child] = None
+        try:
+            yield
+        finally:
+            del self._awaited[child]
+            self.ended.pop(child, None)
+
+    def has_ended(self, message: JSON, waits: Waits) -> None:
+        """Remember how an invoked run has ended, if it is one of this run and a step waits for it, or is about to."""
+        if not isinstance(message, dict) or message.get("run_id") != workflow.info().first_execution_run_id:
+            return
+        child = str(message.get("child"))
+        carried = (waiting.more.get("child") for waiting in waits.carried.values())
+        if child in self._awaited or child in self.invoked or child in carried:
+            self.ended[child] = message.get("outcome")
 
     async def ask(self, child: str) -> bool:
         """Ask an invoked run to report its end; False if it has ended already."""

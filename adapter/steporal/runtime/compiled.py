@@ -95,8 +95,11 @@ def loaded_again(compiled: type, load: Callable[[str], None]) -> type:
 
 
 def _deliver(run: Run, delivered: JSON) -> None:
-    if delivered["run_id"] == workflow.info().first_execution_run_id:
-        run.inbox.deliver(delivered["key"], delivered["event"])
+    if not isinstance(delivered, dict) or delivered.get("run_id") != workflow.info().first_execution_run_id:
+        return
+    key, event = delivered.get("key"), delivered.get("event")
+    if isinstance(key, str) and isinstance(event, dict) and isinstance(event.get("id"), str):
+        run.inbox.deliver(key, event)
 
 
 def _class_name(definition: Workflow[Any, Any]) -> str:
@@ -129,9 +132,9 @@ def _compile(name: str, definition: Workflow[Any, Any]) -> type:
         def recover(self, message: RawValue) -> None:
             """Begin with it; the signals that it does not know come after it."""
             recovery = payload_json(message)
-            if self._early is not None and isinstance(recovery, dict):
-                carried = read_carried(recovery.get("carried"))
-                assert carried is not None
+            if self._early is None or not isinstance(recovery, dict):
+                return
+            if (carried := read_carried(recovery.get("carried"))) is not None:
                 self.execution = self.execution.recovered(carried)
                 for take, said in self._early[recovery.get("signals", 0) :]:
                     take(self.execution, said)
@@ -159,7 +162,7 @@ def _compile(name: str, definition: Workflow[Any, Any]) -> type:
         @workflow.signal(name=ENDED, description="A run that this one has invoked has ended.")
         def ended(self, message: RawValue) -> None:
             """Take its outcome, for the step that waits for it."""
-            self._take(lambda run, said: run.children.has_ended(said), message)
+            self._take(lambda run, said: run.children.has_ended(said, run.waits), message)
 
         @workflow.signal(name=CHECKPOINT, description="Park at the next safe point.")
         def checkpoint(self, message: RawValue) -> None:

@@ -156,16 +156,18 @@ class Continuing:
                 )
             except TimeoutError:
                 self._is_parking = False
-                await self._leave(is_parked=True)
+                await self._leave(is_parked=self._run.workflow.park_after is not None)
             finally:
                 self._is_parking = False
 
     def _park_in(self) -> timedelta | None:
         after = self._run.workflow.park_after
-        if after is None or not self._may_park:
+        if not self._may_park:
             return None
         if workflow.info().is_continue_as_new_suggested():
             return timedelta(milliseconds=1)
+        if after is None:
+            return None
         until = self._run.waits.earliest()
         if until is not None and until - workflow.time() <= after.total_seconds():
             return None
@@ -276,15 +278,19 @@ class Continuing:
             until = _earliest(waits) if held_until is None else held_until
             with suppress(TimeoutError):
                 await wait_until(
-                    lambda: self._is_asked or self.held_until != held_until or self._is_due(waits),  # noqa: B023
+                    lambda: self._is_asked or self._is_full() or self.held_until != held_until or self._is_due(waits),  # noqa: B023
                     timeout=None if until is None else _left(until),
                     summary=GOES_ON,
                 )
-            if self._is_asked or workflow.info().is_continue_as_new_suggested():  # who asks looks at the arguments
+            if self._is_asked or self._is_full():  # who asks looks at the arguments
                 self._is_asked = False
                 self._go(self._run.state(is_parked=True))
         self.held_until = None
         follow_the_current_version(asyncio.get_running_loop(), False)
+
+    def _is_full(self) -> bool:
+        """Whether events that nobody takes yet have made the history long: Temporal takes 10,000 signals."""
+        return self._may_park and workflow.info().is_continue_as_new_suggested()
 
     def _is_due(self, waits: dict[str, Waiting]) -> bool:
         if self.held_until is not None:

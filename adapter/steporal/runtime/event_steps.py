@@ -154,7 +154,7 @@ class EventListener:
     async def _perform_next(self, key: str, until: float) -> Outcome:
         run = self._attempt.owner
         box = run.subscriptions.inbox.boxes.get(self._key)
-        if box is None:
+        if box is None or key in run.slept:
             return Outcome()
         resumed = run.waits.resume(key, "next")
         waiting = Waiting("next", until if resumed is None else resumed.until, {"box": self._key})

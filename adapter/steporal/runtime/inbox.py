@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ DELIVER = "steporal.deliver"
 
 _SEEN_KEPT = 1000
 _CAME_KEPT = 100
+_CAME_HANDED_OVER = 20
 
 
 @dataclass(slots=True)
@@ -86,15 +87,21 @@ class Inbox:
         if box is not None and self._came[id] >= box.opened:
             box.add(event)
 
+    def came(self) -> list[str]:
+        """The ids of the last events that have come."""
+        return list(self._came)[-_CAME_HANDED_OVER:]
+
     def state(self) -> dict[str, JSON]:
-        """What another execution goes on with."""
+        """What another execution goes on with, beside :meth:`came`."""
         return {
             key: {"topics": list(box.topics), "until": box.until, "events": list(box.events), "seen": list(box.seen)}
             for key, box in self.boxes.items()
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any], came: Sequence[str]) -> None:
         """Go on with what an execution before had; what was delivered to this one already comes after it."""
+        self._came = {id: number for number, id in enumerate(came)}
+        self._count = len(came)
         for key, box in state.items():
             events, seen = deque(box["events"]), dict.fromkeys(box["seen"])
             self.boxes[key] = Box(tuple(box["topics"]), box["until"], events=events, seen=seen)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from temporalio import workflow
 from temporalio.common import RawValue, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import ChildWorkflowError, WorkflowAlreadyStartedError
-from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
+from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
 from ..converter import to_json, validate
 from ..definition import Workflow, WorkflowReference, validate_input
@@ -35,7 +35,7 @@ FIND_END = "steporal.find_end"
 
 _INVOKED_BY = ": invoked by "
 
-_LOOK_AFTER = timedelta(hours=1)
+LOOK_AFTER = timedelta(hours=1)
 _LOOK_AT_LEAST_EVERY = timedelta(days=1)
 
 Target = Workflow[Any, Any] | WorkflowReference[Any]
@@ -66,13 +66,13 @@ async def _invoke(attempt: Attempt, key: str, target: Target, data: Any, deadlin
 async def _perform(attempt: Attempt, key: str, target: Target, data: JSON, deadline: datetime | None) -> Outcome:
     run = attempt.owner
     if carried := run.waits.resume(key, "invoke"):
-        return await _until_reported(attempt, key, target, carried)
+        return await _until_reported(attempt, key, carried)
     event_id = attempt.derived_id(key, 0)
     child_id = f"{target.id}/{event_id}"
     until = None if deadline is None else deadline.timestamp()
+    more: dict[str, JSON] = {"child": child_id, "look_after": LOOK_AFTER.total_seconds()}
     if child_id in run.children.invoked:
-        recovered = Waiting("invoke", until, {"child": child_id, "look_after": _LOOK_AFTER.total_seconds()})
-        return await _until_reported(attempt, key, target, recovered)
+        return await _until_reported(attempt, key, Waiting("invoke", until, more))
     task_queue: str | None = None
     if isinstance(target, WorkflowReference):
         found = await attempt.perform(
@@ -99,14 +99,14 @@ async def _perform(attempt: Attempt, key: str, target: Target, data: JSON, deadl
             static_summary=invoked_by(key, workflow.info().workflow_id),
             static_details=origin.details(),
         )
-    except WorkflowAlreadyStartedError as err:
-        return Outcome(failure=Failure("AlreadyStartedError", str(err), cause=err))
-    more: dict[str, JSON] = {"child": child_id, "look_after": _LOOK_AFTER.total_seconds()}
-    with run.waits.during(key, Waiting("invoke", until, more, timers=0 if deadline is None else 1)):
-        if deadline is not None:
-            await workflow.wait([child], timeout=max((deadline - workflow.now()).total_seconds(), 0))
-            if not child.done():
-                return _too_late(target, child_id)
+    except WorkflowAlreadyStartedError:
+        # By this very step: its id is made of the run's and the step's. The run was reset, or the step was cancelled.
+        await run.children.ask(child_id)
+        return await _until_reported(attempt, key, Waiting("invoke", until, {**more, "look_at": workflow.time()}))
+    waiting = Waiting("invoke", until, more, timers=0 if deadline is None else 1)
+    with run.children.awaiting(child_id), run.waits.during(key, waiting):
+        if deadline is not None and not await _ends_in_time(child, deadline, key):
+            return too_late(child_id)
         try:
             return Outcome(payload_json(await child))
         except ChildWorkflowError as err:
@@ -131,16 +131,31 @@ def _attributes(target: Target, event_id: str) -> TypedSearchAttributes | None:
     return of_run(target.app, target.id, INVOKED, event_id)
 
 
-def _too_late(target: Target, child: str) -> Outcome:
-    message = f"workflow {target.id!r} (run {child!r}) has not ended in time; it goes on"
+async def _ends_in_time(child: ChildWorkflowHandle[Any, Any], deadline: datetime, key: str) -> bool:
+    left = max((deadline - workflow.now()).total_seconds(), 0)
+    try:
+        await wait_until(child.done, timeout=timedelta(seconds=left), summary=summary(key))
+    except TimeoutError:
+        pass
+    return child.done()
+
+
+def too_late(child: str) -> Outcome:
+    """How a step ends that waits no longer for the end of a run, by Temporal's workflow id of that."""
+    message = f"workflow {child.rpartition('/')[0]!r} (run {child!r}) has not ended in time; it goes on"
     return Outcome(failure=Failure(InvokeTimeoutError.__name__, message))
 
 
-async def _until_reported(attempt: Attempt, key: str, target: Target, waiting: Waiting) -> Outcome:
+async def _until_reported(attempt: Attempt, key: str, waiting: Waiting) -> Outcome:
     """Wait for a run that an execution before has invoked.
 
     It reports its end, unless it was terminated: so it is looked at now and then.
     """
+    with attempt.owner.children.awaiting(waiting.more["child"]):
+        return await _reported(attempt, key, waiting)
+
+
+async def _reported(attempt: Attempt, key: str, waiting: Waiting) -> Outcome:
     run, child = attempt.owner, waiting.more["child"]
     while child not in run.children.ended:
         now = workflow.time()
@@ -153,7 +168,7 @@ async def _until_reported(attempt: Attempt, key: str, target: Target, waiting: W
             waiting.more["look_after"] = min(waiting.more["look_after"] * 2, _LOOK_AT_LEAST_EVERY.total_seconds())
             waiting.more["look_at"] = workflow.time() + waiting.more["look_after"]
         if waiting.until is not None and now >= waiting.until:
-            return _too_late(target, child)
+            return too_late(child)
         waiting.more.setdefault("look_at", now + waiting.more["look_after"])
         next_look = waiting.more["look_at"]
         left = (next_look if waiting.until is None else min(next_look, waiting.until)) - now
@@ -166,7 +181,7 @@ async def _until_reported(attempt: Attempt, key: str, target: Target, waiting: W
                 )
             except TimeoutError:
                 continue
-    return read_outcome(run.children.ended.pop(child))
+    return read_outcome(run.children.ended[child])
 
 
 def _input_json(attempt: Attempt, key: str, target: Target, data: Any) -> JSON:

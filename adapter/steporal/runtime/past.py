@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
+from ..events import derived_ulid
 from ..routing.mailbox import SIGNALLED, Wait
 from ..types import JSON
 from .carried import Carried, outcome_json
 from .children import ENDED, REPORT
 from .inbox import DELIVER, Inbox
+from .invoke_step import LOOK_AFTER, too_late
 from .memo import Outcome
 from .signal_inbox import conflict, summary_of_close, summary_of_open
 from .waits import BACKOFF, BACKOFF_AFTER, Kind, Waiting, is_of_no_step
@@ -90,6 +93,9 @@ class Past:
         self._timers: dict[int, tuple[str, float]] = {}
         self._fired: list[str] = []
         self._cancelled: set[str] = set()  # timers
+        self._started: dict[str, None] = {}  # children of this execution
+        self._unclaimed: dict[str, list[dict[str, Any]]] = {}  # events that came before the subscription is told of
+        self._has_heard = False
         self._begin(carried)
 
     def _begin(self, carried: Carried) -> None:
@@ -100,7 +106,7 @@ class Past:
             for key, (_, waiting) in carried.waits.items()
         }
         self._inbox = Inbox()
-        self._inbox.restore(carried.boxes)
+        self._inbox.restore(carried.boxes, carried.came)
         self._once = {key for key in carried.boxes if self._kind(key) == "event"}
         self._cancelling = dict(carried.cancelling)
         self._signals = Signals.of(carried)
@@ -110,6 +116,11 @@ class Past:
         self._invoked = dict.fromkeys(carried.invoked)
         self._reports_to = list(carried.reports_to)
         self._attempt_began: int | None = carried.attempt_began or None
+        self._slept = dict(carried.slept)
+        self._mailboxes = dict(carried.mailboxes)
+        self._taken = dict.fromkeys(carried.taken)
+        self._is_cancelled = carried.is_cancelled
+        self._began = carried.began
 
     # --- what comes of it ------------------------------------------------------------------------------------------
 
@@ -128,6 +139,12 @@ class Past:
                 "scheduled": self._scheduled,
                 "waits": {key: (False, waiting.json()) for key, waiting in self._all_waits().items()},
                 "boxes": self._inbox.state(),
+                "came": self._inbox.came(),
+                "slept": self._slept,
+                "mailboxes": self._mailboxes,
+                "taken": list(self._taken),
+                "is_cancelled": self._is_cancelled,
+                "began": self._began,
                 "cancelling": self._cancelling,
                 "signals": self._signals.state(),
                 "ended": self._ended,
@@ -139,7 +156,11 @@ class Past:
     def _all_waits(self) -> dict[str, Waiting]:
         waits = {key: waiting for key, waiting in self._waits.items() if key not in self._memo}
         for key, until in self._timers.values():
-            if key not in waits and key not in self._memo and key not in self._signals.steps and not is_of_no_step(key):
+            if key in waits or key in self._memo or key in self._signals.steps or is_of_no_step(key):
+                continue
+            if child := self._child_of(key):
+                waits[key] = Waiting("invoke", until, {"child": child, "look_after": LOOK_AFTER.total_seconds()})
+            else:
                 waits[key] = Waiting("event" if key in self._once else "timer", until)
         for key, (wait, mailbox) in self._signals.open.items():
             step = self._signals.steps[key]
@@ -159,6 +180,10 @@ class Past:
         """An earlier recovery has said what the run had done."""
         self._begin(carried)
 
+    def cancelled(self) -> None:
+        """The run was cancelled."""
+        self._is_cancelled = True
+
     def signal(self, name: str, message: JSON) -> None:
         """Temporal's signal to the run has come."""
         if not isinstance(message, dict):
@@ -169,17 +194,36 @@ class Past:
         elif message.get("run_id") != self._run_id:
             return
         elif name == DELIVER:
-            self._inbox.deliver(message["key"], message["event"])
+            self._deliver(message["key"], message["event"])
         elif name == ENDED:
             self._ended[message["child"]] = message["outcome"]
         elif name == SIGNALLED and message["key"] not in self._signals.over:
             self._signals.received.setdefault(message["key"], message.get("data"))
 
+    def _deliver(self, key: str, event: dict[str, Any]) -> None:
+        if key not in self._inbox.boxes:
+            self._unclaimed.setdefault(key, []).append(event)
+            return
+        self._has_heard = self._has_heard or key not in self._once
+        self._inbox.deliver(key, event)
+
     # --- steps -----------------------------------------------------------------------------------------------------
 
-    def begun(self, key: str) -> None:
-        """An activity of a step was scheduled."""
-        self._scheduled[key] = self._scheduled.get(key, 0) + 1
+    def first_task(self, began: str) -> None:
+        """When the first workflow task began; to be told in the first execution of a run."""
+        if self._began is None:
+            self._began = began
+
+    def begun(self, key: str, activity_id: str) -> None:
+        """An activity of a step was scheduled, or a wait for a signal begun."""
+        number = activity_id.removeprefix(f"{key}#")
+        self._scheduled[key] = int(number) if number != activity_id and number.isdecimal() else 1
+        if "#" in activity_id:
+            self._taken[activity_id] = None
+
+    def sends_to(self, key: str, mailbox: str) -> None:
+        """The mailbox was chosen that a step sends a signal to."""
+        self._mailboxes[key] = mailbox
 
     def finished(self, key: str, outcome: Outcome) -> None:
         """A step has ended; the body sees it in the next workflow task."""
@@ -187,11 +231,11 @@ class Past:
 
     def invoked(self, child: str) -> None:
         """A run was invoked."""
-        self._invoked[child] = None
+        self._invoked[child] = self._started[child] = None
 
     def not_invoked(self, child: str) -> None:
-        """A run was not invoked after all."""
-        self._invoked.pop(child, None)
+        """A run was not invoked after all: it was before, by the same step."""
+        self._started.pop(child, None)
 
     def child_ended(self, child: str, outcome: Outcome) -> None:
         """An invoked run has ended."""
@@ -200,7 +244,7 @@ class Past:
     # --- waits for events and signals ------------------------------------------------------------------------------
 
     def subscribed(self, key: str, kind: str, topics: list[str], until: float) -> None:
-        """The run hears of events from now on."""
+        """The run hears of events. Some may have come before: it listens while it subscribes, which may take long."""
         if kind == "cancel":
             self._cancelling[key] = topics
             return
@@ -208,15 +252,17 @@ class Past:
             self._once.add(key)
             self._cancelled.discard(key)
         self._inbox.open(key, tuple(topics), until)
+        for event in self._unclaimed.pop(key, ()):
+            self._deliver(key, event)
 
-    def opened(self, text: str, other: Wait, mailbox: str) -> None:
-        """A mailbox was opened, or was found to be another wait's; ``text`` says for which wait."""
+    def opened(self, text: str, step: str | None, other: Wait, mailbox: str) -> None:
+        """A mailbox was opened, or was found to be another wait's; ``text`` says for which wait of the step."""
         is_ours = other.run_id == self._run_id and summary_of_open(other) == text
         key = other.key if is_ours else text.removeprefix(summary_of_open(other.model_copy(update={"key": ""})))
         signals = self._signals
         if key not in signals.steps:
-            signals.steps[key] = self._step_of_wait(key)
-            self.begun(signals.steps[key])
+            signals.steps[key] = step = step or self._step_of_wait(key)
+            self.begun(step, key)
         if is_ours:
             signals.open[key] = other, mailbox
         elif other.run_id != self._run_id or (other.key in signals.open and other.key not in self._cancelled):
@@ -271,6 +317,7 @@ class Past:
         for key, outcome in self._finished:
             self.remember(key, outcome)
         self._finished.clear()
+        self._has_heard = False
 
     def _timer_is_over(self, text: str) -> None:
         if text.startswith(BACKOFF_AFTER):
@@ -278,11 +325,36 @@ class Past:
             self._attempt_began = self._since_start()
         elif text in self._signals.steps:
             self._signals.timed_out.add(text)
+        elif is_of_no_step(text):
+            return
         elif text in self._once:
             box = self._inbox.boxes.get(text)
             self._end_wait(text, Outcome(box.events[0] if box and box.events else None))
-        elif not is_of_no_step(text) and self._kind(text) != "invoke":
-            self.finished(text, Outcome())
+        elif child := self._child_of(text):
+            if child not in self._ended:
+                self._invoked.pop(child, None)
+                self.finished(text, too_late(child))
+        elif (waiting := self._waits.get(text)) is not None and waiting.kind == "invoke":
+            if waiting.until is not None and waiting.until <= self.now and waiting.more["child"] not in self._ended:
+                self.finished(text, too_late(waiting.more["child"]))
+        else:
+            self._sleep_is_over(text)
+
+    def _sleep_is_over(self, key: str) -> None:
+        """A sleep is over, or a listener's wait, for which an event may have come in the same moment."""
+        if self._has_heard and self._kind(key) != "sleep":
+            self._waits[key] = Waiting("timer", self.now)
+            return
+        self._slept[key] = self._since_start()
+        self._waits.pop(key, None)
+        self._failures = 0
+
+    def _child_of(self, key: str) -> str | None:
+        """The run that a step has invoked in this execution."""
+        if not self._started:
+            return None
+        end = f"/{derived_ulid(self._carried.started, self._run_id, key, 0)}"
+        return next((child for child in self._started if child.endswith(end)), None)
 
     def _take_events(self) -> None:
         for key in list(self._once):
@@ -311,6 +383,7 @@ class Past:
         if key not in self._memo:
             self._memo[key] = outcome_json(outcome), self._since_start()
         self._waits.pop(key, None)
+        self._mailboxes.pop(key, None)
         self._failures = 0
 
     def _kind(self, key: str) -> Kind | None:

@@ -71,6 +71,11 @@ class Rebuilt:
     in_flight: tuple[str, ...]
     children: tuple[str, ...]
 
+    @property
+    def finished(self) -> int:
+        """How many steps are finished."""
+        return len(self.carried.memo) + len(self.carried.slept)
+
     def message(self, *, is_stored: bool) -> dict[str, JSON]:
         """The signal that hands it to another execution.
 
@@ -157,6 +162,8 @@ class _Reader:
         self._past: Past
         self._taken = 0
         self._early: list[tuple[str, JSON]] = []  # the signals before the run begins, which a recovery takes back
+        self._is_first = True  # of the run's executions
+        self._task_began = Timestamp()
         self._first_task: int | None = None
         self._activities: dict[int, _Activity] = {}
         self._sends = _Sends()
@@ -187,6 +194,7 @@ class _Reader:
         self._run_id = started.first_execution_run_id
         values = [await self._json(payload) for payload in started.input.payloads]
         carried = read_carried(values[2]) if len(values) > 2 else None
+        self._is_first = carried is None or not carried.seed
         if carried is None or not carried.seed:
             moment = event.event_time.ToDatetime(tzinfo=UTC).timestamp()
             carried = carried or Carried(is_parked=False, started=0, seed="")
@@ -197,16 +205,23 @@ class _Reader:
         self._end_sends()
 
     async def _workflow_task_started_event_attributes(self, event: HistoryEvent) -> None:
+        self._task_began = event.event_time
         self._past.now = _seconds(event.event_time)
 
     async def _workflow_task_completed_event_attributes(self, event: HistoryEvent) -> None:
-        self._first_task = self._first_task or event.event_id
+        if self._first_task is None:
+            self._first_task = event.event_id
+            if self._is_first:
+                self._past.first_task(self._task_began.ToDatetime(tzinfo=UTC).isoformat())
         self._past.task_done()
         self._sends.task_done()
 
     def _end_sends(self) -> None:
         for key, outcome in self._sends.take_finished():
             self._past.remember(key, outcome)
+
+    async def _workflow_execution_cancel_requested_event_attributes(self, event: HistoryEvent) -> None:
+        self._past.cancelled()
 
     # --- signals ---------------------------------------------------------------------------------------------------
 
@@ -218,17 +233,17 @@ class _Reader:
                 self._recover(message)
         elif signal.signal_name in SIGNALS:
             self._taken += 1
+            said = signal.signal_name, message
             if self._first_task is None:
-                self._early.append((signal.signal_name, message))
-            self._past.signal(signal.signal_name, message)
+                self._early.append(said)
+            self._past.signal(*said)
 
     def _recover(self, message: JSON) -> None:
         """As the run does: what was handed over counts, and then the signals that it did not know."""
-        carried = read_carried(message["carried"])
-        assert carried is not None
-        self._past.recover(carried)
-        for name, said in self._early[message["signals"] :]:
-            self._past.signal(name, said)
+        if isinstance(message, dict) and (carried := read_carried(message.get("carried"))) is not None:
+            self._past.recover(carried)
+            for said in self._early[message.get("signals", 0) :]:
+                self._past.signal(*said)
 
     # --- activities ------------------------------------------------------------------------------------------------
 
@@ -236,7 +251,7 @@ class _Reader:
         scheduled = event.activity_task_scheduled_event_attributes
         key, kind = await self._summary(event), scheduled.activity_type.name
         if _is_of_step(key, scheduled.activity_id, kind):
-            self._past.begun(key)
+            self._past.begun(key, scheduled.activity_id)
             activity = _Activity(key, kind, scheduled.retry_policy.maximum_attempts)
             self._activities[event.event_id] = activity
             if kind == SEND_EVENT:
@@ -257,6 +272,10 @@ class _Reader:
     async def _activity_task_timed_out_event_attributes(self, event: HistoryEvent) -> None:
         timed_out = event.activity_task_timed_out_event_attributes
         await self._activity_failed(timed_out.scheduled_event_id, timed_out.failure)
+
+    async def _activity_task_cancel_requested_event_attributes(self, event: HistoryEvent) -> None:
+        # The body waits for it no longer; how it ends is nobody's business.
+        await self._activity_failed(event.activity_task_cancel_requested_event_attributes.scheduled_event_id, None)
 
     async def _activity_task_canceled_event_attributes(self, event: HistoryEvent) -> None:
         await self._activity_failed(event.activity_task_canceled_event_attributes.scheduled_event_id, None)
@@ -283,7 +302,7 @@ class _Reader:
         if not marker.HasField("failure"):
             self._local_done(told, text, await self._first(marker.details["result"]))
         elif _is_of_step(text, told["activity_id"], told["activity_type"]):
-            self._past.begun(text)
+            self._past.begun(text, told["activity_id"])
             self._fail(text, await self._failed(marker.failure, told["attempt"]))
 
     def _local_done(self, told: dict[str, Any], text: str, result: JSON) -> None:
@@ -291,13 +310,15 @@ class _Reader:
         if kind == SUBSCRIBE_RUN and result is not None:
             self._past.subscribed(result["key"], result["kind"], result["topics"], result["until"])
         elif kind == OPEN_MAILBOX:
-            self._past.opened(text, Wait.model_validate(result["wait"]), result["run_id"])
+            self._past.opened(text, result.get("step"), Wait.model_validate(result["wait"]), result["run_id"])
         elif kind == CLOSE_MAILBOX and not result:
             self._past.closed_in_vain(text)
         elif kind == FIND_MAILBOX and result is None:  # nobody waits for the signal, which ends the step that sends it
             self._past.finished(text, Outcome())
+        elif kind == FIND_MAILBOX:
+            self._past.sends_to(text, result)
         elif _is_of_step(text, told["activity_id"], kind):
-            self._past.begun(text)
+            self._past.begun(text, told["activity_id"])
             self._past.finished(text, Outcome(result))
 
     # --- timers ----------------------------------------------------------------------------------------------------

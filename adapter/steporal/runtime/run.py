@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -45,9 +46,12 @@ from .signal_inbox import SignalInbox
 from .start import Origin, cron_data
 from .storage import StorageOfRun
 from .subscriptions import Subscriptions
+from .until import wait_until
 from .waits import BACKOFF, BACKOFF_AFTER, UNTIL_TS, Waiting, Waits, left_until
 
 Perform = Callable[[], Coroutine[Any, Any, Outcome]]
+
+_CANCELLED_AGAIN = timedelta(minutes=1)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -103,6 +107,8 @@ class Run:
         logger: What the body logs with.
         scheduled: How often each step was scheduled, by key; activity ids must not repeat while one is pending.
         finished: When each step has finished, in microseconds since the run's start.
+        slept: The same of sleeps, and of listeners' waits in vain, that a recovery has found to be over.
+        mailboxes: The mailboxes that a recovery has found to be chosen for signals to send, by step.
         random: What the body draws from; begins anew with each attempt of it.
         started: When its first execution started, in milliseconds since the epoch.
         waits: What it waits for.
@@ -134,6 +140,9 @@ class Run:
         self.children = Children()
         self.storage = StorageOfRun()
         self.finished: dict[str, int] = {}
+        self.slept: dict[str, int] = {}
+        self.mailboxes: dict[str, str] = {}
+        self._taken: dict[str, None] = {}
         self._reached: int | None = None
         self._attempt_began = 0
         self.continuing = Continuing(self, carried.held_until if carried else None)
@@ -155,8 +164,11 @@ class Run:
         self._reached = self._attempt_began = carried.attempt_began
         self.failures = carried.failures
         self.scheduled = carried.scheduled
+        self.slept = carried.slept
+        self.mailboxes = carried.mailboxes
+        self._taken = dict.fromkeys(carried.taken)
         self.waits.restore(carried.waits)
-        self.inbox.restore(carried.boxes)
+        self.inbox.restore(carried.boxes, carried.came)
         self.subscriptions.cancelling = {key: tuple(topics) for key, topics in carried.cancelling.items()}
         self.signals.restore(carried.signals)
         self.children.ended = carried.ended
@@ -182,6 +194,10 @@ class Run:
             scheduled=self.scheduled,
             waits=self.waits.state(),
             boxes=self.inbox.state(),
+            came=self.inbox.came(),
+            slept=self.slept,
+            mailboxes=self.mailboxes,
+            taken=list(self._taken),
             cancelling={key: list(topics) for key, topics in self.subscriptions.cancelling.items()},
             signals=self.signals.state(),
             ended=self.children.ended,
@@ -244,10 +260,13 @@ class Run:
         """Run the handler to its end; what Temporal's workflow returns."""
         number_tasks(asyncio.get_running_loop())
         self.origin = Origin.of_run(added, workflow.info().workflow_id)
+        began = workflow.info().start_time
+        if self._carried is not None and self._carried.began is not None:
+            began = datetime.fromisoformat(self._carried.began)
         if self.origin.ts is None:
-            self.origin = replace(self.origin, ts=int(workflow.info().start_time.timestamp() * 1000))
+            self.origin = replace(self.origin, ts=int(began.timestamp() * 1000))
         show_details(asyncio.get_running_loop(), self._details)
-        self.data = cron_data(self.origin.cron) if data is None and self.origin.cron else data
+        self.data = cron_data(self.origin.cron, began) if data is None and self.origin.cron else data
         if self.origin.indexed and workflow.info().continued_run_id is None:
             found_by = of_run(self.workflow.app, self.workflow.id, self.origin.name, self.origin.id)
             workflow.upsert_search_attributes([pair.key.value_set(pair.value) for pair in found_by])
@@ -275,9 +294,9 @@ class Run:
 
     async def _handled(self) -> RawValue:
         is_cancelled = False
-        if self._carried is not None and self._carried.is_parked:
+        if self._carried is not None and (self._carried.is_parked or self._carried.is_cancelled):
             try:
-                await self.continuing.until_due()
+                await self._until_cancelled() if self._carried.is_cancelled else await self.continuing.until_due()
             except asyncio.CancelledError:  # for the body, at the step that it waits in
                 is_cancelled = True
         if self._carried is not None and self._carried.is_indexed:
@@ -289,6 +308,11 @@ class Run:
         validated = validate_input(self.workflow.id, self.loaded.input_schema, self.data)
         self.context = self._context(self.origin.input(validated))
         return self._result(await self._live(is_cancelled=is_cancelled))
+
+    async def _until_cancelled(self) -> None:
+        """Wait for the cancellation that follows a recovery: Temporal does not repeat it after a reset."""
+        with suppress(TimeoutError):
+            await wait_until(lambda: False, timeout=_CANCELLED_AGAIN, summary="until the run is cancelled again")
 
     async def _live(self, *, is_cancelled: bool) -> Any:
         """Run the body to its end, unless the run continues as new before."""
@@ -347,6 +371,8 @@ class Run:
             try:
                 return await self.handler(self.context, Step(attempt))
             except Exception as err:
+                if not workflow.in_workflow():  # the run is being forgotten, and runs the rest of the body
+                    raise
                 self.failures += 1
                 if nondeterminism_in(err) or is_final(err) or self.failures >= self.workflow.max_attempts:
                     raise
@@ -400,7 +426,7 @@ class Run:
         await self.continuing.hold(key)
         outcome = await perform()
         self.memo[key] = outcome
-        self.finished[key] = self._elapsed()
+        self.finished[key] = self.slept.pop(key, self._elapsed())
         self.failures = 0
         self.continuing.grew(outcome)
         return outcome
@@ -412,6 +438,11 @@ class Run:
             await asyncio.wait([task])
 
     def activity_id(self, key: str) -> str:
-        """An id for one more activity of a step."""
-        count = self.scheduled[key] = self.scheduled.get(key, 0) + 1
-        return key if count == 1 else f"{key}#{count}"
+        """An id for one more activity of a step; another step may have an id that looks like one of these."""
+        count = self.scheduled.get(key, 0) + 1
+        while (id := key if count == 1 else f"{key}#{count}") in self._taken:
+            count += 1
+        self.scheduled[key] = count
+        if "#" in id:
+            self._taken[id] = None
+        return id

@@ -103,7 +103,7 @@ class SignalInbox:
 
     async def _wait(self, step: str, wait: Wait, replace: bool, carried: Waiting | None) -> Outcome:
         if wait.key not in self._received:
-            opening = asyncio.create_task(_known(carried) if carried else self._open(wait, replace))
+            opening = asyncio.create_task(_known(carried) if carried else self._open(step, wait, replace))
             self._opening.add(opening)
             opening.add_done_callback(self._opening.discard)
             try:
@@ -149,12 +149,12 @@ class SignalInbox:
             return False
         return True
 
-    async def _open(self, wait: Wait, replace: bool) -> Wait | str:
+    async def _open(self, step: str, wait: Wait, replace: bool) -> Wait | str:
         """Temporal's run id of the mailbox; another wait if that one has it."""
         while True:
             held = await _tell(
                 OPEN_MAILBOX,
-                {"wait": wait.model_dump(mode="json"), "replace": replace},
+                {"wait": wait.model_dump(mode="json"), "replace": replace, "step": step},
                 summary_of_open(wait),
             )
             other = Wait.model_validate(held["wait"])

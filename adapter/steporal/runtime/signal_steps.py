@@ -133,8 +133,11 @@ async def _send(attempt: Attempt, key: str, signal: str, data: JSON) -> SendSign
 
 async def _perform_send(attempt: Attempt, key: str, signal: str, data: JSON) -> Outcome:
     # The mailbox is chosen first, in the history: tried again, the activity cannot reach the next run that waits.
-    found = await attempt.perform(key, attempt.local(key, FIND_MAILBOX, {"signal": signal}))
-    if found.failure or found.value is None:
-        return found
-    argument = {"signal": signal, "mailbox": found.value, "data": data, "id": attempt.derived_id(key, 0)}
+    mailbox = attempt.owner.mailboxes.get(key)
+    if mailbox is None:
+        found = await attempt.perform(key, attempt.local(key, FIND_MAILBOX, {"signal": signal}))
+        if found.failure or found.value is None:
+            return found
+        mailbox = found.value
+    argument = {"signal": signal, "mailbox": mailbox, "data": data, "id": attempt.derived_id(key, 0)}
     return await attempt.activity(key, RunOptions(), SEND_SIGNAL, to_raw(argument))()

@@ -91,11 +91,10 @@ class Origin:
         return Input(data, self.id, self.name, self.time(), self.type, InputExt(self.v, self.cron))
 
 
-def cron_data(cron: str) -> dict[str, JSON]:
+def cron_data(cron: str, began: datetime) -> dict[str, JSON]:
     """The data of a run that a schedule started, as Inngest has it: ``{cron, scheduledAt, fireAt}``."""
-    info = workflow.info()
-    scheduled = info.typed_search_attributes.get(SCHEDULED_AT) or info.start_time
-    return {"cron": cron, "scheduledAt": scheduled.isoformat(), "fireAt": info.start_time.isoformat()}
+    scheduled = workflow.info().typed_search_attributes.get(SCHEDULED_AT) or began
+    return {"cron": cron, "scheduledAt": scheduled.isoformat(), "fireAt": began.isoformat()}
 
 
 def payload_json(raw: RawValue | object) -> JSON:

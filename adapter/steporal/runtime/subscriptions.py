@@ -36,7 +36,7 @@ class Subscriptions:
     def __init__(self, run: Run, inbox: Inbox) -> None:
         self._run = run
         self.cancelling: dict[str, tuple[str, ...]] = {}
-        self._ending: set[asyncio.Task[None]] = set()
+        self._ending: dict[asyncio.Task[None], str] = {}
         self.inbox = inbox
 
     @property
@@ -59,6 +59,9 @@ class Subscriptions:
         Raises:
             FailureError: Temporal could not be reached often enough.
         """
+        # The topics take the end of an earlier one with this key for the end of this one, if it comes later.
+        while ending := [task for task, ended in self._ending.items() if ended == key]:
+            await asyncio.wait(ending)
         box = self.inbox.open(key, topics, until)
         await self._subscribe(key, kind, topics, source, until)
         return box
@@ -101,8 +104,8 @@ class Subscriptions:
         left = tuple(topics) if topics is not None else box.topics if box else ()
         if left:
             task = asyncio.create_task(self._end({key: left}))
-            self._ending.add(task)
-            task.add_done_callback(self._ending.discard)
+            self._ending[task] = key
+            task.add_done_callback(self._ending.pop)
 
     async def end(self) -> None:
         """Hear no more of anything, as the run ends."""

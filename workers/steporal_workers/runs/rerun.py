@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -124,7 +122,7 @@ def kept_before(story: Story, step: str) -> Carried:
     Raises:
         Mistake: The run has no such step; the message lists those that it has.
     """
-    memo, timeline = story.rebuilt.carried.memo, story.timeline
+    memo, timeline = story.finished, story.timeline
     entry = next((entry for entry in timeline.steps if entry.id == step and entry.is_step), None)
     if entry is None and step not in memo:
         raise _no_such_step(story, step)
@@ -132,7 +130,7 @@ def kept_before(story: Story, step: str) -> Carried:
     if began is None:
         before = list(memo)[: list(memo).index(step)]
     else:
-        since_start = _since_start(story, began)
+        since_start = story.since_start(began)
         before = [key for key, (_, at) in memo.items() if at <= since_start]
     listeners = [entry.id for entry in timeline.steps if entry.kind == "listen"]
     kept = {key: (memo[key][0], 0) for key in before if key not in (step, *listeners)}
@@ -168,15 +166,9 @@ def _boxes(listeners: Iterable[str], heard: Sequence[Delivered]) -> dict[str, An
     return boxes
 
 
-def _since_start(story: Story, moment: datetime) -> int:
-    return math.ceil((moment - datetime.fromtimestamp(0, UTC)).total_seconds() * 1_000_000) - (
-        story.rebuilt.carried.started * 1000
-    )
-
-
 def _no_such_step(story: Story, step: str) -> Mistake:
     steps = (entry.id for entry in story.timeline.steps if entry.is_step)
-    ids = list(dict.fromkeys([*steps, *story.rebuilt.carried.memo]))
+    ids = list(dict.fromkeys([*steps, *story.finished]))
     close = difflib.get_close_matches(step, ids, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return Mistake(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from steporal.converter import from_raw, plain
 from steporal.runtime.awaited import Awaited
-from steporal.runtime.carried import read_carried, read_outcome
+from steporal.runtime.carried import outcome_json, read_carried, read_outcome
 from steporal.runtime.continuing import RECOVER
 from steporal.runtime.memo import Outcome
 from steporal.runtime.rebuilding import Rebuilt, rebuild
@@ -92,6 +93,25 @@ class Story:
     def is_open(self) -> bool:
         """Whether it has not ended."""
         return is_open(self.described)
+
+    @property
+    def finished(self) -> dict[str, tuple[JSON, int]]:
+        """The finished steps, as a run hands them on: how each ended, and when, in the order in which they did.
+
+        What is rebuilt to go on with a run has sleeps and invoked runs elsewhere than in the memo.
+        """
+        carried = self.rebuilt.carried
+        found = {key: (outcome_json(Outcome()), at) for key, at in carried.slept.items()}
+        for step in self.timeline.steps:
+            if step.kind == "invoke" and step.end is not None and step.names[0] in carried.ended:
+                found[step.id] = carried.ended[step.names[0]], self.since_start(step.end)
+        found |= carried.memo
+        return dict(sorted(found.items(), key=lambda item: item[1][1]))
+
+    def since_start(self, moment: datetime) -> int:
+        """How long after the run's start a moment is, in microseconds, rounded up."""
+        since_epoch = moment - datetime.fromtimestamp(0, UTC)
+        return math.ceil(since_epoch / timedelta(microseconds=1)) - self.rebuilt.carried.started * 1000
 
     @property
     def started(self) -> datetime:
@@ -217,14 +237,14 @@ async def arguments_of(event: HistoryEvent, converter: DataConverter) -> list[JS
 
 async def _settle(story: Story) -> None:
     """What is in the memo has finished, whatever else there is in the history of it; what is not, has not."""
-    timeline, carried = story.timeline, story.rebuilt.carried
-    for key, (encoded, at) in carried.memo.items():
+    timeline, finished = story.timeline, story.finished
+    for key, (encoded, at) in finished.items():
         entry = timeline.step(key)
         if entry is None or entry.id != key:
             entry = timeline.put(StepEntry(key, "step", None))
         _finish(entry, read_outcome(encoded), story.started + timedelta(microseconds=at))
     for entry in timeline.steps:
-        if entry.id in timeline.cut and entry.id not in carried.memo:
+        if entry.id in timeline.cut and entry.id not in finished:
             entry.state, entry.result = "cancelled", None
         elif entry.state == "running" and not story.is_open:
             entry.state, entry.end = "cancelled", timeline.end

@@ -21,7 +21,8 @@ from steporal.outbound.fetching import FETCH
 from steporal.routing.catalog import Snapshot
 from steporal.routing.mailbox import SIGNALLED
 from steporal.runtime.attempt import RUN_STEP
-from steporal.runtime.carried import read_carried
+from steporal.runtime.carried import read_carried, read_outcome
+from steporal.runtime.children import ENDED
 from steporal.runtime.endings import SEND_EVENT
 from steporal.runtime.inbox import DELIVER
 from steporal.runtime.invoke_step import invoking_step
@@ -226,15 +227,26 @@ class Timeline:
 
     async def _receive(self, event: HistoryEvent, at: datetime) -> None:
         signaled = event.workflow_execution_signaled_event_attributes
-        if signaled.signal_name not in (DELIVER, SIGNALLED):
+        if signaled.signal_name not in (DELIVER, SIGNALLED, ENDED):
             return
         message = await self._json(signaled.input.payloads[0])
+        if signaled.signal_name == ENDED:
+            self._hear_of_end(message, at)
+            return
         waits = self.step(message["key"])
         if waits is not None and waits.kind == "listen":
             self._hear(waits, message["event"], at)
             return
         data = message["event"]["data"] if "event" in message else message["data"]
         self._received[waits.id if waits else message["key"]] = data
+
+    def _hear_of_end(self, message: dict[str, Any], at: datetime) -> None:
+        for entry in self.steps:
+            if entry.kind == "invoke" and entry.names == (message["child"],) and entry.state == "running":
+                outcome = read_outcome(message["outcome"])
+                entry.end, entry.result, entry.state = at, plain(outcome.value), "completed"
+                if outcome.failure is not None:
+                    entry.state, entry.error = "failed", f"{outcome.failure.name}: {outcome.failure.message}"
 
     def _hear(self, listener: StepEntry, event: dict[str, JSON], at: datetime) -> None:
         self.delivered.append(Delivered(listener.id, event, at))
