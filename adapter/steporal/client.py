@@ -75,6 +75,7 @@ from .runtime.failures import stack_of
 from .runtime.limits import to_limited
 from .runtime.start import Origin
 from .runtime.storage import check_storage, most_with
+from .search_attributes import of_run, start_indexed
 from .signals import SendSignalResult, check_signal, signal_data
 from .sinks import EventSink, InngestSink, define_sink
 from .triggers import CronTrigger, EventTrigger, Trigger, event_trigger
@@ -497,15 +498,21 @@ class Client:
             task_queue = app.task_queue
         else:
             task_queue = workflow.client.task_queue
-        listened = await self.dispatcher(temporal).is_finish_listened()
+        origin = Origin.of_invoke(event_id, await self.dispatcher(temporal).is_finish_listened())
         try:
-            handle = await temporal.start_workflow(
-                workflow.id,
-                args=Origin.of_invoke(event_id, listened).arguments(data),
-                id=workflow_id,
-                task_queue=task_queue,
-                result_type=RawValue,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            handle = await start_indexed(
+                temporal,
+                of_run(workflow.app, workflow.id, origin.name, event_id),
+                lambda attributes: temporal.start_workflow(
+                    workflow.id,
+                    args=origin.arguments(data),
+                    id=workflow_id,
+                    task_queue=task_queue,
+                    result_type=RawValue,
+                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                    search_attributes=attributes,
+                    static_details=origin.details(),
+                ),
             )
         except WorkflowAlreadyStartedError:
             raise AlreadyStartedError(

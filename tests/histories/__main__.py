@@ -25,7 +25,7 @@ async def record() -> dict[str, WorkflowHistory]:
     async with http_server() as http:
         http.default = Receiver()
         app.define_sinks(f"{http.url}/hook")
-        return await _record_most(http) | await _record_long(http)
+        return await _record_most(http) | await _record_long(http) | await _record_indexed(http)
 
 
 async def _record_most(http: HttpServer) -> dict[str, WorkflowHistory]:
@@ -42,6 +42,12 @@ async def _record_most(http: HttpServer) -> dict[str, WorkflowHistory]:
 async def _record_long(http: HttpServer) -> dict[str, WorkflowHistory]:
     async with staged(http, [app.shop], f"limit.historyCount.suggestContinueAsNew={EARLY}") as stage:
         await asyncio.gather(scenes.long_runs(stage), scenes.crowd(stage))
+        return await stage.histories()
+
+
+async def _record_indexed(http: HttpServer) -> dict[str, WorkflowHistory]:
+    async with staged(http, [app.shop], search_attributes=True) as stage:
+        await asyncio.gather(scenes.indexed(stage), scenes.begun_with_steps(stage))
         return await stage.histories()
 
 

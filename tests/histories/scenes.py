@@ -16,7 +16,9 @@ from steporal.routing.publish import Topics
 from steporal.routing.signalling import Mailboxes
 from steporal.routing.topic import TOPIC, Subscription, topic_id
 from steporal.runtime import invoke_step
+from steporal.runtime.carried import Carried
 from steporal.runtime.inbox import DELIVER
+from steporal.runtime.start import Origin
 
 from . import app
 from .stage import Handle, Stage, checkpoint, children_of, ended, recover, until, until_done, until_parked, until_seen
@@ -53,7 +55,7 @@ async def failing(stage: Stage) -> None:
         await ended(run, stage.keep(f"fails-failure.{how}", f"fails-failure/{run.first_execution_run_id}"))
 
 
-async def yearly(stage: Stage) -> None:
+async def yearly(stage: Stage, name: str = "cron") -> None:
     """A schedule that fires."""
     (schedule,) = [listed async for listed in await stage.temporal.list_schedules()]
     handle = stage.temporal.get_schedule_handle(schedule.id)
@@ -64,7 +66,7 @@ async def yearly(stage: Stage) -> None:
 
     await until(has_fired)
     (fired,) = (await handle.describe()).info.recent_actions
-    await ended(stage.keep("yearly.cron", fired.action.workflow_id))
+    await ended(stage.keep(f"yearly.{name}", fired.action.workflow_id))
 
 
 async def invoking(stage: Stage) -> None:
@@ -362,6 +364,27 @@ async def long_runs(stage: Stage) -> None:
     await shop.send_signal("loops/done", "done")
     await ended(stepping, hearing)
     stage.keep(f"{TOPIC}.long", topic_id("loops.heard"))
+
+
+# --- on a server with search attributes ----------------------------------------------------------------------------
+
+
+async def indexed(stage: Stage) -> None:
+    """Runs that have search attributes, which change as they park and wake; a schedule's give themselves theirs."""
+    await yearly(stage, "indexed")
+    run = await parked(stage, "indexed", "sleep", "event", "signal", "child")
+    await shop.send_event({"name": "parks.event", "data": {"id": "indexed"}})
+    await shop.send_signal("parks/indexed", "yes")
+    await ended(run)
+
+
+async def begun_with_steps(stage: Stage) -> None:
+    """A run that begins with a finished step of another, as ``steporal runs rerun --from`` starts it."""
+    origin = Origin("event", "rerun", "parks.start", listened=False)
+    kept = Carried(is_parked=False, started=0, seed="", memo={"before": ([{"before": "another"}], 0)})
+    arguments = [*origin.arguments({"for": ["sleep"], "id": "rerun"}), kept.raw(lambda: False)]
+    await stage.temporal.start_workflow("parks", args=arguments, id="parks/rerun", task_queue=shop.task_queue)
+    await ended(stage.keep("parks.rerun", "parks/rerun"))
 
 
 TOGETHER = (

@@ -90,9 +90,12 @@ async def children_of(handle: Handle) -> list[str]:
 
 
 @asynccontextmanager
-async def staged(http: HttpServer, apps: Sequence[steporal.Client], *dynamic_config: str) -> AsyncIterator[Stage]:
+async def staged(
+    http: HttpServer, apps: Sequence[steporal.Client], *dynamic_config: str, search_attributes: bool = False
+) -> AsyncIterator[Stage]:
     """A stage with workers of some apps."""
-    async with dev_server(dynamic_config=dynamic_config) as server, AsyncExitStack() as workers:
+    serving_all = dev_server(dynamic_config=dynamic_config, search_attributes=search_attributes)
+    async with serving_all as server, AsyncExitStack() as workers:
         temporal = await temporalio.client.Client.connect(server.address, namespace=NAMESPACE, identity=RECORDER)
         for app in apps:
             await workers.enter_async_context(serving(app, temporal))

@@ -232,6 +232,8 @@ def defined() -> set[Named]:
     found |= _handlers(workflow_class(app.process_order), "a run") | _handlers(delivery_class(sinks[0]), "a sink")
     for kind, literal in {"start": InputType, "wait": Kind, "end of a mailbox": End, "told": Ending}.items():
         found |= {(kind, name) for name in get_args(literal)}
+    found |= {("search attributes", "of a parked run"), ("search attributes", "of a schedule's run")}
+    found.add(("start", "with steps of another run"))
     return found
 
 
@@ -261,6 +263,10 @@ def _in_arguments(arguments: list[Any]) -> Iterator[Named]:
         yield "start", added["type"]
     if carried.get("is_parked"):
         yield from _in_carried(carried)
+    if added.get("indexed") or carried.get("is_indexed"):
+        yield "search attributes", "of a parked run" if carried else "of a schedule's run"
+    if carried and not carried["seed"]:
+        yield "start", "with steps of another run"
 
 
 def _in_carried(carried: Any) -> Iterator[Named]:

@@ -19,6 +19,7 @@ from .leaving import leave
 from .logs import name_app, set_up_logging
 from .options import codec_option, connection_options, data_converter, duration, json_option
 from .problems import Mistake, perform
+from .runs.command import runs
 from .settings import file_of, settings_of, values_of
 
 if TYPE_CHECKING:
@@ -193,6 +194,19 @@ def start(workflow: str, data: str, connection: Connection, codec: str | None, *
 
     async def operation() -> None:
         await start_workflow(await connection.connect(data_converter(codec)), workflow, value, **options)
+
+    perform(operation())
+
+
+@cli.command()
+@connection_options
+@json_option
+def setup(connection: Connection, as_json: bool) -> None:
+    """Register the search attributes by which runs are found, in Temporal's namespace; once is enough."""
+    from .setup import run_setup
+
+    async def operation() -> None:
+        await run_setup(await connection.connect(), as_json=as_json)
 
     perform(operation())
 
@@ -374,6 +388,8 @@ def doctor(target: str, connection: Connection, as_json: bool) -> None:
 
 
 cli.add_command(config)
+cli.add_command(runs)
+runs.add_command(signal, "send-signal")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -26,7 +26,7 @@ from temporalio.worker import Worker
 from .devserver import dev_server
 from .output import console
 from .problems import Mistake
-from .timeline import StepEntry, Timeline
+from .runs.timeline import StepEntry, Timeline
 from .worker import stop_signals
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ EXPENSE = {"expense_id": "E-7", "amount": 1200.0, "by": "ada@example.com"}
 ANSWER = {"approved": True, "by": "grace@example.com"}
 
 _RESULT_WIDTH = 60
+_WHAT = {"sleep": "sleeps", "wait": "waits", "signal": "waits", "invoke": "invokes", "listen": "listens"}
 
 
 async def run_demo(*, keep: bool = False) -> None:
@@ -52,7 +53,7 @@ async def run_demo(*, keep: bool = False) -> None:
     # The story shows failed attempts; their tracebacks belong into a worker's log.
     logging.getLogger("temporalio").setLevel(logging.CRITICAL)
     with stop_signals() as stop:
-        async with dev_server(ui=True) as server:
+        async with dev_server(ui=True, search_attributes=True) as server:
             out.print(f"[bold green]Temporal dev server[/] at {server.address}, its UI at [bold]{server.ui_url}[/]")
             async with AsyncExitStack() as stack:
                 for client in clients:
@@ -171,7 +172,7 @@ class _Story:
                 timelines.append(timeline)
                 handle = self._temporal.get_workflow_handle(workflow_id)
                 async for event in handle.fetch_history_events(wait_new_event=True):
-                    ended = timeline.add(event)
+                    ended = await timeline.add(event)
                     if timeline.start and event.event_id == 1:
                         self._line(timeline.start, timeline, "[green]▶[/]", "started")
                     if ended:
@@ -233,7 +234,7 @@ def _outcome(step: StepEntry) -> str:
 def _what(step: StepEntry) -> str:
     if step.sent:
         return "sends " + ", ".join(escape(str(event["name"])) for event in step.sent)
-    return {"step": "", "event": "sends", "sleep": "sleeps", "wait": "waits", "invoke": "invokes"}[step.kind]
+    return _WHAT.get(step.kind, "")
 
 
 def _mark(state: str) -> str:

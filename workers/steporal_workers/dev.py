@@ -55,7 +55,13 @@ async def run_dev(targets: Sequence[str], options: DevOptions) -> None:
     """
     with stop_signals() as stop:
         async with (
-            dev_server(port=options.port, ui=True, ui_port=options.ui_port, db_file=options.db_file) as server,
+            dev_server(
+                port=options.port,
+                ui=True,
+                ui_port=options.ui_port,
+                db_file=options.db_file,
+                search_attributes=True,
+            ) as server,
             AsyncExitStack() as workers,
         ):
             _announce(server, options)

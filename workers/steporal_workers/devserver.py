@@ -20,6 +20,8 @@ from pathlib import Path
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from steporal.search_attributes import TYPES, type_name
+
 logger = logging.getLogger("steporal.devserver")
 
 DYNAMIC_CONFIG = (
@@ -88,6 +90,7 @@ async def dev_server(
     db_file: Path | str | None = None,
     log_level: str = "error",
     dynamic_config: Sequence[str] = (),
+    search_attributes: bool = False,
 ) -> AsyncIterator[DevServer]:
     """Run a dev server on this machine's loopback address while the context lasts.
 
@@ -98,6 +101,7 @@ async def dev_server(
         db_file: Where it keeps its data, also after its end; in memory by default.
         log_level: From which level on the server's own log lines go to the logger ``steporal.devserver``.
         dynamic_config: Further values of Temporal's dynamic configuration, each ``key=JSON``.
+        search_attributes: Whether its namespace has Steporal's, as after ``steporal setup``.
 
     Raises:
         DevServerError: A port is taken, the binary is missing, or the server does not start.
@@ -115,6 +119,8 @@ async def dev_server(
             arguments += ["--db-filename", str(db_file)]
         for value in (*DYNAMIC_CONFIG, *dynamic_config):
             arguments += ["--dynamic-config-value", value]
+        for name, kind in TYPES.items() if search_attributes else ():
+            arguments += ["--search-attribute", f"{name}={type_name(kind)}"]
         process = await _Process.start(binary, chosen, arguments, log_level, keeps_data=db_file is not None)
         try:
             client = await process.connected()

@@ -16,6 +16,7 @@ from temporalio.service import RPCError, RPCStatusCode
 import steporal
 
 from .problems import Failure, Mistake
+from .runs.queries import quoted
 
 _AT_ONCE = 20
 
@@ -80,24 +81,19 @@ async def some_at_once(operations: Iterable[Coroutine[Any, Any, None]]) -> None:
 
 
 def _query(client: steporal.Client, workflow: str | None, where: str | None, are_open: bool, are_defined: bool) -> str:
-    conditions = [f"TaskQueue = {_quoted(client.task_queue)}"]
+    conditions = [f"TaskQueue = {quoted(client.task_queue)}"]
     ids = [defined.id for defined in client.workflows]
     if workflow is not None:
         if workflow not in ids:
             known = ", ".join(map(repr, sorted(ids))) or "none"
             raise Mistake(f"app {client.id!r} has no workflow {workflow!r}; it has {known}")
-        conditions.append(f"WorkflowType = {_quoted(workflow)}")
+        conditions.append(f"WorkflowType = {quoted(workflow)}")
     elif are_defined:
         if not ids:
             raise Mistake(f"app {client.id!r} has no workflows")
-        conditions.append(f"WorkflowType IN ({', '.join(map(_quoted, ids))})")
+        conditions.append(f"WorkflowType IN ({', '.join(map(quoted, ids))})")
     if are_open:
         conditions.append("ExecutionStatus = 'Running'")
     if where:
         conditions.append(f"({where})")
     return " AND ".join(conditions)
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"

@@ -111,6 +111,7 @@ class Match:
 
     workflow: str
     task_queue: str
+    app: str
 
 
 @dataclass(slots=True)
@@ -129,7 +130,7 @@ class Snapshot:
                         continue
                     prefix = wildcard_prefix(entry.event)
                     index, key = (self._by_name, entry.event) if prefix is None else (self._by_prefix, prefix)
-                    index.setdefault(key, []).append((Match(listed.id, app.task_queue), entry))
+                    index.setdefault(key, []).append((Match(listed.id, app.task_queue, app.id), entry))
 
     def matches(self, event: Mapping[str, JSON], *, bridged: bool = False) -> list[Match]:
         """The workflows that start on an event, each once, whichever of its triggers matches first.

@@ -14,6 +14,7 @@ from ..events import ReceivedEvent
 from ..runtime.compiled import START_SIGNAL
 from ..runtime.limits import summary
 from ..runtime.start import Origin
+from ..search_attributes import of_run, start_indexed
 from .bridges import is_bridged, unmarked
 from .catalog import Catalog, Match
 from .publish import Topics
@@ -73,15 +74,22 @@ class Dispatcher:
             return None
 
     async def _start(self, event: ReceivedEvent, match: Match, listened: bool) -> None:
+        origin = Origin.of_event(event, listened)
         try:
-            await self._temporal.start_workflow(
-                match.workflow,
-                args=Origin.of_event(event, listened).arguments(event.data),
-                id=f"{match.workflow}/{event.id}",
-                task_queue=match.task_queue,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                start_signal=START_SIGNAL,
-                static_summary=summary(f"started by {event.name}"),
+            await start_indexed(
+                self._temporal,
+                of_run(match.app, match.workflow, event.name, event.id),
+                lambda attributes: self._temporal.start_workflow(
+                    match.workflow,
+                    args=origin.arguments(event.data),
+                    id=f"{match.workflow}/{event.id}",
+                    task_queue=match.task_queue,
+                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                    start_signal=START_SIGNAL,
+                    search_attributes=attributes,
+                    static_summary=summary(f"started by {event.name}"),
+                    static_details=origin.details(),
+                ),
             )
         except WorkflowAlreadyStartedError:
             pass  # the event was sent before

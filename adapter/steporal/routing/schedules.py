@@ -19,10 +19,14 @@ from temporalio.client import (
     ScheduleUpdate,
     ScheduleUpdateInput,
 )
+from temporalio.common import RawValue
+from temporalio.converter import DataConverter
 from temporalio.service import RPCError, RPCStatusCode
 
+from ..converter import from_raw
 from ..runtime.limits import summary
 from ..runtime.start import SCHEDULED, Origin
+from ..search_attributes import has_all
 from ..triggers import CronTrigger
 
 
@@ -41,12 +45,17 @@ class CronStart:
         digest = hashlib.sha256(self.trigger.schedule.encode()).hexdigest()[:8]
         return f"steporal/{self.app}/{self.workflow}/{digest}"
 
-    def schedule(self) -> Schedule:
-        """The Temporal schedule. Runs may overlap; what was due while the server was down is not made up for."""
+    def schedule(self, *, indexed: bool) -> Schedule:
+        """The Temporal schedule. Runs may overlap; what was due while the server was down is not made up for.
+
+        Args:
+            indexed: Whether the runs give themselves search attributes. A schedule with attributes that somebody
+                removes from the namespace would start no run any more, and could not be described.
+        """
         return Schedule(
             action=ScheduleActionStartWorkflow(
                 self.workflow,
-                args=Origin("cron", "", SCHEDULED, cron=self.trigger.schedule).arguments(None),
+                args=Origin("cron", "", SCHEDULED, cron=self.trigger.schedule, indexed=indexed or None).arguments(None),
                 id=f"{self.workflow}/cron",  # Temporal appends the time
                 task_queue=self.task_queue,
                 static_summary=summary(f"started by {self.trigger.schedule}"),
@@ -70,26 +79,32 @@ async def apply(temporal: temporalio.client.Client, wanted: Mapping[str, CronSta
 
 
 async def _put(temporal: temporalio.client.Client, start: CronStart) -> None:
+    schedule = start.schedule(indexed=await has_all(temporal))
+
+    async def changed(existing: ScheduleUpdateInput) -> ScheduleUpdate | None:
+        """The schedule as it should be, unless it is so: an update could undo that somebody has paused it just now."""
+        there = existing.description.schedule
+        if await _told_apart(there, temporal.data_converter) == await _told_apart(schedule, DataConverter.default):
+            return None
+        schedule.state = there.state  # a paused schedule stays paused
+        return ScheduleUpdate(schedule=schedule)
+
     try:
-        await temporal.create_schedule(start.id, start.schedule())
+        await temporal.create_schedule(start.id, schedule)
     except ScheduleAlreadyRunningError:
-        await temporal.get_schedule_handle(start.id).update(lambda existing: _changed(existing, start))
+        await temporal.get_schedule_handle(start.id).update(changed)
 
 
-def _changed(existing: ScheduleUpdateInput, start: CronStart) -> ScheduleUpdate | None:
-    """The schedule as it should be, unless it is so: an update could undo that somebody has paused it just now."""
-    there, schedule = existing.description.schedule, start.schedule()
-    if _told_apart(there) == _told_apart(schedule):
-        return None
-    schedule.state = there.state  # a paused schedule stays paused
-    return ScheduleUpdate(schedule=schedule)
-
-
-def _told_apart(schedule: Schedule) -> tuple[object, ...]:
+async def _told_apart(schedule: Schedule, converter: DataConverter) -> tuple[object, ...]:
     """What can differ between two schedules with one id."""
     action = schedule.action
-    queue = action.task_queue if isinstance(action, ScheduleActionStartWorkflow) else None
-    return queue, schedule.spec.time_zone_name or "UTC", schedule.spec.jitter or timedelta(0), schedule.policy.overlap
+    queue, values = None, []
+    if isinstance(action, ScheduleActionStartWorkflow):
+        queue = action.task_queue
+        payloads = [arg.payload if isinstance(arg, RawValue) else arg for arg in action.args]
+        values = [from_raw(raw) for raw in await converter.decode(payloads, [RawValue] * len(payloads))]
+    zone, jitter = schedule.spec.time_zone_name or "UTC", schedule.spec.jitter or timedelta(0)
+    return queue, values, zone, jitter, schedule.policy.overlap
 
 
 async def _delete(temporal: temporalio.client.Client, schedule_id: str) -> None:

@@ -26,9 +26,11 @@ class Carried(pydantic.BaseModel):
 
     Attributes:
         is_parked: Whether the next execution waits first, without the handler.
+        is_indexed: Whether a search attribute says what the run waits for.
         held_until: Until when a checkpoint holds the run at most, in seconds since the epoch.
-        started: When the first execution started, in milliseconds since the epoch.
-        seed: What ``ctx.random`` starts from in each attempt of the body.
+        started: When the first execution started, in milliseconds since the epoch; 0 if this is the first.
+        seed: What ``ctx.random`` starts from in each attempt of the body; empty if this is the first execution, of a
+            run that begins with steps of another.
         attempt_began: When the attempt of the body began, in microseconds after ``started``.
         memo: The finished steps: what :func:`outcome_json` makes of each, and when it finished.
         failures: How often the body has raised since a step finished last.
@@ -51,6 +53,7 @@ class Carried(pydantic.BaseModel):
     """
 
     is_parked: bool
+    is_indexed: bool = False
     held_until: float | None = None
     started: int
     seed: str

@@ -15,14 +15,16 @@ from __future__ import annotations
 import asyncio
 import zlib
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from temporalio import workflow
+from temporalio.common import TypedSearchAttributes
 from temporalio.workflow import ContinueAsNewVersioningBehavior
 
 from ..converter import dumps, size_of
 from ..errors import PayloadTooLargeError
+from ..search_attributes import waiting_for
 from ..types import JSON
 from .carried import Carried, outcome_json
 from .limits import MAX_PAYLOAD_BYTES, MAX_STORED_BYTES, PAGE
@@ -30,7 +32,7 @@ from .memo import Outcome
 from .pending import are_only
 from .until import wait_until
 from .versioning import follow_the_current_version
-from .waits import BACKOFF, GOES_ON, LEAVES, PARKS, Waiting
+from .waits import GOES_ON, LEAVES, PARKS, Waiting
 
 if TYPE_CHECKING:
     from .run import Run
@@ -77,7 +79,6 @@ class Continuing:
         self.warning = ""
         self._warn_at = 0.0
         self._packer: zlib._Compress | None = None
-        self._details = ""
 
     def checkpoint(self, message: JSON) -> None:
         """Park as soon as possible; or go on, if the hold is 0."""
@@ -203,8 +204,16 @@ class Continuing:
             return
         workflow.continue_as_new(
             args=[*self._run.origin.arguments(self._run.data), raw],
+            search_attributes=self._attributes(carried),
             initial_versioning_behavior=ContinueAsNewVersioningBehavior.AUTO_UPGRADE,
         )
+
+    def _attributes(self, carried: Carried) -> TypedSearchAttributes | None:
+        """Those of the next execution; without any, Temporal takes those of this one."""
+        if not carried.is_indexed:
+            return None
+        found_by = [name for awaited in self._run.awaited() for name in awaited.found_by()]
+        return waiting_for(workflow.info().typed_search_attributes, found_by)
 
     async def _ask_children(self) -> bool:
         """Have invoked runs report their end by a signal; False if one has ended, and its result is about to come."""
@@ -230,7 +239,7 @@ class Continuing:
         self.warning = carried.warning
         if self.warning:
             self._warn_at = self.size * _WARN_AGAIN
-            self._say("")
+            workflow.set_current_details(self.warning)
 
     def grew(self, outcome: Outcome) -> None:
         """A step has finished: warn if the next execution is to be handed nearly more than Temporal takes."""
@@ -270,12 +279,7 @@ class Continuing:
     def _warn(self, text: str) -> None:
         workflow.logger.warning("run %s: %s", workflow.info().workflow_id, text)
         self.warning = f"**Warning**: {text}"
-        self._say(self._details)
-
-    def _say(self, details: str) -> None:
-        """Show in Temporal's UI what the run waits for, and the warning if there is one."""
-        self._details = details
-        workflow.set_current_details("\n\n".join(filter(None, [details, self.warning])))
+        workflow.set_current_details(self.warning)
 
     # --- parked ----------------------------------------------------------------------------------------------------
 
@@ -285,7 +289,6 @@ class Continuing:
         for waiting in waits.values():
             if waiting.kind == "invoke":
                 waiting.more.setdefault("look_at", workflow.time() + waiting.more["look_after"])
-        self._say(_described(waits))
         follow_the_current_version(asyncio.get_running_loop(), True)
         while not self._is_due(waits):
             held_until = self.held_until
@@ -302,7 +305,6 @@ class Continuing:
                 self._go(self._run.state(is_parked=True))
         self.held_until = None
         follow_the_current_version(asyncio.get_running_loop(), False)
-        self._say("")
 
     def _is_full(self) -> bool:
         """Whether events that nobody takes yet have made the history long: Temporal takes 10,000 signals."""
@@ -333,23 +335,3 @@ def _left(until: float) -> timedelta:
 def _earliest(waits: dict[str, Waiting]) -> float | None:
     moments = [moment for waiting in waits.values() for moment in (waiting.until, waiting.more.get("look_at"))]
     return min((moment for moment in moments if moment is not None), default=None)
-
-
-def _described(waits: dict[str, Waiting]) -> str:
-    lines = []
-    for key, waiting in waits.items():
-        name = "the next attempt of the body" if key == BACKOFF else f"step `{key}`"
-        end = None if waiting.until is None else datetime.fromtimestamp(waiting.until, UTC)
-        until = "" if end is None else f" until {end.isoformat(timespec='seconds')}"
-        lines.append(f"- {name}: {_KINDS[waiting.kind]}{until}")
-    return "Parked. It waits for:\n" + "\n".join(lines)
-
-
-_KINDS = {
-    "sleep": "sleeps",
-    "event": "an event",
-    "next": "an event of a listener",
-    "signal": "a signal",
-    "invoke": "an invoked run",
-    "backoff": "a pause",
-}

@@ -61,8 +61,13 @@ class Inbox:
         self._count = 0
 
     def open(self, key: str, topics: tuple[str, ...], until: float) -> Box:
-        """Take what is delivered for a subscription from now on; before the topic is asked, as it may be quick."""
-        return self.boxes.setdefault(key, Box(topics, until, self._count))
+        """Take what is delivered for a subscription from now on; before the topic is asked, as it may be quick.
+
+        What a run that runs another one again has been given for it, it has already.
+        """
+        box = self.boxes.setdefault(key, Box(topics, until, self._count))
+        box.topics, box.until = topics, until
+        return box
 
     def close(self, key: str) -> Box | None:
         """Take nothing more."""

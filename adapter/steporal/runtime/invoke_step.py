@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from temporalio import workflow
-from temporalio.common import RawValue, WorkflowIDReusePolicy
+from temporalio.common import RawValue, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import ChildWorkflowError, WorkflowAlreadyStartedError
 from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
@@ -17,13 +17,14 @@ from ..converter import to_json, validate
 from ..definition import Workflow, WorkflowReference, validate_input
 from ..durations import Duration
 from ..errors import InvalidInputError, InvokeTimeoutError, UnserializableError
+from ..search_attributes import is_indexed, of_run
 from ..types import JSON
 from .arguments import arguments_checked, deadline_of
 from .carried import read_outcome
 from .failures import failure_of
 from .limits import summary, to_limited
 from .memo import Failure, Outcome
-from .start import Origin, payload_json
+from .start import INVOKED, Origin, payload_json
 from .until import wait_until
 from .waits import Waiting
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 FIND_WORKFLOW = "steporal.find_workflow"
 FIND_END = "steporal.find_end"
+
+_INVOKED_BY = ": invoked by "
 
 LOOK_AFTER = timedelta(hours=1)
 _LOOK_AT_LEAST_EVERY = timedelta(days=1)
@@ -81,10 +84,11 @@ async def _perform(attempt: Attempt, key: str, target: Target, data: JSON, deadl
         task_queue = found.value["task_queue"]
     elif target.client.task_queue != workflow.info().task_queue:
         task_queue = target.client.task_queue
+    origin = Origin.of_invoke(event_id, run.origin.listened)
     try:
         child = await workflow.start_child_workflow(
             target.id,
-            args=Origin.of_invoke(event_id, run.origin.listened).arguments(data),
+            args=origin.arguments(data),
             id=child_id,
             task_queue=task_queue,
             result_type=RawValue,
@@ -92,7 +96,9 @@ async def _perform(attempt: Attempt, key: str, target: Target, data: JSON, deadl
             parent_close_policy=ParentClosePolicy.ABANDON,
             cancellation_type=ChildWorkflowCancellationType.ABANDON,
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-            static_summary=summary(f"invoked by {workflow.info().workflow_id}"),
+            search_attributes=_attributes(target, event_id),
+            static_summary=invoked_by(key, workflow.info().workflow_id),
+            static_details=origin.details(),
         )
     except WorkflowAlreadyStartedError:
         # By this very step: its id is made of the run's and the step's. The run was reset, or the step was cancelled.
@@ -106,6 +112,24 @@ async def _perform(attempt: Attempt, key: str, target: Target, data: JSON, deadl
             return Outcome(payload_json(await child))
         except ChildWorkflowError as err:
             return Outcome(failure=failure_of(err))
+
+
+def invoked_by(key: str, workflow_id: str) -> str:
+    """What Temporal's UI says of an invoked run, in its own history and in that of the run that invokes it."""
+    return summary(f"{key}{_INVOKED_BY}{workflow_id}")
+
+
+def invoking_step(text: str) -> str | None:
+    """The step in what :func:`invoked_by` makes; None if a version before this one has made it."""
+    key, mark, _ = text.partition(_INVOKED_BY)
+    return key if mark else None
+
+
+def _attributes(target: Target, event_id: str) -> TypedSearchAttributes | None:
+    """The search attributes of an invoked run: it has some if this one has, as a run cannot ask what there is."""
+    if not is_indexed(workflow.info().typed_search_attributes):
+        return None
+    return of_run(target.app, target.id, INVOKED, event_id)
 
 
 async def _ends_in_time(child: ChildWorkflowHandle[Any, Any], deadline: datetime, key: str) -> bool:

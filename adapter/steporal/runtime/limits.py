@@ -1,8 +1,10 @@
-"""How large what Temporal stores may be."""
+"""What Temporal stores: how large it may be, and how texts for its UI are written."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from temporalio.common import RawValue
 
@@ -70,3 +72,13 @@ def shortened(message: str) -> str:
 def summary(text: str) -> str:
     """A text for Temporal's UI, cut to the size that the server takes."""
     return text.encode()[:MAX_SUMMARY_BYTES].decode(errors="ignore")
+
+
+def code(text: str) -> str:
+    """A text as code in Markdown, for Temporal's UI: what is in it is not read as Markdown."""
+    return "`" + " ".join(text.replace("`", "'").split()) + "`"
+
+
+def utc(seconds: float) -> str:
+    """A time since the epoch, for Temporal's UI."""
+    return f"{datetime.fromtimestamp(math.floor(seconds), UTC).replace(tzinfo=None)} UTC"

@@ -194,10 +194,11 @@ class _Reader:
         self._run_id = started.first_execution_run_id
         values = [await self._json(payload) for payload in started.input.payloads]
         carried = read_carried(values[2]) if len(values) > 2 else None
-        self._is_first = carried is None
-        if carried is None:
+        self._is_first = carried is None or not carried.seed
+        if carried is None or not carried.seed:
             moment = event.event_time.ToDatetime(tzinfo=UTC).timestamp()
-            carried = Carried(is_parked=False, started=int(moment * 1000), seed="")
+            carried = carried or Carried(is_parked=False, started=0, seed="")
+            carried = carried.model_copy(update={"started": int(moment * 1000)})
         self._past = Past(self._run_id, started.workflow_id, carried)
 
     async def _workflow_task_scheduled_event_attributes(self, event: HistoryEvent) -> None:

@@ -27,11 +27,14 @@ from ..definition import CANCEL_ON_TIMEOUT, CancelOn, Workflow, validate_input
 from ..durations import format_duration, parse_duration
 from ..errors import RetryAfterError, UnserializableError
 from ..routing.waiting import check_events, check_expression
+from ..search_attributes import WAITING_FOR, is_indexed, of_run
 from ..step import Step
 from ..types import JSON
+from .awaited import Awaited, described
 from .carried import Carried, outcome_json, read_outcome
 from .children import Children, failed_with, was_cancelled
 from .continuing import Continuing
+from .details import show_details
 from .determinism import explained, nondeterminism_in
 from .endings import tell_cancelled, tell_failed, tell_finished
 from .failures import application_error, is_final
@@ -145,11 +148,12 @@ class Run:
         self.continuing = Continuing(self, carried.held_until if carried else None)
         self._carried = carried
         self._in_flight: dict[str, asyncio.Task[Outcome]] = {}
-        if carried is None:
+        if carried is None or not carried.seed:
             self.started = int(workflow.info().workflow_start_time.timestamp() * 1000)
             self._seed = workflow.random().getrandbits(128)
         else:
             self.started, self._seed = carried.started, int(carried.seed, 16)
+        if carried is not None:
             self._restore(carried)
 
     # --- from one execution to the next ----------------------------------------------------------------------------
@@ -180,6 +184,7 @@ class Run:
         """What the next execution goes on with."""
         return Carried(
             is_parked=is_parked,
+            is_indexed=is_parked and is_indexed(workflow.info().typed_search_attributes),
             held_until=self.continuing.held_until,
             started=self.started,
             seed=f"{self._seed:x}",
@@ -223,6 +228,17 @@ class Run:
         if self._reached is not None:
             self._reached = max(self._reached, self.finished[key])
 
+    def awaited(self) -> list[Awaited]:
+        """What it waits for."""
+        boxes = {key: box.topics for key, box in self.inbox.boxes.items()}
+        waits = self.waits.now or self.waits.inside()
+        return [Awaited.of(key, waiting, boxes) for key, waiting in waits.items()]
+
+    def _details(self) -> str:
+        """What Temporal's UI shows; also what has started the run, which the UI knows of its first execution alone."""
+        waits = described(self.awaited(), is_parked=bool(self.waits.inside()))
+        return f"{waits}\n\n{self.origin.details()}".strip()
+
     def busy_steps(self) -> int:
         """How many steps are in flight that another execution could not go on with."""
         waiting = len(self.waits.now) - (BACKOFF in self.waits.now)
@@ -249,7 +265,11 @@ class Run:
             began = datetime.fromisoformat(self._carried.began)
         if self.origin.ts is None:
             self.origin = replace(self.origin, ts=int(began.timestamp() * 1000))
+        show_details(asyncio.get_running_loop(), self._details)
         self.data = cron_data(self.origin.cron, began) if data is None and self.origin.cron else data
+        if self.origin.indexed and workflow.info().continued_run_id is None:
+            found_by = of_run(self.workflow.app, self.workflow.id, self.origin.name, self.origin.id)
+            workflow.upsert_search_attributes([pair.key.value_set(pair.value) for pair in found_by])
         try:
             result = await self._handled()
         except asyncio.CancelledError:
@@ -279,6 +299,8 @@ class Run:
                 await self._until_cancelled() if self._carried.is_cancelled else await self.continuing.until_due()
             except asyncio.CancelledError:  # for the body, at the step that it waits in
                 is_cancelled = True
+        if self._carried is not None and self._carried.is_indexed:
+            workflow.upsert_search_attributes([WAITING_FOR.value_unset()])
         for number, cancel in enumerate(self.workflow.ext.cancel_on):
             if not is_cancelled:
                 await self._cancel_on(f"cancel_on:{number}", cancel)

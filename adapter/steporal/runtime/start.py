@@ -18,11 +18,12 @@ from ..context import Input, InputExt, InputType
 from ..converter import from_raw, to_json, to_raw
 from ..events import ReceivedEvent
 from ..types import JSON
+from .limits import code, utc
 
 INVOKED = "inngest/function.invoked"
 SCHEDULED = "inngest/scheduled.timer"
 
-_SCHEDULED_AT = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
+SCHEDULED_AT = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -32,6 +33,7 @@ class Origin:
 
     Attributes:
         listened: Whether anybody listens to ``inngest/function.finished``; None if the starter did not know.
+        indexed: Whether the run has to give itself search attributes, as its starter could not.
     """
 
     type: InputType
@@ -41,6 +43,7 @@ class Origin:
     v: str | None = None
     cron: str | None = None
     listened: bool | None = None
+    indexed: bool | None = None
 
     @classmethod
     def of_event(cls, event: ReceivedEvent, listened: bool | None = None) -> Origin:
@@ -71,7 +74,13 @@ class Origin:
             given.get("v"),
             given.get("cron"),
             given.get("listened"),
+            given.get("indexed"),
         )
+
+    def details(self) -> str:
+        """What Temporal's UI says of the start, in Markdown."""
+        at = "" if self.ts is None else f", of {utc(self.ts / 1000)}"
+        return f"Started by event {code(self.name)}, id {code(self.id)}{at}"
 
     def time(self) -> datetime:
         """When the event was sent; the start of the run where nobody said."""
@@ -84,7 +93,7 @@ class Origin:
 
 def cron_data(cron: str, began: datetime) -> dict[str, JSON]:
     """The data of a run that a schedule started, as Inngest has it: ``{cron, scheduledAt, fireAt}``."""
-    scheduled = workflow.info().typed_search_attributes.get(_SCHEDULED_AT) or began
+    scheduled = workflow.info().typed_search_attributes.get(SCHEDULED_AT) or began
     return {"cron": cron, "scheduledAt": scheduled.isoformat(), "fireAt": began.isoformat()}
 
 

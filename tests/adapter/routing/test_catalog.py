@@ -55,7 +55,7 @@ async def test_a_namespace_without_a_catalog_has_no_apps_but_one_that_is_not_the
 def test_a_workflow_starts_once_whichever_of_its_triggers_match() -> None:
     triggers = (Entry(event="order.*"), Entry(event="order.placed"), Entry(event="order.placed", if_exp="true"))
     snapshot = Snapshot({"shop": App(id="shop", task_queue="q", workflows=(Listed(id="w", triggers=triggers),))})
-    assert snapshot.matches({"name": "order.placed"}) == [Match("w", "q")]
-    assert snapshot.matches({"name": "order.gone"}) == [Match("w", "q")]
+    assert snapshot.matches({"name": "order.placed"}) == [Match("w", "q", "shop")]
+    assert snapshot.matches({"name": "order.gone"}) == [Match("w", "q", "shop")]
     assert snapshot.matches({"name": "order."}) == []
     assert snapshot.matches({"name": "orders"}) == []

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from datetime import datetime
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,9 +17,8 @@ from steporal.routing.bridges import unmarked_id
 from steporal.routing.catalog import Snapshot
 from steporal.types import JSON
 
+from ..runs.finding import describe, find_run, first_run_id, started
 from .answers import Problem, enveloped, iso, of_temporal
-
-_RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _STATUSES = {
     WorkflowExecutionStatus.COMPLETED: "Completed",
@@ -31,9 +28,6 @@ _STATUSES = {
     WorkflowExecutionStatus.CANCELED: "Cancelled",
 }
 """Inngest's names; whatever else Temporal says, the run goes on."""
-
-_INDEXING_SECONDS = 1.0
-"""Temporal finds a run by its run id a moment after its start."""
 
 _AT_ONCE = 32
 
@@ -53,7 +47,7 @@ class RunApi:
 
         async def look(workflow: str) -> dict[str, JSON] | None:
             async with slots:
-                found = await _describe(temporal, f"{workflow}/{event_id}")
+                found = await describe(temporal, f"{workflow}/{event_id}")
                 return None if found is None or found.workflow_type != workflow else await self._shown(found)
 
         workflows = sorted({listed.id for app in snapshot.apps.values() for listed in app.workflows})
@@ -70,7 +64,7 @@ class RunApi:
         status = status_of(found)
         if status == "Running":
             temporal = await self._temporal()
-            handle = temporal.get_workflow_handle(found.id, first_execution_run_id=_first_run_id(found))
+            handle = temporal.get_workflow_handle(found.id, first_execution_run_id=first_run_id(found))
             try:
                 await handle.cancel()
             except RPCError as err:
@@ -92,9 +86,7 @@ class RunApi:
     async def _find(self, id: str) -> WorkflowExecutionDescription:
         """A run by its run id, or by its workflow id, of a workflow that the catalog lists: no others are ours."""
         temporal = await self._temporal()
-        found = await _describe(temporal, id)
-        if found is None and _RUN_ID.fullmatch(id):
-            found = await _by_run_id(temporal, id)
+        found = await find_run(temporal, id)
         if found is not None:
             catalog = self._client.dispatcher(temporal).catalog
             kind = found.workflow_type
@@ -109,8 +101,8 @@ class RunApi:
     async def _shown(self, found: WorkflowExecutionDescription) -> dict[str, JSON]:
         status = status_of(found)
         return {
-            "run_id": _first_run_id(found),
-            "run_started_at": iso(await self._started(found)),
+            "run_id": first_run_id(found),
+            "run_started_at": iso(await started(await self._temporal(), found)),
             "function_id": found.workflow_type,
             "event_id": found.id.removeprefix(f"{found.workflow_type}/"),
             "status": status,
@@ -118,14 +110,6 @@ class RunApi:
             "output": None if status in ("Running", "Cancelled") else await self._output(found),
             "workflow_id": found.id,
         }
-
-    async def _started(self, found: WorkflowExecutionDescription) -> datetime:
-        """When the first of the executions of a run that continued as new began."""
-        first = _first_run_id(found)
-        if first != found.run_id:
-            earlier = await _describe(await self._temporal(), found.id, first)
-            return earlier.start_time if earlier else found.start_time
-        return found.start_time
 
     async def _output(self, found: WorkflowExecutionDescription) -> JSON:
         """What a run returned; of one that failed, its error."""
@@ -148,29 +132,3 @@ def status_of(found: WorkflowExecutionDescription) -> str:
 
 def _lists(snapshot: Snapshot, workflow: str) -> bool:
     return bool(snapshot.workflow(workflow))
-
-
-def _first_run_id(found: WorkflowExecutionDescription) -> str:
-    return found.raw_description.workflow_execution_info.first_run_id or found.run_id
-
-
-async def _describe(temporal: Client, id: str, run_id: str | None = None) -> WorkflowExecutionDescription | None:
-    try:
-        return await temporal.get_workflow_handle(id, run_id=run_id).describe()
-    except RPCError as err:
-        if err.status == RPCStatusCode.NOT_FOUND:
-            return None
-        raise
-
-
-async def _by_run_id(temporal: Client, run_id: str) -> WorkflowExecutionDescription | None:
-    until = asyncio.get_running_loop().time() + _INDEXING_SECONDS
-    while True:
-        async for execution in temporal.list_workflows(f"RunId = '{run_id}'", limit=1):
-            found, latest = await _describe(temporal, execution.id, run_id), await _describe(temporal, execution.id)
-            if found and latest and _first_run_id(found) == _first_run_id(latest):
-                return latest  # the run has continued as new since
-            return found
-        if asyncio.get_running_loop().time() > until:
-            return None
-        await asyncio.sleep(0.1)

@@ -1,0 +1,47 @@
+"""`steporal setup` registers search attributes."""
+
+from __future__ import annotations
+
+import pytest
+import temporalio.client
+from commands import Steporal
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.service import RPCError, RPCStatusCode
+
+from steporal_workers import setup
+from steporal_workers.devserver import DevServer, dev_server
+from steporal_workers.problems import Failure
+
+
+async def test_what_is_missing_is_registered(run: Steporal) -> None:
+    async with dev_server() as server:
+        run.environment["TEMPORAL_ADDRESS"] = server.address
+        names = [f"Steporal{name}" for name in ("App", "Workflow", "EventId", "EventName", "WaitingFor")]
+        ended = await run("setup", "--json")
+        assert (ended.status, ended.data) == (0, {"namespace": "default", "added": names, "there": []})
+        ended = await run("setup")
+        assert (ended.status, "there was nothing to do" in ended.err) == (0, True)
+        assert "SteporalWaitingFor (KeywordList) was there already" in ended.err
+
+
+async def test_an_attribute_of_another_type_is_told() -> None:
+    async with dev_server() as server:
+        types = {"SteporalApp": IndexedValueType.INDEXED_VALUE_TYPE_TEXT}
+        request = AddSearchAttributesRequest(namespace="default", search_attributes=types)
+        await server.client.operator_service.add_search_attributes(request)
+        with pytest.raises(Failure, match="'SteporalApp' of type Text, and Steporal's is of type Keyword"):
+            await setup.run_setup(server.client, as_json=False)
+
+
+async def test_where_it_is_refused_it_says_what_to_do(server: DevServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(temporal: temporalio.client.Client) -> None:
+        raise RPCError("not here", RPCStatusCode.PERMISSION_DENIED, b"")
+
+    monkeypatch.setattr(setup, "registered", refused)
+    with pytest.raises(Failure) as failure:
+        await setup.run_setup(server.client, as_json=False)
+    said = str(failure.value)
+    assert "tcld namespace search-attributes add --namespace default " in said
+    assert '--sa "SteporalApp=Keyword"' in said
+    assert '--sa "SteporalWaitingFor=KeywordList"' in said

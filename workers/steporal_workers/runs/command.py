@@ -1,0 +1,204 @@
+"""The commands ``steporal runs ...``: what can be typed, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..options import codec_option, connection_options, data_converter, json_option
+from ..problems import perform
+
+if TYPE_CHECKING:
+    from .queries import Filters
+
+STATUSES = ("running", "completed", "failed", "cancelled", "terminated", "timed-out")
+
+
+def _since(context: click.Context, parameter: click.Parameter, text: str | None) -> datetime | None:
+    """A time, or how long ago it is."""
+    from steporal.durations import parse_duration
+
+    if text is None:
+        return None
+    try:
+        return datetime.now(UTC) - parse_duration(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f'{text!r} is neither a duration, such as "1h30m", nor a time, such as 2030-01-31T09:00:00+01:00'
+        ) from None
+    return moment.astimezone()  # without a zone, that of this machine
+
+
+_FILTERS = (
+    click.option("--workflow", metavar="ID", help="Only the runs of this workflow."),
+    click.option("--app", metavar="ID", help="Only the runs of this app."),
+    click.option("--event", metavar="NAME", help="Only runs that this event has started; `order.*` is a pattern."),
+    click.option("--event-id", metavar="ID", help="Only runs that the event with this id has started."),
+    click.option("--since", metavar="WHEN", callback=_since, help="Only runs since then: 1h30m, or an ISO 8601 time."),
+    click.option("--where", metavar="QUERY", help="Only runs of which this is true, in Temporal's query language."),
+)
+
+
+def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The flags that say which runs are meant."""
+    for option in reversed(_FILTERS):
+        command = option(command)
+    return command
+
+
+def _filters(options: dict[str, Any]) -> Filters:
+    from .queries import Filters
+
+    return Filters(**options)
+
+
+@click.group()
+def runs() -> None:
+    """Find runs, look at them, end them, and run them again.
+
+    A run has two ids: its own, which is ctx.run_id, and Temporal's workflow id, {workflow}/{event id}. Either will do.
+    """
+
+
+@runs.command("list")
+@filter_options
+@click.option("--status", type=click.Choice(STATUSES), help="Only runs that are so.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, metavar="N", help="How many at most.")
+@connection_options
+@codec_option
+@json_option
+def list_command(connection: Any, codec: str | None, limit: int, as_json: bool, **options: Any) -> None:
+    """List runs, the last started first."""
+    from .listing import run_list
+
+    async def operation() -> None:
+        temporal = await connection.connect(data_converter(codec))
+        await run_list(temporal, _filters(options), limit=limit, as_json=as_json)
+
+    perform(operation())
+
+
+@runs.command()
+@click.argument("id")
+@click.option("--watch", is_flag=True, help="Show it again and again, until it ends.")
+@connection_options
+@codec_option
+@json_option
+def show(id: str, watch: bool, connection: Any, codec: str | None, as_json: bool) -> None:
+    """Show what the run ID has done, step by step, and what it waits for."""
+    from .showing import run_show
+
+    if watch and as_json:
+        raise click.UsageError("--watch is for people, and --json for programs: give one of them")
+
+    async def operation() -> None:
+        await run_show(await connection.connect(data_converter(codec)), id, watch=watch, as_json=as_json)
+
+    perform(operation())
+
+
+@runs.command()
+@click.argument("id")
+@click.option("--wait", is_flag=True, help="Wait for the run's end.")
+@connection_options
+@codec_option
+@json_option
+def result(id: str, wait: bool, connection: Any, codec: str | None, as_json: bool) -> None:
+    """Print what the run ID has returned, as JSON. Ends with 1, and the error, if it has failed."""
+    from .ending import run_result
+
+    async def operation() -> None:
+        await run_result(await connection.connect(data_converter(codec)), id, wait=wait, as_json=as_json)
+
+    perform(operation())
+
+
+@runs.command()
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@filter_options
+@click.option("--yes", "is_sure", is_flag=True, help="Do not ask whether all that are found are meant.")
+@connection_options
+@json_option
+def cancel(ids: tuple[str, ...], **options: Any) -> None:
+    """Ask runs to end: those with these ids, or all open ones that the flags find.
+
+    Steps that are running get Temporal's cancellation, and `finally` may run further steps.
+    """
+    _end("cancel", ids, reason=None, **options)
+
+
+@runs.command()
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@filter_options
+@click.option("--yes", "is_sure", is_flag=True, help="Do not ask whether all that are found are meant.")
+@click.option("--reason", metavar="TEXT", help="Why; Temporal keeps it.")
+@connection_options
+@json_option
+def terminate(ids: tuple[str, ...], **options: Any) -> None:
+    """End runs at once, without a word to them: those with these ids, or all open ones that the flags find.
+
+    No code of theirs runs any more, no event tells of their end, and no failure handler starts.
+    """
+    _end("terminate", ids, **options)
+
+
+def _end(
+    verb: Any,
+    ids: tuple[str, ...],
+    *,
+    connection: Any,
+    reason: str | None,
+    is_sure: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    from .ending import run_batch, run_end
+
+    is_query = any(value is not None for value in options.values())
+    if bool(ids) == is_query:
+        raise click.UsageError(f"{verb} takes ids of runs, or flags that find them, such as --where QUERY")
+
+    async def operation() -> None:
+        temporal = await connection.connect()
+        if ids:
+            await run_end(temporal, verb, ids, reason=reason, as_json=as_json)
+        else:
+            filters = _filters({**options, "status": "running"})
+            await run_batch(temporal, verb, filters, reason=reason, is_sure=is_sure, as_json=as_json)
+
+    perform(operation())
+
+
+@runs.command()
+@click.argument("id")
+@click.option(
+    "--from", "from_step", metavar="STEP", help="Keep what steps have returned that finished before this one."
+)
+@click.option("--input", "data", metavar="JSON", help="Another input; -: standard input, @FILE: a file.")
+@connection_options
+@codec_option
+@json_option
+def rerun(id: str, from_step: str | None, data: str | None, connection: Any, codec: str | None, as_json: bool) -> None:
+    """Do the work of the run ID again, in a new run, and print that run's workflow id.
+
+    The new run has the same input and an event id of its own. With --from, it begins with what had finished when that
+    step began; its waits, listeners, ids and random numbers are its own.
+    """
+    from ..arguments import read_json
+
+    value = None if data is None else read_json(data, "--input")
+    from .rerun import SAME, run_rerun
+
+    async def operation() -> None:
+        temporal = await connection.connect(data_converter(codec))
+        given = SAME if data is None else value
+        await run_rerun(temporal, id, from_step=from_step, data=given, as_json=as_json)
+
+    perform(operation())

@@ -1,0 +1,158 @@
+"""``steporal runs list``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from rich.markup import escape
+from rich.table import Table
+from temporalio.client import Client, WorkflowExecution
+from temporalio.service import RPCError, RPCStatusCode
+
+from steporal.events import event_matches
+from steporal.runtime.carried import read_carried
+from steporal.runtime.start import Origin
+from steporal.search_attributes import APP, EVENT_ID, EVENT_NAME, WAITING_FOR
+from steporal.types import JSON
+
+from ..output import console, print_json, say
+from ..problems import Failure
+from .finding import is_open
+from .queries import Filters, query_of
+from .story import arguments_of
+from .words import clock, iso, status_of, status_text, took
+
+_AT_ONCE = 20
+
+
+@dataclass(slots=True)
+class Listed:
+    """A run in a list.
+
+    Attributes:
+        run: Its last execution.
+        started: When its first execution began.
+        event: The name of the event that started it; None if nobody can say.
+        event_id: That event's id.
+    """
+
+    run: WorkflowExecution
+    started: datetime
+    event: str | None = None
+    event_id: str | None = None
+
+    @property
+    def ended(self) -> datetime | None:
+        """When it ended."""
+        return None if is_open(self.run) else self.run.close_time
+
+    @property
+    def waiting_for(self) -> list[str]:
+        """What it waits for, if it is parked and the namespace has search attributes."""
+        return list(self.run.typed_search_attributes.get(WAITING_FOR) or ()) if self.ended is None else []
+
+    def json(self) -> JSON:
+        return {
+            "workflow": self.run.workflow_type,
+            "app": self.run.typed_search_attributes.get(APP),
+            "workflow_id": self.run.id,
+            "run_id": self.run.run_id,
+            "status": status_of(self.run.status),
+            "started": iso(self.started),
+            "ended": iso(self.ended),
+            "event": self.event,
+            "event_id": self.event_id,
+            "waiting_for": self.waiting_for,
+        }
+
+
+async def run_list(temporal: Client, filters: Filters, *, limit: int, as_json: bool) -> None:
+    """List runs, the last started first.
+
+    Raises:
+        Failure: Temporal does not understand the query.
+    """
+    query = await query_of(temporal, filters)
+    if query.event is not None:
+        say(
+            f"namespace {escape(repr(temporal.namespace))} has no search attributes (`steporal setup` registers them): "
+            "each run is looked at"
+        )
+    found: list[Listed] = []
+    async for listed in _looked_at(temporal, query.text, limit=None if query.event else limit, where=filters.where):
+        if query.event is None or (listed.event is not None and event_matches(query.event, listed.event)):
+            found.append(listed)
+        if len(found) == limit:
+            break
+    if as_json:
+        print_json([listed.json() for listed in found])
+        return
+    if not found:
+        say(f"there are no such runs in namespace {escape(repr(temporal.namespace))}")
+        return
+    console().print(_table(found))
+    if len(found) == limit:
+        say(f"the last {limit:,}; --limit N shows more")
+
+
+async def _looked_at(temporal: Client, query: str, *, limit: int | None, where: str | None) -> AsyncIterator[Listed]:
+    batch: list[WorkflowExecution] = []
+    try:
+        async for run in temporal.list_workflows(query, limit=limit, page_size=min(limit or 100, 1000)):
+            batch.append(run)
+            if len(batch) == _AT_ONCE:
+                for listed in await asyncio.gather(*(_look(temporal, each) for each in batch)):
+                    yield listed
+                batch.clear()
+    except RPCError as err:
+        raise not_understood(err, where) from None
+    for listed in await asyncio.gather(*(_look(temporal, each) for each in batch)):
+        yield listed
+
+
+def not_understood(error: RPCError, where: str | None) -> Exception:
+    """What a refused query is told as."""
+    if error.status == RPCStatusCode.INVALID_ARGUMENT and where:
+        return Failure(f"Temporal does not understand --where {where!r}: {error.message}")
+    return error
+
+
+async def _look(temporal: Client, run: WorkflowExecution) -> Listed:
+    """What visibility does not say of a run is in its first event."""
+    attributes = run.typed_search_attributes
+    listed = Listed(run, run.start_time, attributes.get(EVENT_NAME), attributes.get(EVENT_ID))
+    handle = temporal.get_workflow_handle(run.id, run_id=run.run_id)
+    try:
+        async for event in handle.fetch_history_events(page_size=1):
+            values = await arguments_of(event, temporal.data_converter)
+            origin = Origin.of_run(values[1] if len(values) > 1 else None, run.id)
+            listed.event, listed.event_id = origin.name, origin.id
+            carried = read_carried(values[2]) if len(values) > 2 else None
+            if carried is not None and carried.started:
+                listed.started = datetime.fromtimestamp(carried.started / 1000, UTC)
+            break
+    except RPCError as err:
+        if err.status != RPCStatusCode.NOT_FOUND:
+            raise
+    except (RuntimeError, ValueError, KeyError, TypeError):
+        pass  # it is encrypted, or no run of Steporal's
+    return listed
+
+
+def _table(found: list[Listed]) -> Table:
+    is_waiting = any(listed.waiting_for for listed in found)
+    table = Table("workflow", "run", "status", "started", "took", "event", *(["waits for"] if is_waiting else []))
+    for listed in found:
+        row = [
+            escape(listed.run.workflow_type),
+            escape(listed.run.id),
+            status_text(status_of(listed.run.status)),
+            clock(listed.started),
+            took((listed.ended or datetime.now(UTC)) - listed.started),
+            escape(listed.event or "-"),
+        ]
+        table.add_row(*row, *([escape("\n".join(listed.waiting_for))] if is_waiting else []))
+    return table

@@ -1,0 +1,125 @@
+"""Which runs are meant, in the query language of Temporal's visibility."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+import temporalio.client
+
+from steporal.routing.catalog import SYSTEM_TASK_QUEUE, Catalog, Snapshot
+from steporal.search_attributes import APP, EVENT_ID, EVENT_NAME, has_all, keyword
+
+from ..problems import Mistake
+
+STATUSES = {
+    "running": "Running",
+    "completed": "Completed",
+    "failed": "Failed",
+    "cancelled": "Canceled",
+    "terminated": "Terminated",
+    "timed-out": "TimedOut",
+}
+"""Temporal's names, by ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """The flags that say which runs are meant.
+
+    Attributes:
+        workflow: The id of their workflow.
+        app: The id of their app.
+        status: One of ``STATUSES``.
+        event: The name of the event that started them, or a pattern.
+        event_id: That event's id.
+        since: The earliest start.
+        where: A further condition, in the query language of Temporal's visibility.
+    """
+
+    workflow: str | None = None
+    app: str | None = None
+    status: str | None = None
+    event: str | None = None
+    event_id: str | None = None
+    since: datetime | None = None
+    where: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query, and what is left to look at in each run, as the namespace has no attribute for it.
+
+    Attributes:
+        text: In Temporal's language.
+        event: The name or the pattern of the event that must have started the run.
+    """
+
+    text: str
+    event: str | None = None
+
+
+async def query_of(temporal: temporalio.client.Client, filters: Filters) -> Query:
+    """The query for what the flags say.
+
+    Raises:
+        Mistake: There is no such app.
+    """
+    snapshot = await Catalog(temporal).read()
+    is_indexed = await has_all(temporal)
+    conditions = [_of_apps(snapshot, filters.app, is_indexed=is_indexed, namespace=temporal.namespace)]
+    if filters.workflow is not None:
+        conditions.append(f"WorkflowType = {quoted(filters.workflow)}")
+    if filters.status is None:
+        conditions.append("ExecutionStatus != 'ContinuedAsNew'")
+    else:
+        conditions.append(f"ExecutionStatus = {quoted(STATUSES[filters.status])}")
+    if filters.event_id is not None:
+        conditions.append(_of_event_id(snapshot, filters.event_id, is_indexed=is_indexed))
+    if filters.event is not None and is_indexed:
+        conditions.append(_of_event(filters.event))
+    if filters.since is not None:
+        conditions.append(f"StartTime >= {quoted(filters.since.isoformat())}")
+    if filters.where:
+        conditions.append(f"({filters.where})")
+    return Query(" AND ".join(conditions), None if is_indexed else filters.event)
+
+
+def _of_apps(snapshot: Snapshot, app: str | None, *, is_indexed: bool, namespace: str) -> str:
+    """The runs of apps, and nothing else: in a namespace there are also Steporal's own and native workflows."""
+    if app is not None and app in snapshot.apps:
+        return f"TaskQueue = {quoted(snapshot.apps[app].task_queue)}"
+    if app is not None and is_indexed:
+        return f"{APP.name} = {quoted(keyword(app))}"
+    if app is not None:
+        known = ", ".join(map(repr, sorted(snapshot.apps))) or "none"
+        raise Mistake(f"no app {app!r} is registered in namespace {namespace!r}; there is {known}")
+    if not snapshot.apps:
+        return f"TaskQueue != {quoted(SYSTEM_TASK_QUEUE)}"
+    of_catalog = f"TaskQueue IN ({_list(listed.task_queue for listed in snapshot.apps.values())})"
+    return f"({of_catalog} OR {APP.name} IS NOT NULL)" if is_indexed else of_catalog
+
+
+def _of_event_id(snapshot: Snapshot, event_id: str, *, is_indexed: bool) -> str:
+    workflows = {listed.id for app in snapshot.apps.values() for listed in app.workflows}
+    found_by = [f"WorkflowId IN ({_list(f'{workflow}/{event_id}' for workflow in workflows)})"] if workflows else []
+    if is_indexed:
+        found_by.append(f"{EVENT_ID.name} = {quoted(keyword(event_id))}")
+    return f"({' OR '.join(found_by)})" if found_by else f"WorkflowId = {quoted(event_id)}"
+
+
+def _of_event(name: str) -> str:
+    if name.endswith("*"):
+        return f"{EVENT_NAME.name} STARTS_WITH {quoted(keyword(name[:-1]))}"
+    return f"{EVENT_NAME.name} = {quoted(keyword(name))}"
+
+
+def _list(texts: Iterable[str]) -> str:
+    return ", ".join(map(quoted, sorted(set(texts))))
+
+
+def quoted(text: str) -> str:
+    """A text as a value in a query."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

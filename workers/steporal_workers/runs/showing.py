@@ -1,0 +1,227 @@
+"""``steporal runs show``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+from temporalio.client import Client
+
+from steporal.types import JSON
+
+from ..output import console, print_json
+from .finding import first_run_id, get_run
+from .story import Reader, Story, Wait
+from .timeline import StepEntry
+from .words import clock, iso, mark, short, status_of, status_text, took
+
+_RESULT_WIDTH = 60
+_ERROR_WIDTH = 300
+_LOOK_EVERY = 1.0
+
+UI_URL = "STEPORAL_UI_URL"
+"""The environment variable that says where Temporal's UI is."""
+
+_CLOUD = (".tmprl.cloud", ".api.temporal.io")
+_WHAT = {
+    "step": "",
+    "local": "local",
+    "next": "waits",
+    "pause": "pauses",
+    "tell": "",
+    "event": "sends",
+    "sleep": "sleeps",
+    "wait": "waits",
+    "listen": "listens",
+    "signal": "waits for signal",
+    "invoke": "invokes",
+    "send signal": "signals",
+    "fetch": "fetches",
+    "post": "posts",
+}
+
+
+async def run_show(temporal: Client, id: str, *, watch: bool, as_json: bool) -> None:
+    """Show a run; with ``watch``, until it ends.
+
+    Raises:
+        Failure: There is no such run.
+    """
+    reader = Reader(temporal)
+    described = await get_run(temporal, id)
+    story = await reader.read(described)
+    if as_json:
+        print_json(_json(story, temporal))
+        return
+    out = console()
+    if not watch:
+        out.print(_rendered(story, temporal))
+        return
+    with Live(_rendered(story, temporal), console=out, auto_refresh=False, vertical_overflow="visible") as live:
+        while story.is_open:
+            await asyncio.sleep(_LOOK_EVERY)
+            story = await reader.read(await get_run(temporal, described.id))
+            live.update(_rendered(story, temporal), refresh=True)
+
+
+def ui_url(temporal: Client, workflow_id: str, run_id: str) -> str | None:
+    """Where a run is in Temporal's UI: as ``STEPORAL_UI_URL`` says, on Temporal Cloud, or beside a dev server."""
+    host, _, port = temporal.service_client.config.target_host.rpartition(":")
+    base = os.environ.get(UI_URL)
+    if base is None and host.endswith(_CLOUD):
+        base = "https://cloud.temporal.io"
+    elif base is None and host in ("localhost", "127.0.0.1") and port == "7233":
+        base = "http://localhost:8233"  # the ports of `steporal dev`, and of `temporal server start-dev`
+    if base is None:
+        return None
+    path = "/".join(quote(part, safe="") for part in (workflow_id, run_id))
+    return f"{base.rstrip('/')}/namespaces/{quote(temporal.namespace, safe='')}/workflows/{path}/history"
+
+
+# --- as text -------------------------------------------------------------------------------------------------------
+
+
+def _rendered(story: Story, temporal: Client) -> RenderableType:
+    shown: list[RenderableType] = [_head(story), _steps(story)]
+    if story.waits:
+        shown.append(_waits(story.waits))
+    if story.problem:
+        shown.append(
+            Text.from_markup(
+                f"[red]stuck:[/] {escape(story.problem)}\nit goes on with code that fits; `steporal recover`"
+            )
+        )
+    if url := ui_url(temporal, story.described.id, story.described.run_id):
+        shown.append(Text(url, no_wrap=True, overflow="ignore"))
+    return Group(*shown)
+
+
+def _head(story: Story) -> Table:
+    timeline, described = story.timeline, story.described
+    head = Table.grid(padding=(0, 2))
+    status = status_text(status_of(described.status))
+    ended = "" if timeline.end is None else f" in {took(timeline.end - story.started)}"
+    head.add_row("run", f"[bold]{escape(described.id)}[/]")
+    head.add_row("run id", escape(first_run_id(described)))
+    head.add_row("status", f"{status}{ended}{', parked' * _is_parked(story)}")
+    head.add_row("started", f"{clock(story.started)}, by {escape(story.origin.name)} ({escape(story.origin.id)})")
+    if story.rerun_of:
+        at = story.rerun_of.get("from")
+        head.add_row("rerun of", escape(f"{story.rerun_of['workflow_id']}{f', from step {at!r}' if at else ''}"))
+    head.add_row("input", escape(short(story.data, _ERROR_WIDTH)))
+    if timeline.error is not None:
+        head.add_row("error", f"[red]{escape(short(timeline.error, _ERROR_WIDTH))}[/]")
+    elif timeline.state == "completed":
+        head.add_row("result", escape(short(timeline.result, _ERROR_WIDTH)))
+    if story.executions > 1:
+        head.add_row("executions", f"{story.executions:,}: it has continued as new")
+    return head
+
+
+def _is_parked(story: Story) -> bool:
+    return story.is_open and story.is_parked
+
+
+def _steps(story: Story) -> Table:
+    table = Table("step", "what", "started")
+    table.add_column("took", justify="right")
+    table.add_column("attempts", justify="right")
+    table.add_column("result")
+    for step in story.timeline.steps:
+        attempts = f"[yellow]{step.attempts}[/]" if step.attempts > 1 else str(step.attempts)
+        start = "-" if step.start is None else step.start.astimezone().strftime("%H:%M:%S.%f")[:-3]
+        name = f"{mark(step.state)} {escape(step.id) if step.is_step else f'[dim]{escape(step.id)}[/]'}"
+        table.add_row(name, escape(_what(step)), start, _took(step), attempts, escape(_outcome(step)))
+    return table
+
+
+def _what(step: StepEntry) -> str:
+    if step.start is None:
+        return "kept"
+    names = [str(event["name"]) for event in step.sent] or list(step.names)
+    return " ".join(filter(None, [_WHAT[step.kind], short(", ".join(names), _RESULT_WIDTH)]))
+
+
+def _took(step: StepEntry) -> str:
+    if step.start is None or step.kind == "local":  # when a local activity began, Temporal does not say
+        return "-"
+    return took(max((step.end or datetime.now(UTC)) - step.start, timedelta(0)))
+
+
+def _outcome(step: StepEntry) -> str:
+    if step.state == "cancelled":
+        return "cancelled"
+    if step.error is not None:
+        return short(step.error, _ERROR_WIDTH)
+    if step.state == "running":
+        again = f", again at {clock(step.next_attempt)}" if step.next_attempt else ""
+        return f"failed: {short(step.retried_after, _ERROR_WIDTH)}{again}" if step.retried_after else ""
+    return "" if step.kind in ("sleep", "listen") else short(step.result, _RESULT_WIDTH)
+
+
+def _waits(waits: list[Wait]) -> Table:
+    table = Table("now", "", "since", "until", title_justify="left")
+    for wait in waits:
+        step = escape(wait.awaited.step) or "[dim]the body[/]"
+        table.add_row(step, escape(wait.awaited.what), clock(wait.since), clock(wait.until))
+    return table
+
+
+# --- as JSON -------------------------------------------------------------------------------------------------------
+
+
+def _json(story: Story, temporal: Client) -> dict[str, JSON]:
+    timeline, described, origin = story.timeline, story.described, story.origin
+    return {
+        "workflow_id": described.id,
+        "run_id": first_run_id(described),
+        "workflow": described.workflow_type,
+        "task_queue": described.task_queue,
+        "status": status_of(described.status),
+        "is_parked": _is_parked(story),
+        "started": iso(story.started),
+        "ended": iso(timeline.end),
+        "event": {"name": origin.name, "id": origin.id, "type": origin.type, "ts": origin.ts},
+        "rerun_of": dict(story.rerun_of) if story.rerun_of else None,
+        "input": story.data,
+        "result": timeline.result,
+        "error": timeline.error,
+        "executions": story.executions,
+        "problem": story.problem,
+        "steps": [_step_json(step) for step in timeline.steps],
+        "waits": [
+            {
+                "step": wait.awaited.step,
+                "kind": wait.awaited.kind,
+                "for": list(wait.awaited.names),
+                "since": iso(wait.since),
+                "until": iso(wait.until),
+            }
+            for wait in story.waits
+        ],
+        "ui": ui_url(temporal, described.id, described.run_id),
+    }
+
+
+def _step_json(step: StepEntry) -> dict[str, JSON]:
+    return {
+        "id": step.id,
+        "kind": step.kind,
+        "for": list(step.names),
+        "state": step.state,
+        "started": iso(step.start),
+        "ended": iso(step.end),
+        "attempts": step.attempts,
+        "failed_before": step.retried_after,
+        "next_attempt": iso(step.next_attempt),
+        "sent": step.sent,
+        "result": step.result,
+        "error": step.error,
+    }

@@ -1,0 +1,316 @@
+"""All that is known of a run: its executions' histories, what became of each step, and what it waits for now."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pydantic
+from temporalio.api.enums.v1 import PendingActivityState, WorkflowTaskFailedCause
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import Client, WorkflowExecutionDescription
+from temporalio.common import RawValue
+from temporalio.converter import DataConverter
+from temporalio.service import RPCError, RPCStatusCode
+
+from steporal.converter import from_raw, plain
+from steporal.runtime.awaited import Awaited
+from steporal.runtime.carried import outcome_json, read_carried, read_outcome
+from steporal.runtime.continuing import RECOVER
+from steporal.runtime.memo import Outcome
+from steporal.runtime.rebuilding import Rebuilt, rebuild
+from steporal.runtime.start import Origin
+from steporal.runtime.waits import BACKOFF, Waiting
+from steporal.types import JSON
+
+from ..problems import Failure
+from .finding import is_open
+from .timeline import StepEntry, Timeline
+
+RERUN_OF = "steporal.rerun_of"
+"""The key in Temporal's memo of what a run is run again from: ``{"workflow_id", "run_id", "from"}``."""
+
+MAX_EXECUTIONS = 50
+"""How many executions are read; what the steps before have returned, the first of them was handed over."""
+
+_STUCK_FROM_ATTEMPT = 2
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a run waits for now.
+
+    Attributes:
+        awaited: What.
+        since: Since when; None if that part of the history is no more.
+    """
+
+    awaited: Awaited
+    since: datetime | None
+
+    @property
+    def until(self) -> datetime | None:
+        """Until when, at the latest."""
+        until = self.awaited.until
+        return None if until is None else datetime.fromtimestamp(until, UTC)
+
+
+@dataclass(slots=True)
+class Story:
+    """A run.
+
+    Attributes:
+        described: Its last execution.
+        timeline: What it has done.
+        rebuilt: What it has done, as another execution would go on with it.
+        origin: What has started it.
+        data: Its input.
+        first_task: When its body first began; None if that part of the history is no more, or it has not.
+        executions: How many executions were read.
+        is_parked: Whether the last one has begun without the handler.
+        waits: What it waits for.
+        problem: Why it does not go on, if it should.
+        rerun_of: The run that it runs again.
+    """
+
+    described: WorkflowExecutionDescription
+    timeline: Timeline
+    rebuilt: Rebuilt
+    origin: Origin
+    data: JSON
+    first_task: datetime | None
+    executions: int
+    is_parked: bool
+    waits: list[Wait] = field(default_factory=list)
+    problem: str | None = None
+    rerun_of: Mapping[str, JSON] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not ended."""
+        return is_open(self.described)
+
+    @property
+    def finished(self) -> dict[str, tuple[JSON, int]]:
+        """The finished steps, as a run hands them on: how each ended, and when, in the order in which they did.
+
+        What is rebuilt to go on with a run has sleeps and invoked runs elsewhere than in the memo.
+        """
+        carried = self.rebuilt.carried
+        found = {key: (outcome_json(Outcome()), at) for key, at in carried.slept.items()}
+        for step in self.timeline.steps:
+            if step.kind == "invoke" and step.end is not None and step.names[0] in carried.ended:
+                found[step.id] = carried.ended[step.names[0]], self.since_start(step.end)
+        found |= carried.memo
+        return dict(sorted(found.items(), key=lambda item: item[1][1]))
+
+    def since_start(self, moment: datetime) -> int:
+        """How long after the run's start a moment is, in microseconds, rounded up."""
+        since_epoch = moment - datetime.fromtimestamp(0, UTC)
+        return math.ceil(since_epoch / timedelta(microseconds=1)) - self.rebuilt.carried.started * 1000
+
+    @property
+    def started(self) -> datetime:
+        """When its first execution began, or the first that is left."""
+        return datetime.fromtimestamp(self.rebuilt.carried.started / 1000, UTC)
+
+
+class Reader:
+    """Reads one run, and reads it again; executions that are over are read once.
+
+    Args:
+        temporal: Where it is.
+    """
+
+    def __init__(self, temporal: Client) -> None:
+        self._temporal = temporal
+        self._ended: dict[str, list[HistoryEvent]] = {}
+
+    async def read(self, described: WorkflowExecutionDescription) -> Story:
+        """All that is known of a run.
+
+        Args:
+            described: Its last execution.
+
+        Raises:
+            Failure: It is a native workflow.
+        """
+        try:
+            return await self._read(described)
+        except pydantic.ValidationError:  # its arguments are none of Steporal's
+            raise Failure(f"{described.id!r} is a native workflow, and no run of Steporal's") from None
+
+    async def _read(self, described: WorkflowExecutionDescription) -> Story:
+        converter = self._temporal.data_converter
+        histories = await self._histories(described)
+        timeline = Timeline(described.id, converter=converter)
+        for history in histories:
+            for event in history:
+                await timeline.add(event)
+        rebuilt = await rebuild(histories[-1], converter)
+        values = await arguments_of(histories[0][0], converter)
+        origin = Origin.of_run(values[1] if len(values) > 1 else None, described.id)
+        data = values[0] if values else None
+        last = await arguments_of(histories[-1][0], converter)
+        carried = read_carried(last[2]) if len(last) > 2 else None
+        is_parked = carried is not None and carried.is_parked and not _is_awake(histories[-1])
+        story = Story(described, timeline, rebuilt, origin, data, _first_task(histories[0]), len(histories), is_parked)
+        story.rerun_of = (await described.memo()).get(RERUN_OF)
+        await _settle(story)
+        await _add_what_is_pending(story, converter)
+        return story
+
+    async def _histories(self, described: WorkflowExecutionDescription) -> list[list[HistoryEvent]]:
+        """Those of its executions that are left, the first first."""
+        histories: list[list[HistoryEvent]] = []
+        run_id: str | None = described.run_id
+        while run_id and len(histories) < MAX_EXECUTIONS:
+            history = await self._history(described.id, run_id, is_last=not histories)
+            if not history:
+                break
+            histories.insert(0, history)
+            run_id = _before(history)
+        return histories
+
+    async def _history(self, workflow_id: str, run_id: str, *, is_last: bool) -> list[HistoryEvent]:
+        if run_id in self._ended:
+            return self._ended[run_id]
+        handle = self._temporal.get_workflow_handle(workflow_id, run_id=run_id)
+        try:
+            events = [event async for event in handle.fetch_history_events()]
+        except RPCError as err:
+            if err.status != RPCStatusCode.NOT_FOUND or is_last:
+                raise
+            return []  # Temporal's retention of it is over
+        if not is_last:
+            self._ended[run_id] = events
+        return events
+
+
+def _first_task(history: list[HistoryEvent]) -> datetime | None:
+    for event in history:
+        if event.HasField("workflow_task_completed_event_attributes"):
+            begun = event.workflow_task_completed_event_attributes.started_event_id
+            return next(each.event_time.ToDatetime(tzinfo=UTC) for each in history if each.event_id == begun)
+    return None
+
+
+def _is_awake(history: list[HistoryEvent]) -> bool:
+    """Whether an execution that has begun without the handler has started it since."""
+    ours = ("activity_task_scheduled", "marker_recorded", "start_child_workflow_execution_initiated")
+    return any(str(event.WhichOneof("attributes")).startswith(ours) for event in history)
+
+
+def _before(history: list[HistoryEvent]) -> str | None:
+    """Temporal's run id of the execution that this one goes on from; of one that was recovered, what was reset."""
+    started = history[0].workflow_execution_started_event_attributes
+    is_recovered = any(
+        event.workflow_execution_signaled_event_attributes.signal_name == RECOVER
+        for event in history
+        if event.HasField("workflow_execution_signaled_event_attributes")
+    )
+    if is_recovered:
+        for event in history:
+            failed = event.workflow_task_failed_event_attributes
+            if failed.cause == WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_RESET_WORKFLOW:
+                return failed.base_run_id
+    return started.continued_execution_run_id or None
+
+
+async def arguments_of(event: HistoryEvent, converter: DataConverter) -> list[JSON]:
+    """The arguments of an execution, of its first event."""
+    payloads = event.workflow_execution_started_event_attributes.input.payloads
+    values = []
+    for payload in payloads:
+        (raw,) = await converter.decode([payload], [RawValue])
+        is_json = raw.payload.metadata.get("encoding") == b"json/plain"
+        values.append(from_raw(raw) if is_json else converter.payload_converter.from_payload(raw.payload))
+    return values
+
+
+# --- what became of the steps --------------------------------------------------------------------------------------
+
+
+async def _settle(story: Story) -> None:
+    """What is in the memo has finished, whatever else there is in the history of it; what is not, has not."""
+    timeline, finished = story.timeline, story.finished
+    for key, (encoded, at) in finished.items():
+        entry = timeline.step(key)
+        if entry is None or entry.id != key:
+            entry = timeline.put(StepEntry(key, "step", None))
+        _finish(entry, read_outcome(encoded), story.started + timedelta(microseconds=at))
+    for entry in timeline.steps:
+        if entry.id in timeline.cut and entry.id not in finished:
+            entry.state, entry.result = "cancelled", None
+        elif entry.state == "running" and not story.is_open:
+            entry.state, entry.end = "cancelled", timeline.end
+    timeline.steps.sort(key=lambda entry: entry.start or _LONG_AGO)
+
+
+def _finish(entry: StepEntry, outcome: Outcome, at: datetime) -> None:
+    if entry.end is None or entry.state == "running":
+        entry.end = at
+    entry.next_attempt = None
+    if outcome.failure is not None:
+        entry.state, entry.error = "failed", f"{outcome.failure.name}: {outcome.failure.message}"
+        return
+    entry.state, entry.error = "completed", None
+    entry.result = None if entry.kind == "listen" else plain(outcome.value)
+    if entry.kind in ("wait", "next", "signal") and isinstance(entry.result, dict):
+        entry.result = entry.result.get("data")
+
+
+# --- what it does now ----------------------------------------------------------------------------------------------
+
+
+async def _add_what_is_pending(story: Story, converter: DataConverter) -> None:
+    if not story.is_open:
+        return
+    raw = story.described.raw_description
+    for pending in raw.pending_activities:
+        entry = story.timeline.step(pending.activity_id)
+        if entry is None:
+            continue
+        entry.attempts = pending.attempt
+        if pending.HasField("last_failure"):
+            entry.retried_after = await story.timeline.reason(pending.last_failure)
+        if pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED and pending.attempt > 1:
+            entry.next_attempt = pending.scheduled_time.ToDatetime(tzinfo=UTC)
+    story.waits = _waits(story)
+    story.problem = _problem(story)
+
+
+def _waits(story: Story) -> list[Wait]:
+    timeline, carried = story.timeline, story.rebuilt.carried
+    topics = {key: box["topics"] for key, box in carried.boxes.items()}
+    waits = []
+    for key, (_, data) in carried.waits.items():
+        awaited = Awaited.of(key, Waiting(data["kind"], data["until"], data["more"]), topics)
+        waits.append(Wait(awaited, _since(timeline, key)))
+    known = {wait.awaited.step: wait.awaited.kind for wait in waits}
+    for entry in timeline.steps:
+        if entry.kind == "invoke" and entry.state == "running" and known.get(entry.id) != "invoke":
+            until = next((wait.awaited.until for wait in waits if wait.awaited.step == entry.id), None)
+            waits = [wait for wait in waits if wait.awaited.step != entry.id]  # the timer of its timeout
+            waits.append(Wait(Awaited(entry.id, "invoke", entry.names, until), entry.start))
+    return waits
+
+
+def _since(timeline: Timeline, key: str) -> datetime | None:
+    if key == BACKOFF:
+        pauses = [entry.start for entry in timeline.steps if entry.kind == "pause"]
+        return pauses[-1] if pauses else None
+    entry = timeline.step(key)
+    return entry.start if entry else None
+
+
+def _problem(story: Story) -> str | None:
+    task: Any = story.described.raw_description.pending_workflow_task
+    if task.attempt >= _STUCK_FROM_ATTEMPT:
+        why = story.timeline.task_failure
+        return f"its workflow task fails (attempt {task.attempt}){f': {why}' if why else ''}"
+    return None

@@ -1,0 +1,417 @@
+"""What a run did, step by step, read from its history in Temporal."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from temporalio.api.common.v1 import Payload, Payloads
+from temporalio.api.failure.v1 import Failure
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.common import RawValue
+from temporalio.converter import DataConverter
+from temporalio.exceptions import ApplicationError, FailureError
+
+from steporal.converter import from_raw, plain
+from steporal.outbound.delivery import POST_EVENT
+from steporal.outbound.fetching import FETCH
+from steporal.routing.catalog import Snapshot
+from steporal.routing.mailbox import SIGNALLED
+from steporal.runtime.attempt import RUN_STEP
+from steporal.runtime.carried import read_carried, read_outcome
+from steporal.runtime.children import ENDED
+from steporal.runtime.endings import SEND_EVENT
+from steporal.runtime.inbox import DELIVER
+from steporal.runtime.invoke_step import invoking_step
+from steporal.runtime.signal_inbox import OPEN_MAILBOX
+from steporal.runtime.signal_steps import FIND_MAILBOX, SEND_SIGNAL
+from steporal.runtime.subscriptions import SUBSCRIBE_RUN
+from steporal.runtime.waits import BACKOFF_AFTER, GOES_ON, PARKS, UNTIL_CODE, UNTIL_TS
+from steporal.types import JSON
+
+Kind = Literal[
+    "step",
+    "local",
+    "event",
+    "sleep",
+    "wait",
+    "listen",
+    "next",
+    "signal",
+    "invoke",
+    "send signal",
+    "fetch",
+    "post",
+    "pause",
+    "tell",
+]
+"""``next``: an event of a listener. The last three are no steps: what a sink delivers, pauses, what a run tells of its
+end."""
+
+State = Literal["running", "completed", "failed", "cancelled", "terminated", "timed out"]
+
+_KINDS: dict[str, Kind] = {
+    RUN_STEP: "step",
+    SEND_EVENT: "event",
+    SEND_SIGNAL: "send signal",
+    FIND_MAILBOX: "send signal",
+    FETCH: "fetch",
+    POST_EVENT: "post",
+}
+_LOCAL_ACTIVITY = "core_local_activity"
+_PAUSES = (BACKOFF_AFTER, UNTIL_TS)
+_OF_NO_STEP = (PARKS, GOES_ON, UNTIL_CODE)
+
+
+@dataclass(slots=True)
+class StepEntry:
+    """A step of a run.
+
+    Attributes:
+        id: The step's id.
+        kind: What kind of step it is.
+        start: When it was scheduled; None if that part of the history is no more.
+        end: When it ended.
+        attempts: How often it was tried.
+        retried_after: The error of the attempt before the last.
+        next_attempt: When it is tried again.
+        names: The events or the signal that it waits for; the workflow and the run that it invokes.
+        box: The listener of which it waits for an event.
+        sent: The events that it sends.
+        result: What it returned.
+        error: What it failed with.
+    """
+
+    id: str
+    kind: Kind
+    start: datetime | None
+    end: datetime | None = None
+    state: State = "running"
+    attempts: int = 1
+    retried_after: str | None = None
+    next_attempt: datetime | None = None
+    names: tuple[str, ...] = ()
+    box: str | None = None
+    sent: list[dict[str, JSON]] = field(default_factory=list)
+    result: JSON = None
+    error: str | None = None
+
+    @property
+    def duration(self) -> timedelta:
+        """How long it took, with the time between attempts."""
+        return self.end - self.start if self.start and self.end else timedelta(0)
+
+    @property
+    def is_step(self) -> bool:
+        """Whether it is a step of the body, and not the run's own."""
+        return self.kind not in ("pause", "tell", "post")
+
+    def started_runs(self, snapshot: Snapshot) -> list[str]:
+        """The workflow ids of the runs that its events have started."""
+        if self.state != "completed":
+            return []
+        return [f"{match.workflow}/{event['id']}" for event in self.sent for match in snapshot.matches(event)]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """An event that came for a listener."""
+
+    listener: str
+    event: dict[str, JSON]
+    at: datetime
+
+
+@dataclass(slots=True)
+class Timeline:
+    """A run: its steps in the order of their starts, and how it ended.
+
+    Histories of several executions can be added, one after the other: a step that another one goes on with is one step.
+    """
+
+    workflow_id: str
+    workflow: str = ""
+    start: datetime | None = None
+    end: datetime | None = None
+    state: State = "running"
+    result: JSON = None
+    error: str | None = None
+    task_failure: str | None = None
+    cut: set[str] = field(default_factory=set)
+    steps: list[StepEntry] = field(default_factory=list)
+    converter: DataConverter = DataConverter.default
+    _by_event: dict[int, StepEntry] = field(default_factory=dict)
+    _by_id: dict[str, StepEntry] = field(default_factory=dict)
+    delivered: list[Delivered] = field(default_factory=list)
+    _received: dict[str, JSON] = field(default_factory=dict)
+    _heard: list[dict[str, JSON]] = field(default_factory=list)
+
+    @property
+    def duration(self) -> timedelta:
+        """How long the run took."""
+        return self.end - self.start if self.start and self.end else timedelta(0)
+
+    def step(self, id: str) -> StepEntry | None:
+        """A step by its id, or by that of its activity, which has a number where it was scheduled again."""
+        return self._by_id.get(id) or self._by_id.get(id.rpartition("#")[0])
+
+    def put(self, entry: StepEntry) -> StepEntry:
+        """Add a step, or go on with that of the same id."""
+        known = self._by_id.get(entry.id)
+        if known is None:
+            self.steps.append(entry)
+            self._by_id[entry.id] = entry
+            return entry
+        if entry.kind != "sleep":
+            known.kind = entry.kind
+        known.names = entry.names or known.names
+        known.sent += entry.sent
+        known.state, known.end = "running", None
+        return known
+
+    async def add(self, event: HistoryEvent) -> StepEntry | None:
+        """Take the next event of the history; returns the step that it ended, if any."""
+        at = _time(event.event_time)
+        match event.WhichOneof("attributes"):
+            case "workflow_execution_started_event_attributes":
+                self.workflow = event.workflow_execution_started_event_attributes.workflow_type.name
+                self.start = self.start or at
+                self.end, self.state, self.task_failure = None, "running", None
+                self._by_event.clear()
+                await self._go_on(event)
+            case "workflow_execution_completed_event_attributes":
+                result = await self._result(event.workflow_execution_completed_event_attributes.result)
+                self._ended(at, "completed", result=result)
+            case "workflow_execution_failed_event_attributes":
+                failure = event.workflow_execution_failed_event_attributes.failure
+                self._ended(at, "failed", error=await self.reason(failure))
+            case "workflow_execution_canceled_event_attributes":
+                self._ended(at, "cancelled", error="the run was cancelled")
+            case "workflow_execution_terminated_event_attributes":
+                reason = event.workflow_execution_terminated_event_attributes.reason
+                self._ended(at, "terminated", error=f"the run was terminated{': ' * bool(reason)}{reason}")
+            case "workflow_execution_timed_out_event_attributes":
+                self._ended(at, "timed out", error="the run exceeded a timeout of Temporal's")
+            case "workflow_task_failed_event_attributes":
+                self.task_failure = event.workflow_task_failed_event_attributes.failure.message
+            case "workflow_task_completed_event_attributes":
+                self.task_failure = None
+            case "activity_task_scheduled_event_attributes":
+                await self._add_activity(event, at)
+            case "timer_started_event_attributes":
+                await self._add_timer(event, at)
+            case "start_child_workflow_execution_initiated_event_attributes":
+                child = event.start_child_workflow_execution_initiated_event_attributes
+                kind, summary = child.workflow_type.name, await self._summary(event)
+                self._begin(event, StepEntry(invoking_step(summary) or kind, "invoke", at, names=(child.workflow_id,)))
+            case "workflow_execution_signaled_event_attributes":
+                await self._receive(event, at)
+            case _:
+                return await self._progress(event, at)
+        return None
+
+    def _ended(self, at: datetime, state: State, *, result: JSON = None, error: str | None = None) -> None:
+        self.end, self.state, self.result, self.error = at, state, result, error
+
+    async def _go_on(self, event: HistoryEvent) -> None:
+        """What the execution before has handed over says which waits are for an event of a listener."""
+        payloads = event.workflow_execution_started_event_attributes.input.payloads
+        carried = read_carried(await self._json(payloads[2])) if len(payloads) > 2 else None
+        for key, (_, waiting) in carried.waits.items() if carried else ():
+            entry = self._by_id.get(key)
+            if entry is not None and waiting["kind"] == "next":
+                entry.kind, entry.box = "next", waiting["more"]["box"]
+
+    async def _receive(self, event: HistoryEvent, at: datetime) -> None:
+        signaled = event.workflow_execution_signaled_event_attributes
+        if signaled.signal_name not in (DELIVER, SIGNALLED, ENDED):
+            return
+        message = await self._json(signaled.input.payloads[0])
+        if signaled.signal_name == ENDED:
+            self._hear_of_end(message, at)
+            return
+        waits = self.step(message["key"])
+        if waits is not None and waits.kind == "listen":
+            self._hear(waits, message["event"], at)
+            return
+        data = message["event"]["data"] if "event" in message else message["data"]
+        self._received[waits.id if waits else message["key"]] = data
+
+    def _hear_of_end(self, message: dict[str, Any], at: datetime) -> None:
+        for entry in self.steps:
+            if entry.kind == "invoke" and entry.names == (message["child"],) and entry.state == "running":
+                outcome = read_outcome(message["outcome"])
+                entry.end, entry.result, entry.state = at, plain(outcome.value), "completed"
+                if outcome.failure is not None:
+                    entry.state, entry.error = "failed", f"{outcome.failure.name}: {outcome.failure.message}"
+
+    def _hear(self, listener: StepEntry, event: dict[str, JSON], at: datetime) -> None:
+        self.delivered.append(Delivered(listener.id, event, at))
+        waits = [entry for entry in self.steps if entry.box == listener.id and entry.state == "running"]
+        if waits:
+            waits[0].end, waits[0].state, waits[0].result = at, "completed", event["data"]
+        else:
+            self._heard.append(event)
+
+    async def _add_activity(self, event: HistoryEvent, at: datetime) -> None:
+        scheduled = event.activity_task_scheduled_event_attributes
+        kind = _KINDS.get(scheduled.activity_type.name, "step")
+        name = await self._summary(event) or scheduled.activity_id
+        if kind != "post" and not _is_of_step(name, scheduled.activity_id):
+            kind = "tell"
+        entry = StepEntry(name, kind, at)
+        if scheduled.activity_type.name == SEND_EVENT:
+            entry.sent = (await self._json(scheduled.input.payloads[0]))["events"]
+        self._begin(event, entry)
+
+    async def _add_timer(self, event: HistoryEvent, at: datetime) -> None:
+        name = await self._summary(event) or f"timer {event.timer_started_event_attributes.timer_id}"
+        if name.startswith(_OF_NO_STEP):
+            return
+        waits = self.step(name)
+        if waits is not None and waits.end is None:
+            self._by_event[event.event_id] = waits
+        else:
+            self._begin(event, StepEntry(name, "pause" if name.startswith(_PAUSES) else "sleep", at))
+
+    async def _add_marker(self, event: HistoryEvent, at: datetime) -> StepEntry | None:
+        """A local activity: a step, or the begin of a wait."""
+        marker = event.marker_recorded_event_attributes
+        if marker.marker_name != _LOCAL_ACTIVITY:
+            return None
+        told = await self._json(marker.details["data"].payloads[0])
+        has_failed = marker.HasField("failure")
+        result = None if has_failed else await self._json(marker.details["result"].payloads[0])
+        match told["activity_type"]:
+            case activity if activity == SUBSCRIBE_RUN and isinstance(result, dict):
+                if result["kind"] != "cancel":
+                    kind: Kind = "wait" if result["kind"] == "once" else "listen"
+                    entry = self.put(StepEntry(result["key"], kind, at, names=tuple(result["topics"])))
+                    if kind == "listen":
+                        entry.end, entry.state = at, "completed"
+            case activity if activity == OPEN_MAILBOX and isinstance(result, dict):
+                wait = result["wait"]
+                known = self.step(wait["key"])
+                self.put(StepEntry(known.id if known else wait["key"], "signal", at, names=(wait["signal"],)))
+            case activity if activity in _KINDS:
+                name = await self._summary(event)
+                kind = "local" if activity == RUN_STEP else _KINDS[activity]
+                entry = self.put(StepEntry(name, kind if _is_of_step(name, told["activity_id"]) else "tell", at))
+                entry.attempts = told["attempt"]
+                return await self._close(entry, at, marker.failure if has_failed else None, result)
+        return None
+
+    def _begin(self, event: HistoryEvent, entry: StepEntry) -> None:
+        self._by_event[event.event_id] = self.put(entry)
+
+    async def _progress(self, event: HistoryEvent, at: datetime) -> StepEntry | None:
+        kind = str(event.WhichOneof("attributes"))
+        attributes: Any = getattr(event, kind, None)
+        match kind:
+            case "marker_recorded_event_attributes":
+                return await self._add_marker(event, at)
+            case "activity_task_started_event_attributes":
+                entry = self._by_event[attributes.scheduled_event_id]
+                entry.attempts = attributes.attempt
+                if attributes.HasField("last_failure"):
+                    entry.retried_after = await self.reason(attributes.last_failure)
+            case "activity_task_completed_event_attributes":
+                return await self._end(attributes.scheduled_event_id, at, result=attributes.result)
+            case "activity_task_failed_event_attributes" | "activity_task_timed_out_event_attributes":
+                return await self._end(attributes.scheduled_event_id, at, failure=attributes.failure)
+            case "activity_task_canceled_event_attributes":
+                return await self._end(attributes.scheduled_event_id, at, state="cancelled")
+            case "timer_fired_event_attributes":
+                return await self._timer_ended(attributes.started_event_id, at)
+            case "timer_canceled_event_attributes":  # of a wait that is over, with what it waited for or without
+                return await self._timer_ended(attributes.started_event_id, at, is_cut=True)
+            case "child_workflow_execution_completed_event_attributes":
+                return await self._end(attributes.initiated_event_id, at, result=attributes.result)
+            case "child_workflow_execution_failed_event_attributes":
+                return await self._end(attributes.initiated_event_id, at, failure=attributes.failure)
+            case "child_workflow_execution_canceled_event_attributes":
+                return await self._child_ended(attributes.initiated_event_id, at, "the run was cancelled")
+            case "child_workflow_execution_terminated_event_attributes":
+                return await self._child_ended(attributes.initiated_event_id, at, "the run was terminated")
+            case "child_workflow_execution_timed_out_event_attributes":
+                return await self._child_ended(attributes.initiated_event_id, at, "the run exceeded a timeout")
+        return None
+
+    async def _timer_ended(self, begun_by: int, at: datetime, *, is_cut: bool = False) -> StepEntry | None:
+        entry = self._by_event.get(begun_by)
+        if entry is None or entry.kind == "invoke":  # an invoked run goes on, without the one that has invoked it
+            return None
+        if entry.kind == "next" and entry.state == "completed":
+            return entry
+        if is_cut and entry.kind == "sleep" and self._heard:  # it has no subscription: a listener's
+            entry.kind, entry.result = "next", self._heard.pop(0)["data"]
+        elif is_cut:
+            self.cut.add(entry.id)
+            entry.kind = "wait" if entry.kind == "sleep" else entry.kind
+        if entry.kind != "next":
+            entry.result = self._received.get(entry.id)
+        entry.end, entry.state = at, "completed"
+        return entry
+
+    async def _child_ended(self, begun_by: int, at: datetime, error: str) -> StepEntry:
+        return await self._end(begun_by, at, failure=Failure(message=error))
+
+    async def _end(
+        self,
+        begun_by: int,
+        at: datetime,
+        *,
+        result: Payloads | None = None,
+        failure: Failure | None = None,
+        state: State | None = None,
+    ) -> StepEntry:
+        entry = self._by_event[begun_by]
+        value = await self._result(result) if result else None
+        ended = await self._close(entry, at, failure, value)
+        ended.state = state or ended.state
+        return ended
+
+    async def _close(self, entry: StepEntry, at: datetime, failure: Failure | None, result: JSON) -> StepEntry:
+        entry.end, entry.result = at, result
+        entry.error = None if failure is None else await self.reason(failure)
+        entry.state = "failed" if entry.error else "completed"
+        return entry
+
+    # --- values ------------------------------------------------------------------------------------------------
+
+    async def _json(self, payload: Payload) -> Any:
+        (raw,) = await self.converter.decode([payload], [RawValue])
+        if raw.payload.metadata.get("encoding") == b"json/plain":
+            return from_raw(raw)
+        value = self.converter.payload_converter.from_payload(raw.payload)
+        try:
+            return json.loads(json.dumps(value))
+        except (TypeError, ValueError):
+            return repr(value)
+
+    async def _result(self, payloads: Payloads) -> JSON:
+        return plain(await self._json(payloads.payloads[0])) if payloads.payloads else None
+
+    async def _summary(self, event: HistoryEvent) -> str:
+        metadata = event.user_metadata
+        return str(await self._json(metadata.summary)) if metadata.HasField("summary") else ""
+
+    async def reason(self, failure: Failure) -> str:
+        """The error in a line."""
+        decoded = Failure()
+        decoded.CopyFrom(failure)
+        error = await self.converter.decode_failure(decoded)
+        message = error.message if isinstance(error, FailureError) else str(error)
+        kind = error.type if isinstance(error, ApplicationError) else None
+        return f"{kind}: {message}" if kind else message
+
+
+def _is_of_step(name: str, activity_id: str) -> bool:
+    return activity_id == name or activity_id.startswith(f"{name}#")
+
+
+def _time(stamp: Timestamp) -> datetime:
+    return stamp.ToDatetime(tzinfo=UTC)

@@ -1,0 +1,65 @@
+"""How runs, times and values are written."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+from temporalio.client import WorkflowExecutionStatus
+
+from steporal.durations import format_duration
+from steporal.types import JSON
+
+from .timeline import State
+
+_STATUSES = {
+    WorkflowExecutionStatus.COMPLETED: "completed",
+    WorkflowExecutionStatus.FAILED: "failed",
+    WorkflowExecutionStatus.CANCELED: "cancelled",
+    WorkflowExecutionStatus.TERMINATED: "terminated",
+    WorkflowExecutionStatus.TIMED_OUT: "timed-out",
+    WorkflowExecutionStatus.CONTINUED_AS_NEW: "continued",
+}
+
+_COLOURS = {"completed": "green", "failed": "red", "terminated": "red", "timed-out": "red", "cancelled": "yellow"}
+
+
+def status_of(status: WorkflowExecutionStatus | None) -> str:
+    """A run's status; whatever else Temporal says, it goes on."""
+    return _STATUSES.get(status, "running") if status else "running"
+
+
+def status_text(status: str) -> str:
+    """A status in its colour."""
+    colour = _COLOURS.get(status)
+    return f"[{colour}]{status}[/]" if colour else status
+
+
+def mark(state: State) -> str:
+    """A sign for what became of a step."""
+    return {"completed": "[green]✓[/]", "failed": "[red]✗[/]", "running": "…"}.get(state, "[yellow]-[/]")
+
+
+def clock(moment: datetime | None) -> str:
+    """A time as the clock of this machine shows it."""
+    return "-" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def iso(moment: datetime | None) -> str | None:
+    """A time for programs."""
+    return None if moment is None else moment.astimezone(UTC).isoformat()
+
+
+def took(duration: timedelta) -> str:
+    """A duration to read."""
+    seconds = duration.total_seconds()
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.2f} s" if seconds < 60 else format_duration(timedelta(seconds=round(seconds)))
+
+
+def short(value: JSON, width: int) -> str:
+    """A value as JSON in one line, cut."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = " ".join(text.split()) if isinstance(value, str) else text
+    return text if len(text) <= width else text[: width - 1] + "…"
