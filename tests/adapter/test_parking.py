@@ -296,7 +296,7 @@ async def test_an_event_cancels_a_parked_run(app: steporal.Client, workers: Work
 async def test_a_parked_run_of_which_a_child_is_terminated_hears_of_it(
     app: steporal.Client, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(invoke_step, "_LOOK_AFTER", timedelta(seconds=2))
+    monkeypatch.setattr(invoke_step, "LOOK_AFTER", timedelta(seconds=2))
 
     @app.workflow(id="child")
     async def child(ctx: Context[Any], step: Step) -> None:

@@ -309,7 +309,7 @@ async def lost_subscriber(stage: Stage) -> None:
 
 async def gone_child(stage: Stage) -> None:
     """A child that cannot report its end, as it was terminated: the run looks."""
-    with patch.object(invoke_step, "_LOOK_AFTER", timedelta(seconds=2)):
+    with patch.object(invoke_step, "LOOK_AFTER", timedelta(seconds=2)):
         run = await parked(stage, "child-is-gone", "child is gone")
         (child,) = await children_of(run)
         await stage.temporal.get_workflow_handle(child).terminate()

@@ -68,9 +68,14 @@ class Stage:
         found: dict[str, WorkflowHistory] = {}
         for name, workflow_id in self.kept.items():
             executions = await executions_of(self.temporal.get_workflow_handle(workflow_id))
+            if not any(event.HasField(_TASK_DONE) for event in executions[-1].events):  # it has just been started
+                del executions[-1]
             names = [name] if len(executions) == 1 else [f"{name}.{n}" for n in range(1, len(executions) + 1)]
             found |= zip(names, executions, strict=True)
         return found
+
+
+_TASK_DONE = "workflow_task_completed_event_attributes"
 
 
 async def executions_of(handle: Handle) -> list[WorkflowHistory]:
@@ -170,7 +175,7 @@ async def recover(handle: Handle) -> None:
     parent = {"workflow_id": handle.id, "run_id": rebuilt.run_id}
     for child in rebuilt.children:
         await client.get_workflow_handle(child).signal(REPORT, to_raw(parent))
-    await handle.signal(RECOVER, to_raw(rebuilt.message()))
+    await handle.signal(RECOVER, to_raw(rebuilt.message(is_stored=False)))
     await client.workflow_service.reset_workflow_execution(
         ResetWorkflowExecutionRequest(
             namespace=client.namespace,

@@ -290,21 +290,27 @@ class Continuing:
             if waiting.kind == "invoke":
                 waiting.more.setdefault("look_at", workflow.time() + waiting.more["look_after"])
         follow_the_current_version(asyncio.get_running_loop(), True)
-        while not self._is_due(waits):
-            held_until = self.held_until
-            until = _earliest(waits) if held_until is None else held_until
-            with suppress(TimeoutError):
-                await wait_until(
-                    lambda: self._is_asked or self._is_full() or self.held_until != held_until or self._is_due(waits),  # noqa: B023
-                    timeout=None if until is None else _left(until),
-                    summary=GOES_ON,
-                )
-            if self._is_asked or self._is_full():  # who asks looks at the arguments
-                await self._until_all_is_seen()
-                self._is_asked = False
-                self._go(self._run.state(is_parked=True))
-        self.held_until = None
-        follow_the_current_version(asyncio.get_running_loop(), False)
+        try:
+            while not self._is_due(waits):
+                await self._until_something_comes(waits)
+                if self._is_asked or self._is_full():  # who asks looks at the arguments
+                    await self._until_all_is_seen()
+                    self._is_asked = False
+                    self._go(self._run.state(is_parked=True))
+        finally:
+            self.held_until = None
+            with suppress(RuntimeError):  # the run is being forgotten
+                follow_the_current_version(asyncio.get_running_loop(), False)
+
+    async def _until_something_comes(self, waits: dict[str, Waiting]) -> None:
+        held_until = self.held_until
+        until = _earliest(waits) if held_until is None else held_until
+        with suppress(TimeoutError):
+            await wait_until(
+                lambda: self._is_asked or self._is_full() or self.held_until != held_until or self._is_due(waits),
+                timeout=None if until is None else _left(until),
+                summary=GOES_ON,
+            )
 
     def _is_full(self) -> bool:
         """Whether events that nobody takes yet have made the history long: Temporal takes 10,000 signals."""

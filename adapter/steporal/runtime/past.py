@@ -7,7 +7,7 @@ stays where a body finds it that begins anew: in a box, in the mailboxes' delive
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,10 +58,11 @@ class Signals:
         signals.received = dict(carried.signals.get("received", {}))
         return signals
 
-    def state(self) -> dict[str, JSON]:
-        """What is handed to another execution."""
+    def state(self, cancelled: Container[str]) -> dict[str, JSON]:
+        """What is handed to another execution; of ``cancelled`` waits, the mailbox may be taken by another."""
         return {
             "waits": [wait.model_dump(mode="json") for wait, _ in self.open.values()],
+            "cancelled": sorted(key for key in self.open if key in cancelled),
             "over": sorted(self.over),
             "received": self.received,
         }
@@ -146,7 +147,7 @@ class Past:
                 "is_cancelled": self._is_cancelled,
                 "began": self._began,
                 "cancelling": self._cancelling,
-                "signals": self._signals.state(),
+                "signals": self._signals.state(self._cancelled),
                 "ended": self._ended,
                 "invoked": list(self._invoked),
                 "reports_to": self._reports_to,
@@ -164,7 +165,7 @@ class Past:
                 waits[key] = Waiting("event" if key in self._once else "timer", until)
         for key, (wait, mailbox) in self._signals.open.items():
             step = self._signals.steps[key]
-            if mailbox and step not in self._memo:
+            if mailbox and key not in self._cancelled and step not in self._memo:
                 more = {"wait": wait.model_dump(mode="json"), "mailbox": mailbox}
                 waits[step] = Waiting("signal", wait.until, more)
         return waits
