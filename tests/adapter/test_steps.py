@@ -160,7 +160,7 @@ async def test_the_step_id_is_what_temporals_ui_shows(app: steporal.Client, work
         run = await handler.start()
         await run.result()
         events = (await run.temporal.fetch_history()).events
-    shown = [event.user_metadata.summary.data.decode() for event in events if event.HasField("user_metadata")]
+    shown = [event.user_metadata.summary.data.decode() for event in events if event.user_metadata.HasField("summary")]
     assert shown == ['"charge the card"', '"cool down"']
 
 
