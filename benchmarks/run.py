@@ -263,7 +263,7 @@ def page(rounds: int, tables: Tables) -> str:
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     versions = f"Python {platform.python_version()}, temporalio {importlib.metadata.version('temporalio')}"
     machine = f"{os.cpu_count()} cores, {gib:.0f} GiB, {platform.system()}, {versions}"
-    notes = RESULTS.with_name("NOTES.md").read_text(encoding="utf-8")
+    chaos, notes = (RESULTS.with_name(name).read_text(encoding="utf-8") for name in ("CHAOS.md", "NOTES.md"))
     table = "\n".join
     return f"""# Results
 
@@ -322,7 +322,7 @@ Memory of a worker process with runs asleep in its cache.
 |---|---|---|---|
 {table(tables.asleep)}
 
-{notes}"""
+{chaos}{notes}"""
 
 
 if __name__ == "__main__":
