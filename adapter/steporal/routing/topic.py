@@ -12,7 +12,7 @@ import asyncio
 import json
 import zlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from itertools import islice
 from typing import Any, Literal
@@ -196,6 +196,13 @@ class Lane:
         self.taken: list[tuple[Subscription, dict[str, JSON]]] = []
         self.is_delivering = False
 
+    def put_off(self, held: Sequence[tuple[Subscription, dict[str, JSON]]]) -> None:
+        """Deliver these after everything else; what waits for their runs comes after them, as each run has an order."""
+        runs = {subscription.workflow_id for subscription, _ in held}
+        others = [each for each in self.waiting if each[0].workflow_id not in runs]
+        theirs = [each for each in self.waiting if each[0].workflow_id in runs]
+        self.waiting = deque([*others, *held, *theirs])
+
     def next_batch(self) -> Batch:
         """Take from the front what one activity delivers."""
         events: list[dict[str, JSON]] = []
@@ -377,7 +384,8 @@ class TopicWorkflow:
             gone, later = _told(from_raw(answer))
             for id in gone:
                 self._index.remove(id)
-            lane.waiting.extend(lane.taken[position] for position in later)
+            if later:
+                lane.put_off([lane.taken[position] for position in later])
             lane.is_delivering = False
 
 
