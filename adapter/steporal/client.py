@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Generic, Literal, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 from weakref import WeakKeyDictionary
 
 import temporalio.client
@@ -65,7 +65,6 @@ from .errors import (
 )
 from .events import EventLike, SendEventResult, new_ulid, prepare_events
 from .http import Secret
-from .plugin import SteporalPlugin
 from .routing import schedules
 from .routing.catalog import App, Entry, Listed
 from .routing.dispatch import FAILED, Dispatcher
@@ -80,6 +79,9 @@ from .signals import SendSignalResult, check_signal, signal_data
 from .sinks import EventSink, InngestSink, define_sink
 from .triggers import CronTrigger, EventTrigger, Trigger, event_trigger
 from .types import JSON
+
+if TYPE_CHECKING:
+    from .plugin import SteporalPlugin
 
 I = TypeVar("I", default=Any)  # noqa: E741
 O = TypeVar("O", default=Any)  # noqa: E741
@@ -412,6 +414,8 @@ class Client:
         Example:
             ``Worker(temporal, task_queue=client.task_queue, plugins=[client.plugin()])``
         """
+        from .plugin import SteporalPlugin  # which takes the SDK's worker along: 0.1 s for who only sends
+
         return SteporalPlugin(self)
 
     # --- connect ---------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -54,3 +56,8 @@ def test_an_error_pickles(error: steporal.SteporalError) -> None:
 def test_every_error_is_a_steporal_error() -> None:
     for name in errors.__all__:
         assert issubclass(getattr(errors, name), steporal.SteporalError)
+
+
+def test_who_only_sends_does_not_load_temporals_worker() -> None:
+    loaded = "import sys, steporal; sys.exit(any(name.startswith('temporalio.worker') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", loaded], check=False).returncode == 0

@@ -15,10 +15,9 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError,
 
 from ..converter import to_raw
 from ..durations import format_duration
-from ..runtime.compiled import START_SIGNAL
 from ..runtime.failures import failure_of, is_cancellation
 from ..runtime.limits import shortened, summary
-from ..runtime.start import Origin, payload_json
+from ..runtime.start import START_SIGNAL, Origin, payload_json
 
 if TYPE_CHECKING:
     from ..sinks import EventSink

@@ -11,9 +11,8 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from ..events import ReceivedEvent
-from ..runtime.compiled import START_SIGNAL
 from ..runtime.limits import summary
-from ..runtime.start import Origin
+from ..runtime.start import START_SIGNAL, Origin
 from ..search_attributes import of_run, start_indexed
 from .bridges import is_bridged, unmarked
 from .catalog import Catalog, Match

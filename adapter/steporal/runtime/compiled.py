@@ -24,9 +24,7 @@ from .children import ENDED, REPORT
 from .continuing import CHECKPOINT, RECOVER
 from .inbox import DELIVER
 from .run import Run
-from .start import payload_json
-
-START_SIGNAL = "steporal.event"
+from .start import START_SIGNAL, payload_json
 
 Take = Callable[[Run, JSON], None]
 """What a run makes of a signal."""

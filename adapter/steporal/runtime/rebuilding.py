@@ -26,7 +26,6 @@ from ..types import JSON
 from .attempt import RUN_STEP
 from .carried import Carried, read_carried
 from .children import ENDED, REPORT, was_cancelled
-from .compiled import START_SIGNAL
 from .continuing import CHECKPOINT, RECOVER
 from .endings import SEND_EVENT
 from .failures import CODE_NOT_FOUND, failure_of, is_cancellation
@@ -35,6 +34,7 @@ from .memo import Failure, Outcome
 from .past import Past
 from .signal_inbox import CLOSE_MAILBOX, OPEN_MAILBOX
 from .signal_steps import FIND_MAILBOX, SEND_SIGNAL
+from .start import START_SIGNAL
 from .subscriptions import SUBSCRIBE_RUN
 
 STEPS = frozenset({RUN_STEP, SEND_EVENT, SEND_SIGNAL, FETCH})

@@ -20,6 +20,9 @@ from ..events import ReceivedEvent
 from ..types import JSON
 from .limits import code, utc
 
+START_SIGNAL = "steporal.event"
+"""Temporal's signal that starts a run, and tells one that is there that its event was sent again."""
+
 INVOKED = "inngest/function.invoked"
 SCHEDULED = "inngest/scheduled.timer"
 

@@ -14,7 +14,6 @@ from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.api.sdk.v1 import UserMetadata
-from temporalio.worker._workflow_instance import _TimerOptions, _TimerOptionsCtxVar
 
 
 async def wait_until(condition: Callable[[], bool], *, timeout: timedelta | None, summary: str = "") -> None:
@@ -38,6 +37,8 @@ async def wait_until(condition: Callable[[], bool], *, timeout: timedelta | None
 @contextmanager
 def _timers_called(summary: str) -> Iterator[None]:
     """The SDK has a public way to do this for ``workflow.sleep`` and ``wait_condition`` alone."""
+    from temporalio.worker._workflow_instance import _TimerOptions, _TimerOptionsCtxVar  # loaded, in a worker
+
     metadata = UserMetadata(summary=workflow.payload_converter().to_payload(summary)) if summary else None
     token = _TimerOptionsCtxVar.set(_TimerOptions(user_metadata=metadata))
     try:
