@@ -16,7 +16,7 @@ from .config import config
 from .connection import Connection
 from .gateway.options import GatewayOptions
 from .leaving import leave
-from .logs import name_app, set_up_logging
+from .logs import name_app, set_up_core, set_up_logging
 from .options import codec_option, connection_options, data_converter, duration, json_option
 from .problems import Mistake, perform
 from .runs.command import runs
@@ -46,7 +46,7 @@ def cli() -> None:
 def worker(target: str, connection: Connection, log_level: str, log_format: str, **options: Any) -> None:
     """Serve a client's workflows, until SIGTERM or SIGINT."""
     from .loading import load_client
-    from .worker import WorkerOptions, run_worker, set_up_core
+    from .worker import WorkerOptions, run_worker
 
     set_up_logging(log_level, log_format)
     # Without a cache, core alone knows some of what goes wrong.
@@ -101,10 +101,8 @@ def gateway_command(target: str, connection: Connection, log_level: str, log_for
     except ModuleNotFoundError as err:
         raise _missing(err, "gateway") from None
     from .loading import load_client
-    from .worker import set_up_core
 
     set_up_logging(log_level, log_format)
-    set_up_core()
     given = GatewayOptions(**options)
     keys = keys_of(given)
     client = load_client(target)
@@ -302,9 +300,8 @@ def replay(target: str, connection: Connection, files: tuple[Path, ...], **optio
 
     client = load_client(target)
     from .replay import ReplayOptions, run_replay
-    from .worker import set_up_core
 
-    set_up_core()
+    set_up_core()  # it is not connected to Temporal, if there are files
 
     async def operation() -> int:
         temporal = None if files else await connection.connect(client.data_converter)
@@ -334,9 +331,6 @@ def recover(target: str, connection: Connection, **options: Any) -> None:
 
     client = load_client(target)
     from .recover import RecoverOptions, run_recover
-    from .worker import set_up_core
-
-    set_up_core()
 
     async def operation() -> int:
         temporal = await connection.connect(client.data_converter)

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .logs import set_up_core
 from .problems import Failure, Mistake
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ class Connection:
         from temporalio.client import Client
 
         profile = self._profile()
+        set_up_core()
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 return await Client.connect(

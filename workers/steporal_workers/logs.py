@@ -7,10 +7,7 @@ import logging
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from temporalio.runtime import LogForwardingConfig
+from typing import Any
 
 logger = logging.getLogger("steporal")
 
@@ -55,13 +52,22 @@ def name_app(app: str) -> None:
             handler.formatter.app = app
 
 
-def core_forwarding() -> LogForwardingConfig | None:
-    """What has the SDK's core log as Python does, where its own lines would be no JSON."""
-    from temporalio.runtime import LogForwardingConfig
+def set_up_core(*, is_quiet: bool = True) -> None:
+    """Have the SDK's core log as Python does: by itself it writes to standard output, which is for data.
 
-    if not is_json():
-        return None
-    return LogForwardingConfig(_CORE, append_target_to_name=False, prepend_target_on_message=False)
+    To be called before the process connects to Temporal; what was called first counts.
+
+    Args:
+        is_quiet: Leave out workflow tasks that fail: the worker says it, in fewer words.
+    """
+    from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
+
+    filter = TelemetryFilter(core_level="WARN", other_level="ERROR").formatted()
+    if is_quiet:
+        filter += ",temporalio_sdk_core::worker::workflow=ERROR"
+    forwarding = LogForwardingConfig(_CORE, append_target_to_name=False, prepend_target_on_message=False)
+    logging_config = LoggingConfig(filter=filter, forwarding=forwarding)
+    Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=logging_config)), error_if_already_set=False)
 
 
 def _leave_the_message_alone() -> None:

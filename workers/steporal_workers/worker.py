@@ -16,7 +16,6 @@ import temporalio.client
 from rich.markup import escape
 from temporalio.api.workflowservice.v1 import DescribeWorkerDeploymentRequest
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
-from temporalio.runtime import LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
 from temporalio.service import RPCError
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
@@ -24,7 +23,6 @@ from steporal.durations import format_duration
 
 from .health import Check, Connected, serving_health
 from .leaving import leave_at_once
-from .logs import core_forwarding
 from .output import say
 from .problems import Failure, Mistake
 
@@ -204,19 +202,6 @@ def _trigger(trigger: steporal.EventTrigger | steporal.CronTrigger) -> str:
     if isinstance(trigger, EventTrigger):
         return trigger.event if trigger.if_exp is None else f"{trigger.event} if {trigger.if_exp}"
     return f"cron {trigger.schedule}"
-
-
-def set_up_core(*, is_quiet: bool = True) -> None:
-    """Set up what the SDK's core logs. To be called before the process connects to Temporal.
-
-    Args:
-        is_quiet: Leave out workflow tasks that fail: the worker says it, in fewer words.
-    """
-    filter = TelemetryFilter(core_level="WARN", other_level="ERROR").formatted()
-    if is_quiet:
-        filter += ",temporalio_sdk_core::worker::workflow=ERROR"
-    logging_config = LoggingConfig(filter=filter, forwarding=core_forwarding())
-    Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=logging_config)), error_if_already_set=False)
 
 
 # --- signals -------------------------------------------------------------------------------------------------------
