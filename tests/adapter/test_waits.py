@@ -82,9 +82,10 @@ async def test_one_event_wakes_every_run_that_matches(app: steporal.Client, work
         return event and event.id
 
     async with workers(app):
-        runs = [await handler.start() for _ in range(10)]
-        for run in runs:
-            await until_waiting(run)
+        runs = []
+        for _ in range(10):
+            runs.append(await handler.start())
+            await until_waiting(runs[-1])
         sent = await app.send_event({"name": name})
         assert {await run.result() for run in runs} == {sent.ids[0]}
 
