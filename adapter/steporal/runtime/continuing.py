@@ -297,10 +297,14 @@ class Continuing:
                     await self._until_all_is_seen()
                     self._is_asked = False
                     self._go(self._run.state(is_parked=True))
-        finally:
-            self.held_until = None
-            with suppress(RuntimeError):  # the run is being forgotten
-                follow_the_current_version(asyncio.get_running_loop(), False)
+        except asyncio.CancelledError:
+            self._goes_on()
+            raise
+        self._goes_on()
+
+    def _goes_on(self) -> None:
+        self.held_until = None
+        follow_the_current_version(asyncio.get_running_loop(), False)
 
     async def _until_something_comes(self, waits: dict[str, Waiting]) -> None:
         held_until = self.held_until
