@@ -40,6 +40,7 @@ class SignalInbox:
     def __init__(self, waits: Waits) -> None:
         self._all = waits
         self._waits: dict[str, Wait] = {}  # those whose mailbox may be open
+        self._active: set[str] = set()  # those that a step is in
         self._cancelled: set[str] = set()
         self._over: set[str] = set()
         self._received: dict[str, JSON] = {}
@@ -93,11 +94,13 @@ class SignalInbox:
             carried: The same wait in the execution before, which has opened the mailbox.
         """
         self._waits[wait.key] = wait
+        self._active.add(wait.key)
         try:
             return await self._wait(step, wait, replace, carried)
         except FailureError as err:  # its mailbox may be open, so it stays in the list until the run ends
             return Outcome(failure=failure_of(err))
         finally:
+            self._active.discard(wait.key)
             self._over.add(wait.key)
             self._received.pop(wait.key, None)
 
@@ -160,9 +163,10 @@ class SignalInbox:
             other = Wait.model_validate(held["wait"])
             if other.is_same(wait):
                 return str(held["run_id"])
-            if replace or other.run_id != wait.run_id or other.key not in self._cancelled | self._over:
+            if replace or other.run_id != wait.run_id or other.key in self._active - self._cancelled:
                 return other
-            replace = True  # an earlier wait of this run, which was cancelled
+            # An earlier wait of this run, which was cancelled; perhaps before it was resumed in this execution.
+            replace = True
 
     async def _close(self, wait: Wait, mailbox: str) -> bool:
         """Close a mailbox; whether it has given its signal to this run."""
