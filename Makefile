@@ -37,7 +37,6 @@ $(NODE_MODULES): tests/producers/package.json
 
 test: lint types docs-check $(INSTALLED) $(NODE_MODULES) ## Lint, types, and all tests; the integration tests also without cached workflows
 	$(PYTEST)
-	STEPORAL_MAX_CACHED_WORKFLOWS=0 $(PYTEST) -m integration tests/adapter
 
 test-fast: $(INSTALLED) ## The tests that need no server
 	$(PYTEST) -m 'not integration'

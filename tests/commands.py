@@ -14,6 +14,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import prefork
 import pytest
 
 import steporal
@@ -38,7 +39,7 @@ class Ended:
 class Process:
     """A command that is running."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | prefork.Process) -> None:
         self._process = process
         self._text = {"out": "", "err": ""}
         self._more = asyncio.Condition()
@@ -92,13 +93,16 @@ class Process:
         await self.ended()
 
 
-def _take_interrupts() -> None:
-    """Be interrupted by SIGINT, also where the tests run in the background, which a shell lets ignore it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 class Steporal:
-    """Runs `steporal` in a folder, with an environment of Temporal's variables."""
+    """Runs `steporal` in a folder, with an environment of Temporal's variables.
+
+    Attributes:
+        folder: Where commands run.
+        environment: What they see.
+        imports_anew: Whether each imports what it needs from where it is, as an installed command; takes half a second.
+    """
+
+    imports_anew = False
 
     def __init__(self, folder: Path, variables: dict[str, str]) -> None:
         self.folder = folder
@@ -121,13 +125,22 @@ class Steporal:
     @asynccontextmanager
     async def running(self, *arguments: str, **variables: str) -> AsyncIterator[Process]:
         """A command that is running; killed at the end if it has not ended."""
-        process = await self._process(["-m", "steporal_workers", *arguments], variables)
+        module = "steporal_workers"
+        if self.imports_anew:
+            process = await self._python(["-m", module, *arguments], variables)
+        else:
+            environment = {**self.environment, **variables}
+            process = Process(await prefork.start(module, arguments, folder=self.folder, environment=environment))
         try:
             yield process
         finally:
             await process.stop()
 
-    async def _process(self, arguments: Sequence[str], variables: Mapping[str, str]) -> Process:
+    async def python(self, *arguments: str, **variables: str) -> Ended:
+        """Run Python itself to its end."""
+        return await (await self._python(arguments, variables)).ended()
+
+    async def _python(self, arguments: Sequence[str], variables: Mapping[str, str]) -> Process:
         return Process(
             await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -137,13 +150,8 @@ class Steporal:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                preexec_fn=_take_interrupts,
             )
         )
-
-    async def python(self, *arguments: str, **variables: str) -> Ended:
-        """Run Python itself to its end."""
-        return await (await self._process(arguments, variables)).ended()
 
     async def until_exists(self, name: str) -> None:
         """Wait until the user's code has made a file."""

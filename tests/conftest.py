@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from itertools import count
+from pathlib import Path
 
 import pytest
 import temporalio.client
@@ -17,6 +18,9 @@ from temporalio.testing import TimeSkipper
 import steporal
 from steporal.plugin import system_worker
 from steporal_workers.devserver import dev_server
+
+ADAPTER = Path(__file__).parent / "adapter"
+CACHED = 1000
 
 SETTLE_SECONDS = 0.3
 """Python 3.11 can abort while it exits if the SDK's threads have just ended."""
@@ -33,13 +37,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--max-cached-workflows",
         type=int,
-        default=int(os.environ.get("STEPORAL_MAX_CACHED_WORKFLOWS", "1000")),
         help="how many runs each worker keeps in memory; with 0, every workflow task replays its run from the start",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "integration: runs on a Temporal dev server")
+    config.addinivalue_line("markers", "needs_cache(reason): takes too long where every workflow task begins anew")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,15 +52,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("integration")
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the integration tests of the adapter twice: as always, and without cached workflows."""
+    name, test = "max_cached_workflows", metafunc.definition
+    if name in metafunc.fixturenames and ADAPTER in test.path.parents:
+        asked = metafunc.config.getoption("--max-cached-workflows")
+        numbers = [CACHED, 0] if asked is None else [asked]
+        if test.get_closest_marker("needs_cache"):
+            numbers = [number for number in numbers if number]
+        metafunc.parametrize(name, numbers, ids=lambda n: "cached" if n else "uncached", scope="session")
+
+
 @pytest.fixture(scope="session")
-async def temporal(pytestconfig: pytest.Config) -> AsyncIterator[temporalio.client.Client]:
+def max_cached_workflows() -> int:
+    """How many runs each worker keeps in memory."""
+    return CACHED
+
+
+@pytest.fixture(scope="session")
+async def temporal(max_cached_workflows: int) -> AsyncIterator[temporalio.client.Client]:
     """A client of the session's dev server.
 
     The system workflows have a worker all the time, as a task that comes in the moment in which a worker leaves may be
     lost with it, and Temporal tries again in seconds. Without cached workflows, each test has one, which replays them.
     """
     async with dev_server(ui=False) as server, AsyncExitStack() as stack:
-        if pytestconfig.getoption("--max-cached-workflows"):
+        if max_cached_workflows:
             await stack.enter_async_context(system_worker(server.client))
         yield server.client
     await asyncio.sleep(SETTLE_SECONDS)
@@ -85,10 +106,9 @@ def new_app(name: str) -> steporal.Client:
 
 
 @pytest.fixture
-async def workers(temporal: temporalio.client.Client, request: pytest.FixtureRequest) -> AsyncIterator[Workers]:
+async def workers(temporal: temporalio.client.Client, max_cached_workflows: int) -> AsyncIterator[Workers]:
     """Starts workers; after the test, every run that they touched is replayed, unless that went on all the time."""
-    max_cached = request.config.getoption("--max-cached-workflows")
-    started = Workers(temporal, max_cached)
+    started = Workers(temporal, max_cached_workflows)
     yield started
-    if max_cached:
+    if max_cached_workflows:
         await started.replay()

@@ -63,9 +63,9 @@ def temporal(plain: temporalio.client.Client, folder: Folder) -> temporalio.clie
 
 
 @pytest.fixture
-def without_storage(plain: temporalio.client.Client, request: pytest.FixtureRequest) -> Workers:
+def without_storage(plain: temporalio.client.Client, max_cached_workflows: int) -> Workers:
     """Starts workers that have no storage; their runs are replayed with those of ``workers``, if they went on there."""
-    return Workers(plain, request.config.getoption("--max-cached-workflows"))
+    return Workers(plain, max_cached_workflows)
 
 
 def app_that_parks() -> steporal.Client:
@@ -232,7 +232,7 @@ async def test_a_response_over_the_limit(app: steporal.Client, workers: Workers)
 
 
 async def test_values_of_all_sizes_where_everything_is_stored(
-    app: steporal.Client, plain: temporalio.client.Client, folder: Folder, request: pytest.FixtureRequest
+    app: steporal.Client, plain: temporalio.client.Client, folder: Folder
 ) -> None:
     async with dev_server(ui=False) as server:  # of its own: the catalog, too, is stored
         workers = Workers(with_storage(server.client, folder, payload_size_threshold=0), 1000)
@@ -290,7 +290,7 @@ class Sealed(PayloadCodec):
     ids=["larger", "smaller"],
 )
 async def test_a_codec_comes_before_the_storage(
-    app: steporal.Client, folder: Folder, codec: PayloadCodec, request: pytest.FixtureRequest
+    app: steporal.Client, folder: Folder, codec: PayloadCodec, max_cached_workflows: int
 ) -> None:
     @app.workflow(id="sealed")
     async def sealed(ctx: Context[Any], step: Step) -> Any:
@@ -299,7 +299,7 @@ async def test_a_codec_comes_before_the_storage(
 
     async with dev_server(ui=False) as server:  # of its own: the catalog, too, is sealed
         temporal = with_storage(server.client, folder, converter=DataConverter(payload_codec=codec))
-        workers = Workers(temporal, request.config.getoption("--max-cached-workflows"))
+        workers = Workers(temporal, max_cached_workflows)
         async with workers(app):
             for given in (text(1_500_000), text(LARGE)):
                 assert await (await sealed.start(given)).result() == given[::-1]

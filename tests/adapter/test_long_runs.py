@@ -20,7 +20,8 @@ from steporal.runtime import carried, continuing
 from steporal.runtime.memo import Failure, Outcome
 from steporal_workers.devserver import dev_server
 
-SUGGESTED_FROM = 150  # events
+SUGGESTED_FROM = 75  # events
+MEGABYTES = "megabytes of history, from their start for each workflow task"
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +32,9 @@ async def hasty() -> AsyncIterator[temporalio.client.Client]:
 
 
 @pytest.fixture
-async def workers(hasty: temporalio.client.Client, request: pytest.FixtureRequest) -> AsyncIterator[Workers]:
+async def workers(hasty: temporalio.client.Client, max_cached_workflows: int) -> AsyncIterator[Workers]:
     """As everywhere, on that server."""
-    started = Workers(hasty, request.config.getoption("--max-cached-workflows"))
+    started = Workers(hasty, max_cached_workflows)
     yield started
     await started.replay()
 
@@ -66,15 +67,15 @@ async def test_a_loop_of_many_steps_is_one_run(app: steporal.Client, workers: Wo
         total = 0
         drawn = ctx.random.random()
         first = await step.run("draw", lambda: drawn)
-        for number in range(200):
+        for number in range(80):
             total += await step.run("add", lambda: ran.append(number) or number, local=local)  # type: ignore[func-returns-value]
         return [total, ctx.run_id, first == drawn]
 
     async with workers(app):
         run = await loops.start()
-        assert await run.result() == [sum(range(200)), run.run_id, True]
+        assert await run.result() == [sum(range(80)), run.run_id, True]
         counts = await lengths(run, workers.temporal)
-    assert ran == list(range(200))
+    assert ran == list(range(80))
     if not local:  # local steps are one workflow task, at whose end Temporal suggests to continue
         assert len(counts) > 1
         assert max(counts) < SUGGESTED_FROM * 2
@@ -89,19 +90,19 @@ async def test_steps_side_by_side_are_held_when_the_history_is_very_long(
     @app.workflow(id="many")
     async def many(ctx: Context[Any], step: Step) -> Any:
         async def lane(name: str) -> int:
-            for number in range(20):
+            for number in range(10):
                 await step.run(f"{name}-{number}", lambda: ran.append(f"{name}-{number}"))
                 if number % 5 == 0:
                     await step.sleep(f"{name}-{number}-pause", 20)
-            return 20
+            return 10
 
         return sum(await asyncio.gather(*(lane(str(n)) for n in range(10))))
 
     async with workers(app):
         run = await many.start()
-        assert await run.result() == 200
+        assert await run.result() == 100
         assert len(await lengths(run, workers.temporal)) > 1
-    assert sorted(ran) == sorted(f"{lane}-{number}" for lane in range(10) for number in range(20))
+    assert sorted(ran) == sorted(f"{lane}-{number}" for lane in range(10) for number in range(10))
 
 
 async def test_a_loop_that_hears_events_loses_none(app: steporal.Client, workers: Workers) -> None:
@@ -112,7 +113,7 @@ async def test_a_loop_that_hears_events_loses_none(app: steporal.Client, workers
         heard: list[int] = []
         async with await step.ext.listen("listen", event=name, timeout="1h") as listener:
             await step.run("listening", lambda: None)
-            while len(heard) < 120:
+            while len(heard) < 60:
                 event = await listener.next("next")
                 assert event is not None
                 heard.append(event.data["n"])
@@ -122,9 +123,9 @@ async def test_a_loop_that_hears_events_loses_none(app: steporal.Client, workers
         run = await hears.start()
         while not any("listening" in str(event) for event in (await run.temporal.fetch_history()).events):
             await asyncio.sleep(0.05)
-        for n in range(120):
+        for n in range(60):
             await app.send_event({"name": name, "data": {"n": n}})
-        assert sorted(await run.result()) == list(range(120))
+        assert sorted(await run.result()) == list(range(60))
         assert len(await lengths(run, workers.temporal)) > 1
 
 
@@ -138,7 +139,7 @@ async def test_a_failed_step_is_still_the_same_error(app: steporal.Client, worke
             await step.run("broken", broken)
         except steporal.StepError as err:
             caught = [err.step_id, err.name, err.message, err.attempts, "in broken" in err.stack, repr(err.__cause__)]
-        for number in range(60):
+        for number in range(30):
             await step.run("more", lambda: number)
         return caught
 
@@ -162,6 +163,7 @@ async def details_of(run: steporal.Run[Any], run_id: str | None = None) -> str:
     return metadata.current_details
 
 
+@pytest.mark.needs_cache(MEGABYTES)
 async def test_a_memo_that_grows_warns_in_the_log_and_in_the_ui_before_anything_fails(
     app: steporal.Client, workers: Workers, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -194,6 +196,7 @@ async def test_a_memo_that_grows_warns_in_the_log_and_in_the_ui_before_anything_
         assert "docs/long-runs.md" in caught.value.message
 
 
+@pytest.mark.needs_cache(MEGABYTES)
 async def test_the_next_execution_and_a_parked_run_show_the_warning_too(workers: Workers) -> None:
     app = steporal.Client(f"warns {new_ulid()}", park_after="1s")
 

@@ -499,10 +499,10 @@ async def test_a_signal_is_as_large_as_a_payload_can_be(app: steporal.Client, wo
 
 
 @pytest.fixture
-async def passing_workers(pytestconfig: pytest.Config) -> AsyncIterator[Workers]:
+async def passing_workers(max_cached_workflows: int) -> AsyncIterator[Workers]:
     """Workers on a server of their own: when they are gone, nobody serves the mailboxes."""
     async with dev_server() as server:
-        started = Workers(server.client, pytestconfig.getoption("--max-cached-workflows"))
+        started = Workers(server.client, max_cached_workflows)
         yield started
         await started.replay()
 

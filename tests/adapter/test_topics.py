@@ -36,11 +36,7 @@ def name() -> str:
     return f"paid.{new_ulid()}"
 
 
-@pytest.fixture
-def many_at_once(request: pytest.FixtureRequest) -> None:
-    """For tests with many runs at once, which subscribe by local activities."""
-    if request.config.getoption("--max-cached-workflows") == 0:
-        pytest.skip("without a cache, the SDK cancels and repeats local activities, and many runs at once take minutes")
+MANY_AT_ONCE = "the SDK cancels and repeats local activities, by which many runs at once subscribe: minutes"
 
 
 @pytest.fixture
@@ -75,7 +71,7 @@ def test_an_event_concerns_the_topics_of_its_name_and_of_the_patterns_that_match
     assert topics_of(".a") == [".a"]
 
 
-@pytest.mark.usefixtures("many_at_once")
+@pytest.mark.needs_cache(MANY_AT_ONCE)
 async def test_a_topic_that_continues_as_new_under_fire_loses_nothing(
     app: steporal.Client,
     workers: Workers,
@@ -118,7 +114,7 @@ async def test_a_topic_that_continues_as_new_under_fire_loses_nothing(
         assert len(await executions(workers.temporal, handle.id)) > 1
 
 
-@pytest.mark.usefixtures("many_at_once")
+@pytest.mark.needs_cache(MANY_AT_ONCE)
 async def test_events_that_come_while_runs_subscribe_and_time_out_are_received_or_not_but_never_twice(
     app: steporal.Client, workers: Workers, name: str, handle: temporalio.client.WorkflowHandle[Any, Any]
 ) -> None:
@@ -149,7 +145,7 @@ async def test_events_that_come_while_runs_subscribe_and_time_out_are_received_o
             assert [id for id in sent[number] if id in received] == received, "in the order in which they were sent"
 
 
-@pytest.mark.usefixtures("many_at_once")
+@pytest.mark.needs_cache(MANY_AT_ONCE)
 async def test_what_a_run_has_subscribed_to_before_it_acts_always_arrives(
     app: steporal.Client, workers: Workers, name: str, handle: temporalio.client.WorkflowHandle[Any, Any]
 ) -> None:
@@ -208,7 +204,7 @@ async def test_a_topic_ends_when_nobody_has_waited_for_a_while_and_starts_anew(
         assert await run.result() == sent.ids[0]
 
 
-@pytest.mark.usefixtures("many_at_once")
+@pytest.mark.needs_cache(MANY_AT_ONCE)
 async def test_an_expression_that_no_index_helps_finds_its_run_among_many(
     app: steporal.Client,
     workers: Workers,
@@ -244,7 +240,7 @@ async def test_an_event_to_nobody_starts_no_topic(app: steporal.Client, workers:
             await workers.temporal.get_workflow_handle(f"steporal.topic/{name}").describe()
 
 
-@pytest.mark.usefixtures("many_at_once")
+@pytest.mark.needs_cache(MANY_AT_ONCE)
 async def test_nothing_is_lost_while_workers_come_and_go(
     app: steporal.Client, workers: Workers, name: str, handle: temporalio.client.WorkflowHandle[Any, Any]
 ) -> None:
@@ -317,8 +313,9 @@ async def test_a_worker_that_delivers_says_that_it_is_alive_so_that_another_soon
     assert [delivery.heartbeat_timeout.ToTimedelta() for delivery in deliveries] == [DELIVERY_HEARTBEAT_TIMEOUT]
 
 
+@pytest.mark.needs_cache("the history of a run with thousands of signals, from its start for each of them")
 async def test_a_run_that_takes_no_more_signals_now_is_told_later_and_holds_up_nobody(
-    app: steporal.Client, request: pytest.FixtureRequest, name: str
+    app: steporal.Client, max_cached_workflows: int, name: str
 ) -> None:
     """Temporal takes 10,000 signals for an execution; here 40. A run that is busy cannot continue as new."""
     limits = ["history.maximumSignalsPerExecution=40", "limit.historyCount.suggestContinueAsNew=60"]
@@ -337,7 +334,7 @@ async def test_a_run_that_takes_no_more_signals_now_is_told_later_and_holds_up_n
         return event and event.data["n"]
 
     async with dev_server(dynamic_config=limits) as server, asyncio.timeout(90):
-        workers = Workers(server.client, request.config.getoption("--max-cached-workflows"))
+        workers = Workers(server.client, max_cached_workflows)
         async with workers(app):
             listening, others = await listens.start(), [await waits.start() for _ in range(8)]
             for run in others:

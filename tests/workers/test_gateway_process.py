@@ -138,6 +138,7 @@ async def test_a_worker_has_one_beside_it(run: Steporal, write_app: WriteApp) ->
 async def test_without_its_extra_a_worker_works(run: Steporal, write_app: WriteApp) -> None:
     run.write("starlette.py", "raise ModuleNotFoundError('starlette', name='starlette')")
     write_app(ECHO)
+    run.imports_anew = True
     ended = await run("gateway", "app", **KEYS)
     assert ended.status == 2
     assert "'starlette' is not installed: pip install 'steporal[gateway]'" in ended.err
