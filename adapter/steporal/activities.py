@@ -24,7 +24,7 @@ from .definition import validate_input
 from .errors import UnserializableError
 from .events import ReceivedEvent
 from .outbound.activities import HttpActivities
-from .reporting import alive, failing
+from .reporting import alive, counted, failing
 from .routing.ended import find_end
 from .routing.lookup import find_listed
 from .routing.mailbox import Wait
@@ -106,7 +106,7 @@ class Activities:
     async def run_step(self, argument: RawValue) -> RawValue:
         """Run a step function that a reference names."""
         call = from_raw(argument)
-        async with alive(), failing():
+        async with alive(), failing(), counted():
             function, arguments = Resolver(self._app, lambda data: self._captive(data, call)).call(call)
             result = await self._call(function, arguments)
             return _encoded_result(call["step"], function, result)
@@ -115,7 +115,7 @@ class Activities:
     async def send_event(self, argument: RawValue) -> RawValue:
         """Send events."""
         events = [ReceivedEvent.model_validate(event) for event in from_raw(argument)["events"]]
-        async with alive(), failing():
+        async with alive(), failing(), counted():
             await self._client.dispatcher(activity.client()).dispatch(events)
             return to_raw({"ids": [event.id for event in events]})
 
@@ -190,7 +190,7 @@ class Activities:
     async def send_signal(self, argument: RawValue) -> RawValue:
         """Send a signal to a mailbox."""
         asked = from_raw(argument)
-        async with alive(), failing():
+        async with alive(), failing(), counted():
             mailboxes = Mailboxes(activity.client())
             data = to_raw(asked["data"])
             return to_raw(await mailboxes.send(asked["signal"], asked["mailbox"], data, id=asked["id"]))

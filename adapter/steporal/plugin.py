@@ -30,6 +30,7 @@ from temporalio.worker import (
 )
 
 from .errors import DefinitionError
+from .metrics import meter_of
 from .outbound.delivery import delivery_class
 from .routing.catalog import SYSTEM_TASK_QUEUE, CatalogWorkflow
 from .routing.delivery import SYSTEM_ACTIVITIES
@@ -89,9 +90,9 @@ class SteporalPlugin(temporalio.worker.Plugin):
         if self._runs_workflows:
             config["workflows"] = [*(config.get("workflows") or ()), *self._workflow_classes()]
             ours, others = self._runner(config.get("workflow_runner")), config.get("unsandboxed_workflow_runner")
-            facts = _facts(config)
-            config["workflow_runner"] = WatchedRunner(ours, facts)
-            config["unsandboxed_workflow_runner"] = WatchedRunner(others or UnsandboxedWorkflowRunner(), facts)
+            facts, meter = _facts(config), meter_of(config["client"])
+            config["workflow_runner"] = WatchedRunner(ours, facts, meter)
+            config["unsandboxed_workflow_runner"] = WatchedRunner(others or UnsandboxedWorkflowRunner(), facts, meter)
             quiet_the_sdk()
         return config
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from .errors import RetryAfterError
+from .metrics import STEP_ATTEMPT_DURATION, STEP_ATTEMPTS
 from .runtime.failures import application_error, is_final
 
 _BEATS_PER_TIMEOUT = 3
@@ -31,6 +33,22 @@ async def failing() -> AsyncIterator[None]:
     except BaseException as err:  # also SystemExit: a step function cannot end the worker
         failure = application_error(err, attempt=info.attempt, non_retryable=is_final(err))
         raise failure from failure.__cause__
+
+
+@asynccontextmanager
+async def counted() -> AsyncIterator[None]:
+    """Counts an attempt of a step."""
+    began, outcome = time.monotonic(), "failed"
+    try:
+        yield
+        outcome = "finished"
+    except asyncio.CancelledError:
+        outcome = "cancelled"
+        raise
+    finally:
+        meter, workflow_type = activity.metric_meter(), activity.info().workflow_type or ""
+        STEP_ATTEMPTS.add(meter, workflow_type=workflow_type, outcome=outcome)
+        STEP_ATTEMPT_DURATION.record(meter, time.monotonic() - began, workflow_type=workflow_type)
 
 
 @asynccontextmanager

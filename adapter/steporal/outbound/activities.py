@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +12,10 @@ from temporalio import activity
 from temporalio.common import RawValue
 
 from ..converter import from_raw, to_raw
+from ..errors import NonRetryableError
 from ..events import ReceivedEvent
-from ..reporting import alive, failing
+from ..metrics import SINK_ATTEMPTS
+from ..reporting import alive, counted, failing
 from ..runtime.limits import to_limited
 from ..runtime.storage import most_with
 from .addresses import addresses_of, public_addresses_of
@@ -54,7 +58,7 @@ class HttpActivities:
     async def fetch(self, argument: RawValue) -> RawValue:
         """Make a request; any answer but 429 and 5xx is the result."""
         call = FetchCall.model_validate(from_raw(argument))
-        async with alive(), failing():
+        async with alive(), failing(), counted():
             request = call.request()
             answer = await exchange(request)
             if answer.status == _TOO_MANY_REQUESTS or answer.status >= 500:
@@ -67,7 +71,7 @@ class HttpActivities:
     async def post_event(self, argument: RawValue) -> RawValue:
         """Deliver an event to a sink."""
         given = from_raw(argument)
-        async with alive(), failing():
+        async with alive(), failing(), _counted():
             sink = self._sink(given["sink"])
             async with self._slots.slot(sink.origin):
                 request = post_of(sink, ReceivedEvent.model_validate(given["event"]), datetime.now(UTC))
@@ -86,6 +90,23 @@ class HttpActivities:
                 f"this worker's code has no sink {id!r}; tried again, as another worker may have it, or the next deploy"
             )
         return sink
+
+
+@asynccontextmanager
+async def _counted() -> AsyncIterator[None]:
+    """Counts an attempt of a delivery."""
+    outcome = "failed"
+    try:
+        yield
+        outcome = "delivered"
+    except asyncio.CancelledError:
+        outcome = "cancelled"
+        raise
+    except NonRetryableError:
+        outcome = "refused"
+        raise
+    finally:
+        SINK_ATTEMPTS.add(activity.metric_meter(), workflow_type=activity.info().workflow_type or "", outcome=outcome)
 
 
 def _status_error(request: Request, answer: Answer, longest: timedelta) -> HttpStatusError:

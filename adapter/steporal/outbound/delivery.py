@@ -6,6 +6,7 @@ and a corrected sink is used by the next attempt of what waits already.
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError,
 
 from ..converter import to_raw
 from ..durations import format_duration
+from ..metrics import SINK_DELIVERIES
+from ..runtime.counting import count
 from ..runtime.failures import failure_of, is_cancellation
 from ..runtime.limits import shortened, summary
 from ..runtime.start import START_SIGNAL, Origin, payload_json
@@ -41,7 +44,7 @@ def delivery_class(sink: EventSink) -> type:
             if (delay := origin.time() - workflow.now()) > timedelta(0):
                 await workflow.sleep(delay, summary=f"until the event's ts, {origin.time().isoformat()}")
             event = {"name": origin.name, "data": payload_json(data), "id": origin.id, "ts": origin.ts, "v": origin.v}
-            return await _deliver(sink, event)
+            return await _counted(sink, event)
 
         @workflow.signal(name=START_SIGNAL, description="An event was sent again that has started this run.")
         def event(self) -> None:
@@ -61,6 +64,19 @@ def _last_failure(error: ActivityError) -> FailureError:
     if isinstance(timeout, TimeoutError) and isinstance(timeout.cause, ApplicationError):
         return timeout.cause
     return error
+
+
+async def _counted(sink: EventSink, event: dict[str, object]) -> RawValue:
+    try:
+        delivered = await _deliver(sink, event)
+    except ApplicationError:
+        count(lambda meter: SINK_DELIVERIES.add(meter, outcome="failed"))
+        raise
+    except (ActivityError, asyncio.CancelledError):
+        count(lambda meter: SINK_DELIVERIES.add(meter, outcome="cancelled"))
+        raise
+    count(lambda meter: SINK_DELIVERIES.add(meter, outcome="delivered"))
+    return delivered
 
 
 async def _deliver(sink: EventSink, event: dict[str, object]) -> RawValue:

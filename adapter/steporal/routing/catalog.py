@@ -22,6 +22,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from ..converter import from_raw, to_raw
 from ..events import RESERVED_PREFIXES, wildcard_prefix
+from ..metrics import OTHER
 from ..types import JSON
 from .expressions import compile_expression
 
@@ -155,6 +156,13 @@ class Snapshot:
     def is_listened(self, name: str) -> bool:
         """Whether any workflow starts on events of a name, whatever is in them."""
         return name in self._by_name or any(_is_under(prefix, name) for prefix in self._by_prefix)
+
+    def trigger_for(self, name: str) -> str:
+        """By which name or pattern of a trigger, the closest, events of a name are known; ``other`` if by none."""
+        if name in self._by_name:
+            return name
+        prefixes = [prefix for prefix in self._by_prefix if _is_under(prefix, name)]
+        return f"{max(prefixes, key=len)}*" if prefixes else OTHER
 
     def workflow(self, workflow_id: str, app: str | None = None) -> list[tuple[App, Listed]]:
         """The listed workflows with an id, of one app or of any."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from temporalio.common import RawValue
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..converter import from_raw, to_raw
+from ..metrics import DELIVERIES
 from ..reporting import alive
 from ..runtime.inbox import DELIVER
 from .catalog import is_about_namespace
@@ -58,10 +60,20 @@ async def deliver_events(argument: RawValue) -> RawValue:
         async with asyncio.TaskGroup() as group:
             for deliveries in by_run.values():
                 group.create_task(tell(deliveries))
+        _count(batch, gone, later)
         if not later:
             return to_raw(gone)
         await asyncio.sleep(_PAUSE_SECONDS)
     return to_raw({"gone": gone, "later": sorted(later)})
+
+
+def _count(batch: Batch, gone: Collection[str], later: Collection[int]) -> None:
+    found: Counter[tuple[str, str]] = Counter()
+    for position, delivery in enumerate(batch.deliveries):
+        outcome = "later" if position in later else "gone" if delivery.subscription_id in gone else "delivered"
+        found[delivery.kind, outcome] += 1
+    for (kind, outcome), count in found.items():
+        DELIVERIES.add(activity.metric_meter(), count, kind=kind, outcome=outcome)
 
 
 def _is_full(error: RPCError) -> bool:

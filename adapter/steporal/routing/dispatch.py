@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import temporalio.client
-from temporalio.common import WorkflowIDReusePolicy
+from temporalio.common import MetricMeter, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
-from ..events import ReceivedEvent
+from ..events import SYSTEM_EVENTS, ReceivedEvent
+from ..metrics import EVENTS_MATCHED, EVENTS_SENT, EVENTS_UNMATCHED, meter_of
 from ..runtime.limits import summary
 from ..runtime.start import START_SIGNAL, Origin
 from ..search_attributes import of_run, start_indexed
 from .bridges import is_bridged, unmarked
-from .catalog import Catalog, Match
+from .catalog import Catalog, Match, Snapshot
 from .publish import Topics
 
 FINISHED = "inngest/function.finished"
@@ -32,6 +33,7 @@ class Dispatcher:
         self._temporal = temporal
         self.catalog = Catalog(temporal)
         self._topics = Topics(temporal)
+        self._meter = meter_of(temporal)
 
     async def dispatch(self, events: Sequence[ReceivedEvent]) -> None:
         """Start the runs that events start, and tell those that wait for them.
@@ -59,11 +61,13 @@ class Dispatcher:
 
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._topics.publish(encoded))
+                publishing = group.create_task(self._topics.publish(encoded))
                 for event, match in starts:
                     group.create_task(start(event, match))
         except BaseExceptionGroup as error:
             raise first_of(error) from None  # each is a call's own error, and one says it all
+        if self._meter is not None:
+            _count(self._meter, snapshot, events, starts, publishing.result())
 
     async def is_finish_listened(self) -> bool | None:
         """Whether runs have to tell that they have finished; None if the catalog cannot be read now."""
@@ -92,6 +96,23 @@ class Dispatcher:
             )
         except WorkflowAlreadyStartedError:
             pass  # the event was sent before
+
+
+def _count(
+    meter: MetricMeter,
+    snapshot: Snapshot,
+    events: Sequence[ReceivedEvent],
+    starts: Sequence[tuple[ReceivedEvent, Match]],
+    heard: Collection[str],
+) -> None:
+    matched = {event.id for event, _ in starts}
+    for event in events:
+        name = snapshot.trigger_for(event.name)
+        EVENTS_SENT.add(meter, event=name)
+        if event.id not in matched and event.id not in heard and event.name not in SYSTEM_EVENTS:
+            EVENTS_UNMATCHED.add(meter, event=name)
+    for event, match in starts:
+        EVENTS_MATCHED.add(meter, event=snapshot.trigger_for(event.name), workflow_type=match.workflow)
 
 
 def first_of(error: BaseException) -> BaseException:

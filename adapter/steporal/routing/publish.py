@@ -51,8 +51,9 @@ class Topics:
                 size = sum(map(len, ids))
                 group.create_task(self._gathered(topic, UNSUBSCRIBE, ids, size, SUBSCRIPTIONS_PER_SIGNAL, tell))
 
-    async def publish(self, events: Sequence[dict[str, JSON]]) -> None:
-        """Tell the topics that events concern, each in the order of the events."""
+    async def publish(self, events: Sequence[dict[str, JSON]]) -> set[str]:
+        """Tell the topics that events concern, each in the order of the events; the ids of events that have one."""
+        heard: set[str] = set()
         by_topic: dict[str, list[dict[str, JSON]]] = {}
         for event in events:
             for topic in topics_of(event["name"]):
@@ -65,10 +66,12 @@ class Topics:
                     tell = partial(self._signal, topic, PUBLISH)
                     if not await self._gathered(topic, PUBLISH, batch, size, EVENTS_PER_SIGNAL, tell):
                         return
+                    heard.update(event["id"] for event in batch)
 
         async with asyncio.TaskGroup() as group:
             for topic, concerned in by_topic.items():
                 group.create_task(publish(topic, concerned))
+        return heard
 
     async def _gathered(
         self, topic: str, signal: str, messages: Sequence[object], size: int, most: int, call: Call[object]

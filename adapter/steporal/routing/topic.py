@@ -13,6 +13,7 @@ import json
 import zlib
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue, RetryPolicy
 
 from ..converter import from_raw, size_of, to_raw
+from ..metrics import DELIVERY_LATENCY, TOPIC_BACKLOG, TOPIC_EVENTS
 from ..runtime.limits import MAX_PAYLOAD_BYTES
 from ..runtime.until import wait_until
 from ..types import JSON
@@ -188,19 +190,32 @@ class Index:
         return self.all[id].ignored != event["id"] and (bound is None or bound.matches(event))
 
 
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """An event that a subscription waits for.
+
+    Attributes:
+        came: When the topic has taken the event, as far as this execution knows; in seconds since the epoch.
+    """
+
+    subscription: Subscription
+    event: dict[str, JSON]
+    came: float
+
+
 class Lane:
     """Deliveries that go one after the other; those to one run are all in one lane, so that they keep their order."""
 
     def __init__(self) -> None:
-        self.waiting: deque[tuple[Subscription, dict[str, JSON]]] = deque()
-        self.taken: list[tuple[Subscription, dict[str, JSON]]] = []
+        self.waiting: deque[Matched] = deque()
+        self.taken: list[Matched] = []
         self.is_delivering = False
 
-    def put_off(self, held: Sequence[tuple[Subscription, dict[str, JSON]]]) -> None:
+    def put_off(self, held: Sequence[Matched]) -> None:
         """Deliver these after everything else; what waits for their runs comes after them, as each run has an order."""
-        runs = {subscription.workflow_id for subscription, _ in held}
-        others = [each for each in self.waiting if each[0].workflow_id not in runs]
-        theirs = [each for each in self.waiting if each[0].workflow_id in runs]
+        runs = {each.subscription.workflow_id for each in held}
+        others = [each for each in self.waiting if each.subscription.workflow_id not in runs]
+        theirs = [each for each in self.waiting if each.subscription.workflow_id in runs]
         self.waiting = deque([*others, *held, *theirs])
 
     def next_batch(self) -> Batch:
@@ -211,7 +226,7 @@ class Lane:
         size = 0
         self.taken.clear()
         while self.waiting and len(deliveries) < _DELIVERIES_PER_ACTIVITY:
-            subscription, event = self.waiting[0]
+            subscription, event = self.waiting[0].subscription, self.waiting[0].event
             if event["id"] not in positions:
                 size += size_of(to_raw(event))
                 if events and size > _BYTES_PER_ACTIVITY:
@@ -232,6 +247,7 @@ class TopicWorkflow:
         self._remembered: dict[str, None] = {}
         self._received: deque[tuple[str, Any]] = deque()
         self._lanes = [Lane() for _ in range(_LANES)]
+        self._came: dict[str, float] = {}
         self._signals = 0
         self._may_take = _SIGNALS_PER_EXECUTION
         self._evaluations = 0
@@ -254,7 +270,9 @@ class TopicWorkflow:
     def publish(self, events: RawValue) -> None:
         """Take events, in the order in which they were sent."""
         self._signals += 1
-        self._received.extend((PUBLISH, event) for event in from_raw(events))
+        for event in from_raw(events):
+            self._received.append((PUBLISH, event))
+            self._came.setdefault(event["id"], workflow.time())
 
     @workflow.query(name="steporal.subscriptions", description="Who waits.")
     def subscriptions(self) -> RawValue:
@@ -317,7 +335,9 @@ class TopicWorkflow:
             "subscriptions": [s.model_dump(mode="json", exclude_defaults=True) for s in self._index.all.values()],
             "remembered": list(self._remembered),
             "received": list(self._received),
-            "matched": [[s.model_dump(mode="json"), event] for lane in self._lanes for s, event in lane.waiting],
+            "matched": [
+                [each.subscription.model_dump(mode="json"), each.event] for lane in self._lanes for each in lane.waiting
+            ],
         }
 
     async def _restore(self, state: Mapping[str, JSON]) -> None:
@@ -329,7 +349,7 @@ class TopicWorkflow:
             if number % _RESTORED_PER_TASK == 0:
                 await workflow.sleep(_PAUSE)
         for subscription, event in state.get("matched", ()):
-            self._send(Subscription.model_validate(subscription), event)
+            self._send(Matched(Subscription.model_validate(subscription), event, workflow.time()))
 
     # --- its work --------------------------------------------------------------------------------------------------
 
@@ -341,16 +361,23 @@ class TopicWorkflow:
                 self._index.add(Subscription.model_validate(value))
             elif kind == UNSUBSCRIBE:
                 self._index.remove(value)
-            elif value["id"] not in self._remembered:
-                self._remember(value["id"])
-                await self._match(value)
+            else:
+                await self._take(value)
+
+    async def _take(self, event: dict[str, JSON]) -> None:
+        came = self._came.pop(event["id"], workflow.time())
+        if event["id"] not in self._remembered:
+            self._remember(event["id"])
+            is_matched = await self._match(event, came)
+            TOPIC_EVENTS.add(workflow.metric_meter(), outcome="matched" if is_matched else "unmatched")
 
     def _remember(self, event_id: str) -> None:
         self._remembered[event_id] = None
         if len(self._remembered) > _REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
 
-    async def _match(self, event: dict[str, JSON]) -> None:
+    async def _match(self, event: dict[str, JSON], came: float) -> bool:
+        is_matched = False
         for id in self._index.candidates(event):
             self._evaluations += 1
             if self._evaluations % _EVALUATIONS_PER_TASK == 0:
@@ -363,16 +390,19 @@ class TopicWorkflow:
             elif self._index.matches(id, event):
                 if subscription.kind != "each":
                     self._index.remove(id)
-                self._send(subscription, event)
+                self._send(Matched(subscription, event, came))
+                is_matched = True
+        return is_matched
 
-    def _send(self, subscription: Subscription, event: dict[str, JSON]) -> None:
-        lane = zlib.crc32(subscription.workflow_id.encode()) % _LANES
-        self._lanes[lane].waiting.append((subscription, event))
+    def _send(self, matched: Matched) -> None:
+        lane = zlib.crc32(matched.subscription.workflow_id.encode()) % _LANES
+        self._lanes[lane].waiting.append(matched)
 
     async def _deliver(self, lane: Lane) -> None:
         while True:
             await workflow.wait_condition(lambda: bool(lane.waiting) and not self._is_full())
             lane.is_delivering = True
+            TOPIC_BACKLOG.record(workflow.metric_meter(), self._backlog())
             answer = await workflow.execute_activity(
                 DELIVER_EVENTS,
                 to_raw(lane.next_batch().model_dump(mode="json")),
@@ -382,11 +412,21 @@ class TopicWorkflow:
                 retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=10)),
             )
             gone, later = _told(from_raw(answer))
+            self._measure(lane.taken, gone, later)
             for id in gone:
                 self._index.remove(id)
             if later:
                 lane.put_off([lane.taken[position] for position in later])
             lane.is_delivering = False
+
+    def _backlog(self) -> int:
+        return len(self._received) + sum(len(lane.waiting) for lane in self._lanes)
+
+    def _measure(self, taken: Sequence[Matched], gone: Sequence[str], later: Sequence[int]) -> None:
+        meter, now = workflow.metric_meter(), workflow.time()
+        for position, each in enumerate(taken):
+            if position not in later and each.subscription.id not in gone:
+                DELIVERY_LATENCY.record(meter, now - each.came)
 
 
 def _told(answer: JSON) -> tuple[list[str], list[int]]:

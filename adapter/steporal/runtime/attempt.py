@@ -28,6 +28,7 @@ from ..step import Listener, RunOptions, Step, StepExt, Wanted
 from ..types import JSON
 from . import event_steps, fetch_step, invoke_step, signal_steps
 from .arguments import arguments_checked
+from .counting import StepKind
 from .endings import SEND_EVENT
 from .failures import CODE_NOT_FOUND, failure_of, is_cancellation
 from .limits import BATCH_BYTES, summary, to_limited
@@ -96,7 +97,7 @@ class Attempt:
         return self._run_result(key, handler, options, start)
 
     async def _run_result(self, key: str, handler: Callable[..., Any], options: RunOptions, start: Any) -> Any:
-        outcome = await self.outcome(key, start)
+        outcome = await self.outcome(key, "run", start)
         try:
             return decode_result(outcome.value, return_type(handler), options.output_type)
         except pydantic.ValidationError as err:
@@ -116,7 +117,7 @@ class Attempt:
         return self._sleep(key, deadline)
 
     async def _sleep(self, key: str, deadline: datetime) -> None:
-        await self.outcome(key, partial(self._perform_sleep, key, deadline))
+        await self.outcome(key, "sleep", partial(self._perform_sleep, key, deadline))
 
     async def _perform_sleep(self, key: str, deadline: datetime) -> Outcome:
         if key in self.owner.slept:
@@ -147,7 +148,7 @@ class Attempt:
         return self._send(key, prepared)
 
     async def _send(self, key: str, events: list[ReceivedEvent]) -> SendEventResult:
-        outcome = await self.outcome(key, partial(self._perform_send, key, events))
+        outcome = await self.outcome(key, "send_event", partial(self._perform_send, key, events))
         return SendEventResult(ids=outcome.value)
 
     async def _perform_send(self, key: str, events: list[ReceivedEvent]) -> Outcome:
@@ -205,11 +206,13 @@ class Attempt:
         except RuntimeError:
             return True
 
-    async def outcome(self, key: str, start: Callable[[], Coroutine[Any, Any, Outcome]] | None) -> Outcome:
+    async def outcome(
+        self, key: str, kind: StepKind, start: Callable[[], Coroutine[Any, Any, Outcome]] | None
+    ) -> Outcome:
         outcome = self.owner.memo.get(key)
         if outcome is None:
             assert start is not None
-            outcome = await self._wait(self.owner.step(key, start))
+            outcome = await self._wait(self.owner.step(key, kind, start))
         self.owner.reached(key)
         if outcome.failure:
             raise outcome.failure.error(key)

@@ -16,7 +16,7 @@ import asyncio
 import zlib
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from temporalio import workflow
 from temporalio.common import TypedSearchAttributes
@@ -27,6 +27,7 @@ from ..errors import PayloadTooLargeError
 from ..search_attributes import waiting_for
 from ..types import JSON
 from .carried import Carried, outcome_json
+from .counting import count_checkpoint
 from .limits import MAX_PAYLOAD_BYTES, MAX_STORED_BYTES, PAGE
 from .memo import Outcome
 from .pending import are_only
@@ -202,11 +203,17 @@ class Continuing:
         if size > self._run.storage.most(size):
             self._cannot(size)
             return
+        count_checkpoint(self._reason(), self.size)
         workflow.continue_as_new(
             args=[*self._run.origin.arguments(self._run.data), raw],
             search_attributes=self._attributes(carried),
             initial_versioning_behavior=ContinueAsNewVersioningBehavior.AUTO_UPGRADE,
         )
+
+    def _reason(self) -> Literal["history", "park", "checkpoint"]:
+        if self._is_held():
+            return "checkpoint"
+        return "history" if workflow.info().is_continue_as_new_suggested() else "park"
 
     def _attributes(self, carried: Carried) -> TypedSearchAttributes | None:
         """Those of the next execution; without any, Temporal takes those of this one."""

@@ -50,7 +50,7 @@ def wait_for_event(attempt: Attempt, key: str, wanted: Wanted) -> Coroutine[Any,
 
 
 async def _wait_for_event(attempt: Attempt, key: str, wait: Wait) -> ReceivedEvent | None:
-    return _received(await attempt.outcome(key, partial(_perform_wait, attempt, key, wait)))
+    return _received(await attempt.outcome(key, "wait_for_event", partial(_perform_wait, attempt, key, wait)))
 
 
 def _received(outcome: Outcome) -> ReceivedEvent | None:
@@ -118,7 +118,7 @@ def listen(attempt: Attempt, key: str, wanted: Wanted) -> Coroutine[Any, Any, Li
 
 
 async def _listen(attempt: Attempt, key: str, wait: Wait) -> Listener:
-    outcome = await attempt.outcome(key, partial(_perform_listen, attempt, key, wait))
+    outcome = await attempt.outcome(key, "listen", partial(_perform_listen, attempt, key, wait))
     return EventListener(attempt, key, outcome.value["until"])
 
 
@@ -149,7 +149,7 @@ class EventListener:
         return self._next(key, until)
 
     async def _next(self, key: str, until: float) -> ReceivedEvent | None:
-        return _received(await self._attempt.outcome(key, partial(self._perform_next, key, until)))
+        return _received(await self._attempt.outcome(key, "next", partial(self._perform_next, key, until)))
 
     async def _perform_next(self, key: str, until: float) -> Outcome:
         run = self._attempt.owner

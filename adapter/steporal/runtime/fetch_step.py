@@ -33,5 +33,5 @@ def fetch(attempt: Attempt, key: str, request: FetchRequest) -> Coroutine[Any, A
 
 
 async def _response(attempt: Attempt, key: str, start: Any) -> FetchResponse:
-    outcome = await attempt.outcome(key, start)
+    outcome = await attempt.outcome(key, "fetch", start)
     return FetchResponse.model_validate(outcome.value)

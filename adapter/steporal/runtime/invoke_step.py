@@ -59,7 +59,7 @@ def invoke(
 async def _invoke(attempt: Attempt, key: str, target: Target, data: Any, deadline: datetime | None) -> Any:
     if key not in attempt.owner.memo:
         data = _input_json(attempt, key, target, data)
-    outcome = await attempt.outcome(key, partial(_perform, attempt, key, target, data, deadline))
+    outcome = await attempt.outcome(key, "invoke_workflow", partial(_perform, attempt, key, target, data, deadline))
     kind = target.output_type
     return outcome.value if kind is None else validate(outcome.value, kind)
 

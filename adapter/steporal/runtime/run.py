@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from traceback import format_tb
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from temporalio import workflow
@@ -34,6 +34,7 @@ from .awaited import Awaited, described
 from .carried import Carried, outcome_json, read_outcome
 from .children import Children, failed_with, was_cancelled
 from .continuing import Continuing
+from .counting import StepKind, count_body, count_end, count_start, counted
 from .details import show_details
 from .determinism import explained, nondeterminism_in
 from .endings import tell_cancelled, tell_failed, tell_finished
@@ -266,6 +267,8 @@ class Run:
         if self.origin.ts is None:
             self.origin = replace(self.origin, ts=int(began.timestamp() * 1000))
         show_details(asyncio.get_running_loop(), self._details)
+        if self._carried is None:
+            count_start(self.origin.type)
         self.data = cron_data(self.origin.cron, began) if data is None and self.origin.cron else data
         if self.origin.indexed and workflow.info().continued_run_id is None:
             found_by = of_run(self.workflow.app, self.workflow.id, self.origin.name, self.origin.id)
@@ -274,6 +277,7 @@ class Run:
             result = await self._handled()
         except asyncio.CancelledError:
             await self._end(was_cancelled(), partial(tell_cancelled, self))
+            self._count_end("cancelled")
             raise
         except Exception as err:
             if nondeterminism := nondeterminism_in(err):
@@ -281,8 +285,10 @@ class Run:
             failure = application_error(err, attempt=self.failures, non_retryable=True)
             trace = "".join(format_tb(failure.__traceback__))
             await self._end(failed_with(failure), partial(tell_failed, self, failure, trace))
+            self._count_end("failed")
             raise failure from failure.__cause__
         await self._end(Outcome(from_raw(result)), partial(tell_finished, self, result))
+        self._count_end("finished")
         return result
 
     async def _end(self, outcome: Outcome, tell: Callable[[], Awaitable[None]]) -> None:
@@ -291,6 +297,9 @@ class Run:
         await self.children.report(outcome)
         await tell()
         await self.children.report(outcome)  # to those who have asked meanwhile
+
+    def _count_end(self, outcome: Literal["finished", "failed", "cancelled"]) -> None:
+        count_end(outcome, started=self.started, memo_size=self.continuing.size)
 
     async def _handled(self) -> RawValue:
         is_cancelled = False
@@ -369,10 +378,15 @@ class Run:
             if self._reached is None:
                 self._attempt_began = self._elapsed()
             try:
-                return await self.handler(self.context, Step(attempt))
+                result = await self.handler(self.context, Step(attempt))
+                count_body("returned")
+                return result
             except Exception as err:
+                if nondeterminism_in(err):
+                    raise
+                count_body("raised")
                 self.failures += 1
-                if nondeterminism_in(err) or is_final(err) or self.failures >= self.workflow.max_attempts:
+                if is_final(err) or self.failures >= self.workflow.max_attempts:
                     raise
                 delay = self._backoff(err)
                 self.logger.warning(
@@ -412,17 +426,17 @@ class Run:
 
     # --- steps -----------------------------------------------------------------------------------------------------
 
-    def step(self, key: str, perform: Perform) -> asyncio.Task[Outcome]:
+    def step(self, key: str, kind: StepKind, perform: Perform) -> asyncio.Task[Outcome]:
         """The step with this key: in flight already, or started now."""
         task = self._in_flight.get(key)
         if task is None:
-            task = self._in_flight[key] = asyncio.create_task(self._finish(key, perform))
+            task = self._in_flight[key] = asyncio.create_task(self._finish(key, kind, perform))
             task.add_done_callback(lambda _: self._in_flight.pop(key))  # also of one that never began
         return task
 
-    async def _finish(self, key: str, perform: Perform) -> Outcome:
+    async def _finish(self, key: str, kind: StepKind, perform: Perform) -> Outcome:
         await self.continuing.hold(key)
-        outcome = await perform()
+        outcome = await counted(kind, perform, is_resumed=key in self.waits.carried)
         self.memo[key] = outcome
         self.finished[key] = self.slept.pop(key, self._elapsed())
         self.failures = 0

@@ -87,12 +87,12 @@ async def _outcome(attempt: Attempt, key: str, perform: Callable[[], Coroutine[A
     run = attempt.owner
     await run.until_cancelled(key)  # in an attempt of the body before this one
     try:
-        return await attempt.outcome(key, perform)
+        return await attempt.outcome(key, "wait_for_signal", perform)
     except asyncio.CancelledError:
         await run.until_cancelled(key)
         if key not in run.memo or workflow.cancellation_reason() is not None:
             raise
-        return await attempt.outcome(key, None)
+        return await attempt.outcome(key, "wait_for_signal", None)
 
 
 async def _perform_wait(attempt: Attempt, key: str, signal: str, deadline: datetime, replace: bool) -> Outcome:
@@ -127,7 +127,7 @@ def send_signal(attempt: Attempt, key: str, signal: str, data: Any) -> Coroutine
 
 
 async def _send(attempt: Attempt, key: str, signal: str, data: JSON) -> SendSignalResult:
-    outcome = await attempt.outcome(key, partial(_perform_send, attempt, key, signal, data))
+    outcome = await attempt.outcome(key, "send_signal", partial(_perform_send, attempt, key, signal, data))
     return SendSignalResult(run_id=outcome.value)
 
 

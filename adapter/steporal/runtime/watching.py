@@ -1,16 +1,21 @@
-"""What a worker says of workflow tasks that fail: of itself, it says it at each attempt, or not at all."""
+"""What a worker says of workflow tasks that fail: of itself, it says it at each attempt, or not at all.
+
+Also where what runs count is told to the worker's meter, as here it is known whether the task fails.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from temporalio.common import MetricMeter
 from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 
 from .compiled import is_compiled
+from .counting import COUNT, Tally
 from .determinism import NondeterminismError
 from .task_log import is_news, said_once
 
@@ -64,11 +69,13 @@ class WatchedRunner(WorkflowRunner):
     Args:
         runner: The other runner.
         facts: What is so of the worker: names that runs find among their extern functions.
+        meter: Takes what runs count; None: nobody measures.
     """
 
-    def __init__(self, runner: WorkflowRunner, facts: Iterable[str]) -> None:
+    def __init__(self, runner: WorkflowRunner, facts: Iterable[str], meter: MetricMeter | None = None) -> None:
         self._runner = runner
         self._facts = {fact: lambda: True for fact in facts}
+        self._meter = meter
 
     def prepare_workflow(self, defn: Any) -> None:
         """See base class."""
@@ -76,17 +83,29 @@ class WatchedRunner(WorkflowRunner):
 
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
         """See base class."""
-        det = replace(det, extern_functions={**det.extern_functions, **self._facts})
-        return _Watched(self._runner.create_instance(det), can_recover=is_compiled(det.defn.cls))
+        tally = None if self._meter is None else Tally(_meter_of_run(self._meter, det))
+        externs: dict[str, Callable[..., Any]] = {**det.extern_functions, **self._facts}
+        if tally is not None:
+            externs[COUNT] = tally.take
+        instance = self._runner.create_instance(replace(det, extern_functions=externs))
+        return _Watched(instance, tally, can_recover=is_compiled(det.defn.cls))
 
     def set_worker_level_failure_exception_types(self, types: Any) -> None:
         """See base class."""
         self._runner.set_worker_level_failure_exception_types(types)
 
 
+def _meter_of_run(meter: MetricMeter, det: WorkflowInstanceDetails) -> MetricMeter:
+    """What the SDK's meter of a run is, which can be used within the run alone."""
+    return meter.with_additional_attributes(
+        {"task_queue": det.info.task_queue, "workflow_type": det.info.workflow_type}
+    )
+
+
 class _Watched(WorkflowInstance):
-    def __init__(self, instance: WorkflowInstance, *, can_recover: bool) -> None:
+    def __init__(self, instance: WorkflowInstance, tally: Tally | None, *, can_recover: bool) -> None:
         self._instance = instance
+        self._tally = tally
         self._can_recover = can_recover
 
     def activate(self, act: Any) -> Any:
@@ -95,7 +114,10 @@ class _Watched(WorkflowInstance):
             removal = first.remove_from_cache
             if removal.reason == removal.NONDETERMINISM:
                 self._say(removal.message)
-        return self._instance.activate(act)
+        done = self._instance.activate(act)
+        if self._tally is not None:
+            self._tally.end_task(has_failed=done.HasField("failed"))
+        return done
 
     def _say(self, removal: str) -> None:
         info = self.get_info()

@@ -1,0 +1,231 @@
+"""What runs count, on the meter of a worker that somebody made himself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import temporalio.client
+from temporalio import activity, workflow
+from temporalio.exceptions import ApplicationError
+from temporalio.runtime import MetricBuffer, MetricBufferDurationFormat, Runtime, TelemetryConfig
+from temporalio.worker import Worker
+from waiting import until_waiting
+
+import steporal
+from steporal import CancelOn, Context, Step, WorkflowExt, event_trigger
+from steporal.metrics import METRICS, buckets
+from steporal.routing.catalog import App, Entry, Listed, Snapshot
+from steporal.runtime.counting import COUNT
+
+Labels = dict[str, str | int | float | bool]
+
+
+@dataclass
+class Measured:
+    """A connection whose runtime keeps what it is told."""
+
+    buffer: MetricBuffer
+    temporal: temporalio.client.Client
+    max_cached_workflows: int
+    values: dict[str, list[tuple[Labels, float]]] = field(default_factory=dict)
+
+    def drain(self) -> None:
+        for update in self.buffer.retrieve_updates():
+            of_metric = self.values.setdefault(update.metric.name, [])
+            of_metric.append((dict(update.attributes), update.value))
+
+    def counted(self, name: str, *by: str) -> dict[Any, float]:
+        """The sums of a metric by the values of labels."""
+        self.drain()
+        found: Counter[Any] = Counter()
+        for labels, value in self.values.get(name, ()):
+            key = tuple(labels.get(label) for label in by)
+            found[key[0] if len(by) == 1 else key] += value  # type: ignore[assignment]
+        return dict(found)
+
+    def reads(self, name: str) -> list[float]:
+        """The values of a histogram."""
+        self.drain()
+        return [value for _, value in self.values.get(name, ())]
+
+    @asynccontextmanager
+    async def worker(self, client: steporal.Client) -> AsyncIterator[None]:
+        """A worker as users make it."""
+        client.temporal = self.temporal
+        plugin = client.plugin()
+        async with Worker(
+            self.temporal,
+            task_queue=client.task_queue,
+            plugins=[plugin],
+            max_cached_workflows=self.max_cached_workflows,
+        ):
+            await asyncio.wait_for(plugin.registered.wait(), 60)
+            yield
+            await steporal.Client(client.id, temporal=self.temporal, task_queue=client.task_queue).sync()
+
+
+@pytest.fixture(scope="module")
+def buffer() -> tuple[MetricBuffer, Runtime]:
+    buffer = MetricBuffer(100_000, MetricBufferDurationFormat.SECONDS)
+    return buffer, Runtime(telemetry=TelemetryConfig(logging=None, metrics=buffer))
+
+
+@pytest.fixture
+async def measured(
+    temporal: temporalio.client.Client, buffer: tuple[MetricBuffer, Runtime], max_cached_workflows: int
+) -> Measured:
+    address = temporal.service_client.config.target_host
+    buffer[0].retrieve_updates()
+    connected = await temporalio.client.Client.connect(address, runtime=buffer[1])
+    return Measured(buffer[0], connected, max_cached_workflows)
+
+
+async def test_a_run_counts_once_however_often_it_is_replayed(app: steporal.Client, measured: Measured) -> None:
+    def charge() -> str:
+        if activity.info().attempt == 1:
+            raise ConnectionError("again")
+        return "charged"
+
+    @app.workflow(id=f"order {app.id}")
+    async def order(ctx: Context[Any], step: Step) -> str:
+        charged = await step.run("charge", charge)
+        if ctx.attempt == 0:
+            raise ValueError("again")
+        await step.ext.wait_for_event("paid", event=f"{app.id}.paid", timeout="1m")
+        await step.wait_for_signal("approval", signal=app.id, timeout="10ms")
+        await step.sleep("rest", "10ms")
+        return charged
+
+    async with measured.worker(app):
+        run = await order.start()
+        await until_waiting(run, timers=2)  # the body's backoff is the first
+        await app.send_event({"name": f"{app.id}.paid"})
+        assert await run.result() == "charged"
+    assert measured.counted("steporal_runs_started", "workflow_type", "trigger") == {(order.id, "invoke"): 1}
+    assert measured.counted("steporal_runs_ended", "outcome") == {"finished": 1}
+    assert measured.counted("steporal_body_attempts", "outcome") == {"raised": 1, "returned": 1}
+    assert measured.counted("steporal_step_attempts", "outcome") == {"failed": 1, "finished": 1}
+    kinds = ("run", "wait_for_event", "wait_for_signal", "sleep")
+    assert measured.counted("steporal_steps_ended", "kind", "outcome") == {(kind, "finished"): 1 for kind in kinds}
+    assert measured.counted("steporal_waits_opened", "kind") == {"wait_for_event": 1, "wait_for_signal": 1}
+    assert measured.counted("steporal_waits_ended", "kind", "outcome") == {
+        ("wait_for_event", "woken"): 1,
+        ("wait_for_signal", "timed_out"): 1,
+    }
+    [seconds], [size] = measured.reads("steporal_run_duration"), measured.reads("steporal_memo_size")
+    assert 0.02 < seconds < 60
+    assert 10 < size < 1000
+
+
+async def test_a_workflow_task_that_fails_counts_nothing(app: steporal.Client, measured: Measured) -> None:
+    failures: list[int] = []
+
+    @app.workflow(id=f"edited {app.id}")
+    async def edited(ctx: Context[Any], step: Step) -> None:
+        await step.run("work", lambda: None)
+        if not failures:
+            failures.append(1)
+            raise workflow.NondeterminismError("the code does not fit")
+
+    async with measured.worker(app):
+        await (await edited.start()).result()
+    assert failures
+    assert measured.counted("steporal_steps_ended", "outcome") == {"finished": 1}
+    assert measured.counted("steporal_body_attempts", "outcome") == {"returned": 1}
+
+
+async def test_failures_and_cancellations_are_told_apart(app: steporal.Client, measured: Measured) -> None:
+    @app.workflow(id=f"failing {app.id}", max_attempts=1)
+    async def failing(ctx: Context[Any], step: Step) -> None:
+        def fail() -> None:
+            raise ApplicationError("no", non_retryable=True)
+
+        await step.run("fail", fail)
+
+    cancelled_by = CancelOn(event=f"{app.id}.cancel")
+
+    @app.workflow(id=f"waiting {app.id}", ext=WorkflowExt(cancel_on=[cancelled_by]))
+    async def waiting(ctx: Context[Any], step: Step) -> None:
+        await step.ext.wait_for_event("never", event=f"{app.id}.never", timeout="1h")
+
+    @app.workflow(id=f"sleeping {app.id}")
+    async def sleeping(ctx: Context[Any], step: Step) -> None:
+        await step.sleep("long", "1s")
+
+    @app.workflow(id=f"impatient {app.id}")
+    async def impatient(ctx: Context[Any], step: Step) -> None:
+        try:
+            await step.invoke_workflow("wait", workflow=sleeping, data=None, timeout=timedelta(milliseconds=10))
+        except steporal.InvokeTimeoutError:
+            pass
+
+    async with measured.worker(app):
+        with pytest.raises(steporal.RunFailedError):
+            await (await failing.start()).result()
+        await (await impatient.start()).result()
+        run = await waiting.start()
+        await until_waiting(run)
+        await app.send_event({"name": f"{app.id}.cancel"})
+        with pytest.raises(steporal.RunFailedError):
+            await run.result()
+    ended = measured.counted("steporal_runs_ended", "workflow_type", "outcome")
+    assert ended[failing.id, "failed"] == ended[waiting.id, "cancelled"] == ended[impatient.id, "finished"] == 1
+    steps = measured.counted("steporal_steps_ended", "kind", "outcome")
+    assert steps["run", "failed"] == 1
+    assert steps["wait_for_event", "cancelled"] == 1
+    waits = measured.counted("steporal_waits_ended", "kind", "outcome")
+    assert waits == {("invoke_workflow", "timed_out"): 1, ("wait_for_event", "cancelled"): 1}
+
+
+async def test_every_metric_has_the_labels_that_the_list_says(app: steporal.Client, measured: Measured) -> None:
+    """And none whose values are an event's, or a step's."""
+
+    @app.workflow(id=f"order {app.id}", triggers=[event_trigger(f"{app.id}.placed")])
+    async def order(ctx: Context[Any], step: Step) -> None:
+        await step.run(f"secret-{ctx.input.id}", lambda: None)
+        await step.ext.wait_for_event("paid", event=f"secret-{ctx.input.id}", timeout="1m")
+
+    async with measured.worker(app):
+        await app.send_event({"name": f"{app.id}.placed", "id": app.id})
+        run = await app.get_run(f"{order.id}/{app.id}")
+        await until_waiting(run)
+        await app.send_event({"name": f"secret-{app.id}"})
+        await run.result()
+    measured.drain()
+    ours = {name: values for name, values in measured.values.items() if name.startswith("steporal_")}
+    declared = {metric.name: set(metric.labels) for metric in METRICS}
+    assert len(ours) > 12
+    for name, values in ours.items():
+        for labels, _ in values:
+            assert labels.keys() - {"service_name"} == declared[name], name
+            assert not any("secret" in str(value) for value in labels.values()), (name, labels)
+    assert measured.counted("steporal_events_sent", "event") == {f"{app.id}.placed": 1, "other": 1}
+
+
+async def test_where_nobody_measures_runs_count_nothing(app: steporal.Client, workers: Any) -> None:
+    @app.workflow(id=f"plain {app.id}")
+    async def plain(ctx: Context[Any], step: Step) -> bool:
+        return COUNT in workflow.extern_functions()
+
+    async with workers(app):
+        assert await (await plain.start()).result() is False
+
+
+def test_events_are_known_by_the_closest_trigger() -> None:
+    triggers = tuple(Entry(event=event) for event in ("order.placed", "order.*", "order.eu.*", "*"))
+    app = App(id="shop", task_queue="shop", workflows=(Listed(id="all", triggers=triggers),))
+    snapshot = Snapshot({"shop": app})
+    known = [snapshot.trigger_for(n) for n in ("order.placed", "order.paid", "order.eu.paid", "any", "inngest/any")]
+    assert known == ["order.placed", "order.*", "order.eu.*", "*", "other"]
+
+
+def test_buckets_rise() -> None:
+    assert all(list(ends) == sorted(set(ends)) for ends in buckets().values())
+    assert buckets()
