@@ -61,9 +61,10 @@ format: $(INSTALLED) ## Put the code into its form
 types: $(INSTALLED)
 	$(BIN)/mypy adapter workers examples tests/typing
 
-docs: $(INSTALLED) ## Write docs/reference.md from the docstrings, and the table of docs/settings.md
+docs: $(INSTALLED) ## Write docs/reference.md from the docstrings, and the tables of docs/settings.md and docs/metrics.md
 	$(BIN)/python docs/make_reference.py
 	$(BIN)/python docs/make_settings.py
+	$(BIN)/python docs/make_metrics.py
 
 docs-check: $(INSTALLED)
 	$(BIN)/python docs/make_reference.py --check

@@ -72,7 +72,7 @@ def test_images_are_pinned_to_a_full_version(services: dict[str, dict[str, Any]]
     images.append(f"python:{said('ARG').removeprefix('PYTHON=')}")
     assert len(images) > 4
     for image in images:
-        assert re.fullmatch(r"[a-z/-]+:\d+\.\d+(\.\d+)?(-[a-z-]+)?", image), image
+        assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+(\.\d+)?(-[a-z-]+)?", image), image
     assert {rest.split()[0] for name, rest in instructions() if name == "FROM"} == {"scratch", "python:${PYTHON}"}
 
 

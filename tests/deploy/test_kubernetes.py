@@ -118,13 +118,31 @@ def test_probes_ask_a_port_that_the_container_has(overlay: list[Resource]) -> No
     containers = [container for pod in pods(overlay) for container in pod["containers"] if "ports" in container]
     assert {container["name"] for container in containers} == {"worker", "gateway"}
     for container in containers:
-        [port] = container["ports"]
+        port, _ = container["ports"]
         for probe, path in (("startupProbe", "/live"), ("livenessProbe", "/live"), ("readinessProbe", "/ready")):
             assert container[probe]["httpGet"] == {"path": path, "port": port["name"]}
         if container["name"] == "worker":
             assert {"name": "STEPORAL_HEALTH_PORT", "value": str(port["containerPort"])} in container["env"]
         else:
             assert container["args"][-2:] == ["--port", str(port["containerPort"])]
+
+
+def test_metrics_are_served_where_prometheus_is_told_and_let_in(overlay: list[Resource]) -> None:
+    [config] = [it["data"] for it in overlay if it["kind"] == "ConfigMap"]
+    assert config["STEPORAL_METRICS_HOST"] == "0.0.0.0"
+    templates = [found for it in overlay if (found := it.get("spec", {}).get("template"))]
+    scraped = [it for it in templates if any("ports" in container for container in it["spec"].get("containers", ()))]
+    assert len(scraped) == 2
+    for template in scraped:
+        [container] = template["spec"]["containers"]
+        assert {"name": "metrics", "containerPort": int(config["STEPORAL_METRICS_PORT"])} in container["ports"]
+        assert template["metadata"]["annotations"] == {
+            "prometheus.io/scrape": "true",
+            "prometheus.io/port": config["STEPORAL_METRICS_PORT"],
+            "prometheus.io/path": "/metrics",
+        }
+    policy = by_name(overlay)["NetworkPolicy", "steporal-metrics"]["spec"]
+    assert [port["port"] for rule in policy["ingress"] for port in rule["ports"]] == ["metrics"]
 
 
 def test_every_container_runs_a_command_that_steporal_has(overlay: list[Resource]) -> None:

@@ -84,7 +84,10 @@ async def test_a_wrong_value_is_one_line_that_names_where_it_stands(
         ("health_port = true", "steporal.toml, health_port: 'true' is not taken"),
         ('log_level = ["info"]', "steporal.toml, log_level: a list is no value of it"),
         ("helth_port = 1", "steporal.toml has no setting 'helth_port'; did you mean 'health_port'? it takes "),
-        ("[gateway]\nhealth_port = 1", "[gateway] of steporal.toml has no setting 'health_port'; it takes api_keys, "),
+        (
+            "[gateway]\ngraceful_timeout = 1",
+            "[gateway] of steporal.toml has no setting 'graceful_timeout'; it takes api_keys, ",
+        ),
         ('address = "temporal:7233"', "'address', which is Temporal's: set TEMPORAL_ADDRESS, or use a profile"),
         ("health_port =", "steporal.toml is no TOML: "),
     ],

@@ -16,11 +16,12 @@ from .config import config
 from .connection import Connection
 from .gateway.options import GatewayOptions
 from .leaving import leave
-from .logs import name_app, set_up_core, set_up_logging
+from .logs import name_app, set_up_logging
 from .options import codec_option, connection_options, data_converter, duration, json_option
 from .problems import Mistake, perform
 from .runs.command import runs
 from .settings import file_of, settings_of, values_of
+from .telemetry import MetricsOptions, set_up_runtime
 
 if TYPE_CHECKING:
     import asyncio
@@ -50,7 +51,8 @@ def worker(target: str, connection: Connection, log_level: str, log_format: str,
 
     set_up_logging(log_level, log_format)
     # Without a cache, core alone knows some of what goes wrong.
-    set_up_core(is_quiet=log_level != "debug" and options["max_cached_workflows"] != 0)
+    is_quiet = log_level != "debug" and options["max_cached_workflows"] != 0
+    set_up_runtime(is_quiet=is_quiet, metrics=MetricsOptions.of(options))
     if options["deployment"] and not options["build_id"]:
         raise Mistake("--deployment needs --build-id, which says which build of it this worker runs")
     of_gateway, with_gateway = _gateway_options(options), options.pop("with_gateway")
@@ -103,6 +105,7 @@ def gateway_command(target: str, connection: Connection, log_level: str, log_for
     from .loading import load_client
 
     set_up_logging(log_level, log_format)
+    set_up_runtime(metrics=MetricsOptions.of(options))
     given = GatewayOptions(**options)
     keys = keys_of(given)
     client = load_client(target)
@@ -301,7 +304,7 @@ def replay(target: str, connection: Connection, files: tuple[Path, ...], **optio
     client = load_client(target)
     from .replay import ReplayOptions, run_replay
 
-    set_up_core()  # it is not connected to Temporal, if there are files
+    set_up_runtime()  # it is not connected to Temporal, if there are files
 
     async def operation() -> int:
         temporal = None if files else await connection.connect(client.data_converter)

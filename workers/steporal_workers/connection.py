@@ -11,8 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .logs import set_up_core
 from .problems import Failure, Mistake
+from .telemetry import set_up_runtime
 
 if TYPE_CHECKING:
     import temporalio.client
@@ -123,7 +123,7 @@ class Connection:
         from temporalio.client import Client
 
         profile = self._profile()
-        set_up_core()
+        set_up_runtime()
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 return await Client.connect(

@@ -24,10 +24,14 @@ def listener(what: str, host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as err:
-        raise Failure(
-            f"{what} cannot listen on {host}, port {port}: {err.strerror or err}; "
-            "stop what listens there, or choose another port"
-        ) from None
+        raise cannot_listen(what, host, port, err.strerror or str(err)) from None
+
+
+def cannot_listen(what: str, host: str, port: int, why: str) -> Failure:
+    """What is said where something cannot listen."""
+    return Failure(
+        f"{what} cannot listen on {host}, port {port}: {why}; stop what listens there, or choose another port"
+    )
 
 
 def url_of(listening: socket.socket) -> str:

@@ -7,7 +7,10 @@ import logging
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from temporalio.runtime import LoggingConfig
 
 logger = logging.getLogger("steporal")
 
@@ -52,22 +55,19 @@ def name_app(app: str) -> None:
             handler.formatter.app = app
 
 
-def set_up_core(*, is_quiet: bool = True) -> None:
+def core_logging(*, is_quiet: bool) -> LoggingConfig:
     """Have the SDK's core log as Python does: by itself it writes to standard output, which is for data.
-
-    To be called before the process connects to Temporal; what was called first counts.
 
     Args:
         is_quiet: Leave out workflow tasks that fail: the worker says it, in fewer words.
     """
-    from temporalio.runtime import LogForwardingConfig, LoggingConfig, Runtime, TelemetryConfig, TelemetryFilter
+    from temporalio.runtime import LogForwardingConfig, LoggingConfig, TelemetryFilter
 
     filter = TelemetryFilter(core_level="WARN", other_level="ERROR").formatted()
     if is_quiet:
         filter += ",temporalio_sdk_core::worker::workflow=ERROR"
     forwarding = LogForwardingConfig(_CORE, append_target_to_name=False, prepend_target_on_message=False)
-    logging_config = LoggingConfig(filter=filter, forwarding=forwarding)
-    Runtime.set_default(Runtime(telemetry=TelemetryConfig(logging=logging_config)), error_if_already_set=False)
+    return LoggingConfig(filter=filter, forwarding=forwarding)
 
 
 def _leave_the_message_alone() -> None:

@@ -22,6 +22,7 @@ from .arguments import whole_number
 from .gateway.options import DEFAULT_HOST, DEFAULT_PORT
 from .options import duration
 from .problems import Mistake
+from .telemetry import otlp_url
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -158,6 +159,29 @@ SETTINGS: tuple[Setting, ...] = (
         metavar="ADDRESS",
         default=DEFAULT_HOST,
         help="The address on which /live and /ready are served.",
+    ),
+    Setting(
+        name="metrics_port",
+        flags=_for("worker", "gateway", flag="--metrics-port"),
+        type=PORT,
+        metavar="PORT",
+        default=0,
+        help="The port of /metrics, for Prometheus; 0: it is not served.",
+    ),
+    Setting(
+        name="metrics_host",
+        flags=_for("worker", "gateway", flag="--metrics-host"),
+        metavar="ADDRESS",
+        default=DEFAULT_HOST,
+        help="The address on which /metrics is served.",
+    ),
+    Setting(
+        name="metrics_otlp_url",
+        flags=_for("worker", "gateway", flag="--metrics-otlp-url"),
+        type=otlp_url,
+        metavar="URL",
+        default_is="none",
+        help="Send metrics to this OpenTelemetry collector instead; by HTTP if it ends in /v1/metrics, else by gRPC.",
     ),
     Setting(
         name="with_gateway",

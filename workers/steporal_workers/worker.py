@@ -20,11 +20,13 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from steporal.durations import format_duration
+from steporal.routing.catalog import SYSTEM_TASK_QUEUE
 
 from .health import Check, Connected, serving_health
 from .leaving import leave_at_once
 from .output import say
 from .problems import Failure, Mistake
+from .task_queues import Queues, measured
 
 if TYPE_CHECKING:
     import steporal
@@ -62,6 +64,14 @@ class WorkerOptions:
             "graceful_shutdown_timeout": self.graceful_timeout,
             **{name: value for name, value in given.items() if value is not None},
         }
+
+    def task_queues_of(self, client: steporal.Client) -> Queues:
+        """Those that the worker serves."""
+
+        async def served() -> set[str]:
+            return {self.task_queue or client.task_queue, SYSTEM_TASK_QUEUE}
+
+        return served
 
     def deployment_of(self, client: steporal.Client) -> str:
         """The name of the deployment of Worker Versioning.
@@ -110,6 +120,7 @@ async def run_worker(
         stop = stack.enter_context(stop_signals())
         if beside is not None:
             await stack.enter_async_context(beside(stop))
+        await stack.enter_async_context(measured(client, temporal, "worker", options.task_queues_of(client)))
         if options.health_port:
             checks = _checks(client, temporal, plugin, worker, stop)
             await stack.enter_async_context(serving_health(options.health_host, options.health_port, checks))

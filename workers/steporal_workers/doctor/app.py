@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
 
 import temporalio.client
-from temporalio.api.enums.v1 import TaskQueueType
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.service import RPCError, RPCStatusCode
 
 from steporal.routing.catalog import SYSTEM_TASK_QUEUE, App, Snapshot
 
+from ..task_queues import TASK_TYPES, state_of
 from .verdicts import Subject, Verdict, bad, good, listing, warning
 
 MIN_KEY_LENGTH = 16
-
-_GONE_AFTER = timedelta(seconds=90)
-"""A worker polls again after at most a minute; Temporal lists it for five."""
-
-_KINDS = (TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW, TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY)
 
 
 async def workers(subject: Subject) -> Verdict:
@@ -37,18 +29,9 @@ async def workers(subject: Subject) -> Verdict:
     return good(", ".join(f"{len(pollers)} on task queue {queue!r}" for queue, pollers in found.items()))
 
 
-async def _pollers(temporal: temporalio.client.Client, queue: str) -> set[str]:
+async def _pollers(temporal: temporalio.client.Client, queue: str) -> frozenset[str]:
     """The identities of those who poll a task queue, for workflow tasks and for activities alike."""
-    oldest = datetime.now(UTC) - _GONE_AFTER
-    found = []
-    for kind in _KINDS:
-        described = await temporal.workflow_service.describe_task_queue(
-            DescribeTaskQueueRequest(
-                namespace=temporal.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind
-            )
-        )
-        found.append({p.identity for p in described.pollers if p.last_access_time.ToDatetime(tzinfo=UTC) > oldest})
-    return found[0] & found[1]
+    return frozenset.intersection(*[(await state_of(temporal, queue, kind)).pollers for kind in TASK_TYPES])
 
 
 # --- the catalog ---------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
+from temporalio.common import MetricMeter
 
 import steporal
 
@@ -20,6 +21,7 @@ from .events import EventApi
 from .invoke import InvokeApi
 from .keys import API_KEYS, Keys, Ring
 from .limits import BodyMemory
+from .metering import Metered
 from .openapi import DESCRIPTION
 from .probes import Probes
 from .runs import RunApi
@@ -39,13 +41,20 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 _HOUR = 3600
 
 
-def create_app(client: steporal.Client, keys: Keys, *, is_stopping: Callable[[], bool] = lambda: False) -> Starlette:
+def create_app(
+    client: steporal.Client,
+    keys: Keys,
+    *,
+    is_stopping: Callable[[], bool] = lambda: False,
+    meter: MetricMeter | None = None,
+) -> Starlette:
     """The gateway of the namespace that a client is connected to.
 
     Args:
         client: Sends the events; also checks the input of its own workflows before a run is started.
         keys: Who may use it.
         is_stopping: Says whether the process is about to end, and is not ready any more.
+        meter: Takes the metrics of requests; None: they are not measured.
     """
     events, signals, runs = EventApi(client, keys.event), SignalApi(client), RunApi(client)
     invoke, probes = InvokeApi(client), Probes(client, is_stopping)
@@ -56,20 +65,22 @@ def create_app(client: steporal.Client, keys: Keys, *, is_stopping: Callable[[],
     def guarded(endpoint: Endpoint) -> Endpoint:
         return _guarded(endpoint, keys.api)
 
+    routes = [
+        _AnyPath("/e", routes=[Route("/{key:text}", events.receive, methods=["POST"])], middleware=[browsers]),
+        Route("/v1/signals", guarded(signals.send), methods=["POST"]),
+        Route("/v1/events/{id:text}/runs", guarded(runs.of_event), methods=["GET"]),
+        Route("/v1/runs/{id:text}", guarded(runs.get), methods=["GET"]),
+        Route("/v1/runs/{id:text}", guarded(runs.cancel), methods=["DELETE"]),
+        Route("/invoke/{workflow:text}", guarded(invoke.start), methods=["POST"]),
+        Route("/health", probes.live, methods=["GET"]),
+        Route("/live", probes.live, methods=["GET"]),
+        Route("/ready", probes.ready, methods=["GET"]),
+        Route("/openapi.json", _describe, methods=["GET"]),
+    ]
+    metered = [] if meter is None else [Middleware(Metered, meter=meter, routes=routes)]
     app = Starlette(
-        routes=[
-            _AnyPath("/e", routes=[Route("/{key:text}", events.receive, methods=["POST"])], middleware=[browsers]),
-            Route("/v1/signals", guarded(signals.send), methods=["POST"]),
-            Route("/v1/events/{id:text}/runs", guarded(runs.of_event), methods=["GET"]),
-            Route("/v1/runs/{id:text}", guarded(runs.get), methods=["GET"]),
-            Route("/v1/runs/{id:text}", guarded(runs.cancel), methods=["DELETE"]),
-            Route("/invoke/{workflow:text}", guarded(invoke.start), methods=["POST"]),
-            Route("/health", probes.live, methods=["GET"]),
-            Route("/live", probes.live, methods=["GET"]),
-            Route("/ready", probes.ready, methods=["GET"]),
-            Route("/openapi.json", _describe, methods=["GET"]),
-        ],
-        middleware=[Middleware(BodyMemory)],
+        routes=routes,
+        middleware=[*metered, Middleware(BodyMemory)],
         exception_handlers=HANDLERS,
     )
     app.router.redirect_slashes = False

@@ -10,8 +10,11 @@ import temporalio.client
 from rich.markup import escape
 
 import steporal
+from steporal.metrics import meter_of
+from steporal.routing.catalog import SYSTEM_TASK_QUEUE
 
 from ..output import say
+from ..task_queues import measured
 from ..worker import stop_signals
 from .app import create_app
 from .keys import API_KEYS, EVENT_KEYS, Keys
@@ -59,8 +62,10 @@ async def gateway(
     Raises:
         Failure: It cannot listen.
     """
-    app = create_app(client, keys, is_stopping=stop.is_set)
-    async with serving(app, options.host, options.port) as url:
+    temporal = await client.connect()
+    app = create_app(client, keys, is_stopping=stop.is_set, meter=meter_of(temporal))
+    measuring = measured(client, temporal, "gateway", lambda: _task_queues(client))
+    async with serving(app, options.host, options.port) as url, measuring:
         say(f"[bold green]gateway[/] at [bold]{escape(url)}[/]")
         for what, ring, variable in (("/e", keys.event, EVENT_KEYS), ("/v1, /invoke", keys.api, API_KEYS)):
             if ring.is_open:
@@ -69,3 +74,9 @@ async def gateway(
                 say(f"  {what}: [yellow]closed[/]: {variable} is not set")
         yield url
         await asyncio.sleep(options.drain_delay.total_seconds())
+
+
+async def _task_queues(client: steporal.Client) -> set[str]:
+    """Those of all apps, as the gateway goes on where no worker is left."""
+    snapshot = await client.dispatcher(await client.connect()).catalog.read()
+    return {SYSTEM_TASK_QUEUE, *(app.task_queue for app in snapshot.apps.values())}

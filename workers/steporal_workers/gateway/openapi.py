@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from steporal.events import MAX_EVENTS, MAX_ID_BYTES, MAX_NAME_LENGTH
 from steporal.types import JSON
+
+from ..telemetry import installed_version
 
 _Object = dict[str, JSON]
 
@@ -275,18 +276,11 @@ _PATHS: _Object = {
 }
 
 
-def _version() -> str:
-    try:
-        return version("steporal")
-    except PackageNotFoundError:  # the code runs from where it lies
-        return "0"
-
-
 DESCRIPTION: dict[str, Any] = {
     "openapi": "3.1.0",
     "info": {
         "title": "Steporal gateway",
-        "version": _version(),
+        "version": installed_version(),
         "description": "Inngest's event API, and a part of its REST API, in front of Temporal.",
     },
     "paths": _PATHS,

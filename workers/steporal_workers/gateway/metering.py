@@ -1,0 +1,60 @@
+"""What the gateway measures of requests."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from temporalio.common import MetricMeter
+
+from steporal.metrics import GATEWAY_REQUEST_DURATION, GATEWAY_REQUESTS, OTHER
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_CONVERTOR = re.compile(r":\w+(?=})")
+
+
+class Metered:
+    """Counts and measures requests. Anybody can send any path and method, so that only those are told that there are.
+
+    Args:
+        app: What answers the requests.
+        meter: Takes the metrics.
+        routes: The application's.
+    """
+
+    def __init__(self, app: ASGIApp, meter: MetricMeter, routes: Iterable[BaseRoute]) -> None:
+        self._app = app
+        self._meter = meter
+        self._paths = {id(route): path for route, path in _paths(routes)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, and count it."""
+        began, status = time.monotonic(), 500
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        finally:
+            self._count(scope, status, time.monotonic() - began)
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        route = self._paths.get(id(scope.get("route")), OTHER)
+        method = scope["method"] if scope["method"] in _METHODS else OTHER
+        GATEWAY_REQUESTS.add(self._meter, route=route, method=method, status=str(status))
+        GATEWAY_REQUEST_DURATION.record(self._meter, seconds, route=route, method=method)
+
+
+def _paths(routes: Iterable[BaseRoute], before: str = "") -> Iterator[tuple[BaseRoute, str]]:
+    for route in routes:
+        if isinstance(route, Mount):
+            yield from _paths(route.routes, before + route.path)
+        elif isinstance(route, Route):
+            yield route, before + _CONVERTOR.sub("", route.path)
