@@ -20,7 +20,7 @@ from commands import Process, Steporal
 from http_server import Reply, http_server
 from promql import asked
 from scraping import Scrape, scraped
-from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.runtime import LoggingConfig, PrometheusConfig, Runtime, TelemetryConfig
 from test_gateway_process import url_of
 from test_health import free_port
 
@@ -338,7 +338,8 @@ async def test_a_collector_is_sent_the_metrics(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(telemetry, "_EXPORTED_EVERY", timedelta(milliseconds=100))
     async with http_server() as collector:
         metrics = MetricsOptions(otlp_url=f"{collector.url}/v1/metrics").config()
-        runtime = Runtime(telemetry=TelemetryConfig(logging=None, metrics=metrics))
+        quiet = LoggingConfig(filter="off")  # it goes on after the collector's end
+        runtime = Runtime(telemetry=TelemetryConfig(logging=quiet, metrics=metrics))
         RUNS_STARTED.add(runtime.metric_meter, workflow_type="order")
         async with asyncio.timeout(30):
             [asked_for, *_] = await collector.until_asked()
