@@ -79,11 +79,13 @@ async def test_before_it_ends_it_is_not_ready_for_as_long_as_it_is_told(run: Ste
     for command in (["gateway", "app", "--port", "0"], ["worker", "app", "--with-gateway", "--gateway-port", "0"]):
         async with run.running(*command, "--drain-delay", "1m", **KEYS) as process:
             async with httpx.AsyncClient(base_url=await url_of(process)) as http:
+                assert "connection" not in (await http.get("/ready")).headers
                 process.signal(signal.SIGTERM)
                 await process.until("stopping")
                 assert (await http.get("/ready")).json()["error"] == "the gateway is stopping"
-                assert (await http.post("/e/event-key", json={"name": "nobody.cares"})).status_code == 200
-            process.signal(signal.SIGTERM)
+                answered = await http.post("/e/event-key", json={"name": "nobody.cares"})
+                assert (answered.status_code, answered.headers["connection"]) == (200, "close")
+            process.signal(signal.SIGTERM)  # a second one
             assert (await process.ended()).status == 128 + signal.SIGTERM
 
 

@@ -20,7 +20,7 @@ from .answers import HANDLERS, Problem, answer
 from .events import EventApi
 from .invoke import InvokeApi
 from .keys import API_KEYS, Keys, Ring
-from .limits import BodyMemory
+from .limits import BodyMemory, LastAnswers
 from .metering import Metered
 from .openapi import DESCRIPTION
 from .probes import Probes
@@ -80,7 +80,7 @@ def create_app(
     metered = [] if meter is None else [Middleware(Metered, meter=meter, routes=routes)]
     app = Starlette(
         routes=routes,
-        middleware=[*metered, Middleware(BodyMemory)],
+        middleware=[*metered, Middleware(BodyMemory), Middleware(LastAnswers, is_stopping=is_stopping)],
         exception_handlers=HANDLERS,
     )
     app.router.redirect_slashes = False

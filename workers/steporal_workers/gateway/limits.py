@@ -1,4 +1,4 @@
-"""What a stranger can take of the gateway: connections, time, and memory."""
+"""What a stranger can take of the gateway, connections, time, and memory; and when connections end."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ MAX_HEAD_BYTES = 32 * 1024
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 60.0
 """How long a request's head, and then its body, may take to come."""
+
+IDLE_SECONDS = 75
+"""How long a connection is kept for the next request: longer than proxies keep theirs to us, which is a minute in most,
+so that they never send a request into one that is being closed."""
 
 SEND_SECONDS = 10.0
 """How long a connection that is closed may take to fetch its last answer."""
@@ -117,3 +121,21 @@ class BodyMemory:
             await self._app(scope, counted, send)
         finally:
             self._left += held
+
+
+class LastAnswers:
+    """Asks for a new connection after each answer, while the process stops: nobody is to keep one to it."""
+
+    def __init__(self, app: ASGIApp, is_stopping: Callable[[], bool]) -> None:
+        self._app = app
+        self._is_stopping = is_stopping
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+
+        async def last(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._is_stopping():
+                message = {**message, "headers": [*message.get("headers", []), (b"connection", b"close")]}
+            await send(message)
+
+        await self._app(scope, receive, last)

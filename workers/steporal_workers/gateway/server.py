@@ -11,7 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ..listening import listener, url_of
-from .limits import MAX_HEAD_BYTES, PatientProtocol
+from .limits import IDLE_SECONDS, MAX_HEAD_BYTES, PatientProtocol
 
 DRAIN_SECONDS = 30
 """How long requests that have come have to be answered, at the end."""
@@ -59,6 +59,7 @@ async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
         ws="none",
         http=PatientProtocol,
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     server = _Server(config)
