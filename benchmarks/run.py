@@ -263,7 +263,9 @@ def page(rounds: int, tables: Tables) -> str:
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     versions = f"Python {platform.python_version()}, temporalio {importlib.metadata.version('temporalio')}"
     machine = f"{os.cpu_count()} cores, {gib:.0f} GiB, {platform.system()}, {versions}"
-    chaos, notes = (RESULTS.with_name(name).read_text(encoding="utf-8") for name in ("CHAOS.md", "NOTES.md"))
+    chaos, rolling, notes = (
+        RESULTS.with_name(name).read_text(encoding="utf-8") for name in ("CHAOS.md", "ROLLING.md", "NOTES.md")
+    )
     table = "\n".join
     return f"""# Results
 
@@ -322,7 +324,8 @@ Memory of a worker process with runs asleep in its cache.
 |---|---|---|---|
 {table(tables.asleep)}
 
-{chaos}{notes}"""
+{chaos}{rolling}
+{notes}"""
 
 
 if __name__ == "__main__":

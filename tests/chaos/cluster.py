@@ -1,4 +1,4 @@
-"""The server on its file and the workers, as processes that can be killed and come back."""
+"""The server on its file and what else runs, as processes that can be ended and come back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,6 @@ from .clocks import skewed
 from .effects import DATABASE, clock
 
 ROOT = Path(__file__).parents[2]
-SERVING = b"serving app"
 GRACEFUL_SECONDS = 15
 
 _START_TRIES = 20
@@ -53,7 +52,7 @@ class Server:
         self._file = folder / "temporal.db"
         self._stack = AsyncExitStack()
         self._running: DevServer | None = None
-        self._killing = asyncio.Lock()
+        self._ending = asyncio.Lock()
 
     @property
     def running(self) -> DevServer:
@@ -67,13 +66,18 @@ class Server:
 
     async def kill(self, pause: float) -> Killed:
         """Kill it with SIGKILL, and start it again after a pause."""
-        async with self._killing:
-            return await self._kill(pause)
+        async with self._ending:
+            return await self._end(signal.SIGKILL, pause)
 
-    async def _kill(self, pause: float) -> Killed:
+    async def restart(self, pause: float) -> Killed:
+        """Stop it with SIGTERM, and start it again after a pause."""
+        async with self._ending:
+            return await self._end(signal.SIGTERM, pause)
+
+    async def _end(self, number: signal.Signals, pause: float) -> Killed:
         pid, port = self.running.pid, int(self.running.address.rpartition(":")[2])
         at = clock()
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
         await self._stack.aclose()
         await asyncio.sleep(pause)
         for remaining in reversed(range(_START_TRIES)):
@@ -84,24 +88,49 @@ class Server:
                 if not remaining:
                     raise
                 await asyncio.sleep(0.5)
-        return Killed("server SIGKILL", "server", pid, at, clock())
+        return Killed(f"server {number.name}", "server", pid, at, clock())
 
     async def stop(self) -> None:
         await self._stack.aclose()
 
 
-class WorkerProcess:
-    """``steporal worker`` in a process of its own, which is started again whenever it ends.
+Start = Callable[[Sequence[str], Mapping[str, str]], Awaitable[asyncio.subprocess.Process]]
+"""Starts a command of ``steporal``, given its arguments and its environment, whose standard error can be read."""
+
+
+async def anew(arguments: Sequence[str], environment: Mapping[str, str]) -> asyncio.subprocess.Process:
+    """Start a command as people do."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "steporal_workers", *arguments),
+        cwd=ROOT,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # a Ctrl-C is for who runs this, who stops it
+    )
+
+
+class KeptProcess:
+    """``steporal`` in a process of its own, which is started again whenever it ends.
 
     Attributes:
         name: What it is called in logs.
+        kind: Its command: ``worker`` or ``gateway``.
+        starts: How it is started.
         unexpected: The ends that nobody asked for, by exit status.
     """
 
-    def __init__(self, name: str, target: str, folder: Path, variables: Mapping[str, str]) -> None:
+    serving = b"serving app"
+    """What it says when it serves."""
+
+    def __init__(self, name: str, arguments: Sequence[str], folder: Path, variables: Mapping[str, str]) -> None:
         self.name = name
-        self.target = target
+        self.kind = arguments[0]
+        self.starts: Start = anew
         self.unexpected: list[int] = []
+        self._arguments = arguments
         self._log = folder / f"{name}.log"
         self._variables = variables
         self._process: asyncio.subprocess.Process | None = None
@@ -153,28 +182,18 @@ class WorkerProcess:
         with suppress(ProcessLookupError):
             self._process.send_signal(number)
         await self.until_serving()
-        return Killed(f"worker {number.name}", self.name, pid, at, clock())
+        return Killed(f"{self.kind} {number.name}", self.name, pid, at, clock())
 
     async def _keep(self) -> None:
         while not self._closing:
             self._asked = False
             with self._log.open("ab") as log:
-                self._process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    *("-m", "steporal_workers", "worker", self.target),
-                    *("--graceful-timeout", f"{GRACEFUL_SECONDS}s", "--max-concurrent-steps", "50"),
-                    cwd=ROOT,
-                    env={**os.environ, **_SEARCHED, **self._variables},
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=asyncio.subprocess.PIPE,
-                    start_new_session=True,  # a Ctrl-C is for who runs this, who stops it
-                )
+                self._process = await self.starts(self._arguments, {**os.environ, **_SEARCHED, **self._variables})
                 assert self._process.stderr is not None
                 async for line in self._process.stderr:
                     log.write(line)
                     log.flush()
-                    if SERVING in line:
+                    if self.serving in line:
                         self._serving.set()
             status = await self._process.wait()
             self._serving.clear()
@@ -190,6 +209,19 @@ class WorkerProcess:
                 self._process.kill()
         if self._keeping is not None:
             await self._keeping
+
+
+class WorkerProcess(KeptProcess):
+    """``steporal worker``.
+
+    Attributes:
+        target: What it serves.
+    """
+
+    def __init__(self, name: str, target: str, folder: Path, variables: Mapping[str, str], *options: str) -> None:
+        limits = ("--graceful-timeout", f"{GRACEFUL_SECONDS}s", "--max-concurrent-steps", "50")
+        super().__init__(name, ["worker", target, *limits, *options], folder, variables)
+        self.target = target
 
 
 _SEARCHED = {
