@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from commands import Steporal
 
 from steporal_workers.devserver import DevServer
-from steporal_workers.settings import SETTINGS, markdown_table
+from steporal_workers.settings import OTHER_VARIABLES, SETTINGS, markdown_table
 
 WriteApp = Callable[[str], str]
 NOTHING = ""
@@ -139,10 +141,48 @@ async def test_dev_hands_its_file_to_its_workers(offline: Steporal) -> None:
     offline.write("app.py", "import steporal\nclient = steporal.Client('configured')\n")
     offline.write("mine.toml", '[worker]\ntask_queue = "other"\nwith_gateway = true\nhealth_port = 1\n')
     ports = ["--port", "0", "--ui-port", "0", "--no-gateway"]
-    async with offline.running("dev", "app", *ports, "--config", "mine.toml") as process:
+    async with offline.running("dev", "app", *ports, "--config", "mine.toml", STEPORAL_COLOUR="blue") as process:
         await process.until("serving app configured on task queue other")
+        assert process.said.count("STEPORAL_COLOUR is no setting") == 1
         process.signal(signal.SIGTERM)
         assert (await process.ended()).status == 0
+
+
+# --- what is misspelt ----------------------------------------------------------------------------------------------
+
+
+async def test_a_variable_that_is_misspelt_is_named_with_the_nearest_right_one(offline: Steporal) -> None:
+    given = {"STEPORAL_GRACEFULL_TIMEOUT": "1m", "STEPORAL_EVENT_KEY": SECRET, "STEPORAL_COLOUR": "blue"}
+    said = (
+        "warning: STEPORAL_COLOUR is no setting, and is ignored; `steporal config` prints those that there are\n"
+        "warning: STEPORAL_EVENT_KEY is no setting, and is ignored; did you mean STEPORAL_EVENT_KEYS?\n"
+        "warning: STEPORAL_GRACEFULL_TIMEOUT is no setting, and is ignored; did you mean STEPORAL_GRACEFUL_TIMEOUT?\n"
+    )
+    assert (await offline("config", "--json", **given)).err == said
+    offline.write("app.py", "import steporal\nclient = steporal.Client('shop')\n")
+    ended = await offline("gateway", "app", **given)
+    assert ended.err.startswith(f"{said}error: the gateway has no keys")
+    as_json = await offline("worker", "nowhere", "--log-format", "json", STEPORAL_COLOUR="blue")
+    assert [json.loads(line)["level"] for line in as_json.err.splitlines()] == ["warning", "error"]
+
+
+async def test_what_is_no_setting_of_ours_is_not_told(offline: Steporal) -> None:
+    services = {
+        "STEPORAL_GATEWAY_SERVICE_HOST": "10.0.0.1",
+        "STEPORAL_GATEWAY_SERVICE_PORT_HTTP": "80",
+        "STEPORAL_GATEWAY_PORT_80_TCP_ADDR": "10.0.0.1",
+        "STEPORAL_GATEWAY_PORT": "tcp://10.0.0.1:80",
+    }
+    others = {"STEPORAL_UI_URL": "https://temporal", "STEPORAL_MAX_CACHED_WORKFLOWS": "0", "MYSTEPORAL_X": "1"}
+    assert (await offline("config", **services, **others)).err == ""
+
+
+def test_all_variables_that_the_code_names_are_declared() -> None:
+    root = Path(__file__).parents[2]
+    sources = [path for folder in ("workers", "adapter", "deploy") for path in (root / folder).rglob("*.*")]
+    named = {name for path in sources for name in re.findall(r"\bSTEPORAL_[A-Z_]+\b", path.read_text(errors="ignore"))}
+    known = {*OTHER_VARIABLES, *(setting.variable for setting in SETTINGS)}
+    assert named - known - {"STEPORAL_GATEWAY_SERVICE_HOST"} == set()
 
 
 def test_names_are_unique() -> None:

@@ -20,7 +20,7 @@ from .logs import name_app, set_up_logging
 from .options import codec_option, connection_options, data_converter, duration, json_option
 from .problems import Mistake, perform
 from .runs.command import runs
-from .settings import file_of, settings_of, values_of
+from .settings import file_of, settings_of, tell_unknown_variables, values_of
 from .telemetry import MetricsOptions, set_up_runtime
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def worker(target: str, connection: Connection, log_level: str, log_format: str,
     from .worker import WorkerOptions, run_worker
 
     set_up_logging(log_level, log_format)
+    tell_unknown_variables()
     # Without a cache, core alone knows some of what goes wrong.
     is_quiet = log_level != "debug" and options["max_cached_workflows"] != 0
     set_up_runtime(is_quiet=is_quiet, metrics=MetricsOptions.of(options))
@@ -105,6 +106,7 @@ def gateway_command(target: str, connection: Connection, log_level: str, log_for
     from .loading import load_client
 
     set_up_logging(log_level, log_format)
+    tell_unknown_variables()
     set_up_runtime(metrics=MetricsOptions.of(options))
     given = GatewayOptions(**options)
     keys = keys_of(given)
@@ -129,6 +131,7 @@ def dev(targets: tuple[str, ...], **options: Any) -> None:
     except ModuleNotFoundError as err:
         raise _missing(err, "dev") from None
     set_up_logging(options["log_level"], options["log_format"])
+    tell_unknown_variables()
     for target in targets:
         check_exists(target)
     perform(run_dev(targets, DevOptions(config_file=file_of(click.get_current_context()), **options)))
@@ -376,6 +379,7 @@ def doctor(target: str, connection: Connection, as_json: bool) -> None:
     """
     from .loading import load_client
 
+    tell_unknown_variables()
     _, settings = values_of(gateway_command, "gateway", [])
     client = load_client(target)
     from .doctor.command import run_doctor

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from .connection import MASK, Connection
 from .output import console, print_json
-from .settings import COMMANDS, Value, values_of
+from .settings import COMMANDS, Value, tell_unknown_variables, values_of
 
 _TEMPORAL = "temporal"
 
@@ -27,6 +27,7 @@ def config(command: str | None, arguments: tuple[str, ...], as_json: bool) -> No
     COMMAND and ARGUMENTS are what you would start. Nothing is started, and no server is needed; a setting that cannot
     be right is an error, as it is then.
     """
+    tell_unknown_variables()
     rows = [row for name in ([command] if command else COMMANDS) for row in _rows(name, list(arguments))]
     rows += _temporal_rows(command or "worker", list(arguments))
     if as_json:

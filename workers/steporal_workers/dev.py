@@ -22,6 +22,7 @@ from .gateway.options import DEFAULT_PORT as DEFAULT_GATEWAY_PORT
 from .gateway.options import GatewayOptions
 from .output import say
 from .problems import Failure
+from .settings import UNDER_DEV
 from .worker import stop_signals
 
 DEFAULT_PORT = 7233
@@ -188,6 +189,7 @@ def _environment(address: str) -> dict[str, str]:
         "TEMPORAL_ADDRESS": address,
         "TEMPORAL_NAMESPACE": NAMESPACE,
         "TEMPORAL_CONFIG_FILE": os.devnull,
+        UNDER_DEV: "1",
         # A cached file is taken for current if size and second are the same, as they may be after a quick edit.
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",

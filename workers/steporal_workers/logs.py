@@ -137,8 +137,7 @@ def _extra(record: logging.LogRecord) -> dict[str, Any]:
     }
 
 
-def say_as_log(text: str, *, is_error: bool = False, details: str = "") -> None:
+def say_as_log(text: str, *, level: int = logging.INFO, details: str = "") -> None:
     """Log what people would be told."""
-    level = logging.ERROR if is_error else logging.INFO
     if logger.isEnabledFor(level):
         logger.log(level, "%s", text, extra={"exception": details.rstrip()} if details else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,14 @@ def say(text: str) -> None:
         say_as_log(Text.from_markup(text).plain)
         return
     console(stderr=True).print(text, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Tell people of something that they may not have meant; where everything is logged as JSON, log it."""
+    if is_json():
+        say_as_log(text, level=logging.WARNING)
+        return
+    console(stderr=True).print(Text("warning: ", "bold yellow").append(text, "not bold default"), soft_wrap=True)
 
 
 def print_json(data: Any) -> None:

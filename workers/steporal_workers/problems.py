@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Coroutine
 from typing import IO, Any, TypeVar
@@ -29,7 +30,7 @@ class Failure(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the details, if any, and then the message, on standard error."""
         if is_json():
-            say_as_log(self.format_message(), is_error=True, details=self.details)
+            say_as_log(self.format_message(), level=logging.ERROR, details=self.details)
             return
         if self.details:
             click.echo(self.details.rstrip("\n"), file=file, err=True)

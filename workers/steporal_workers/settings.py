@@ -21,6 +21,7 @@ from click.core import ParameterSource
 from .arguments import whole_number
 from .gateway.options import DEFAULT_HOST, DEFAULT_PORT
 from .options import duration
+from .output import warn
 from .problems import Mistake
 from .telemetry import otlp_url
 
@@ -29,6 +30,15 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 PREFIX = "STEPORAL_"
 FILE = "steporal.toml"
 FILE_VARIABLE = "STEPORAL_CONFIG"
+
+UNDER_DEV = "STEPORAL_UNDER_DEV"
+
+OTHER_VARIABLES: Mapping[str, str] = {
+    FILE_VARIABLE: "the file of settings",
+    "STEPORAL_UI_URL": "where Temporal's UI is, for `steporal runs show`",
+    UNDER_DEV: "set by `steporal dev` for its workers, so that what it has told is not told again",
+}
+"""Variables that are no settings. Whatever else begins with ``STEPORAL_`` is taken for a mistake."""
 
 COMMANDS = ("worker", "gateway", "dev")
 
@@ -394,6 +404,26 @@ def values_of(command: click.Command, name: str, arguments: list[str]) -> tuple[
         for option in options
         if isinstance(option, _Option)
     ]
+
+
+# --- what is misspelt ----------------------------------------------------------------------------------------------
+
+
+def tell_unknown_variables() -> None:
+    """Warn of variables that look like settings and are none, which nobody would notice otherwise."""
+    if os.environ.get(UNDER_DEV):
+        return
+    known = {variable.removeprefix(PREFIX) for variable in OTHER_VARIABLES} | {one.name.upper() for one in SETTINGS}
+    for variable in sorted(os.environ):
+        name = variable.removeprefix(PREFIX)
+        if name != variable and name not in known and not _OF_SERVICE.search(variable):
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {PREFIX}{close[0]}?" if close else "`steporal config` prints those that there are"
+            warn(f"{variable} is no setting, and is ignored; {hint}")
+
+
+_OF_SERVICE = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)$")
+"""What Kubernetes sets for a Service in the namespace: ``STEPORAL_GATEWAY_SERVICE_HOST`` of ``steporal-gateway``."""
 
 
 # --- the file ------------------------------------------------------------------------------------------------------
