@@ -13,12 +13,13 @@ from commands import Steporal
 from steporal_workers.devserver import DevServer, dev_server
 
 _numbers = count(1)
+_PROBLEMS = "system.numConsecutiveWorkflowTaskProblemsToTriggerSearchAttribute"
 
 
 @pytest.fixture(scope="session")
 async def server() -> AsyncIterator[DevServer]:
-    """A dev server for commands."""
-    async with dev_server() as running:
+    """A dev server for commands, which says of a run at its first failed workflow task that it is stuck."""
+    async with dev_server(dynamic_config=[f"{_PROBLEMS}=1"]) as running:
         yield running
 
 

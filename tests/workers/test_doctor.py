@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import temporalio.client
 from commands import Steporal
 from temporalio.api.workflowservice.v1 import DescribeNamespaceResponse
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.service import RPCError, RPCStatusCode
+from temporalio.worker import Worker, WorkerDeploymentConfig
 
 import steporal
 from steporal_workers.devserver import DevServer
+from steporal_workers.doctor import app as app_checks
 from steporal_workers.doctor import server as checks
-from steporal_workers.doctor.app import gateway_keys
+from steporal_workers.doctor.app import backlog, gateway_keys, workers
 from steporal_workers.doctor.verdicts import Subject
 
 WriteApp = Callable[[str], str]
@@ -150,6 +155,41 @@ def described(
     response.namespace_info.limits.blob_size_limit_error = blob
     response.namespace_info.limits.memo_size_limit_error = memo
     return response
+
+
+async def test_workers_of_which_none_takes_new_runs_are_told(
+    subject: Callable[..., Subject], app: steporal.Client, temporal: temporalio.client.Client
+) -> None:
+    @app.workflow(id=f"nothing {app.id}")
+    async def nothing(ctx: steporal.Context[Any], step: steporal.Step) -> None: ...
+
+    version = WorkerDeploymentVersion(f"shop-{uuid4().hex}", "v1")
+    config = WorkerDeploymentConfig(
+        version, use_worker_versioning=True, default_versioning_behavior=VersioningBehavior.PINNED
+    )
+    async with Worker(temporal, task_queue=app.task_queue, plugins=[app.plugin()], deployment_config=config):
+        async with asyncio.timeout(20):
+            while "no worker polls" in (verdict := await workers(subject())).said:
+                await asyncio.sleep(0.1)
+    assert verdict.state == "bad"
+    assert verdict.said == "no worker takes new runs: there are workers of 'v1', and none is the current one"
+    assert f"--deployment-name {version.deployment_name} --build-id v1" in verdict.remedy
+
+
+async def test_tasks_that_wait_for_workers_are_told(
+    subject: Callable[..., Subject],
+    app: steporal.Client,
+    temporal: temporalio.client.Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert (await backlog(subject())).state == "good"
+    handle = await temporal.start_workflow("waits", id=f"waits {app.id}", task_queue=app.task_queue)
+    monkeypatch.setattr(app_checks, "_TOO_LONG", timedelta(0))
+    async with asyncio.timeout(20):
+        while (verdict := await backlog(subject())).state == "good":
+            await asyncio.sleep(0.1)
+    await handle.terminate()
+    assert verdict.said.startswith("waiting for workers: 1 bodies, the first for ")
 
 
 async def test_retention_is_how_long_an_event_id_is_known(subject: Callable[..., Subject]) -> None:

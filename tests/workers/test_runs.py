@@ -89,6 +89,8 @@ async def test_runs_are_listed(run: Steporal, write_app: WriteApp, either: DevSe
         assert await ids("--event-id", sent.ids[1]) == {sent.ids[1]}
         assert len(await ids("--workflow", workflow, "--since", "1h", count=3)) == 3
         assert await ids("--workflow", "no such", count=0) == set()
+        ended = await run("runs", "list", "--workflow", workflow.upper())
+        assert f"no workflow {workflow.upper()!r} is registered" in ended.err
         tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
         assert await ids("--since", tomorrow, count=0) == set()
         assert await ids("--where", f"WorkflowId = '{first.workflow_id}'") == {sent.ids[0]}

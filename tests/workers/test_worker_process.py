@@ -92,7 +92,7 @@ async def test_a_second_signal_ends_the_worker_at_once(run: Steporal, write_app:
         assert (await worker.ended()).status == 128 + signal.SIGTERM
 
 
-async def test_a_body_that_is_not_deterministic_is_told_once(
+async def test_a_body_that_is_not_deterministic_is_told_once_and_its_run_is_stuck(
     run: Steporal, server: DevServer, write_app: WriteApp
 ) -> None:
     app = write_app(CLOCK)
@@ -102,6 +102,11 @@ async def test_a_body_that_is_not_deterministic_is_told_once(
         )
         while (await handle.describe()).raw_description.pending_workflow_task.attempt < 4:
             await asyncio.sleep(0.05)
+        listed = await run("runs", "list", "--status", "stuck", "--app", app, "--json")
+        assert [(found["workflow_id"], found["is_stuck"]) for found in listed.data] == [(f"clock-{app}", True)]
+        doctor = await run("doctor", "app", "--json")
+        [said] = [row for row in doctor.data if row["check"] == "runs"]
+        assert (said["state"], said["said"].partition(":")[0]) == ("bad", "1 run is stuck")
         await handle.terminate()
     path = run.folder / "app.py"
     line = path.read_text().splitlines().index("    return time.time()") + 1

@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 import temporalio.client
-from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.deployment.v1 import WorkerDeploymentOptions
+from temporalio.api.enums.v1 import TaskQueueType, WorkerVersioningMode
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.common import MetricMeter
@@ -42,6 +43,10 @@ _GONE_AFTER = timedelta(seconds=90)
 """A worker polls again after at most a minute; Temporal lists it for five."""
 
 
+Version = tuple[str, str]
+"""A deployment of Worker Versioning, and a build of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """What Temporal says of a task queue and a type of tasks.
@@ -50,11 +55,15 @@ class State:
         pollers: The identities of those who poll it.
         backlog: How many tasks wait.
         age: How long the oldest of them has waited.
+        versions: Who polls it: a deployment and a build each; two empty ones for workers without versions.
+        current: Of which version those are whom new runs are given to; None if Temporal does not say.
     """
 
     pollers: frozenset[str]
     backlog: int
     age: timedelta
+    versions: frozenset[Version]
+    current: Version | None
 
 
 async def state_of(temporal: temporalio.client.Client, queue: str, task_type: str) -> State:
@@ -73,11 +82,21 @@ async def state_of(temporal: temporalio.client.Client, queue: str, task_type: st
         timeout=_RPC_TIMEOUT,
     )
     oldest = datetime.now(UTC) - _GONE_AFTER
+    pollers = [p for p in described.pollers if p.last_access_time.ToDatetime(tzinfo=UTC) > oldest]
+    routed = described.versioning_info
+    current = routed.current_deployment_version
     return State(
-        frozenset(p.identity for p in described.pollers if p.last_access_time.ToDatetime(tzinfo=UTC) > oldest),
+        frozenset(poller.identity for poller in pollers),
         described.stats.approximate_backlog_count,
         described.stats.approximate_backlog_age.ToTimedelta(),
+        frozenset(_version_of(poller.deployment_options) for poller in pollers),
+        (current.deployment_name, current.build_id) if routed.current_version else None,
     )
+
+
+def _version_of(options: WorkerDeploymentOptions) -> Version:
+    is_versioned = options.worker_versioning_mode == WorkerVersioningMode.WORKER_VERSIONING_MODE_VERSIONED
+    return (options.deployment_name, options.build_id) if is_versioned else ("", "")
 
 
 @asynccontextmanager

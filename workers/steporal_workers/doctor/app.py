@@ -3,35 +3,101 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 
 import temporalio.client
 from temporalio.service import RPCError, RPCStatusCode
 
+from steporal.durations import format_duration
 from steporal.routing.catalog import SYSTEM_TASK_QUEUE, App, Snapshot
 
-from ..task_queues import TASK_TYPES, state_of
+from ..runs.queries import PROBLEMS, quoted
+from ..task_queues import TASK_TYPES, State, state_of
 from .verdicts import Subject, Verdict, bad, good, listing, warning
 
 MIN_KEY_LENGTH = 16
+
+_TOO_LONG = timedelta(seconds=30)
+
+
+# --- workers -------------------------------------------------------------------------------------------------------
 
 
 async def workers(subject: Subject) -> Verdict:
     """Whether somebody takes the app's tasks, and those of the catalog, the topics and mailboxes."""
     queues = [subject.client.task_queue, SYSTEM_TASK_QUEUE]
-    found = {queue: await _pollers(subject.temporal, queue) for queue in queues}
+    states = {queue: await _states(subject.temporal, queue) for queue in queues}
+    found = {queue: frozenset.intersection(*(state.pollers for state in of)) for queue, of in states.items()}
     missing = [queue for queue, pollers in found.items() if not pollers]
     if missing:
         return bad(
             f"no worker polls the task queue{'s' * (len(missing) > 1)} {' and '.join(map(repr, missing))}",
             f"start one: steporal worker {subject.target}",
         )
+    of_bodies = states[subject.client.task_queue][0]
+    if of_bodies.current is not None and of_bodies.current not in of_bodies.versions:
+        return _not_current(of_bodies, of_bodies.current[1])
     return good(", ".join(f"{len(pollers)} on task queue {queue!r}" for queue, pollers in found.items()))
 
 
-async def _pollers(temporal: temporalio.client.Client, queue: str) -> frozenset[str]:
-    """The identities of those who poll a task queue, for workflow tasks and for activities alike."""
-    return frozenset.intersection(*[(await state_of(temporal, queue, kind)).pollers for kind in TASK_TYPES])
+def _not_current(state: State, current: str) -> Verdict:
+    """The workers are of versions, and none of the one that new runs are given to."""
+    versions = sorted(state.versions)
+    there = ", ".join(repr(build) if build else "no version" for _, build in versions)
+    is_set = f"the current one is {current!r}" if current else "none is the current one"
+    deployment, build = versions[-1]
+    return bad(
+        f"no worker takes new runs: there are workers of {there}, and {is_set}",
+        "temporal worker deployment set-current-version "
+        f"--deployment-name {shlex.quote(deployment)} --build-id {shlex.quote(build)}, or start workers of that one"
+        if build
+        else "start workers of that one",
+    )
+
+
+async def _states(temporal: temporalio.client.Client, queue: str) -> list[State]:
+    """What Temporal says of a task queue: for bodies, and for steps."""
+    return [await state_of(temporal, queue, kind) for kind in TASK_TYPES]
+
+
+async def backlog(subject: Subject) -> Verdict:
+    """Whether tasks wait for workers."""
+    states = await _states(subject.temporal, subject.client.task_queue)
+    late = [
+        f"{state.backlog:,} {name}, the first for {state.age.total_seconds():.0f} s"
+        for name, state in zip(("bodies", "steps"), states, strict=True)
+        if state.backlog and state.age > _TOO_LONG
+    ]
+    if late:
+        return warning(f"waiting for workers: {'; '.join(late)}", "start more workers, or raise --max-concurrent-steps")
+    return good(f"nothing has waited for a worker for {format_duration(_TOO_LONG)}")
+
+
+# --- runs ----------------------------------------------------------------------------------------------------------
+
+
+async def stuck_runs(subject: Subject) -> Verdict:
+    """Whether Temporal tries workflow tasks of the app again and again: their code does not fit, or is not there."""
+    queue = quoted(subject.client.task_queue)
+    try:
+        count = (
+            await subject.temporal.count_workflows(
+                f"TaskQueue = {queue} AND ExecutionStatus = 'Running' AND {PROBLEMS.name} IS NOT NULL"
+            )
+        ).count
+    except RPCError as err:
+        if err.status != RPCStatusCode.INVALID_ARGUMENT:
+            raise
+        return good("Temporal marks none before its version 1.30; the worker's log names them")
+    if count:
+        return bad(
+            f"{count:,} run{'s are' if count > 1 else ' is'} stuck: the code does not fit, or fails the workflow task",
+            "`steporal runs list --status stuck`, and `steporal runs show ID` says why; "
+            f"then corrected code, or `steporal recover {subject.target}`",
+        )
+    return good("no run is stuck")
 
 
 # --- the catalog ---------------------------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ CHECKS: Mapping[str, Check] = {
     "payload limits": server.payload_limits,
     "clock": server.clock,
     "workers": app.workers,
+    "backlog": app.backlog,
+    "runs": app.stuck_runs,
     "catalog": app.catalog,
     "schedules": app.schedules,
     "gateway keys": app.gateway_keys,

@@ -14,7 +14,7 @@ from ..problems import perform
 if TYPE_CHECKING:
     from .queries import Filters
 
-STATUSES = ("running", "completed", "failed", "cancelled", "terminated", "timed-out")
+STATUSES = ("running", "stuck", "completed", "failed", "cancelled", "terminated", "timed-out")
 
 
 def _since(context: click.Context, parameter: click.Parameter, text: str | None) -> datetime | None:

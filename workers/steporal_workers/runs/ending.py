@@ -98,7 +98,9 @@ async def run_batch(
     except RPCError as err:
         raise not_understood(err, filters.where) from None
     if count == 0:
-        print_json({"job_id": None, "count": 0}) if as_json else say("there are no such runs that are open")
+        print_json({"job_id": None, "count": 0}) if as_json else say(
+            escape(f"there are no such runs that are open{f'; {query.unknown}' if query.unknown else ''}")
+        )
         return
     runs = f"{count:,} open run{'s' * (count != 1)}"
     if not is_sure:

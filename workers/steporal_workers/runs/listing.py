@@ -21,7 +21,7 @@ from steporal.types import JSON
 from ..output import console, print_json, say
 from ..problems import Failure
 from .finding import is_open
-from .queries import Filters, query_of
+from .queries import PROBLEMS, STUCK, Filters, query_of
 from .story import arguments_of
 from .words import clock, iso, status_of, status_text, took
 
@@ -50,6 +50,11 @@ class Listed:
         return None if is_open(self.run) else self.run.close_time
 
     @property
+    def is_stuck(self) -> bool:
+        """Whether its workflow task fails again and again, as far as Temporal says that."""
+        return self.ended is None and bool(self.run.typed_search_attributes.get(PROBLEMS))
+
+    @property
     def waiting_for(self) -> list[str]:
         """What it waits for, if it is parked and the namespace has search attributes."""
         return list(self.run.typed_search_attributes.get(WAITING_FOR) or ()) if self.ended is None else []
@@ -61,6 +66,7 @@ class Listed:
             "workflow_id": self.run.id,
             "run_id": self.run.run_id,
             "status": status_of(self.run.status),
+            "is_stuck": self.is_stuck,
             "started": iso(self.started),
             "ended": iso(self.ended),
             "event": self.event,
@@ -91,7 +97,8 @@ async def run_list(temporal: Client, filters: Filters, *, limit: int, as_json: b
         print_json([listed.json() for listed in found])
         return
     if not found:
-        say(f"there are no such runs in namespace {escape(repr(temporal.namespace))}")
+        why = f"; {query.unknown}" if query.unknown else ""
+        say(escape(f"there are no such runs in namespace {temporal.namespace!r}{why}"))
         return
     console().print(_table(found))
     if len(found) == limit:
@@ -149,7 +156,7 @@ def _table(found: list[Listed]) -> Table:
         row = [
             escape(listed.run.workflow_type),
             escape(listed.run.id),
-            status_text(status_of(listed.run.status)),
+            status_text(STUCK if listed.is_stuck else status_of(listed.run.status)),
             clock(listed.started),
             took((listed.ended or datetime.now(UTC)) - listed.started),
             escape(listed.event or "-"),

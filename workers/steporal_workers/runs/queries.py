@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 import temporalio.client
+from temporalio.common import SearchAttributeKey
 
 from steporal.routing.catalog import SYSTEM_TASK_QUEUE, Catalog, Snapshot
 from steporal.search_attributes import APP, EVENT_ID, EVENT_NAME, has_all, keyword
@@ -23,6 +25,12 @@ STATUSES = {
 }
 """Temporal's names, by ours."""
 
+STUCK = "stuck"
+"""What a run is called that is running, and whose workflow task fails again and again."""
+
+PROBLEMS = SearchAttributeKey.for_keyword_list("TemporalReportedProblems")
+"""Temporal's own, from 1.30 on: set when a workflow task has failed several times, removed when one succeeds."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
@@ -31,7 +39,7 @@ class Filters:
     Attributes:
         workflow: The id of their workflow.
         app: The id of their app.
-        status: One of ``STATUSES``.
+        status: One of ``STATUSES``, or ``STUCK``.
         event: The name of the event that started them, or a pattern.
         event_id: That event's id.
         since: The earliest start.
@@ -54,10 +62,12 @@ class Query:
     Attributes:
         text: In Temporal's language.
         event: The name or the pattern of the event that must have started the run.
+        unknown: What the flags name that no app has registered, in words: why nothing may be found.
     """
 
     text: str
     event: str | None = None
+    unknown: str = ""
 
 
 async def query_of(temporal: temporalio.client.Client, filters: Filters) -> Query:
@@ -73,6 +83,8 @@ async def query_of(temporal: temporalio.client.Client, filters: Filters) -> Quer
         conditions.append(f"WorkflowType = {quoted(filters.workflow)}")
     if filters.status is None:
         conditions.append("ExecutionStatus != 'ContinuedAsNew'")
+    elif filters.status == STUCK:
+        conditions.append(f"ExecutionStatus = 'Running' AND {PROBLEMS.name} IS NOT NULL")
     else:
         conditions.append(f"ExecutionStatus = {quoted(STATUSES[filters.status])}")
     if filters.event_id is not None:
@@ -83,7 +95,21 @@ async def query_of(temporal: temporalio.client.Client, filters: Filters) -> Quer
         conditions.append(f"StartTime >= {quoted(filters.since.isoformat())}")
     if filters.where:
         conditions.append(f"({filters.where})")
-    return Query(" AND ".join(conditions), None if is_indexed else filters.event)
+    unknown = _unknown("app", filters.app, snapshot.apps) or _unknown(
+        "workflow", filters.workflow, _workflows(snapshot)
+    )
+    return Query(" AND ".join(conditions), None if is_indexed else filters.event, unknown)
+
+
+def _workflows(snapshot: Snapshot) -> set[str]:
+    return {listed.id for app in snapshot.apps.values() for listed in app.workflows}
+
+
+def _unknown(what: str, id: str | None, known: Collection[str]) -> str:
+    if id is None or id in known:
+        return ""
+    close = difflib.get_close_matches(id, known, n=1)
+    return f"no {what} {id!r} is registered" + (f"; did you mean {close[0]!r}?" if close else "")
 
 
 def _of_apps(snapshot: Snapshot, app: str | None, *, is_indexed: bool, namespace: str) -> str:
@@ -102,7 +128,7 @@ def _of_apps(snapshot: Snapshot, app: str | None, *, is_indexed: bool, namespace
 
 
 def _of_event_id(snapshot: Snapshot, event_id: str, *, is_indexed: bool) -> str:
-    workflows = {listed.id for app in snapshot.apps.values() for listed in app.workflows}
+    workflows = _workflows(snapshot)
     found_by = [f"WorkflowId IN ({_list(f'{workflow}/{event_id}' for workflow in workflows)})"] if workflows else []
     if is_indexed:
         found_by.append(f"{EVENT_ID.name} = {quoted(keyword(event_id))}")

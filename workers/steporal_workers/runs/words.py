@@ -21,7 +21,8 @@ _STATUSES = {
     WorkflowExecutionStatus.CONTINUED_AS_NEW: "continued",
 }
 
-_COLOURS = {"completed": "green", "failed": "red", "terminated": "red", "timed-out": "red", "cancelled": "yellow"}
+_RED = ("failed", "stuck", "terminated", "timed-out")
+_COLOURS = {**dict.fromkeys(_RED, "red"), "completed": "green", "cancelled": "yellow"}
 
 
 def status_of(status: WorkflowExecutionStatus | None) -> str:
