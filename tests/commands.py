@@ -67,6 +67,10 @@ class Process:
             except TimeoutError:
                 pytest.fail(f"{text!r} was not said {times} times:\n{self.said}")
 
+    @property
+    def has_ended(self) -> bool:
+        return self._process.returncode is not None
+
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
