@@ -38,8 +38,8 @@ _UPDATES_PER_EXECUTION = 20
 A live catalog replays with this number: another one needs ``workflow.patched``.
 """
 
-_TASK_TIMEOUT = timedelta(seconds=3)
-"""A task may be lost with a worker that leaves as it comes; Temporal's 10 s are how long the next start would wait."""
+TASK_TIMEOUT = timedelta(seconds=3)
+"""A task may be lost with a worker that leaves as it comes; Temporal's 10 s are how long who asks would wait."""
 
 _APP = "app:"
 _VERSION = "version"
@@ -225,7 +225,7 @@ class Catalog:
             id=CATALOG,
             task_queue=SYSTEM_TASK_QUEUE,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            task_timeout=_TASK_TIMEOUT,
+            task_timeout=TASK_TIMEOUT,
             static_summary="which workflows start on which event",
         )
         try:

@@ -16,7 +16,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from ..converter import from_raw, to_raw
 from ..runtime.limits import summary
-from .catalog import SYSTEM_TASK_QUEUE, is_about_namespace
+from .catalog import SYSTEM_TASK_QUEUE, TASK_TIMEOUT, is_about_namespace
 from .mailbox import CLOSE, MAILBOX, RELEASE, SEND, TAKE, WAIT, Claim, Ended, Wait, mailbox_id
 
 ANSWER_TIMEOUT = timedelta(seconds=30)
@@ -80,6 +80,7 @@ class Mailboxes:
             id=mailbox_id(wait.signal),
             task_queue=SYSTEM_TASK_QUEUE,
             id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+            task_timeout=TASK_TIMEOUT,
             memo={WAIT: wait.model_dump(mode="json")},
             static_summary=summary(f"{wait.workflow_id} waits for {wait.signal}"),
         )
