@@ -77,6 +77,7 @@ from .runtime.storage import check_storage, most_with
 from .search_attributes import of_run, start_indexed
 from .signals import SendSignalResult, check_signal, signal_data
 from .sinks import EventSink, InngestSink, define_sink
+from .tracing import signalling, starting
 from .triggers import CronTrigger, EventTrigger, Trigger, event_trigger
 from .types import JSON
 
@@ -504,20 +505,21 @@ class Client:
             task_queue = workflow.client.task_queue
         origin = Origin.of_invoke(event_id, await self.dispatcher(temporal).is_finish_listened())
         try:
-            handle = await start_indexed(
-                temporal,
-                of_run(workflow.app, workflow.id, origin.name, event_id),
-                lambda attributes: temporal.start_workflow(
-                    workflow.id,
-                    args=origin.arguments(data),
-                    id=workflow_id,
-                    task_queue=task_queue,
-                    result_type=RawValue,
-                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                    search_attributes=attributes,
-                    static_details=origin.details(),
-                ),
-            )
+            with starting(temporal, workflow.id, workflow_id):
+                handle = await start_indexed(
+                    temporal,
+                    of_run(workflow.app, workflow.id, origin.name, event_id),
+                    lambda attributes: temporal.start_workflow(
+                        workflow.id,
+                        args=origin.arguments(data),
+                        id=workflow_id,
+                        task_queue=task_queue,
+                        result_type=RawValue,
+                        id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                        search_attributes=attributes,
+                        static_details=origin.details(),
+                    ),
+                )
         except WorkflowAlreadyStartedError:
             raise AlreadyStartedError(
                 f"a run with the id {workflow_id!r} was started before; to look at it, get_run({workflow_id!r})"
@@ -584,9 +586,11 @@ class Client:
         encoded = signal_data(signal, data)
         raw = to_limited(f"the data of signal {signal!r}", encoded, most_with(self.data_converter))
         try:
-            mailboxes = Mailboxes(await self.connect())
-            held = await mailboxes.find(signal)
-            received = await mailboxes.send(signal, held.run_id, raw, id=new_ulid()) if held else None
+            temporal = await self.connect()
+            mailboxes = Mailboxes(temporal)
+            with signalling(temporal, signal):
+                held = await mailboxes.find(signal)
+                received = await mailboxes.send(signal, held.run_id, raw, id=new_ulid()) if held else None
         except WorkflowUpdateRPCTimeoutOrCancelledError as err:
             seconds = ANSWER_TIMEOUT.total_seconds()
             raise SendSignalError(

@@ -118,7 +118,7 @@ class Context(Generic[I]):
 
     @property
     def logger(self) -> logging.LoggerAdapter[Any]:
-        """Logs with the run's ids; silent while Temporal replays the run."""
+        """Logs with the run's ids; silent on replay, and where an execution or attempt before this has been."""
         return self._surroundings.logger
 
     @property

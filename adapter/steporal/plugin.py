@@ -29,6 +29,7 @@ from temporalio.worker import (
     WorkflowReplayResult,
 )
 
+from . import tracing
 from .errors import DefinitionError
 from .metrics import meter_of
 from .outbound.delivery import delivery_class
@@ -83,6 +84,8 @@ class SteporalPlugin(temporalio.worker.Plugin):
                 "a worker takes the plugin of one steporal client; start a worker for each, on its own task queue"
             )
         check_storage(config["client"].data_converter, "the worker")
+        if is_traced := tracing.is_traced(config["client"]):
+            config["interceptors"] = [*(config.get("interceptors") or ()), tracing.of_worker(self._client.id)]
         threads = config.get("max_concurrent_activities") or DEFAULT_STEP_THREADS
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="steporal-step")
         config["activities"] = [*activities, *Activities(self._client, self._threads).all()]
@@ -91,8 +94,9 @@ class SteporalPlugin(temporalio.worker.Plugin):
             config["workflows"] = [*(config.get("workflows") or ()), *self._workflow_classes()]
             ours, others = self._runner(config.get("workflow_runner")), config.get("unsandboxed_workflow_runner")
             facts, meter = _facts(config), meter_of(config["client"])
-            config["workflow_runner"] = WatchedRunner(ours, facts, meter)
-            config["unsandboxed_workflow_runner"] = WatchedRunner(others or UnsandboxedWorkflowRunner(), facts, meter)
+            others = others or UnsandboxedWorkflowRunner()
+            config["workflow_runner"] = WatchedRunner(ours, facts, meter, is_traced=is_traced)
+            config["unsandboxed_workflow_runner"] = WatchedRunner(others, facts, meter, is_traced=is_traced)
             quiet_the_sdk()
         return config
 
@@ -104,6 +108,8 @@ class SteporalPlugin(temporalio.worker.Plugin):
         if converter is DataConverter.default:
             converter = self._client.data_converter or converter
         config["data_converter"] = reads_only(converter)
+        if tracing.has_plugin(before := config.get("interceptors") or ()):
+            config["interceptors"] = [*before, tracing.of_worker(self._client.id)]
         return config
 
     def _workflow_classes(self) -> list[type]:
@@ -200,6 +206,7 @@ async def system_worker(temporal: temporalio.client.Client) -> AsyncIterator[Non
                 task_queue=SYSTEM_TASK_QUEUE,
                 workflows=SYSTEM_WORKFLOWS,
                 activities=SYSTEM_ACTIVITIES,
+                interceptors=[tracing.of_worker()] if tracing.is_traced(temporal) else [],
                 max_cached_workflows=100,
                 max_concurrent_workflow_tasks=20,
                 max_concurrent_activities=20,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 from unittest.mock import patch
 
+import opentelemetry.trace
 import pytest
 import temporalio.activity
 from temporalio import workflow
@@ -18,10 +19,12 @@ from temporalio.api.common.v1 import Payload
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import WorkflowHistory
 from temporalio.common import RawValue
+from temporalio.contrib.opentelemetry import OpenTelemetryPlugin, create_tracer_provider
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import (
     ExecuteWorkflowInput,
     Interceptor,
+    Plugin,
     Replayer,
     WorkflowInboundInterceptor,
     WorkflowInterceptorClassInput,
@@ -105,16 +108,18 @@ def _recorded_end(history: WorkflowHistory) -> Any:
     return None
 
 
-async def misfits(histories: Mapping[str, WorkflowHistory]) -> dict[str, str]:
+async def misfits(histories: Mapping[str, WorkflowHistory], *plugins: Plugin) -> dict[str, str]:
     """What does not fit the code, by the names of the histories."""
     found: dict[str, str] = {}
     for client in app.APPS:
         mine = {name: history for name, history in histories.items() if _app(history) == client.id}
-        found |= await _misfits(client, mine)
+        found |= await _misfits(client, mine, plugins)
     return found
 
 
-async def _misfits(client: steporal.Client, histories: Mapping[str, WorkflowHistory]) -> dict[str, str]:
+async def _misfits(
+    client: steporal.Client, histories: Mapping[str, WorkflowHistory], plugins: Sequence[Plugin]
+) -> dict[str, str]:
     ends, found = Ends(), {}
     names = {history.run_id: name for name, history in histories.items()}
 
@@ -122,7 +127,7 @@ async def _misfits(client: steporal.Client, histories: Mapping[str, WorkflowHist
         for history in histories.values():
             yield history
 
-    replayer = Replayer(workflows=[], plugins=[client.plugin()], interceptors=[ends])
+    replayer = Replayer(workflows=[], plugins=[*plugins, client.plugin()], interceptors=[ends])
     async with replayer.workflow_replay_iterator(given()) as results:
         async for result in results:
             run_id, expected = result.history.run_id, _recorded_end(result.history)
@@ -163,6 +168,11 @@ def one_of(histories: Mapping[str, WorkflowHistory], name: str) -> tuple[str, Wo
 @pytest.mark.parametrize("name", [_name(file) for file in FILES])
 def test_a_recorded_history_replays(name: str, found: dict[str, str]) -> None:
     assert name not in found, f"runs that are live would be stuck, as this one is: {found[name]}"
+
+
+async def test_all_of_them_replay_where_traces_are_on(histories: dict[str, WorkflowHistory]) -> None:
+    with patch.object(opentelemetry.trace, "_TRACER_PROVIDER", create_tracer_provider(shutdown_on_exit=False)):
+        assert await misfits(histories, OpenTelemetryPlugin()) == {}
 
 
 # --- that it would be found ----------------------------------------------------------------------------------------

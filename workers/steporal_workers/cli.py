@@ -22,6 +22,7 @@ from .problems import Mistake, perform
 from .runs.command import runs
 from .settings import file_of, settings_of, tell_unknown_variables, values_of
 from .telemetry import MetricsOptions, set_up_runtime
+from .traces import exporter_of, exporting
 
 if TYPE_CHECKING:
     import asyncio
@@ -51,6 +52,7 @@ def worker(target: str, connection: Connection, log_level: str, log_format: str,
 
     set_up_logging(log_level, log_format)
     tell_unknown_variables()
+    exporter = exporter_of(options.pop("traces"))
     # Without a cache, core alone knows some of what goes wrong.
     is_quiet = log_level != "debug" and options["max_cached_workflows"] != 0
     set_up_runtime(is_quiet=is_quiet, metrics=MetricsOptions.of(options))
@@ -60,12 +62,13 @@ def worker(target: str, connection: Connection, log_level: str, log_format: str,
     serving = _gateway(of_gateway) if with_gateway else None
     client = load_client(target)
     name_app(client.id)
+    with exporting(exporter, client.id) as plugins:
 
-    async def serve() -> None:
-        temporal = await connection.connect(client.data_converter)
-        await run_worker(client, temporal, WorkerOptions(**options), beside=serving(client) if serving else None)
+        async def serve() -> None:
+            temporal = await connection.connect(client.data_converter, plugins)
+            await run_worker(client, temporal, WorkerOptions(**options), beside=serving(client) if serving else None)
 
-    perform(serve())
+        perform(serve())
 
 
 def _gateway_options(options: dict[str, Any]) -> GatewayOptions:
@@ -107,16 +110,18 @@ def gateway_command(target: str, connection: Connection, log_level: str, log_for
 
     set_up_logging(log_level, log_format)
     tell_unknown_variables()
+    exporter = exporter_of(options.pop("traces"))
     set_up_runtime(metrics=MetricsOptions.of(options))
     given = GatewayOptions(**options)
     keys = keys_of(given)
     client = load_client(target)
     name_app(client.id)
+    with exporting(exporter, f"{client.id}-gateway") as plugins:
 
-    async def serve() -> None:
-        await run_gateway(client, await connection.connect(client.data_converter), keys, given)
+        async def serve() -> None:
+            await run_gateway(client, await connection.connect(client.data_converter, plugins), keys, given)
 
-    perform(serve())
+        perform(serve())
 
 
 @cli.command()
@@ -134,7 +139,9 @@ def dev(targets: tuple[str, ...], **options: Any) -> None:
     tell_unknown_variables()
     for target in targets:
         check_exists(target)
-    perform(run_dev(targets, DevOptions(config_file=file_of(click.get_current_context()), **options)))
+    given = DevOptions(config_file=file_of(click.get_current_context()), **options)
+    with exporting(exporter_of(given.traces), "steporal-gateway") as plugins:
+        perform(run_dev(targets, given, plugins))
 
 
 @cli.command()

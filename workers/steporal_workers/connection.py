@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -100,7 +101,9 @@ class Connection:
         return any((self.tls_cert, self.tls_key, self.tls_ca, self.tls_server_name))
 
     async def connect(
-        self, data_converter: temporalio.converter.DataConverter | None = None
+        self,
+        data_converter: temporalio.converter.DataConverter | None = None,
+        plugins: Sequence[temporalio.client.Plugin] = (),
     ) -> temporalio.client.Client:
         """A client that is connected to an existing namespace.
 
@@ -108,11 +111,15 @@ class Connection:
             Mistake: The configuration cannot be right, or there is no such namespace.
             Failure: No Temporal server answers.
         """
-        client = await self.reach(data_converter)
+        client = await self.reach(data_converter, plugins)
         await _check_namespace(client, client.service_client.config.target_host)
         return client
 
-    async def reach(self, data_converter: temporalio.converter.DataConverter | None = None) -> temporalio.client.Client:
+    async def reach(
+        self,
+        data_converter: temporalio.converter.DataConverter | None = None,
+        plugins: Sequence[temporalio.client.Plugin] = (),
+    ) -> temporalio.client.Client:
         """A client that is connected to a server, whatever namespaces it has.
 
         Raises:
@@ -129,6 +136,7 @@ class Connection:
                 return await Client.connect(
                     **profile.to_client_connect_config(),
                     data_converter=data_converter or temporalio.converter.default(),
+                    plugins=plugins,
                 )
         except (RuntimeError, ValueError, TimeoutError) as err:
             raise Failure(

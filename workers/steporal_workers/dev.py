@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import temporalio.client
 import watchfiles
 from rich.markup import escape
 
@@ -42,13 +43,21 @@ class DevOptions:
     watch: Sequence[Path] = ()
     log_level: str = "info"
     log_format: str = "text"
+    traces: str | None = None
     config_file: Path | None = None
     gateway: bool = True
     gateway_port: int = DEFAULT_GATEWAY_PORT
 
 
-async def run_dev(targets: Sequence[str], options: DevOptions) -> None:
+async def run_dev(
+    targets: Sequence[str], options: DevOptions, plugins: Sequence[temporalio.client.Plugin] = ()
+) -> None:
     """Run a dev server, a gateway, and a worker of each ``module:attribute``, until a signal stops all of them.
+
+    Args:
+        targets: The clients.
+        options: The flags.
+        plugins: Those of the gateway's Temporal client.
 
     Raises:
         DevServerError: The server does not start.
@@ -67,7 +76,7 @@ async def run_dev(targets: Sequence[str], options: DevOptions) -> None:
         ):
             _announce(server, options)
             if options.gateway:
-                await workers.enter_async_context(_gateway(server, options, stop))
+                await workers.enter_async_context(_gateway(server, options, stop, plugins))
             if targets:
                 changes = _changes(options.watch or [Path.cwd()], stop)
                 watching = asyncio.ensure_future(anext(changes, None))
@@ -90,9 +99,13 @@ def _announce(server: DevServer, options: DevOptions) -> None:
 
 
 @asynccontextmanager
-async def _gateway(server: DevServer, options: DevOptions, stop: asyncio.Event) -> AsyncIterator[None]:
+async def _gateway(
+    server: DevServer, options: DevOptions, stop: asyncio.Event, plugins: Sequence[temporalio.client.Plugin]
+) -> AsyncIterator[None]:
     """A gateway in this process, which stays up while workers start again; what it starts, workers validate."""
-    client = steporal.Client("steporal", temporal=server.client)
+    connected = server.client
+    temporal = temporalio.client.Client(connected.service_client, namespace=connected.namespace, plugins=plugins)
+    client = steporal.Client("steporal", temporal=temporal)
     async with AsyncExitStack() as stack:
         try:
             here = GatewayOptions(port=options.gateway_port)
@@ -142,6 +155,7 @@ class _WorkerProcess:
         self._command = [sys.executable, "-m", "steporal_workers", "worker", target]
         self._command += ["--graceful-timeout", f"{_RELOAD_GRACE_SECONDS}s", "--log-level", options.log_level]
         self._command += ["--log-format", options.log_format, "--health-port", "0", "--without-gateway"]
+        self._command += ["--traces", options.traces] if options.traces else []
         self._command += ["--config", str(options.config_file)] if options.config_file else []
         self._environment = _environment(address)
         self._process: asyncio.subprocess.Process | None = None

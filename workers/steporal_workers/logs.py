@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -96,6 +97,7 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             **({"app": self.app} if self.app else {}),
             **_of_run(record),
+            **_of_trace(),
         }
         line.update((key, value) for key, value in _extra(record).items() if key not in line)
         if record.exc_info and record.exc_info[0]:
@@ -116,6 +118,15 @@ def _of_run(record: logging.LogRecord) -> dict[str, Any]:
     else:
         return {}
     return {key: value for key, value in said.items() if value}
+
+
+def _of_trace() -> dict[str, str]:
+    """The trace and the span in which the line is logged, as OpenTelemetry writes them."""
+    opentelemetry = sys.modules.get("opentelemetry.trace")
+    if opentelemetry is None:
+        return {}
+    current = opentelemetry.get_current_span().get_span_context()
+    return {"trace_id": f"{current.trace_id:032x}", "span_id": f"{current.span_id:016x}"} if current.is_valid else {}
 
 
 def _of_workflow(details: Mapping[str, Any], run_id: str | None) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from .options import duration
 from .output import warn
 from .problems import Mistake
 from .telemetry import otlp_url
+from .traces import EXPORTER
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -295,6 +296,13 @@ SETTINGS: tuple[Setting, ...] = (
         type=LOG_FORMAT,
         default="text",
         help="Lines for people, or one JSON object a line.",
+    ),
+    Setting(
+        name="traces",
+        flags=_for(*COMMANDS, flag="--traces"),
+        type=EXPORTER,
+        default_is="as OpenTelemetry's variables say; none without them",
+        help="Where OpenTelemetry's spans go: to a collector (otlp), to standard error (console), nowhere (none).",
     ),
 )
 

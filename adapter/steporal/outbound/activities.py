@@ -18,9 +18,10 @@ from ..metrics import SINK_ATTEMPTS
 from ..reporting import alive, counted, failing
 from ..runtime.limits import to_limited
 from ..runtime.storage import most_with
+from ..tracing import is_traced
 from .addresses import addresses_of, public_addresses_of
 from .delivery import POST_EVENT
-from .exchange import Answer, Request, exchange, phrase
+from .exchange import Addresses, Answer, Request, exchange, phrase
 from .fetching import FETCH, FetchCall, response_of
 from .host_slots import HostSlots
 from .posts import post_of
@@ -60,7 +61,7 @@ class HttpActivities:
         call = FetchCall.model_validate(from_raw(argument))
         async with alive(), failing(), counted():
             request = call.request()
-            answer = await exchange(request)
+            answer = await _exchanged(request)
             if answer.status == _TOO_MANY_REQUESTS or answer.status >= 500:
                 raise _status_error(request, answer, LONGEST_OF_A_FETCH)
             response = response_of(answer)
@@ -76,7 +77,7 @@ class HttpActivities:
             async with self._slots.slot(sink.origin):
                 request = post_of(sink, ReceivedEvent.model_validate(given["event"]), datetime.now(UTC))
                 addresses = addresses_of if sink.allow_private else public_addresses_of
-                answer = await exchange(request, addresses, read=False)
+                answer = await _exchanged(request, addresses, read=False)
             if 200 <= answer.status < 300:
                 return to_raw({"status": answer.status, "attempts": activity.info().attempt})
             if answer.status in _RETRIED_BY_SINKS or answer.status >= 500:
@@ -107,6 +108,18 @@ async def _counted() -> AsyncIterator[None]:
         raise
     finally:
         SINK_ATTEMPTS.add(activity.metric_meter(), workflow_type=activity.info().workflow_type or "", outcome=outcome)
+
+
+async def _exchanged(request: Request, addresses: Addresses | None = None, *, read: bool = True) -> Answer:
+    """Make a request, which carries the trace along where there is one."""
+    if not is_traced(activity.client()):
+        return await exchange(request, addresses, read=read)
+    from ..tracing.requests import answered, request_span
+
+    with request_span(request) as (span, traced):
+        answer = await exchange(traced, addresses, read=read)
+        answered(span, answer)
+        return answer
 
 
 def _status_error(request: Request, answer: Answer, longest: timedelta) -> HttpStatusError:

@@ -17,6 +17,8 @@ from ..converter import from_raw, to_raw
 from ..metrics import DELIVERIES
 from ..reporting import alive
 from ..runtime.inbox import DELIVER
+from ..tracing import TRACE, delivering
+from ..types import JSON
 from .catalog import is_about_namespace
 from .topic import DELIVER_EVENTS, Batch, Delivery
 
@@ -36,6 +38,7 @@ async def deliver_events(argument: RawValue) -> RawValue:
         the positions of what is to be delivered again.
     """
     batch = Batch.model_validate(from_raw(argument))
+    traces = [event.pop(TRACE, None) for event in batch.events]
     temporal = activity.client()
     by_run: dict[str, list[Delivery]] = {}
     for delivery in batch.deliveries:
@@ -47,8 +50,11 @@ async def deliver_events(argument: RawValue) -> RawValue:
     async def tell(deliveries: list[Delivery]) -> None:
         async with slots:
             for number, delivery in enumerate(deliveries):
+                event, trace = batch.events[delivery.event], traces[delivery.event]
                 try:
-                    if not await _is_told(temporal, delivery, batch):
+                    with delivering(temporal, event, trace, delivery.workflow_id, delivery.key):
+                        is_told = await _is_told(temporal, delivery, event)
+                    if not is_told:
                         gone.append(delivery.subscription_id)
                 except RPCError as err:
                     if not _is_full(err):
@@ -81,13 +87,13 @@ def _is_full(error: RPCError) -> bool:
     return error.status == RPCStatusCode.INVALID_ARGUMENT and "exceeded workflow execution limit" in error.message
 
 
-async def _is_told(temporal: temporalio.client.Client, delivery: Delivery, batch: Batch) -> bool:
+async def _is_told(temporal: temporalio.client.Client, delivery: Delivery, event: JSON) -> bool:
     try:
         if delivery.kind == "cancel":
             handle = temporal.get_workflow_handle(delivery.workflow_id, first_execution_run_id=delivery.run_id)
             await handle.cancel(rpc_timeout=_RPC_TIMEOUT)
         else:
-            message = {"key": delivery.key, "run_id": delivery.run_id, "event": batch.events[delivery.event]}
+            message = {"key": delivery.key, "run_id": delivery.run_id, "event": event}
             handle = temporal.get_workflow_handle(delivery.workflow_id)
             await handle.signal(DELIVER, to_raw(message), rpc_timeout=_RPC_TIMEOUT)
     except RPCError as err:

@@ -15,6 +15,7 @@ from ..metrics import EVENTS_MATCHED, EVENTS_SENT, EVENTS_UNMATCHED, meter_of
 from ..runtime.limits import summary
 from ..runtime.start import START_SIGNAL, Origin
 from ..search_attributes import of_run, start_indexed
+from ..tracing import sending
 from .bridges import is_bridged, unmarked
 from .catalog import Catalog, Match, Snapshot
 from .publish import Topics
@@ -60,10 +61,11 @@ class Dispatcher:
                 await self._start(event, match, listened)
 
         try:
-            async with asyncio.TaskGroup() as group:
-                publishing = group.create_task(self._topics.publish(encoded))
-                for event, match in starts:
-                    group.create_task(start(event, match))
+            with sending(self._temporal, events):
+                async with asyncio.TaskGroup() as group:
+                    publishing = group.create_task(self._topics.publish(encoded))
+                    for event, match in starts:
+                        group.create_task(start(event, match))
         except BaseExceptionGroup as error:
             raise first_of(error) from None  # each is a call's own error, and one says it all
         if self._meter is not None:

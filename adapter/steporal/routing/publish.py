@@ -11,6 +11,7 @@ import temporalio.client
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..converter import dumps, to_raw
+from ..tracing import with_trace
 from ..types import JSON
 from .catalog import SYSTEM_TASK_QUEUE, is_about_namespace
 from .gathering import MOST_BYTES, Call, gathered
@@ -55,7 +56,7 @@ class Topics:
         """Tell the topics that events concern, each in the order of the events; the ids of events that have one."""
         heard: set[str] = set()
         by_topic: dict[str, list[dict[str, JSON]]] = {}
-        for event in events:
+        for event in with_trace(self._temporal, events):
             for topic in topics_of(event["name"]):
                 by_topic.setdefault(topic, []).append(event)
         slots = asyncio.Semaphore(64)

@@ -210,10 +210,10 @@ class Attempt:
         self, key: str, kind: StepKind, start: Callable[[], Coroutine[Any, Any, Outcome]] | None
     ) -> Outcome:
         outcome = self.owner.memo.get(key)
-        if outcome is None:
+        if is_news := outcome is None:
             assert start is not None
             outcome = await self._wait(self.owner.step(key, kind, start))
-        self.owner.reached(key)
+        self.owner.reached(key, is_news=is_news)
         if outcome.failure:
             raise outcome.failure.error(key)
         return outcome

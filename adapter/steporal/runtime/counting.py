@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Literal
 
 from temporalio import workflow
@@ -25,6 +26,7 @@ from ..metrics import (
     WAITS_ENDED,
     WAITS_OPENED,
 )
+from .afterwards import afterwards
 from .memo import Outcome
 
 StepKind = Literal[
@@ -45,39 +47,17 @@ _WAITS: tuple[StepKind, ...] = ("invoke_workflow", "wait_for_event", "next", "wa
 
 
 COUNT = "steporal.count"
-"""The name, among a run's extern functions, of what takes a :data:`Count`; it is there where somebody measures."""
+"""The name, among a run's extern functions, of what gives the run's meter; it is there where somebody measures."""
 
 Count = Callable[[MetricMeter], None]
 """Tells a meter something."""
 
 
-class Tally:
-    """What a run counts in a workflow task, until it is known whether the task fails: that is tried again, for ever.
-
-    Args:
-        meter: The meter of the worker.
-    """
-
-    def __init__(self, meter: MetricMeter) -> None:
-        self._meter = meter
-        self._counts: list[Count] = []
-
-    def take(self, count: Count) -> None:
-        """Remember it."""
-        self._counts.append(count)
-
-    def end_task(self, *, has_failed: bool) -> None:
-        """Tell the meter what is remembered, or forget it."""
-        for count in () if has_failed else self._counts:
-            count(self._meter)
-        self._counts.clear()
-
-
 def count(what: Count) -> None:
     """Count something, in the code of a run."""
-    take = workflow.extern_functions().get(COUNT)
-    if take is not None and not workflow.unsafe.is_replaying():
-        take(what)
+    meter = workflow.extern_functions().get(COUNT)
+    if meter is not None:
+        afterwards(partial(what, meter()))
 
 
 def count_start(trigger: str) -> None:

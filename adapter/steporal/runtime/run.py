@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -31,6 +31,7 @@ from ..search_attributes import WAITING_FOR, is_indexed, of_run
 from ..step import Step
 from ..types import JSON
 from .awaited import Awaited, described
+from .body_log import BodyLogger, RunLogger
 from .carried import Carried, outcome_json, read_outcome
 from .children import Children, failed_with, was_cancelled
 from .continuing import Continuing
@@ -47,6 +48,7 @@ from .signal_inbox import SignalInbox
 from .start import Origin, cron_data
 from .storage import StorageOfRun
 from .subscriptions import Subscriptions
+from .traced import TRACE
 from .until import wait_until
 from .waits import BACKOFF, BACKOFF_AFTER, UNTIL_TS, Waiting, Waits, left_until
 
@@ -56,20 +58,6 @@ _CANCELLED_AGAIN = timedelta(minutes=1)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-
-
-class _BodyLogger(workflow.LoggerAdapter):
-    """Temporal's logger, which is silent on replay; its lines have the attempt of the body, from 1."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__(logging.getLogger("steporal.workflow"), None)
-        self.workflow_info_on_message = False
-        self._run = run
-
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """See base class."""
-        kwargs["extra"] = {"attempt": self._run.failures + 1, **(kwargs.get("extra") or {})}
-        return super().process(msg, kwargs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +76,7 @@ class WorkflowSurroundings:
 
     @property
     def logger(self) -> logging.LoggerAdapter[Any]:
-        return self.run.logger
+        return self.run.body_logger
 
     def now(self) -> datetime:
         return self.run.now()
@@ -105,7 +93,8 @@ class Run:
         handler: The handler to call; in the sandbox that of the module that was loaded again.
         memo: The finished steps.
         failures: How often the body has raised since a step finished last.
-        logger: What the body logs with.
+        logger: What is logged of it.
+        body_logger: What the body logs with.
         scheduled: How often each step was scheduled, by key; activity ids must not repeat while one is pending.
         finished: When each step has finished, in microseconds since the run's start.
         slept: The same of sleeps, and of listeners' waits in vain, that a recovery has found to be over.
@@ -128,7 +117,7 @@ class Run:
         self.handler = loaded.handler
         self.memo: Memo = {}
         self.failures = 0
-        self.logger = _BodyLogger(self)
+        self.logger = RunLogger(lambda: self.failures + 1)
         self.scheduled: dict[str, int] = {}
         self.data: JSON = None
         self.origin: Origin
@@ -148,6 +137,7 @@ class Run:
         self._attempt_began = 0
         self.continuing = Continuing(self, carried.held_until if carried else None)
         self._carried = carried
+        self._goes_on = carried is not None and workflow.info().continued_run_id is not None
         self._in_flight: dict[str, asyncio.Task[Outcome]] = {}
         if carried is None or not carried.seed:
             self.started = int(workflow.info().workflow_start_time.timestamp() * 1000)
@@ -156,6 +146,7 @@ class Run:
             self.started, self._seed = carried.started, int(carried.seed, 16)
         if carried is not None:
             self._restore(carried)
+        self.body_logger = BodyLogger(lambda: self.failures + 1, self.memo)
 
     # --- from one execution to the next ----------------------------------------------------------------------------
 
@@ -179,7 +170,9 @@ class Run:
 
     def recovered(self, carried: Carried) -> Run:
         """The same run, before it begins, with what its history has shown that it has done."""
-        return Run(self.workflow, self.loaded, carried.model_copy(update={"seed": carried.seed or f"{self._seed:x}"}))
+        run = Run(self.workflow, self.loaded, carried.model_copy(update={"seed": carried.seed or f"{self._seed:x}"}))
+        run._goes_on = False
+        return run
 
     def state(self, *, is_parked: bool) -> Carried:
         """What the next execution goes on with."""
@@ -224,8 +217,9 @@ class Run:
             return workflow.now()
         return _EPOCH + (self.started * 1000 + self._reached) * _MICROSECOND
 
-    def reached(self, key: str) -> None:
-        """The body has come to a finished step."""
+    def reached(self, key: str, *, is_news: bool) -> None:
+        """The body has come to a finished step, in the memo already or awaited."""
+        self.body_logger.reach(key, is_news=is_news)
         if self._reached is not None:
             self._reached = max(self._reached, self.finished[key])
 
@@ -297,6 +291,9 @@ class Run:
         await self.children.report(outcome)
         await tell()
         await self.children.report(outcome)  # to those who have asked meanwhile
+        if (trace := TRACE.get()) is not None:
+            failure = None if outcome.failure is None else outcome.failure.name
+            trace.ended(self.workflow.app, self.origin, self.started, failure, is_cancelled=outcome == was_cancelled())
 
     def _count_end(self, outcome: Literal["finished", "failed", "cancelled"]) -> None:
         count_end(outcome, started=self.started, memo_size=self.continuing.size)
@@ -331,11 +328,13 @@ class Run:
             if self._carried is not None:
                 await workflow.wait_condition(lambda: True)  # until the body has come to where it waits
                 self._reached = None
+                self.body_logger.is_there()
             if is_cancelled:
                 body.cancel()
             else:
                 await self.continuing.until_left(body)
         except asyncio.CancelledError:
+            self.body_logger.is_there()
             body.cancel()
         except Exception:
             body.cancel()
@@ -372,6 +371,11 @@ class Run:
 
         if carried := self.waits.resume(BACKOFF, "backoff"):
             await self._pause(carried)
+            self.body_logger.begin()
+        elif self._goes_on:
+            self.body_logger.go_on()
+        else:
+            self.body_logger.begin()
         while True:
             attempt = Attempt(self)
             self.random = random.Random(self._seed)  # the same in each: what is drawn may name steps
@@ -402,6 +406,7 @@ class Run:
             finally:
                 attempt.close()
             await self._pause(Waiting("backoff", (workflow.now() + delay).timestamp()))
+            self.body_logger.begin()
 
     async def _pause(self, waiting: Waiting) -> None:
         assert waiting.until is not None
@@ -436,7 +441,9 @@ class Run:
 
     async def _finish(self, key: str, kind: StepKind, perform: Perform) -> Outcome:
         await self.continuing.hold(key)
-        outcome = await counted(kind, perform, is_resumed=key in self.waits.carried)
+        trace = TRACE.get()
+        performed = perform if trace is None else partial(trace.step, key, perform)
+        outcome = await counted(kind, performed, is_resumed=key in self.waits.carried)
         self.memo[key] = outcome
         self.finished[key] = self.slept.pop(key, self._elapsed())
         self.failures = 0

@@ -14,8 +14,9 @@ from typing import Any
 from temporalio.common import MetricMeter
 from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 
+from .afterwards import AFTERWARDS, Afterwards
 from .compiled import is_compiled
-from .counting import COUNT, Tally
+from .counting import COUNT
 from .determinism import NondeterminismError
 from .task_log import is_news, said_once
 
@@ -70,12 +71,16 @@ class WatchedRunner(WorkflowRunner):
         runner: The other runner.
         facts: What is so of the worker: names that runs find among their extern functions.
         meter: Takes what runs count; None: nobody measures.
+        is_traced: Whether runs record spans.
     """
 
-    def __init__(self, runner: WorkflowRunner, facts: Iterable[str], meter: MetricMeter | None = None) -> None:
+    def __init__(
+        self, runner: WorkflowRunner, facts: Iterable[str], meter: MetricMeter | None = None, *, is_traced: bool = False
+    ) -> None:
         self._runner = runner
         self._facts = {fact: lambda: True for fact in facts}
         self._meter = meter
+        self._is_traced = is_traced
 
     def prepare_workflow(self, defn: Any) -> None:
         """See base class."""
@@ -83,12 +88,16 @@ class WatchedRunner(WorkflowRunner):
 
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
         """See base class."""
-        tally = None if self._meter is None else Tally(_meter_of_run(self._meter, det))
         externs: dict[str, Callable[..., Any]] = {**det.extern_functions, **self._facts}
-        if tally is not None:
-            externs[COUNT] = tally.take
+        afterwards: Afterwards | None = None
+        if self._meter is not None or self._is_traced:
+            afterwards = Afterwards()
+            externs[AFTERWARDS] = afterwards.take
+        if self._meter is not None:
+            meter = _meter_of_run(self._meter, det)
+            externs[COUNT] = lambda: meter
         instance = self._runner.create_instance(replace(det, extern_functions=externs))
-        return _Watched(instance, tally, can_recover=is_compiled(det.defn.cls))
+        return _Watched(instance, afterwards, can_recover=is_compiled(det.defn.cls))
 
     def set_worker_level_failure_exception_types(self, types: Any) -> None:
         """See base class."""
@@ -103,9 +112,9 @@ def _meter_of_run(meter: MetricMeter, det: WorkflowInstanceDetails) -> MetricMet
 
 
 class _Watched(WorkflowInstance):
-    def __init__(self, instance: WorkflowInstance, tally: Tally | None, *, can_recover: bool) -> None:
+    def __init__(self, instance: WorkflowInstance, afterwards: Afterwards | None, *, can_recover: bool) -> None:
         self._instance = instance
-        self._tally = tally
+        self._afterwards = afterwards
         self._can_recover = can_recover
 
     def activate(self, act: Any) -> Any:
@@ -115,8 +124,8 @@ class _Watched(WorkflowInstance):
             if removal.reason == removal.NONDETERMINISM:
                 self._say(removal.message)
         done = self._instance.activate(act)
-        if self._tally is not None:
-            self._tally.end_task(has_failed=done.HasField("failed"))
+        if self._afterwards is not None:
+            self._afterwards.end_task(has_failed=done.HasField("failed"))
         return done
 
     def _say(self, removal: str) -> None:

@@ -47,6 +47,7 @@ def create_app(
     *,
     is_stopping: Callable[[], bool] = lambda: False,
     meter: MetricMeter | None = None,
+    is_traced: bool = False,
 ) -> Starlette:
     """The gateway of the namespace that a client is connected to.
 
@@ -55,6 +56,7 @@ def create_app(
         keys: Who may use it.
         is_stopping: Says whether the process is about to end, and is not ready any more.
         meter: Takes the metrics of requests; None: they are not measured.
+        is_traced: Whether requests have spans.
     """
     events, signals, runs = EventApi(client, keys.event), SignalApi(client), RunApi(client)
     invoke, probes = InvokeApi(client), Probes(client, is_stopping)
@@ -80,11 +82,24 @@ def create_app(
     metered = [] if meter is None else [Middleware(Metered, meter=meter, routes=routes)]
     app = Starlette(
         routes=routes,
-        middleware=[*metered, Middleware(BodyMemory), Middleware(LastAnswers, is_stopping=is_stopping)],
+        middleware=[
+            *metered,
+            *_tracing(is_traced, routes),
+            Middleware(BodyMemory),
+            Middleware(LastAnswers, is_stopping=is_stopping),
+        ],
         exception_handlers=HANDLERS,
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _tracing(is_traced: bool, routes: Sequence[BaseRoute]) -> list[Middleware]:
+    if not is_traced:
+        return []
+    from .traces import Traced
+
+    return [Middleware(Traced, routes=routes)]
 
 
 class _AnyPath(Mount):

@@ -12,6 +12,7 @@ from rich.markup import escape
 import steporal
 from steporal.metrics import meter_of
 from steporal.routing.catalog import SYSTEM_TASK_QUEUE
+from steporal.tracing import is_traced
 
 from ..output import say
 from ..task_queues import measured
@@ -63,7 +64,7 @@ async def gateway(
         Failure: It cannot listen.
     """
     temporal = await client.connect()
-    app = create_app(client, keys, is_stopping=stop.is_set, meter=meter_of(temporal))
+    app = create_app(client, keys, is_stopping=stop.is_set, meter=meter_of(temporal), is_traced=is_traced(temporal))
     measuring = measured(client, temporal, "gateway", lambda: _task_queues(client))
     async with serving(app, options.host, options.port) as url, measuring:
         say(f"[bold green]gateway[/] at [bold]{escape(url)}[/]")

@@ -12,7 +12,7 @@ from temporalio.common import MetricMeter
 
 from steporal.metrics import GATEWAY_REQUEST_DURATION, GATEWAY_REQUESTS, OTHER
 
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _CONVERTOR = re.compile(r":\w+(?=})")
 
 
@@ -28,7 +28,7 @@ class Metered:
     def __init__(self, app: ASGIApp, meter: MetricMeter, routes: Iterable[BaseRoute]) -> None:
         self._app = app
         self._meter = meter
-        self._paths = {id(route): path for route, path in _paths(routes)}
+        self._paths = paths_of(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, and count it."""
@@ -47,9 +47,14 @@ class Metered:
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route = self._paths.get(id(scope.get("route")), OTHER)
-        method = scope["method"] if scope["method"] in _METHODS else OTHER
+        method = scope["method"] if scope["method"] in METHODS else OTHER
         GATEWAY_REQUESTS.add(self._meter, route=route, method=method, status=str(status))
         GATEWAY_REQUEST_DURATION.record(self._meter, seconds, route=route, method=method)
+
+
+def paths_of(routes: Iterable[BaseRoute]) -> dict[int, str]:
+    """The paths of an application's routes, by the ``id`` of what a request's scope has as its route."""
+    return {id(route): path for route, path in _paths(routes)}
 
 
 def _paths(routes: Iterable[BaseRoute], before: str = "") -> Iterator[tuple[BaseRoute, str]]:

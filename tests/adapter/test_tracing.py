@@ -1,0 +1,88 @@
+"""Spans, where something goes wrong. That they are there, and their parents, shows tests/workers/test_traces.py."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from unittest.mock import patch
+
+import opentelemetry.trace
+import pytest
+import temporalio.client
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from recording import Workers
+from temporalio import workflow
+from temporalio.contrib.opentelemetry import OpenTelemetryPlugin, create_tracer_provider
+from temporalio.worker import Worker
+
+import steporal
+from steporal import Context, Step
+
+
+@pytest.fixture
+async def spans() -> AsyncIterator[InMemorySpanExporter]:
+    """What this process records."""
+    exporter, provider = InMemorySpanExporter(), create_tracer_provider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with patch.object(opentelemetry.trace, "_TRACER_PROVIDER", provider):
+        yield exporter
+
+
+@asynccontextmanager
+async def traced_worker(app: steporal.Client, workers: Workers) -> AsyncIterator[None]:
+    """A worker of an app, by a client that has Temporal's plugin."""
+    plain, cached = workers.temporal, workers.max_cached_workflows
+    traced = temporalio.client.Client(plain.service_client, namespace=plain.namespace, plugins=[OpenTelemetryPlugin()])
+    app.temporal, plugin = traced, app.plugin()
+    async with Worker(traced, task_queue=app.task_queue, plugins=[plugin], max_cached_workflows=cached):
+        await asyncio.wait_for(plugin.registered.wait(), 60)
+        yield
+
+
+def named(spans: InMemorySpanExporter, name: str) -> list[ReadableSpan]:
+    return [span for span in spans.get_finished_spans() if span.name == name]
+
+
+async def test_a_workflow_task_that_fails_again_and_again_records_nothing(
+    app: steporal.Client, workers: Workers, spans: InMemorySpanExporter
+) -> None:
+    tries: list[None] = []
+
+    @app.workflow(id=f"stuck {app.id}")
+    async def stuck(ctx: Context[Any], step: Step) -> None:
+        await step.sleep("nap", "1ms")
+        tries.append(None)
+        if len(tries) < 3:
+            raise workflow.NondeterminismError("the code is wrong, until it is mended")
+
+    async with traced_worker(app, workers):
+        await (await stuck.start()).result()
+    assert len(tries) == 3
+    [nap], [ended] = named(spans, "step nap"), named(spans, f"run stuck {app.id}")
+    assert nap.parent is not None and nap.parent.span_id == ended.context.span_id
+
+
+async def test_a_run_that_is_cancelled_has_not_failed(
+    app: steporal.Client, workers: Workers, spans: InMemorySpanExporter
+) -> None:
+    @app.workflow(id=f"sleeps {app.id}")
+    async def sleeps(ctx: Context[Any], step: Step) -> None:
+        await step.run("begin", lambda: None)
+        await step.sleep("long", "1h")
+
+    async with traced_worker(app, workers):
+        run = await sleeps.start()
+        async with asyncio.timeout(30):
+            while not named(spans, "step begin"):
+                await asyncio.sleep(0.02)
+        await run.temporal.cancel()
+        with pytest.raises(steporal.RunCancelledError):
+            await run.result()
+    [ended] = named(spans, f"run sleeps {app.id}")
+    assert ended.status.is_unset
+    assert ended.attributes is not None and ended.attributes["steporal.cancelled"] is True
+    assert not named(spans, "step long"), "it never ended"
