@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -74,6 +75,7 @@ from .runtime.failures import stack_of
 from .runtime.limits import to_limited
 from .runtime.start import Origin
 from .runtime.storage import check_storage, most_with
+from .sealed import DECRYPTION_KEYS, ENCRYPTION_KEYS, check_told
 from .search_attributes import of_run, start_indexed
 from .signals import SendSignalResult, check_signal, signal_data
 from .sinks import EventSink, InngestSink, define_sink
@@ -154,6 +156,7 @@ class Run(Generic[O]):
 def _run_error(workflow_id: str, cause: BaseException) -> RunFailedError:
     if isinstance(cause, CancelledError):
         return RunCancelledError(workflow_id, "CancelledError", "the run was cancelled")
+    check_told(cause)
     stack = stack_of(cause)
     if isinstance(cause, ApplicationError):
         return RunFailedError(workflow_id, cause.type or "ApplicationError", cause.message, stack)
@@ -445,7 +448,8 @@ class Client:
         """Connect to Temporal, unless connected.
 
         Uses Temporal's own configuration: ``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, ``TEMPORAL_API_KEY``, …, and
-        the profiles of its TOML file (https://docs.temporal.io/develop/environment-configuration).
+        the profiles of its TOML file (https://docs.temporal.io/develop/environment-configuration). With keys in
+        ``STEPORAL_ENCRYPTION_KEYS`` or ``STEPORAL_DECRYPTION_KEYS``, what is sent is encrypted (``docs/security.md``).
         """
         if self._connecting is None:
             self._connecting = asyncio.Lock()
@@ -453,13 +457,18 @@ class Client:
             if self._temporal is None:
                 config = ClientConfig.load_client_connect_config()
                 config.setdefault("target_host", "localhost:7233")
-                if self.data_converter is not None:
-                    self._temporal = await temporalio.client.Client.connect(
-                        **config, data_converter=self.data_converter
-                    )
+                if (converter := self._converter_to_connect()) is not None:
+                    self._temporal = await temporalio.client.Client.connect(**config, data_converter=converter)
                 else:
                     self._temporal = await temporalio.client.Client.connect(**config)
         return self._temporal
+
+    def _converter_to_connect(self) -> temporalio.converter.DataConverter | None:
+        if not any(name in os.environ for name in (ENCRYPTION_KEYS, DECRYPTION_KEYS)):
+            return self._data_converter
+        from . import encryption  # which is loaded where there are keys
+
+        return encryption.data_converter(base=self._data_converter or temporalio.converter.DataConverter.default)
 
     def dispatcher(self, temporal: temporalio.client.Client) -> Dispatcher:
         """What sends events into a namespace; one for each Temporal client, as it caches the catalog."""

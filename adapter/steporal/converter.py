@@ -32,6 +32,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 
 from .errors import UnserializableError
+from .sealed import check_readable
 from .type_names import TypeNotFoundError, find_data_class, name_of, type_label
 from .types import JSON
 
@@ -65,8 +66,18 @@ def raw_text(text: bytes) -> RawValue:
 
 
 def from_raw(raw: RawValue) -> JSON:
-    """The JSON value in a payload that :func:`to_raw` made."""
-    return json.loads(raw.payload.data) if raw.payload.data else None
+    """The JSON value in a payload that :func:`to_raw` made.
+
+    Raises:
+        UnknownKeyError: It is encrypted, and there was no codec.
+    """
+    if not raw.payload.data:
+        return None
+    try:
+        return json.loads(raw.payload.data)
+    except ValueError:
+        check_readable(raw.payload)
+        raise
 
 
 def size_of(raw: RawValue) -> int:

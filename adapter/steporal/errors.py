@@ -21,6 +21,8 @@
     │   ├── UnserializableError           a value that is no JSON and of no type we can send
     │   └── PayloadTooLargeError          a value over Temporal's payload limit
     ├── StepCodeNotFoundError             this worker's code has no such step function (another's may)
+    ├── EncryptionError                   a value that cannot be decrypted
+    │   └── UnknownKeyError               its key is not known to this process (another's may be)
     └── StepError                         what ``await step.run(...)`` raises when a step has failed
         ├── InvokeTimeoutError            an invoked workflow took longer than its ``timeout``
         └── SignalConflictError           another run waits for the signal already
@@ -39,6 +41,7 @@ __all__ = [
     "AlreadyStartedError",
     "CaptureError",
     "DefinitionError",
+    "EncryptionError",
     "EventTooLargeError",
     "InvalidArgumentError",
     "InvalidEventError",
@@ -56,6 +59,7 @@ __all__ = [
     "StepCodeNotFoundError",
     "StepError",
     "SteporalError",
+    "UnknownKeyError",
     "UnknownWorkflowError",
     "UnserializableError",
 ]
@@ -184,6 +188,30 @@ class StepCodeNotFoundError(SteporalError):
     The attempt is retried, as a worker with that code may exist. When attempts are used up in that, the step begins
     again with the code that its run has then: it has not failed, it has not begun.
     """
+
+
+class EncryptionError(SteporalError):
+    """A value that cannot be decrypted."""
+
+
+class UnknownKeyError(EncryptionError):
+    """A value is encrypted with a key that this process does not have.
+
+    No run fails by it: workflow tasks are tried again until a worker has the key, and steps begin again.
+
+    Attributes:
+        key_id: The key's id.
+    """
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(key_id)
+        self.key_id = key_id
+
+    def __str__(self) -> str:
+        return (
+            f"a value is encrypted with key {self.key_id!r}, which this process does not have; add the key to "
+            "STEPORAL_ENCRYPTION_KEYS or STEPORAL_DECRYPTION_KEYS"
+        )
 
 
 class StepError(SteporalError):

@@ -24,6 +24,8 @@ MAX_EVENTS = 5_000
 
 MAX_NAME_LENGTH = 512
 MAX_ID_BYTES = 400
+MAX_LEVELS = 16
+"""How many patterns an event's name has whose runs hear of it: those of its first dots and slashes."""
 
 RESERVED_PREFIXES = ("inngest/", "steporal/")
 """Names of events that only the system sends."""
@@ -116,6 +118,8 @@ def check_event_name(name: object, *, pattern: bool) -> str:
         raise ValueError(f"name is {name!r}; event names are not empty and neither start nor end with a blank")
     if not _is_text(name):
         raise ValueError(f"name is {_short(name)}, which has a lone surrogate and is no text")
+    if "\0" in name:
+        raise ValueError(f"name is {_short(name)}; databases do not take a NUL in a name")
     if len(name) > MAX_NAME_LENGTH:
         raise ValueError(f"name is {name[:40]!r}… with {len(name)} characters; the most is {MAX_NAME_LENGTH}")
     if pattern and name in SYSTEM_EVENTS:
@@ -127,6 +131,8 @@ def check_event_name(name: object, *, pattern: bool) -> str:
         raise ValueError(f"name is {name!r}; a wildcard stands at the end, after '.' or '/': 'order.*', 'app/*'")
     if "*" in name and not pattern:
         raise ValueError(f"name is {name!r}; only triggers have wildcards")
+    if "*" in name and name.count(".") + name.count("/") > MAX_LEVELS:
+        raise ValueError(f"name is {name!r}; a pattern has at most {MAX_LEVELS} dots and slashes")
     return name
 
 
@@ -193,10 +199,13 @@ def _prepare(
     check_json(data, "data", label)
     event_id, ts, v = fields.get("id"), fields.get("ts"), fields.get("v")
     if event_id is not None and not (
-        isinstance(event_id, str) and _is_text(event_id) and 0 < _bytes(event_id) <= MAX_ID_BYTES
+        isinstance(event_id, str)
+        and _is_text(event_id)
+        and 0 < _bytes(event_id) <= MAX_ID_BYTES
+        and "\0" not in event_id
     ):
         raise InvalidEventError(
-            f"{label}: id is {_short(event_id)}; ids are strings of 1 to {MAX_ID_BYTES} bytes in UTF-8"
+            f"{label}: id is {_short(event_id)}; ids are strings of 1 to {MAX_ID_BYTES} bytes in UTF-8, without NUL"
         )
     if ts is not None and (type(ts) is not int or not _EARLIEST_MS <= ts <= _LATEST_MS):
         raise InvalidEventError(

@@ -189,16 +189,18 @@ class _Shared:
     users: int = 0
 
 
-_shared: WeakKeyDictionary[ServiceClient, _Shared] = WeakKeyDictionary()
+_shared: WeakKeyDictionary[ServiceClient, dict[str, _Shared]] = WeakKeyDictionary()
+"""By connection and namespace."""
 
 
 @asynccontextmanager
 async def system_worker(temporal: temporalio.client.Client) -> AsyncIterator[None]:
     """Serves the system workflows of the namespace, which every app's worker helps to do.
 
-    Workers of one process that share a connection share this worker, as Temporal takes one for each task queue.
+    Workers of one process and namespace that share a connection share this worker, as Temporal takes one for each task
+    queue.
     """
-    shared = _shared.setdefault(temporal.service_client, _Shared())
+    shared = _shared.setdefault(temporal.service_client, {}).setdefault(temporal.namespace, _Shared())
     async with shared.changing:
         if shared.users == 0:
             shared.worker = Worker(
@@ -207,6 +209,7 @@ async def system_worker(temporal: temporalio.client.Client) -> AsyncIterator[Non
                 workflows=SYSTEM_WORKFLOWS,
                 activities=SYSTEM_ACTIVITIES,
                 interceptors=[tracing.of_worker()] if tracing.is_traced(temporal) else [],
+                unsandboxed_workflow_runner=WatchedRunner(UnsandboxedWorkflowRunner(), ()),
                 max_cached_workflows=100,
                 max_concurrent_workflow_tasks=20,
                 max_concurrent_activities=20,

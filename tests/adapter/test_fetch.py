@@ -18,7 +18,9 @@ from recording import Workers
 
 import steporal
 from steporal import Context, FetchResponse, RunFailedError, Step, StepError, secret
+from steporal.outbound.problems import SecretNotFoundError
 from steporal.outbound.retry_after import retry_after
+from steporal.outbound.secrets import revealed
 
 SECRET = "s3cr3t-value-of-the-key"
 
@@ -333,6 +335,13 @@ async def test_a_missing_secret_fails_the_step_at_once(
     assert (failed["name"], failed["attempts"]) == ("SecretNotFoundError", 1)
     assert "header 'X-Key' of step 'call' needs the environment variable 'STEPORAL_TEST_KEY'" in failed["message"]
     assert not server.asked
+
+
+@pytest.mark.parametrize("name", ["STEPORAL_ENCRYPTION_KEYS", "STEPORAL_API_KEYS", "TEMPORAL_API_KEY"])
+def test_the_workers_own_keys_are_never_sent(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, SECRET)
+    with pytest.raises(SecretNotFoundError, match=f"the header asks for '{name}', which is a setting of this worker"):
+        revealed(secret(name), "the header")
 
 
 @pytest.mark.parametrize("value", [f"{SECRET}\r\nX-Admin: 1", f"{SECRET}é"], ids=["line break", "no ASCII"])

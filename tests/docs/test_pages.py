@@ -36,10 +36,11 @@ PAGES = (
     "docs/long-runs.md",
     "docs/deploy.md",
     "docs/changing-code.md",
+    "docs/security.md",
 )
 LOCAL_KEY = "local-event-key"
 ORDER = '{"order_id": "A-0", "amount": 1}'
-SERVING = ("dev", "worker", "gateway")
+SERVING = ("dev", "worker", "gateway", "codec-server")
 RUN = ("steporal", "temporal", "curl")
 
 CANNOT = {
@@ -232,8 +233,17 @@ SAYS = {
 }
 """What commands print, by their last name."""
 
-FREE = {"dev": "--port --ui-port --gateway-port", "gateway": "--port", "worker": "--gateway-port"}
+FREE = {
+    "dev": "--port --ui-port --gateway-port --codec-port",
+    "gateway": "--port",
+    "worker": "--gateway-port",
+    "codec-server": "--port",
+}
 """The flags of ports, of which tests take any that is free."""
+
+
+UP = {"gateway": "gateway at", "codec-server": "codec server at"}
+"""What those say that serve no app."""
 
 
 async def test_commands_that_can_be_run_do_what_they_say(typed: Sequence[Typed], folder: Path) -> None:
@@ -250,9 +260,9 @@ async def test_commands_that_can_be_run_do_what_they_say(typed: Sequence[Typed],
                 free = [word for flag in FREE[words[1]].split() for word in (flag, "0")]
                 if "--metrics-port" in words:
                     free += ["--metrics-port", str(metrics_port)]
-                here = ["--host", "127.0.0.1"] if words[1] == "gateway" else []
+                here = ["--host", "127.0.0.1"] if "--host" in words else []
                 process = await stack.enter_async_context(run.running(*words[1:], *free, *here))
-                await process.until("gateway at" if words[1] == "gateway" else "serving app shop")
+                await process.until(UP.get(words[1], "serving app shop"))
                 serving[words] = process
             return serving[words]
 
@@ -273,8 +283,14 @@ async def test_commands_that_can_be_run_do_what_they_say(typed: Sequence[Typed],
                     assert ended.status == 0, f"{command}\n{ended.err}"
                     expected = [said for name, said in SAYS.items() if name in words[:2]]
                     assert all(said in ended.out + ended.err for said in expected), f"{command}\n{ended}"
+                case ("temporal", *words) if "--codec-endpoint" in words:
+                    [codec] = [it for name, it in serving.items() if name[1] == "codec-server"]
+                    at = words.index("--codec-endpoint") + 1
+                    words[at] = codec.said.split("codec server at ")[1].split(",")[0]
+                    said = await _temporal([*words, "--address", server.address])
+                    assert "input[0].order_id: A-0" in said, f"{command}\n{said}"
                 case ("temporal", *words):
-                    await _temporal(words, server.address)
+                    await _temporal([*words, "--address", server.address, "--yes"])
                 case ("curl", address):
                     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{metrics_port}") as http:
                         assert (await http.get(httpx.URL(address).path)).text.startswith("# HELP"), command
@@ -296,17 +312,17 @@ async def _stop(process: Process) -> None:
     assert (await process.ended()).status == 0
 
 
-async def _temporal(words: Sequence[str], address: str) -> None:
+async def _temporal(words: Sequence[str]) -> str:
     process = await asyncio.create_subprocess_exec(
         find_binary(),
         *words,
-        *("--address", address, "--yes"),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     said, _ = await process.communicate()
     assert process.returncode == 0, f"{words}: {said.decode()}"
+    return said.decode()
 
 
 @asynccontextmanager

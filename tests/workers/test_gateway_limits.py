@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
 import pytest
@@ -127,6 +128,19 @@ async def test_there_are_so_many_connections_and_no_more(
                 await asyncio.sleep(0.05)
 
 
+async def test_connections_that_are_only_kept_keep_nobody_out(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_CONNECTIONS", 3)
+    async with AsyncExitStack() as stack:
+        for _ in range(3):
+            reader, writer = await stack.enter_async_context(connection(http))
+            writer.write(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
+            await reader.readuntil(b'"OK"}')
+        for _ in range(4):
+            assert (await http.get("/live", headers={"Connection": "close"})).status_code == 200
+
+
 async def test_bodies_have_so_much_memory_and_no_more() -> None:
     going_on, took = asyncio.Event(), asyncio.Event()
 
@@ -160,6 +174,47 @@ async def test_a_gateway_without_memory_for_a_body_says_when_to_send_it_again(
         refused = await http.post("/e/event-key", json={"name": "nobody.cares"})
         assert (await http.get("/live")).status_code == 200
     assert (refused.status_code, refused.headers["retry-after"], refused.json()["ids"]) == (503, "1", [])
+
+
+@pytest.mark.parametrize(
+    "body", ["[" + "{}," * 500_000 + "{}]", '{"name": "a", "data": {"of": [' + "[]," * 500_000 + "[]]}}"]
+)
+async def test_a_body_of_more_values_than_there_is_memory_for_is_refused_before_it_is_read(
+    http: httpx.AsyncClient, body: str
+) -> None:
+    answer = await http.post("/e/event-key", content=body)
+    assert (answer.status_code, answer.json()["error"]) == (
+        413,
+        "the body has more than 500,000 values; send them in several requests",
+    )
+
+
+async def test_what_looks_like_values_in_texts_is_none(http: httpx.AsyncClient) -> None:
+    events = [{"name": "nobody.cares", "data": {"text": '[{"\\,' * 60_000}} for _ in range(4)]
+    assert (await http.post("/e/event-key", json=events)).status_code == 200
+
+
+async def test_the_values_of_a_body_have_the_memory_of_bodies(
+    app: steporal.Client, temporal: temporalio.client.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app.temporal = temporal
+    monkeypatch.setattr(BodyMemory.__init__, "__defaults__", (3_000,))
+    async with gateway_of(app, KEYS) as http:
+        few, many = ({"name": "nobody.cares", "data": {"of": [0] * count}} for count in (10, 100))
+        answers = [await http.post("/e/event-key", json=body) for body in (few, many, few)]
+    assert [answer.status_code for answer in answers] == [200, 503, 200]
+
+
+async def test_a_message_has_not_all_of_a_request_that_is_wrong(http: httpx.AsyncClient) -> None:
+    data = {"x" * 100_000: {"y": "\ud800"}}
+    answer = await http.post("/e/event-key", content=json.dumps({"name": "a", "data": data}))
+    assert answer.status_code == 400 and len(answer.content) < 5_000
+
+
+@pytest.mark.parametrize("event", [{"name": "a\0b"}, {"name": "a", "id": "a\0b"}])
+async def test_what_databases_do_not_take_in_an_id_is_refused(http: httpx.AsyncClient, event: dict[str, str]) -> None:
+    answer = await http.post("/e/event-key", json=event)
+    assert answer.status_code == 400 and "NUL" in answer.json()["error"]
 
 
 async def test_a_gateway_that_stops_is_not_ready(app: steporal.Client, temporal: temporalio.client.Client) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,16 @@ def parse_ts(text: str | None) -> int | None:
             f"--ts is {text!r}; it takes milliseconds since the epoch, or a time such as 2030-01-31T09:00:00+01:00"
         )
     return int(moment.timestamp() * 1000)
+
+
+def duration(text: str) -> timedelta:
+    """A duration such as ``30s``."""
+    from steporal.durations import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError:
+        raise click.BadParameter(f'{text!r} is no duration; write "30s", "5m" or "1h30m"') from None
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str | int], int]:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from .arguments import duration
 from .config import config
 from .connection import Connection
 from .gateway.options import GatewayOptions
 from .leaving import leave
 from .logs import name_app, set_up_logging
-from .options import codec_option, connection_options, data_converter, duration, json_option
+from .options import codec_option, connection_options, data_converter, json_option
 from .problems import Mistake, perform
 from .runs.command import runs
 from .settings import file_of, settings_of, tell_unknown_variables, values_of
@@ -122,6 +123,38 @@ def gateway_command(target: str, connection: Connection, log_level: str, log_for
             await run_gateway(client, await connection.connect(client.data_converter, plugins), keys, given)
 
         perform(serve())
+
+
+@cli.command("codec-server")
+@settings_of("codec-server")
+def codec_server_command(log_level: str, log_format: str, **options: Any) -> None:
+    """Decrypt values for Temporal's UI and command, until SIGTERM or SIGINT.
+
+    Who may use it says STEPORAL_CODEC_KEYS: keys, separated by commas, that come as a header, Authorization: Bearer
+    KEY. What is in Temporal is decrypted with STEPORAL_ENCRYPTION_KEYS and STEPORAL_DECRYPTION_KEYS.
+    """
+    try:
+        from .codec.command import run_codec_server
+    except ModuleNotFoundError as err:
+        raise _missing(err, "gateway") from None
+    from .codec.options import CodecOptions
+
+    set_up_logging(log_level, log_format)
+    tell_unknown_variables()
+    perform(run_codec_server(CodecOptions(**options)))
+
+
+@cli.group()
+def encryption() -> None:
+    """Make keys that encrypt what Temporal stores of values."""
+
+
+@encryption.command("new-key")
+def new_key_command() -> None:
+    """Print a new key, for STEPORAL_ENCRYPTION_KEYS or STEPORAL_DECRYPTION_KEYS."""
+    from steporal.encryption import new_key
+
+    click.echo(new_key())
 
 
 @cli.command()
@@ -317,8 +350,9 @@ def replay(target: str, connection: Connection, files: tuple[Path, ...], **optio
     set_up_runtime()  # it is not connected to Temporal, if there are files
 
     async def operation() -> int:
+        converter = connection.converter(client.data_converter)
         temporal = None if files else await connection.connect(client.data_converter)
-        return await run_replay(client, temporal, ReplayOptions(files=files, **options))
+        return await run_replay(client, temporal, converter, ReplayOptions(files=files, **options))
 
     raise click.exceptions.Exit(perform(operation()))
 

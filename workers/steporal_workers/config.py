@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
@@ -12,9 +12,15 @@ from rich.table import Table
 
 from .connection import MASK, Connection
 from .output import console, print_json
-from .settings import COMMANDS, Value, tell_unknown_variables, values_of
+from .settings import COMMANDS, Value, encryption_keys, tell_unknown_variables, values_of
+
+if TYPE_CHECKING:
+    from steporal.encryption import Key
 
 _TEMPORAL = "temporal"
+
+_WITHOUT = ("dev", "codec-server")
+"""The commands that connect to no Temporal, or to their own."""
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -45,10 +51,10 @@ def _rows(name: str, arguments: list[str]) -> list[Row]:
 
 
 def _temporal_rows(name: str, arguments: list[str]) -> list[Row]:
-    """Temporal's connection; `steporal dev` has its own."""
+    """Temporal's connection."""
     ctx, _ = values_of(_commands()[name], name, arguments)
     given = {field: ctx.params[field] for field in Connection.__dataclass_fields__ if field in ctx.params}
-    return [(_TEMPORAL, *described) for described in Connection(**given).described()] if name != "dev" else []
+    return [(_TEMPORAL, *described) for described in Connection(**given).described()] if name not in _WITHOUT else []
 
 
 def _commands() -> Mapping[str, click.Command]:
@@ -60,15 +66,23 @@ def _commands() -> Mapping[str, click.Command]:
 def _shown(value: Value) -> Any:
     from steporal.durations import format_duration
 
+    if value.setting.type is encryption_keys and value.value:
+        return f"{MASK} ({', '.join(key.id for key in _keys(value.value))})"
     if value.setting.is_secret and value.value:
         return f"{MASK} ({len(value.value)})"
     if isinstance(value.value, timedelta):
         return format_duration(value.value)
-    if value.setting.is_multiple and value.value:
+    if value.setting.may_be_list and value.value:
         return ", ".join(map(str, value.value))
     if value.value is None or value.value == ():
         return value.setting.default_is
     return value.value if isinstance(value.value, bool | int) else str(value.value)
+
+
+def _keys(texts: Sequence[str]) -> tuple[Key, ...]:
+    from steporal.encryption import Keys
+
+    return Keys.of(texts).encryption
 
 
 def _table(rows: Sequence[Row]) -> Table:

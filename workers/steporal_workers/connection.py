@@ -7,7 +7,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +40,8 @@ class Connection:
     tls_key: Path | None = None
     tls_ca: Path | None = None
     tls_server_name: str | None = None
+    encryption_keys: Sequence[str] | None = field(default=None, repr=False)
+    decryption_keys: Sequence[str] | None = field(default=None, repr=False)
 
     def _profile(self) -> ClientConfigProfile:
         from temporalio.envconfig import ClientConfigProfile, ClientConfigTLS
@@ -100,6 +102,21 @@ class Connection:
     def _has_tls_flags(self) -> bool:
         return any((self.tls_cert, self.tls_key, self.tls_ca, self.tls_server_name))
 
+    def converter(self, base: temporalio.converter.DataConverter | None = None) -> temporalio.converter.DataConverter:
+        """A data converter that also encrypts, where there are keys.
+
+        Raises:
+            DefinitionError: It encrypts by itself, with other keys.
+        """
+        from temporalio.converter import DataConverter
+
+        base = base or DataConverter.default
+        if not (self.encryption_keys or self.decryption_keys):
+            return base
+        from steporal.encryption import Keys, data_converter  # which is loaded where there are keys
+
+        return data_converter(Keys.of(self.encryption_keys or (), self.decryption_keys or ()), base)
+
     async def connect(
         self,
         data_converter: temporalio.converter.DataConverter | None = None,
@@ -126,16 +143,15 @@ class Connection:
             Mistake: The configuration cannot be right.
             Failure: No Temporal server answers.
         """
-        import temporalio.converter
         from temporalio.client import Client
 
-        profile = self._profile()
+        profile, converter = self._profile(), self.converter(data_converter)
         set_up_runtime()
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 return await Client.connect(
                     **profile.to_client_connect_config(),
-                    data_converter=data_converter or temporalio.converter.default(),
+                    data_converter=converter,
                     plugins=plugins,
                 )
         except (RuntimeError, ValueError, TimeoutError) as err:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import temporalio.client
@@ -15,12 +16,18 @@ import watchfiles
 from rich.markup import escape
 
 import steporal
+from steporal.encryption import Keys, data_converter
+from steporal.sealed import DECRYPTION_KEYS, ENCRYPTION_KEYS
 
-from .devserver import NAMESPACE, DevServer, dev_server
+from .codec.command import codec_server, listening
+from .codec.options import DEFAULT_PORT as DEFAULT_CODEC_PORT
+from .devserver import HOST, NAMESPACE, DevServer, dev_server
 from .gateway.command import gateway
-from .gateway.keys import Keys
+from .gateway.keys import Keys as GatewayKeys
+from .gateway.keys import Ring
 from .gateway.options import DEFAULT_PORT as DEFAULT_GATEWAY_PORT
 from .gateway.options import GatewayOptions
+from .listening import url_of
 from .output import say
 from .problems import Failure
 from .settings import UNDER_DEV
@@ -47,12 +54,22 @@ class DevOptions:
     config_file: Path | None = None
     gateway: bool = True
     gateway_port: int = DEFAULT_GATEWAY_PORT
+    codec_port: int = DEFAULT_CODEC_PORT
+    encryption_keys: Sequence[str] | None = field(default=None, repr=False)
+    decryption_keys: Sequence[str] | None = field(default=None, repr=False)
+
+    @property
+    def keys(self) -> Keys:
+        """The keys that encrypt and decrypt values."""
+        return Keys.of(self.encryption_keys or (), self.decryption_keys or ())
 
 
 async def run_dev(
     targets: Sequence[str], options: DevOptions, plugins: Sequence[temporalio.client.Plugin] = ()
 ) -> None:
     """Run a dev server, a gateway, and a worker of each ``module:attribute``, until a signal stops all of them.
+
+    With keys that encrypt also a codec server, by which Temporal's UI shows what is encrypted.
 
     Args:
         targets: The clients.
@@ -61,8 +78,9 @@ async def run_dev(
 
     Raises:
         DevServerError: The server does not start.
-        Failure: The gateway cannot listen, or the code cannot be watched.
+        Failure: The gateway or the codec server cannot listen, or the code cannot be watched.
     """
+    codec = _codec_socket(options)
     with stop_signals() as stop:
         async with (
             dev_server(
@@ -71,10 +89,15 @@ async def run_dev(
                 ui_port=options.ui_port,
                 db_file=options.db_file,
                 search_attributes=True,
+                ui_codec=url_of(codec) if codec else None,
             ) as server,
             AsyncExitStack() as workers,
         ):
             _announce(server, options)
+            if codec:
+                ui = str(server.ui_url)
+                pages = [ui, ui.replace(HOST, "localhost")]
+                await workers.enter_async_context(codec_server(codec, options.keys, Ring(None), pages, stop))
             if options.gateway:
                 await workers.enter_async_context(_gateway(server, options, stop, plugins))
             if targets:
@@ -98,18 +121,27 @@ def _announce(server: DevServer, options: DevOptions) -> None:
         say(f"  for other commands: export TEMPORAL_ADDRESS={server.address}")
 
 
+def _codec_socket(options: DevOptions) -> socket.socket | None:
+    if not options.keys:
+        return None
+    try:
+        return listening(HOST, options.codec_port)
+    except Failure as err:
+        raise Failure(f"{err.message}: --codec-port N") from None
+
+
 @asynccontextmanager
 async def _gateway(
     server: DevServer, options: DevOptions, stop: asyncio.Event, plugins: Sequence[temporalio.client.Plugin]
 ) -> AsyncIterator[None]:
     """A gateway in this process, which stays up while workers start again; what it starts, workers validate."""
-    connected = server.client
-    temporal = temporalio.client.Client(connected.service_client, namespace=connected.namespace, plugins=plugins)
-    client = steporal.Client("steporal", temporal=temporal)
+    config = server.client.config()
+    config["data_converter"], config["plugins"] = data_converter(options.keys), list(plugins)
+    client = steporal.Client("steporal", temporal=temporalio.client.Client(**config))
     async with AsyncExitStack() as stack:
         try:
             here = GatewayOptions(port=options.gateway_port)
-            await stack.enter_async_context(gateway(client, Keys.any(), here, stop))
+            await stack.enter_async_context(gateway(client, GatewayKeys.any(), here, stop))
         except Failure as err:
             raise Failure(f"{err.message}: --gateway-port N, or --no-gateway") from None
         yield
@@ -157,7 +189,7 @@ class _WorkerProcess:
         self._command += ["--log-format", options.log_format, "--health-port", "0", "--without-gateway"]
         self._command += ["--traces", options.traces] if options.traces else []
         self._command += ["--config", str(options.config_file)] if options.config_file else []
-        self._environment = _environment(address)
+        self._environment = {**_environment(address), **_keys(options)}
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
 
@@ -193,6 +225,12 @@ class _WorkerProcess:
     async def restart(self) -> None:
         await self.stop()
         await self.start()
+
+
+def _keys(options: DevOptions) -> dict[str, str]:
+    """The keys as variables, wherever they come from."""
+    given = {ENCRYPTION_KEYS: options.encryption_keys, DECRYPTION_KEYS: options.decryption_keys}
+    return {name: ",".join(keys) for name, keys in given.items() if keys}
 
 
 def _environment(address: str) -> dict[str, str]:

@@ -91,6 +91,7 @@ async def dev_server(
     log_level: str = "error",
     dynamic_config: Sequence[str] = (),
     search_attributes: bool = False,
+    ui_codec: str | None = None,
 ) -> AsyncIterator[DevServer]:
     """Run a dev server on this machine's loopback address while the context lasts.
 
@@ -102,6 +103,7 @@ async def dev_server(
         log_level: From which level on the server's own log lines go to the logger ``steporal.devserver``.
         dynamic_config: Further values of Temporal's dynamic configuration, each ``key=JSON``.
         search_attributes: Whether its namespace has Steporal's, as after ``steporal setup``.
+        ui_codec: The codec server that its Web UI asks to decrypt.
 
     Raises:
         DevServerError: A port is taken, the binary is missing, or the server does not start.
@@ -115,6 +117,8 @@ async def dev_server(
         ports = _free_ports(2)
         chosen, chosen_ui = port or ports[0], ui_port or ports[1]
         arguments = ["--ui-port", str(chosen_ui)] if ui else ["--headless"]
+        if ui and ui_codec is not None:
+            arguments += ["--ui-codec-endpoint", ui_codec]
         if db_file is not None:
             arguments += ["--db-filename", str(db_file)]
         for value in (*DYNAMIC_CONFIG, *dynamic_config):

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from .connection import Connection
+from .settings import options_of_connection
 
 if TYPE_CHECKING:
     from temporalio.converter import DataConverter
 
 T = TypeVar("T")
-
-
-def duration(text: str) -> timedelta:
-    """A duration such as ``30s``."""
-    from steporal.durations import parse_duration
-
-    try:
-        return parse_duration(text)
-    except ValueError:
-        raise click.BadParameter(f'{text!r} is no duration; write "30s", "5m" or "1h30m"') from None
 
 
 def connection_options(command: Callable[..., T]) -> Callable[..., T]:
@@ -40,6 +30,7 @@ def connection_options(command: Callable[..., T]) -> Callable[..., T]:
     @click.option("--tls-key", type=click.Path(path_type=Path), help="The client's private key.")
     @click.option("--tls-ca", type=click.Path(path_type=Path), help="The certificate of the server's CA.")
     @click.option("--tls-server-name", metavar="NAME", help="The name in the server's certificate.")
+    @options_of_connection
     @functools.wraps(command)
     def wrapped(*args: Any, **options: Any) -> T:
         names = Connection.__dataclass_fields__

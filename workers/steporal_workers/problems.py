@@ -66,6 +66,7 @@ def perform(operation: Coroutine[Any, Any, T]) -> T:
         steporal.InvalidArgumentError,
         steporal.InvalidEventError,
         steporal.DefinitionError,
+        steporal.UnknownKeyError,
         steporal.InvalidInputError,
     ) as err:
         raise Mistake(str(err)) from err

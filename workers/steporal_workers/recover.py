@@ -119,7 +119,7 @@ async def _find(
                 if history := await history_of(temporal, run.id, execution):
                     yield history
 
-    async with replayer_of(client).workflow_replay_iterator(histories()) as results:
+    async with replayer_of(client, temporal.data_converter).workflow_replay_iterator(histories()) as results:
         async for result in results:
             if result.replay_failure is not None:
                 run_id = executions[result.history.workflow_id]

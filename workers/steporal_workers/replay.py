@@ -71,17 +71,22 @@ class Misfit:
     why: str
 
 
-async def run_replay(client: steporal.Client, temporal: temporalio.client.Client | None, options: ReplayOptions) -> int:
+async def run_replay(
+    client: steporal.Client,
+    temporal: temporalio.client.Client | None,
+    converter: DataConverter,
+    options: ReplayOptions,
+) -> int:
     """Replay, and say what does not fit; the exit status: 1 if something does not.
 
     Args:
         client: The app, with the code that is to be deployed.
         temporal: Where its runs are; None if the histories come from files.
+        converter: Reads what is in them.
         options: The flags.
     """
-    converter = client.data_converter or DataConverter.default
     histories = _from_files(options.files) if temporal is None else _from_temporal(client, temporal, options)
-    replayer = replayer_of(client)
+    replayer = replayer_of(client, converter)
     count = 0
     defined = {workflow.id for workflow in client.workflows} | set(client.sinks)
     unknown: list[Misfit] = []
@@ -109,9 +114,8 @@ async def run_replay(client: steporal.Client, temporal: temporalio.client.Client
     return _told(client, count, misfits + unknown, as_json=options.as_json)
 
 
-def replayer_of(client: steporal.Client) -> Replayer:
+def replayer_of(client: steporal.Client, converter: DataConverter) -> Replayer:
     """What replays the runs of an app with the code as it is here."""
-    converter = client.data_converter or DataConverter.default
     return Replayer(workflows=[], plugins=[client.plugin()], data_converter=converter)
 
 

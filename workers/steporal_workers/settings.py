@@ -7,6 +7,7 @@ profiles.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 import re
 import tomllib
@@ -18,9 +19,9 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from .arguments import whole_number
+from .arguments import duration, whole_number
+from .codec.options import DEFAULT_PORT as DEFAULT_CODEC_PORT
 from .gateway.options import DEFAULT_HOST, DEFAULT_PORT
-from .options import duration
 from .output import warn
 from .problems import Mistake
 from .telemetry import otlp_url
@@ -41,7 +42,7 @@ OTHER_VARIABLES: Mapping[str, str] = {
 }
 """Variables that are no settings. Whatever else begins with ``STEPORAL_`` is taken for a mistake."""
 
-COMMANDS = ("worker", "gateway", "dev")
+COMMANDS = ("worker", "gateway", "codec-server", "dev")
 
 
 def keys(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -52,6 +53,32 @@ def keys(given: str | Sequence[str]) -> tuple[str, ...]:
         raise click.BadParameter("it is set and has no key; it takes keys, separated by commas")
     return found
 
+
+def encryption_keys(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Keys that encrypt values, checked and as they are written. The type of an option."""
+    found = keys(given)
+    from steporal.encryption import Key
+
+    for number, key in enumerate(found, 1):
+        try:
+            Key.parse(key)
+        except ValueError as err:
+            raise click.BadParameter(f"key {number} is no key: {err}") from None
+    if importlib.util.find_spec("cryptography") is None:
+        raise click.BadParameter("'cryptography' is not installed, which encrypts: pip install 'steporal[encryption]'")
+    return found
+
+
+def origins(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Origins of web pages, separated by commas; in a file also a list. The type of an option."""
+    found = tuple(part.strip().rstrip("/") for part in (given.split(",") if isinstance(given, str) else given))
+    for origin in found:
+        if not _ORIGIN.fullmatch(origin):
+            raise click.BadParameter(f"{origin!r} is no origin; it takes such as https://temporal.example.com")
+    return found
+
+
+_ORIGIN = re.compile(r"https?://[^/*\s@]+")
 
 PORT = whole_number(0, 65535)
 LOG_LEVEL = click.Choice(("debug", "info", "warning", "error"), case_sensitive=False)
@@ -71,6 +98,7 @@ class Setting:
         metavar: What help calls its value.
         default_is: What it is then, in words, if ``default`` does not say.
         is_multiple: Whether it takes several values; in the environment with ``:`` between, as ``PATH``.
+        is_of_connection: Whether every command has it that connects to Temporal.
     """
 
     name: str
@@ -81,6 +109,7 @@ class Setting:
     metavar: str | None = None
     default_is: str | None = None
     is_multiple: bool = False
+    is_of_connection: bool = False
 
     @property
     def variable(self) -> str:
@@ -90,11 +119,20 @@ class Setting:
     @property
     def is_secret(self) -> bool:
         """Whether its value is never shown."""
-        return self.type is keys
+        return self.type in (keys, encryption_keys)
+
+    @property
+    def may_be_list(self) -> bool:
+        """Whether the file may have a list of its values."""
+        return self.is_multiple or self.is_secret or self.type is origins
+
+    def is_of(self, command: str) -> bool:
+        """Whether a command has it."""
+        return command in self.flags or (self.is_of_connection and command not in COMMANDS)
 
     def key(self, command: str) -> str:
         """Its name in a command's table of the file, and what the command's function is given it as."""
-        flag = self.flags[command]
+        flag = self.flags.get(command)
         return flag.partition("/")[0].lstrip("-").replace("-", "_") if flag else self.name
 
 
@@ -253,6 +291,59 @@ SETTINGS: tuple[Setting, ...] = (
         help="How long the gateway goes on after SIGTERM, not ready, until load balancers have noticed.",
     ),
     Setting(
+        name="encryption_keys",
+        flags=_for(*COMMANDS, flag=None),
+        type=encryption_keys,
+        default_is="none",
+        is_of_connection=True,
+        help="Keys that decrypt values; the first of them encrypts. All commands have it.",
+    ),
+    Setting(
+        name="decryption_keys",
+        flags=_for(*COMMANDS, flag=None),
+        type=encryption_keys,
+        default_is="none",
+        is_of_connection=True,
+        help="Further keys that decrypt values. All commands have it.",
+    ),
+    Setting(
+        name="codec_host",
+        flags=_for("codec-server", flag="--host"),
+        metavar="ADDRESS",
+        default=DEFAULT_HOST,
+        help="The address on which the codec server listens.",
+    ),
+    Setting(
+        name="codec_port",
+        flags={"codec-server": "--port", "dev": "--codec-port"},
+        type=PORT,
+        metavar="PORT",
+        default=DEFAULT_CODEC_PORT,
+        help="The codec server's port; 0: any free.",
+    ),
+    Setting(
+        name="codec_keys",
+        flags=_for("codec-server", flag=None),
+        type=keys,
+        default_is="none",
+        help="Keys that open the codec server.",
+    ),
+    Setting(
+        name="codec_insecure_any_key",
+        flags=_for("codec-server", flag="--insecure-any-key"),
+        type=bool,
+        default=False,
+        help="Decrypt for everybody who reaches the codec server.",
+    ),
+    Setting(
+        name="codec_origins",
+        flags=_for("codec-server", flag="--origins"),
+        type=origins,
+        metavar="URL,...",
+        default_is="none",
+        help="The origins of the web pages that may use the codec server: of Temporal's UI.",
+    ),
+    Setting(
         name="dev_port",
         flags=_for("dev", flag="--port"),
         type=PORT,
@@ -299,7 +390,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         name="traces",
-        flags=_for(*COMMANDS, flag="--traces"),
+        flags=_for("worker", "gateway", "dev", flag="--traces"),
         type=EXPORTER,
         default_is="as OpenTelemetry's variables say; none without them",
         help="Where OpenTelemetry's spans go: to a collector (otlp), to standard error (console), nowhere (none).",
@@ -322,8 +413,19 @@ def settings_of(command: str) -> Callable[[Command], Command]:
     return decorate
 
 
+def options_of_connection(function: Command) -> Command:
+    """Give a command's function, unless it has settings, those that every command has which connects to Temporal."""
+    given: list[click.Parameter] = getattr(function, "__click_params__", [])
+    if any(isinstance(param, _Option) for param in given):
+        return function
+    for setting in SETTINGS:
+        if setting.is_of_connection:
+            function = _option(setting, "")(function)
+    return config_option(function)
+
+
 def _option(setting: Setting, command: str) -> Callable[[Command], Command]:
-    flag = setting.flags[command]
+    flag = setting.flags.get(command)
     if setting.type is bool:  # click makes a type of its own of it
         given: dict[str, Any] = {"is_flag": True}
     else:
@@ -480,7 +582,7 @@ def _entries(command: str, path: Path, source: str) -> Iterator[tuple[str, Any, 
     for name, table in tables.items():
         _check_known(table, _by_key(name), f"[{name}] of {path}")
     for key, value in content.items():
-        if command in top[key].flags:
+        if top[key].is_of(command):
             where = f"{path}, {key}"
             yield top[key].key(command), _as_text(top[key], value, where), where
     for key, value in tables.get(command, {}).items():
@@ -518,7 +620,7 @@ def _as_text(setting: Setting, value: Any, where: str) -> Any:
         return str(value).lower()
     if isinstance(value, str | int | float):
         return [str(value)] if setting.is_multiple else str(value)
-    if isinstance(value, list) and (setting.is_multiple or setting.is_secret):
+    if isinstance(value, list) and setting.may_be_list:
         return [str(item) for item in value]
     raise Mistake(f"{where}: a {type(value).__name__} is no value of it")
 

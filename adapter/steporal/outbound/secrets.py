@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 
 from ..http import Secret
 from .problems import SecretNotFoundError
+
+_OURS = re.compile(r"TEMPORAL_|STEPORAL_\w+_KEYS$", re.IGNORECASE)
+"""Who can write to the namespace could otherwise have the keys sent that keep its values from them."""
 
 
 def revealed(value: str | Secret, what: str) -> str:
@@ -20,6 +24,10 @@ def revealed(value: str | Secret, what: str) -> str:
     """
     if isinstance(value, str):
         return value
+    if _OURS.match(value.name):
+        raise SecretNotFoundError(
+            f"{what} asks for {value.name!r}, which is a setting of this worker and is never sent"
+        )
     found = os.environ.get(value.name, "")
     if not found:
         raise SecretNotFoundError(

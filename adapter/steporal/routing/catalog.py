@@ -23,6 +23,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from ..converter import from_raw, to_raw
 from ..events import RESERVED_PREFIXES, wildcard_prefix
 from ..metrics import OTHER
+from ..sealed import is_current, memo_of
 from ..types import JSON
 from .expressions import compile_expression
 
@@ -96,7 +97,8 @@ class CatalogWorkflow:
         await workflow.wait_condition(workflow.all_handlers_finished)
         # Given none, or an empty one, Temporal takes the memo that this execution was started with, without what was
         # upserted since.
-        workflow.continue_as_new(memo={**workflow.memo(), _VERSION: 1})
+        memo = {key: value for key, value in workflow.memo().items() if value is not None}
+        workflow.continue_as_new(memo={**memo, _VERSION: 1})
 
     @workflow.update(name=REGISTER)
     def register(self, app: RawValue) -> None:
@@ -117,9 +119,15 @@ class Match:
 
 @dataclass(slots=True)
 class Snapshot:
-    """The catalog at one moment, indexed by event."""
+    """The catalog at one moment, indexed by event.
+
+    Attributes:
+        apps: The apps' lists.
+        stale: The apps whose list is encrypted otherwise than it would be now.
+    """
 
     apps: Mapping[str, App] = field(default_factory=dict)
+    stale: frozenset[str] = frozenset()
     _by_name: dict[str, list[tuple[Match, Entry]]] = field(default_factory=dict)
     _by_prefix: dict[str, list[tuple[Match, Entry]]] = field(default_factory=dict)
 
@@ -212,13 +220,18 @@ class Catalog:
             if err.status == RPCStatusCode.NOT_FOUND and not is_about_namespace(err):
                 return Snapshot()
             raise
-        apps = [App.model_validate(app) for key, app in (await description.memo()).items() if key.startswith(_APP)]
-        return Snapshot({app.id: app for app in apps})
+        memo = await memo_of(description)
+        # Temporal drops a null; a codec may hide from it that it is one.
+        apps = {key: App.model_validate(app) for key, app in memo.items() if key.startswith(_APP) and app is not None}
+        stored = description.raw_description.workflow_execution_info.memo.fields
+        stale = {app.id for key, app in apps.items() if not is_current(self._temporal.data_converter, stored[key])}
+        return Snapshot({app.id: app for app in apps.values()}, frozenset(stale))
 
     async def register(self, app: App) -> None:
         """Replace an app's list, and wait until the catalog has it. Needs a worker on the system task queue."""
-        known = (await self.read()).apps.get(app.id)
-        if known == app or (known is None and not app.workflows):
+        there = await self.read()
+        known = there.apps.get(app.id)
+        if (known == app and app.id not in there.stale) or (known is None and not app.workflows):
             return
         start: WithStartWorkflowOperation[CatalogWorkflow, None] = WithStartWorkflowOperation(
             CATALOG,

@@ -37,6 +37,9 @@ Value = Any
 _MISSING: Final = object()
 """A field that is not there, or what cannot be evaluated."""
 
+MAX_ITEMS = 10_000
+"""How many items of lists and maps the macros of an expression look at, one in another multiplied."""
+
 _MAX_MATCHED = 10_000
 _MAX_PATTERN = 500
 
@@ -74,7 +77,7 @@ class Expression:
         return False if value is _MISSING else value
 
     def _value(self, event: Mapping[str, JSON], async_event: Mapping[str, JSON] | None) -> Value:
-        return _apply(_evaluate, self.tree, {"event": event, "async": _MISSING if async_event is None else async_event})
+        return _apply(_evaluate, self.tree, _variables(event, _MISSING if async_event is None else async_event))
 
 
 @lru_cache(maxsize=4096)
@@ -82,7 +85,8 @@ def compile_expression(source: str, allow_async: bool = True) -> Expression:
     """Compile an expression.
 
     The regular expressions that ``matches`` takes are RE2's, as in CEL: a search takes time in proportion to the text,
-    whatever the pattern, so that no event can hold up the events after it.
+    whatever the pattern, so that no event can hold up the events after it. For the same reason ``exists`` and the like
+    look at 10,000 items in all; an expression that needs more has no value.
 
     Args:
         source: The text; of at most 4,096 characters, 32 levels of brackets and 120 levels of operators.
@@ -109,7 +113,7 @@ def compile_expression(source: str, allow_async: bool = True) -> Expression:
 
 def evaluated(node: cel.Node, event: Mapping[str, JSON]) -> tuple[bool, Value]:
     """Whether a part of an expression has a value of ``event`` alone, and which."""
-    value = _apply(_evaluate, node, {"event": event, "async": _MISSING})
+    value = _apply(_evaluate, node, _variables(event, _MISSING))
     return value is not _MISSING, value
 
 
@@ -122,6 +126,14 @@ def _shown(source: str) -> str:
 
 class _NoValue(Exception):
     """Something has no value."""
+
+
+_LEFT = "\0left"
+"""The name, which no variable can have, of how many items macros may still look at."""
+
+
+def _variables(event: Mapping[str, JSON], async_event: Value) -> dict[str, Value]:
+    return {"event": event, "async": async_event, _LEFT: [MAX_ITEMS]}
 
 
 def _evaluate(node: cel.Node, variables: Mapping[str, Value]) -> Value:
@@ -226,6 +238,10 @@ def _macro(node: cel.Macro, variables: Mapping[str, Value]) -> Value:
     of = _evaluate(node.of, variables)
     if not isinstance(of, list | Mapping):
         return _MISSING
+    left = variables[_LEFT]
+    left[0] -= len(of)
+    if left[0] < 0:
+        raise _NoValue
     scopes = [{**variables, node.variable: item} for item in of]
     if node.kind == "map":
         kept = scopes if node.condition is None else [s for s in scopes if _test(node.condition, s)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import temporalio.client
+from temporalio.api.common.v1 import Payload
 from temporalio.client import (
     Schedule,
     ScheduleActionStartWorkflow,
@@ -26,6 +27,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from ..converter import from_raw
 from ..runtime.limits import summary
 from ..runtime.start import SCHEDULED, Origin
+from ..sealed import is_current
 from ..search_attributes import has_all
 from ..triggers import CronTrigger
 
@@ -84,7 +86,10 @@ async def _put(temporal: temporalio.client.Client, start: CronStart) -> None:
     async def changed(existing: ScheduleUpdateInput) -> ScheduleUpdate | None:
         """The schedule as it should be, unless it is so: an update could undo that somebody has paused it just now."""
         there = existing.description.schedule
-        if await _told_apart(there, temporal.data_converter) == await _told_apart(schedule, DataConverter.default):
+        is_same = await _told_apart(there, temporal.data_converter) == await _told_apart(
+            schedule, DataConverter.default
+        )
+        if is_same and all(is_current(temporal.data_converter, payload) for payload in _payloads(there)):
             return None
         schedule.state = there.state  # a paused schedule stays paused
         return ScheduleUpdate(schedule=schedule)
@@ -98,13 +103,18 @@ async def _put(temporal: temporalio.client.Client, start: CronStart) -> None:
 async def _told_apart(schedule: Schedule, converter: DataConverter) -> tuple[object, ...]:
     """What can differ between two schedules with one id."""
     action = schedule.action
-    queue, values = None, []
-    if isinstance(action, ScheduleActionStartWorkflow):
-        queue = action.task_queue
-        payloads = [arg.payload if isinstance(arg, RawValue) else arg for arg in action.args]
-        values = [from_raw(raw) for raw in await converter.decode(payloads, [RawValue] * len(payloads))]
+    queue = action.task_queue if isinstance(action, ScheduleActionStartWorkflow) else None
+    payloads = _payloads(schedule)
+    values = [from_raw(raw) for raw in await converter.decode(payloads, [RawValue] * len(payloads))]
     zone, jitter = schedule.spec.time_zone_name or "UTC", schedule.spec.jitter or timedelta(0)
     return queue, values, zone, jitter, schedule.policy.overlap
+
+
+def _payloads(schedule: Schedule) -> list[Payload]:
+    """The arguments of the runs that it starts, as they are stored, or would be."""
+    action = schedule.action
+    args = action.args if isinstance(action, ScheduleActionStartWorkflow) else []
+    return [arg.payload if isinstance(arg, RawValue) else arg for arg in args]
 
 
 async def _delete(temporal: temporalio.client.Client, schedule_id: str) -> None:

@@ -16,6 +16,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from ..converter import from_raw, to_raw
 from ..runtime.limits import summary
+from ..sealed import memo_of
 from .catalog import SYSTEM_TASK_QUEUE, TASK_TIMEOUT, is_about_namespace
 from .mailbox import CLOSE, MAILBOX, RELEASE, SEND, TAKE, WAIT, Claim, Ended, Wait, mailbox_id
 
@@ -103,7 +104,7 @@ class Mailboxes:
         description = await self._describe(mailbox_id(signal))
         if description is None or description.close_time is not None:
             return None
-        wait = (await description.memo()).get(WAIT)
+        wait = (await memo_of(description)).get(WAIT)
         return None if wait is None else Held(description.run_id, Wait.model_validate(wait))
 
     async def _is_gone(self, wait: Wait) -> bool:

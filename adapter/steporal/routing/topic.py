@@ -24,6 +24,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue, RetryPolicy
 
 from ..converter import from_raw, size_of, to_raw
+from ..events import MAX_LEVELS
 from ..metrics import DELIVERY_LATENCY, TOPIC_BACKLOG, TOPIC_EVENTS
 from ..runtime.limits import MAX_PAYLOAD_BYTES
 from ..runtime.until import wait_until
@@ -63,7 +64,8 @@ def topic_id(event: str) -> str:
 
 def topics_of(name: str) -> list[str]:
     """The names and patterns whose topics an event concerns: ``a.b/c`` those of ``a.b/c``, ``a.b/*`` and ``a.*``."""
-    return [name, *(f"{name[: i + 1]}*" for i, char in enumerate(name[:-1]) if char in "./" and i > 0)]
+    levels = [i for i, char in enumerate(name[:-1]) if char in "./"][:MAX_LEVELS]
+    return [name, *(f"{name[: i + 1]}*" for i in levels if i > 0)]
 
 
 def subscription_id(workflow_id: str, run_id: str, key: str) -> str:

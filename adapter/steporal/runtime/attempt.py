@@ -30,7 +30,7 @@ from . import event_steps, fetch_step, invoke_step, signal_steps
 from .arguments import arguments_checked
 from .counting import StepKind
 from .endings import SEND_EVENT
-from .failures import CODE_NOT_FOUND, failure_of, is_cancellation
+from .failures import NOT_BEGUN, failure_of, is_cancellation
 from .limits import BATCH_BYTES, summary, to_limited
 from .memo import Outcome, decode_result
 from .references import Describer
@@ -326,7 +326,7 @@ class Attempt:
                 if is_cancellation(err):
                     raise asyncio.CancelledError from None
                 failure = failure_of(err, max_attempts)
-            if failure.name != CODE_NOT_FOUND:
+            if failure.name not in NOT_BEGUN:
                 break
             await self._wait_for_code(key, tries, failure.message)
         return Outcome(failure=failure)
@@ -334,9 +334,10 @@ class Attempt:
     async def _wait_for_code(self, key: str, tries: int, message: str) -> None:
         """Let a step begin again with the code of the worker that has the run then.
 
-        The step's function was edited while it was tried: it has not failed, it has not begun.
+        The step's function was edited while it was tried, or a worker has not the key of its arguments: it has not
+        failed, it has not begun.
         """
-        workflow.logger.warning("step %r begins again with the code that this worker has: %s", key, message)
+        workflow.logger.warning("step %r begins again with what this worker has: %s", key, message)
         if tries:
             pause = min(_CODE_PAUSE * 2 ** min(tries, 20), _LONGEST_CODE_PAUSE)
             await workflow.sleep(pause, summary=f"{UNTIL_CODE}{key}")

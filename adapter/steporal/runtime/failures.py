@@ -26,12 +26,17 @@ from ..errors import (
     NonRetryableError,
     StepCodeNotFoundError,
     StepError,
+    UnknownKeyError,
     UnknownWorkflowError,
 )
+from ..sealed import check_told
 from .limits import MAX_MESSAGE_LENGTH, shortened
 from .memo import Failure
 
-CODE_NOT_FOUND = StepCodeNotFoundError.__name__
+UNKNOWN_KEY = UnknownKeyError.__name__
+
+NOT_BEGUN = (StepCodeNotFoundError.__name__, UNKNOWN_KEY)
+"""What the steps that a worker cannot begin fail with."""
 
 _FRAME = re.compile(r"^(?=  File )", re.MULTILINE)
 _MACHINERY = (
@@ -116,8 +121,12 @@ def failure_of(error: FailureError, max_attempts: int = 0) -> Failure:
     """How a step failed, from what Temporal raised for it."""
     wrapped = isinstance(error, ActivityError | ChildWorkflowError)
     cause: BaseException = error.cause or error if wrapped else error
+    check_told(cause)
     stack = stack_of(cause)
     if isinstance(cause, ApplicationError):
+        unread = cause.cause
+        if isinstance(unread, ApplicationError) and unread.type == UNKNOWN_KEY:  # the SDK could not read the arguments
+            return Failure(UNKNOWN_KEY, unread.message, stack, 0, cause)
         detail = cause.details[0] if cause.details else None
         attempts = detail.get("attempts", 0) if isinstance(detail, dict) else 0
         return Failure(cause.type or "ApplicationError", cause.message, stack, attempts, cause)

@@ -22,13 +22,14 @@ from temporalio.exceptions import FailureError
 from ..converter import from_raw
 from ..outbound.fetching import FETCH
 from ..routing.mailbox import SIGNALLED, Wait
+from ..sealed import check_readable
 from ..types import JSON
 from .attempt import RUN_STEP
 from .carried import Carried, read_carried
 from .children import ENDED, REPORT, was_cancelled
 from .continuing import CHECKPOINT, RECOVER
 from .endings import SEND_EVENT
-from .failures import CODE_NOT_FOUND, failure_of, is_cancellation
+from .failures import NOT_BEGUN, failure_of, is_cancellation
 from .inbox import DELIVER
 from .memo import Failure, Outcome
 from .past import Past
@@ -290,7 +291,7 @@ class _Reader:
 
     def _fail(self, key: str, outcome: Outcome) -> None:
         """A step has failed; not if it was cancelled, or begins again."""
-        if outcome != _CANCELLED and outcome.failure and outcome.failure.name != CODE_NOT_FOUND:
+        if outcome != _CANCELLED and outcome.failure and outcome.failure.name not in NOT_BEGUN:
             self._past.finished(key, outcome)
 
     async def _marker_recorded_event_attributes(self, event: HistoryEvent) -> None:
@@ -372,6 +373,7 @@ class _Reader:
     async def _json(self, payload: Payload) -> JSON:
         (raw,) = await self._converter.decode([payload], [RawValue])
         if raw.payload.metadata.get("encoding") != b"json/plain":
+            check_readable(raw.payload)
             return self._converter.payload_converter.from_payload(raw.payload)
         return from_raw(raw)
 

@@ -17,6 +17,7 @@ from temporalio.common import RawValue, SearchAttributeKey
 from ..context import Input, InputExt, InputType
 from ..converter import from_raw, to_json, to_raw
 from ..events import ReceivedEvent
+from ..sealed import check_readable
 from ..types import JSON
 from .limits import code, utc
 
@@ -110,4 +111,5 @@ def payload_json(raw: RawValue | object) -> JSON:
         return to_json(raw)
     if raw.payload.metadata.get("encoding") == b"json/plain":
         return from_raw(raw)
+    check_readable(raw.payload)
     return to_json(workflow.payload_converter().from_payload(raw.payload))

@@ -14,6 +14,7 @@ from typing import Any
 from temporalio.common import MetricMeter
 from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 
+from ..sealed import forget_unreadable, unreadable
 from .afterwards import AFTERWARDS, Afterwards
 from .compiled import is_compiled
 from .counting import COUNT
@@ -123,9 +124,14 @@ class _Watched(WorkflowInstance):
             removal = first.remove_from_cache
             if removal.reason == removal.NONDETERMINISM:
                 self._say(removal.message)
+        forget_unreadable()
         done = self._instance.activate(act)
+        # The task fails, also where the body has caught the error: it is tried again until a worker has the key.
+        error = unreadable()
         if self._afterwards is not None:
-            self._afterwards.end_task(has_failed=done.HasField("failed"))
+            self._afterwards.end_task(has_failed=error is not None or done.HasField("failed"))
+        if error is not None:
+            raise error
         return done
 
     def _say(self, removal: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from steporal import DefinitionError
 from steporal.routing.cel import MACROS
-from steporal.routing.expressions import _FUNCTIONS, compile_expression
+from steporal.routing.expressions import _FUNCTIONS, MAX_ITEMS, compile_expression
 
 EVENT = {
     "name": "order.placed",
@@ -378,3 +379,16 @@ def test_any_text_compiles_or_is_refused(text: str) -> None:
 def test_no_pattern_makes_a_text_slow() -> None:
     event = {"data": {"text": "a" * 9_000 + "!"}}
     assert compile_expression("event.data.text.matches('^(a+)+$')").matches(event=event) is False
+
+
+def test_no_list_makes_an_expression_slow() -> None:
+    nested = compile_expression("event.data.l.exists(x, event.data.l.exists(y, x == 1 && y == 2))")
+    assert nested.matches(event={"data": {"l": [1, 2]}})
+    began = time.process_time()
+    assert not nested.matches(event={"data": {"l": [1] * 200_000}})
+    assert not nested.matches(event={"data": {"l": [0] * 5_000}})
+    assert time.process_time() - began < 2
+    once = compile_expression("event.data.l.exists(x, x == 2)")
+    assert once.matches(event={"data": {"l": [0] * (MAX_ITEMS - 1) + [2]}})
+    assert not once.matches(event={"data": {"l": [2] * (MAX_ITEMS + 1)}})
+    assert not compile_expression("!event.data.l.exists(x, x == 2)").matches(event={"data": {"l": [0] * 200_000}})

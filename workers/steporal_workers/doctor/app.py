@@ -11,7 +11,9 @@ import temporalio.client
 from temporalio.service import RPCError, RPCStatusCode
 
 from steporal.durations import format_duration
+from steporal.encryption import Keys
 from steporal.routing.catalog import SYSTEM_TASK_QUEUE, App, Snapshot
+from steporal.sealed import ENCRYPTION_KEYS
 
 from ..runs.queries import PROBLEMS, quoted
 from ..task_queues import TASK_TYPES, State, state_of
@@ -143,6 +145,30 @@ def _differences(wanted: App, there: App) -> list[str]:
 def _shared(wanted: App, snapshot: Snapshot) -> list[str]:
     others = [app for app in snapshot.apps.values() if app.id != wanted.id]
     return [f"{listing(both)} of app {app.id!r}" for app in others if (both := sorted(_ids(app) & _ids(wanted)))]
+
+
+# --- encryption ----------------------------------------------------------------------------------------------------
+
+
+async def encryption(subject: Subject) -> Verdict:
+    """Whether values are encrypted, and by all apps with the key of this process."""
+    snapshot = await subject.client.dispatcher(subject.temporal).catalog.read()
+    keys = getattr(subject.temporal.data_converter.payload_codec, "keys", None)
+    if not isinstance(keys, Keys):
+        return good("values are not encrypted by keys in settings")
+    if not keys.encryption:
+        return good(f"values are not encrypted, and read with {_named(keys)}")
+    said = f"values are encrypted with key {keys.encryption[0].id!r}, and read with {_named(keys)}"
+    if snapshot.stale:
+        return warning(
+            f"{said}; not so what is registered of {listing(sorted(snapshot.stale))}",
+            f"start its workers again with the same {ENCRYPTION_KEYS}",
+        )
+    return good(said)
+
+
+def _named(keys: Keys) -> str:
+    return listing(sorted({key.id for key in keys}))
 
 
 # --- schedules -----------------------------------------------------------------------------------------------------

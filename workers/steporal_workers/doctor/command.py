@@ -13,6 +13,7 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, Describe
 from temporalio.service import RPCError, RPCStatusCode
 
 import steporal
+from steporal.errors import UnknownKeyError
 
 from ..connection import Connection
 from ..output import console, print_json
@@ -32,6 +33,7 @@ CHECKS: Mapping[str, Check] = {
     "backlog": app.backlog,
     "runs": app.stuck_runs,
     "catalog": app.catalog,
+    "encryption": app.encryption,
     "schedules": app.schedules,
     "gateway keys": app.gateway_keys,
 }
@@ -101,6 +103,9 @@ async def _described(temporal: temporalio.client.Client) -> DescribeNamespaceRes
 async def _performed(check: Check, subject: Subject) -> Verdict:
     try:
         return await check(subject)
+    except UnknownKeyError as err:
+        said, _, remedy = str(err).partition("; ")
+        return bad(said, remedy)
     except RPCError as err:
         said = f"not checked: {err.message} ({err.status.name})"
         if err.status in (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNIMPLEMENTED):

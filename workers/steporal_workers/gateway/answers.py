@@ -13,9 +13,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from temporalio.service import RPCError, RPCStatusCode
 
+from steporal.errors import EncryptionError
 from steporal.types import JSON
 
 logger = logging.getLogger("steporal.gateway")
+
+
+_LONGEST = 4_000
+"""Of a message, which may have a part of the request."""
 
 
 class Problem(Exception):
@@ -39,7 +44,8 @@ class Problem(Exception):
 
     def response(self) -> Response:
         """The answer."""
-        return answer({**self.added, "error": self.message, "status": self.status}, self.status, self.headers)
+        message = self.message if len(self.message) <= _LONGEST else f"{self.message[: _LONGEST - 1]}…"
+        return answer({**self.added, "error": message, "status": self.status}, self.status, self.headers)
 
 
 def answer(data: JSON, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -72,6 +78,12 @@ def of_temporal(error: RPCError | RuntimeError) -> Problem:
     return Problem(503, f"Temporal did not answer: {error}; try again", headers={"Retry-After": "1"})
 
 
+def of_keys(error: EncryptionError) -> Problem:
+    """The problem that a value is encrypted with a key that is not there."""
+    logger.warning("%s", error)
+    return Problem(503, str(error), headers={"Retry-After": "1"})
+
+
 async def _problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
     return error.response()
@@ -80,6 +92,11 @@ async def _problem(request: Request, error: Exception) -> Response:
 async def _of_temporal(request: Request, error: Exception) -> Response:
     assert isinstance(error, RPCError)
     return of_temporal(error).response()
+
+
+async def _of_keys(request: Request, error: Exception) -> Response:
+    assert isinstance(error, EncryptionError)
+    return of_keys(error).response()
 
 
 async def _of_routing(request: Request, error: Exception) -> Response:
@@ -98,6 +115,7 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 HANDLERS: dict[Any, Any] = {
     Problem: _problem,
     RPCError: _of_temporal,
+    EncryptionError: _of_keys,
     HTTPException: _of_routing,
     Exception: _unexpected,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.applications import Starlette
 from starlette.convertors import PathConvertor, register_url_convertor
@@ -16,10 +16,12 @@ from temporalio.common import MetricMeter
 
 import steporal
 
-from .answers import HANDLERS, Problem, answer
+from . import guard
+from .answers import HANDLERS, answer
 from .events import EventApi
+from .guard import Endpoint
 from .invoke import InvokeApi
-from .keys import API_KEYS, Keys, Ring
+from .keys import API_KEYS, Keys
 from .limits import BodyMemory, LastAnswers
 from .metering import Metered
 from .openapi import DESCRIPTION
@@ -35,8 +37,6 @@ class TextConvertor(PathConvertor):
 
 
 register_url_convertor("text", TextConvertor())
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 _HOUR = 3600
 
@@ -65,7 +65,7 @@ def create_app(
     )
 
     def guarded(endpoint: Endpoint) -> Endpoint:
-        return _guarded(endpoint, keys.api)
+        return guard.guarded(endpoint, keys.api, what="API", variable=API_KEYS)
 
     routes = [
         _AnyPath("/e", routes=[Route("/{key:text}", events.receive, methods=["POST"])], middleware=[browsers]),
@@ -108,22 +108,6 @@ class _AnyPath(Mount):
     def __init__(self, path: str, routes: Sequence[BaseRoute], middleware: Sequence[Middleware]) -> None:
         super().__init__(path, routes=routes, middleware=middleware)
         self.path_regex = re.compile(f"^{re.escape(path)}/(?P<path>(?s:.*))$")
-
-
-def _guarded(endpoint: Endpoint, keys: Ring) -> Endpoint:
-    """An endpoint for those who have an API key."""
-
-    async def checked(request: Request) -> Response:
-        if not keys.is_open:
-            scheme, _, key = request.headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not keys.accepts(key.strip()):
-                why = "API key not found; send a header: Authorization: Bearer KEY"
-                if keys.is_closed:
-                    why = f"no API keys are configured: set {API_KEYS}"
-                raise Problem(401, why, headers={"WWW-Authenticate": "Bearer"})
-        return await endpoint(request)
-
-    return checked
 
 
 async def _describe(request: Request) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import NoReturn
 
 from starlette.requests import ClientDisconnect, Request
@@ -13,6 +14,16 @@ from .answers import Problem
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """The most that one request may have: 5,000 events of 3 KB."""
+
+MAX_VALUES = 500_000
+"""The most values that a body may have: 5,000 events of 100. An empty object has two bytes there, and 64 in memory."""
+
+BYTES_OF_VALUE = 64
+
+TAKE = "steporal.take"
+"""The key of a request's scope under which is what takes memory for it, or refuses it."""
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 
 _DROPPED_BYTES = 4 * MAX_BODY_BYTES
 
@@ -29,9 +40,12 @@ async def read_json(request: Request, max_bytes: int = MAX_BODY_BYTES) -> JSON:
     As in Inngest, its content type does not matter: ``curl --data`` and browsers' beacons send other ones.
 
     Raises:
-        Problem: 413: it is too large. 415: it is compressed. 400: it is no JSON; says where.
+        Problem: 413: it is too large, or has too many values. 415: it is compressed. 400: it is no JSON; says where.
     """
     body = await _read(request, max_bytes)
+    values = _count_values(body)
+    if TAKE in request.scope:
+        request.scope[TAKE](values * BYTES_OF_VALUE)
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as err:
@@ -91,6 +105,24 @@ async def _read(request: Request, max_bytes: int) -> bytes:
         message = f"the body is too large; the most is {max_bytes:,} bytes in one request"
         raise Problem(413, message, headers={"Connection": "close"})
     return bytes(body)
+
+
+def _count_values(body: bytes) -> int:
+    """How many values a body has, or more.
+
+    Raises:
+        Problem: 413: they are too many.
+    """
+    count = _separators(body)
+    if count > MAX_VALUES:  # perhaps in texts
+        count = _separators(_STRING.sub(b"", body))
+    if count > MAX_VALUES:
+        raise Problem(413, f"the body has more than {MAX_VALUES:,} values; send them in several requests")
+    return count
+
+
+def _separators(body: bytes) -> int:
+    return body.count(b",") + body.count(b"[") + body.count(b"{")
 
 
 def _unique(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:

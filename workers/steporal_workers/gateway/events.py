@@ -9,12 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import steporal
-from steporal.errors import EventTooLargeError, InvalidEventError, SendEventError
+from steporal.errors import EncryptionError, EventTooLargeError, InvalidEventError, SendEventError
 from steporal.events import MAX_EVENTS
 from steporal.types import JSON
 
 from . import seeds
-from .answers import Problem, answer, logger
+from .answers import Problem, answer, logger, of_keys
 from .bodies import read_json, type_name
 from .keys import EVENT_KEYS, Ring
 
@@ -66,6 +66,8 @@ class EventApi:
             raise Problem(
                 503, f"{err}; send the same again", {"ids": list(err.ids)}, headers={"Retry-After": "1"}
             ) from None
+        except EncryptionError as err:
+            raise of_keys(err) from None
         except RuntimeError as err:
             logger.warning("no connection to Temporal: %s", err)
             raise Problem(503, f"there is no connection to Temporal: {err}") from None

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .answers import Problem
-from .bodies import MAX_BODY_BYTES
+from .bodies import MAX_BODY_BYTES, TAKE
 
 MAX_CONNECTIONS = 500
 """Each has one request at a time."""
@@ -30,7 +30,7 @@ SEND_SECONDS = 10.0
 """How long a connection that is closed may take to fetch its last answer."""
 
 MAX_BYTES_OF_BODIES = 8 * MAX_BODY_BYTES
-"""Of all requests that are being answered."""
+"""Of all requests that are being answered, with what is made of them."""
 
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
@@ -44,10 +44,23 @@ class PatientProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See base class."""
         super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
+        if len(self.connections) > MAX_CONNECTIONS and not self._makes_room():
             transport.abort()
         else:
             self._watch()
+
+    def _makes_room(self) -> bool:
+        """Whether a connection was closed that is kept for a next request: it would keep others out for a minute."""
+        kept = (other for other in self.connections if isinstance(other, PatientProtocol) and other.is_kept)
+        if (other := next(kept, None)) is not None:
+            other.transport.abort()
+            self.connections.discard(other)
+        return other is not None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it has had an answer, and no further request has begun to come."""
+        return self.timeout_keep_alive_task is not None
 
     def data_received(self, data: bytes) -> None:
         """See base class."""
@@ -104,21 +117,23 @@ class BodyMemory:
         """See ASGI."""
         held = 0
 
-        async def counted() -> Message:
+        def take(more: int) -> None:
             nonlocal held
-            message = await receive()
-            # Of a body that is too large, nothing is kept.
-            more = min(len(message.get("body", b"")), MAX_BODY_BYTES - held)
             if more > self._left:
                 raise Problem(
                     503, "the gateway is busy with other requests; send it again", headers={"Retry-After": "1"}
                 )
             held += more
             self._left -= more
+
+        async def counted() -> Message:
+            message = await receive()
+            # Of a body that is too large, nothing is kept.
+            take(min(len(message.get("body", b"")), MAX_BODY_BYTES - held))
             return message
 
         try:
-            await self._app(scope, counted, send)
+            await self._app({**scope, TAKE: take}, counted, send)
         finally:
             self._left += held
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from temporalio.service import RPCError
 
 import steporal
+from steporal.errors import EncryptionError
 
 from .answers import Problem, answer
 
@@ -35,6 +36,8 @@ class Probes:
             async with asyncio.timeout(_SECONDS):
                 temporal = await self._client.connect()
                 snapshot = await self._client.dispatcher(temporal).catalog.read()
+        except EncryptionError as err:
+            raise Problem(503, str(err)) from None
         except (RPCError, RuntimeError, TimeoutError) as err:
             why = f"no answer in {_SECONDS:g} seconds" if isinstance(err, TimeoutError) else str(err)
             raise Problem(503, f"Temporal did not answer: {why}") from None

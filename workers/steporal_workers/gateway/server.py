@@ -49,6 +49,13 @@ async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
         Failure: It cannot listen there.
     """
     listening = listener("the gateway", host, port)
+    async with serving_on(app, listening):
+        yield url_of(listening)
+
+
+@asynccontextmanager
+async def serving_on(app: ASGIApp, listening: socket.socket) -> AsyncIterator[None]:
+    """The same, on a socket that listens already, and is closed at the end."""
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -68,7 +75,7 @@ async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
     await asyncio.wait([running, started], return_when=asyncio.FIRST_COMPLETED)
     started.cancel()
     try:
-        yield url_of(listening)
+        yield
     finally:
         server.should_exit = True
         await running

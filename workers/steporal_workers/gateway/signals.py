@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import steporal
-from steporal.errors import InvalidEventError, NonRetryableError, SteporalError
+from steporal.errors import EncryptionError, InvalidEventError, NonRetryableError, SteporalError
 from steporal.events import check_json
 
 from .answers import Problem, enveloped, of_temporal
@@ -36,6 +36,8 @@ class SignalApi:
             sent = await self._client.send_signal(signal, data)
         except (NonRetryableError, ValueError) as err:  # what is wrong with the name or the data
             raise Problem(400, str(err)) from None
+        except EncryptionError:
+            raise
         except (SteporalError, RuntimeError) as err:
             raise of_temporal(RuntimeError(str(err))) from None
         if sent.run_id is None:

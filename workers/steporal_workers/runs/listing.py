@@ -12,6 +12,7 @@ from rich.table import Table
 from temporalio.client import Client, WorkflowExecution
 from temporalio.service import RPCError, RPCStatusCode
 
+from steporal.errors import EncryptionError
 from steporal.events import event_matches
 from steporal.runtime.carried import read_carried
 from steporal.runtime.start import Origin
@@ -144,7 +145,7 @@ async def _look(temporal: Client, run: WorkflowExecution) -> Listed:
     except RPCError as err:
         if err.status != RPCStatusCode.NOT_FOUND:
             raise
-    except (RuntimeError, ValueError, KeyError, TypeError):
+    except (RuntimeError, ValueError, KeyError, TypeError, EncryptionError):
         pass  # it is encrypted, or no run of Steporal's
     return listed
 

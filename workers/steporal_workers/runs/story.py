@@ -24,6 +24,7 @@ from steporal.runtime.memo import Outcome
 from steporal.runtime.rebuilding import Rebuilt, rebuild
 from steporal.runtime.start import Origin
 from steporal.runtime.waits import BACKOFF, Waiting
+from steporal.sealed import check_readable, memo_of
 from steporal.types import JSON
 
 from ..problems import Failure
@@ -159,7 +160,7 @@ class Reader:
         carried = read_carried(last[2]) if len(last) > 2 else None
         is_parked = carried is not None and carried.is_parked and not _is_awake(histories[-1])
         story = Story(described, timeline, rebuilt, origin, data, _first_task(histories[0]), len(histories), is_parked)
-        story.rerun_of = (await described.memo()).get(RERUN_OF)
+        story.rerun_of = (await memo_of(described)).get(RERUN_OF)
         await _settle(story)
         await _add_what_is_pending(story, converter)
         return story
@@ -228,6 +229,7 @@ async def arguments_of(event: HistoryEvent, converter: DataConverter) -> list[JS
     for payload in payloads:
         (raw,) = await converter.decode([payload], [RawValue])
         is_json = raw.payload.metadata.get("encoding") == b"json/plain"
+        check_readable(raw.payload)
         values.append(from_raw(raw) if is_json else converter.payload_converter.from_payload(raw.payload))
     return values
 

@@ -30,6 +30,7 @@ from steporal.runtime.signal_inbox import OPEN_MAILBOX
 from steporal.runtime.signal_steps import FIND_MAILBOX, SEND_SIGNAL
 from steporal.runtime.subscriptions import SUBSCRIBE_RUN
 from steporal.runtime.waits import BACKOFF_AFTER, GOES_ON, PARKS, UNTIL_CODE, UNTIL_TS
+from steporal.sealed import check_readable, check_told
 from steporal.types import JSON
 
 Kind = Literal[
@@ -196,7 +197,7 @@ class Timeline:
             case "workflow_execution_timed_out_event_attributes":
                 self._ended(at, "timed out", error="the run exceeded a timeout of Temporal's")
             case "workflow_task_failed_event_attributes":
-                self.task_failure = event.workflow_task_failed_event_attributes.failure.message
+                self.task_failure = _message(await self._error(event.workflow_task_failed_event_attributes.failure))
             case "workflow_task_completed_event_attributes":
                 self.task_failure = None
             case "activity_task_scheduled_event_attributes":
@@ -386,6 +387,7 @@ class Timeline:
         (raw,) = await self.converter.decode([payload], [RawValue])
         if raw.payload.metadata.get("encoding") == b"json/plain":
             return from_raw(raw)
+        check_readable(raw.payload)
         value = self.converter.payload_converter.from_payload(raw.payload)
         try:
             return json.loads(json.dumps(value))
@@ -401,12 +403,21 @@ class Timeline:
 
     async def reason(self, failure: Failure) -> str:
         """The error in a line."""
+        error = await self._error(failure)
+        message = _message(error)
+        kind = error.type if isinstance(error, ApplicationError) else None
+        return f"{kind}: {message}" if kind else message
+
+    async def _error(self, failure: Failure) -> BaseException:
         decoded = Failure()
         decoded.CopyFrom(failure)
         error = await self.converter.decode_failure(decoded)
-        message = error.message if isinstance(error, FailureError) else str(error)
-        kind = error.type if isinstance(error, ApplicationError) else None
-        return f"{kind}: {message}" if kind else message
+        check_told(error)
+        return error
+
+
+def _message(error: BaseException) -> str:
+    return error.message if isinstance(error, FailureError) else str(error)
 
 
 def _is_of_step(name: str, activity_id: str) -> bool:

@@ -1,0 +1,1 @@
+"""HTTP for Temporal's UI and command: what encrypts and decrypts values."""

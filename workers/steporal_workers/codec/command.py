@@ -1,0 +1,83 @@
+"""``steporal codec-server``: serve HTTP until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+
+from rich.markup import escape
+
+from steporal.encryption import EncryptionCodec, Keys
+
+from ..gateway.keys import Ring
+from ..gateway.server import serving_on
+from ..listening import listener, url_of
+from ..output import say
+from ..problems import Mistake
+from ..worker import stop_signals
+from .app import CODEC_KEYS, create_codec_app
+from .options import CodecOptions
+
+
+async def run_codec_server(options: CodecOptions) -> None:
+    """Serve until SIGINT, SIGTERM or SIGHUP; then answer what has come. A second signal ends the process at once.
+
+    Raises:
+        Mistake: A setting is missing.
+        Failure: It cannot listen.
+    """
+    keys = Keys.of(options.encryption_keys or (), options.decryption_keys or ())
+    ring = _ring(keys, options)
+    with stop_signals() as stop:
+        async with codec_server(listening(options.host, options.port), keys, ring, options.origins or (), stop):
+            await stop.wait()
+            say("stopping: requests that have come are answered; another signal ends them at once")
+    say("stopped")
+
+
+def _ring(keys: Keys, options: CodecOptions) -> Ring:
+    if not keys:
+        raise Mistake("the codec server has nothing to decrypt with: set STEPORAL_ENCRYPTION_KEYS")
+    if options.codec_keys:
+        return Ring.of(options.codec_keys)
+    if options.insecure_any_key:
+        return Ring(None)
+    raise Mistake(
+        f"the codec server has no keys of its own, which say who may read: set {CODEC_KEYS} to one or several, "
+        "separated by commas; or decrypt for everybody who reaches it, with --insecure-any-key"
+    )
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket for a codec server.
+
+    Raises:
+        Failure: It cannot listen there.
+    """
+    return listener("the codec server", host, port)
+
+
+@asynccontextmanager
+async def codec_server(
+    at: socket.socket, keys: Keys, ring: Ring, origins: Collection[str], stop: asyncio.Event
+) -> AsyncIterator[None]:
+    """A codec server that runs while the context lasts; says where it is, and who may use it.
+
+    Args:
+        at: Where it listens.
+        keys: What it decrypts with.
+        ring: Who may use it.
+        origins: The origins of the web pages that may.
+        stop: Set when the process is told to stop.
+    """
+    app = create_codec_app(EncryptionCodec(keys), ring, origins, is_stopping=stop.is_set)
+    async with serving_on(app, at):
+        known = ", ".join(key.id for key in keys)
+        say(f"[bold green]codec server[/] at [bold]{escape(url_of(at))}[/], with keys {known}")
+        if ring.is_open:
+            say("  [yellow]open to everybody who reaches it[/]")
+        if not origins:
+            say("  for no web page: --origins URL of Temporal's UI")
+        yield
