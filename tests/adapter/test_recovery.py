@@ -6,14 +6,17 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
+import temporalio.client
 from recording import Workers
 from temporalio import workflow
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError
 from temporalio.worker import Worker
@@ -22,6 +25,9 @@ from waiting import TIMER, until_waiting
 import steporal
 from steporal import CancelOn, Context, RunCancelledError, Step, StepError, WorkflowExt
 from steporal.events import new_ulid
+from steporal.routing.publish import Topics
+from steporal.routing.signalling import Mailboxes
+from steporal.routing.topic import Subscription
 from steporal_workers.recover import RecoverOptions, run_recover
 
 Edit = Callable[[Step], Awaitable[object]]
@@ -437,6 +443,7 @@ async def stopped_and_recovered(
     *,
     until: Callable[[steporal.Run[Any]], Awaitable[None]] = until_waiting,
     while_stuck: Callable[[steporal.Run[Any]], Awaitable[object]] | None = None,
+    start: Callable[[steporal.Workflow[Any, Any]], Awaitable[steporal.Run[Any]]] | None = None,
 ) -> tuple[steporal.Client, steporal.Run[Any]]:
     """A run whose worker has stopped, and the app with code that does not fit it, after the recovery."""
 
@@ -451,7 +458,7 @@ async def stopped_and_recovered(
     define(new, edited)
     started = define(app, unedited)
     async with workers(app):
-        run = await started.start(None)
+        run = await (started.start(None) if start is None else start(started))
         await until(run)
     if while_stuck is not None:
         await while_stuck(run)
@@ -538,6 +545,112 @@ async def test_ids_that_look_alike_are_kept_apart(app: steporal.Client, workers:
     async with workers(new), asyncio.timeout(60):
         await send_when_open(new, name, "stop")
         assert await run.result() == ["charged", None, "three", "stop"]
+
+
+async def test_a_signal_that_was_sent_before_the_recovery_reaches_no_later_wait(
+    app: steporal.Client, other_app: steporal.Client, workers: Workers, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is lost when the mailbox has the signal, and before Temporal hears of it; the step begins again."""
+    delivered = asyncio.Event()
+    deliver = Mailboxes.send
+
+    async def then_lost(self: Mailboxes, *args: Any, **options: Any) -> Any:
+        answer = await deliver(self, *args, **options)
+        if not delivered.is_set():
+            delivered.set()
+            await asyncio.Event().wait()
+        return answer
+
+    monkeypatch.setattr(Mailboxes, "send", then_lost)
+
+    @other_app.workflow(id="receiver")
+    async def receiver(ctx: Context[Any], step: Step) -> Any:
+        first = await step.wait_for_signal("first", signal=name, timeout="1h")
+        second = await step.wait_for_signal("second", signal=name, timeout="1h")
+        return [first and first.data, second and second.data]
+
+    async def body(ctx: Context[Any], step: Step, edit: Edit) -> Any:
+        await edit(step)
+        return (await step.send_signal("tell", signal=name, data="from the step")).run_id
+
+    async def until(run: steporal.Run[Any]) -> None:
+        await asyncio.wait_for(delivered.wait(), 30)
+        await until_in(receiving, {"first", "second"})
+
+    async with workers(other_app):
+        receiving = await receiver.start()
+        await until_in(receiving, {"first"})
+        new, run = await stopped_and_recovered(app, workers, body, until=until)
+        async with workers(new), asyncio.timeout(60):
+            assert await run.result() == receiving.run_id
+            await send_when_open(other_app, name, "from outside")
+            assert await receiving.result() == ["from the step", "from outside"]
+
+
+async def test_events_that_come_while_a_run_subscribes_are_kept(
+    app: steporal.Client, workers: Workers, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A subscription that takes longer than a workflow task stands in the history after what it has brought."""
+    subscribe, may_go_on = Topics.subscribe, asyncio.Event()
+
+    async def slowly(self: Topics, topics: Iterable[str], subscription: Subscription) -> None:
+        await subscribe(self, topics, subscription)
+        await may_go_on.wait()
+
+    monkeypatch.setattr(Topics, "subscribe", slowly)
+
+    async def body(ctx: Context[Any], step: Step, edit: Edit) -> Any:
+        await edit(step)
+        listener, once = await asyncio.gather(
+            step.ext.listen("listen", event=f"{name}.each", timeout="1h"),
+            step.ext.wait_for_event("once", event=f"{name}.once", timeout="1h"),
+        )
+        await step.wait_for_signal("stop", signal=name, timeout="1h")
+        heard = [await listener.next("next") for _ in range(2)]
+        return [once and once.data["n"], *(event and event.data["n"] for event in heard)]
+
+    async def until(run: steporal.Run[Any]) -> None:
+        for topic in ("each", "once"):
+            while not await subscriptions_of(workers.temporal, f"{name}.{topic}"):
+                await asyncio.sleep(0.02)
+        for n, topic in enumerate(("each", "once", "each")):
+            await app.send_event({"name": f"{name}.{topic}", "data": {"n": n}})
+        while await signals_of(run) < 3:
+            await asyncio.sleep(0.02)
+        may_go_on.set()
+        await until_in(run, {"stop"})
+        kinds = [event.event_type for event in (await run.temporal.fetch_history()).events]
+        signalled, told = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED, EventType.EVENT_TYPE_MARKER_RECORDED
+        assert kinds.index(signalled) < kinds.index(told)
+
+    started = partial(with_short_tasks, app)
+    new, run = await stopped_and_recovered(app, workers, body, until=until, start=started)
+    async with workers(new), asyncio.timeout(60):
+        await send_when_open(new, name)
+        assert await run.result() == [1, 0, 2]
+
+
+async def with_short_tasks(app: steporal.Client, started: steporal.Workflow[Any, Any]) -> steporal.Run[Any]:
+    """A run of which workflow tasks have a second, so that local activities may take longer than they."""
+    handle = await app.temporal.start_workflow(
+        started.id, id=f"{started.id}/{new_ulid()}", task_queue=app.task_queue, task_timeout=timedelta(seconds=1)
+    )
+    return await app.get_run(handle.id, started)
+
+
+async def subscriptions_of(temporal: temporalio.client.Client, topic: str) -> int:
+    """How many runs wait for an event."""
+    try:
+        handle = temporal.get_workflow_handle(f"steporal.topic/{topic}")
+        return int((await handle.query("steporal.subscriptions"))["count"])
+    except RPCError:
+        return 0
+
+
+async def signals_of(run: steporal.Run[Any]) -> int:
+    """How many signals a run has been sent."""
+    events = (await run.temporal.fetch_history()).events
+    return sum(event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED for event in events)
 
 
 async def test_runs_that_fit_or_whose_body_is_wrong_are_left_alone(
