@@ -13,6 +13,8 @@ from recording import Workers
 
 import steporal
 from steporal import Context, InvokeTimeoutError, RunFailedError, Step, StepError
+from steporal.events import new_ulid
+from steporal_workers.devserver import find_binary
 
 
 class Order(BaseModel):
@@ -246,3 +248,47 @@ async def test_an_invoked_sleep_of_days_is_waited_for(
     async with workers(app):
         app.temporal = skipping
         assert await (await parent.start()).result() == "rested"
+
+
+@pytest.mark.parametrize("child_has_ended", [False, True], ids=["goes on", "has ended"])
+async def test_a_run_that_is_reset_by_hand_to_before_an_invoke_waits_for_the_run_that_it_had_invoked(
+    app: steporal.Client, workers: Workers, child_has_ended: bool
+) -> None:
+    ran: list[str] = []
+    signal = f"{app.id} {new_ulid()}"
+
+    @app.workflow(id="child")
+    async def child(ctx: Context[Any], step: Step) -> Any:
+        await step.run("work", lambda: ran.append("child"))
+        received = await step.wait_for_signal("go", signal=signal, timeout="1h")
+        return received and received.data
+
+    @app.workflow(id="parent")
+    async def parent(ctx: Context[Any], step: Step) -> Any:
+        answer = await step.invoke_workflow("child", workflow=child)
+        await step.wait_for_signal("stop", signal=f"{signal} stop", timeout="1h")
+        return answer
+
+    async def send(name: str) -> None:
+        while (await app.send_signal(name, "the same")).run_id is None:
+            await asyncio.sleep(0.02)
+
+    async with workers(app), asyncio.timeout(60):
+        run = await parent.start()
+        while not ran:
+            await asyncio.sleep(0.02)
+        if child_has_ended:
+            await send(signal)
+            while "in stop" not in str((await run.temporal.fetch_history()).events):
+                await asyncio.sleep(0.02)
+        process = await asyncio.create_subprocess_exec(
+            *(find_binary(), "workflow", "reset", "--workflow-id", run.workflow_id, "--type", "FirstWorkflowTask"),
+            *("--reason", "by hand", "--address", workers.temporal.service_client.config.target_host),
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        assert await process.wait() == 0
+        if not child_has_ended:
+            await send(signal)
+        await send(f"{signal} stop")
+        assert await run.result() == "the same"
+    assert ran == ["child"]

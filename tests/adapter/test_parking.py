@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -21,6 +22,8 @@ from steporal import CancelOn, Context, DefinitionError, RunCancelledError, Step
 from steporal.events import new_ulid
 from steporal.routing.dispatch import Dispatcher
 from steporal.runtime import invoke_step
+from steporal.runtime.carried import read_carried
+from steporal.runtime.children import ENDED
 from steporal.runtime.continuing import CHECKPOINT
 
 QUICK = "1s"
@@ -450,3 +453,39 @@ async def test_a_child_that_is_asked_while_it_tells_of_its_end_answers(
         async with asyncio.timeout(30):
             assert await run.result() == 1
         assert len(await executions(run)) == 2
+
+
+async def test_a_run_keeps_no_results_of_invoked_runs_that_nobody_waits_for_any_more(
+    app: steporal.Client, workers: Workers, name: str
+) -> None:
+    @app.workflow(id="child")
+    async def child(ctx: Context[Any], step: Step) -> Any:
+        signal = await step.wait_for_signal("go", signal=f"{name}/{ctx.input.data}", timeout="1h")
+        return signal and signal.data
+
+    @app.workflow(id="invokes")
+    async def invokes(ctx: Context[Any], step: Step) -> Any:
+        wanted = asyncio.create_task(step.invoke_workflow("wanted", workflow=child, data="wanted"))
+        try:
+            await step.invoke_workflow("late", workflow=child, data="late", timeout="2s")
+        except steporal.InvokeTimeoutError:
+            await step.wait_for_signal("stop", signal=name, timeout="1h")
+        return await wanted
+
+    async def until_said(words: str) -> None:
+        while words not in str(await events_of(run)):
+            await asyncio.sleep(0.05)
+
+    async with workers(app), asyncio.timeout(LONG):
+        run = await invokes.start()
+        await until_parked(run)  # now both are asked to report their end
+        await until_said(f"wait for signal {name} in stop")
+        assert (await app.send_signal(f"{name}/late", "late")).run_id is not None
+        await until_said(ENDED)
+        await until_parked(run, 2)
+        started = (await events_of(run))[0].workflow_execution_started_event_attributes
+        carried = read_carried(json.loads(started.input.payloads[2].data))
+        assert carried is not None and carried.ended == {}
+        await app.send_signal(f"{name}/wanted", "wanted")
+        await app.send_signal(name)
+        assert await run.result() == "wanted"

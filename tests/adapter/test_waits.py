@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from waiting import until_waiting
 import steporal
 from steporal import Context, RunFailedError, Step, event_trigger
 from steporal.events import new_ulid
+from steporal.routing.publish import Topics
 
 
 @pytest.fixture
@@ -242,3 +245,32 @@ async def test_what_cannot_be_waited_for_is_said(
         with pytest.raises(RunFailedError, match=f"step 'paid': .*{message}") as raised:
             await (await handler.start()).result()
     assert raised.value.name == "InvalidArgumentError"
+
+
+async def test_a_wait_that_begins_while_the_last_one_with_its_id_is_still_ended_hears_of_what_comes(
+    app: steporal.Client, workers: Workers, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the topics both are one subscription: they must hear of the end of the first before the second begins."""
+    unsubscribe = Topics.unsubscribe
+
+    async def slowly(self: Topics, workflow_id: str, run_id: str, keys: Mapping[str, Sequence[str]]) -> None:
+        await asyncio.sleep(0.5)
+        await unsubscribe(self, workflow_id, run_id, keys)
+
+    monkeypatch.setattr(Topics, "unsubscribe", slowly)
+
+    @app.workflow(id="waits")
+    async def handler(ctx: Context[Any], step: Step) -> Any:
+        if ctx.attempt == 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await step.ext.wait_for_event("paid", event=name, timeout="1h")
+            raise steporal.RetryAfterError("from the top", 0)
+        event = await step.ext.wait_for_event("paid", event=name, timeout="20s")
+        return event and event.data
+
+    async with workers(app):
+        run = await handler.start()
+        await until_waiting(run, 3)  # of the first wait: its own, and the timeout
+        await app.send_event({"name": name, "data": {"n": 1}})
+        assert await run.result() == {"n": 1}

@@ -209,6 +209,7 @@ class Attempt:
     async def outcome(
         self, key: str, kind: StepKind, start: Callable[[], Coroutine[Any, Any, Outcome]] | None
     ) -> Outcome:
+        await self.owner.until_cancelled(key)  # in an attempt of the body before this one
         outcome = self.owner.memo.get(key)
         if is_news := outcome is None:
             assert start is not None

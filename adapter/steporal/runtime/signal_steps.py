@@ -85,7 +85,6 @@ async def _wait(
 async def _outcome(attempt: Attempt, key: str, perform: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
     """How a wait ended. One that is cancelled ends when its mailbox has, and returns a signal that came before that."""
     run = attempt.owner
-    await run.until_cancelled(key)  # in an attempt of the body before this one
     try:
         return await attempt.outcome(key, "wait_for_signal", perform)
     except asyncio.CancelledError:
