@@ -1,8 +1,10 @@
-"""Events that cannot be sent, and calls put on the task queue by hand."""
+"""Events that cannot be sent, calls put on the task queue by hand, and signals that are sent by hand."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,12 +12,22 @@ import pytest
 from apps import forms
 from recording import Workers
 from temporalio import activity, workflow
+from temporalio.api.common.v1 import Payload
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowFailureError
-from temporalio.common import RetryPolicy
+from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
+from waiting import until_waiting
 
 import steporal
 from steporal import Context, InvalidEventError, RunFailedError, Step
+from steporal.events import new_ulid
+from steporal.routing.mailbox import SIGNALLED
+from steporal.runtime.carried import read_carried
+from steporal.runtime.children import ENDED, REPORT
+from steporal.runtime.continuing import CHECKPOINT, RECOVER
+from steporal.runtime.inbox import DELIVER
+from steporal.runtime.rebuilding import SIGNALS, rebuild
 
 BAD_EVENTS: list[tuple[Any, str]] = [
     ({}, "has no name"),
@@ -220,3 +232,118 @@ async def test_the_attack_works_with_a_function_of_the_app(workers: Workers) -> 
         workers.drop("no attack")
     assert result == 8
     assert not activity.in_activity()
+
+
+# --- signals that somebody sends to a run by hand --------------------------------------------------------------------
+
+SHAPES: tuple[Any, ...] = (None, 1, "text", [], {}, {"run_id": None}, {"carried": {}}, {"hold": "long"})
+
+
+def of_the_right_run(run_id: str, child: str) -> Iterator[tuple[str, Any]]:
+    """Signals that say that they are for a run, and have something wrong in them."""
+    event = {"name": "paid", "id": "1", "data": {}, "ts": 0, "v": None}
+    for key in ("wait", "listen"):
+        for wrong in (None, 1, {}, [event], *({**event, field: [1]} for field in event)):
+            yield DELIVER, {"run_id": run_id, "key": key, "event": wrong}
+    for key in (None, 1, {}):
+        yield DELIVER, {"run_id": run_id, "key": key, "event": event}
+        yield SIGNALLED, {"run_id": run_id, "key": key, "data": 1}
+    for outcome in (None, 1, "text", [], {}, {"name": 1, "message": []}, {"name": "n", "message": "m", "cause": 1}):
+        yield ENDED, {"run_id": run_id, "child": child, "outcome": outcome}
+    for workflow_id in (None, 1, {}, "", "x" * 1001):
+        yield REPORT, {"workflow_id": workflow_id, "run_id": run_id}
+    yield REPORT, {"workflow_id": "x", "run_id": 1}
+    for hold in (None, "1", [], {}, -1, float("nan"), 1e300, float("inf")):
+        yield CHECKPOINT, {"hold": hold}
+
+
+RECOVERIES: tuple[Any, ...] = (
+    {"carried": 1},
+    {"carried": {"zlib": "?"}},
+    {"carried": {"is_parked": True}},
+    {"carried": {"is_parked": False, "started": 1, "seed": "ff", "memo": {"wait": [5, 1]}}},
+    {"carried": {"is_parked": False, "started": 1, "seed": "ff", "waits": {"wait": [True, 5]}}},
+    {"carried": {"is_parked": False, "started": 1, "seed": "no number"}},
+    {"carried": {"is_parked": False, "started": 1, "seed": "ff"}, "signals": "all"},
+)
+
+
+async def test_no_signal_that_somebody_sends_by_hand_hurts_a_run(app: steporal.Client, workers: Workers) -> None:
+    name = f"paid.{new_ulid()}"
+
+    @app.workflow(id="child")
+    async def child(ctx: Context[Any], step: Step) -> Any:
+        signal = await step.wait_for_signal("go", signal=f"{name}.child", timeout="1h")
+        return signal and signal.data
+
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        listener = await step.ext.listen("listen", event=name, timeout="1h")
+        event, signal, result = await asyncio.gather(
+            step.ext.wait_for_event("wait", event=name, timeout="1h"),
+            step.wait_for_signal("signal", signal=name, timeout="1h"),
+            step.invoke_workflow("invoke", workflow=child),
+        )
+        heard = await listener.next("next")
+        assert event and signal and heard
+        return [event.data, signal.data, result, heard.data]
+
+    async with workers(app), asyncio.timeout(60):
+        run = await waits.start()
+        await until_waiting(run, 2)
+        latest = workers.temporal.get_workflow_handle(run.workflow_id)
+        await latest.signal(CHECKPOINT, {"hold": 3600})  # from now on it waits for a signal of the invoked run
+        while (await latest.describe()).run_id == run.run_id:
+            await asyncio.sleep(0.02)
+        await latest.signal(CHECKPOINT, {"hold": 0})
+        started = (await latest.fetch_history()).events[0].workflow_execution_started_event_attributes
+        waiting = read_carried(json.loads(started.input.payloads[2].data)).waits  # type: ignore[union-attr]
+        wrong = list(of_the_right_run(run.run_id, waiting["invoke"][1]["more"]["child"]))
+        for signal in SIGNALS:
+            wrong += [(signal, shape) for shape in SHAPES]
+        for signal, message in wrong:
+            await latest.signal(signal, message)
+        for signal in SIGNALS:
+            await latest.signal(signal)
+            await latest.signal(signal, args=[{}, {}])
+            await latest.signal(signal, Unreadable())
+        await latest.signal(CHECKPOINT, {"hold": 0})
+        await app.send_event({"name": name, "data": {"n": 1}})
+        assert (await app.send_signal(name, "signal")).run_id
+        assert (await app.send_signal(f"{name}.child", "child")).run_id
+        assert await run.result() == [{"n": 1}, "signal", "child", {"n": 1}]
+        await no_failed_tasks(run)
+
+
+async def test_a_run_that_is_told_nonsense_of_what_it_has_done_begins_as_if_it_were_not(
+    app: steporal.Client, workers: Workers
+) -> None:
+    @app.workflow(id="counts")
+    async def counts(ctx: Context[Any], step: Step) -> Any:
+        return await step.run("count", lambda: 1)
+
+    async with workers(app), asyncio.timeout(60):
+        for number, recovery in enumerate(RECOVERIES):
+            id = f"counts/{new_ulid()} {number}"
+            await workers.temporal.start_workflow(
+                "counts", id=id, task_queue=app.task_queue, start_signal=RECOVER, start_signal_args=[recovery]
+            )
+            run = await app.get_run(id, counts)
+            assert await run.result() == 1
+            await no_failed_tasks(run)
+
+
+class Unreadable(RawValue):
+    """A payload that no converter can read."""
+
+    def __init__(self) -> None:
+        super().__init__(Payload(metadata={"encoding": b"json/plain"}, data=b"{"))
+
+
+async def no_failed_tasks(run: steporal.Run[Any]) -> None:
+    """No workflow task of a run has failed; and what is read from its history can be."""
+    handle = run.temporal._client.get_workflow_handle(run.workflow_id)
+    events = (await handle.fetch_history()).events
+    failed = [each for each in events if each.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED]
+    assert not failed, failed[0]
+    assert await rebuild(events, handle._client.data_converter)

@@ -6,17 +6,21 @@ import asyncio
 import random
 import re
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import temporalio.client
 from recording import Workers
+from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.sdk.v1 import WorkflowMetadata
+from waiting import until_waiting
 
 import steporal
-from steporal import Context, PayloadTooLargeError, RunFailedError, Step
+from steporal import Context, PayloadTooLargeError, RunCancelledError, RunFailedError, Step
 from steporal.events import new_ulid
-from steporal.runtime import carried, continuing
+from steporal.runtime import carried, coming_back, continuing, waits
+from steporal.runtime.continuing import CHECKPOINT
 from steporal.runtime.memo import Failure, Outcome
 from steporal_workers.devserver import dev_server
 
@@ -47,13 +51,18 @@ def temporal(hasty: temporalio.client.Client) -> temporalio.client.Client:
 
 async def lengths(run: steporal.Run[Any], client: temporalio.client.Client) -> list[int]:
     """How many events each execution of a run has."""
+    return [len(events) for events in await histories(run, client)]
+
+
+async def histories(run: steporal.Run[Any], client: temporalio.client.Client) -> list[list[HistoryEvent]]:
+    """The events of each execution of a run."""
     latest = await run.temporal.describe()
     run_id: str | None = latest.raw_description.workflow_execution_info.first_run_id
     found = []
     while run_id:
         handle = client.get_workflow_handle(run.workflow_id, run_id=run_id)
         events = [event async for event in handle.fetch_history_events()]
-        found.append(len(events))
+        found.append(events)
         run_id = events[-1].workflow_execution_continued_as_new_event_attributes.new_execution_run_id
     return found
 
@@ -149,6 +158,90 @@ async def test_a_failed_step_is_still_the_same_error(app: steporal.Client, worke
         assert (step_id, name, message, attempts, has_stack) == ("broken", "KeyError", "'out of order'", 2, True)
         assert "out of order" in cause
         assert len(await lengths(run, workers.temporal)) > 1
+
+
+async def test_a_body_comes_back_through_many_steps_in_parts(
+    monkeypatch: pytest.MonkeyPatch, app: steporal.Client, workers: Workers
+) -> None:
+    """A workflow task that takes two seconds is ended by the SDK, which may lose the run."""
+    monkeypatch.setattr(coming_back, "STEPS_PER_TASK", 10)
+
+    @app.workflow(id="loops", max_attempts=2)
+    async def loops(ctx: Context[Any], step: Step) -> Any:
+        total = sum([await step.run("alone", lambda: number) for number in range(45)])
+        for _ in range(2):
+            total += sum(await asyncio.gather(*(step.run("together", lambda: number) for number in range(20))))
+        if ctx.attempt == 0:
+            raise RuntimeError("from the top")
+        return total
+
+    async with workers(app):
+        run = await loops.start()
+        assert await run.result() == sum(range(45)) + 2 * sum(range(20))
+        pauses = [len(each) for each in await pauses_of(run, workers.temporal)]
+    assert pauses[0] == 0
+    assert sum(pauses[1:]) >= (45 + 40) // 10, "the second attempt passes all of them"
+
+
+async def test_a_run_that_came_back_in_one_part_replays(
+    monkeypatch: pytest.MonkeyPatch, app: steporal.Client, workers: Workers
+) -> None:
+    """As versions before have done it."""
+    monkeypatch.setattr(coming_back, "STEPS_PER_TASK", 1_000_000)
+
+    @app.workflow(id="loops")
+    async def loops(ctx: Context[Any], step: Step) -> Any:
+        return sum([await step.run("add", lambda: number) for number in range(60)])
+
+    async with workers(app):
+        run = await loops.start()
+        await run.result()
+        assert len(await lengths(run, workers.temporal)) > 1
+    monkeypatch.setattr(coming_back, "STEPS_PER_TASK", 10)
+    await workers.replay()
+
+
+async def test_a_run_that_is_cancelled_while_its_body_comes_back_is_cancelled_where_it_waits(
+    monkeypatch: pytest.MonkeyPatch, app: steporal.Client, workers: Workers
+) -> None:
+    monkeypatch.setattr(coming_back, "STEPS_PER_TASK", 10)
+    monkeypatch.setattr(coming_back, "_MOMENT", timedelta(milliseconds=300))
+    given_back: list[str] = []
+    signal = f"go {new_ulid()}"
+
+    @app.workflow(id="loops")
+    async def loops(ctx: Context[Any], step: Step) -> Any:
+        for number in range(25):
+            await step.run("take", lambda: number)
+        try:
+            await step.wait_for_signal("go", signal=signal, timeout="1h")
+            await step.sleep("for long", "1h")
+        finally:
+            await step.run("give back", lambda: given_back.append("given back"))
+
+    async with workers(app), asyncio.timeout(60):
+        run = await loops.start()
+        latest = workers.temporal.get_workflow_handle(run.workflow_id)
+        await until_waiting(run)
+        await latest.signal(CHECKPOINT, {"hold": 3600})
+        while (await latest.describe()).run_id == run.run_id:
+            await asyncio.sleep(0.02)
+        await latest.signal(CHECKPOINT, {"hold": 0})
+        await app.send_signal(signal)
+        while not (await pauses_of(run, workers.temporal))[-1]:
+            await asyncio.sleep(0.02)
+        await run.cancel()
+        with pytest.raises(RunCancelledError):
+            await run.result()
+    assert given_back == ["given back"]
+
+
+async def pauses_of(run: steporal.Run[Any], client: temporalio.client.Client) -> list[list[HistoryEvent]]:
+    """The moments in which the body was held on its way back, in each execution of a run."""
+    return [
+        [event for event in events if waits.COMES_BACK.encode() in event.user_metadata.summary.data]
+        for events in await histories(run, client)
+    ]
 
 
 def incompressible(number: int, kilobytes: int) -> str:

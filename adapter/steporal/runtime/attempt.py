@@ -214,6 +214,8 @@ class Attempt:
         if is_news := outcome is None:
             assert start is not None
             outcome = await self._wait(self.owner.step(key, kind, start))
+        else:
+            await self.owner.way_back.passes()
         self.owner.reached(key, is_news=is_news)
         if outcome.failure:
             raise outcome.failure.error(key)

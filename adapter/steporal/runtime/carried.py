@@ -100,6 +100,28 @@ def read_carried(data: JSON) -> Carried | None:
     return Carried.model_validate(data)
 
 
+def read_recovery(message: JSON) -> tuple[Carried, int] | None:
+    """What a history has shown that a run has done, and how many of the signals before are in it.
+
+    None if a signal of that name brings anything else.
+    """
+    if not isinstance(message, dict):
+        return None
+    try:
+        carried = read_carried(message.get("carried"))
+    except Exception:
+        return None
+    known = message.get("signals", 0)
+    return (carried, known) if carried is not None and _is_whole(carried) and isinstance(known, int) else None
+
+
+def _is_whole(carried: Carried) -> bool:
+    waits = (waiting for _, waiting in carried.waits.values())
+    return all(isinstance(waiting, dict) and {"kind", "until", "more"} <= waiting.keys() for waiting in waits) and all(
+        is_outcome(outcome) for outcome, _ in carried.memo.values()
+    )
+
+
 def outcome_json(outcome: Outcome) -> JSON:
     """An outcome as JSON: ``[value]``, or an object that describes the failure."""
     failure = outcome.failure
@@ -128,6 +150,15 @@ def read_outcome(data: Any) -> Outcome:
             None if cause is None else _read_cause(cause),
         )
     )
+
+
+def is_outcome(data: JSON) -> bool:
+    """Whether :func:`read_outcome` can read it."""
+    try:
+        failure = read_outcome(data).failure
+    except Exception:
+        return False
+    return failure is None or all(isinstance(text, str) for text in (failure.name, failure.message, failure.stack))
 
 
 def _cause_text(cause: BaseException) -> str:

@@ -14,7 +14,7 @@ from temporalio.exceptions import ApplicationError, FailureError
 
 from ..converter import to_raw
 from ..types import JSON
-from .carried import outcome_json
+from .carried import is_outcome, outcome_json
 from .failures import stack_of
 from .memo import Failure, Outcome
 from .waits import Waits
@@ -24,6 +24,28 @@ REPORT = "steporal.report"
 
 ENDED = "steporal.ended"
 """Temporal's signal that an invoked run has ended: ``{"run_id", "child", "outcome"}``."""
+
+
+_MAX_ID_BYTES = 1_000
+"""Of a workflow id, in Temporal; a longer one would fail the workflow task that signals to it."""
+
+
+def read_parent(message: JSON) -> dict[str, str] | None:
+    """Who wants to hear of a run's end, in what :data:`REPORT` brings; None if it is no such message."""
+    if not isinstance(message, dict):
+        return None
+    workflow_id, run_id = message.get("workflow_id"), message.get("run_id")
+    if not isinstance(workflow_id, str) or not 0 < len(workflow_id.encode()) <= _MAX_ID_BYTES:
+        return None
+    return {"workflow_id": workflow_id, "run_id": run_id} if isinstance(run_id, str) else None
+
+
+def read_end(message: JSON, run_id: str) -> tuple[str, JSON] | None:
+    """The invoked run and its outcome that :data:`ENDED` brings; None if it is for another run, or no such message."""
+    if not isinstance(message, dict) or message.get("run_id") != run_id:
+        return None
+    child, outcome = message.get("child"), message.get("outcome")
+    return (child, outcome) if isinstance(child, str) and is_outcome(outcome) else None
 
 
 class Children:
@@ -44,10 +66,9 @@ class Children:
 
     def report_to(self, message: JSON) -> None:
         """Remember who wants to hear of the end."""
-        if isinstance(message, dict):
-            parent = {"workflow_id": str(message.get("workflow_id")), "run_id": str(message.get("run_id"))}
-            if parent not in self.reports_to:
-                self.reports_to.append(parent)
+        parent = read_parent(message)
+        if parent is not None and parent not in self.reports_to:
+            self.reports_to.append(parent)
 
     @contextmanager
     def awaiting(self, child: str) -> Iterator[None]:
@@ -61,12 +82,13 @@ class Children:
 
     def has_ended(self, message: JSON, waits: Waits) -> None:
         """Remember how an invoked run has ended, if it is one of this run and a step waits for it, or is about to."""
-        if not isinstance(message, dict) or message.get("run_id") != workflow.info().first_execution_run_id:
+        end = read_end(message, workflow.info().first_execution_run_id)
+        if end is None:
             return
-        child = str(message.get("child"))
+        child, outcome = end
         carried = (waiting.more.get("child") for waiting in waits.carried.values())
         if child in self._awaited or child in self.invoked or child in carried:
-            self.ended[child] = message.get("outcome")
+            self.ended[child] = outcome
 
     async def ask(self, child: str) -> bool:
         """Ask an invoked run to report its end; False if it has ended already."""

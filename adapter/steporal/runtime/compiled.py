@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 from temporalio import workflow
@@ -19,10 +20,10 @@ from ..definition import Workflow, collected
 from ..errors import DefinitionError
 from ..routing.mailbox import SIGNALLED
 from ..types import JSON
-from .carried import read_carried
+from .carried import Carried, read_carried, read_recovery
 from .children import ENDED, REPORT
 from .continuing import CHECKPOINT, RECOVER
-from .inbox import DELIVER
+from .inbox import DELIVER, read_delivery
 from .run import Run
 from .start import START_SIGNAL, payload_json
 
@@ -93,11 +94,38 @@ def loaded_again(compiled: type, load: Callable[[str], None]) -> type:
 
 
 def _deliver(run: Run, delivered: JSON) -> None:
-    if not isinstance(delivered, dict) or delivered.get("run_id") != workflow.info().first_execution_run_id:
-        return
-    key, event = delivered.get("key"), delivered.get("event")
-    if isinstance(key, str) and isinstance(event, dict) and isinstance(event.get("id"), str):
-        run.inbox.deliver(key, event)
+    if delivery := read_delivery(delivered, workflow.info().first_execution_run_id):
+        run.inbox.deliver(*delivery)
+
+
+def _of_any_count(handler: Callable[[Any, RawValue], None]) -> Callable[..., None]:
+    """A handler of signals that were sent with any number of arguments, of which the first one counts.
+
+    An error in one would fail the workflow task, for ever: anybody can send a signal, with anything in it.
+    """
+
+    @wraps(handler)  # the SDK looks at the handler itself, which takes one payload
+    def take(self: Any, *messages: RawValue) -> None:
+        handler(self, *messages[:1] or (_NONE,))
+
+    return take
+
+
+def _said(message: RawValue) -> JSON:
+    """What a signal brings; None if it cannot be read."""
+    try:
+        return payload_json(message)
+    except Exception:
+        return None
+
+
+def _recovered(run: Run, carried: Carried) -> Run | None:
+    """A run that begins with what its history has shown; None if somebody has made that up."""
+    try:
+        return run.recovered(carried)
+    except Exception as err:
+        workflow.logger.warning("the run was told to begin with what it cannot begin with: %r", err)
+        return None
 
 
 def _class_name(definition: Workflow[Any, Any]) -> str:
@@ -121,48 +149,56 @@ def _compile(name: str, definition: Workflow[Any, Any]) -> type:
             return await self.execution.execute(payload_json(data), payload_json(added))
 
         def _take(self, take: Take, message: RawValue) -> None:
-            said = payload_json(message)
+            said = _said(message)
             if self._early is not None:
                 self._early.append((take, said))
             take(self.execution, said)
 
         @workflow.signal(name=RECOVER, description="What the run has done, by its history.")
+        @_of_any_count
         def recover(self, message: RawValue) -> None:
             """Begin with it; the signals that it does not know come after it."""
-            recovery = payload_json(message)
-            if self._early is None or not isinstance(recovery, dict):
+            recovery = read_recovery(_said(message))
+            if self._early is None or recovery is None:
                 return
-            if (carried := read_carried(recovery.get("carried"))) is not None:
-                self.execution = self.execution.recovered(carried)
-                for take, said in self._early[recovery.get("signals", 0) :]:
+            carried, known = recovery
+            if (recovered := _recovered(self.execution, carried)) is not None:
+                self.execution = recovered
+                for take, said in self._early[known:]:
                     take(self.execution, said)
 
         @workflow.signal(name=START_SIGNAL, description="An event was sent again that has started this run.")
-        def event(self) -> None:
+        @_of_any_count
+        def event(self, message: RawValue) -> None:
             """Nothing to do: the run was started by it."""
             self._take(lambda run, said: None, _NONE)
 
         @workflow.signal(name=DELIVER, description="An event that the run waits for.")
+        @_of_any_count
         def deliver(self, message: RawValue) -> None:
             """Put it into the inbox, if it is for this run."""
             self._take(_deliver, message)
 
         @workflow.signal(name=SIGNALLED, description="A signal that this run waits for.")
+        @_of_any_count
         def signalled(self, delivery: RawValue) -> None:
             """Take it, for the step that waits for it."""
             self._take(lambda run, said: run.signals.receive(said), delivery)
 
         @workflow.signal(name=REPORT, description="A run that has invoked this one wants to hear of its end.")
+        @_of_any_count
         def report(self, parent: RawValue) -> None:
             """Remember it."""
             self._take(lambda run, said: run.children.report_to(said), parent)
 
         @workflow.signal(name=ENDED, description="A run that this one has invoked has ended.")
+        @_of_any_count
         def ended(self, message: RawValue) -> None:
             """Take its outcome, for the step that waits for it."""
             self._take(lambda run, said: run.children.has_ended(said, run.waits), message)
 
         @workflow.signal(name=CHECKPOINT, description="Park at the next safe point.")
+        @_of_any_count
         def checkpoint(self, message: RawValue) -> None:
             """Hold steps that have not begun, until the run can continue as new."""
             self._take(lambda run, said: run.continuing.checkpoint(said), message)

@@ -56,6 +56,8 @@ WARN_FROM = 0.5
 
 _WARN_AGAIN = 1.25
 
+_LONGEST_HOLD = timedelta(days=365).total_seconds()
+
 _MOMENT = timedelta(milliseconds=1)
 
 
@@ -84,7 +86,8 @@ class Continuing:
     def checkpoint(self, message: JSON) -> None:
         """Park as soon as possible; or go on, if the hold is 0."""
         hold = message.get("hold", 0) if isinstance(message, dict) else 0
-        self.held_until = workflow.time() + hold if isinstance(hold, int | float) and hold > 0 else None
+        is_held = isinstance(hold, int | float) and hold > 0
+        self.held_until = workflow.time() + min(hold, _LONGEST_HOLD) if is_held else None
         self._is_asked = self.held_until is not None
         self._run.waits.changes += 1
 

@@ -13,6 +13,28 @@ DELIVER = "steporal.deliver"
 """Temporal's signal that delivers an event: ``{"key", "run_id", "event"}``."""
 
 
+def read_delivery(message: JSON, run_id: str) -> tuple[str, dict[str, Any]] | None:
+    """The subscription's key and the event that :data:`DELIVER` brings to a run.
+
+    None if it is for another run, or no such message: anybody can send a signal.
+    """
+    if not isinstance(message, dict) or message.get("run_id") != run_id:
+        return None
+    key, event = message.get("key"), message.get("event")
+    return (key, event) if isinstance(key, str) and _is_event(event) else None
+
+
+def _is_event(data: JSON) -> bool:
+    return (
+        isinstance(data, dict)
+        and isinstance(data.get("id"), str)
+        and isinstance(data.get("name"), str)
+        and isinstance(data.get("data"), dict)
+        and isinstance(data.get("ts"), int)
+        and isinstance(data.get("v"), str | None)
+    )
+
+
 _SEEN_KEPT = 1000
 _CAME_KEPT = 100
 _CAME_HANDED_OVER = 20

@@ -15,11 +15,11 @@ from ..events import derived_ulid
 from ..routing.mailbox import SIGNALLED, Wait
 from ..types import JSON
 from .carried import Carried, outcome_json
-from .children import ENDED, REPORT
-from .inbox import DELIVER, Inbox
+from .children import ENDED, REPORT, read_end, read_parent
+from .inbox import DELIVER, Inbox, read_delivery
 from .invoke_step import LOOK_AFTER, too_late
 from .memo import Outcome
-from .signal_inbox import conflict, summary_of_close, summary_of_open
+from .signal_inbox import conflict, read_signal, summary_of_close, summary_of_open
 from .waits import BACKOFF, BACKOFF_AFTER, Kind, Waiting, is_of_no_step
 
 
@@ -187,19 +187,20 @@ class Past:
 
     def signal(self, name: str, message: JSON) -> None:
         """Temporal's signal to the run has come."""
-        if not isinstance(message, dict):
-            return
         if name == REPORT:
-            if message not in self._reports_to:
-                self._reports_to.append(message)
-        elif message.get("run_id") != self._run_id:
-            return
+            parent = read_parent(message)
+            if parent is not None and parent not in self._reports_to:
+                self._reports_to.append(parent)
         elif name == DELIVER:
-            self._deliver(message["key"], message["event"])
+            if delivery := read_delivery(message, self._run_id):
+                self._deliver(*delivery)
         elif name == ENDED:
-            self._ended[message["child"]] = message["outcome"]
-        elif name == SIGNALLED and message["key"] not in self._signals.over:
-            self._signals.received.setdefault(message["key"], message.get("data"))
+            if end := read_end(message, self._run_id):
+                self._ended.update([end])
+        elif name == SIGNALLED:
+            signal = read_signal(message, self._run_id)
+            if signal is not None and signal[0] not in self._signals.over:
+                self._signals.received.setdefault(*signal)
 
     def _deliver(self, key: str, event: dict[str, Any]) -> None:
         if key not in self._inbox.boxes:

@@ -25,7 +25,7 @@ from ..routing.mailbox import SIGNALLED, Wait
 from ..sealed import check_readable
 from ..types import JSON
 from .attempt import RUN_STEP
-from .carried import Carried, read_carried
+from .carried import Carried, read_carried, read_recovery
 from .children import ENDED, REPORT, was_cancelled
 from .continuing import CHECKPOINT, RECOVER
 from .endings import SEND_EVENT
@@ -228,7 +228,7 @@ class _Reader:
 
     async def _workflow_execution_signaled_event_attributes(self, event: HistoryEvent) -> None:
         signal = event.workflow_execution_signaled_event_attributes
-        message = await self._first(signal.input)
+        message = await self._signalled(signal.input)
         if signal.signal_name == RECOVER:
             if self._first_task is None:
                 self._recover(message)
@@ -241,9 +241,10 @@ class _Reader:
 
     def _recover(self, message: JSON) -> None:
         """As the run does: what was handed over counts, and then the signals that it did not know."""
-        if isinstance(message, dict) and (carried := read_carried(message.get("carried"))) is not None:
+        if recovery := read_recovery(message):
+            carried, known = recovery
             self._past.recover(carried)
-            for said in self._early[message.get("signals", 0) :]:
+            for said in self._early[known:]:
                 self._past.signal(*said)
 
     # --- activities ------------------------------------------------------------------------------------------------
@@ -369,6 +370,13 @@ class _Reader:
 
     async def _first(self, payloads: Payloads) -> JSON:
         return await self._json(payloads.payloads[0]) if payloads.payloads else None
+
+    async def _signalled(self, payloads: Payloads) -> JSON:
+        """What a signal brings; None if it cannot be read, as the run has it."""
+        try:
+            return await self._first(payloads)
+        except Exception:
+            return None
 
     async def _json(self, payload: Payload) -> JSON:
         (raw,) = await self._converter.decode([payload], [RawValue])

@@ -34,6 +34,7 @@ from .awaited import Awaited, described
 from .body_log import BodyLogger, RunLogger
 from .carried import Carried, outcome_json, read_outcome
 from .children import Children, failed_with, was_cancelled
+from .coming_back import WayBack
 from .continuing import Continuing
 from .counting import StepKind, count_body, count_end, count_start, counted
 from .details import show_details
@@ -107,6 +108,7 @@ class Run:
         children: The runs that it has invoked.
         continuing: When it continues as new.
         storage: Whether values over Temporal's limit go into external storage.
+        way_back: How far the body has come through finished steps.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class Run:
         self.signals = SignalInbox(self.waits)
         self.children = Children()
         self.storage = StorageOfRun()
+        self.way_back = WayBack()
         self.finished: dict[str, int] = {}
         self.slept: dict[str, int] = {}
         self.mailboxes: dict[str, str] = {}
@@ -326,7 +329,7 @@ class Run:
         body = asyncio.create_task(self._body())
         try:
             if self._carried is not None:
-                await workflow.wait_condition(lambda: True)  # until the body has come to where it waits
+                is_cancelled = await self._come_back() or is_cancelled
                 self._reached = None
                 self.body_logger.is_there()
             if is_cancelled:
@@ -340,6 +343,17 @@ class Run:
             body.cancel()
             raise
         return await body
+
+    async def _come_back(self) -> bool:
+        """Wait until the body has come to where it waits; whether the run was cancelled meanwhile, which is for then."""
+        is_cancelled = False
+        while True:
+            try:
+                await workflow.wait_condition(lambda: not self.way_back.is_paused)
+            except asyncio.CancelledError:
+                is_cancelled = True
+            else:
+                return is_cancelled
 
     async def _cancel_on(self, key: str, cancel: CancelOn) -> None:
         if key in self.subscriptions.cancelling:  # since an execution before

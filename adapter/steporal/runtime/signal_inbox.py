@@ -30,6 +30,17 @@ _GIVE_UP = timedelta(minutes=10)
 _RETRY = RetryPolicy(maximum_interval=timedelta(seconds=10))
 
 
+def read_signal(delivery: JSON, run_id: str) -> tuple[str, JSON] | None:
+    """The wait's key and the data that a mailbox delivers to a run: ``{"key", "run_id", "signal", "data"}``.
+
+    None if it is for another run, or no such message: anybody can send a signal.
+    """
+    if not isinstance(delivery, dict) or delivery.get("run_id") != run_id:
+        return None
+    key = delivery.get("key")
+    return (key, delivery.get("data")) if isinstance(key, str) else None
+
+
 class SignalInbox:
     """The waits of a run for signals.
 
@@ -47,15 +58,13 @@ class SignalInbox:
         self._opening: set[asyncio.Task[Wait | str]] = set()
 
     def receive(self, delivery: JSON) -> None:
-        """Take what a mailbox delivers: ``{"key", "run_id", "signal", "data"}``.
+        """Take what a mailbox delivers.
 
         It may come before the run knows that the mailbox is open; and too late, when the run has asked the mailbox.
         """
-        if not isinstance(delivery, dict) or delivery.get("run_id") != workflow.info().first_execution_run_id:
-            return
-        key = delivery.get("key")
-        if isinstance(key, str) and key not in self._over:
-            self._received.setdefault(key, delivery.get("data"))
+        signal = read_signal(delivery, workflow.info().first_execution_run_id)
+        if signal is not None and signal[0] not in self._over:
+            self._received.setdefault(*signal)
 
     @property
     def is_busy(self) -> bool:

@@ -21,6 +21,7 @@ BACKOFF = ""
 PARKS = "until the run parks"
 GOES_ON = "until the run goes on"
 LEAVES = "until the run continues as new"
+COMES_BACK = "until the body has come to where it was"
 BACKOFF_AFTER = "backoff after attempt "
 UNTIL_TS = "until the event's ts, "
 UNTIL_CODE = "until a worker has the code of step "
@@ -28,7 +29,7 @@ UNTIL_CODE = "until a worker has the code of step "
 
 def is_of_no_step(text: str) -> bool:
     """Whether a timer's summary is none of a step's."""
-    return text in (PARKS, GOES_ON, LEAVES) or text.startswith((BACKOFF_AFTER, UNTIL_TS, UNTIL_CODE))
+    return text in (PARKS, GOES_ON, LEAVES, COMES_BACK) or text.startswith((BACKOFF_AFTER, UNTIL_TS, UNTIL_CODE))
 
 
 @dataclass(slots=True)
