@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..types import JSON
 
@@ -24,7 +24,7 @@ def read_delivery(message: JSON, run_id: str) -> tuple[str, dict[str, Any]] | No
     return (key, event) if isinstance(key, str) and _is_event(event) else None
 
 
-def _is_event(data: JSON) -> bool:
+def _is_event(data: JSON) -> TypeGuard[dict[str, Any]]:
     return (
         isinstance(data, dict)
         and isinstance(data.get("id"), str)

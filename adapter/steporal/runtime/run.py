@@ -345,7 +345,7 @@ class Run:
         return await body
 
     async def _come_back(self) -> bool:
-        """Wait until the body has come to where it waits; whether the run was cancelled meanwhile, which is for then."""
+        """Wait until the body has come to where it waits, and tell whether the run was cancelled meanwhile."""
         is_cancelled = False
         while True:
             try:
