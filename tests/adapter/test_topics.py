@@ -314,12 +314,21 @@ async def test_a_worker_that_delivers_says_that_it_is_alive_so_that_another_soon
     assert [delivery.heartbeat_timeout.ToTimedelta() for delivery in deliveries] == [DELIVERY_HEARTBEAT_TIMEOUT]
 
 
+@pytest.fixture
+async def narrow(max_cached_workflows: int) -> AsyncIterator[Workers]:
+    """Workers on a server that takes 40 signals for an execution, where others take 10,000."""
+    limits = ["history.maximumSignalsPerExecution=40", "limit.historyCount.suggestContinueAsNew=60"]
+    async with dev_server(dynamic_config=limits) as server:
+        started = Workers(server.client, max_cached_workflows)
+        yield started
+        await started.replay()
+
+
 @pytest.mark.needs_cache("the history of a run with thousands of signals, from its start for each of them")
 async def test_a_run_that_takes_no_more_signals_now_is_told_later_and_holds_up_nobody(
-    app: steporal.Client, max_cached_workflows: int, name: str
+    app: steporal.Client, narrow: Workers, name: str
 ) -> None:
-    """Temporal takes 10,000 signals for an execution; here 40. A run that is busy cannot continue as new."""
-    limits = ["history.maximumSignalsPerExecution=40", "limit.historyCount.suggestContinueAsNew=60"]
+    """One that is busy cannot continue as new; one that is parked does, with all that it has not taken."""
     busy = asyncio.Event()
 
     @app.workflow(id="listens")
@@ -329,19 +338,36 @@ async def test_a_run_that_takes_no_more_signals_now_is_told_later_and_holds_up_n
         heard = [await listener.next("next") for _ in range(100)]
         return [event and event.data["n"] for event in heard]
 
+    @app.workflow(id="parks", ext=steporal.WorkflowExt(park_after="1s"))
+    async def parks(ctx: Context[Any], step: Step) -> Any:
+        listener = await step.ext.listen("listen", event=name, timeout="1h")
+        await step.wait_for_signal("go", signal=name, timeout="1h")
+        heard = [await listener.next("next") for _ in range(100)]
+        return [event and event.data["n"] for event in heard]
+
     @app.workflow(id="waits")
     async def waits(ctx: Context[Any], step: Step) -> Any:
         event = await step.ext.wait_for_event("wait", event=name, if_exp="async.data.n == 99", timeout="1h")
         return event and event.data["n"]
 
-    async with dev_server(dynamic_config=limits) as server, asyncio.timeout(90):
-        workers = Workers(server.client, max_cached_workflows)
-        async with workers(app):
-            listening, others = await listens.start(), [await waits.start() for _ in range(8)]
-            for run in others:
-                await until_waiting(run)
-            for first in range(0, 100, 20):
-                await app.send_event([{"name": name, "data": {"n": n}} for n in range(first, first + 20)])
-            assert [await run.result() for run in others] == [99] * 8
-            busy.set()
-            assert await listening.result() == list(range(100))
+    async with narrow(app), asyncio.timeout(90):
+        parked, listening = await parks.start(), await listens.start()
+        others = [await waits.start() for _ in range(8)]
+        for run in (parked, *others):
+            await until_waiting(run)
+        executions = [await until_continued(parked, parked.run_id)]
+        for first in range(0, 100, 20):
+            await app.send_event([{"name": name, "data": {"n": n}} for n in range(first, first + 20)])
+        assert [await run.result() for run in others] == [99] * 8
+        executions.append(await until_continued(parked, executions[-1]))
+        await app.send_signal(name)
+        assert await parked.result() == list(range(100))
+        busy.set()
+        assert await listening.result() == list(range(100))
+
+
+async def until_continued(run: steporal.Run[Any], execution: str) -> str:
+    """Wait until a run has continued as new; Temporal's run id of the next execution."""
+    while (described := await run.temporal.describe()).run_id == execution:
+        await asyncio.sleep(0.02)
+    return described.run_id

@@ -90,3 +90,31 @@ async def test_a_sender_that_is_cancelled_takes_nobody_with_it(receiver: Receive
     assert await second
     with pytest.raises(asyncio.CancelledError):
         await first
+
+
+async def test_a_sender_that_is_cancelled_while_it_waits_holds_up_nobody(receiver: Receiver) -> None:
+    line = Line[object](10)
+    tasks = [await put(line, receiver, n) for n in range(4)]
+    tasks[2].cancel()
+    await asyncio.sleep(0)
+    for _ in range(2):
+        receiver.may_answer.release()
+    assert [await tasks[n] for n in (0, 1, 3)] == [True] * 3
+    assert tasks[2].cancelled()
+    assert receiver.calls == [[0], [1, 2, 3]], "what it has put in may have been sent already, too"
+    assert line.is_idle
+
+
+async def test_senders_end_when_the_call_is_cancelled_and_the_next_one_begins_anew(receiver: Receiver) -> None:
+    """As a loop does with all of its tasks when it ends."""
+    line = Line[object](2)
+    tasks = [await put(line, receiver, n) for n in range(5)]
+    (calling,) = asyncio.all_tasks() - {*tasks} - {asyncio.current_task()}
+    calling.cancel()
+    async with asyncio.timeout(5):
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(error) for error in ended] == [asyncio.CancelledError] * 5
+    assert line.is_idle
+    receiver.may_answer.release()
+    assert await (await put(line, receiver, "next"))
+    assert receiver.calls == [[0], ["next"]]
