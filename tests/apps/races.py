@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from datetime import timedelta
 from typing import Any
+
+from temporalio import activity, workflow
 
 import steporal
 from steporal import Context, Step, StepError
@@ -24,6 +27,54 @@ async def race(ctx: Context[Any], step: Step) -> list[int]:
         loser.cancel()
     await asyncio.gather(*runners, return_exceptions=True)
     return [runners.index(task) for task in done]
+
+
+@client.workflow(id="race of pairs")
+async def race_of_pairs(ctx: Context[Any], step: Step) -> list[int]:
+    """So do futures of gather."""
+    runners = scattered(lambda n: asyncio.gather(runner(step, n), step.sleep(f"with {n}", 1)))
+    done, pending = await asyncio.wait(runners, return_when=asyncio.FIRST_COMPLETED)
+    for loser in pending:
+        loser.cancel()
+    await asyncio.gather(*runners, return_exceptions=True)
+    return [runners.index(pair) for pair in done]
+
+
+@client.workflow(id="race of shields")
+async def race_of_shields(ctx: Context[Any], step: Step) -> list[int]:
+    """And those of shield, and of the event loop."""
+    tasks = [asyncio.create_task(runner(step, n)) for n in range(RUNNERS)]
+    runners = scattered(lambda n: asyncio.shield(tasks[n]))
+    done, pending = await asyncio.wait(runners, return_when=asyncio.FIRST_COMPLETED)
+    for loser in pending:
+        tasks[runners.index(loser)].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return [runners.index(shield) for shield in done]
+
+
+@client.workflow(id="race of activities")
+async def race_of_activities(ctx: Context[Any], step: Step) -> list[int]:
+    """And Temporal's own handles."""
+    runners = scattered(
+        lambda n: workflow.start_activity(
+            "pause",
+            0.1 if n == RUNNERS - 1 else 60,
+            task_queue=f"{client.task_queue} native",
+            start_to_close_timeout=timedelta(minutes=2),
+            heartbeat_timeout=timedelta(minutes=1),
+        )
+    )
+    done, pending = await asyncio.wait(runners, return_when=asyncio.FIRST_COMPLETED)
+    for loser in pending:
+        loser.cancel()
+        await step.run(f"clean up {runners.index(loser)}", clean_up, local=True)
+    return [runners.index(activity) for activity in done]
+
+
+@activity.defn(name="pause")
+async def pause(seconds: float) -> None:
+    """An activity of Temporal's own."""
+    await asyncio.sleep(seconds)
 
 
 @client.workflow(id="group")
@@ -46,8 +97,8 @@ async def runner(step: Step, n: int) -> None:
         raise
 
 
-def scattered(make: Any) -> list[asyncio.Task[None]]:
-    """Tasks at addresses that differ from one execution to the next."""
+def scattered(make: Any) -> list[Any]:
+    """Tasks and futures at addresses that differ from one execution to the next."""
     junk, tasks = [], []
     for n in range(RUNNERS):
         junk.append([bytearray(n) for _ in range(ANY.randrange(200))])

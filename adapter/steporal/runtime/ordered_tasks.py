@@ -1,8 +1,9 @@
-"""The tasks of a run, which sets keep in the same order each time.
+"""The tasks and futures of a run, which sets keep in the same order each time.
 
 ``asyncio.wait`` returns sets, and ``TaskGroup`` cancels what is in one. A set is in the order of hashes, which are
 addresses in memory: another order in each replay, in which a body that cancels the losers of a race would issue its
-commands. The tasks of a run have their numbers for hashes.
+commands. What a body can wait for has a number for its hash: tasks, what ``gather`` and ``shield`` return, futures of
+the loop, and Temporal's own handles.
 """
 
 from __future__ import annotations
@@ -13,8 +14,13 @@ from contextvars import Context
 from itertools import count
 from typing import Any
 
+from temporalio.workflow import ActivityHandle, ChildWorkflowHandle
+
 _QUERY = "query: "
 """How the SDK calls the tasks of queries, which a replay does not have."""
+
+_NUMBERS = "_steporal_numbers"
+_NUMBER = "_steporal_number"
 
 
 class NumberedTask(asyncio.Task[Any]):
@@ -28,8 +34,29 @@ class NumberedTask(asyncio.Task[Any]):
         return self._number
 
 
+def _number(future: asyncio.Future[Any]) -> int:
+    """The hash of a future: in a run, how many were asked for theirs before; elsewhere what it always is."""
+    number: int | None = getattr(future, _NUMBER, None)
+    if number is None:
+        numbers = getattr(future.get_loop(), _NUMBERS, None)
+        number = object.__hash__(future) if numbers is None else next(numbers)
+        setattr(future, _NUMBER, number)
+    return number
+
+
+class NumberedFuture(asyncio.Future[Any]):
+    """A future whose hash is a number."""
+
+    __hash__ = _number
+
+
+# The SDK and asyncio make these themselves, and nobody can give them a class that is to be used instead.
+for _kind in (asyncio.tasks._GatheringFuture, ActivityHandle, ChildWorkflowHandle):  # type: ignore[attr-defined]
+    _kind.__hash__ = _number  # type: ignore[method-assign]
+
+
 def number_tasks(loop: asyncio.AbstractEventLoop) -> None:
-    """From now on, number the tasks of a run.
+    """From now on, number the tasks and futures of a run.
 
     The SDK takes no task factory; its workflow instance, which is the event loop of the run, makes the tasks itself.
     """
@@ -46,3 +73,5 @@ def number_tasks(loop: asyncio.AbstractEventLoop) -> None:
         return task
 
     instance["create_task"] = create_task
+    instance["create_future"] = lambda: NumberedFuture(loop=loop)
+    instance[_NUMBERS] = count(1)
