@@ -23,8 +23,9 @@ from temporalio.worker import Worker
 from waiting import TIMER, until_waiting
 
 import steporal
-from steporal import CancelOn, Context, RunCancelledError, Step, StepError, WorkflowExt
+from steporal import CancelOn, Context, RunCancelledError, Step, StepError, WorkflowExt, event_trigger
 from steporal.events import new_ulid
+from steporal.routing.dispatch import Dispatcher
 from steporal.routing.publish import Topics
 from steporal.routing.signalling import Mailboxes
 from steporal.routing.topic import Subscription
@@ -628,6 +629,42 @@ async def test_events_that_come_while_a_run_subscribes_are_kept(
     async with workers(new), asyncio.timeout(60):
         await send_when_open(new, name)
         assert await run.result() == [1, 0, 2]
+
+
+async def test_a_run_that_is_recovered_while_it_tells_of_its_end_is_heard_of_once(
+    app: steporal.Client, other_app: steporal.Client, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is lost when all have been told, and before Temporal hears of it; the run tells again."""
+    told, dispatch, heard = asyncio.Event(), Dispatcher.dispatch, []
+    of_the_run = f"event.data.app == '{app.id}'"
+
+    async def then_lost(self: Dispatcher, events: Any) -> None:
+        await dispatch(self, events)
+        if not told.is_set() and events[0].data.get("app") == app.id:
+            told.set()
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(Dispatcher, "dispatch", then_lost)
+
+    @other_app.workflow(id="hears", triggers=[event_trigger("inngest/function.finished", if_exp=of_the_run)])
+    async def hears(ctx: Context[Any], step: Step) -> None:
+        await step.run("hear", lambda: heard.append(ctx.input.data["result"]))
+
+    async def body(ctx: Context[Any], step: Step, edit: Edit) -> Any:
+        await edit(step)
+        return "done"
+
+    async def until(run: steporal.Run[Any]) -> None:
+        await asyncio.wait_for(told.wait(), 30)
+
+    async with workers(other_app):
+        new, run = await stopped_and_recovered(app, workers, body, until=until)
+        async with workers(new), asyncio.timeout(60):
+            assert await run.result() == "done"
+        started = [each async for each in workers.temporal.list_workflows(f"TaskQueue = '{other_app.task_queue}'")]
+        for each in started:
+            await workers.temporal.get_workflow_handle(each.id).result()
+    assert heard == ["done"]
 
 
 async def with_short_tasks(app: steporal.Client, started: steporal.Workflow[Any, Any]) -> steporal.Run[Any]:

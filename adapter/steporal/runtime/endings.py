@@ -87,8 +87,8 @@ def _event(run: Run, ending: Ending, more: dict[str, JSON]) -> ReceivedEvent:
         "events": [run.event],
         **more,
     }
-    # As in Inngest, the id of a failure is the run's: a run fails once, whoever sends it again.
-    id = derived_ulid(now, run.id, ending) if ending == "finished" else run.id
+    # A run ends once, however often it tells so. As in Inngest, the id of a failure is the run's.
+    id = derived_ulid(run.started, run.id, ending) if ending == "finished" else run.id
     event = ReceivedEvent(name=f"inngest/function.{ending}", data=data, id=id, ts=now)
     if len(event.model_dump_json()) > MAX_EVENT_BYTES:
         slim = {**run.event, "data": {"left_out": _LEFT_OUT}}
