@@ -29,7 +29,7 @@ from steporal.routing.dispatch import Dispatcher
 from steporal.routing.publish import Topics
 from steporal.routing.signalling import Mailboxes
 from steporal.routing.topic import Subscription
-from steporal_workers.recover import RecoverOptions, run_recover
+from steporal_workers.recover import RecoverOptions, _Recovery, run_recover
 
 Edit = Callable[[Step], Awaitable[object]]
 
@@ -388,6 +388,85 @@ async def test_a_running_step_is_waited_for_or_begins_again(
         async with workers(new):
             assert await run.result() == 1
     assert len(ran) == 2
+
+
+async def test_a_step_that_would_start_in_the_moment_of_the_reset_begins_once(
+    app: steporal.Client, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    GIVEN_BACK.clear()
+    queue = f"{app.id} steps"
+    steps = Worker(workers.temporal, task_queue=queue, plugins=[app.plugin()])
+    reset = _Recovery._reset
+
+    async def body(ctx: Context[Any], step: Step, edit: Edit) -> Any:
+        await edit(step)
+        await step.run("once", give_back, max_attempts=1, task_queue=queue)
+
+    async def later(self: _Recovery, *args: Any) -> None:
+        await stack.enter_async_context(steps)  # what the step waits for
+        await asyncio.sleep(1)
+        await reset(self, *args)
+
+    monkeypatch.setattr(_Recovery, "_reset", later)
+    async with contextlib.AsyncExitStack() as stack:
+        new, run = await stopped_and_recovered(app, workers, body, until=until_pending)
+        async with workers(new), asyncio.timeout(60):
+            await run.result()
+    assert GIVEN_BACK == ["given back"]
+
+
+async def test_a_step_that_was_held_for_a_recovery_that_cannot_be_begins_after_all(
+    app: steporal.Client, workers: Workers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    until_idle, asked = _Recovery._until_idle, []
+
+    async def not_at_first(self: _Recovery, *args: Any) -> list[str]:
+        asked.append(1)
+        return await until_idle(self, *args) if len(asked) > 1 else []
+
+    monkeypatch.setattr(_Recovery, "_until_idle", not_at_first)
+    queue = f"{app.id} steps"
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    def define(app: steporal.Client, edit: Edit) -> steporal.Workflow[Any, Any]:
+        @app.workflow(id="run")
+        async def handler(ctx: Context[Any], step: Step) -> Any:
+            await edit(step)
+
+            async def works() -> None:
+                begun.set()
+                await may_end.wait()
+
+            await asyncio.gather(
+                step.run("works", works, task_queue=queue), step.run("waits", lambda: 1, task_queue=f"{queue} of nobody")
+            )
+
+        return handler
+
+    old, new = app, version_of(app.id)
+    started = define(old, unedited)
+    define(new, edited)
+    new.temporal = workers.temporal
+    async with Worker(workers.temporal, task_queue=queue, plugins=[old.plugin()]), asyncio.timeout(60):
+        async with workers(old):
+            run = await started.start(None)
+            await until_visible(run)
+            await begun.wait()
+        workers.drop(run.workflow_id)
+        options = RecoverOptions(timeout=timedelta(milliseconds=300), as_json=True)
+        assert await run_recover(new, workers.temporal, options) == 1
+        (found,) = stuck_in(capsys)
+        assert (found["state"], len(asked)) == ("busy", 2)
+        pending = (await run.temporal.describe()).raw_description.pending_activities
+        assert {each.activity_id: each.paused for each in pending} == {"works": False, "waits": False}
+        may_end.set()
+        await run.temporal.terminate()
+
+
+async def until_pending(run: steporal.Run[Any]) -> None:
+    """Wait until a step of a run waits for a worker."""
+    while not (await run.temporal.describe()).raw_description.pending_activities:
+        await asyncio.sleep(0.02)
 
 
 async def test_a_pause_of_the_body_and_what_cancels_the_run_are_kept(

@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -16,7 +17,11 @@ from rich.markup import escape
 from rich.table import Table
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import PendingActivityState, ResetReapplyType
-from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from temporalio.api.workflowservice.v1 import (
+    PauseActivityRequest,
+    ResetWorkflowExecutionRequest,
+    UnpauseActivityRequest,
+)
 from temporalio.client import WorkflowExecutionStatus, WorkflowHistory
 from temporalio.common import RawValue
 from temporalio.service import RPCError, RPCStatusCode
@@ -39,6 +44,14 @@ State = Literal["recovered", "recoverable", "busy", "not recovered", "ended"]
 
 _DOES_NOT_FIT = re.compile(r"\[TMPRL1100\]")
 """What Temporal's core says of a history that the code does not fit; other failures are of the code itself."""
+
+_BEGUN = (
+    PendingActivityState.PENDING_ACTIVITY_STATE_STARTED,
+    PendingActivityState.PENDING_ACTIVITY_STATE_PAUSE_REQUESTED,
+)
+
+_CANNOT_BE_HELD = (RPCStatusCode.NOT_FOUND, RPCStatusCode.UNIMPLEMENTED)
+"""What Temporal says of an activity that has just ended, and a server that does not know the call."""
 
 _LOOK_EVERY = 0.2
 _SHOWN = 50
@@ -176,13 +189,54 @@ class _Recovery:
                     "which begins it again"
                 )
                 return
-            await self._handle(run).signal(RECOVER, self._message(rebuilt))
-            if not await self._is_all(run, rebuilt.last_event):
-                continue
-            if self._options.interrupt or not await self._running(run):  # one may have begun meanwhile
-                await self._reset(run, rebuilt)
-                run.state = "recovered"
-                return
+            held = await self._hold(run)
+            try:
+                if not self._options.interrupt and await self._running(run):  # one has begun meanwhile
+                    continue
+                await self._handle(run).signal(RECOVER, self._message(rebuilt))
+                if await self._is_all(run, rebuilt.last_event):
+                    await self._reset(run, rebuilt)
+                    run.state = "recovered"
+                    return
+            finally:
+                if run.state != "recovered":
+                    await self._release(run, held)
+
+    async def _hold(self, run: Stuck) -> list[str]:
+        """Let no step begin any more that waits for a worker or its next attempt; those that were held.
+
+        A server that cannot pause activities leaves a moment in which one may begin, and again after the reset.
+        """
+        held = []
+        for pending in (await self._handle(run).describe()).raw_description.pending_activities:
+            if pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED:
+                try:
+                    await self._temporal.workflow_service.pause_activity(
+                        PauseActivityRequest(
+                            namespace=self._temporal.namespace,
+                            execution=self._execution(run),
+                            id=pending.activity_id,
+                            reason="steporal recover: the run is about to be reset",
+                        )
+                    )
+                except RPCError as err:
+                    if err.status not in _CANNOT_BE_HELD:
+                        raise
+                else:
+                    held.append(pending.activity_id)
+        return held
+
+    async def _release(self, run: Stuck, held: Sequence[str]) -> None:
+        for activity_id in held:
+            with suppress(RPCError):  # the run has ended, or somebody has released it
+                await self._temporal.workflow_service.unpause_activity(
+                    UnpauseActivityRequest(
+                        namespace=self._temporal.namespace, execution=self._execution(run), id=activity_id
+                    )
+                )
+
+    def _execution(self, run: Stuck) -> WorkflowExecution:
+        return WorkflowExecution(workflow_id=run.workflow_id, run_id=run.run_id)
 
     def _handle(self, run: Stuck) -> temporalio.client.WorkflowHandle[Any, Any]:
         return self._temporal.get_workflow_handle(run.workflow_id, run_id=run.run_id)
@@ -200,7 +254,7 @@ class _Recovery:
         return [
             pending.activity_id
             for pending in described.raw_description.pending_activities
-            if pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
+            if pending.state in _BEGUN
         ]
 
     async def _rebuilt(self, run: Stuck) -> Rebuilt | None:
@@ -249,7 +303,7 @@ class _Recovery:
         await self._temporal.workflow_service.reset_workflow_execution(
             ResetWorkflowExecutionRequest(
                 namespace=self._temporal.namespace,
-                workflow_execution=WorkflowExecution(workflow_id=run.workflow_id, run_id=run.run_id),
+                workflow_execution=self._execution(run),
                 reason="steporal recover: the code does not fit the history",
                 workflow_task_finish_event_id=rebuilt.first_task or 0,
                 request_id=str(uuid4()),
