@@ -290,6 +290,42 @@ async def test_a_memo_that_grows_warns_in_the_log_and_in_the_ui_before_anything_
 
 
 @pytest.mark.needs_cache(MEGABYTES)
+async def test_a_listener_with_too_many_events_is_named_before_anything_fails(
+    app: steporal.Client, workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    name, stop = f"rows.{new_ulid()}", asyncio.Event()
+
+    @app.workflow(id="listens")
+    async def listens(ctx: Context[Any], step: Step) -> Any:
+        await step.ext.listen("rows", event=name, timeout="1h")
+        await step.ext.listen("others", event=name, if_exp="async.data.n == 0", timeout="1h")
+        await step.run("pause", lambda: stop.wait(), timeout="1m")
+        for number in range(30):
+            await step.run("count", lambda: number)
+
+    async def send(numbers: range) -> None:
+        for n in numbers:
+            await app.send_event({"name": name, "data": {"n": n, "rows": incompressible(n, 200)}})
+
+    async with workers(app), asyncio.timeout(60):
+        run = await listens.start()
+        while not (await run.temporal.describe()).raw_description.pending_activities:
+            await asyncio.sleep(0.05)
+        await send(range(8))
+        while "**Warning**" not in (details := await details_of(run)):
+            await asyncio.sleep(0.1)
+        named = r"the \d events of listener 'rows' that nobody has taken \(and 1 of other listeners\) and the results of"
+        for said in (details, caplog.text):
+            assert re.search(named + r" its 2 steps have 1,[\d,]+ bytes compressed, of 2,080,768 that a run can", said)
+            assert "take them sooner, listen for less (match, if_exp), give the client external storage, or close" in said
+        await send(range(8, 14))
+        stop.set()
+        with pytest.raises(RunFailedError, match=rf"cannot continue as new: {named.replace('d', 'd+', 1)}") as caught:
+            await run.result()
+        assert caught.value.name == PayloadTooLargeError.__name__
+
+
+@pytest.mark.needs_cache(MEGABYTES)
 async def test_the_next_execution_and_a_parked_run_show_the_warning_too(workers: Workers) -> None:
     app = steporal.Client(f"warns {new_ulid()}", park_after="1s")
 

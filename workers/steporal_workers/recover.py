@@ -28,11 +28,11 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.workflow import NondeterminismError
 
 import steporal
-from steporal.converter import size_of, to_raw
+from steporal.converter import dumps, size_of, to_raw
 from steporal.durations import format_duration
 from steporal.routing.ended import find_end
 from steporal.runtime.children import REPORT
-from steporal.runtime.continuing import RECOVER
+from steporal.runtime.continuing import RECOVER, untaken
 from steporal.runtime.rebuilding import Rebuilt, rebuild
 from steporal.runtime.storage import most_with
 
@@ -273,7 +273,7 @@ class _Recovery:
         if size > most:
             run.state = "not recovered"
             run.advice = (
-                f"the results of its {run.steps:,} steps have {size:,} bytes, and a run can take along "
+                f"{_most_of(rebuilt)} have {size:,} bytes, and a run can take along "
                 f"{most:,}: start a worker with the code that it was started with"
             )
             return None
@@ -312,6 +312,15 @@ class _Recovery:
         )
         if rebuilt.carried.is_cancelled:  # which Temporal does not repeat
             await self._temporal.get_workflow_handle(run.workflow_id).cancel()
+
+
+def _most_of(rebuilt: Rebuilt) -> str:
+    """What a run has most of, of what it is to be handed."""
+    carried = rebuilt.carried
+    boxes = {key: (len(box["events"]), len(dumps(box["events"]))) for key, box in carried.boxes.items()}
+    if sum(size for _, size in boxes.values()) > len(dumps(carried.memo)):
+        return untaken(boxes, rebuilt.finished)
+    return f"the results of its {rebuilt.finished:,} steps"
 
 
 # --- what is said --------------------------------------------------------------------------------------------------

@@ -96,6 +96,7 @@ def loaded_again(compiled: type, load: Callable[[str], None]) -> type:
 def _deliver(run: Run, delivered: JSON) -> None:
     if delivery := read_delivery(delivered, workflow.info().first_execution_run_id):
         run.inbox.deliver(*delivery)
+        run.continuing.heard()
 
 
 def _of_any_count(handler: Callable[[Any, RawValue], None]) -> Callable[..., None]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -81,6 +82,7 @@ class Continuing:
         self.size = 0
         self.warning = ""
         self._warn_at = 0.0
+        self._look_at = 0.0
         self._packer: zlib._Compress | None = None
 
     def checkpoint(self, message: JSON) -> None:
@@ -235,7 +237,7 @@ class Continuing:
         return True
 
     def _cannot(self, size: int) -> None:
-        text = self._described_size(size)
+        text = self._described_size(size, self._packed_events())
         if self.held:
             raise PayloadTooLargeError(f"the run cannot continue as new: {text}")
         self._warn(text)
@@ -254,9 +256,36 @@ class Continuing:
     def grew(self, outcome: Outcome) -> None:
         """A step has finished: warn if the next execution is to be handed nearly more than Temporal takes."""
         self._count(outcome)
-        if self.size >= max(self._warn_at, WARN_FROM * self._most()):
-            self._warn_at = self.size * _WARN_AGAIN
-            self._warn(self._described_size(self.size))
+        enough = max(self._warn_at, WARN_FROM * self._most())
+        if self.size + self._run.inbox.size < enough:
+            return
+        events = self._packed_events()
+        if (size := self.size + events) >= enough and events < self.size:
+            self._warn_at = size * _WARN_AGAIN
+            self._warn(self._described_size(size, events))
+
+    def heard(self) -> None:
+        """An event has come: warn if those that nobody has taken are nearly too much, with all else."""
+        size = self._run.inbox.size
+        if size >= max(self._look_at, WARN_FROM * self._most() - self.size):
+            self._look_at = size * _WARN_AGAIN
+            if text := self.full_boxes():
+                workflow.logger.warning("run %s: %s", workflow.info().workflow_id, text)
+
+    def full_boxes(self) -> str:
+        """What a run says that has nearly too many events to take along that nobody has taken; else nothing."""
+        enough = WARN_FROM * self._most()
+        if self._run.inbox.size + self.size < enough or self._run.inbox.size < self.size:
+            return ""
+        events = self._packed_events()
+        is_enough = self.size + events >= enough and events >= self.size
+        return self._described_size(self.size + events, events) if is_enough else ""
+
+    def _packed_events(self) -> int:
+        """How many bytes the events that nobody has taken have in what the next execution is handed."""
+        if self._run.storage.is_there() or not self._run.inbox.size:
+            return self._run.inbox.size
+        return len(zlib.compress(dumps(self._run.inbox.state()))) * 5 // 4  # base85
 
     def _count(self, outcome: Outcome) -> None:
         """Add to the size: compressed, where that matters, and piece by piece, as a workflow task has little time."""
@@ -276,14 +305,26 @@ class Continuing:
     def _most(self) -> int:
         return MAX_STORED_BYTES if self._run.storage.is_there() else MAX_PAYLOAD_BYTES
 
-    def _described_size(self, size: int) -> str:
+    def _described_size(self, size: int, events: int = 0) -> str:
+        """What is too much, of what there is, and what to do.
+
+        Args:
+            size: Of all of it, in bytes.
+            events: Of the events in it.
+        """
         is_stored = self._run.storage.is_there()
         bytes_ = "bytes" if is_stored else "bytes compressed"
         way_out = "" if is_stored else "give the client external storage, "
+        if events >= size / 2:
+            boxes = {key: (len(box.events), box.size) for key, box in self._run.inbox.boxes.items()}
+            what = untaken(boxes, len(self._run.memo))
+            remedy = f"take them sooner, listen for less (match, if_exp), {way_out}or close the listener"
+        else:
+            what = f"the results of its {len(self._run.memo):,} steps"
+            remedy = f"return less from steps, {way_out}or invoke a workflow for parts of the work"
         return (
-            f"the results of its {len(self._run.memo):,} steps have {size:,} {bytes_}, of {self._most():,} that a run "
-            f"can take along when it continues as new; return less from steps, {way_out}or invoke a workflow for parts "
-            f"of the work ({PAGE})"
+            f"{what} have {size:,} {bytes_}, of {self._most():,} that a run can take along when it continues as new; "
+            f"{remedy} ({PAGE})"
         )
 
     def _warn(self, text: str) -> None:
@@ -346,6 +387,19 @@ class Continuing:
         if waiting.kind == "signal":
             return run.signals.has(waiting.more["wait"]["key"])
         return waiting.kind == "invoke" and waiting.more["child"] in run.children.ended
+
+
+def untaken(boxes: Mapping[str, tuple[int, int]], steps: int) -> str:
+    """The events that a run has not taken, in words.
+
+    Args:
+        boxes: How many there are for each listener, and how many bytes they have.
+        steps: How many steps are finished.
+    """
+    key, (count, _) = max(boxes.items(), key=lambda box: box[1][1])
+    others = sum(each for each, _ in boxes.values()) - count
+    more = f" (and {others:,} of other listeners)" if others else ""
+    return f"the {count:,} events of listener {key!r} that nobody has taken{more} and the results of its {steps:,} steps"
 
 
 def _left(until: float) -> timedelta:

@@ -109,7 +109,7 @@ async def _take(waits: Waits, box: Box, key: str, waiting: Waiting) -> dict[str,
                 )
             except TimeoutError:
                 pass
-    return box.events.popleft() if box.events else None
+    return box.take()
 
 
 def listen(attempt: Attempt, key: str, wanted: Wanted) -> Coroutine[Any, Any, Listener]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
+from ..converter import dumps
 from ..types import JSON
 
 DELIVER = "steporal.deliver"
@@ -51,6 +52,7 @@ class Box:
         seen: The ids of the last that have come: topics deliver at least once.
         opened: How many events had come to the run when it was opened.
         is_closed: Whether nothing comes any more.
+        size: How many bytes the events have.
     """
 
     topics: tuple[str, ...]
@@ -59,6 +61,10 @@ class Box:
     events: deque[dict[str, Any]] = field(default_factory=deque)
     seen: dict[str, None] = field(default_factory=dict)
     is_closed: bool = False
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        self.size = sum(map(_size_of, self.events))
 
     def add(self, event: dict[str, Any]) -> None:
         """Take an event, unless it has come before."""
@@ -68,6 +74,19 @@ class Box:
         if len(self.seen) > _SEEN_KEPT:
             del self.seen[next(iter(self.seen))]
         self.events.append(event)
+        self.size += _size_of(event)
+
+    def take(self) -> dict[str, Any] | None:
+        """The next event, if one is there."""
+        if not self.events:
+            return None
+        event = self.events.popleft()
+        self.size -= _size_of(event)
+        return event
+
+
+def _size_of(event: dict[str, Any]) -> int:
+    return len(dumps(event))
 
 
 class Inbox:
@@ -108,6 +127,11 @@ class Inbox:
                 del self._came[next(iter(self._came))]
         if box is not None and self._came[id] >= box.opened:
             box.add(event)
+
+    @property
+    def size(self) -> int:
+        """How many bytes the events have that nobody has taken."""
+        return sum(box.size for box in self.boxes.values())
 
     def came(self) -> list[str]:
         """The ids of the last events that have come."""

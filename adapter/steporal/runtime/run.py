@@ -235,7 +235,8 @@ class Run:
     def _details(self) -> str:
         """What Temporal's UI shows; also what has started the run, which the UI knows of its first execution alone."""
         waits = described(self.awaited(), is_parked=bool(self.waits.inside()))
-        return f"{waits}\n\n{self.origin.details()}".strip()
+        full = self.continuing.full_boxes()
+        return "\n\n".join(filter(None, (full and f"**Warning**: {full}", waits, self.origin.details())))
 
     def busy_steps(self) -> int:
         """How many steps are in flight that another execution could not go on with."""
