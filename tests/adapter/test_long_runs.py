@@ -314,10 +314,14 @@ async def test_a_listener_with_too_many_events_is_named_before_anything_fails(
         await send(range(8))
         while "**Warning**" not in (details := await details_of(run)):
             await asyncio.sleep(0.1)
-        named = r"the \d events of listener 'rows' that nobody has taken \(and 1 of other listeners\) and the results of"
+        named = (
+            r"the \d events of listener 'rows' that nobody has taken \(and 1 of other listeners\) and the results of"
+        )
         for said in (details, caplog.text):
             assert re.search(named + r" its 2 steps have 1,[\d,]+ bytes compressed, of 2,080,768 that a run can", said)
-            assert "take them sooner, listen for less (match, if_exp), give the client external storage, or close" in said
+            assert (
+                "take them sooner, listen for less (match, if_exp), give the client external storage, or close" in said
+            )
         await send(range(8, 14))
         stop.set()
         with pytest.raises(RunFailedError, match=rf"cannot continue as new: {named.replace('d', 'd+', 1)}") as caught:

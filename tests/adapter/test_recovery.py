@@ -438,7 +438,8 @@ async def test_a_step_that_was_held_for_a_recovery_that_cannot_be_begins_after_a
                 await may_end.wait()
 
             await asyncio.gather(
-                step.run("works", works, task_queue=queue), step.run("waits", lambda: 1, task_queue=f"{queue} of nobody")
+                step.run("works", works, task_queue=queue),
+                step.run("waits", lambda: 1, task_queue=f"{queue} of nobody"),
             )
 
         return handler

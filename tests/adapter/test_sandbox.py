@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import pytest
-from apps import clock, clock_broken, kinds, races
+from apps import clock, clock_broken, kinds, lost, races
 from recording import Workers
 from temporalio.worker import (
     ExecuteWorkflowInput,
@@ -267,3 +267,17 @@ async def test_what_is_cancelled_from_a_set_is_cancelled_in_the_same_order_in_ea
         replayer = Replayer(workflows=[], plugins=[races.client.plugin()])
         for run in runs:
             await replayer.replay_workflow(await run.temporal.fetch_history())
+
+
+async def test_a_run_of_which_a_task_was_lost_as_the_sdk_interrupted_it_is_forgotten_all_the_same(
+    workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The SDK would try for ever, and neither would the run go on nor the worker end."""
+    async with asyncio.timeout(30), workers(lost.client, max_cached_workflows=1):
+        run = await lost.lost.start()
+        while "Interrupted" not in caplog.text:
+            await asyncio.sleep(0.02)
+        await (await lost.next_one.start()).result()
+        await run.temporal.terminate()
+    assert "Failed running eviction job" not in caplog.text
+    workers.drop(run.workflow_id)

@@ -252,9 +252,7 @@ class _Recovery:
     async def _running(self, run: Stuck) -> list[str]:
         described = await self._handle(run).describe()
         return [
-            pending.activity_id
-            for pending in described.raw_description.pending_activities
-            if pending.state in _BEGUN
+            pending.activity_id for pending in described.raw_description.pending_activities if pending.state in _BEGUN
         ]
 
     async def _rebuilt(self, run: Stuck) -> Rebuilt | None:

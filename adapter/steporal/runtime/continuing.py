@@ -237,7 +237,7 @@ class Continuing:
         return True
 
     def _cannot(self, size: int) -> None:
-        text = self._described_size(size, self._packed_events())
+        text = self._described_size(size, size - self.size if self._run.inbox.size else 0)
         if self.held:
             raise PayloadTooLargeError(f"the run cannot continue as new: {text}")
         self._warn(text)
@@ -399,7 +399,9 @@ def untaken(boxes: Mapping[str, tuple[int, int]], steps: int) -> str:
     key, (count, _) = max(boxes.items(), key=lambda box: box[1][1])
     others = sum(each for each, _ in boxes.values()) - count
     more = f" (and {others:,} of other listeners)" if others else ""
-    return f"the {count:,} events of listener {key!r} that nobody has taken{more} and the results of its {steps:,} steps"
+    return (
+        f"the {count:,} events of listener {key!r} that nobody has taken{more} and the results of its {steps:,} steps"
+    )
 
 
 def _left(until: float) -> timedelta:

@@ -13,6 +13,7 @@ import builtins
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -147,12 +148,29 @@ class _Instance(WorkflowInstance):
         with sandbox:
             definition = _definition(details.defn, loaded_again(details.defn.cls, module_code.load))
             sandbox.forbid(True)
-            self._instance = _unsandboxed.create_instance(replace(details, defn=definition))
+            self._instance: Any = _unsandboxed.create_instance(replace(details, defn=definition))
 
     def activate(self, act: Any) -> Any:
         with self._sandbox:
             self._sandbox.forbid(True)
-            return self._instance.activate(act)
+            try:
+                return self._instance.activate(act)
+            except RuntimeError:
+                if not self._instance._tasks or not act.jobs[0].HasField("remove_from_cache"):
+                    raise
+                self._end_what_is_left()
+                return self._instance.activate(act)
+
+    def _end_what_is_left(self) -> None:
+        """End what has not ended when the run was to be forgotten: the SDK would try for ever, and the run stand still.
+
+        It interrupts a workflow task that computes for two seconds wherever that is. In one of ten times a task of the
+        run is left that nobody wakes any more.
+        """
+        for task in list(self._instance._tasks):
+            with suppress(Exception):
+                task.get_coro().close()
+        self._instance._tasks.clear()
 
     def get_info(self) -> temporalio.workflow.Info:
         return self._info
