@@ -29,6 +29,7 @@ from steporal.routing.dispatch import Dispatcher
 from steporal.routing.publish import Topics
 from steporal.routing.signalling import Mailboxes
 from steporal.routing.topic import Subscription
+from steporal.runtime.rebuilding import rebuild
 from steporal_workers.recover import RecoverOptions, _Recovery, run_recover
 
 Edit = Callable[[Step], Awaitable[object]]
@@ -525,6 +526,7 @@ async def stopped_and_recovered(
     until: Callable[[steporal.Run[Any]], Awaitable[None]] = until_waiting,
     while_stuck: Callable[[steporal.Run[Any]], Awaitable[object]] | None = None,
     start: Callable[[steporal.Workflow[Any, Any]], Awaitable[steporal.Run[Any]]] | None = None,
+    edits: tuple[Edit, Edit] = (unedited, edited),
 ) -> tuple[steporal.Client, steporal.Run[Any]]:
     """A run whose worker has stopped, and the app with code that does not fit it, after the recovery."""
 
@@ -536,8 +538,8 @@ async def stopped_and_recovered(
         return handler
 
     new = version_of(app.id)
-    define(new, edited)
-    started = define(app, unedited)
+    define(new, edits[1])
+    started = define(app, edits[0])
     async with workers(app):
         run = await (started.start(None) if start is None else start(started))
         await until(run)
@@ -604,6 +606,89 @@ async def test_what_a_wait_has_given_up_stays_given_up(app: steporal.Client, wor
     async with workers(new), asyncio.timeout(60):
         await send_when_open(new, name)
         assert await run.result() == ["too late", "lost", True]
+
+
+async def test_the_time_that_a_body_sees_is_what_it_was(app: steporal.Client, workers: Workers, name: str) -> None:
+    """After each kind of step that has ended before the recovery."""
+
+    @app.workflow(id="quick")
+    async def quick(ctx: Context[Any], step: Step) -> str:
+        return "quick"
+
+    @app.workflow(id="late")
+    async def late(ctx: Context[Any], step: Step) -> str:
+        await step.wait_for_signal("go", signal=f"{name}.late", timeout="1h")
+        return "late"
+
+    seen: list[dict[str, str]] = []
+    before: dict[str, str] = {}
+
+    async def body(ctx: Context[Any], step: Step, edit: Edit) -> Any:
+        await edit(step)
+        times: dict[str, str] = {}
+        seen.append(times)
+
+        def now(what: str) -> None:
+            times[what] = ctx.now().isoformat()
+
+        await step.run("run", give_back)
+        now("run")
+        await step.run("local", give_back, local=True)
+        now("local")
+        await step.sleep("sleep", "30ms")
+        now("sleep")
+        await step.invoke_workflow("invoke", workflow=quick)
+        now("invoke")
+        with contextlib.suppress(steporal.InvokeTimeoutError):
+            await step.invoke_workflow("invoke in vain", workflow=late, timeout="1s")
+        now("invoke in vain")
+        listener = await step.ext.listen("listen", event=f"{name}.heard", timeout="1h")
+        now("listen")
+        await listener.next("next in vain", timeout="50ms")
+        now("next in vain")
+        await step.ext.send_event("send", [{"name": f"{name}.heard"}, {"name": f"{name}.heard"}])
+        now("send")
+        await listener.next("next")
+        now("next")
+        await step.ext.wait_for_event("event in vain", event=f"{name}.never", timeout="500ms")
+        now("event in vain")
+        await step.ext.wait_for_event("event in no time", event=f"{name}.never", timeout="1ms")
+        now("event in no time")
+        await listener.next("next at once")
+        now("next at once")
+        await asyncio.gather(
+            step.ext.wait_for_event("event", event=f"{name}.event", timeout="1h"),
+            step.wait_for_signal("signal", signal=f"{name}.signal", timeout="1h"),
+        )
+        now("event and signal")
+        await step.wait_for_signal("signal in vain", signal=f"{name}.never", timeout="500ms")
+        now("signal in vain")
+        await step.wait_for_signal("signal in no time", signal=f"{name}.never", timeout="1ms")
+        now("signal in no time")
+        await step.send_signal("tell nobody", signal=f"{name}.nobody")
+        now("tell nobody")
+        await step.wait_for_signal("stop", signal=f"{name}.stop", timeout="1h")
+        return times
+
+    async def until(run: steporal.Run[Any]) -> None:
+        await until_in(run, {"event", "signal"})
+        await app.send_event({"name": f"{name}.event"})
+        await send_when_open(app, f"{name}.signal")
+        await until_in(run, {"stop"})
+        before.update(seen[-1])
+        events = (await run.temporal.fetch_history()).events
+        rebuilt = await rebuild(events, workers.temporal.data_converter)
+        at_once, of_a_listener = 2, 2  # it has two steps at the end of one wait; nobody knows what a listener returned
+        assert rebuilt.finished == len(before) + len(["the removed one"]) + at_once - 1 - of_a_listener
+
+    # A step was removed: after a new one, the time is that of its end.
+    new, run = await stopped_and_recovered(app, workers, body, until=until, edits=(edited, unedited))
+    new.workflow(id="quick")(quick.handler)
+    new.workflow(id="late")(late.handler)
+    async with workers(new), asyncio.timeout(60):
+        await send_when_open(new, f"{name}.stop")
+        after = await run.result()
+    assert after == before
 
 
 async def test_ids_that_look_alike_are_kept_apart(app: steporal.Client, workers: Workers, name: str) -> None:

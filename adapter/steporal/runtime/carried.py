@@ -46,6 +46,8 @@ class Carried(pydantic.BaseModel):
         slept: The sleeps, and waits of listeners in vain, that a history has shown to be over, with their end.
         mailboxes: The mailboxes that a history has shown to be chosen for signals to send, by step.
         taken: The ids of activities and waits that look as if they had a number.
+        seen: When the body has seen the events in boxes, by their ids, and the ends of invoked runs, by theirs, where a
+            history has shown it.
         invoked: The runs that a history has shown to be invoked, by workflow id, where the step is not known.
         reports_to: The runs that wait for the end of this one.
         size: About how many bytes the memo has here.
@@ -72,6 +74,7 @@ class Carried(pydantic.BaseModel):
     slept: dict[str, int] = {}
     mailboxes: dict[str, str] = {}
     taken: list[str] = []
+    seen: dict[str, int] = {}
     invoked: list[str] = []
     reports_to: list[dict[str, str]] = []
     size: int = 0

@@ -158,7 +158,10 @@ class EventListener:
             return Outcome()
         resumed = run.waits.resume(key, "next")
         waiting = Waiting("next", until if resumed is None else resumed.until, {"box": self._key})
-        return Outcome(await _take(run.waits, box, key, waiting))
+        event = await _take(run.waits, box, key, waiting)
+        if event is not None:
+            run.saw(key, event["id"])
+        return Outcome(event)
 
     async def close(self) -> None:
         """See :class:`~steporal.Listener`."""

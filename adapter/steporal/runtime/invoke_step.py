@@ -183,6 +183,7 @@ async def _reported(attempt: Attempt, key: str, waiting: Waiting) -> Outcome:
                 )
             except TimeoutError:
                 continue
+    run.saw(key, child)
     return read_outcome(run.children.ended[child])
 
 

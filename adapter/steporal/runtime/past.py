@@ -6,9 +6,10 @@ stays where a body finds it that begins anew: in a box, in the mailboxes' delive
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ..events import derived_ulid
@@ -21,6 +22,9 @@ from .invoke_step import LOOK_AFTER, too_late
 from .memo import Outcome
 from .signal_inbox import conflict, read_signal, summary_of_close, summary_of_open
 from .waits import BACKOFF, BACKOFF_AFTER, Kind, Waiting, is_of_no_step
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(slots=True)
@@ -90,7 +94,10 @@ class Past:
         self.now = 0.0
         self._run_id = run_id
         self._workflow_id = workflow_id
-        self._finished: list[tuple[str, Outcome]] = []
+        self._finished: list[tuple[str, Outcome, int | None]] = []
+        self._local_end: int | None = None
+        self._local_completed = 0.0
+        self._unseen: list[str] = []
         self._timers: dict[int, tuple[str, float]] = {}
         self._fired: list[str] = []
         self._cancelled: set[str] = set()  # timers
@@ -120,6 +127,7 @@ class Past:
         self._slept = dict(carried.slept)
         self._mailboxes = dict(carried.mailboxes)
         self._taken = dict.fromkeys(carried.taken)
+        self._seen = dict(carried.seen)
         self._is_cancelled = carried.is_cancelled
         self._began = carried.began
 
@@ -127,8 +135,8 @@ class Past:
 
     def carried(self) -> Carried:
         """What another execution can go on with."""
-        for key, outcome in self._finished:
-            self.remember(key, outcome)
+        for ended in self._finished:
+            self.remember(*ended)
         self._finished.clear()
         return self._carried.model_copy(
             update={
@@ -144,6 +152,7 @@ class Past:
                 "slept": self._slept,
                 "mailboxes": self._mailboxes,
                 "taken": list(self._taken),
+                "seen": self._seen_of_what_is_left(),
                 "is_cancelled": self._is_cancelled,
                 "began": self._began,
                 "cancelling": self._cancelling,
@@ -153,6 +162,15 @@ class Past:
                 "reports_to": self._reports_to,
             }
         )
+
+    def _seen_of_what_is_left(self) -> dict[str, int]:
+        left = {event["id"] for box in self._inbox.boxes.values() for event in box.events}
+        return {id: at for id, at in self._seen.items() if id in left or id in self._ended}
+
+    @property
+    def ends_seen(self) -> int:
+        """How many ends of invoked runs the body has seen."""
+        return sum(child in self._seen for child in self._ended)
 
     def _all_waits(self) -> dict[str, Waiting]:
         waits = {key: waiting for key, waiting in self._waits.items() if key not in self._memo}
@@ -197,6 +215,7 @@ class Past:
         elif name == ENDED:
             if end := read_end(message, self._run_id):
                 self._ended.update([end])
+                self._unseen.append(end[0])
         elif name == SIGNALLED:
             signal = read_signal(message, self._run_id)
             if signal is not None and signal[0] not in self._signals.over:
@@ -207,6 +226,7 @@ class Past:
             self._unclaimed.setdefault(key, []).append(event)
             return
         self._has_heard = self._has_heard or key not in self._once
+        self._unseen.append(event["id"])
         self._inbox.deliver(key, event)
 
     # --- steps -----------------------------------------------------------------------------------------------------
@@ -228,8 +248,12 @@ class Past:
         self._mailboxes[key] = mailbox
 
     def finished(self, key: str, outcome: Outcome) -> None:
-        """A step has ended; the body sees it in the next workflow task."""
-        self._finished.append((key, outcome))
+        """A step has ended; the body sees it in the next workflow task, or has seen it, if it was local."""
+        self._finished.append((key, outcome, self._local_end))
+
+    def _is_local_after(self, until: float) -> bool:
+        """Whether a local activity that has begun a wait has ended when the time of that was over."""
+        return self._local_end is not None and until <= self._local_completed
 
     def invoked(self, child: str) -> None:
         """A run was invoked."""
@@ -242,6 +266,17 @@ class Past:
     def child_ended(self, child: str, outcome: Outcome) -> None:
         """An invoked run has ended."""
         self._ended[child] = outcome_json(outcome)
+        self._unseen.append(child)
+
+    @contextmanager
+    def local(self, completed: float) -> Iterator[None]:
+        """What is told in this context has come of a local activity, whose end the body has seen at once."""
+        self._local_end = self._since_start_at(completed)
+        self._local_completed = completed
+        try:
+            yield
+        finally:
+            self._local_end = None
 
     # --- waits for events and signals ------------------------------------------------------------------------------
 
@@ -253,9 +288,14 @@ class Past:
         if kind == "once":
             self._once.add(key)
             self._cancelled.discard(key)
+        else:
+            self.finished(key, Outcome({"until": until}))
         self._inbox.open(key, tuple(topics), until)
         for event in self._unclaimed.pop(key, ()):
             self._deliver(key, event)
+        if kind == "once" and self._is_local_after(until):  # then the body has started no timer
+            events = self._inbox.boxes[key].events
+            self._end_wait(key, Outcome(events[0] if events else None))
 
     def opened(self, text: str, step: str | None, other: Wait, mailbox: str) -> None:
         """A mailbox was opened, or was found to be another wait's; ``text`` says for which wait of the step."""
@@ -267,6 +307,8 @@ class Past:
             self.begun(step, key)
         if is_ours:
             signals.open[key] = other, mailbox
+            if self._is_local_after(other.until):  # then the body has started no timer
+                signals.timed_out.add(key)
         elif other.run_id != self._run_id or (other.key in signals.open and other.key not in self._cancelled):
             wait = other.model_copy(update={"workflow_id": self._workflow_id, "run_id": self._run_id, "key": key})
             signals.end(key)
@@ -311,13 +353,15 @@ class Past:
         """The body has seen what had come before the task."""
         if self._attempt_began is None:
             self._attempt_began = self._since_start()
+        self._seen.update(dict.fromkeys(self._unseen, self._since_start()))
+        self._unseen.clear()
         for text in self._fired:
             self._timer_is_over(text)
         self._fired.clear()
         self._take_events()
         self._take_signals()
-        for key, outcome in self._finished:
-            self.remember(key, outcome)
+        for ended in self._finished:
+            self.remember(*ended)
         self._finished.clear()
         self._has_heard = False
 
@@ -380,10 +424,10 @@ class Past:
                 signals.end(key)
                 self.finished(signals.steps[key], Outcome({"signal": wait.signal, "data": data}))
 
-    def remember(self, key: str, outcome: Outcome) -> None:
-        """The body has what a step has returned."""
+    def remember(self, key: str, outcome: Outcome, at: int | None = None) -> None:
+        """The body has what a step has returned, since now or another time."""
         if key not in self._memo:
-            self._memo[key] = outcome_json(outcome), self._since_start()
+            self._memo[key] = outcome_json(outcome), self._since_start() if at is None else at
         self._waits.pop(key, None)
         self._mailboxes.pop(key, None)
         self._failures = 0
@@ -393,4 +437,9 @@ class Past:
         return None if waiting is None else waiting.kind
 
     def _since_start(self) -> int:
-        return max(math.floor(self.now * 1_000_000) - self._carried.started * 1000, 0)
+        return self._since_start_at(self.now)
+
+    def _since_start_at(self, moment: float) -> int:
+        """In microseconds, as the run counts them: by Temporal's ``workflow.now``."""
+        seen = datetime.fromtimestamp(moment, UTC) - _EPOCH
+        return max(seen // _MICROSECOND - self._carried.started * 1000, 0)

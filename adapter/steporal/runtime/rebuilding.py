@@ -61,6 +61,7 @@ class Rebuilt:
         first_task: The event with which the first workflow task was completed; None if none was, and nothing is lost.
         last_event: The last event of the history.
         in_flight: The steps that had begun, and whose end is not in the history.
+        invoked: How many invoked runs have ended.
         children: The invoked runs whose end is not in the history, by Temporal's workflow id.
     """
 
@@ -70,12 +71,13 @@ class Rebuilt:
     first_task: int | None
     last_event: int
     in_flight: tuple[str, ...]
+    invoked: int
     children: tuple[str, ...]
 
     @property
     def finished(self) -> int:
-        """How many steps are finished."""
-        return len(self.carried.memo) + len(self.carried.slept)
+        """How many steps are finished; a history does not say how many events the body has taken of listeners."""
+        return len(self.carried.memo) + len(self.carried.slept) + self.invoked
 
     def message(self, *, is_stored: bool) -> dict[str, JSON]:
         """The signal that hands it to another execution.
@@ -179,6 +181,7 @@ class _Reader:
             self._first_task,
             last_event,
             tuple(dict.fromkeys(in_flight)),
+            self._past.ends_seen,
             tuple(self._past.children()),
         )
 
@@ -301,11 +304,16 @@ class _Reader:
             return
         told = await self._first(marker.details["data"])
         text = await self._summary(event)
+        completed = told["complete_time"]
         if not marker.HasField("failure"):
-            self._local_done(told, text, await self._first(marker.details["result"]))
+            result = await self._first(marker.details["result"])
+            with self._past.local(_moment(completed)):
+                self._local_done(told, text, result)
         elif _is_of_step(text, told["activity_id"], told["activity_type"]):
             self._past.begun(text, told["activity_id"])
-            self._fail(text, await self._failed(marker.failure, told["attempt"]))
+            failed = await self._failed(marker.failure, told["attempt"])
+            with self._past.local(_moment(completed)):
+                self._fail(text, failed)
 
     def _local_done(self, told: dict[str, Any], text: str, result: JSON) -> None:
         kind = told["activity_type"]
@@ -401,6 +409,11 @@ class _Reader:
 
 def _is_of_step(key: str, activity_id: str, kind: str) -> bool:
     return kind in STEPS and (activity_id == key or activity_id.startswith(f"{key}#"))
+
+
+def _moment(told: dict[str, int]) -> float:
+    """A time as Temporal's core writes it into the marker of a local activity."""
+    return _seconds(Timestamp(seconds=told["seconds"], nanos=told["nanos"]))
 
 
 def _seconds(moment: Timestamp) -> float:

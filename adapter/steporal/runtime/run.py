@@ -98,7 +98,7 @@ class Run:
         body_logger: What the body logs with.
         scheduled: How often each step was scheduled, by key; activity ids must not repeat while one is pending.
         finished: When each step has finished, in microseconds since the run's start.
-        slept: The same of sleeps, and of listeners' waits in vain, that a recovery has found to be over.
+        slept: The same of sleeps, and of others that a recovery has found to be over, and that are not in the memo.
         mailboxes: The mailboxes that a recovery has found to be chosen for signals to send, by step.
         random: What the body draws from; begins anew with each attempt of it.
         started: When its first execution started, in milliseconds since the epoch.
@@ -136,6 +136,7 @@ class Run:
         self.slept: dict[str, int] = {}
         self.mailboxes: dict[str, str] = {}
         self._taken: dict[str, None] = {}
+        self._seen: dict[str, int] = {}
         self._reached: int | None = None
         self._attempt_began = 0
         self.continuing = Continuing(self, carried.held_until if carried else None)
@@ -162,6 +163,7 @@ class Run:
         self.slept = carried.slept
         self.mailboxes = carried.mailboxes
         self._taken = dict.fromkeys(carried.taken)
+        self._seen = carried.seen
         self.waits.restore(carried.waits)
         self.inbox.restore(carried.boxes, carried.came)
         self.subscriptions.cancelling = {key: tuple(topics) for key, topics in carried.cancelling.items()}
@@ -225,6 +227,11 @@ class Run:
         self.body_logger.reach(key, is_news=is_news)
         if self._reached is not None:
             self._reached = max(self._reached, self.finished[key])
+
+    def saw(self, key: str, id: str) -> None:
+        """A step ends with an event, or the end of an invoked run, that the body has seen before a recovery."""
+        if self._reached is not None and id in self._seen:
+            self.slept[key] = max(self._reached, self._seen[id])
 
     def awaited(self) -> list[Awaited]:
         """What it waits for."""
