@@ -14,6 +14,7 @@ import temporalio.client
 from recording import Workers
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.sdk.v1 import WorkflowMetadata
+from temporalio.testing import TimeSkipper
 from waiting import until_waiting
 
 import steporal
@@ -21,6 +22,7 @@ from steporal import Context, PayloadTooLargeError, RunCancelledError, RunFailed
 from steporal.events import new_ulid
 from steporal.runtime import carried, coming_back, continuing, waits
 from steporal.runtime.continuing import CHECKPOINT
+from steporal.runtime.inbox import DELIVER
 from steporal.runtime.memo import Failure, Outcome
 from steporal_workers.devserver import dev_server
 
@@ -136,6 +138,38 @@ async def test_a_loop_that_hears_events_loses_none(app: steporal.Client, workers
             await app.send_event({"name": name, "data": {"n": n}})
         assert sorted(await run.result()) == list(range(60))
         assert len(await lengths(run, workers.temporal)) > 1
+
+
+async def test_a_loop_that_waits_for_events_for_months_is_one_run(workers: Workers) -> None:
+    app = steporal.Client(f"waits for months {new_ulid()}", park_after="never")
+    name, days = f"tick.{new_ulid()}", 240
+
+    async def is_delivered(workflow_id: str) -> None:
+        """Days go by much faster than an event comes."""
+        latest = workers.temporal.get_workflow_handle(workflow_id)
+        while DELIVER not in str((await latest.fetch_history()).events[-40:]):
+            await asyncio.sleep(0.02)
+
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        heard: list[tuple[int, int]] = []
+        began = ctx.now()
+        async with await step.ext.listen("listen", event=name, timeout="365d") as listener:
+            for day in range(days):
+                if day % 60 == 30:
+                    await step.ext.send_event("tick", {"name": name, "data": {"day": day}})
+                    await step.run("is delivered", lambda: is_delivered(ctx.ext.workflow_id))
+                if event := await listener.next("next", timeout="1d"):
+                    heard.append((event.data["day"], day))
+        return [heard, (ctx.now() - began).days, ctx.run_id]
+
+    async with workers(app), asyncio.timeout(100):
+        app.temporal = TimeSkipper(workers.temporal).client
+        run = await waits.start()
+        heard, lasted, run_id = await run.result()
+        assert (heard, run_id) == ([[day, day] for day in range(30, days, 60)], run.run_id)
+        assert lasted >= days - len(heard)
+        assert len(await lengths(run, workers.temporal)) > 3
 
 
 async def test_a_failed_step_is_still_the_same_error(app: steporal.Client, workers: Workers) -> None:
