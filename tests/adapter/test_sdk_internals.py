@@ -18,6 +18,7 @@ import temporalio.worker._workflow
 import temporalio.worker._workflow_instance
 import temporalio.workflow
 from recording import Workers
+from temporalio.contrib.opentelemetry import ReplaySafeTracerProvider
 from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxRestrictions, _importer, _restrictions
 
@@ -27,6 +28,7 @@ from steporal import Context, Step
 from steporal.runtime import ordered_tasks, sandbox, watching
 
 TOUCHED: dict[str, set[str]] = {
+    "tracing/spans.py": {"_tracer_provider"},
     "runtime/sandbox.py": {
         "_importer",
         "_thread_local_import",
@@ -53,7 +55,7 @@ TOUCHED: dict[str, set[str]] = {
 }
 """By module, the names that it touches; ``vars`` stands for those of a run's event loop, the SDK's instance."""
 
-NOT_TEMPORALS = {"_fields", "_replace", "_name", "_validate", "_Compress", "_exit", "_run_exitfuncs"}
+NOT_TEMPORALS = {"_fields", "_replace", "_name", "_validate", "_Compress", "_exit", "_run_exitfuncs", "_goes_on"}
 """Private names of others: of named tuples, of our own classes, of zlib, os and atexit."""
 
 PACKAGES = [Path(package.__file__).parent for package in (steporal, steporal_workers)]  # type: ignore[arg-type]
@@ -162,6 +164,7 @@ def test_what_we_touch_of_the_sdk_is_as_we_need_it() -> None:
             for each in (sandbox.SteporalWorkflowRunner, watching.WatchedRunner)
             for name in WorkflowRunner.__abstractmethods__
         ),
+        "ReplaySafeTracerProvider._tracer_provider": "self._tracer_provider = " in source(ReplaySafeTracerProvider),
         "WorkflowInstanceDetails": {"defn", "info", "extern_functions"}
         <= {each.name for each in fields(WorkflowInstanceDetails)},
         "asyncio's _GatheringFuture has our hash": vars(asyncio.tasks._GatheringFuture)["__hash__"]  # type: ignore[attr-defined]
