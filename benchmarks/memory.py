@@ -6,8 +6,9 @@ import asyncio
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
@@ -58,10 +59,16 @@ async def measure(address: str, side: str, runs: int) -> None:
         for _ in range(runs):
             handles.append(await by_hand.start_workflow(kind, order, id=str(uuid.uuid4()), task_queue=queue))
         for handle in handles:
-            while not (await handle.describe()).history_length >= 11:
+            while not await _is_asleep(handle):
                 await asyncio.sleep(0.05)
         after = resident()
     print(before, after)
+
+
+async def _is_asleep(handle: WorkflowHandle[Any, Any]) -> bool:
+    """Whether a run has come to its timer, or has been parked there since."""
+    described = await handle.describe()
+    return described.history_length >= 11 or described.run_id != handle.first_execution_run_id
 
 
 def resident() -> float:

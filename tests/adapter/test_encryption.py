@@ -386,6 +386,7 @@ def test_a_key_is_taken_however_base64_is_written() -> None:
         (OLD[:-3], "it has 30 bytes, not 32"),
         ("A" * 43, "its bytes are not random"),
     ],
+    ids=["no Base64", "not ASCII", "short", "not random"],  # keys are others in each process
 )
 def test_what_is_no_key_is_refused_and_not_shown(text: str, why: str) -> None:
     with pytest.raises(DefinitionError) as raised:
