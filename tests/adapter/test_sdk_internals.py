@@ -55,7 +55,17 @@ TOUCHED: dict[str, set[str]] = {
 }
 """By module, the names that it touches; ``vars`` stands for those of a run's event loop, the SDK's instance."""
 
-NOT_TEMPORALS = {"_fields", "_replace", "_name", "_validate", "_Compress", "_exit", "_run_exitfuncs", "_goes_on"}
+NOT_TEMPORALS = {
+    "_fields",
+    "_replace",
+    "_name",
+    "_validate",
+    "_Compress",
+    "_exit",
+    "_run_exitfuncs",
+    "_goes_on",
+    "_inside",
+}
 """Private names of others: of named tuples, of our own classes, of zlib, os and atexit."""
 
 PACKAGES = [Path(package.__file__).parent for package in (steporal, steporal_workers)]  # type: ignore[arg-type]

@@ -133,7 +133,8 @@ class BodyMemory:
             return message
 
         try:
-            await self._app({**scope, TAKE: take}, counted, send)
+            scope[TAKE] = take  # not in a copy: who measures and traces reads the route there
+            await self._app(scope, counted, send)
         finally:
             self._left += held
 
