@@ -263,9 +263,8 @@ def page(rounds: int, tables: Tables) -> str:
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     versions = f"Python {platform.python_version()}, temporalio {importlib.metadata.version('temporalio')}"
     machine = f"{os.cpu_count()} cores, {gib:.0f} GiB, {platform.system()}, {versions}"
-    chaos, rolling, notes = (
-        RESULTS.with_name(name).read_text(encoding="utf-8") for name in ("CHAOS.md", "ROLLING.md", "NOTES.md")
-    )
+    by_hand = ("CHAOS.md", "ROLLING.md", "LONG.md", "NOTES.md")
+    chaos, rolling, long, notes = (RESULTS.with_name(name).read_text(encoding="utf-8") for name in by_hand)
     table = "\n".join
     return f"""# Results
 
@@ -324,7 +323,7 @@ Memory of a worker process with runs asleep in its cache.
 |---|---|---|---|
 {table(tables.asleep)}
 
-{chaos}{rolling}
+{chaos}{rolling}{long}
 {notes}"""
 
 
