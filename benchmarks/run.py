@@ -264,7 +264,7 @@ def page(rounds: int, tables: Tables) -> str:
     versions = f"Python {platform.python_version()}, temporalio {importlib.metadata.version('temporalio')}"
     machine = f"{os.cpu_count()} cores, {gib:.0f} GiB, {platform.system()}, {versions}"
     by_hand = ("CHAOS.md", "ROLLING.md", "LONG.md", "NOTES.md")
-    chaos, rolling, long, notes = (RESULTS.with_name(name).read_text(encoding="utf-8") for name in by_hand)
+    written = "\n".join(RESULTS.with_name(name).read_text(encoding="utf-8") for name in by_hand)
     table = "\n".join
     return f"""# Results
 
@@ -323,8 +323,7 @@ Memory of a worker process with runs asleep in its cache.
 |---|---|---|---|
 {table(tables.asleep)}
 
-{chaos}{rolling}{long}
-{notes}"""
+{written}"""
 
 
 if __name__ == "__main__":

@@ -112,6 +112,11 @@ SHOP = """
     """
 
 
+def _sent_with_trace(collected: Collector) -> list[Received]:
+    """The spans of the requests that had a traceparent."""
+    return [span for span in collected.named("POST /e/{key}") if span.trace == TRACE]
+
+
 async def test_one_trace_from_a_request_to_the_last_request_out(
     run: Steporal, server: DevServer, write_app: WriteApp, collected: Collector, shop: HttpServer
 ) -> None:
@@ -142,12 +147,13 @@ async def test_one_trace_from_a_request_to_the_last_request_out(
         for of_run in (f"run order-{app}", f"run note-{app}", f"run hook-{app}"):
             await collected.until(of_run)
         await collected.until("send signal")
+        await collected.until_true(lambda: _sent_with_trace(collected), "the request's span")
         for process in (worker, gateway):
             process.signal(signal.SIGTERM)
         logged = (await worker.ended()).err
 
     one = collected.one
-    request = next(span for span in collected.named("POST /e/{key}") if span.trace == TRACE)
+    (request,) = _sent_with_trace(collected)
     assert (request.parent, request.kind, request.service) == (PARENT, "server", f"{app}-gateway")
     assert request.attributes["http.response.status_code"] == 200
     send, order = one(f"send {app}.placed"), one(f"run order-{app}")
