@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -n 5 --dist worksteal
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast chaos rolling histories lint types docs docs-check bench build clean format
+.PHONY: help demo test pytest test-fast chaos rolling histories lint types docs docs-check bench build clean format
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -35,7 +35,11 @@ $(NODE_MODULES): tests/producers/package.json
 		echo "no npm: Inngest's npm package is not tried"; \
 	fi
 
-test: lint types docs-check $(INSTALLED) $(NODE_MODULES) ## Lint, types, and all tests; the integration tests also without cached workflows
+# The tests wait for one another at times, which is time enough for the checks.
+test: $(INSTALLED) $(NODE_MODULES) ## Lint, types, and all tests; the integration tests also without cached workflows
+	@$(MAKE) --no-print-directory -j2 lint types docs-check pytest
+
+pytest:
 	$(PYTEST)
 
 test-fast: $(INSTALLED) ## The tests that need no server

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -21,6 +22,7 @@ from steporal_workers.devserver import dev_server
 
 ADAPTER = Path(__file__).parent / "adapter"
 CACHED = 1000
+VALUES_WITHOUT_CACHE = 3
 
 SETTLE_SECONDS = 0.3
 """Python 3.11 can abort while it exits if the SDK's threads have just ended."""
@@ -46,10 +48,24 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs_cache(reason): takes too long where every workflow task begins anew")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if "temporal" in getattr(item, "fixturenames", ()):
             item.add_marker("integration")
+    if config.getoption("--max-cached-workflows") is None:
+        _leave_out_further_values_without_cache(config, items)
+
+
+def _leave_out_further_values_without_cache(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a test with many values, run some without cached workflows: what they tell is the order of events."""
+    by_test: dict[tuple[Path, str], list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+            if item.callspec.params.get("max_cached_workflows") == 0:
+                by_test[item.path, item.originalname].append(item)
+    left_out = {item for of_test in by_test.values() for item in of_test[VALUES_WITHOUT_CACHE:]}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -92,6 +92,7 @@ async def test_a_loop_of_many_steps_is_one_run(app: steporal.Client, workers: Wo
         assert max(counts) < SUGGESTED_FROM * 2
 
 
+@pytest.mark.needs_cache("as the loop of many steps, which runs without")
 async def test_steps_side_by_side_are_held_when_the_history_is_very_long(
     monkeypatch: pytest.MonkeyPatch, app: steporal.Client, workers: Workers
 ) -> None:
@@ -172,6 +173,7 @@ async def test_a_loop_that_waits_for_events_for_months_is_one_run(workers: Worke
         assert len(await lengths(run, workers.temporal)) > 3
 
 
+@pytest.mark.needs_cache("as the loop of many steps, which runs without")
 async def test_a_failed_step_is_still_the_same_error(app: steporal.Client, workers: Workers) -> None:
     @app.workflow(id="fails", max_attempts=2)
     async def fails(ctx: Context[Any], step: Step) -> Any:

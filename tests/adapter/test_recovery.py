@@ -190,6 +190,7 @@ async def test_no_finished_step_runs_again_and_what_was_awaited_goes_on(
     assert ran == ["see", "local", "fails", "last"]
 
 
+@pytest.mark.needs_cache("the SDK repeats local activities, of which each run has some")
 async def test_runs_that_are_stopped_at_any_moment_go_on(
     app: steporal.Client, workers: Workers, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -235,7 +236,7 @@ async def test_runs_that_are_stopped_at_any_moment_go_on(
     talks = define(old, unedited)
     define(new, edited)
     chance = random.Random(4)
-    count = 8 if workers.max_cached_workflows else 2  # without a cache, the SDK repeats local activities
+    count = 8
     async with workers(old):
         runs = []
         for number in range(count):
