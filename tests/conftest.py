@@ -60,9 +60,9 @@ def _leave_out_further_values_without_cache(config: pytest.Config, items: list[p
     """Of a test with many values, run some without cached workflows: what they tell is the order of events."""
     by_test: dict[tuple[Path, str], list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
-            if item.callspec.params.get("max_cached_workflows") == 0:
-                by_test[item.path, item.originalname].append(item)
+        values = getattr(item, "callspec", None)
+        if isinstance(item, pytest.Function) and values and values.params.get("max_cached_workflows") == 0:
+            by_test[item.path, item.originalname].append(item)
     left_out = {item for of_test in by_test.values() for item in of_test[VALUES_WITHOUT_CACHE:]}
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
