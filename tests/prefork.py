@@ -133,6 +133,7 @@ def _run(
     os.chdir(folder)
     sys.path[:] = [folder, *environment.get("PYTHONPATH", "").split(os.pathsep), *sys.path]
     sys.argv = ["", *arguments]
+    sys.dont_write_bytecode = True  # of a user's module that is written anew in the same second, it would be taken
     if "PYTHONFAULTHANDLER" in environment:
         faulthandler.enable()
     runpy.run_module(module, run_name="__main__", alter_sys=True)
