@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +14,7 @@ from recording import Workers
 from temporalio import activity, workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import EventType
+from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import WorkflowFailureError
 from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -21,6 +22,7 @@ from waiting import until_waiting
 
 import steporal
 from steporal import Context, InvalidEventError, RunFailedError, Step
+from steporal.errors import UnknownKeyError
 from steporal.events import new_ulid
 from steporal.routing.mailbox import SIGNALLED
 from steporal.runtime.carried import read_carried
@@ -28,6 +30,7 @@ from steporal.runtime.children import ENDED, REPORT
 from steporal.runtime.continuing import CHECKPOINT, RECOVER
 from steporal.runtime.inbox import DELIVER
 from steporal.runtime.rebuilding import SIGNALS, rebuild
+from steporal.sealed import ENCODING, KEY_ID
 
 BAD_EVENTS: list[tuple[Any, str]] = [
     ({}, "has no name"),
@@ -332,6 +335,30 @@ async def test_a_run_that_is_told_nonsense_of_what_it_has_done_begins_as_if_it_w
             run = await app.get_run(id, counts)
             assert await run.result() == 1
             await no_failed_tasks(run)
+
+
+async def test_a_signal_that_was_encrypted_with_another_key_is_not_taken_for_nonsense(
+    app: steporal.Client, workers: Workers
+) -> None:
+    @app.workflow(id="sleeps")
+    async def sleeps(ctx: Context[Any], step: Step) -> None:
+        await step.sleep("for long", "1h")
+
+    sealed = RawValue(Payload(metadata={"encoding": ENCODING, KEY_ID: b"another"}, data=b"?"))
+    async with workers(app), asyncio.timeout(60):
+        run = await sleeps.start()
+        await until_waiting(run)
+        await run.temporal.signal(DELIVER, sealed)
+        while not any(each.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED for each in await events_of(run)):
+            await asyncio.sleep(0.02)
+        with pytest.raises(UnknownKeyError, match="another"):
+            await rebuild(await events_of(run), workers.temporal.data_converter)
+        await run.temporal.terminate()
+    workers.drop(run.workflow_id)
+
+
+async def events_of(run: steporal.Run[Any]) -> Sequence[HistoryEvent]:
+    return (await run.temporal.fetch_history()).events
 
 
 class Unreadable(RawValue):

@@ -17,7 +17,7 @@ from temporalio.common import RawValue
 
 from ..converter import to_raw
 from ..definition import Workflow, collected
-from ..errors import DefinitionError
+from ..errors import DefinitionError, UnknownKeyError
 from ..routing.mailbox import SIGNALLED
 from ..types import JSON
 from .carried import Carried, read_carried, read_recovery
@@ -113,9 +113,11 @@ def _of_any_count(handler: Callable[[Any, RawValue], None]) -> Callable[..., Non
 
 
 def _said(message: RawValue) -> JSON:
-    """What a signal brings; None if it cannot be read."""
+    """What a signal brings; None if it is nothing that can be read."""
     try:
         return payload_json(message)
+    except UnknownKeyError:  # the run waits for a worker that has the key
+        raise
     except Exception:
         return None
 

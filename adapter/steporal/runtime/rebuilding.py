@@ -20,6 +20,7 @@ from temporalio.converter import DataConverter
 from temporalio.exceptions import FailureError
 
 from ..converter import from_raw
+from ..errors import UnknownKeyError
 from ..outbound.fetching import FETCH
 from ..routing.mailbox import SIGNALLED, Wait
 from ..sealed import check_readable
@@ -380,14 +381,22 @@ class _Reader:
         return await self._json(payloads.payloads[0]) if payloads.payloads else None
 
     async def _signalled(self, payloads: Payloads) -> JSON:
-        """What a signal brings; None if it cannot be read, as the run has it."""
+        """What a signal brings; None if it is nothing that can be read, as the run has it."""
+        if not payloads.payloads:
+            return None
+        (raw,) = await self._converter.decode([payloads.payloads[0]], [RawValue])
         try:
-            return await self._first(payloads)
+            return self._read(raw)
+        except UnknownKeyError:
+            raise
         except Exception:
             return None
 
     async def _json(self, payload: Payload) -> JSON:
         (raw,) = await self._converter.decode([payload], [RawValue])
+        return self._read(raw)
+
+    def _read(self, raw: RawValue) -> JSON:
         if raw.payload.metadata.get("encoding") != b"json/plain":
             check_readable(raw.payload)
             return self._converter.payload_converter.from_payload(raw.payload)
