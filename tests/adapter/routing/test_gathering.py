@@ -107,9 +107,9 @@ async def test_a_sender_that_is_cancelled_while_it_waits_holds_up_nobody(receive
 
 async def test_senders_end_when_the_call_is_cancelled_and_the_next_one_begins_anew(receiver: Receiver) -> None:
     """As a loop does with all of its tasks when it ends."""
-    line = Line[object](2)
+    line, others = Line[object](2), asyncio.all_tasks()
     tasks = [await put(line, receiver, n) for n in range(5)]
-    (calling,) = asyncio.all_tasks() - {*tasks} - {asyncio.current_task()}
+    (calling,) = asyncio.all_tasks() - others - {*tasks}
     calling.cancel()
     async with asyncio.timeout(5):
         ended = await asyncio.gather(*tasks, return_exceptions=True)
