@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -54,6 +55,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("integration")
     if config.getoption("--max-cached-workflows") is None:
         _leave_out_further_values_without_cache(config, items)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what was imported and collected, which it would look through again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def _leave_out_further_values_without_cache(config: pytest.Config, items: list[pytest.Item]) -> None:
