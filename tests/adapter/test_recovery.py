@@ -609,6 +609,7 @@ async def test_what_a_wait_has_given_up_stays_given_up(app: steporal.Client, wor
         assert await run.result() == ["too late", "lost", True]
 
 
+@pytest.mark.needs_cache("a timeout that is over before its wait has begun, of an invoked run, is in no history")
 async def test_the_time_that_a_body_sees_is_what_it_was(app: steporal.Client, workers: Workers, name: str) -> None:
     """After each kind of step that has ended before the recovery."""
 
