@@ -46,15 +46,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "integration: runs on a Temporal dev server")
+    config.addinivalue_line("markers", "takes_long: is begun first, so that nobody waits for it in the end")
     config.addinivalue_line("markers", "needs_cache(reason): takes too long where every workflow task begins anew")
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if "temporal" in getattr(item, "fixturenames", ()):
             item.add_marker("integration")
     if config.getoption("--max-cached-workflows") is None:
         _leave_out_further_values_without_cache(config, items)
+    _begin_with_what_takes_long(items)
+
+
+def _begin_with_what_takes_long(items: list[pytest.Item]) -> None:
+    """Put the tests that wait for most of their time where each of the processes begins, which share all evenly."""
+    long = [item for item in items if item.get_closest_marker("takes_long")]
+    others = [item for item in items if not item.get_closest_marker("takes_long")]
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    ends = [len(others) * number // count for number in range(count + 1)]
+    items[:] = [item for n in range(count) for item in (*long[n::count], *others[ends[n] : ends[n + 1]])]
 
 
 def pytest_collection_finish() -> None:

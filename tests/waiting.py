@@ -12,7 +12,7 @@ import steporal
 PARKS = b"until the run parks"
 TIMER = EventType.EVENT_TYPE_TIMER_STARTED
 
-LONG = 60
+LONG = 90
 """Without cached workflows, a local activity may be lost with its run's eviction, and again; each time costs 10 s."""
 
 
@@ -21,6 +21,14 @@ async def until_waiting(run: steporal.Run[Any], timers: int = 1) -> None:
     async with asyncio.timeout(LONG):
         while await timers_of(run) < timers:
             await asyncio.sleep(0.02)
+
+
+async def until_received(app: steporal.Client, signal: str, data: Any = None) -> str:
+    """Send a signal until a run that waits has received it; returns which."""
+    async with asyncio.timeout(LONG):
+        while (received := (await app.send_signal(signal, data)).run_id) is None:
+            await asyncio.sleep(0.05)
+        return received
 
 
 async def timers_of(run: steporal.Run[Any]) -> int:

@@ -18,7 +18,7 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import WorkflowFailureError
 from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
-from waiting import until_waiting
+from waiting import until_received, until_waiting
 
 import steporal
 from steporal import Context, InvalidEventError, RunFailedError, Step
@@ -312,9 +312,8 @@ async def test_no_signal_that_somebody_sends_by_hand_hurts_a_run(app: steporal.C
             await latest.signal(signal, Unreadable())
         await latest.signal(CHECKPOINT, {"hold": 0})
         await app.send_event({"name": name, "data": {"n": 1}})
-        assert (await app.send_signal(name, "signal")).run_id
-        while (await app.send_signal(f"{name}.child", "child")).run_id is None:
-            await asyncio.sleep(0.05)  # until the invoked run waits
+        await until_received(app, name, "signal")
+        await until_received(app, f"{name}.child", "child")
         assert await run.result() == [{"n": 1}, "signal", "child", {"n": 1}]
         await no_failed_tasks(run)
 

@@ -39,6 +39,7 @@ async def test_an_event_cancels_the_runs_that_it_matches(app: steporal.Client, w
         assert await runs[1].result() == "done"
 
 
+@pytest.mark.takes_long
 async def test_a_cancelled_run_cleans_up_with_steps_and_its_running_step_is_cancelled(
     app: steporal.Client, workers: Workers, name: str
 ) -> None:

@@ -15,7 +15,7 @@ from recording import Workers
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import WorkflowExecutionStatus
-from waiting import LONG, until_waiting
+from waiting import LONG, until_received, until_waiting
 
 import steporal
 from steporal import CancelOn, Context, DefinitionError, RunCancelledError, Step, StepError, WorkflowExt, event_trigger
@@ -480,13 +480,12 @@ async def test_a_run_keeps_no_results_of_invoked_runs_that_nobody_waits_for_any_
         run = await invokes.start()
         await until_parked(run)  # now both are asked to report their end
         await until_said(f"wait for signal {name} in stop")
-        while (await app.send_signal(f"{name}/late", "late")).run_id is None:
-            await asyncio.sleep(0.05)  # until the child waits
+        await until_received(app, f"{name}/late", "late")
         await until_said(ENDED)
         await until_parked(run, 2)
         started = (await events_of(run))[0].workflow_execution_started_event_attributes
         carried = read_carried(json.loads(started.input.payloads[2].data))
         assert carried is not None and carried.ended == {}
-        await app.send_signal(f"{name}/wanted", "wanted")
-        await app.send_signal(name)
+        await until_received(app, f"{name}/wanted", "wanted")
+        await until_received(app, name)
         assert await run.result() == "wanted"

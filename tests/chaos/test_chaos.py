@@ -19,6 +19,7 @@ SCRIPT = [
 ]
 
 
+@pytest.mark.takes_long
 @pytest.mark.integration
 @pytest.mark.timeout(300)
 async def test_kills_of_workers_and_the_server_lose_nothing_and_double_no_more_than_they_interrupt(

@@ -246,6 +246,7 @@ UP = {"gateway": "gateway at", "codec-server": "codec server at"}
 """What those say that serve no app."""
 
 
+@pytest.mark.takes_long
 async def test_commands_that_can_be_run_do_what_they_say(typed: Sequence[Typed], folder: Path) -> None:
     exported = dict(word.split("=", 1) for it in typed if it.program == "export" for word in it.words[1:])
     keys = {name: value for name, value in exported.items() if name.endswith("_KEYS")}

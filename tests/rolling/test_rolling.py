@@ -18,6 +18,7 @@ async def forked(arguments: Sequence[str], environment: Mapping[str, str]) -> An
     return await prefork.start("steporal_workers", arguments, folder=ROOT, environment=environment)
 
 
+@pytest.mark.takes_long
 @pytest.mark.integration
 @pytest.mark.timeout(180)
 async def test_restarts_of_all_in_turn_lose_nothing_and_double_nothing(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ async def until_listed(server: DevServer, app: str, count: int) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.takes_long
 async def test_code_is_edited_under_runs_that_it_has_parked(
     run: Steporal, server: DevServer, write_app: WriteApp
 ) -> None:
@@ -93,6 +94,7 @@ async def test_code_is_edited_under_runs_that_it_has_parked(
     assert notes(run) == ["charged", *["checked"] * 2, *["reserved"] * 2, *["shipped by the new code"] * 2]
 
 
+@pytest.mark.takes_long
 async def test_it_says_which_runs_are_not_parked_in_time_and_why(
     run: Steporal, server: DevServer, write_app: WriteApp
 ) -> None:

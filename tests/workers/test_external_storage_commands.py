@@ -6,6 +6,7 @@ import inspect
 import os
 import random
 
+import pytest
 import storage
 from commands import Steporal
 from waiting import until_waiting
@@ -44,6 +45,7 @@ EDITED = APP.replace("        turned", '        await step.run("look", lambda: l
 LARGE = random.Random(1).randbytes(1_500_000).hex()
 
 
+@pytest.mark.takes_long
 async def test_an_app_with_external_storage(run: Steporal, app_id: str, server: DevServer) -> None:
     run.write("folder.py", inspect.getsource(storage))
     run.write("stored.py", STORED)

@@ -59,6 +59,7 @@ async def test_inngests_python_client_starts_runs(
         assert await temporal.get_workflow_handle(f"{workflow_id}/{ids[0]}").result() == {"who": "Ada"}
 
 
+@pytest.mark.takes_long
 @pytest.mark.timeout(180)  # all 500 runs are replayed
 async def test_a_batch_of_inngests_python_client_starts_a_run_of_each(
     app: steporal.Client, workers: Workers, temporal: temporalio.client.Client

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from commands import Steporal
 from waiting import until_waiting
 
@@ -34,6 +35,7 @@ EDITED = CODE.replace(
 BROKEN = EDITED.replace("async def order(ctx, step):\n", "async def order(ctx, step):\n        time.time()\n")
 
 
+@pytest.mark.takes_long
 async def test_runs_that_are_stuck_go_on_with_the_new_code(
     run: Steporal, write_app: WriteApp, server: DevServer
 ) -> None:
