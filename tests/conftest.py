@@ -23,7 +23,7 @@ from steporal_workers.devserver import dev_server
 
 ADAPTER = Path(__file__).parent / "adapter"
 CACHED = 1000
-VALUES_WITHOUT_CACHE = 3
+VALUES_WITHOUT_CACHE = 2
 
 SETTLE_SECONDS = 0.3
 """Python 3.11 can abort while it exits if the SDK's threads have just ended."""

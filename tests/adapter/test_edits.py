@@ -141,6 +141,7 @@ def version_of(app_id: str, bodies: dict[str, Handler], park_after: str) -> step
     return app
 
 
+@pytest.mark.needs_cache("each edit comes with a new worker, which has none anyway")
 @pytest.mark.parametrize("state", ["parked", "busy"])
 async def test_what_each_edit_does(
     workers: Workers, other_app: steporal.Client, state: str, capsys: pytest.CaptureFixture[str]

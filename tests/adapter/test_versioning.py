@@ -76,6 +76,7 @@ async def until_taken(run: steporal.Run[Any], *, is_parked: bool = False) -> Non
         await asyncio.sleep(0.05)
 
 
+@pytest.mark.needs_cache("each version has a new worker, which has none anyway")
 async def test_two_versions_side_by_side(workers: Workers, name: str) -> None:
     old, new = version(name, "1"), version(name, "2")
     async with asyncio.timeout(60), workers(old, deployment_config=deployed(name, "1")):

@@ -27,7 +27,7 @@ async def test_kills_of_workers_and_the_server_lose_nothing_and_double_no_more_t
 ) -> None:
     options = Options(
         seed=4,
-        seconds=10,
+        seconds=8,
         at_once=12,
         scale=20,
         patience=200,
