@@ -457,18 +457,17 @@ class Client:
             if self._temporal is None:
                 config = ClientConfig.load_client_connect_config()
                 config.setdefault("target_host", "localhost:7233")
-                if (converter := self._converter_to_connect()) is not None:
-                    self._temporal = await temporalio.client.Client.connect(**config, data_converter=converter)
-                else:
-                    self._temporal = await temporalio.client.Client.connect(**config)
+                converter = self._converter_to_connect()
+                self._temporal = await temporalio.client.Client.connect(**config, data_converter=converter)
         return self._temporal
 
-    def _converter_to_connect(self) -> temporalio.converter.DataConverter | None:
+    def _converter_to_connect(self) -> temporalio.converter.DataConverter:
+        converter = self._data_converter or temporalio.converter.DataConverter.default
         if not any(name in os.environ for name in (ENCRYPTION_KEYS, DECRYPTION_KEYS)):
-            return self._data_converter
+            return converter
         from . import encryption  # which is loaded where there are keys
 
-        return encryption.data_converter(base=self._data_converter or temporalio.converter.DataConverter.default)
+        return encryption.data_converter(base=converter)
 
     def dispatcher(self, temporal: temporalio.client.Client) -> Dispatcher:
         """What sends events into a namespace; one for each Temporal client, as it caches the catalog."""

@@ -153,10 +153,12 @@ async def test_dev_hands_its_file_to_its_workers(offline: Steporal) -> None:
 
 async def test_a_variable_that_is_misspelt_is_named_with_the_nearest_right_one(offline: Steporal) -> None:
     given = {"STEPORAL_GRACEFULL_TIMEOUT": "1m", "STEPORAL_EVENT_KEY": SECRET, "STEPORAL_COLOUR": "blue"}
+    given["STEPORAL_METRIC_PORT"] = "9464"
     said = (
         "warning: STEPORAL_COLOUR is no setting, and is ignored; `steporal config` prints those that there are\n"
         "warning: STEPORAL_EVENT_KEY is no setting, and is ignored; did you mean STEPORAL_EVENT_KEYS?\n"
         "warning: STEPORAL_GRACEFULL_TIMEOUT is no setting, and is ignored; did you mean STEPORAL_GRACEFUL_TIMEOUT?\n"
+        "warning: STEPORAL_METRIC_PORT is no setting, and is ignored; did you mean STEPORAL_METRICS_PORT?\n"
     )
     assert (await offline("config", "--json", **given)).err == said
     offline.write("app.py", "import steporal\nclient = steporal.Client('shop')\n")
@@ -172,6 +174,7 @@ async def test_what_is_no_setting_of_ours_is_not_told(offline: Steporal) -> None
         "STEPORAL_GATEWAY_SERVICE_PORT_HTTP": "80",
         "STEPORAL_GATEWAY_PORT_80_TCP_ADDR": "10.0.0.1",
         "STEPORAL_GATEWAY_PORT": "tcp://10.0.0.1:80",
+        "STEPORAL_WORKER_PORT": "tcp://10.0.0.1:80",
     }
     others = {"STEPORAL_UI_URL": "https://temporal", "STEPORAL_MAX_CACHED_WORKFLOWS": "0", "MYSTEPORAL_X": "1"}
     assert (await offline("config", **services, **others)).err == ""

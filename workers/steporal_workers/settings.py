@@ -524,15 +524,16 @@ def tell_unknown_variables() -> None:
     if os.environ.get(UNDER_DEV):
         return
     known = {variable.removeprefix(PREFIX) for variable in OTHER_VARIABLES} | {one.name.upper() for one in SETTINGS}
-    for variable in sorted(os.environ):
+    for variable, value in sorted(os.environ.items()):
         name = variable.removeprefix(PREFIX)
-        if name != variable and name not in known and not _OF_SERVICE.search(variable):
+        is_of_service = _OF_SERVICE.search(variable) or _SERVICE_LINK.match(value)
+        if name != variable and name not in known and not is_of_service:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {PREFIX}{close[0]}?" if close else "`steporal config` prints those that there are"
             warn(f"{variable} is no setting, and is ignored; {hint}")
 
 
-_OF_SERVICE = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)\w*)?)$")
+_OF_SERVICE = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)\w*)$")
 """What Kubernetes sets for a Service in the namespace: ``STEPORAL_GATEWAY_SERVICE_HOST`` of ``steporal-gateway``."""
 
 

@@ -331,10 +331,10 @@ class Attempt:
                 failure = failure_of(err, max_attempts)
             if failure.name not in NOT_BEGUN:
                 break
-            await self._wait_for_code(key, tries, failure.message)
+            await self._wait_to_begin_again(key, tries, failure.message)
         return Outcome(failure=failure)
 
-    async def _wait_for_code(self, key: str, tries: int, message: str) -> None:
+    async def _wait_to_begin_again(self, key: str, tries: int, message: str) -> None:
         """Let a step begin again with the code of the worker that has the run then.
 
         The step's function was edited while it was tried, or a worker has not the key of its arguments: it has not
