@@ -10,6 +10,7 @@ import pytest
 import temporalio.client
 from pydantic import BaseModel
 from recording import Workers
+from waiting import LONG
 
 import steporal
 from steporal import Context, InvokeTimeoutError, RunFailedError, Step, StepError
@@ -273,7 +274,7 @@ async def test_a_run_that_is_reset_by_hand_to_before_an_invoke_waits_for_the_run
         while (await app.send_signal(name, "the same")).run_id is None:
             await asyncio.sleep(0.02)
 
-    async with workers(app), asyncio.timeout(60):
+    async with workers(app), asyncio.timeout(LONG):
         run = await parent.start()
         while not ran:
             await asyncio.sleep(0.02)

@@ -11,9 +11,9 @@ from .monkey import Monkey
 from .plays import PLAYS
 
 SCRIPT = [
+    (0.5, Monkey.drain_worker),
     (0.5, Monkey.kill_in_step),
     (0.5, Monkey.kill_server),
-    (0.5, Monkey.drain_worker),
     (0.0, Monkey.kill_in_subscription),
     (0.0, Monkey.kill_in_checkpoint),
 ]
@@ -27,7 +27,7 @@ async def test_kills_of_workers_and_the_server_lose_nothing_and_double_no_more_t
 ) -> None:
     options = Options(
         seed=4,
-        seconds=8,
+        seconds=10,
         at_once=12,
         scale=20,
         patience=200,
