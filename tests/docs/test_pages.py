@@ -281,7 +281,7 @@ async def test_commands_that_can_be_run_do_what_they_say(typed: Sequence[Typed],
                         await _stop(process)
                 case ("steporal", *words):
                     ended = await typist.type(words)
-                    for _ in range(10 * (words[0] == "doctor")):  # says of what a busy server does not answer: try again
+                    for _ in range(10 * (words[0] == "doctor")):  # a busy server does not answer it: "try again"
                         if ended.status == 0:
                             break
                         await asyncio.sleep(1)
