@@ -37,7 +37,7 @@ $(NODE_MODULES): tests/producers/package.json
 
 # The tests wait for one another at times, which is time enough for the checks.
 test: $(INSTALLED) $(NODE_MODULES) ## Lint, types, and all tests; the integration tests also without cached workflows
-	@$(MAKE) --no-print-directory -j2 lint types docs-check pytest
+	@$(MAKE) --no-print-directory -j3 lint types docs-check pytest
 
 pytest:
 	$(PYTEST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 import temporalio.client
 from pydantic import BaseModel
 from recording import Workers
-from waiting import LONG
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
+from waiting import LONG, until_received
 
 import steporal
 from steporal import Context, InvokeTimeoutError, RunFailedError, Step, StepError
@@ -270,16 +273,12 @@ async def test_a_run_that_is_reset_by_hand_to_before_an_invoke_waits_for_the_run
         await step.wait_for_signal("stop", signal=f"{signal} stop", timeout="1h")
         return answer
 
-    async def send(name: str) -> None:
-        while (await app.send_signal(name, "the same")).run_id is None:
-            await asyncio.sleep(0.02)
-
     async with workers(app), asyncio.timeout(LONG):
         run = await parent.start()
         while not ran:
             await asyncio.sleep(0.02)
         if child_has_ended:
-            await send(signal)
+            await until_received(app, signal, "the same")
             while "in stop" not in str((await run.temporal.fetch_history()).events):
                 await asyncio.sleep(0.02)
         process = await asyncio.create_subprocess_exec(
@@ -289,7 +288,51 @@ async def test_a_run_that_is_reset_by_hand_to_before_an_invoke_waits_for_the_run
         )
         assert await process.wait() == 0
         if not child_has_ended:
-            await send(signal)
-        await send(f"{signal} stop")
+            await until_received(app, signal, "the same")
+        await until_received(app, f"{signal} stop")
         assert await run.result() == "the same"
     assert ran == ["child"]
+
+
+@pytest.mark.needs_cache("a local activity may be lost with its run's eviction, and each time costs 10 s")
+async def test_an_invoked_run_that_ends_while_a_run_that_was_reset_asks_for_its_end_is_heard(
+    app: steporal.Client, workers: Workers
+) -> None:
+    numbers, signal, chance = range(20), f"{app.id} {new_ulid()}", random.Random()
+    waiting: list[int] = []
+
+    @app.workflow(id="child")
+    async def child(ctx: Context[Any], step: Step) -> Any:
+        await step.run("begins", lambda: waiting.append(ctx.input.data))
+        received = await step.wait_for_signal("go", signal=f"{signal} {ctx.input.data}", timeout="1h")
+        return received and received.data
+
+    @app.workflow(id="parent")
+    async def parent(ctx: Context[Any], step: Step) -> Any:
+        return await step.invoke_workflow("child", workflow=child, data=ctx.input.data)
+
+    async def is_reset_while_its_child_ends(number: int, run: steporal.Run[Any]) -> Any:
+        await reset(run)
+        await asyncio.sleep(chance.uniform(0, 0.5))
+        await until_received(app, f"{signal} {number}", number)
+        return await run.result()
+
+    async with workers(app), asyncio.timeout(LONG):
+        runs = [await parent.start(number) for number in numbers]
+        while len(waiting) < len(numbers):
+            await asyncio.sleep(0.02)
+        assert await asyncio.gather(*map(is_reset_while_its_child_ends, numbers, runs)) == list(numbers)
+
+
+async def reset(run: steporal.Run[Any]) -> None:
+    """Have a run begin again, as Temporal's UI does."""
+    temporal = run.temporal._client
+    await temporal.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace=temporal.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=run.workflow_id),
+            reason="by hand",
+            workflow_task_finish_event_id=4,
+            request_id=new_ulid(),
+        )
+    )

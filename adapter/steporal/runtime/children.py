@@ -77,7 +77,7 @@ class Children:
         try:
             yield
         finally:
-            del self._awaited[child]
+            self._awaited.pop(child, None)
             self.ended.pop(child, None)
 
     def has_ended(self, message: JSON, waits: Waits) -> None:

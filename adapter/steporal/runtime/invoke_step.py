@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,8 @@ FIND_WORKFLOW = "steporal.find_workflow"
 FIND_END = "steporal.find_end"
 
 _INVOKED_BY = ": invoked by "
+
+_PATCH = "steporal.listens-before-it-asks"
 
 LOOK_AFTER = timedelta(hours=1)
 _LOOK_AT_LEAST_EVERY = timedelta(days=1)
@@ -102,8 +104,10 @@ async def _perform(attempt: Attempt, key: str, target: Target, data: JSON, deadl
         )
     except WorkflowAlreadyStartedError:
         # By this very step: its id is made of the run's and the step's. The run was reset, or the step was cancelled.
-        await run.children.ask(child_id)
-        return await _until_reported(attempt, key, Waiting("invoke", until, {**more, "look_at": workflow.time()}))
+        listens = run.children.awaiting(child_id) if workflow.patched(_PATCH) else nullcontext()
+        with listens:  # its end may be told before the answer that it was asked
+            await run.children.ask(child_id)
+            return await _until_reported(attempt, key, Waiting("invoke", until, {**more, "look_at": workflow.time()}))
     waiting = Waiting("invoke", until, more, timers=0 if deadline is None else 1)
     with run.children.awaiting(child_id), run.waits.during(key, waiting):
         if deadline is not None and not await _ends_in_time(child, deadline, key):
