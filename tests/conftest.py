@@ -25,6 +25,9 @@ ADAPTER = Path(__file__).parent / "adapter"
 CACHED = 1000
 VALUES_WITHOUT_CACHE = 2
 
+LOST_AFTER = 'history.defaultWorkflowTaskTimeout="5s"'
+"""Without cached workflows, a local activity may be lost with its run's eviction; Temporal's 10 s are long to wait."""
+
 SETTLE_SECONDS = 0.3
 """Python 3.11 can abort while it exits if the SDK's threads have just ended."""
 
@@ -112,7 +115,8 @@ async def temporal(max_cached_workflows: int) -> AsyncIterator[temporalio.client
     The system workflows have a worker all the time, as a task that comes in the moment in which a worker leaves may be
     lost with it, and Temporal tries again in seconds. Without cached workflows, each test has one, which replays them.
     """
-    async with dev_server(ui=False) as server, AsyncExitStack() as stack:
+    config = [] if max_cached_workflows else [LOST_AFTER]
+    async with dev_server(ui=False, dynamic_config=config) as server, AsyncExitStack() as stack:
         if max_cached_workflows:
             await stack.enter_async_context(system_worker(server.client))
         yield server.client

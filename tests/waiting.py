@@ -13,7 +13,10 @@ PARKS = b"until the run parks"
 TIMER = EventType.EVENT_TYPE_TIMER_STARTED
 
 LONG = 90
-"""Without cached workflows, a local activity may be lost with its run's eviction, and again; each time costs 10 s."""
+"""Without cached workflows, a local activity may be lost with its run's eviction, and again; each time costs 5 s."""
+
+MEGABYTES = "megabytes of history, from their start for each workflow task"
+"""Why a test needs a cache."""
 
 
 async def until_waiting(run: steporal.Run[Any], timers: int = 1) -> None:

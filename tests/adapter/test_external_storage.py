@@ -19,7 +19,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.converter import DataConverter, ExternalStorage, PayloadCodec
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Replayer, Worker
-from waiting import until_waiting
+from waiting import MEGABYTES, until_waiting
 
 import steporal
 from steporal import (
@@ -180,6 +180,7 @@ async def test_an_event_over_the_threshold(app: steporal.Client, workers: Worker
     assert len(folder.sizes()) > 2
 
 
+@pytest.mark.needs_cache(MEGABYTES)
 async def test_a_long_run_with_more_results_than_temporal_takes(
     app: steporal.Client, workers: Workers, folder: Folder, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -201,6 +202,7 @@ async def test_a_long_run_with_more_results_than_temporal_takes(
     assert "of 2,080,768" not in caplog.text
 
 
+@pytest.mark.needs_cache(MEGABYTES)
 async def test_a_run_parks_with_results_over_the_limit(workers: Workers) -> None:
     app = app_that_parks()
     name = f"paid.{new_ulid()}"
@@ -281,6 +283,7 @@ class Sealed(PayloadCodec):
         return [Payload.FromString(self._back(p.data)) if s else p for p, s in zip(payloads, sealed, strict=True)]
 
 
+@pytest.mark.needs_cache(MEGABYTES)
 @pytest.mark.parametrize(
     "codec",
     [

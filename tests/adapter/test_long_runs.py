@@ -15,7 +15,7 @@ from recording import Workers
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.testing import TimeSkipper
-from waiting import until_waiting
+from waiting import MEGABYTES, until_waiting
 
 import steporal
 from steporal import Context, PayloadTooLargeError, RunCancelledError, RunFailedError, Step
@@ -27,7 +27,6 @@ from steporal.runtime.memo import Failure, Outcome
 from steporal_workers.devserver import dev_server
 
 SUGGESTED_FROM = 75  # events
-MEGABYTES = "megabytes of history, from their start for each workflow task"
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +140,7 @@ async def test_a_loop_that_hears_events_loses_none(app: steporal.Client, workers
         assert len(await lengths(run, workers.temporal)) > 1
 
 
+@pytest.mark.needs_cache("as the loop of many steps, which runs without")
 async def test_a_loop_that_waits_for_events_for_months_is_one_run(workers: Workers) -> None:
     app = steporal.Client(f"waits for months {new_ulid()}", park_after="never")
     name, days = f"tick.{new_ulid()}", 240
@@ -196,6 +196,7 @@ async def test_a_failed_step_is_still_the_same_error(app: steporal.Client, worke
         assert len(await lengths(run, workers.temporal)) > 1
 
 
+@pytest.mark.needs_cache("as the loop of many steps, which runs without")
 async def test_a_body_comes_back_through_many_steps_in_parts(
     monkeypatch: pytest.MonkeyPatch, app: steporal.Client, workers: Workers
 ) -> None:
@@ -219,6 +220,7 @@ async def test_a_body_comes_back_through_many_steps_in_parts(
     assert sum(pauses[1:]) >= (45 + 40) // 10, "the second attempt passes all of them"
 
 
+@pytest.mark.needs_cache("as the loop of many steps, which runs without")
 async def test_a_run_that_came_back_in_one_part_replays(
     monkeypatch: pytest.MonkeyPatch, app: steporal.Client, workers: Workers
 ) -> None:

@@ -360,7 +360,7 @@ def test_when_to_park_is_a_duration_or_never(value: Any) -> None:
 
 def at_once(workers: Workers) -> int:
     """How many runs race; without a cache, the SDK cancels and repeats local activities, and many take minutes."""
-    return 25 if workers.max_cached_workflows else 3
+    return 15 if workers.max_cached_workflows else 3
 
 
 async def races(

@@ -210,7 +210,7 @@ async def test_runs_that_are_stopped_at_any_moment_go_on(
             never = f"{name_of_event}.never"
             listener = await step.ext.listen("listen", event=name_of_event, timeout="1h")
             total = 0
-            for n in range(4):
+            for n in range(3):
                 await step.run("work", lambda: ran.append(f"{number} work {n}"))
                 await step.ext.send_event("say", {"name": name_of_event, "data": {"n": n}})
                 heard = await listener.next("hear")
@@ -236,7 +236,7 @@ async def test_runs_that_are_stopped_at_any_moment_go_on(
     talks = define(old, unedited)
     define(new, edited)
     chance = random.Random(4)
-    count = 8
+    count = 6
     async with workers(old):
         runs = []
         for number in range(count):
@@ -250,8 +250,8 @@ async def test_runs_that_are_stopped_at_any_moment_go_on(
     stuck = stuck_in(capsys)
     assert stuck, "all of them had ended before they could be stopped"
     async with workers(new), asyncio.timeout(60):
-        assert [await run.result() for run in runs] == [18] * count
-    steps = [f"{r} work {n}" for r in range(count) for n in range(4)] + [f"{r} end" for r in range(count)]
+        assert [await run.result() for run in runs] == [9] * count
+    steps = [f"{r} work {n}" for r in range(count) for n in range(3)] + [f"{r} end" for r in range(count)]
     assert sorted(ran) == sorted(steps)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 from recording import Workers
+from waiting import MEGABYTES
 
 import steporal
 from steporal import Context, RunFailedError, Step, StepError
@@ -231,6 +232,7 @@ async def test_the_data_of_an_invoked_workflow_over_the_limit_fails_the_run(
     assert failed.value.name == "PayloadTooLargeError"
 
 
+@pytest.mark.needs_cache(MEGABYTES)
 async def test_many_large_results_stay_within_a_run(app: steporal.Client, workers: Workers) -> None:
     @app.workflow(id="many large")
     async def handler(ctx: Context[Any], step: Step) -> int:

@@ -245,7 +245,7 @@ async def test_an_event_to_nobody_starts_no_topic(app: steporal.Client, workers:
 async def test_nothing_is_lost_while_workers_come_and_go(
     app: steporal.Client, workers: Workers, name: str, handle: temporalio.client.WorkflowHandle[Any, Any]
 ) -> None:
-    count = 60
+    count = 40
 
     @app.workflow(id="listens")
     async def listens(ctx: Context[Any], step: Step) -> Any:
