@@ -25,7 +25,7 @@ ADAPTER = Path(__file__).parent / "adapter"
 CACHED = 1000
 VALUES_WITHOUT_CACHE = 2
 
-LOST_AFTER = 'history.defaultWorkflowTaskTimeout="5s"'
+LOST_AFTER = 'history.defaultWorkflowTaskTimeout="3s"'
 """Without cached workflows, a local activity may be lost with its run's eviction; Temporal's 10 s are long to wait."""
 
 SETTLE_SECONDS = 0.3

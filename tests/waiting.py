@@ -13,7 +13,7 @@ PARKS = b"until the run parks"
 TIMER = EventType.EVENT_TYPE_TIMER_STARTED
 
 LONG = 90
-"""Without cached workflows, a local activity may be lost with its run's eviction, and again; each time costs 5 s."""
+"""Without cached workflows, a local activity may be lost with its run's eviction, and again; each time costs 3 s."""
 
 MEGABYTES = "megabytes of history, from their start for each workflow task"
 """Why a test needs a cache."""

@@ -294,7 +294,7 @@ async def test_a_run_that_is_reset_by_hand_to_before_an_invoke_waits_for_the_run
     assert ran == ["child"]
 
 
-@pytest.mark.needs_cache("a local activity may be lost with its run's eviction, and each time costs 5 s")
+@pytest.mark.needs_cache("a local activity may be lost with its run's eviction, and each time costs 3 s")
 async def test_an_invoked_run_that_ends_while_a_run_that_was_reset_asks_for_its_end_is_heard(
     app: steporal.Client, workers: Workers
 ) -> None:

@@ -299,6 +299,7 @@ OWN = """
     from temporalio.client import Client
     from temporalio.contrib.opentelemetry import OpenTelemetryPlugin, create_tracer_provider
     from temporalio.worker import Worker
+    from steporal_workers.leaving import leave
     from app import APP, client, double
 
     async def main(address):
@@ -317,6 +318,7 @@ OWN = """
         provider.shutdown()
 
     asyncio.run(main(sys.argv[1]))
+    leave(0)  # as `steporal worker` does
     """
 
 DOUBLE = """
