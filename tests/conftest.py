@@ -23,7 +23,6 @@ from steporal_workers.devserver import dev_server
 
 ADAPTER = Path(__file__).parent / "adapter"
 CACHED = 1000
-VALUES_WITHOUT_CACHE = 2
 
 LOST_AFTER = 'history.defaultWorkflowTaskTimeout="3s"'
 """Without cached workflows, a local activity may be lost with its run's eviction; Temporal's 10 s are long to wait."""
@@ -80,13 +79,13 @@ def pytest_collection_finish() -> None:
 
 
 def _leave_out_further_values_without_cache(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of a test with many values, run some without cached workflows: what they tell is the order of events."""
+    """Of a test with many values, run one without cached workflows: what they tell is the order of events."""
     by_test: dict[tuple[Path, str], list[pytest.Item]] = defaultdict(list)
     for item in items:
         values = getattr(item, "callspec", None)
         if isinstance(item, pytest.Function) and values and values.params.get("max_cached_workflows") == 0:
             by_test[item.path, item.originalname].append(item)
-    left_out = {item for of_test in by_test.values() for item in of_test[VALUES_WITHOUT_CACHE:]}
+    left_out = {item for of_test in by_test.values() for item in of_test[1:]}
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
 

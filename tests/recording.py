@@ -23,7 +23,7 @@ from temporalio.worker import (
 import steporal
 
 _SEEN = "tests.run_seen"
-_REPLAYED_PER_TEST = 100
+_REPLAYED_PER_TEST = 40
 
 Seen = Callable[[str, str], None]
 

@@ -23,7 +23,7 @@ async def until_waiting(run: steporal.Run[Any], timers: int = 1) -> None:
     """Wait until a run has started so many timers: each wait for an event has one, when it has subscribed."""
     async with asyncio.timeout(LONG):
         while await timers_of(run) < timers:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
 
 
 async def until_received(app: steporal.Client, signal: str, data: Any = None) -> str:

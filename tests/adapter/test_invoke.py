@@ -139,7 +139,7 @@ async def test_a_body_that_raises_joins_the_invoked_run(app: steporal.Client, wo
     async def parent(ctx: Context[Any], step: Step) -> int:
         task = asyncio.create_task(step.invoke_workflow("child", workflow=child))
         if ctx.attempt == 0:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.03)
             raise RuntimeError("while the child runs")
         return await task
 
@@ -276,11 +276,11 @@ async def test_a_run_that_is_reset_by_hand_to_before_an_invoke_waits_for_the_run
     async with workers(app), asyncio.timeout(LONG):
         run = await parent.start()
         while not ran:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
         if child_has_ended:
             await until_received(app, signal, "the same")
             while "in stop" not in str((await run.temporal.fetch_history()).events):
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.05)
         process = await asyncio.create_subprocess_exec(
             *(find_binary(), "workflow", "reset", "--workflow-id", run.workflow_id, "--type", "FirstWorkflowTask"),
             *("--reason", "by hand", "--address", workers.temporal.service_client.config.target_host),
@@ -320,7 +320,7 @@ async def test_an_invoked_run_that_ends_while_a_run_that_was_reset_asks_for_its_
     async with workers(app), asyncio.timeout(LONG):
         runs = [await parent.start(number) for number in numbers]
         while len(waiting) < len(numbers):
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
         assert await asyncio.gather(*map(is_reset_while_its_child_ends, numbers, runs)) == list(numbers)
 
 

@@ -149,7 +149,7 @@ async def test_a_loop_that_waits_for_events_for_months_is_one_run(workers: Worke
         """Days go by much faster than an event comes."""
         latest = workers.temporal.get_workflow_handle(workflow_id)
         while DELIVER not in str((await latest.fetch_history()).events[-40:]):
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
 
     @app.workflow(id="waits")
     async def waits(ctx: Context[Any], step: Step) -> Any:
@@ -264,11 +264,11 @@ async def test_a_run_that_is_cancelled_while_its_body_comes_back_is_cancelled_wh
         await until_waiting(run)
         await latest.signal(CHECKPOINT, {"hold": 3600})
         while (await latest.describe()).run_id == run.run_id:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
         await latest.signal(CHECKPOINT, {"hold": 0})
         await app.send_signal(signal)
         while not (await pauses_of(run, workers.temporal))[-1]:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
         await run.cancel()
         with pytest.raises(RunCancelledError):
             await run.result()

@@ -84,13 +84,13 @@ async def until_in(run: steporal.Run[Any], steps: set[str]) -> None:
             timers = [event.user_metadata.summary.data for event in events if event.event_type == TIMER]
             if steps <= {json.loads(text) for text in timers if text}:
                 return
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
 
 
 async def send_when_open(app: steporal.Client, signal: str, data: Any = None) -> None:
     async with asyncio.timeout(30):
         while (await app.send_signal(signal, data)).run_id is None:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
 
 
 async def until_visible(run: steporal.Run[Any]) -> None:
@@ -103,7 +103,7 @@ async def until_visible(run: steporal.Run[Any]) -> None:
 async def until_steps(ran: list[str], count: int) -> None:
     async with asyncio.timeout(20):
         while len(ran) < count:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.03)
 
 
 async def test_no_finished_step_runs_again_and_what_was_awaited_goes_on(
@@ -469,7 +469,7 @@ async def test_a_step_that_was_held_for_a_recovery_that_cannot_be_begins_after_a
 async def until_pending(run: steporal.Run[Any]) -> None:
     """Wait until a step of a run waits for a worker."""
     while not (await run.temporal.describe()).raw_description.pending_activities:
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.05)
 
 
 async def test_a_pause_of_the_body_and_what_cancels_the_run_are_kept(
@@ -780,11 +780,11 @@ async def test_events_that_come_while_a_run_subscribes_are_kept(
     async def until(run: steporal.Run[Any]) -> None:
         for topic in ("each", "once"):
             while not await subscriptions_of(workers.temporal, f"{name}.{topic}"):
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.05)
         for n, topic in enumerate(("each", "once", "each")):
             await app.send_event({"name": f"{name}.{topic}", "data": {"n": n}})
         while await signals_of(run) < 3:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
         may_go_on.set()
         await until_in(run, {"stop"})
         kinds = [event.event_type for event in (await run.temporal.fetch_history()).events]

@@ -49,7 +49,7 @@ async def until_open(app: steporal.Client, name: str, run: steporal.Run[Any] | N
     mailboxes = Mailboxes(app.temporal)
     async with asyncio.timeout(60):
         while (held := await mailboxes.find(name)) is None or (run and held.wait.run_id != run.run_id):
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.03)
     return held
 
 
@@ -58,7 +58,7 @@ async def until_closed(app: steporal.Client, name: str) -> None:
     mailboxes = Mailboxes(app.temporal)
     async with asyncio.timeout(60):
         while await mailboxes.find(name) is not None:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.03)
 
 
 def waiter(app: steporal.Client, id: str = "waits") -> steporal.Workflow[Any, Any]:
@@ -201,7 +201,7 @@ async def test_a_run_receives_signals_one_after_the_other(app: steporal.Client, 
         for number in range(3):
             async with asyncio.timeout(60):
                 while (await app.send_signal(name, number)).run_id is None:
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.03)
         assert await run.result() == [0, 1, 2]
 
 
@@ -210,7 +210,7 @@ async def test_a_body_that_fails_does_not_lose_a_signal(app: steporal.Client, wo
     async def handler(ctx: Context[Any], step: Step) -> Any:
         waiting = asyncio.create_task(step.wait_for_signal("while it waits", signal=f"{name}/1", timeout="1h"))
         if ctx.attempt == 0:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
             raise RuntimeError("while it waits")
         first = await waiting
         second = await step.wait_for_signal("then", signal=f"{name}/2", timeout="1h")
@@ -291,7 +291,7 @@ async def test_a_run_that_has_received_is_in_nobodys_way(app: steporal.Client, w
         for number in range(2):
             async with asyncio.timeout(60):
                 while (await app.send_signal(name, number)).run_id is None:
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0.03)
         assert await run.result() == [0, 1]
 
 
