@@ -298,7 +298,7 @@ async def test_a_run_that_is_reset_by_hand_to_before_an_invoke_waits_for_the_run
 async def test_an_invoked_run_that_ends_while_a_run_that_was_reset_asks_for_its_end_is_heard(
     app: steporal.Client, workers: Workers
 ) -> None:
-    numbers, signal, chance = range(20), f"{app.id} {new_ulid()}", random.Random()
+    numbers, signal, chance = range(12), f"{app.id} {new_ulid()}", random.Random()
     waiting: list[int] = []
 
     @app.workflow(id="child")

@@ -33,6 +33,7 @@ PAGES = (
     "docs/settings.md",
     "docs/operate.md",
     "docs/metrics.md",
+    "docs/traces.md",
     "docs/long-runs.md",
     "docs/deploy.md",
     "docs/changing-code.md",
@@ -98,8 +99,8 @@ def test_what_is_exported_is_known(typed: Sequence[Typed]) -> None:
     exported = {
         word.partition("=")[0] for command in typed if command.program == "export" for word in command.words[1:]
     }
-    of_temporal = {"TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE", "TEMPORAL_API_KEY"}
-    assert exported <= {setting.variable for setting in SETTINGS} | of_temporal
+    of_others = {"TEMPORAL_ADDRESS", "TEMPORAL_NAMESPACE", "TEMPORAL_API_KEY", "OTEL_EXPORTER_OTLP_ENDPOINT"}
+    assert exported <= {setting.variable for setting in SETTINGS} | of_others
 
 
 def test_containers_are_of_files_and_services_that_are_there(typed: Sequence[Typed], folder: Path) -> None:
