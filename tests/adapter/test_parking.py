@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import temporalio.client
 from recording import Workers
+from temporalio import workflow
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import WorkflowExecutionStatus
@@ -21,7 +22,7 @@ import steporal
 from steporal import CancelOn, Context, DefinitionError, RunCancelledError, Step, StepError, WorkflowExt, event_trigger
 from steporal.events import new_ulid
 from steporal.routing.dispatch import Dispatcher
-from steporal.runtime import invoke_step
+from steporal.runtime import continuing, invoke_step
 from steporal.runtime.carried import read_carried
 from steporal.runtime.children import ENDED
 from steporal.runtime.continuing import CHECKPOINT
@@ -350,6 +351,37 @@ async def test_a_run_is_not_parked_where_it_should_not_be(workers: Workers, park
         run = await sleeps.start()
         await run.result()
         assert len(await executions(run)) == 1
+
+
+async def test_the_body_of_a_parked_run_is_left_alone_when_its_worker_forgets_the_run(
+    app: steporal.Client, workers: Workers, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the moment before it continues as new, too: it has no timer then whose end says that it is forgotten."""
+    monkeypatch.setattr(continuing, "_MOMENT", timedelta(seconds=1))
+    began: list[str] = []
+
+    @app.workflow(id="waits", ext=steporal.WorkflowExt(park_after="1s"))
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        began.append(workflow.info().run_id)
+        first, second = await asyncio.gather(
+            step.wait_for_signal("first", signal=f"{name} first", timeout="1h"),
+            step.wait_for_signal("second", signal=f"{name} second", timeout="1h"),
+        )
+        return [first and first.data, second and second.data]
+
+    async with workers(app, max_cached_workflows=0), asyncio.timeout(LONG):
+        run = await waits.start()
+        await until_parked(run)
+        latest = workers.temporal.get_workflow_handle(run.workflow_id)
+        await latest.signal(CHECKPOINT, {"hold": 3600})
+        for _ in range(3):  # for each query, the worker takes the run into its memory, and forgets it before the next
+            await latest.query("__stack_trace")
+        await until_parked(run, 2)
+        assert set(began) == {run.run_id}
+        await latest.signal(CHECKPOINT, {"hold": 0})
+        for signal in ("first", "second"):
+            await until_received(app, f"{name} {signal}", signal)
+        assert await run.result() == ["first", "second"]
 
 
 @pytest.mark.parametrize("value", ["soon", "10ms", -1, 0, 1.5, ""])

@@ -315,6 +315,8 @@ class Run:
             try:
                 await self._until_cancelled() if self._carried.is_cancelled else await self.continuing.until_due()
             except asyncio.CancelledError:  # for the body, at the step that it waits in
+                if workflow.cancellation_reason() is None:
+                    raise  # the worker forgets the run, which is no cancellation: the body has nothing to do
                 is_cancelled = True
         if self._carried is not None and self._carried.is_indexed:
             workflow.upsert_search_attributes([WAITING_FOR.value_unset()])
