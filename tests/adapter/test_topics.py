@@ -317,7 +317,7 @@ async def test_a_worker_that_delivers_says_that_it_is_alive_so_that_another_soon
 @pytest.fixture
 async def narrow(max_cached_workflows: int) -> AsyncIterator[Workers]:
     """Workers on a server that takes 40 signals for an execution, where others take 10,000."""
-    limits = ["history.maximumSignalsPerExecution=40", "limit.historyCount.suggestContinueAsNew=60"]
+    limits = ["history.maximumSignalsPerExecution=40", "limit.historyCount.suggestContinueAsNew=30"]
     async with dev_server(dynamic_config=limits) as server:
         started = Workers(server.client, max_cached_workflows)
         yield started
@@ -364,6 +364,34 @@ async def test_a_run_that_takes_no_more_signals_now_is_told_later_and_holds_up_n
         assert await parked.result() == list(range(100))
         busy.set()
         assert await listening.result() == list(range(100))
+
+
+@pytest.mark.needs_cache("the history of a run with many signals, from its start for each of them")
+async def test_a_signal_to_a_run_that_takes_no_more_signals_now_is_received_when_it_does_again(
+    app: steporal.Client, narrow: Workers, name: str
+) -> None:
+    busy = asyncio.Event()
+
+    @app.workflow(id="full")
+    async def full(ctx: Context[Any], step: Step) -> Any:
+        await step.ext.listen("listen", event=name, timeout="1h")
+        work = asyncio.create_task(step.run("work", lambda: busy.wait()))
+        received = await step.wait_for_signal("go", signal=name, timeout="1h")
+        await work
+        return received and received.data
+
+    async with narrow(app), asyncio.timeout(90):
+        run = await full.start()
+        await until_waiting(run)
+        while str((await run.temporal.fetch_history()).events).count("steporal.deliver") < 40:
+            await app.send_event([{"name": name, "data": {}} for _ in range(20)])
+            await asyncio.sleep(0.2)
+        sending = asyncio.create_task(app.send_signal(name, "went"))
+        await asyncio.sleep(1)
+        assert not sending.done(), "a run waits, so nobody is told that none does"
+        busy.set()
+        assert (await sending).run_id == run.run_id
+        assert await run.result() == "went"
 
 
 async def until_continued(run: steporal.Run[Any], execution: str) -> str:

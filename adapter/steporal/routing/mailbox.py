@@ -8,13 +8,14 @@ a run whose wait is over asks before it goes on. So the two always agree.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 from temporalio import workflow
 from temporalio.common import RawValue
-from temporalio.exceptions import FailureError
+from temporalio.exceptions import ApplicationError, FailureError
 
 from ..converter import from_raw, to_raw
 from ..runtime.until import wait_until
@@ -37,6 +38,13 @@ _TAKES_PER_MAILBOX = 500
 
 A live mailbox replays with this number: another one needs ``workflow.patched``.
 """
+
+_PATCH = "steporal.waits-for-a-full-run"
+_IS_FULL = "SignalCountLimitExceeded"
+"""How the SDK calls it that a run has had all signals that Temporal allows it, until it continues as new."""
+
+_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 60.0
 
 End = Literal["received", "closed", "timeout", "gone"]
 
@@ -111,6 +119,7 @@ class MailboxWorkflow:
         self._wait = Wait.model_validate(from_raw(wait))
         self._end: End | None = None
         self._is_delivering = False
+        self._is_asked = False
         self._takes = 0
 
     @workflow.run
@@ -138,7 +147,9 @@ class MailboxWorkflow:
         )
 
     async def _until_delivered(self) -> None:
+        self._is_asked = True
         await workflow.wait_condition(lambda: not self._is_delivering)
+        self._is_asked = False
 
     @workflow.update(name=SEND, description="A signal was sent.")
     async def send(self, data: RawValue) -> RawValue:
@@ -160,7 +171,18 @@ class MailboxWorkflow:
         wait = self._wait
         delivery = {"key": wait.key, "run_id": wait.run_id, "signal": wait.signal, "data": data}
         # Without a run id: a run that has continued as new receives it too.
-        await workflow.get_external_workflow_handle(wait.workflow_id).signal(SIGNALLED, to_raw(delivery))
+        to = workflow.get_external_workflow_handle(wait.workflow_id)
+        pause = _PAUSE_SECONDS
+        while True:
+            try:
+                return await to.signal(SIGNALLED, to_raw(delivery))
+            except ApplicationError as err:
+                if err.type != _IS_FULL or self._is_asked or not workflow.patched(_PATCH):
+                    raise
+            with suppress(TimeoutError):
+                limit = timedelta(seconds=pause)
+                await wait_until(lambda: self._is_asked, timeout=limit, summary="until the run takes signals again")
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     @workflow.update(name=TAKE, description="Another run waits instead.")
     async def take(self, claim: RawValue) -> RawValue:
