@@ -309,7 +309,8 @@ Runs that wait for one event at once, in one worker process.
 
 ## The gateway
 
-Requests a second, beside `send_event` in the same process.
+Requests a second on 32 connections that are kept, beside `send_event`, 32 at once, in the same process. The client
+is in it, too.
 
 | request | gateway | send_event | ratio |
 |---|---|---|---|
