@@ -119,7 +119,7 @@ class MailboxWorkflow:
         self._wait = Wait.model_validate(from_raw(wait))
         self._end: End | None = None
         self._is_delivering = False
-        self._is_asked = False
+        self._is_awaited = False
         self._takes = 0
 
     @workflow.run
@@ -147,9 +147,10 @@ class MailboxWorkflow:
         )
 
     async def _until_delivered(self) -> None:
-        self._is_asked = True
+        """Wait for the end of a delivery, which tries no further then."""
+        self._is_awaited = True
         await workflow.wait_condition(lambda: not self._is_delivering)
-        self._is_asked = False
+        self._is_awaited = False
 
     @workflow.update(name=SEND, description="A signal was sent.")
     async def send(self, data: RawValue) -> RawValue:
@@ -177,11 +178,11 @@ class MailboxWorkflow:
             try:
                 return await to.signal(SIGNALLED, to_raw(delivery))
             except ApplicationError as err:
-                if err.type != _IS_FULL or self._is_asked or not workflow.patched(_PATCH):
+                if err.type != _IS_FULL or self._is_awaited or not workflow.patched(_PATCH):
                     raise
             with suppress(TimeoutError):
                 limit = timedelta(seconds=pause)
-                await wait_until(lambda: self._is_asked, timeout=limit, summary="until the run takes signals again")
+                await wait_until(lambda: self._is_awaited, timeout=limit, summary="until the run takes signals again")
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     @workflow.update(name=TAKE, description="Another run waits instead.")
