@@ -39,10 +39,9 @@ async def meet(ctx: Context[str], step: Step) -> list[Any]:
 async def serve(address: str) -> None:
     """Run a worker until the standard input ends."""
     client.temporal = temporal = await temporalio.client.Client.connect(address)
-    async with Worker(
-        temporal, task_queue=client.task_queue, plugins=[client.plugin()], max_concurrent_activities=1
-    ) as worker:
-        await client.sync()
+    plugin = client.plugin()
+    async with Worker(temporal, task_queue=client.task_queue, plugins=[plugin], max_concurrent_activities=1) as worker:
+        await plugin.registered.wait()
         print("serving", flush=True)
         await asyncio.to_thread(sys.stdin.read)
         assert worker.is_running

@@ -32,6 +32,17 @@ SLOW = """
         return await step.run("work", work)
     """
 
+REGISTRATIONS = """
+    sync = client.sync
+
+    async def counted():
+        with Path("registrations").open("a") as file:
+            file.write("x")
+        return await sync()
+
+    client.sync = counted
+    """
+
 CLOCK = """
     @client.workflow(id=f"clock-{APP}")
     async def clock(ctx, step):
@@ -50,6 +61,13 @@ async def test_it_says_what_it_serves_and_where(run: Steporal, server: DevServer
         f"serving app {app} on task queue {app}, namespace 'default' at {server.address}\n"
         f"  echo-{app} ← {app}.said if event.data.loud == true\n"
     ) in ended.err
+
+
+async def test_it_registers_once_before_it_says_that_it_serves(run: Steporal, write_app: WriteApp) -> None:
+    write_app(ECHO + REGISTRATIONS)
+    async with run.running("worker", "app:client") as worker:
+        await worker.until("serving")
+        assert (run.folder / "registrations").read_text() == "x"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)

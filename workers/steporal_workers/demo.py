@@ -84,8 +84,9 @@ def _example(name: str) -> ModuleType:
 @asynccontextmanager
 async def _working(client: steporal.Client, temporal: temporalio.client.Client, out: Console) -> AsyncIterator[None]:
     client.temporal = temporal
-    async with Worker(temporal, task_queue=client.task_queue, plugins=[client.plugin()]):
-        await client.sync()
+    plugin = client.plugin()
+    async with Worker(temporal, task_queue=client.task_queue, plugins=[plugin]):
+        await plugin.registered.wait()
         ids = ", ".join(workflow.id for workflow in client.workflows)
         out.print(f"[bold green]Worker[/] of app [bold]{client.id}[/]: {ids}")
         yield

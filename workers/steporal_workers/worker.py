@@ -125,7 +125,7 @@ async def run_worker(
             checks = _checks(client, temporal, plugin, worker, stop)
             await stack.enter_async_context(serving_health(options.health_host, options.health_port, checks))
         running = asyncio.create_task(worker.run())
-        announcing = asyncio.create_task(_announce(client, temporal, options))
+        announcing = asyncio.create_task(_announce(client, temporal, plugin, options))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([running, stopped], return_when=asyncio.FIRST_COMPLETED)
         if not running.done():
@@ -162,9 +162,10 @@ def _checks(
     return {"connected": Connected(temporal), "registered": registered, "polling": polling}
 
 
-async def _announce(client: steporal.Client, temporal: temporalio.client.Client, options: WorkerOptions) -> None:
-    if options.task_queue in (None, client.task_queue):
-        await client.sync()  # comes back when the worker's own registration is done
+async def _announce(
+    client: steporal.Client, temporal: temporalio.client.Client, plugin: SteporalPlugin, options: WorkerOptions
+) -> None:
+    await plugin.registered.wait()
     say(describe(client, temporal, options))
     if options.build_id is not None and not await _is_current(
         temporal, options.deployment_of(client), options.build_id
