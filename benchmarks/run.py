@@ -27,7 +27,7 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from benchmarks import gateway, make_forty, memory, native, shop, topics
+from benchmarks import gateway, listeners, make_forty, memory, native, shop, topics
 from steporal_workers.devserver import dev_server
 from steporal_workers.leaving import leave
 
@@ -171,11 +171,11 @@ class Bench:
         """From ``send_event`` until all runs are started; beside as many starts by hand, one after the other's."""
         rows: list[str] = []
         async with AsyncExitStack() as stack:
-            await self.worker(stack, shop.client)
+            await self.worker(stack, listeners.client)
             await stack.enter_async_context(self.hand_written("unsandboxed", native.WORKFLOWS, sandboxed=False))
 
             async def send(name: str, count: int = 1) -> None:
-                await shop.client.send_event([{"name": name} for _ in range(count)])
+                await listeners.client.send_event([{"name": name} for _ in range(count)])
 
             async def start_by_hand(count: int) -> None:
                 slots = asyncio.Semaphore(64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 import steporal
-from steporal import Context, Step, event_trigger
+from steporal import Context, Step
 
 client = steporal.Client("bench")
 
@@ -69,17 +69,3 @@ async def asleep(ctx: Context[Order], step: Step) -> int:
     amount = await step.run("add", add, ctx.input.data.amount)
     await step.sleep("wait", "1h")
     return amount
-
-
-def listener(number: int, name: str) -> None:
-    """One more workflow that starts on an event."""
-
-    @client.workflow(id=f"{name}-{number}", triggers=[event_trigger(name)])
-    async def on_event(ctx: Context, step: Step) -> None:
-        return None
-
-
-for size in (1, 10, 100):
-    for number in range(size):
-        listener(number, f"starts.{size}")
-listener(0, "one.of.many")

@@ -17,7 +17,7 @@ from temporalio.exceptions import FailureError
 from temporalio.workflow import ActivityCancellationType
 
 from ..context import Context
-from ..converter import TAG, dumps, from_raw, issues, return_type, to_raw
+from ..converter import TAG, dumps, from_raw, issues, to_raw
 from ..definition import Workflow, WorkflowReference, check_id, check_max_attempts, check_retry
 from ..durations import Duration, parse_deadline, parse_duration
 from ..errors import StepError
@@ -99,7 +99,7 @@ class Attempt:
     async def _run_result(self, key: str, handler: Callable[..., Any], options: RunOptions, start: Any) -> Any:
         outcome = await self.outcome(key, "run", start)
         try:
-            return decode_result(outcome.value, return_type(handler), options.output_type)
+            return decode_result(outcome.value, handler, options.output_type)
         except pydantic.ValidationError as err:
             message = f"the result does not fit output_type {options.output_type!r}: {issues(err)}"
             raise StepError(key, "ValidationError", message) from None

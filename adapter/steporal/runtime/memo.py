@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..converter import decode, plain, validate
+from ..converter import TAG, decode, plain, return_type, validate
 from ..errors import InvokeTimeoutError, SignalConflictError, StepError
 from ..type_names import TypeNotFoundError
 from ..types import JSON
@@ -47,23 +48,23 @@ Memo = dict[str, Outcome]
 """The finished steps of a run, by step id, in the order in which they finished."""
 
 
-def decode_result(data: JSON, annotated: Any, output_type: Any) -> Any:
+def decode_result(data: JSON, function: Callable[..., Any], output_type: Any) -> Any:
     """A step's result.
 
     Args:
         data: As the activity returned it.
-        annotated: The type that the function's annotations name, or None.
+        function: The step's, whose annotations may name the type.
         output_type: The type that the call asks for, or None.
 
     Raises:
         pydantic.ValidationError: The result does not fit ``output_type``.
     """
-    kind = annotated if output_type is None else output_type
-    if isinstance(data, dict) and data.get("$") == TYPED:
-        return validate(data["value"], kind)
+    if isinstance(data, dict) and data.get(TAG) == TYPED:
+        return validate(data["value"], return_type(function) if output_type is None else output_type)
     try:
         value = decode(data)
     except TypeNotFoundError:
+        kind = return_type(function) if output_type is None else output_type
         if kind is None:
             raise
         return validate(plain(data), kind)  # the class was moved or renamed since
