@@ -36,8 +36,7 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 Start = Callable[[], Awaitable[Any]]
 
 AT_ONCE = 50
-BURSTS = 3
-"""So many times the rounds for runs, as a burst of them is over in a second or two."""
+BURSTS_PER_ROUND = 3  # one of runs is over in a second or two
 
 
 @dataclass
@@ -134,7 +133,7 @@ class Bench:
                 sides["by hand, stock sandbox"] = self.theirs(f"native-steps-{count}", order, "stock")
                 progress(f"runs of {count} steps")
                 measured = await Sides(sides).measure(
-                    BURSTS * self.rounds, AT_ONCE if count < 50 else 10, 5 if count < 50 else 2
+                    BURSTS_PER_ROUND * self.rounds, AT_ONCE if count < 50 else 10, 5 if count < 50 else 2
                 )
                 rows += measured.rows(f"{count} steps", "Steporal")
             local = {
@@ -143,7 +142,7 @@ class Bench:
                 "by hand, no sandbox": self.theirs("native-local-3", order, "unsandboxed"),
             }
             progress("local steps")
-            measured = await Sides(local).measure(BURSTS * self.rounds, AT_ONCE, 5)
+            measured = await Sides(local).measure(BURSTS_PER_ROUND * self.rounds, AT_ONCE, 5)
             rows += measured.rows("3 local steps", "Steporal")
         return rows
 
@@ -165,7 +164,7 @@ class Bench:
                     "by hand, no sandbox": self.theirs("forty-7", order, "forty-unsandboxed"),
                     "by hand, stock sandbox": self.theirs("forty-7", order, "forty-stock"),
                 }
-                measured = await Sides(sides).measure(BURSTS * self.rounds, AT_ONCE, 5)
+                measured = await Sides(sides).measure(BURSTS_PER_ROUND * self.rounds, AT_ONCE, 5)
             sys.path.remove(folder)
         return measured.rows("3 steps, 40 workflows in the module", "Steporal")
 
@@ -275,8 +274,8 @@ one process with all workers. {machine}. What counts are the ratios: Steporal's 
 
 ## Runs
 
-{AT_ONCE} runs at once (10 with 50 steps), and one run alone, in {BURSTS * rounds} rounds. Above 1 is faster for
-throughput, below 1 for latency.
+{AT_ONCE} runs at once (10 with 50 steps), and one run alone, in {BURSTS_PER_ROUND * rounds} rounds. Above 1 is faster
+for throughput, below 1 for latency.
 
 | what | side | runs a second | one alone, ms | throughput ratio | latency ratio |
 |---|---|---|---|---|---|

@@ -60,14 +60,17 @@ def decode_result(data: JSON, function: Callable[..., Any], output_type: Any) ->
         pydantic.ValidationError: The result does not fit ``output_type``.
     """
     if isinstance(data, dict) and data.get(TAG) == TYPED:
-        return validate(data["value"], return_type(function) if output_type is None else output_type)
+        return validate(data["value"], _wanted(function, output_type))
     try:
         value = decode(data)
     except TypeNotFoundError:
-        kind = return_type(function) if output_type is None else output_type
-        if kind is None:
+        if (kind := _wanted(function, output_type)) is None:
             raise
         return validate(plain(data), kind)  # the class was moved or renamed since
     if output_type is None or (isinstance(output_type, type) and isinstance(value, output_type)):
         return value
     return validate(plain(data), output_type)
+
+
+def _wanted(function: Callable[..., Any], output_type: Any) -> Any:
+    return return_type(function) if output_type is None else output_type
