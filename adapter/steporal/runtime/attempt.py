@@ -231,10 +231,17 @@ class Attempt:
             try:
                 check_call(key, recorded, call, self._exists)
             except AnotherCallError as err:
+                if recorded.kind == call.kind and run.journal.is_new_attempt and self._is_only(key):
+                    return  # what it captured may depend on ctx.attempt
                 run.journal.stop(err)
                 raise
         elif outcome is None:
             run.calls[key] = call
+
+    def _is_only(self, key: str) -> bool:
+        """Whether the id of a step is used once in the run, so that its key cannot mean another call."""
+        others = (f"{key}:", f"{key}@")
+        return not any(other.startswith(others) for other in (*self.owner.memo, *self.owner.calls))
 
     def _exists(self, call: Call) -> bool:
         """Whether this version of the code has the function of a call."""

@@ -174,11 +174,17 @@ class RunLoop:
         instance["time"] = self._time
         instance["workflow_time_ns"] = self._time_ns
         instance["workflow_random"] = self._random
-        one_job_at_a_time(loop)
+        self._jobs_left = 0
+        self._run_one_job_at_a_time()
 
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> asyncio.TimerHandle:
         """Start a timer of Temporal's."""
         return type(self._loop).call_later(self._loop, delay, callback, *args, context=out_of_body())
+
+    @property
+    def has_more_jobs(self) -> bool:
+        """Whether more has come, in the present activation, that the run has not been given yet."""
+        return self._jobs_left > 0
 
     def clock(self) -> float:
         """Return the time of the present workflow task, in seconds since the epoch."""
@@ -231,6 +237,31 @@ class RunLoop:
             return type(self._loop).workflow_random(self._loop)  # type: ignore[attr-defined]
         return self._run.random
 
+    def _run_one_job_at_a_time(self) -> None:
+        """Let the run make everything of one job of an activation before it is given the next one.
+
+        The SDK applies all jobs of an activation, the signals first, and then lets the tasks go on: what was resolved
+        by different jobs then interleaves, in an order that a history does not show. With one job at a time, the order
+        in which a body sees outcomes is the order of the events in the history.
+        """
+        loop: Any = self._loop
+        apply = type(loop)._apply
+
+        def activate(act: Any) -> Any:
+            self._jobs_left = sum(job.WhichOneof("variant") in _OUTCOMES for job in act.jobs)
+            return type(loop).activate(loop, act)
+
+        def apply_and_run(job: Any) -> None:
+            apply(loop, job)
+            if job.WhichOneof("variant") in _OUTCOMES:
+                self._jobs_left -= 1
+                loop.call_soon(lambda: None)  # conditions are looked at where something was to do
+                loop._run_once(check_conditions=True, jobs=[job])
+
+        instance = vars(loop)
+        instance["activate"] = activate
+        instance["_apply"] = apply_and_run
+
 
 def _is_of_wait_for(caller: FrameType) -> bool:
     """Return whether ``asyncio.wait_for`` makes a task: in Python 3.11 alone it does, of what it is given.
@@ -245,24 +276,6 @@ def _is_of_wait_for(caller: FrameType) -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def one_job_at_a_time(loop: asyncio.AbstractEventLoop) -> None:
-    """Let a run make everything of one job of an activation before it is given the next one.
-
-    The SDK applies all jobs of an activation, the signals first, and then lets the tasks go on: what was resolved by
-    different jobs then interleaves, in an order that a history does not show. With one job at a time, the order in
-    which a body sees outcomes is the order of the events in the history.
-    """
-    instance = vars(loop)
-    apply = loop._apply  # type: ignore[attr-defined]
-
-    def apply_and_run(job: Any) -> None:
-        apply(job)
-        if job.WhichOneof("variant") in _OUTCOMES:
-            loop._run_once(check_conditions=True, jobs=[job])  # type: ignore[attr-defined]
-
-    instance["_apply"] = apply_and_run
 
 
 _OUTCOMES = frozenset(

@@ -39,6 +39,7 @@ class Carried(pydantic.BaseModel):
             another moment where a run begins with what another run has done.
         failures: How often the body has raised since a step finished last.
         attempt: Which attempt of the body this is, from 0.
+        repeated: How many entries of the journal it has in common with the attempt before.
         begins_anew: Whether the next attempt of the body reads the time anew; see ``Journal.may_begin_anew``.
         scheduled: How often each step was scheduled.
         waits: What the body waits for, by step; the first element says whether it was in that wait.
@@ -68,6 +69,7 @@ class Carried(pydantic.BaseModel):
     base: int = 0
     failures: int = 0
     attempt: int = 0
+    repeated: int = 0
     begins_anew: bool = True
     scheduled: dict[str, int] = {}
     waits: dict[str, tuple[bool, Any]] = {}

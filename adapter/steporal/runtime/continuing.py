@@ -34,7 +34,7 @@ from .memo import Outcome
 from .pending import are_only
 from .until import wait_until
 from .versioning import follow_the_current_version
-from .waits import GOES_ON, LEAVES, PARKS, Waiting
+from .waits import GOES_ON, PARKS, Waiting
 
 if TYPE_CHECKING:
     from .run import Run
@@ -58,8 +58,6 @@ WARN_FROM = 0.5
 _WARN_AGAIN = 1.25
 
 _LONGEST_HOLD = timedelta(days=365).total_seconds()
-
-_MOMENT = timedelta(milliseconds=1)
 
 
 class Continuing:
@@ -154,9 +152,7 @@ class Continuing:
             if self._is_over(body):
                 return
             if self.held or self._is_held():
-                await self._until_all_is_seen()
-                if self.held or self._is_held():
-                    await self._leave(is_parked=self._is_held())
+                await self._leave(is_parked=self._is_held(), is_held=True)
             seen = waits.changes
             self._is_parking = (after := self._park_in()) is not None
             try:
@@ -188,19 +184,20 @@ class Continuing:
         return after
 
     async def _until_all_is_seen(self) -> None:
-        """Wait a moment, lest a cancellation is lost that has come with the signal by which the run continues as new.
+        """Wait for what has come in the same activation, lest a cancellation is lost."""
+        await workflow.wait_condition(lambda: not self._run.loop.has_more_jobs)
 
-        The SDK hands over the signals of a workflow task first, and cancellations when those have been handled.
+    async def _leave(self, *, is_parked: bool, is_held: bool = False) -> None:
+        """Continue as new, unless something happens meanwhile.
+
+        Args:
+            is_parked: Whether the next execution waits first, without the handler.
+            is_held: Whether that is so only as long as steps or the run are held.
         """
-        self._is_parking = True
-        try:
-            await workflow.sleep(_MOMENT, summary=LEAVES)
-        finally:
-            self._is_parking = False
-
-    async def _leave(self, *, is_parked: bool) -> None:
-        """Continue as new, unless something happens meanwhile."""
-        if not await self._ask_children() or not self.is_quiet():
+        if not await self._ask_children():
+            return
+        await self._until_all_is_seen()
+        if not self.is_quiet() or (is_held and not (self.held or self._is_held())):
             return
         self._go(self._run.state(is_parked=is_parked))
 

@@ -110,6 +110,7 @@ class Journal:
         attempt_began: When the attempt of the body began, on the body's clock.
         may_begin_anew: Whether the attempt has begun nothing since the last entry. If it ends now, the next attempt
             may read the time of its own beginning from there on, as nothing was begun with the time before.
+        repeated: How many of the entries the attempt has in common with the attempt before.
         error: Why the run must not go on, if it must not.
     """
 
@@ -137,6 +138,8 @@ class Journal:
         self._goes_on = False
         self.attempt_began = 0
         self.may_begin_anew = True
+        self.repeated = 0
+        self._has_news = False
         self.error: Exception | None = None
 
     # --- attempts --------------------------------------------------------------------------------------------------
@@ -167,6 +170,7 @@ class Journal:
         self._clock = self.attempt_began
         self._is_back = False
         self._goes_on = goes_on
+        self._has_news = False
         self.may_begin_anew = True
         if self._delivering is None:
             self._delivering = asyncio.create_task(workflow.wait_condition(self._predicate))
@@ -211,6 +215,16 @@ class Journal:
     def repeats(self) -> bool:
         """Whether what the body does now, it has done before."""
         return not self._is_back and (self._goes_on or bool(self._positions))
+
+    @property
+    def is_new_attempt(self) -> bool:
+        """Whether the body comes back in an attempt of its own, and not in that of an execution before."""
+        return not self._goes_on
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the outcome of a step has reached this attempt of the body that has reached none before."""
+        return self._has_news
 
     @property
     def is_idle(self) -> bool:
@@ -321,6 +335,8 @@ class Journal:
         self.may_begin_anew = True
         if entry.kind != "event":  # the step that takes it has an entry of its own
             self._recorded.append(replace(entry, at=self._clock))
+            is_news = (self._is_back or self._goes_on) and len(self._recorded) > self.repeated
+            self._has_news = self._has_news or (is_news and entry.kind == "step")
         if entry.kind in _UNASKED:
             self._take_unasked(entry)
             self._wake_loop()
@@ -328,6 +344,8 @@ class Journal:
             self._requests.pop(entry.mark).wake()
 
     def _go_live(self) -> None:
+        if not (self._is_back or self._goes_on):
+            self.repeated = len(self._recorded)
         self._is_back = True
         begun, self._put_off = self._put_off, {}
         for mark, begin in begun.items():

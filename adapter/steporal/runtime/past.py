@@ -131,6 +131,7 @@ class Past:
         self._scheduled = dict(carried.scheduled)
         self._failures = carried.failures
         self._attempt = carried.attempt
+        self._repeated = carried.repeated
         self._begins_anew = carried.begins_anew
         self._ended = dict(carried.ended)
         self._invoked = dict.fromkeys(carried.invoked)
@@ -157,6 +158,7 @@ class Past:
                 "past": [entry.json() for entry in self._entries],
                 "failures": self._failures,
                 "attempt": self._attempt,
+                "repeated": self._repeated,
                 "begins_anew": self._begins_anew,
                 "scheduled": self._scheduled,
                 "waits": {key: (False, waiting.json()) for key, waiting in self._all_waits().items()},
@@ -564,6 +566,7 @@ class Past:
 
     def _next_attempt(self) -> None:
         self._attempt = self._failures
+        self._repeated = len(self._entries)
         if self._begins_anew and self._entries:
             self._entries[-1] = replace(self._entries[-1], at=self._since_start())
         elif self._begins_anew:

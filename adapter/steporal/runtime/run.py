@@ -80,7 +80,7 @@ class WorkflowSurroundings:
 
     @property
     def attempt(self) -> int:
-        return self.run.attempt
+        return 0 if self.run.journal.has_news else self.run.attempt
 
     @property
     def random(self) -> random.Random:
@@ -107,7 +107,7 @@ class Run:
         journal: What has reached the body, in order.
         base: What the journal's times count from, in milliseconds since the epoch.
         failures: How often the body has raised since a step finished last.
-        attempt: Which attempt of the body this is, from 0; the same from its beginning to its end.
+        attempt: Which attempt of the body this is, from 0; none but those since a step finished last count.
         loop: The run's event loop, as the body does not see it.
         logger: What is logged of it.
         body_logger: What the body logs with.
@@ -175,6 +175,7 @@ class Run:
         self.journal.may_begin_anew = carried.begins_anew
         self.failures = carried.failures
         self.attempt = carried.attempt
+        self.journal.repeated = carried.repeated
         self.scheduled = carried.scheduled
         self.mailboxes = carried.mailboxes
         self._taken = dict.fromkeys(carried.taken)
@@ -208,6 +209,7 @@ class Run:
             past=[entry.json() for entry in self.journal.entries()],
             failures=self.failures,
             attempt=self.attempt,
+            repeated=self.journal.repeated,
             scheduled=self.scheduled,
             waits=self.waits.state(),
             boxes=self.inbox.state(),
@@ -427,7 +429,7 @@ class Run:
                 self.random = random.Random(int(self._seed, 16))  # the same in each: what is drawn may name steps
                 self.journal.open(goes_on=goes_on)
                 attempt = Attempt(self)
-                branch = BRANCH.set(attempt.branch)
+                BRANCH.set(attempt.branch)
                 try:
                     result = await self.handler(self.context, Step(attempt))
                     count_body("returned")
@@ -442,7 +444,7 @@ class Run:
                     delay = self._backoff(err)
                     self._log_failed_attempt(err, delay)
                 finally:
-                    BRANCH.reset(branch)
+                    BRANCH.set(None)
                     attempt.close()
                 goes_on = False
                 await self._pause(Waiting("backoff", (workflow.now() + delay).timestamp()))

@@ -21,7 +21,6 @@ BACKOFF = ""
 # The summaries of timers: a step's has its key. `rebuilding` reads them.
 PARKS = "until the run parks"
 GOES_ON = "until the run goes on"
-LEAVES = "until the run continues as new"
 COMES_BACK = "until the body has come to where it was"
 BACKOFF_AFTER = "backoff after attempt "
 UNTIL_TS = "until the event's ts, "
@@ -33,9 +32,7 @@ BEGINS_ANEW = ", with a clock of its own"
 
 def is_of_no_step(text: str) -> bool:
     """Whether a timer's summary is none of a step's."""
-    return text in (PARKS, GOES_ON, LEAVES, COMES_BACK) or text.startswith(
-        (BACKOFF_AFTER, UNTIL_TS, UNTIL_CODE, ASYNCIO_TIMER)
-    )
+    return text in (PARKS, GOES_ON, COMES_BACK) or text.startswith((BACKOFF_AFTER, UNTIL_TS, UNTIL_CODE, ASYNCIO_TIMER))
 
 
 @dataclass(slots=True)
