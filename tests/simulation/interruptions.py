@@ -1,0 +1,136 @@
+"""What may come between a run and its end."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from steporal.runtime.continuing import CHECKPOINT
+
+from .service import MILLISECOND, SECOND, START, Service
+
+_QUIET = SECOND // 2
+"""How long nothing is to happen around an interruption, which takes milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is done to a run, and when, in seconds since its start.
+
+    Attributes:
+        parks: Whether it is parked whenever it waits for a second.
+        evictions: The numbers of the workflow tasks before which the worker loses the run; 0: before each.
+        suggestions: From how many events on Temporal suggests that an execution continues as new, for each execution.
+        checkpoints: When it is asked to park, and for how long it is held; at the next quiet moment after that.
+        recoveries: When it is recovered from its history; at the next quiet moment after that.
+        faults: In which execution which attempt of the body ends at which of its points.
+    """
+
+    parks: bool = False
+    evictions: tuple[int, ...] = ()
+    suggestions: tuple[int, ...] = ()
+    checkpoints: tuple[tuple[float, float], ...] = ()
+    recoveries: tuple[float, ...] = ()
+    faults: tuple[tuple[int, int, int], ...] = ()
+
+    def smaller(self) -> Iterator[Plan]:
+        """Plans that lack something of this one."""
+        if self.parks:
+            yield dataclasses.replace(self, parks=False)
+        for name in ("evictions", "suggestions", "checkpoints", "recoveries", "faults"):
+            values = getattr(self, name)
+            if len(values) > 1:
+                yield dataclasses.replace(self, **{name: ()})
+            for position in range(len(values)):
+                yield dataclasses.replace(self, **{name: values[:position] + values[position + 1 :]})
+
+    def __str__(self) -> str:
+        fields = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
+        return ", ".join(f"{name}={value!r}" for name, value in fields if value) or "nothing"
+
+
+KINDS = ("parks", "evictions", "suggestions", "checkpoints", "recoveries", "faults")
+
+
+def plan_of(chance: random.Random, length: float, tasks: int, kinds: tuple[str, ...] = KINDS) -> Plan:
+    """A plan at random.
+
+    Args:
+        chance: Decides.
+        length: How long the run takes without interruptions, in seconds.
+        tasks: How many workflow tasks it takes then.
+        kinds: What may be in the plan.
+    """
+    few = chance.choice((1, 1, 2, 3))
+    chosen = set(chance.sample(kinds, min(few, len(kinds))))
+
+    def moment() -> float:
+        return round(chance.uniform(0, length), 3)
+
+    return Plan(
+        parks="parks" in chosen,
+        evictions=_evictions(chance, tasks) if "evictions" in chosen else (),
+        suggestions=tuple(chance.randrange(4, 60) for _ in range(chance.choice((1, 2, 4, 8))))
+        if "suggestions" in chosen
+        else (),
+        checkpoints=tuple((moment(), chance.choice((0.001, 0.05))) for _ in range(chance.choice((1, 2, 3))))
+        if "checkpoints" in chosen
+        else (),
+        recoveries=tuple(moment() for _ in range(chance.choice((1, 1, 2)))) if "recoveries" in chosen else (),
+        faults=tuple((0, attempt, chance.randrange(1, 14)) for attempt in range(1, chance.choice((2, 2, 3))))
+        if "faults" in chosen
+        else (),
+    )
+
+
+def _evictions(chance: random.Random, tasks: int) -> tuple[int, ...]:
+    if chance.random() < 0.3:
+        return (0,)
+    return tuple(sorted({chance.randrange(2, tasks + 3) for _ in range(chance.choice((1, 2, 3)))}))
+
+
+class Interrupted:
+    """Does to a run what a plan says.
+
+    Attributes:
+        excused: The steps that may begin once more, as they were in flight when the run was recovered.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._checkpoints = sorted(plan.checkpoints)
+        self._recoveries = sorted(plan.recoveries)
+        self.excused: Counter[str] = Counter()
+
+    def before_task(self, service: Service) -> None:
+        """See :class:`~.service.Interruptions`."""
+        if 0 in self._plan.evictions or service.tasks + 1 in self._plan.evictions:
+            service.forget(service.execution)
+
+    def suggests(self, service: Service) -> bool:
+        """See :class:`~.service.Interruptions`."""
+        execution, suggestions = service.execution, self._plan.suggestions
+        return execution.number < len(suggestions) and len(execution.history) > suggestions[execution.number]
+
+    def between(self, service: Service) -> None:
+        """See :class:`~.service.Interruptions`."""
+        if self._checkpoints and self._is_due(service, self._checkpoints[0][0]):
+            _, hold = self._checkpoints.pop(0)
+            service.after(_QUIET // 4, lambda: service.signal(CHECKPOINT, {"hold": hold}) and None)
+        elif self._recoveries and self._is_due(service, self._recoveries[0]):
+            from .recovering import recover  # which imports the command
+
+            self._recoveries.pop(0)
+            service.after(_QUIET // 4, lambda: recover(service))
+
+    def _is_due(self, service: Service, at: float) -> bool:
+        next_at = service.next_at()
+        if next_at is None or next_at - service.now < _QUIET or service.execution.activities:
+            return False
+        return service.now >= START + int(at * SECOND) or next_at > START + int(at * SECOND)
+
+
+__all__ = ["KINDS", "MILLISECOND", "Interrupted", "Plan", "plan_of"]
