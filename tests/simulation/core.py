@@ -42,6 +42,9 @@ TERMINAL = (
 )
 
 
+_EVICTION_ATTEMPTS = 10
+
+
 class NotDeterministic(Exception):
     """A replay asked for something else than the history has."""
 
@@ -154,10 +157,16 @@ class CachedRun:
 
     def evict(self) -> None:
         """Forget the run, in the way that a worker does."""
-        if self._instance is not None:
-            job = WorkflowActivationJob(remove_from_cache=RemoveFromCache(message="evicted"))
-            self._instance.activate(WorkflowActivation(run_id=self._run_id, jobs=[job]))
-            self._instance = None
+        if self._instance is None:
+            return
+        job = WorkflowActivationJob(remove_from_cache=RemoveFromCache(message="evicted"))
+        for _ in range(_EVICTION_ATTEMPTS):  # a worker tries for ever, as a body may survive the first cancellation
+            try:
+                self._instance.activate(WorkflowActivation(run_id=self._run_id, jobs=[job]))
+                break
+            except RuntimeError:
+                asyncio._set_running_loop(None)
+        self._instance = None
 
     # --- tasks -----------------------------------------------------------------------------------------------------
 
