@@ -382,7 +382,7 @@ class _Maker:
 
     def leaf(self) -> Node:
         kinds: list[Callable[[], Node]] = [self.step] * 9 + [self.sleep, self.sleep, self.pause, self.draw]
-        if self._chance.random() < 0.15:
+        if self._chance.random() < 0.08:
             kinds = [self.throw]
         elif self._exotic and self._chance.random() < 0.45:
             kinds = [self.send, self.wait_event, self.listen, self.wait_signal, self.send_signal, self.invoke, self.invoke]

@@ -363,8 +363,9 @@ class Service:
 
     def _signal_external_workflow_execution(self, execution: Execution, command: Command) -> dict[str, Any]:
         body = command.body
+        to = body.workflow_execution
         return {
-            "workflow_execution": body.workflow_execution,
+            "workflow_execution": WorkflowExecution(workflow_id=to.workflow_id, run_id=to.run_id),
             "signal_name": body.signal_name,
             "input": payloads(body.args),
         }
