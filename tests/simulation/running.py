@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -18,9 +22,11 @@ from .app import client
 from .core import NotDeterministic, Surroundings, TaskFailed, definition_of
 from .interruptions import Interrupted, Plan
 from .programs import Arrival, Scenario, to_data
+from .recovering import NotRecovered
 from .service import START, Ended, Service, Stuck
 
 SECOND = 10**9
+_MOST_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +92,35 @@ def run(scenario: Scenario, plan: Plan | None = None, *, sandboxed: bool = False
         service.at(START + int(arrival.at * SECOND), _arriving(service, arrival))
     ended, problem = None, ""
     try:
-        ended = service.run()
-    except (Stuck, NotDeterministic, TaskFailed) as err:
+        with _limited():
+            ended = service.run()
+    except (Stuck, NotDeterministic, TaskFailed, NotRecovered, Endless) as err:
         problem = f"{type(err).__name__}: {err}"
     recorder = service.recorder
     return Outcome(ended, problem, recorder.begun, interrupted.excused, service.moments, service)
+
+
+class Endless(BaseException):
+    """A workflow task computes for ever: no exception that a body could catch."""
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    """Ends what computes for too long, by the clock of the process: its own time, not that of others."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise Endless(f"the run has computed for {_MOST_SECONDS} seconds")
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, _MOST_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def _arriving(service: Service, arrival: Arrival) -> Any:

@@ -33,7 +33,8 @@ SECOND = 10**9
 MILLISECOND = 10**6
 START = 1_767_225_600 * SECOND  # a Thursday
 
-_MOST_TASKS = 1_500
+_MOST_TASKS = 400
+_TIMERS_ARE_LATE = MILLISECOND  # as a server's are: a deadline is never met to the nanosecond
 
 
 class Stuck(Exception):
@@ -428,7 +429,8 @@ class Service:
             self._cancel_activity(execution, event)
         elif command.kind == "start_timer":
             execution.timers[str(body.seq)] = event
-            self.after(nanoseconds(body.start_to_fire_timeout), lambda: self._fire(execution, event))
+            lasts = nanoseconds(body.start_to_fire_timeout) + _TIMERS_ARE_LATE
+            self.after(lasts, lambda: self._fire(execution, event))
         elif command.kind == "start_child_workflow_execution":
             self.after(MILLISECOND, lambda: self._start_child(execution, event))
         elif command.kind == "signal_external_workflow_execution":
