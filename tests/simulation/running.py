@@ -92,7 +92,7 @@ def run(scenario: Scenario, plan: Plan | None = None, *, sandboxed: bool = False
         service.at(START + int(arrival.at * SECOND), _arriving(service, arrival))
     ended, problem = None, ""
     try:
-        with _limited():
+        with _no_loop(), _limited():
             ended = service.run()
     except (Stuck, NotDeterministic, TaskFailed, NotRecovered, Endless) as err:
         problem = f"{type(err).__name__}: {err}"
@@ -102,6 +102,17 @@ def run(scenario: Scenario, plan: Plan | None = None, *, sandboxed: bool = False
 
 class Endless(BaseException):
     """A workflow task computes for ever: no exception that a body could catch."""
+
+
+@contextmanager
+def _no_loop() -> Iterator[None]:
+    """While a run goes on, its own event loop is the running one, or none."""
+    before = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(before)
 
 
 @contextmanager
