@@ -307,9 +307,11 @@ class Body:
         task = asyncio.create_task(self.run(node.body, f"{path}.b", False))
         try:
             await self._or_error(path, self.run(node.meanwhile, f"{path}.m", is_open))
-        finally:
-            if node.then == "cancel":
-                task.cancel()
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if node.then == "cancel":
+            task.cancel()
         self.say(path, "joined", _result((await asyncio.gather(task, return_exceptions=True))[0]))
 
 

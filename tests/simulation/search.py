@@ -81,14 +81,19 @@ def difference(expected: Outcome, actual: Outcome, plan: Plan) -> str | None:
         return f"the run did not end: {actual.problem}"
     if exchanged := [entry for entry in actual.seen if "EXCHANGED" in entry]:
         return f"a step got the result of another: {exchanged[0]}"
+    if other := _other_effects(expected, actual):
+        return f"other effects: {other}"
     if actual.result != expected.result:
-        return "another result"
-    if len(actual.seen) != len(expected.seen):
-        return "another trace"
-    for before, after in zip(expected.seen, actual.seen, strict=True):
+        return f"another result: {str(expected.result):.200} became {str(actual.result):.200}"
+    for before, after in zip_longest(expected.seen, actual.seen, fillvalue=[]):
         if not _is_same(before, after, ignore_clock=bool(plan.faults)):
             return f"another trace: {before} became {after}"
-    return _other_effects(expected, actual)
+    return None
+
+
+def _kind(why: str) -> str:
+    """In which way a run is another one, without what is another."""
+    return why.partition(":")[0]
 
 
 def _is_same(before: list[Any], after: list[Any], *, ignore_clock: bool) -> bool:
@@ -122,7 +127,8 @@ def shrunk(found: Found, seconds: float = 20) -> Found:
         for scenario, plan in _smaller(found):
             if time.monotonic() > until:
                 return found
-            if (less := look(scenario, plan)) is not None:
+            less = look(scenario, plan)
+            if less is not None and _kind(less.why) == _kind(found.why):
                 found = less
                 break
         else:
