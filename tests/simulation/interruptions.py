@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from steporal.runtime.continuing import CHECKPOINT
 
+from .programs import KINDS as _STATEMENTS
 from .service import MILLISECOND, SECOND, START, Service
 
 _QUIET = SECOND // 2
@@ -51,6 +52,8 @@ class Plan:
         fields = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
         return ", ".join(f"{name}={value!r}" for name, value in fields if value) or "nothing"
 
+
+_STATEMENTS["Plan"] = Plan  # is kept as data beside programs
 
 KINDS = ("parks", "evictions", "suggestions", "checkpoints", "recoveries", "faults")
 

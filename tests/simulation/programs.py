@@ -266,14 +266,14 @@ def to_data(value: Any) -> Any:
     """A program as JSON."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
-        return {"kind": type(value).__name__, **{f.name: to_data(getattr(value, f.name)) for f in fields}}
+        return {"is": type(value).__name__, **{f.name: to_data(getattr(value, f.name)) for f in fields}}
     return [to_data(item) for item in value] if isinstance(value, tuple) else value
 
 
 def from_data(data: Any) -> Any:
     """The inverse of :func:`to_data`."""
     if isinstance(data, dict):
-        return KINDS[data["kind"]](**{name: from_data(value) for name, value in data.items() if name != "kind"})
+        return KINDS[data["is"]](**{name: from_data(value) for name, value in data.items() if name != "is"})
     return tuple(from_data(item) for item in data) if isinstance(data, list) else data
 
 

@@ -209,7 +209,7 @@ def _count(tried: Tried, outcome: Outcome) -> None:
 
 def _count_statements(tried: Tried, data: Any) -> None:
     if isinstance(data, dict):
-        tried.statements[data["kind"]] += 1
+        tried.statements[data["is"]] += 1
         for value in data.values():
             _count_statements(tried, value)
     elif isinstance(data, list):
