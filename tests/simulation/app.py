@@ -14,7 +14,7 @@ import steporal
 from steporal import Context, RetryPolicy, SentEvent, Step, StepError, WorkflowExt
 
 from . import programs
-from .effects import perform, result_of
+from .effects import perform, recorder, result_of
 from .programs import Node, from_data
 
 QUICKLY = RetryPolicy(initial_interval=timedelta(milliseconds=1))
@@ -51,6 +51,7 @@ class Body:
         self._fault = fault
         self._points = 0
         self.seen: list[Any] = []
+        recorder().body_begins(self.seen)
 
     def say(self, path: str, *what: Any) -> None:
         self.seen.append([path, *what])
@@ -59,6 +60,7 @@ class Body:
         """Between two statements that only the body's main branch and ``gather`` are in, a body attempt may end."""
         self._points += 1
         if self._points == self._fault:
+            recorder().interrupted("a body attempt", has_other_clock=True)
             raise Fault("the body attempt ends here")
 
     async def run(self, node: Node, path: str, is_open: bool) -> Any:
@@ -132,7 +134,7 @@ class Body:
 
     async def _Send(self, node: programs.Send, path: str, is_open: bool) -> Any:
         event = SentEvent(name=node.name, data={"seconds": node.seconds, "from": path})
-        sent = await self._step.send_event(node.id, event)
+        sent = await self._step.ext.send_event(node.id, event)
         self.say(path, "sent", sent.ids)
 
     async def _WaitEvent(self, node: programs.WaitEvent, path: str, is_open: bool) -> Any:

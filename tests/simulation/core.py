@@ -219,7 +219,11 @@ class CachedRun:
         if not task.jobs:
             return []
         markers = _markers(task.commands)
-        patches = [value_of(e.marker_recorded_event_attributes.details["patch-data"].payloads[0])["id"] for e in task.commands if _is_marker(e, PATCH)]
+        patches = [
+            value_of(e.marker_recorded_event_attributes.details["patch-data"].payloads[0])["id"]
+            for e in task.commands
+            if _is_marker(e, PATCH)
+        ]
         out: list[Command] = []
         running: dict[int, _Local] = {}
         jobs = _in_order(task.jobs)
@@ -398,7 +402,9 @@ class CachedRun:
     def _on_activity_task_timed_out(self, job: WorkflowActivationJob, it: Any, event: HistoryEvent) -> bool:
         if (command := self._of_activity(job, it)) is None:
             return False
-        job.resolve_activity.result.failed.failure.CopyFrom(_of_activity(command, "Activity task timed out", it.failure))
+        job.resolve_activity.result.failed.failure.CopyFrom(
+            _of_activity(command, "Activity task timed out", it.failure)
+        )
         return True
 
     def _on_child_workflow_execution_started(self, job: WorkflowActivationJob, it: Any, event: HistoryEvent) -> bool:
@@ -420,7 +426,9 @@ class CachedRun:
         start.seq = seq
         start.failed.workflow_id = it.workflow_id
         start.failed.workflow_type = it.workflow_type.name
-        start.failed.cause = StartChildWorkflowExecutionFailedCause.START_CHILD_WORKFLOW_EXECUTION_FAILED_CAUSE_WORKFLOW_ALREADY_EXISTS
+        start.failed.cause = (
+            StartChildWorkflowExecutionFailedCause.START_CHILD_WORKFLOW_EXECUTION_FAILED_CAUSE_WORKFLOW_ALREADY_EXISTS
+        )
         return True
 
     def _on_child_workflow_execution_completed(self, job: WorkflowActivationJob, it: Any, event: HistoryEvent) -> bool:
@@ -476,10 +484,9 @@ class CachedRun:
                     out.append(Command("local_activity", local.command, end))
                     jobs.append(_resolved_local(body.seq, end, is_cancelled=True))
             elif kind == "cancel_timer":
-                if not _taken_back(out, "start_timer", body.seq):
-                    if body.seq in self._timers:
-                        self._timers.discard(body.seq)
-                        out.append(Command(kind, command))
+                if not _taken_back(out, "start_timer", body.seq) and body.seq in self._timers:
+                    out.append(Command(kind, command))
+                self._timers.discard(body.seq)
             elif kind == "start_timer":
                 self._timers.add(body.seq)
                 out.append(Command(kind, command))
@@ -688,4 +695,14 @@ def definition_of(workflow_class: type) -> temporalio.workflow._Definition:
     return temporalio.workflow._Definition.must_from_class(workflow_class)
 
 
-__all__ = ["CachedRun", "Command", "LocalEnd", "Locals", "NotDeterministic", "Surroundings", "TaskFailed", "definition_of", "replace"]
+__all__ = [
+    "CachedRun",
+    "Command",
+    "LocalEnd",
+    "Locals",
+    "NotDeterministic",
+    "Surroundings",
+    "TaskFailed",
+    "definition_of",
+    "replace",
+]

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 
 class Declined(Exception):
     """A step function has failed, as its program says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a body had seen when it was interrupted: what comes back must see the same first.
+
+    Attributes:
+        why: What interrupted it.
+        seen: What it had seen.
+        has_other_clock: Whether it may see other times when it comes back.
+    """
+
+    why: str
+    seen: list[Any]
+    has_other_clock: bool = False
 
 
 class Recorder:
@@ -18,6 +35,9 @@ class Recorder:
         order: The labels, in the order in which they have begun.
         attempt: The attempt of the activity that is being performed.
         seconds: How long that attempt takes; step functions say so.
+        most: How often each may begin at most, if nothing is lost.
+        excused: How often each of them may begin beyond that, as it was in flight when something was lost.
+        pasts: What bodies had seen when they were interrupted.
     """
 
     def __init__(self) -> None:
@@ -25,10 +45,29 @@ class Recorder:
         self.order: list[str] = []
         self.attempt = 1
         self.seconds = 0.0
+        self.most: dict[str, int] = {}
+        self.excused: Counter[str] = Counter()
+        self.pasts: list[Past] = []
+        self._body: list[Any] | None = None
 
-    def begin(self, label: str, seconds: float) -> None:
+    def body_begins(self, seen: list[Any]) -> None:
+        """An attempt of a body begins, which will put there what it sees."""
+        self._body = seen
+
+    def interrupted(self, why: str, *, has_other_clock: bool = False) -> None:
+        """The body that has begun last is interrupted."""
+        if self._body:
+            self.pasts.append(Past(why, list(self._body), has_other_clock))
+        self._body = None
+
+    def forget(self) -> None:
+        """What the body has seen in this workflow task is lost."""
+        self._body = None
+
+    def begin(self, label: str, seconds: float, most: int = 1) -> None:
         """A step function begins."""
         self.begun[label] += 1
+        self.most[label] = most
         self.order.append(label)
         self.seconds = seconds
 
@@ -61,7 +100,7 @@ def perform(label: str, seconds: Sequence[float], fails: int) -> str:
         fails: How many attempts fail.
     """
     now = _Current.recorder
-    now.begin(label, seconds[min(now.attempt, len(seconds)) - 1])
+    now.begin(label, seconds[min(now.attempt, len(seconds)) - 1], min(fails + 1, 4))
     if now.attempt <= fails:
         raise Declined(f"{label} failed in attempt {now.attempt}")
     return result_of(label)

@@ -49,9 +49,7 @@ def cancelled(message: str) -> Failure:
     return failure
 
 
-_TYPES = {
-    name.removeprefix("EVENT_TYPE_").lower() + "_event_attributes": value for name, value in EventType.items()
-}
+_TYPES = {name.removeprefix("EVENT_TYPE_").lower() + "_event_attributes": value for name, value in EventType.items()}
 
 
 class History:
@@ -96,12 +94,19 @@ class History:
         return "\n".join(lines)
 
 
+_SHOWN = (
+    "activity_id",
+    "timer_id",
+    "signal_name",
+    "scheduled_event_id",
+    "started_event_id",
+    "initiated_event_id",
+)
+
+
 def _facts(event: HistoryEvent) -> str:
     attributes = getattr(event, event.WhichOneof("attributes"))
-    facts = []
-    for name in ("activity_id", "timer_id", "signal_name", "scheduled_event_id", "started_event_id", "initiated_event_id"):
-        if value := getattr(attributes, name, None):
-            facts.append(f"{name}={value}")
+    facts = [f"{name}={value}" for name in _SHOWN if (value := getattr(attributes, name, None))]
     if event.HasField("marker_recorded_event_attributes") and "data" in attributes.details:
         facts.append(attributes.details["data"].payloads[0].data.decode())
     if event.HasField("workflow_execution_signaled_event_attributes") and attributes.input.payloads:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from steporal.runtime.continuing import CHECKPOINT
 
 from .programs import KINDS as _STATEMENTS
+from .recovering import recover
 from .service import MILLISECOND, SECOND, START, Service
 
 _QUIET = SECOND // 2
@@ -28,6 +28,9 @@ class Plan:
         checkpoints: When it is asked to park, and for how long it is held; at the next quiet moment after that.
         recoveries: When it is recovered from its history; at the next quiet moment after that.
         faults: In which execution which attempt of the body ends at which of its points.
+        losses: The numbers of the workflow tasks in which the worker is lost, so that they are performed again.
+        asks: When it is asked to park whatever it does, and for how long it is held.
+        resets: When it is recovered whatever it does, so that steps in flight begin again.
     """
 
     parks: bool = False
@@ -36,12 +39,20 @@ class Plan:
     checkpoints: tuple[tuple[float, float], ...] = ()
     recoveries: tuple[float, ...] = ()
     faults: tuple[tuple[int, int, int], ...] = ()
+    losses: tuple[int, ...] = ()
+    asks: tuple[tuple[float, float], ...] = ()
+    resets: tuple[float, ...] = ()
+
+    @property
+    def takes_time(self) -> bool:
+        """Whether the run may take another way after an interruption, as steps end later then."""
+        return bool(self.asks or self.resets)
 
     def smaller(self) -> Iterator[Plan]:
         """Plans that lack something of this one."""
         if self.parks:
             yield dataclasses.replace(self, parks=False)
-        for name in ("evictions", "suggestions", "checkpoints", "recoveries", "faults"):
+        for name in ("evictions", "suggestions", "checkpoints", "recoveries", "faults", "losses", "asks", "resets"):
             values = getattr(self, name)
             if len(values) > 1:
                 yield dataclasses.replace(self, **{name: ()})
@@ -55,7 +66,7 @@ class Plan:
 
 _STATEMENTS["Plan"] = Plan  # is kept as data beside programs
 
-KINDS = ("parks", "evictions", "suggestions", "checkpoints", "recoveries", "faults")
+KINDS = ("parks", "evictions", "suggestions", "checkpoints", "recoveries", "faults", "losses", "asks", "resets")
 
 
 def plan_of(chance: random.Random, length: float, tasks: int, kinds: tuple[str, ...] = KINDS) -> Plan:
@@ -86,27 +97,33 @@ def plan_of(chance: random.Random, length: float, tasks: int, kinds: tuple[str, 
         faults=tuple((0, attempt, chance.randrange(1, 14)) for attempt in range(1, chance.choice((2, 2, 3))))
         if "faults" in chosen
         else (),
+        losses=_numbers(chance, tasks) if "losses" in chosen else (),
+        asks=tuple((moment(), chance.choice((0.001, 1.0, 30.0))) for _ in range(chance.choice((1, 2))))
+        if "asks" in chosen
+        else (),
+        resets=tuple(moment() for _ in range(chance.choice((1, 1, 2)))) if "resets" in chosen else (),
     )
 
 
 def _evictions(chance: random.Random, tasks: int) -> tuple[int, ...]:
     if chance.random() < 0.3:
         return (0,)
-    return tuple(sorted({chance.randrange(2, tasks + 3) for _ in range(chance.choice((1, 2, 3)))}))
+    return _numbers(chance, tasks)
+
+
+def _numbers(chance: random.Random, tasks: int) -> tuple[int, ...]:
+    return tuple(sorted({chance.randrange(1, tasks + 3) for _ in range(chance.choice((1, 2, 3)))}))
 
 
 class Interrupted:
-    """Does to a run what a plan says.
-
-    Attributes:
-        excused: The steps that may begin once more, as they were in flight when the run was recovered.
-    """
+    """Does to a run what a plan says."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._checkpoints = sorted(plan.checkpoints)
         self._recoveries = sorted(plan.recoveries)
-        self.excused: Counter[str] = Counter()
+        self._asks = sorted(plan.asks)
+        self._resets = sorted(plan.resets)
 
     def before_task(self, service: Service) -> None:
         """See :class:`~.service.Interruptions`."""
@@ -118,14 +135,21 @@ class Interrupted:
         execution, suggestions = service.execution, self._plan.suggestions
         return execution.number < len(suggestions) and len(execution.history) > suggestions[execution.number]
 
+    def loses(self, service: Service) -> bool:
+        """See :class:`~.service.Interruptions`."""
+        return service.tasks in self._plan.losses
+
     def between(self, service: Service) -> None:
         """See :class:`~.service.Interruptions`."""
+        if self._asks and self._comes(service, self._asks[0][0]):
+            at, hold = self._asks.pop(0)
+            service.at(START + int(at * SECOND), lambda: service.signal(CHECKPOINT, {"hold": hold}) and None)
+        if self._resets and self._comes(service, self._resets[0]):
+            service.at(START + int(self._resets.pop(0) * SECOND), lambda: recover(service))
         if self._checkpoints and self._is_due(service, self._checkpoints[0][0]):
             _, hold = self._checkpoints.pop(0)
             service.after(_QUIET // 4, lambda: service.signal(CHECKPOINT, {"hold": hold}) and None)
         elif self._recoveries and self._is_due(service, self._recoveries[0]):
-            from .recovering import recover  # which imports the command
-
             self._recoveries.pop(0)
             service.after(_QUIET // 4, lambda: recover(service))
 
@@ -133,7 +157,12 @@ class Interrupted:
         next_at = service.next_at()
         if next_at is None or next_at - service.now < _QUIET or service.execution.activities:
             return False
-        return service.now >= START + int(at * SECOND) or next_at > START + int(at * SECOND)
+        return self._comes(service, at)
+
+    def _comes(self, service: Service, at: float) -> bool:
+        """Whether a moment comes before anything else happens, or has been."""
+        next_at, moment = service.next_at(), START + int(at * SECOND)
+        return moment <= service.now or (next_at is not None and moment < next_at)
 
 
 __all__ = ["KINDS", "MILLISECOND", "Interrupted", "Plan", "plan_of"]

@@ -1,7 +1,7 @@
 """Random handlers: small trees of statements, made from a seed.
 
-A program is data, which ``app`` interprets in a body by the public API. A seed names a program for ever, as long as this
-module stays as it is; what once failed is kept as data.
+A program is data, which ``app`` interprets in a body by the public API. A seed names a program as long as this module
+stays as it is; what once failed is kept as data (``seeds.json``).
 """
 
 from __future__ import annotations
@@ -385,7 +385,15 @@ class _Maker:
         if self._chance.random() < 0.08:
             kinds = [self.throw]
         elif self._exotic and self._chance.random() < 0.45:
-            kinds = [self.send, self.wait_event, self.listen, self.wait_signal, self.send_signal, self.invoke, self.invoke]
+            kinds = [
+                self.send,
+                self.wait_event,
+                self.listen,
+                self.wait_signal,
+                self.send_signal,
+                self.invoke,
+                self.invoke,
+            ]
         return self._chance.choice(kinds)()
 
     def branches(self, depth: int) -> tuple[Node, ...]:

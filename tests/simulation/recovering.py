@@ -26,17 +26,18 @@ class NotRecovered(Exception):
     """The command has not recovered the run."""
 
 
-def recover(service: Service, *, interrupt: bool = True) -> list[str]:
-    """Recover the run; returns the labels of the steps that were in flight, and begin again."""
+def recover(service: Service, *, interrupt: bool = True) -> None:
+    """Recover the run; steps that are in flight begin again."""
     if service.ended is not None:
-        return []
-    in_flight = [activity.label for activity in service.execution.activities.values()]
+        return
+    in_flight = [activity.label for activity in service.execution.activities.values() if activity.attempt]
+    service.recorder.excused.update(in_flight)
+    service.recorder.interrupted("a recovery")
     stuck = Stuck("simulation", service.workflow_id, service.execution.run_id, "it is told so")
     temporal: Any = _Temporal(service)
     at_once(_Recovery(temporal, RecoverOptions(interrupt=interrupt)).recover(stuck))
     if stuck.state != "recovered":
         raise NotRecovered(f"{stuck.state}: {stuck.advice}")
-    return in_flight
 
 
 class _Temporal:
@@ -153,9 +154,7 @@ def reset(service: Service, finish_event_id: int) -> None:
     for event in old.history.events[finish_event_id - 1 :]:
         if event.HasField("workflow_execution_signaled_event_attributes"):
             signal = event.workflow_execution_signaled_event_attributes
-            history.add(
-                service.now, "workflow_execution_signaled", signal_name=signal.signal_name, input=signal.input
-            )
+            history.add(service.now, "workflow_execution_signaled", signal_name=signal.signal_name, input=signal.input)
     execution.needs_task = True
 
 

@@ -20,6 +20,7 @@ from steporal.runtime.sandbox import SteporalWorkflowRunner, beside_ours
 
 from .app import client
 from .core import NotDeterministic, Surroundings, TaskFailed, definition_of
+from .effects import Recorder
 from .interruptions import Interrupted, Plan
 from .programs import Arrival, Scenario, to_data
 from .recovering import NotRecovered
@@ -34,18 +35,20 @@ class Outcome:
     """What came of a run.
 
     Attributes:
+        scenario: What was run.
         ended: How it ended; None if it did not.
         problem: Why it did not.
         begun: How often each step function has begun, and each event was sent.
-        excused: How often each of them may have begun once more.
+        recorder: All of that, and what may have begun once more.
         moments: When its workflow tasks were, in nanoseconds.
         service: All of it.
     """
 
+    scenario: Scenario
     ended: Ended | None
     problem: str
     begun: Counter[str]
-    excused: Counter[str]
+    recorder: Recorder
     moments: list[int]
     service: Service = field(repr=False)
 
@@ -83,8 +86,7 @@ def surroundings(sandboxed: bool = False) -> Surroundings:
 def run(scenario: Scenario, plan: Plan | None = None, *, sandboxed: bool = False) -> Outcome:
     """Run a scenario, interrupted as planned."""
     plan = plan or Plan()
-    interrupted = Interrupted(plan)
-    service = Service(surroundings(sandboxed), client, interrupted)
+    service = Service(surroundings(sandboxed), client, Interrupted(plan))
     data = {"program": to_data(scenario.body), "faults": [list(fault) for fault in plan.faults]}
     origin = {"type": "event", "id": "started", "name": "start", "ts": START // 10**6, "listened": False}
     service.start("parks" if plan.parks else "stays", "started", [data, origin])
@@ -97,7 +99,7 @@ def run(scenario: Scenario, plan: Plan | None = None, *, sandboxed: bool = False
     except (Stuck, NotDeterministic, TaskFailed, NotRecovered, Endless) as err:
         problem = f"{type(err).__name__}: {err}"
     recorder = service.recorder
-    return Outcome(ended, problem, recorder.begun, interrupted.excused, service.moments, service)
+    return Outcome(scenario, ended, problem, recorder.begun, recorder, service.moments, service)
 
 
 class Endless(BaseException):
@@ -141,7 +143,13 @@ def _arriving(service: Service, arrival: Arrival) -> Any:
             service.world.send(arrival.name, arrival.number)
         else:
             ts = service.now // 10**6
-            event = {"name": arrival.name, "data": {"n": arrival.number}, "id": f"event {arrival.number}", "ts": ts, "v": None}
+            event = {
+                "name": arrival.name,
+                "data": {"n": arrival.number},
+                "id": f"event {arrival.number}",
+                "ts": ts,
+                "v": None,
+            }
             service.world.publish(event)
 
     return arrive

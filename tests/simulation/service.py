@@ -37,6 +37,11 @@ _MOST_TASKS = 400
 _TIMERS_ARE_LATE = MILLISECOND  # as a server's are: a deadline is never met to the nanosecond
 
 
+_NOT_FOUND = SignalExternalWorkflowExecutionFailedCause.Value(
+    "SIGNAL_EXTERNAL_WORKFLOW_EXECUTION_FAILED_CAUSE_EXTERNAL_WORKFLOW_EXECUTION_NOT_FOUND"
+)
+
+
 class Stuck(Exception):
     """The run does not end: nothing happens any more, or too much."""
 
@@ -50,6 +55,9 @@ class Interruptions(Protocol):
     def suggests(self, service: Service) -> bool:
         """Whether Temporal suggests that the execution continues as new, in the workflow task that begins."""
 
+    def loses(self, service: Service) -> bool:
+        """Whether the worker is lost in the workflow task that it has just performed, and nobody hears of that."""
+
     def between(self, service: Service) -> None:
         """When all of a moment is over, before the time goes on."""
 
@@ -61,6 +69,9 @@ class Uninterrupted:
         pass
 
     def suggests(self, service: Service) -> bool:
+        return False
+
+    def loses(self, service: Service) -> bool:
         return False
 
     def between(self, service: Service) -> None:
@@ -202,7 +213,12 @@ class Service:
 
     def forget(self, execution: Execution) -> None:
         """The worker has lost the run."""
+        self.recorder.interrupted("a worker's loss")
+        self._forget(execution)
+
+    def _forget(self, execution: Execution) -> None:
         execution.cached.evict()
+        self.recorder.forget()
         execution.cached = CachedRun(self._surroundings, self, self.workflow_id, execution.run_id)
 
     def run(self) -> Ended:
@@ -273,15 +289,22 @@ class Service:
         )
         ids = {"scheduled_event_id": scheduled.event_id, "started_event_id": started.event_id}
         execution.is_in_task = True
+        begun = len(self.recorder.order)
         commands = execution.cached.process(history)
+        in_task = self.recorder.order[begun:]
         self._until(max(self.now, execution.cached.clock))
         execution.is_in_task = False
-        if execution.buffered and any(command.kind in TERMINAL for command in commands):
+        if is_lost := self._interruptions.loses(self):
+            history.add(self.now, "workflow_task_timed_out", **ids)
+        elif is_lost := bool(execution.buffered) and any(command.kind in TERMINAL for command in commands):
             # Temporal lets no run end that has not seen everything.
             cause = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_UNHANDLED_COMMAND
             history.add(self.now, "workflow_task_failed", cause=cause, **ids)
-            self.forget(execution)
+        if is_lost:
+            self.recorder.excused.update(in_task)  # local steps
+            self._forget(execution)
             self._flush(execution)
+            execution.needs_task = True
             return
         completed = history.add(self.now, "workflow_task_completed", **ids)
         written = [(command, self._write(execution, command, completed.event_id)) for command in commands]
@@ -341,7 +364,11 @@ class Service:
     def _request_cancel_activity(self, execution: Execution, command: Command) -> dict[str, Any]:
         found = (a for a in execution.activities.values() if a.command.schedule_activity.seq == command.body.seq)
         activity = next(found, None)
-        return {"scheduled_event_id": execution.cached.scheduled_of(command.body.seq) if activity is None else activity.scheduled}
+        return {
+            "scheduled_event_id": execution.cached.scheduled_of(command.body.seq)
+            if activity is None
+            else activity.scheduled
+        }
 
     def _start_timer(self, execution: Execution, command: Command) -> dict[str, Any]:
         return {"timer_id": str(command.body.seq), "start_to_fire_timeout": command.body.start_to_fire_timeout}
@@ -442,6 +469,7 @@ class Service:
         execution.is_open = False
         body = command.body
         if command.kind == "continue_as_new_workflow_execution":
+            self.recorder.interrupted("continue-as-new")
             started = execution.history.events[0].workflow_execution_started_event_attributes
             self._execute(body.workflow_type or started.workflow_type.name, list(body.arguments))
         elif command.kind == "complete_workflow_execution":
@@ -489,7 +517,12 @@ class Service:
             self.recorder.begin(label, seconds)
             return seconds, label, payload(self.world.perform(kind, asked)), None
         except Exception as err:
-            return self.recorder.seconds, self.recorder.order[-1] if self.recorder.order else "", None, _failure_of(err, attempt)
+            return (
+                self.recorder.seconds,
+                self.recorder.order[-1] if self.recorder.order else "",
+                None,
+                _failure_of(err, attempt),
+            )
 
     def _run_step(self, call: Any) -> Payload:
         """As ``Activities.run_step`` does, without what it needs of a worker."""
@@ -599,7 +632,9 @@ class Service:
             )
         self.after(int(child.data["seconds"] * SECOND), lambda: self._end_child(execution, child, whole, of_child))
 
-    def _end_child(self, execution: Execution, child: Child, whole: WorkflowExecution, of_child: dict[str, Any]) -> None:
+    def _end_child(
+        self, execution: Execution, child: Child, whole: WorkflowExecution, of_child: dict[str, Any]
+    ) -> None:
         self.world.end_child(child)
         if not execution.is_open:
             return
@@ -629,7 +664,7 @@ class Service:
                 lambda: execution.history.add(now, "external_workflow_execution_signaled", **ids),  # type: ignore[arg-type, return-value]
             )
             return
-        cause = SignalExternalWorkflowExecutionFailedCause.SIGNAL_EXTERNAL_WORKFLOW_EXECUTION_FAILED_CAUSE_EXTERNAL_WORKFLOW_EXECUTION_NOT_FOUND
+        cause = _NOT_FOUND
         self._tell(
             execution,
             lambda: execution.history.add(now, "signal_external_workflow_execution_failed", cause=cause, **ids),  # type: ignore[arg-type, return-value]

@@ -22,7 +22,7 @@ from .app import client
 from .interruptions import KINDS, plan_of
 from .programs import from_data, scenario_of
 from .running import run
-from .search import Found, Tried, is_comparable, look, search, shrunk, try_seed
+from .search import Found, Tried, look, search, shrunk, try_seed
 
 SECONDS = float(os.environ.get("SIMULATION_SECONDS", "10"))
 """How long fresh seeds are tried."""
@@ -34,10 +34,10 @@ KNOWN: list[Any] = json.loads((Path(__file__).parent / "seeds.json").read_text()
 """What once failed, and how."""
 
 
-@pytest.mark.parametrize("known", KNOWN, ids=[f"{number}-{each['why'][:60]}" for number, each in enumerate(KNOWN)])
+@pytest.mark.parametrize("known", KNOWN, ids=[f"{n}-{each['why'].partition(':')[0]}" for n, each in enumerate(KNOWN)])
 def test_what_once_failed_comes_back_the_same(known: Any) -> None:
     scenario, plan = from_data(known["scenario"]), from_data(known["plan"])
-    assert is_comparable(run(scenario))
+    assert run(scenario).ended is not None
     found = look(scenario, plan)
     assert found is None, f"\n{found}"
 

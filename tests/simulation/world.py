@@ -96,9 +96,7 @@ class World:
             for subscription in list(topic.waiting.values()):
                 if subscription["kind"] == "once":
                     del topic.waiting[subscription["key"]]
-                self._signal(
-                    DELIVER, {"key": subscription["key"], "run_id": subscription["run_id"], "event": event}
-                )
+                self._signal(DELIVER, {"key": subscription["key"], "run_id": subscription["run_id"], "event": event})
 
     def _subscribe(self, asked: dict[str, Any]) -> Any:
         subscription = asked["subscription"]
