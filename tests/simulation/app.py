@@ -14,7 +14,7 @@ import steporal
 from steporal import Context, RetryPolicy, SentEvent, Step, StepError, WorkflowExt
 
 from . import programs
-from .effects import perform, recorder, result_of
+from .effects import Seen, perform, recorder, result_of
 from .programs import Node, from_data
 
 QUICKLY = RetryPolicy(initial_interval=timedelta(milliseconds=1))
@@ -50,11 +50,12 @@ class Body:
         self._step = step
         self._fault = fault
         self._points = 0
-        self.seen: list[Any] = []
+        self.seen = Seen()
         recorder().body_begins(self.seen)
 
     def say(self, path: str, *what: Any) -> None:
         self.seen.append([path, *what])
+        self.seen.times.append(workflow.time())
 
     def _point(self) -> None:
         """Between two statements that only the body's main branch and ``gather`` are in, a body attempt may end."""

@@ -27,6 +27,18 @@ class Past:
     has_other_clock: bool = False
 
 
+class Seen(list[Any]):
+    """What a body has seen, and when.
+
+    Attributes:
+        times: When it saw each of it, in seconds since the epoch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times: list[float] = []
+
+
 class Recorder:
     """The database outside, as it were.
 
@@ -38,6 +50,7 @@ class Recorder:
         most: How often each may begin at most, if nothing is lost.
         excused: How often each of them may begin beyond that, as it was in flight when something was lost.
         pasts: What bodies had seen when they were interrupted.
+        last: What the body has seen that has begun last.
     """
 
     def __init__(self) -> None:
@@ -48,11 +61,12 @@ class Recorder:
         self.most: dict[str, int] = {}
         self.excused: Counter[str] = Counter()
         self.pasts: list[Past] = []
-        self._body: list[Any] | None = None
+        self._body: Seen | None = None
+        self.last: Seen | None = None
 
-    def body_begins(self, seen: list[Any]) -> None:
+    def body_begins(self, seen: Seen) -> None:
         """An attempt of a body begins, which will put there what it sees."""
-        self._body = seen
+        self._body = self.last = seen
 
     def interrupted(self, why: str, *, has_other_clock: bool = False) -> None:
         """The body that has begun last is interrupted."""

@@ -31,6 +31,7 @@ class Plan:
         losses: The numbers of the workflow tasks in which the worker is lost, so that they are performed again.
         asks: When it is asked to park whatever it does, and for how long it is held.
         resets: When it is recovered whatever it does, so that steps in flight begin again.
+        rerun: From which of its steps on it is run again, and that run is what is interrupted; -1: it is not.
     """
 
     parks: bool = False
@@ -42,6 +43,7 @@ class Plan:
     losses: tuple[int, ...] = ()
     asks: tuple[tuple[float, float], ...] = ()
     resets: tuple[float, ...] = ()
+    rerun: int = -1
 
     @property
     def takes_time(self) -> bool:
@@ -50,6 +52,8 @@ class Plan:
 
     def smaller(self) -> Iterator[Plan]:
         """Plans that lack something of this one."""
+        if self.rerun > 0:
+            yield dataclasses.replace(self, rerun=self.rerun - 1)
         if self.parks:
             yield dataclasses.replace(self, parks=False)
         for name in ("evictions", "suggestions", "checkpoints", "recoveries", "faults", "losses", "asks", "resets"):
@@ -61,12 +65,23 @@ class Plan:
 
     def __str__(self) -> str:
         fields = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
-        return ", ".join(f"{name}={value!r}" for name, value in fields if value) or "nothing"
+        return ", ".join(f"{name}={value!r}" for name, value in fields if value not in (False, (), -1)) or "nothing"
 
 
 _STATEMENTS["Plan"] = Plan  # is kept as data beside programs
 
-KINDS = ("parks", "evictions", "suggestions", "checkpoints", "recoveries", "faults", "losses", "asks", "resets")
+KINDS = (
+    "parks",
+    "evictions",
+    "suggestions",
+    "checkpoints",
+    "recoveries",
+    "faults",
+    "losses",
+    "asks",
+    "resets",
+    "rerun",
+)
 
 
 def plan_of(chance: random.Random, length: float, tasks: int, kinds: tuple[str, ...] = KINDS) -> Plan:
@@ -102,6 +117,7 @@ def plan_of(chance: random.Random, length: float, tasks: int, kinds: tuple[str, 
         if "asks" in chosen
         else (),
         resets=tuple(moment() for _ in range(chance.choice((1, 1, 2)))) if "resets" in chosen else (),
+        rerun=chance.randrange(12) if "rerun" in chosen else -1,
     )
 
 

@@ -19,7 +19,7 @@ from steporal.runtime.children import REPORT
 from steporal_workers.recover import RecoverOptions, Stuck, _Recovery
 
 from .history import payload, value_of
-from .service import Activity, Service, at_once, run_id_of
+from .service import Activity, Service, at_once, number_of, run_id_of
 
 
 class NotRecovered(Exception):
@@ -34,14 +34,14 @@ def recover(service: Service, *, interrupt: bool = True) -> None:
     service.recorder.excused.update(in_flight)
     service.recorder.interrupted("a recovery")
     stuck = Stuck("simulation", service.workflow_id, service.execution.run_id, "it is told so")
-    temporal: Any = _Temporal(service)
+    temporal: Any = FakeTemporal(service)
     at_once(_Recovery(temporal, RecoverOptions(interrupt=interrupt)).recover(stuck))
     if stuck.state != "recovered":
         raise NotRecovered(f"{stuck.state}: {stuck.advice}")
 
 
-class _Temporal:
-    """What the command uses of Temporal's client."""
+class FakeTemporal:
+    """What the commands use of Temporal's client."""
 
     namespace = "default"
     data_converter = DataConverter.default
@@ -52,7 +52,7 @@ class _Temporal:
 
     def get_workflow_handle(self, workflow_id: str, **of_execution: Any) -> Any:
         if workflow_id == self._service.workflow_id:
-            return _Handle(self._service)
+            return _Handle(self._service, of_execution.get("run_id"))
         return _ChildHandle(self._service, workflow_id)
 
 
@@ -66,20 +66,21 @@ class _Description:
 class _Handle:
     """The run."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, run_id: str | None) -> None:
         self._service = service
+        self._execution = service.executions[number_of(run_id)] if run_id else service.execution
 
     async def describe(self) -> _Description:
-        execution = self._service.execution
+        execution = self._execution
         pending = [_pending(activity) for activity in execution.activities.values()]
         description = DescribeWorkflowExecutionResponse(pending_activities=pending)
         return _Description(execution.run_id, WorkflowExecutionStatus.RUNNING, description)
 
     async def fetch_history(self) -> WorkflowHistory:
-        return WorkflowHistory(self._service.workflow_id, list(self._service.execution.history.events))
+        return WorkflowHistory(self._service.workflow_id, list(self._execution.history.events))
 
     async def fetch_history_events(self) -> AsyncIterator[HistoryEvent]:
-        for event in self._service.execution.history.events:
+        for event in self._execution.history.events:
             yield event
 
     async def signal(self, name: str, argument: RawValue) -> None:

@@ -24,6 +24,7 @@ from .effects import Recorder
 from .interruptions import Interrupted, Plan
 from .programs import Arrival, Scenario, to_data
 from .recovering import NotRecovered
+from .rerunning import Kept
 from .service import START, Ended, Service, Stuck
 
 SECOND = 10**9
@@ -83,13 +84,20 @@ def surroundings(sandboxed: bool = False) -> Surroundings:
     return Surroundings(runner, definitions, client.task_queue, asyncio.new_event_loop())
 
 
-def run(scenario: Scenario, plan: Plan | None = None, *, sandboxed: bool = False) -> Outcome:
-    """Run a scenario, interrupted as planned."""
+def run(scenario: Scenario, plan: Plan | None = None, *, sandboxed: bool = False, kept: Kept | None = None) -> Outcome:
+    """Run a scenario, interrupted as planned.
+
+    Args:
+        scenario: The program, and what happens around it.
+        plan: What is done to the run.
+        sandboxed: Whether it runs in the sandbox.
+        kept: What it begins with, as it runs another run again from a step on.
+    """
     plan = plan or Plan()
     service = Service(surroundings(sandboxed), client, Interrupted(plan))
-    data = {"program": to_data(scenario.body), "faults": [list(fault) for fault in plan.faults]}
+    data: Any = {"program": to_data(scenario.body), "faults": [list(fault) for fault in plan.faults]}
     origin = {"type": "event", "id": "started", "name": "start", "ts": START // 10**6, "listened": False}
-    service.start("parks" if plan.parks else "stays", "started", [data, origin])
+    service.start("parks" if plan.parks else "stays", "started", [data, origin, *([kept.argument] if kept else [])])
     for arrival in scenario.arrivals:
         service.at(START + int(arrival.at * SECOND), _arriving(service, arrival))
     ended, problem = None, ""

@@ -10,9 +10,13 @@ from dataclasses import dataclass, field
 from itertools import pairwise, zip_longest
 from typing import Any
 
+from . import rerunning
+from .effects import Past, result_of
 from .interruptions import KINDS, Plan, plan_of
 from .programs import Scenario, scenario_of, smaller, to_data, written
+from .rerunning import Kept
 from .running import SECOND, Outcome, run
+from .service import START
 
 APART = 0.4
 """Seconds between two moments of a run, below which an interruption of milliseconds may change what comes first."""
@@ -87,7 +91,12 @@ def difference(expected: Outcome, actual: Outcome, plan: Plan) -> str | None:
         return f"the body came back another way: {way}"
     if more := _too_many_effects(actual):
         return f"more effects: {more}"
-    if plan.takes_time or not is_comparable(expected) or (plan.losses and "SendSignal" in str(expected.scenario)):
+    if (
+        plan.rerun >= 0
+        or plan.takes_time
+        or not is_comparable(expected)
+        or (plan.losses and "SendSignal" in str(expected.scenario))
+    ):
         return None  # it may have taken another way; what is sent in the moment of a loss may find who waits already
     if other := _other_effects(expected, actual):
         return f"other effects: {other}"
@@ -142,9 +151,29 @@ def look(scenario: Scenario, plan: Plan, *, sandboxed: bool = False) -> Found | 
     if expected.ended is None:
         return None
     assert expected.ended.kind == "completed", expected.ended
-    actual = run(scenario, plan, sandboxed=sandboxed)
-    why = difference(expected, actual, plan)
+    actual, why = _interrupted(expected, plan, sandboxed=sandboxed)
     return None if why is None else Found(scenario, plan, why, expected, actual)
+
+
+def _interrupted(expected: Outcome, plan: Plan, *, sandboxed: bool) -> tuple[Outcome, str | None]:
+    """The same scenario, interrupted, and in which way that run is another one."""
+    kept = rerunning.kept(expected.service, plan.rerun) if plan.rerun >= 0 else None
+    actual = run(expected.scenario, plan, sandboxed=sandboxed, kept=kept)
+    return actual, difference(expected, actual, plan) or (kept and _other_rerun(expected, actual, kept))
+
+
+def _other_rerun(expected: Outcome, actual: Outcome, kept: Kept) -> str | None:
+    """Where a run that runs another one again went another way before the step from which on it does so."""
+    seen = expected.recorder.last
+    assert seen is not None
+    before = [entry for entry, at in zip(seen, seen.times, strict=True) if at - START / SECOND < kept.began - APART]
+    actual.recorder.pasts.append(Past(f"a rerun from step {kept.step!r}", before, has_other_clock=True))
+    if way := _other_way(actual):
+        return f"the body came back another way: {way}"
+    for label in (entry[0] for entry in before if entry[1:] == [result_of(entry[0])]):
+        if actual.begun[label]:
+            return f"more effects: {label} has begun again"
+    return None
 
 
 def shrunk(found: Found, seconds: float = 20) -> Found:
@@ -221,10 +250,10 @@ def try_seed(
     for _ in range(plans):
         assert expected.ended is not None
         plan = plan_of(chance, expected.ended.at, expected.service.tasks, kinds)
-        actual = run(scenario, plan, sandboxed=sandboxed)
+        actual, why = _interrupted(expected, plan, sandboxed=sandboxed)
         _count(tried, actual)
-        tried.kinds.update(kind for kind in KINDS if getattr(plan, kind))
-        if (why := difference(expected, actual, plan)) is not None:
+        tried.kinds.update(kind for kind in KINDS if getattr(plan, kind) not in (False, (), -1))
+        if why is not None:
             return Found(scenario, plan, why, expected, actual)
     return None
 
