@@ -204,7 +204,10 @@ class Body:
             await self.run(node.cleanup, f"{path}.f", False)
 
     async def _Gather(self, node: programs.Gather, path: str, is_open: bool) -> Any:
-        branches = [self.run(branch, f"{path}.{n}", is_open) for n, branch in enumerate(node.branches)]
+        branches = [
+            self.run(branch, f"{path}.{n}", is_open and not node.return_exceptions)
+            for n, branch in enumerate(node.branches)
+        ]
         if not node.return_exceptions:
             return await asyncio.gather(*branches)
         results = await asyncio.gather(*branches, return_exceptions=True)

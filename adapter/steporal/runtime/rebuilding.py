@@ -208,7 +208,8 @@ class _Reader:
             moment = event.event_time.ToDatetime(tzinfo=UTC).timestamp()
             carried = carried or Carried(is_parked=False, started=0, seed="")
             carried = carried.model_copy(update={"started": int(moment * 1000)})
-        self._past = Past(self._run_id, started.workflow_id, carried)
+        is_new = self._is_first and not carried.base
+        self._past = Past(self._run_id, started.workflow_id, carried, is_first=is_new)
 
     async def _workflow_task_scheduled_event_attributes(self, event: HistoryEvent) -> None:
         self._end_sends()
