@@ -22,6 +22,9 @@ QUICKLY = RetryPolicy(initial_interval=timedelta(milliseconds=1))
 client = steporal.Client("simulation", retry=QUICKLY, step_packages=["tests", "simulation"])
 
 
+ELSEWHERE = steporal.reference("elsewhere", "invoked")
+
+
 class Oops(Exception):
     """What a program raises itself."""
 
@@ -166,7 +169,8 @@ class Body:
         data = {"label": path, "seconds": node.seconds, "fails": node.fails}
         timeout = None if node.timeout is None else timedelta(seconds=node.timeout)
         try:
-            result = await self._step.invoke_workflow(node.id, workflow=invoked, data=data, timeout=timeout)
+            target: Any = ELSEWHERE if node.by_reference else invoked
+            result = await self._step.invoke_workflow(node.id, workflow=target, data=data, timeout=timeout)
         except StepError as err:
             self.say(path, "failed", _text(err))
             raise

@@ -236,13 +236,14 @@ class Invoke(Node):
     seconds: float
     fails: bool = False
     timeout: float | None = None
+    by_reference: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """Something that comes from outside: an event, or a signal."""
+    """Something that comes from outside: an event, a signal, or the run's cancellation."""
 
-    kind: Literal["event", "signal"]
+    kind: Literal["event", "signal", "cancel"]
     at: float
     name: str
     number: int
@@ -359,6 +360,8 @@ class _Maker:
                 kind: Any = self._chance.choice(("event", "event", "signal"))
                 name = self._chance.choice(self._names) if kind == "event" else self._chance.choice(("go", "stop"))
                 arrivals.append(Arrival(kind, self.seconds(long=True), name, number))
+        if self._chance.random() < 0.06:
+            arrivals.append(Arrival("cancel", self.seconds(long=True), "", 0))
         return Scenario(Seq(tuple(items)), tuple(arrivals))
 
     def seconds(self, *, long: bool = False) -> float:
@@ -490,4 +493,5 @@ class _Maker:
 
     def invoke(self) -> Node:
         timeout = self.seconds(long=True) if self._chance.random() < 0.3 else None
-        return Invoke(self.id(), self.seconds(long=True), self._chance.random() < 0.2, timeout)
+        fails, by_reference = self._chance.random() < 0.2, self._chance.random() < 0.2
+        return Invoke(self.id(), self.seconds(long=True), fails, timeout, by_reference)

@@ -339,6 +339,19 @@ class Service:
         )
         return True
 
+    def cancel(self) -> None:
+        """Cancel the run."""
+        execution, now = self.execution, self.now
+        if self.ended is None and not self._is_cancelled(execution):
+            self._tell(
+                execution,
+                lambda: execution.history.add(now, "workflow_execution_cancel_requested"),  # type: ignore[arg-type, return-value]
+            )
+
+    def _is_cancelled(self, execution: Execution) -> bool:
+        kind = "workflow_execution_cancel_requested_event_attributes"
+        return any(event.HasField(kind) for event in execution.history.events)
+
     # --- what a task asks for --------------------------------------------------------------------------------------
 
     def _write(self, execution: Execution, command: Command, completed: int) -> HistoryEvent:
