@@ -295,6 +295,22 @@ def written(node: Any, indent: str = "") -> str:
     return "\n".join([head, *(f"{indent}  {name}: {written(part, indent + '  ')}" for name, part in parts)])
 
 
+def ids(node: Any) -> set[str]:
+    """The step ids in a statement."""
+    if isinstance(node, tuple):
+        return set().union(*map(ids, node))
+    if not isinstance(node, Node):
+        return set()
+    own = {node.id} if hasattr(node, "id") else set()
+    return own.union(*(ids(getattr(node, field.name)) for field in dataclasses.fields(node)))
+
+
+def share_ids(branches: tuple[Node, ...]) -> bool:
+    """Whether two branches have steps with one id."""
+    each = [ids(branch) for branch in branches]
+    return sum(map(len, each)) > len(set().union(*each))
+
+
 # --- smaller programs ----------------------------------------------------------------------------------------------
 
 
