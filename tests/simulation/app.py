@@ -146,8 +146,8 @@ class Body:
         self.say(path, "event", None if event is None else event.id)
 
     async def _Listen(self, node: programs.Listen, path: str, is_open: bool) -> Any:
-        options = {"event": node.name, "timeout": timedelta(seconds=node.timeout)}
-        async with await self._step.ext.listen(node.id, **options) as listener:
+        timeout = timedelta(seconds=node.timeout)
+        async with await self._step.ext.listen(node.id, event=node.name, timeout=timeout) as listener:
             for number in range(node.times):
                 event = await listener.next(f"{node.id} next")
                 self.say(f"{path}.{number}", "heard", None if event is None else event.id)
@@ -198,14 +198,14 @@ class Body:
 
     async def _Finally(self, node: programs.Finally, path: str, is_open: bool) -> Any:
         try:
-            return await self.run(node.body, f"{path}.b", is_open)
+            result = await self.run(node.body, f"{path}.b", is_open)
         except (Fault, GeneratorExit):
             raise  # in a body attempt that was to end here, nothing is cleaned up that the next one still needs
         except BaseException:
             await self.run(node.cleanup, f"{path}.f", False)
             raise
-        else:
-            await self.run(node.cleanup, f"{path}.f", False)
+        await self.run(node.cleanup, f"{path}.f", False)
+        return result
 
     async def _Gather(self, node: programs.Gather, path: str, is_open: bool) -> Any:
         # Where a branch raises, the others call steps before the body's attempt is over: with the same ids, they would

@@ -98,10 +98,14 @@ def difference(expected: Outcome, actual: Outcome, plan: Plan) -> str | None:
         return f"other effects: {other}"
     if actual.result != expected.result:
         return f"another result: {expected.result!s:.200} became {actual.result!s:.200}"
-    for before, after in zip_longest(expected.seen, actual.seen, fillvalue=[]):
+    for before, after in _side_by_side(expected.seen, actual.seen):
         if not _is_same(before, after, ignore_clock=bool(plan.faults)):
             return f"another trace: {before} became {after}"
     return None
+
+
+def _side_by_side(before: list[Any], after: list[Any]) -> Iterator[tuple[list[Any], list[Any]]]:
+    return zip_longest(before, after, fillvalue=[])
 
 
 def _kind(why: str) -> str:
@@ -118,7 +122,7 @@ def _is_same(before: list[Any], after: list[Any], *, ignore_clock: bool) -> bool
 def _other_way(actual: Outcome) -> str | None:
     """Where a body that came back saw something else than before it was interrupted; None if it did not."""
     for past in actual.recorder.pasts:
-        for before, after in zip_longest(past.seen, actual.seen[: len(past.seen)], fillvalue=[]):
+        for before, after in _side_by_side(past.seen, actual.seen[: len(past.seen)]):
             is_time = past.has_other_clock and before[1:2] == ["now"] == after[1:2]
             if before != after and not is_time:
                 return f"{past.why}; {before} became {after}"
@@ -165,7 +169,10 @@ def _interrupted(expected: Outcome, plan: Plan, *, sandboxed: bool) -> tuple[Out
     """The same scenario, interrupted, and in which way that run is another one."""
     kept = rerunning.kept(expected.service, plan.rerun) if plan.rerun >= 0 else None
     actual = run(expected.scenario, plan, sandboxed=sandboxed, kept=kept)
-    return actual, difference(expected, actual, plan) or (kept and _other_rerun(expected, actual, kept))
+    why = difference(expected, actual, plan)
+    if why is None and kept is not None:
+        why = _other_rerun(expected, actual, kept)
+    return actual, why
 
 
 def _other_rerun(expected: Outcome, actual: Outcome, kept: Kept) -> str | None:
