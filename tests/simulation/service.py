@@ -16,8 +16,7 @@ from temporalio.bridge.proto.workflow_commands import WorkflowCommand
 from temporalio.common import RawValue
 from temporalio.converter import DataConverter
 
-from steporal.activities import Activities
-from steporal.converter import encode, from_raw, to_raw
+from steporal.converter import from_raw
 from steporal.runtime.attempt import RUN_STEP
 from steporal.runtime.children import REPORT
 from steporal.runtime.failures import application_error, is_final
@@ -161,7 +160,6 @@ class Service:
         self._agenda: list[tuple[int, int, Callable[[], object]]] = []
         self._entries = 0
         self._app = App({w.id: w.handler for w in client.workflows}, client.step_packages)
-        self._activities = Activities(client, None)  # type: ignore[arg-type]
         self.now = START
         self.tasks = 0
         self.moments: list[int] = []
@@ -234,13 +232,9 @@ class Service:
                 if self.execution.needs_task:
                     self._interruptions.before_task(self)
                     self._task(self.execution)
-                    continue
-                self._interruptions.between(self)
-                if self.execution.needs_task:
-                    continue
-                if not self._agenda:
-                    raise Stuck("nothing happens any more")
-                self._next_moment()
+                else:
+                    self._interruptions.between(self)
+                    self._next_moment()
         finally:
             for execution in self.executions:
                 execution.cached.evict()
@@ -260,6 +254,8 @@ class Service:
         return self._agenda[0][0] if self._agenda else None
 
     def _next_moment(self) -> None:
+        if not self._agenda:
+            raise Stuck("nothing happens any more")
         self.now = max(self.now, self._agenda[0][0])
         self._until(self.now)
 
@@ -534,12 +530,12 @@ class Service:
     def _run_step(self, call: Any) -> Payload:
         """As ``Activities.run_step`` does, without what it needs of a worker."""
         before = len(self.recorder.order)
-        function, arguments = Resolver(self._app, lambda data: self._activities._captive(data, call)).call(call)
+        function, arguments = Resolver(self._app, _captured).call(call)
         result = function(*arguments)
         if isinstance(result, Coroutine):
             result = at_once(result)
         assert len(self.recorder.order) == before + 1, "a step function says what it does"
-        return to_raw(encode(result)).payload
+        return payload(result)  # step functions here return text
 
     def _attempt_ends(
         self, execution: Execution, activity: Activity, result: Payload | None, failure: Failure | None
@@ -657,6 +653,10 @@ class Service:
             self._event(execution, "external_workflow_execution_signaled", **ids)
             return
         self._event(execution, "signal_external_workflow_execution_failed", cause=_NOT_FOUND, **ids)
+
+
+def _captured(data: Any) -> Any:
+    raise AssertionError(f"no program captures {data!r}")
 
 
 def _failure_of(error: Exception, attempt: int) -> Failure:
