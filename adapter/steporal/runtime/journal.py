@@ -207,7 +207,7 @@ class Journal:
 
     def now(self) -> int:
         """The time in the body, in microseconds since the journal's epoch."""
-        return self._elapsed() if self._is_back else self._clock
+        return max(self._elapsed(), self._clock) if self._is_back else self._clock
 
     # --- what the body asks for ------------------------------------------------------------------------------------
 
