@@ -530,6 +530,10 @@ class Run:
             del self._in_flight[key]
             self.calls.pop(key, None)
 
+    def is_in_flight(self, key: str) -> bool:
+        """Return whether a step has begun and has not ended."""
+        return key in self._in_flight
+
     def cancel_step(self, key: str) -> None:
         """Cancel a step that is in flight, as the body waits for it no longer."""
         if (task := self._in_flight.get(key)) is not None:
