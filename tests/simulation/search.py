@@ -82,7 +82,7 @@ def difference(expected: Outcome, actual: Outcome, plan: Plan) -> str | None:
     """In which way an interrupted run is another one; None if it is the same."""
     assert expected.ended is not None
     if actual.ended is None:
-        return f"the run did not end: {actual.problem}"
+        return f"the run did not end: {actual.problem.partition(chr(10))[0]:.500}"
     if exchanged := [entry for entry in actual.seen if "EXCHANGED" in entry]:
         return f"a step got the result of another: {exchanged[0]}"
     may_differ = plan.takes_time or plan.rerun >= 0 or not is_comparable(expected)
