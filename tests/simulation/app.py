@@ -210,7 +210,7 @@ class Body:
     async def _Gather(self, node: programs.Gather, path: str, is_open: bool) -> Any:
         # Where a branch raises, the others call steps before the body's attempt is over: with the same ids, they would
         # have others' keys than in the next attempt.
-        is_open = is_open and not programs.share_ids(node.branches)
+        is_open = is_open and not (node.return_exceptions or programs.share_ids(node.branches))
         branches = [self.run(branch, f"{path}.{n}", is_open) for n, branch in enumerate(node.branches)]
         if not node.return_exceptions:
             return await asyncio.gather(*branches)
