@@ -71,7 +71,7 @@ from .routing.catalog import App, Entry, Listed
 from .routing.dispatch import FAILED, Dispatcher
 from .routing.lookup import find_listed
 from .routing.signalling import ANSWER_TIMEOUT, Mailboxes
-from .runtime.failures import stack_of
+from .runtime.failures import attempts_of, stack_of, step_of
 from .runtime.limits import to_limited
 from .runtime.start import Origin
 from .runtime.storage import check_storage, most_with
@@ -159,7 +159,8 @@ def _run_error(workflow_id: str, cause: BaseException) -> RunFailedError:
     check_told(cause)
     stack = stack_of(cause)
     if isinstance(cause, ApplicationError):
-        return RunFailedError(workflow_id, cause.type or "ApplicationError", cause.message, stack)
+        name = cause.type or "ApplicationError"
+        return RunFailedError(workflow_id, name, cause.message, stack, attempts_of(cause), step_of(cause))
     if isinstance(cause, TerminatedError):
         return RunFailedError(workflow_id, "TerminatedError", f"the run was terminated: {cause.message}", stack)
     return RunFailedError(workflow_id, type(cause).__name__, str(cause), stack)

@@ -97,7 +97,7 @@ class SteporalPlugin(temporalio.worker.Plugin):
             others = others or UnsandboxedWorkflowRunner()
             config["workflow_runner"] = WatchedRunner(ours, facts, meter, is_traced=is_traced)
             config["unsandboxed_workflow_runner"] = WatchedRunner(others, facts, meter, is_traced=is_traced)
-            quiet_the_sdk()
+        quiet_the_sdk()
         return config
 
     def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:

@@ -15,7 +15,8 @@ import steporal
 from steporal.routing.catalog import App, Snapshot
 
 from .output import print_json, say
-from .problems import Failure, Mistake
+from .problems import FailedRun, Failure, Mistake, failed_run_json
+from .runs.progress import explained
 
 _CLIENT_ID = "steporal"
 
@@ -86,14 +87,15 @@ async def start_workflow(
     if not as_json:
         say(f"started [bold]{escape(run.workflow_id)}[/] of app {escape(listed_app.id)}; waiting for its result")
     try:
-        result = await run.result()
+        async with explained(temporal, run.workflow_id):
+            result = await run.result()
     except asyncio.CancelledError:
         say(f"[bold]{escape(run.workflow_id)}[/] goes on")
         raise
     except steporal.RunFailedError as err:
         if as_json:
-            print_json({**started, "error": {"name": err.name, "message": err.message, "stack": err.stack}})
-        raise Failure(str(err), "" if as_json else err.stack) from err
+            print_json({**started, "error": failed_run_json(err)})
+        raise FailedRun(err) from err
     print_json({**started, "result": result} if as_json else result)
 
 

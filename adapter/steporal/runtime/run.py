@@ -20,6 +20,7 @@ from uuid import UUID
 
 from temporalio import workflow
 from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
 
 from ..context import Context, ContextExt, Input
 from ..converter import from_raw, return_type, to_json
@@ -40,7 +41,7 @@ from .counting import StepKind, count_body, count_end, count_start, counted
 from .details import show_details
 from .determinism import explained, nondeterminism_in
 from .endings import tell_cancelled, tell_failed, tell_finished
-from .failures import application_error, is_final
+from .failures import FAILED_CODE, application_error, is_final, logged, step_of
 from .inbox import Inbox
 from .limits import to_limited
 from .memo import Memo, Outcome
@@ -289,6 +290,7 @@ class Run:
                 raise explained(nondeterminism, self.workflow.id) from None
             failure = application_error(err, attempt=self.failures, non_retryable=True)
             trace = "".join(format_tb(failure.__traceback__))
+            self._log_end(failure)
             await self._end(failed_with(failure), partial(tell_failed, self, failure, trace))
             self._count_end("failed")
             raise failure from failure.__cause__
@@ -305,6 +307,12 @@ class Run:
         if (trace := TRACE.get()) is not None:
             failure = None if outcome.failure is None else outcome.failure.name
             trace.ended(self.workflow.app, self.origin, self.started, failure, is_cancelled=outcome == was_cancelled())
+
+    def _log_end(self, failure: ApplicationError) -> None:
+        """Log that the run has failed; with the body's own frames, unless a step's log lines have shown the error."""
+        exc_info = None if step_of(failure) else logged(failure)
+        id, extra = workflow.info().workflow_id, {FAILED_CODE: True}
+        self.logger.error("run %r failed: %s: %s", id, failure.type, failure.message, exc_info=exc_info, extra=extra)
 
     def _count_end(self, outcome: Literal["finished", "failed", "cancelled"]) -> None:
         count_end(outcome, started=self.started, memo_size=self.continuing.size)
@@ -425,7 +433,8 @@ class Run:
                     type(err).__name__,
                     err,
                     format_duration(delay),
-                    extra={"attempt": self.failures},
+                    exc_info=logged(err),
+                    extra={"attempt": self.failures, FAILED_CODE: True},
                 )
             finally:
                 attempt.close()

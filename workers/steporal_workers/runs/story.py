@@ -259,6 +259,7 @@ def _finish(entry: StepEntry, outcome: Outcome, at: datetime) -> None:
     entry.next_attempt = None
     if outcome.failure is not None:
         entry.state, entry.error = "failed", f"{outcome.failure.name}: {outcome.failure.message}"
+        entry.stack, entry.attempts = outcome.failure.stack, max(entry.attempts, outcome.failure.attempts)
         return
     entry.state, entry.error = "completed", None
     entry.result = None if entry.kind == "listen" else plain(outcome.value)
@@ -279,7 +280,7 @@ async def _add_what_is_pending(story: Story, converter: DataConverter) -> None:
             continue
         entry.attempts = pending.attempt
         if pending.HasField("last_failure"):
-            entry.retried_after = await story.timeline.reason(pending.last_failure)
+            await story.timeline.retries(entry, pending.last_failure)
         if pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED and pending.attempt > 1:
             entry.next_attempt = pending.scheduled_time.ToDatetime(tzinfo=UTC)
     story.waits = _waits(story)
