@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Literal, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, overload
 from weakref import WeakKeyDictionary
 
 import temporalio.client
@@ -422,6 +422,37 @@ class Client:
         from .plugin import SteporalPlugin  # which takes the SDK's worker along: 0.1 s for who only sends
 
         return SteporalPlugin(self)
+
+    def _forget(self, workflow: Workflow[Any, Any]) -> None:
+        """Take back the definition of a workflow, so that its module can be imported again under another name."""
+        if self._workflows.get(workflow.id) is workflow:
+            del self._workflows[workflow.id]
+
+    def run(self) -> NoReturn:
+        """Serve this client's workflows in the foreground, and end the process: ``python shop.py`` as a worker.
+
+        It does what ``steporal worker`` does, with the same settings: Temporal's own configuration
+        (``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, profiles), ``STEPORAL_…`` variables and ``steporal.toml``. On
+        Ctrl-C or SIGTERM it lets running steps finish and ends the process with status 0; a second signal ends it at
+        once. It needs ``steporal[cli]``.
+
+        The module that calls it is imported a second time, by its own name instead of ``__main__``: all workers of the
+        app then name its functions alike, and its workflows run in the sandbox. Code after the call never runs.
+
+        Example:
+            ::
+
+                if __name__ == "__main__":
+                    client.run()
+
+        Raises:
+            DefinitionError: A module calls it while it is imported.
+            RuntimeError: It is called inside a running event loop, or in a thread.
+            ModuleNotFoundError: ``steporal[cli]`` is not installed.
+        """
+        from .foreground import caller, serve
+
+        serve(self, caller())
 
     # --- connect ---------------------------------------------------------------------------------------------------
 

@@ -148,7 +148,8 @@ class SteporalPlugin(temporalio.worker.Plugin):
         if registering.done():
             listed = registering.result()
             self.registered.set()
-            logger.info("app %r is registered with %d workflows", listed.id, len(listed.workflows))
+            count = len(listed.workflows)
+            logger.info("app %r is registered with %d workflow%s", listed.id, count, "s" * (count != 1))
         else:
             registering.cancel()
             await asyncio.gather(registering, return_exceptions=True)  # why the worker has ended, it says itself

@@ -5,10 +5,9 @@ What a command needs is imported when it runs, so that ``steporal --help`` answe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -19,16 +18,11 @@ from .gateway.options import GatewayOptions
 from .leaving import leave
 from .logs import name_app, set_up_logging
 from .options import codec_option, connection_options, data_converter, json_option
-from .problems import Mistake, perform
+from .problems import missing, perform
 from .runs.command import runs
 from .settings import file_of, settings_of, tell_unknown_variables, values_of
 from .telemetry import MetricsOptions, set_up_runtime
 from .traces import exporter_of, exporting
-
-if TYPE_CHECKING:
-    import asyncio
-
-    import steporal
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -46,52 +40,12 @@ def cli() -> None:
 @click.argument("target", metavar="MODULE:CLIENT")
 @connection_options
 @settings_of("worker")
-def worker(target: str, connection: Connection, log_level: str, log_format: str, **options: Any) -> None:
+def worker(target: str, connection: Connection, **settings: Any) -> None:
     """Serve a client's workflows, until SIGTERM or SIGINT."""
     from .loading import load_client
-    from .worker import WorkerOptions, run_worker
+    from .serving import serve
 
-    set_up_logging(log_level, log_format)
-    tell_unknown_variables()
-    exporter = exporter_of(options.pop("traces"))
-    # Without a cache, core alone knows some of what goes wrong.
-    is_quiet = log_level != "debug" and options["max_cached_workflows"] != 0
-    set_up_runtime(is_quiet=is_quiet, metrics=MetricsOptions.of(options))
-    if options["deployment"] and not options["build_id"]:
-        raise Mistake("--deployment needs --build-id, which says which build of it this worker runs")
-    of_gateway, with_gateway = _gateway_options(options), options.pop("with_gateway")
-    serving = _gateway(of_gateway) if with_gateway else None
-    client = load_client(target)
-    name_app(client.id)
-    with exporting(exporter, client.id) as plugins:
-
-        async def serve() -> None:
-            temporal = await connection.connect(client.data_converter, plugins)
-            await run_worker(client, temporal, WorkerOptions(**options), beside=serving(client) if serving else None)
-
-        perform(serve())
-
-
-def _gateway_options(options: dict[str, Any]) -> GatewayOptions:
-    """Take out of a worker's options what is the gateway's."""
-    given = {name: options.pop(name) for name in ("event_keys", "api_keys", "insecure_any_key", "drain_delay")}
-    return GatewayOptions(host=options.pop("gateway_host"), port=options.pop("gateway_port"), **given)
-
-
-def _gateway(
-    options: GatewayOptions,
-) -> Callable[[steporal.Client], Callable[[asyncio.Event], AbstractAsyncContextManager[str]]]:
-    """What makes the gateway that runs beside a worker; its keys are checked now."""
-    try:
-        from .gateway.command import gateway, keys_of
-    except ModuleNotFoundError as err:
-        raise _missing(err, "gateway") from None
-    keys = keys_of(options)
-    return lambda client: lambda stop: gateway(client, keys, options, stop)
-
-
-def _missing(error: ModuleNotFoundError, extra: str) -> Mistake:
-    return Mistake(f"{error.name!r} is not installed: pip install 'steporal[{extra}]'")
+    serve(lambda: load_client(target), connection, **settings)
 
 
 @cli.command("gateway")
@@ -106,7 +60,7 @@ def gateway_command(target: str, connection: Connection, log_level: str, log_for
     try:
         from .gateway.command import keys_of, run_gateway
     except ModuleNotFoundError as err:
-        raise _missing(err, "gateway") from None
+        raise missing(err, "gateway") from None
     from .loading import load_client
 
     set_up_logging(log_level, log_format)
@@ -136,7 +90,7 @@ def codec_server_command(log_level: str, log_format: str, **options: Any) -> Non
     try:
         from .codec.command import run_codec_server
     except ModuleNotFoundError as err:
-        raise _missing(err, "gateway") from None
+        raise missing(err, "gateway") from None
     from .codec.options import CodecOptions
 
     set_up_logging(log_level, log_format)
@@ -167,7 +121,7 @@ def dev(targets: tuple[str, ...], **options: Any) -> None:
     try:
         from .dev import DevOptions, run_dev
     except ModuleNotFoundError as err:
-        raise _missing(err, "dev") from None
+        raise missing(err, "dev") from None
     set_up_logging(options["log_level"], options["log_format"])
     tell_unknown_variables()
     for target in targets:
@@ -278,14 +232,15 @@ def sync(target: str, connection: Connection, as_json: bool) -> None:
 def lint(target: str, as_json: bool) -> None:
     """Find what is not deterministic in the bodies of workflows: time, chance, network, files, environment, threads.
 
-    Reads the source; nothing is run, and no server is needed. Ends with 1 if anything is found.
+    Reads the source; nothing is run, and no server is needed. Ends with 1 if anything is found, and with 2 if
+    MODULE:CLIENT has no workflows.
     """
     from .loading import load_client
 
     client = load_client(target)
     from .lint import run_lint
 
-    raise click.exceptions.Exit(run_lint(client, as_json=as_json))
+    raise click.exceptions.Exit(run_lint(client, target, as_json=as_json))
 
 
 @cli.command()

@@ -58,6 +58,11 @@ class Mistake(Failure):
     exit_code = 2
 
 
+def missing(error: ModuleNotFoundError, extra: str) -> Mistake:
+    """Return the mistake of a command whose extra is not installed."""
+    return Mistake(f"{error.name!r} is not installed: pip install 'steporal[{extra}]'")
+
+
 class FailedRun(Failure):
     """A run that failed, in five lines: the error, the user's own line of code, the step, and how to see the rest."""
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from rich.markup import escape
 from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskState
 from temporalio.client import Client
@@ -65,11 +66,10 @@ _BLOCKED = {_STUCK, _NO_WORKER}
 
 async def _lines(temporal: Client, story: Story) -> AsyncIterator[Line]:
     if story.problem is not None:
-        advice = "correct the code, or run `steporal recover MODULE:CLIENT` if it is right"
-        yield _STUCK, f"[red]the run is stuck[/]: {escape(story.problem)}; {advice}"
+        yield _STUCK, f"[red]the run is stuck[/]: {escape(story.problem)}"
         return
-    if (queue := _late_queue(story)) is not None:
-        yield _NO_WORKER, await _why_late(temporal, queue)
+    if (late := await why_late(temporal, story)) is not None:
+        yield _NO_WORKER, late
         return
     for line in _waits(story):
         yield line
@@ -86,26 +86,33 @@ def _waits(story: Story) -> Iterator[Line]:
             yield wait.awaited.step, f"step {escape(repr(wait.awaited.step))} {escape(wait.awaited.what)}{until}"
 
 
+async def why_late(temporal: Client, story: Story) -> str | None:
+    """Return why no worker has taken the next task of a run for two seconds; None if nothing is late."""
+    queue = _late_queue(story) if story.is_open else None
+    if queue is None:
+        return None
+    state = await state_of(temporal, queue, "workflow")
+    start = "start one: steporal worker MODULE:CLIENT"
+    if not state.pollers:
+        return f"[yellow]no worker polls task queue {escape(repr(queue))}[/]; {start}"
+    return (
+        f"[yellow]no worker of task queue {escape(repr(queue))} takes the run's next task[/]: the last "
+        f"{len(state.pollers)} that polled it may be busy or gone; {start}"
+    )
+
+
 def _late_queue(story: Story) -> str | None:
     """Return the task queue on which a task of the run has waited for a worker for too long."""
-    raw, now = story.described.raw_description, datetime.now(UTC)
+    raw = story.described.raw_description
     task = raw.pending_workflow_task
-    if task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED:
-        if now - task.scheduled_time.ToDatetime(tzinfo=UTC) > _LATE:
-            return story.described.task_queue
+    if task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED and _is_late(task.scheduled_time):
+        return story.described.task_queue
     for pending in raw.pending_activities:
-        if pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED:
-            if now - pending.scheduled_time.ToDatetime(tzinfo=UTC) > _LATE:
-                return pending.activity_options.task_queue.name or story.described.task_queue
+        is_scheduled = pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
+        if is_scheduled and _is_late(pending.scheduled_time):
+            return pending.activity_options.task_queue.name or story.described.task_queue
     return None
 
 
-async def _why_late(temporal: Client, queue: str) -> str:
-    state = await state_of(temporal, queue, "workflow")
-    name = escape(repr(queue))
-    if not state.pollers:
-        return f"[yellow]no worker polls task queue {name}[/]; start one: steporal worker MODULE:CLIENT"
-    return (
-        f"[yellow]no worker of task queue {name} takes the run's next task[/]: {len(state.pollers)} polled it in the "
-        "last minutes, and may be busy or gone; `steporal doctor MODULE:CLIENT` looks"
-    )
+def _is_late(scheduled: Timestamp) -> bool:
+    return datetime.now(UTC) - scheduled.ToDatetime(tzinfo=UTC) > _LATE

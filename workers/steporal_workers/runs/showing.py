@@ -20,6 +20,7 @@ from steporal.types import JSON
 from ..output import console, print_json
 from ..stacks import own_place
 from .finding import first_run_id, get_run
+from .progress import why_late
 from .queries import STUCK
 from .story import Reader, Story, Wait
 from .timeline import StepEntry, Timeline
@@ -71,16 +72,18 @@ async def run_show(temporal: Client, id: str, *, watch: bool, stack: bool, as_js
         print_json(_json(story, temporal))
         return
     out = console()
+
+    async def rendered() -> RenderableType:
+        return _rendered(story, temporal, stack=stack, late=await why_late(temporal, story))
+
     if not watch:
-        out.print(_rendered(story, temporal, stack=stack))
+        out.print(await rendered())
         return
-    with Live(
-        _rendered(story, temporal, stack=stack), console=out, auto_refresh=False, vertical_overflow="visible"
-    ) as live:
+    with Live(await rendered(), console=out, auto_refresh=False, vertical_overflow="visible") as live:
         while story.is_open:
             await asyncio.sleep(_LOOK_EVERY)
             story = await reader.read(await get_run(temporal, described.id))
-            live.update(_rendered(story, temporal, stack=stack), refresh=True)
+            live.update(await rendered(), refresh=True)
 
 
 def ui_url(temporal: Client, workflow_id: str, run_id: str) -> str | None:
@@ -100,7 +103,7 @@ def ui_url(temporal: Client, workflow_id: str, run_id: str) -> str | None:
 # --- as text -------------------------------------------------------------------------------------------------------
 
 
-def _rendered(story: Story, temporal: Client, *, stack: bool) -> RenderableType:
+def _rendered(story: Story, temporal: Client, *, stack: bool, late: str | None) -> RenderableType:
     shown: list[RenderableType] = [_head(story)]
     shown += [Text(text) for text in _errors(story.timeline, stack=stack)]
     if story.timeline.steps:
@@ -108,11 +111,9 @@ def _rendered(story: Story, temporal: Client, *, stack: bool) -> RenderableType:
     if story.waits:
         shown.append(_waits(story.waits))
     if story.problem:
-        shown.append(
-            Text.from_markup(
-                f"[red]stuck:[/] {escape(story.problem)}\nit goes on with code that fits; `steporal recover`"
-            )
-        )
+        shown.append(Text.from_markup(f"[red]stuck:[/] {escape(story.problem)}"))
+    elif late:
+        shown.append(Text.from_markup(late))
     if url := ui_url(temporal, story.described.id, story.described.run_id):
         shown.append(Text(url, no_wrap=True, overflow="ignore"))
     return Group(*shown)

@@ -315,5 +315,10 @@ def _problem(story: Story) -> str | None:
     task: Any = story.described.raw_description.pending_workflow_task
     if task.attempt >= _STUCK_FROM_ATTEMPT:
         why = story.timeline.task_failure
-        return f"its workflow task fails (attempt {task.attempt}){f': {why}' if why else ''}"
+        if why is None or "[TMPRL1100]" not in why:
+            return f"its workflow task fails (attempt {task.attempt}){f': {why}' if why else ''}"
+        return (
+            f"the code of workflow {story.described.workflow_type!r} does not fit what the run has done; `steporal "
+            f"recover MODULE:CLIENT` continues it with the new code (Temporal: {why})"
+        )
     return None
