@@ -169,3 +169,14 @@ async def test_a_deployment_needs_a_build_and_a_name_that_temporal_takes(run: St
     assert (ended.status, "--deployment needs --build-id" in ended.err) == (2, True)
     ended = await run("worker", "app", "--deployment", "shop.eu", "--build-id", "1")
     assert (ended.status, "has no '.', as 'shop.eu' has" in ended.err) == (2, True)
+
+
+async def test_the_progress_of_runs_is_logged_once_at_level_debug(run: Steporal, write_app: WriteApp) -> None:
+    app = write_app(ECHO)
+    arguments = ("--log-level", "debug", "--max-cached-workflows", "0")  # each workflow task replays the run
+    async with run.worker("app", *arguments) as worker:
+        await run("start", f"echo-{app}", "--id", f"echo-{app}", "--wait")
+        await worker.until(f"steporal.progress: run 'echo-{app}': completed after")
+        said = worker.said
+    for text in (": started: directly", ", step 'echo': completed after", ": completed after"):
+        assert said.count(f"steporal.progress: run 'echo-{app}'{text}") == 1

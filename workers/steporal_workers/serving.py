@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,16 @@ from .connection import Connection
 from .gateway.options import GatewayOptions
 from .logs import name_app, set_up_logging
 from .problems import Mistake, missing, perform
-from .settings import tell_unknown_variables
+from .settings import UNDER_DEV, tell_unknown_variables
 from .telemetry import MetricsOptions, set_up_runtime
 from .traces import exporter_of, exporting
 
 if TYPE_CHECKING:
+    import temporalio.client
+
     import steporal
+
+    First = Callable[[steporal.Client, temporalio.client.Client], Awaitable[None]]
 
 
 def serve(
@@ -37,6 +42,7 @@ def serve(
     from .worker import WorkerOptions, run_worker
 
     set_up_logging(log_level, log_format)
+    first = _under_dev(log_level, log_format) if os.environ.get(UNDER_DEV) else None
     tell_unknown_variables()
     exporter = exporter_of(options.pop("traces"))
     # Without a cache, core alone knows some of what goes wrong.
@@ -52,9 +58,20 @@ def serve(
 
         async def operation() -> None:
             temporal = await connection.connect(client.data_converter, plugins)
-            await run_worker(client, temporal, WorkerOptions(**options), beside=serving(client) if serving else None)
+            beside = serving(client) if serving else None
+            await run_worker(client, temporal, WorkerOptions(**options), beside=beside, first=first)
 
         perform(operation())
+
+
+def _under_dev(log_level: str, log_format: str) -> First:
+    """Show the progress of runs, and return what to do before the worker serves."""
+    from . import dev_log
+    from .before_serving import check_and_recover
+
+    if log_level in ("debug", "info") and log_format == "text":
+        dev_log.set_up()
+    return check_and_recover
 
 
 def _gateway_options(options: dict[str, Any]) -> GatewayOptions:

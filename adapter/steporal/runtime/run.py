@@ -46,6 +46,7 @@ from .inbox import Inbox
 from .limits import to_limited
 from .memo import Memo, Outcome
 from .ordered_tasks import number_tasks
+from .progress import run_ended, run_started, watched
 from .signal_inbox import SignalInbox
 from .start import Origin, cron_data
 from .storage import StorageOfRun
@@ -275,6 +276,7 @@ class Run:
         show_details(asyncio.get_running_loop(), self._details)
         if self._carried is None:
             count_start(self.origin.type)
+            run_started(self.origin)
         self.data = cron_data(self.origin.cron, began) if data is None and self.origin.cron else data
         if self.origin.indexed and workflow.info().continued_run_id is None:
             found_by = of_run(self.workflow.app, self.workflow.id, self.origin.name, self.origin.id)
@@ -284,6 +286,7 @@ class Run:
         except asyncio.CancelledError:
             await self._end(was_cancelled(), partial(tell_cancelled, self))
             self._count_end("cancelled")
+            run_ended("cancelled", self.started)
             raise
         except Exception as err:
             if nondeterminism := nondeterminism_in(err):
@@ -293,9 +296,13 @@ class Run:
             self._log_end(failure)
             await self._end(failed_with(failure), partial(tell_failed, self, failure, trace))
             self._count_end("failed")
+            step = step_of(failure)
+            why = f"at step {step.step_id!r}" if step else f"{failure.type}: {failure.message}"
+            run_ended("failed", self.started, why)
             raise failure from failure.__cause__
         await self._end(Outcome(from_raw(result)), partial(tell_finished, self, result))
         self._count_end("finished")
+        run_ended("completed", self.started)
         return result
 
     async def _end(self, outcome: Outcome, tell: Callable[[], Awaitable[None]]) -> None:
@@ -476,7 +483,10 @@ class Run:
         await self.continuing.hold(key)
         trace = TRACE.get()
         performed = perform if trace is None else partial(trace.step, key, perform)
-        outcome = await counted(kind, performed, is_resumed=key in self.waits.carried)
+        is_resumed = key in self.waits.carried
+        outcome = await watched(
+            key, kind, partial(counted, kind, performed, is_resumed=is_resumed), is_resumed=is_resumed
+        )
         self.memo[key] = outcome
         self.finished[key] = self.slept.pop(key, self._elapsed())
         self.failures = 0

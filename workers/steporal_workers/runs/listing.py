@@ -158,6 +158,7 @@ async def _look(temporal: Client, run: WorkflowExecution) -> Listed:
         async for event in handle.fetch_history_events(page_size=1):
             first = event.workflow_execution_started_event_attributes.first_execution_run_id
             listed.run_id = first or run.run_id
+            listed.started = event.event_time.ToDatetime(tzinfo=UTC)  # of a run that was reset, its true start
             values = await arguments_of(event, temporal.data_converter)
             origin = Origin.of_run(values[1] if len(values) > 1 else None, run.id)
             listed.event, listed.event_id = origin.name, origin.id
