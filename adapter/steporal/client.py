@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -66,6 +67,7 @@ from .errors import (
 )
 from .events import EventLike, SendEventResult, new_ulid, prepare_events
 from .http import Secret
+from .misuse import explained
 from .routing import schedules
 from .routing.catalog import App, Entry, Listed
 from .routing.dispatch import FAILED, Dispatcher
@@ -85,6 +87,8 @@ from .types import JSON
 
 if TYPE_CHECKING:
     from .plugin import SteporalPlugin
+
+logger = logging.getLogger("steporal")
 
 I = TypeVar("I", default=Any)  # noqa: E741
 O = TypeVar("O", default=Any)  # noqa: E741
@@ -248,6 +252,7 @@ class Client:
         ext: WorkflowExt | None = None,
     ) -> Callable[[Handler[I, O]], Workflow[I, O]]: ...
 
+    @explained
     def workflow(
         self,
         *,
@@ -314,7 +319,7 @@ class Client:
         check_id(id, f"a workflow's id in client {self.id!r}")
         self._check_kept(id)
         check_handler(handler, id)
-        if id in self._workflows:
+        if id in self._workflows and not _is_imported_again(self._workflows[id].handler, handler):
             other = self._workflows[id].handler
             raise DefinitionError(
                 f"client {self.id!r} has a workflow {id!r} already, {other.__module__}.{other.__qualname__}; "
@@ -422,11 +427,6 @@ class Client:
         from .plugin import SteporalPlugin  # which takes the SDK's worker along: 0.1 s for who only sends
 
         return SteporalPlugin(self)
-
-    def _forget(self, workflow: Workflow[Any, Any]) -> None:
-        """Take back the definition of a workflow, so that its module can be imported again under another name."""
-        if self._workflows.get(workflow.id) is workflow:
-            del self._workflows[workflow.id]
 
     def run(self) -> NoReturn:
         """Serve this client's workflows in the foreground, and end the process: ``python shop.py`` as a worker.
@@ -656,6 +656,15 @@ class Client:
         crons = {start.id: start for start in self._cron_starts()}
         await schedules.apply(temporal, crons, before.schedules if before else ())
         await catalog.register(listed)
+        if dropped := sorted(
+            {one.id for one in before.workflows} - {one.id for one in listed.workflows} if before else ()
+        ):
+            logger.warning(
+                "app %r no longer registers %s: no event starts them any more, even if another worker still serves "
+                "them; workers of one app must define the same workflows",
+                self.id,
+                ", ".join(map(repr, dropped)),
+            )
         return listed
 
     def listed(self) -> App:
@@ -681,6 +690,14 @@ class Client:
             for trigger in workflow.triggers
             if isinstance(trigger, CronTrigger)
         ]
+
+
+def _is_imported_again(other: Handler[Any, Any], handler: Handler[Any, Any]) -> bool:
+    """Return whether a handler is another one of ``__main__``, whose module is now imported by its own name."""
+    first, second = (getattr(each, "__code__", None) for each in (other, handler))
+    if other.__module__ != "__main__" or first is None or second is None:
+        return False
+    return bool(first.co_filename == second.co_filename and first.co_qualname == second.co_qualname)
 
 
 def _entry(trigger: Trigger) -> Entry:

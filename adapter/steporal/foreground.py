@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import sys
+import inspect
 import threading
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -65,4 +65,6 @@ def _check_place(client: Client, caller: FrameType | None) -> None:
 
 def caller() -> FrameType | None:
     """Return the frame that called the function that calls this one."""
-    return sys._getframe(2)
+    frame = inspect.currentframe()
+    called = frame.f_back if frame is not None else None
+    return called.f_back if called is not None else None

@@ -180,3 +180,17 @@ async def test_the_progress_of_runs_is_logged_once_at_level_debug(run: Steporal,
         said = worker.said
     for text in (": started: directly", ", step 'echo': completed after", ": completed after"):
         assert said.count(f"steporal.progress: run 'echo-{app}'{text}") == 1
+
+
+async def test_a_worker_with_fewer_workflows_says_what_it_takes_from_others(
+    run: Steporal, server: DevServer, write_app: WriteApp
+) -> None:
+    app = write_app(ECHO)
+    async with run.worker("app"):
+        pass
+    write_app(SLOW)
+    async with run.worker("app") as worker:
+        assert f"app {app!r} no longer registers 'echo-{app}': no event starts them any more" in worker.said
+        await server.client.start_workflow(f"echo-{app}", id=f"echo-{app}", task_queue=app)
+        await worker.until(f"this worker does not define workflow 'echo-{app}', and was given a run of it")
+        assert "Traceback" not in worker.said

@@ -17,7 +17,7 @@ from .connection import Connection
 from .gateway.options import GatewayOptions
 from .leaving import leave
 from .logs import name_app, set_up_logging
-from .options import codec_option, connection_options, data_converter, json_option
+from .options import TARGET, Group, codec_option, connection_options, data_converter, json_option
 from .problems import missing, perform
 from .runs.command import runs
 from .settings import file_of, settings_of, tell_unknown_variables, values_of
@@ -25,19 +25,22 @@ from .telemetry import MetricsOptions, set_up_runtime
 from .traces import exporter_of, exporting
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="steporal")
 def cli() -> None:
     """Inngest-style durable workflows on Temporal.
 
+    Start with `steporal dev MODULE:CLIENT`: it runs a Temporal dev server and a worker of the client that the variable
+    CLIENT of MODULE holds, such as shop:client.
+
     Temporal is found by flags, by Temporal's environment variables (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE,
-    TEMPORAL_API_KEY, ...) and by the profiles of its configuration file, in this order. The other settings of worker,
-    gateway and dev have variables (STEPORAL_...), too, and a file, steporal.toml; `steporal config` prints them.
+    TEMPORAL_API_KEY, ...) and by the profiles of its configuration file, in this order. worker, gateway and dev also
+    read STEPORAL_... variables and the file steporal.toml; `steporal config` prints the settings.
     """
 
 
 @cli.command()
-@click.argument("target", metavar="MODULE:CLIENT")
+@click.argument("target", metavar="MODULE:CLIENT", type=TARGET)
 @connection_options
 @settings_of("worker")
 def worker(target: str, connection: Connection, **settings: Any) -> None:
@@ -49,7 +52,7 @@ def worker(target: str, connection: Connection, **settings: Any) -> None:
 
 
 @cli.command("gateway")
-@click.argument("target", metavar="MODULE:CLIENT")
+@click.argument("target", metavar="MODULE:CLIENT", type=TARGET)
 @connection_options
 @settings_of("gateway")
 def gateway_command(target: str, connection: Connection, log_level: str, log_format: str, **options: Any) -> None:
@@ -98,7 +101,7 @@ def codec_server_command(log_level: str, log_format: str, **options: Any) -> Non
     perform(run_codec_server(CodecOptions(**options)))
 
 
-@cli.group()
+@cli.group(cls=Group)
 def encryption() -> None:
     """Make keys that encrypt what Temporal stores of values."""
 
@@ -210,7 +213,7 @@ def setup(connection: Connection, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("target", metavar="MODULE:CLIENT")
+@click.argument("target", metavar="MODULE:CLIENT", type=TARGET)
 @connection_options
 @json_option
 def sync(target: str, connection: Connection, as_json: bool) -> None:
@@ -227,7 +230,7 @@ def sync(target: str, connection: Connection, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("target", metavar="MODULE:CLIENT")
+@click.argument("target", metavar="MODULE:CLIENT", type=TARGET)
 @json_option
 def lint(target: str, as_json: bool) -> None:
     """Find what is not deterministic in the bodies of workflows: time, chance, network, files, environment, threads.
@@ -244,7 +247,7 @@ def lint(target: str, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("target", metavar="MODULE:CLIENT")
+@click.argument("target", metavar="MODULE:CLIENT", type=TARGET)
 @click.option("--workflow", metavar="ID", help="Only the runs of this workflow.")
 @click.option("--where", metavar="QUERY", help="Only runs of which this is true, in Temporal's query language.")
 @click.option(
@@ -276,7 +279,7 @@ def checkpoint(target: str, connection: Connection, **options: Any) -> None:
 
 
 @cli.command()
-@click.argument("target", metavar="MODULE:CLIENT")
+@click.argument("target", metavar="MODULE:CLIENT", type=TARGET)
 @click.option("--workflow", metavar="ID", help="Only the runs of this workflow.")
 @click.option("--where", metavar="QUERY", help="Only runs of which this is true, in Temporal's query language.")
 @click.option("--closed", is_flag=True, help="Also runs that have ended.")
@@ -313,7 +316,7 @@ def replay(target: str, connection: Connection, files: tuple[Path, ...], **optio
 
 
 @cli.command()
-@click.argument("target", metavar="MODULE:CLIENT")
+@click.argument("target", metavar="MODULE:CLIENT", type=TARGET)
 @click.option("--workflow", metavar="ID", help="Only the runs of this workflow.")
 @click.option("--where", metavar="QUERY", help="Only runs of which this is true, in Temporal's query language.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
@@ -365,7 +368,7 @@ def demo(keep: bool) -> None:
 
 
 @cli.command()
-@click.argument("target", metavar="MODULE:CLIENT")
+@click.argument("target", metavar="MODULE:CLIENT", type=TARGET)
 @connection_options
 @json_option
 def doctor(target: str, connection: Connection, as_json: bool) -> None:

@@ -100,7 +100,9 @@ async def run_dev(
                 await workers.enter_async_context(codec_server(codec, options.keys, Ring(None), pages, stop))
             if options.gateway:
                 await workers.enter_async_context(_gateway(server, options, stop, plugins))
-            if targets:
+            if not targets:
+                say("no worker: name your clients to serve them, such as `steporal dev shop:client`")
+            else:
                 changes = _changes(options.watch or [Path.cwd()], stop)
                 watching = asyncio.ensure_future(anext(changes, None))
                 processes = [_WorkerProcess(target, server.address, options) for target in targets]

@@ -63,8 +63,6 @@ def importable(client: steporal.Client) -> steporal.Client:
         return client
     if not own and name not in sys.modules:
         return client
-    for workflow in own:  # the module may define them anew on this very client, if it imports the client itself
-        client._forget(workflow)
     module = import_module(name)
     found = next((each for each in clients_of(module).values() if each.id == client.id), None)
     if found is None:
@@ -72,7 +70,7 @@ def importable(client: steporal.Client) -> steporal.Client:
             f"module {name!r} has no client {client.id!r} when it is imported; create the client at the top level of "
             "the module, and not under `if __name__ == '__main__':`"
         )
-    defined = {workflow.id for workflow in found.workflows}
+    defined = {workflow.id for workflow in found.workflows if workflow.handler.__module__ != _MAIN}
     if missing := [workflow.id for workflow in own if workflow.id not in defined]:
         raise Mistake(
             f"module {name!r} does not define workflow {missing[0]!r} when it is imported; define it at the top level "

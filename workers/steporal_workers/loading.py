@@ -83,9 +83,9 @@ def _check_name(module_name: str, target: str) -> None:
     if path.suffix == ".py" or len(path.parts) > 1:
         dotted = ".".join(path.with_suffix("").parts)
         rest = target.partition(":")[2]
-        raise Mistake(f"{target!r} is a path; name the module: {dotted}{':' if rest else ''}{rest}")
+        raise Mistake(f"{target!r} is a path of a file; name the module instead: {dotted}{':' if rest else ''}{rest}")
     if not module_name or not all(part.isidentifier() for part in module_name.split(".")):
-        raise Mistake(f"{target!r} names no module; it is module:attribute, such as shop.app:client")
+        raise Mistake(f"{target!r} is not a module and a client; write MODULE:CLIENT, such as shop.app:client")
 
 
 def _no_module(module_name: str) -> Mistake:
@@ -113,7 +113,10 @@ def clients_of(module: ModuleType) -> dict[str, steporal.Client]:
 def _single(module: ModuleType) -> steporal.Client:
     clients = clients_of(module)
     if not clients:
-        raise Mistake(f"module {module.__name__!r} has no steporal.Client; {_what_it_has(module)}")
+        raise Mistake(
+            f"module {module.__name__!r} has no steporal.Client, such as client = steporal.Client('shop'); "
+            f"{_what_it_has(module)}"
+        )
     if len(clients) > 1:
         names = ", ".join(f"{module.__name__}:{name}" for name in clients)
         raise Mistake(f"module {module.__name__!r} has {len(clients)} clients; name one: {names}")
@@ -132,7 +135,10 @@ def _attribute(module: ModuleType, path: str) -> steporal.Client:
             has = f"its clients are: {', '.join(clients)}" if clients else _what_it_has(module)
             raise Mistake(f"module {module.__name__!r} has no {path!r}; {has}") from None
     if not isinstance(value, steporal.Client):
-        raise Mistake(f"{module.__name__}:{path} is of type {type(value).__qualname__!r}, and no steporal.Client")
+        clients = clients_of(module)
+        has = f"; its clients are: {', '.join(clients)}" if clients else ""
+        kind = type(value).__qualname__
+        raise Mistake(f"{module.__name__}:{path} is of type {kind!r}, not a steporal.Client{has}")
     return value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,7 +74,11 @@ async def start_workflow(
     client = steporal.Client(_CLIENT_ID, temporal=temporal)
     snapshot = await client.dispatcher(temporal).catalog.read()
     listed_app = _app_of(snapshot, workflow_id, app, temporal.namespace)
-    run = await client.start_workflow(steporal.reference(listed_app.id, workflow_id), data, id=run_id)
+    try:
+        run = await client.start_workflow(steporal.reference(listed_app.id, workflow_id), data, id=run_id)
+    except steporal.AlreadyStartedError:
+        show = f"`steporal runs show {shlex.quote(run_id or '')}` shows it"
+        raise Failure(f"a run with the id {run_id!r} was started before; {show}") from None
     started = {
         "app": listed_app.id,
         "workflow": workflow_id,

@@ -62,8 +62,19 @@ def _once(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     if error is None or not str(record.msg).startswith(_FAILED):
         return True
+    if unknown := _UNKNOWN_WORKFLOW.match(getattr(error, "message", "")):
+        name, known = unknown.groups()
+        record.msg = (
+            "this worker does not define workflow %r, and was given a run of it (run id %s); it defines %s. The run "
+            "waits for a worker that does: workers on one task queue must define the same workflows"
+        )
+        record.args = (name, *(record.args or ("unknown",)), known)
+        record.exc_info = None
     # All three name the run.
     return not isinstance(error, NondeterminismError) and is_news(record.getMessage(), f"{error!r}")
+
+
+_UNKNOWN_WORKFLOW = re.compile(r"Workflow class (.+) is not registered on this worker, available workflows: (.+)")
 
 
 def _in_words_of_steps(record: logging.LogRecord) -> bool:

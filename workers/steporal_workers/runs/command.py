@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..options import codec_option, connection_options, data_converter, json_option
+from ..options import Group, codec_option, connection_options, data_converter, json_option
 from ..problems import perform
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ def _filters(options: dict[str, Any]) -> Filters:
     return Filters(**options)
 
 
-@click.group()
+@click.group(cls=Group)
 def runs() -> None:
     """Find runs, look at them, end them, and run them again.
 
-    A run has two ids: its own, which is ctx.run_id, and Temporal's workflow id, {workflow}/{event id}. Either will do.
+    A run has two ids: its own, ctx.run_id, and Temporal's workflow id, {workflow}/{event id}. Every command takes both.
     """
 
 
