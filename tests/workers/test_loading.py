@@ -119,3 +119,10 @@ async def test_a_client_that_is_left_out_is_found_in_the_folder(offline: Stepora
 async def test_help_lists_the_flags_of_the_connection_last(offline: Steporal) -> None:
     text = (await offline("start", "--help")).out
     assert text.index("--input") < text.index("Connection to Temporal:") < text.index("--tls-server-name")
+
+
+async def test_without_the_extra_the_command_says_what_to_install(offline: Steporal) -> None:
+    offline.write("rich/__init__.py", "raise ModuleNotFoundError(\"No module named 'rich'\", name='rich')\n")
+    ended = await offline.python("-m", "steporal_workers", "catalog")
+    assert ended.status == 1
+    assert ended.err == "error: the command needs 'rich', which is not installed: pip install 'steporal[cli]'\n"

@@ -11,6 +11,7 @@ from temporalio.service import RPCError
 import steporal
 from steporal.lint import findings
 
+from .dev_log import align
 from .output import say
 from .problems import Failure
 from .recover import RecoverOptions, Stuck, recover_runs
@@ -22,6 +23,7 @@ async def check_and_recover(client: steporal.Client, temporal: temporalio.client
     A finding does not keep the worker from starting: the edited file is what the user looks at, and old code in a
     process would only hide the edit. No worker is up meanwhile, so that no step of a run to recover is running.
     """
+    align(workflow.id for workflow in client.workflows)
     for finding in findings(client):
         say(f"[yellow]lint:[/] {escape(str(finding))}")
     if not client.workflows:

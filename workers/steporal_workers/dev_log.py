@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Iterable
 from datetime import datetime
 
 import click
@@ -37,6 +38,13 @@ def set_up() -> None:
     logging.getLogger(LOGGER).setLevel(logging.DEBUG)
 
 
+def align(workflows: Iterable[str]) -> None:
+    """Make the column of workflows wide enough for these ids."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, DevFormatter):
+            handler.formatter.width = max([handler.formatter.width, *map(len, workflows)])
+
+
 def _is_new(record: logging.LogRecord) -> bool:
     """Leave out what a line of the run, or of `steporal dev`, says as well."""
     return not (record.name == "steporal.workflow" and str(record.msg).startswith("run %r failed")) and not (
@@ -45,12 +53,16 @@ def _is_new(record: logging.LogRecord) -> bool:
 
 
 class DevFormatter(TextFormatter):
-    """Formats the progress of runs as ``10:41:39.307  order QQFP1Z  ✓ charge  12 ms``."""
+    """Formats the progress of runs as ``10:41:39.307  order QQFP1Z  ✓ charge  12 ms``.
+
+    Attributes:
+        width: The width of the column of workflows.
+    """
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
         self._is_coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-        self._width, self._id_width = _MIN_WIDTH, _TAIL
+        self.width, self._id_width = _MIN_WIDTH, _TAIL
 
     def format(self, record: logging.LogRecord) -> str:
         """See base class."""
@@ -66,8 +78,8 @@ class DevFormatter(TextFormatter):
 
     def _run(self, workflow: str, workflow_id: str) -> str:
         id = _short(workflow_id)
-        self._width, self._id_width = max(self._width, len(workflow)), max(self._id_width, len(id))
-        name = self._paint(workflow.ljust(self._width), None, bold=True)
+        self.width, self._id_width = max(self.width, len(workflow)), max(self._id_width, len(id))
+        name = self._paint(workflow.ljust(self.width), None, bold=True)
         return f"{name} {self._paint(id.ljust(self._id_width), 'bright_black')}"
 
     def _of_run(self, record: logging.LogRecord) -> str:

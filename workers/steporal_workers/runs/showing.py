@@ -165,9 +165,15 @@ def _errors(timeline: Timeline, *, stack: bool) -> Iterator[str]:
     for step in timeline.steps:
         error = step.error or (step.retried_after if step.state == "running" else None)
         if error is not None and step.stack:
-            attempts = f"{step.attempts} attempt{'s' * (step.attempts != 1)}"
-            how = f"failed after {attempts}" if step.error else f"is on attempt {step.attempts}"
-            yield "\n".join([error, *_lines(step.stack, stack=stack), f"  step {step.id!r} {how}"])
+            yield "\n".join([error, *_lines(step.stack, stack=stack), f"  step {step.id!r} {_attempts(step)}"])
+
+
+def _attempts(step: StepEntry) -> str:
+    if step.error is not None:
+        return f"failed after {step.attempts} attempt{'s' * (step.attempts != 1)}"
+    if step.next_attempt is not None:
+        return f"failed; attempt {step.attempts} starts at {clock(step.next_attempt)}"
+    return f"failed; attempt {step.attempts} is running"
 
 
 def _lines(text: str, *, stack: bool) -> list[str]:
