@@ -17,7 +17,15 @@ from .connection import Connection
 from .gateway.options import GatewayOptions
 from .leaving import leave
 from .logs import name_app, set_up_logging
-from .options import TARGET, Group, codec_option, connection_options, data_converter, json_option
+from .options import (
+    Group,
+    codec_option,
+    connection_options,
+    data_converter,
+    json_option,
+    target_argument,
+    targets_argument,
+)
 from .problems import missing, perform
 from .runs.command import runs
 from .settings import file_of, settings_of, tell_unknown_variables, values_of
@@ -40,7 +48,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("target", metavar="MODULE:CLIENT", type=TARGET)
+@target_argument
 @connection_options
 @settings_of("worker")
 def worker(target: str, connection: Connection, **settings: Any) -> None:
@@ -52,7 +60,7 @@ def worker(target: str, connection: Connection, **settings: Any) -> None:
 
 
 @cli.command("gateway")
-@click.argument("target", metavar="MODULE:CLIENT", type=TARGET)
+@target_argument
 @connection_options
 @settings_of("gateway")
 def gateway_command(target: str, connection: Connection, log_level: str, log_format: str, **options: Any) -> None:
@@ -115,7 +123,7 @@ def new_key_command() -> None:
 
 
 @cli.command()
-@click.argument("targets", metavar="[MODULE:CLIENT]...", nargs=-1)
+@targets_argument
 @settings_of("dev")
 def dev(targets: tuple[str, ...], **options: Any) -> None:
     """Run a Temporal dev server, an HTTP gateway, and workers that start again when the code changes."""
@@ -213,7 +221,7 @@ def setup(connection: Connection, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("target", metavar="MODULE:CLIENT", type=TARGET)
+@target_argument
 @connection_options
 @json_option
 def sync(target: str, connection: Connection, as_json: bool) -> None:
@@ -230,7 +238,7 @@ def sync(target: str, connection: Connection, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("target", metavar="MODULE:CLIENT", type=TARGET)
+@target_argument
 @json_option
 def lint(target: str, as_json: bool) -> None:
     """Find what is not deterministic in the bodies of workflows: time, chance, network, files, environment, threads.
@@ -247,7 +255,7 @@ def lint(target: str, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("target", metavar="MODULE:CLIENT", type=TARGET)
+@target_argument
 @click.option("--workflow", metavar="ID", help="Only the runs of this workflow.")
 @click.option("--where", metavar="QUERY", help="Only runs of which this is true, in Temporal's query language.")
 @click.option(
@@ -279,7 +287,7 @@ def checkpoint(target: str, connection: Connection, **options: Any) -> None:
 
 
 @cli.command()
-@click.argument("target", metavar="MODULE:CLIENT", type=TARGET)
+@target_argument
 @click.option("--workflow", metavar="ID", help="Only the runs of this workflow.")
 @click.option("--where", metavar="QUERY", help="Only runs of which this is true, in Temporal's query language.")
 @click.option("--closed", is_flag=True, help="Also runs that have ended.")
@@ -316,7 +324,7 @@ def replay(target: str, connection: Connection, files: tuple[Path, ...], **optio
 
 
 @cli.command()
-@click.argument("target", metavar="MODULE:CLIENT", type=TARGET)
+@target_argument
 @click.option("--workflow", metavar="ID", help="Only the runs of this workflow.")
 @click.option("--where", metavar="QUERY", help="Only runs of which this is true, in Temporal's query language.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
@@ -368,7 +376,7 @@ def demo(keep: bool) -> None:
 
 
 @cli.command()
-@click.argument("target", metavar="MODULE:CLIENT", type=TARGET)
+@target_argument
 @connection_options
 @json_option
 def doctor(target: str, connection: Connection, as_json: bool) -> None:

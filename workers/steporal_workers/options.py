@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from .connection import Connection
-from .settings import options_of_connection
+from .settings import client_of_file, options_of_connection
 
 if TYPE_CHECKING:
     from temporalio.converter import DataConverter
@@ -59,8 +60,22 @@ class _Target(click.types.StringParamType):
         return "Name the module and the variable that holds your steporal.Client, such as shop:client"
 
 
-TARGET = _Target()
-"""The type of the argument ``MODULE:CLIENT``."""
+class _TargetArgument(click.Argument):
+    """The client that the command is about; if none is given, the one that ``steporal.toml`` names."""
+
+    def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, Any]:
+        """See base class."""
+        value, source = super().consume_value(ctx, opts)
+        if not self.value_is_missing(value) or ctx.resilient_parsing:
+            return value, source
+        client = client_of_file(ctx)
+        if client is None:
+            return value, source
+        return ((client,) if self.nargs == -1 else client), ParameterSource.DEFAULT_MAP
+
+
+target_argument = click.argument("target", metavar="MODULE:CLIENT", type=_Target(), cls=_TargetArgument)
+targets_argument = click.argument("targets", metavar="[MODULE:CLIENT]...", nargs=-1, cls=_TargetArgument)
 
 
 def connection_options(command: Callable[..., T]) -> Callable[..., T]:

@@ -41,7 +41,7 @@ from .counting import StepKind, count_body, count_end, count_start, counted
 from .details import show_details
 from .determinism import explained, nondeterminism_in
 from .endings import tell_cancelled, tell_failed, tell_finished
-from .failures import FAILED_CODE, application_error, is_final, logged, step_of
+from .failures import FAILED_CODE, application_error, is_final, logged, message_of, step_of
 from .inbox import Inbox
 from .limits import to_limited
 from .memo import Memo, Outcome
@@ -293,7 +293,7 @@ class Run:
                 raise explained(nondeterminism, self.workflow.id) from None
             failure = application_error(err, attempt=self.failures, non_retryable=True)
             trace = "".join(format_tb(failure.__traceback__))
-            self._log_end(failure)
+            self._log_end(failure, err)
             await self._end(failed_with(failure), partial(tell_failed, self, failure, trace))
             self._count_end("failed")
             step = step_of(failure)
@@ -315,9 +315,9 @@ class Run:
             failure = None if outcome.failure is None else outcome.failure.name
             trace.ended(self.workflow.app, self.origin, self.started, failure, is_cancelled=outcome == was_cancelled())
 
-    def _log_end(self, failure: ApplicationError) -> None:
+    def _log_end(self, failure: ApplicationError, error: Exception) -> None:
         """Log that the run has failed; with the body's own frames, unless a step's log lines have shown the error."""
-        exc_info = None if step_of(failure) else logged(failure)
+        exc_info = None if step_of(failure) else logged(error)
         id, extra = workflow.info().workflow_id, {FAILED_CODE: True}
         self.logger.error("run %r failed: %s: %s", id, failure.type, failure.message, exc_info=exc_info, extra=extra)
 
@@ -438,7 +438,7 @@ class Run:
                     self.workflow.max_attempts,
                     self.workflow.id,
                     type(err).__name__,
-                    err,
+                    message_of(err),
                     format_duration(delay),
                     exc_info=logged(err),
                     extra={"attempt": self.failures, FAILED_CODE: True},
