@@ -38,11 +38,30 @@ class Place:
 
 
 def own_place(stack: str) -> Place | None:
-    """Return the innermost line of a stack trace that is not a library's; the innermost one if all are."""
+    """Return the innermost line of a stack trace that is not a library's.
+
+    An app may be installed beside its libraries. Its own package is then that of the outermost line, as a stack trace
+    begins in a step function or a handler.
+    """
     places = list(_places(stack))
-    own = [place for place in places if not _LIBRARY.search(place.file.replace("\\", "/"))]
-    chosen = own or places
-    return chosen[-1] if chosen else None
+    own = [place for place in places if not _LIBRARY.search(_path(place))]
+    if not own and places:
+        package = _package(places[0])
+        own = [place for place in places if package and _package(place) == package] or places
+    return own[-1] if own else None
+
+
+_INSTALLED = re.compile(r".*/(?:site|dist)-packages/[^/]+")
+
+
+def _package(place: Place) -> str:
+    """Return the folder of the installed package, or the file of the installed module, of a place."""
+    found = _INSTALLED.match(_path(place))
+    return found[0] if found else ""
+
+
+def _path(place: Place) -> str:
+    return place.file.replace("\\", "/")
 
 
 def _places(stack: str) -> Iterator[Place]:
