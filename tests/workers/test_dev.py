@@ -108,6 +108,24 @@ async def test_an_edit_is_linted_and_served(offline: Steporal) -> None:
         await process.until("serving app dev-app", times=2)
 
 
+async def test_a_body_that_is_corrected_goes_on_and_starts_once(offline: Steporal) -> None:
+    module = offline.write("app.py", APP)
+    correct = module.read_text()
+    module.write_text(
+        correct.replace("    return await", "    import time; time.time(); ctx.logger.info('hello')\n    return await")
+    )
+    async with dev(offline, "app:client") as (process, address):
+        await process.until("serving app dev-app")
+        await offline("start", "answer", "--id", "one", "--address", address)
+        async with offline.running("runs", "result", "one", "--wait", "--address", address) as waiting:
+            await waiting.until("the run is stuck")
+            module.write_text(correct.replace("    return await", "    ctx.logger.info('hello')\n    return await"))
+            assert (await waiting.ended()).data == "old"
+        await process.until("■ completed")
+        assert process.said.count("▶ started directly one") == 1
+        assert process.said.count("steporal.workflow: hello") == 1
+
+
 @pytest.mark.takes_long
 async def test_runs_that_an_edit_has_stuck_go_on_with_the_new_code(offline: Steporal) -> None:
     module = offline.write("app.py", RUNS.replace("1 // 0", "'old'"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import temporalio.client
@@ -29,13 +32,29 @@ async def check_and_recover(client: steporal.Client, temporal: temporalio.client
     if not client.workflows:
         return
     try:
-        _, stuck = await recover_runs(client, temporal, RecoverOptions(interrupt=True, timeout=timedelta(0)))
+        with _quiet():
+            _, stuck = await recover_runs(client, temporal, RecoverOptions(interrupt=True, timeout=timedelta(0)))
     except (RPCError, Failure) as err:
         say(f"[yellow]runs that the edit may have stuck could not be recovered[/]: {escape(str(err))}")
         return
     for run in stuck:
         if line := _line(run):
             say(line)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what bodies log while they are replayed: a replay ends with what a run has not done yet."""
+    logger = logging.getLogger("steporal.workflow")
+    logger.addFilter(_nothing)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
 
 
 def _line(run: Stuck) -> str:

@@ -33,6 +33,11 @@ from .problems import Failure
 from .settings import UNDER_DEV
 from .worker import stop_signals
 
+DYNAMIC_CONFIG = (
+    # A body that failed is tried again with the next edit: by default, after up to ten minutes.
+    'history.workflowTaskRetryMaxInterval="2s"',
+)
+
 DEFAULT_PORT = 7233
 DEFAULT_UI_PORT = 8233
 
@@ -90,6 +95,7 @@ async def run_dev(
                 db_file=options.db_file,
                 search_attributes=True,
                 ui_codec=url_of(codec) if codec else None,
+                dynamic_config=DYNAMIC_CONFIG,
             ) as server,
             AsyncExitStack() as workers,
         ):

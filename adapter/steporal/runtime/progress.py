@@ -1,6 +1,7 @@
-"""The progress of a run, for people who watch it: a log record for its start, each step and its end; none on replay.
+"""The progress of a run, for people who watch it: a log record for its start, each step and its end.
 
-The records are of level DEBUG, on a logger of their own. ``steporal dev`` shows them.
+The records have level DEBUG and a logger of their own; ``steporal dev`` shows them. A replay makes none, nor does a
+workflow task that fails.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from temporalio import workflow
 
+from .afterwards import afterwards
 from .counting import StepKind
 from .memo import Outcome
 
@@ -61,15 +64,19 @@ class Progress:
         return f"{what}: {self.state}{took}{': ' * bool(self.detail)}{self.detail}"
 
 
-_logger = workflow.LoggerAdapter(logging.getLogger(LOGGER), None)
-_logger.workflow_info_on_message = False
+_logger = logging.getLogger(LOGGER)
+
+
+def is_watched() -> bool:
+    """Return whether anybody sees the progress of runs."""
+    return _logger.isEnabledFor(logging.DEBUG)
 
 
 def _log(state: State, step: str | None = None, detail: str = "", seconds: float | None = None) -> None:
-    if _logger.isEnabledFor(logging.DEBUG):
+    if is_watched():
         info = workflow.info()
         progress = Progress(info.workflow_type, info.workflow_id, state, step, detail, seconds)
-        _logger.debug("%s", progress, extra={PROGRESS: progress})
+        afterwards(partial(_logger.debug, "%s", progress, extra={PROGRESS: progress}))
 
 
 def run_started(origin: Origin) -> None:

@@ -22,6 +22,7 @@ from .compiled import is_compiled
 from .counting import COUNT
 from .determinism import NondeterminismError
 from .failures import FAILED_CODE, logged
+from .progress import is_watched
 from .task_log import is_news, said_once
 
 _REASON = re.compile(r'message: "((?:[^"\\]|\\.)*)"')
@@ -138,7 +139,7 @@ class WatchedRunner(WorkflowRunner):
         """See base class."""
         externs: dict[str, Callable[..., Any]] = {**det.extern_functions, **self._facts}
         afterwards: Afterwards | None = None
-        if self._meter is not None or self._is_traced:
+        if self._meter is not None or self._is_traced or is_watched():
             afterwards = Afterwards()
             externs[AFTERWARDS] = afterwards.take
         if self._meter is not None:
