@@ -139,3 +139,12 @@ async def test_a_log_for_programs_has_the_users_frames_as_the_exception(run: Ste
     assert [line["step_id"] for line in lines] == ["charge", "charge"]
     assert all("in charge" in line["exception"] for line in lines)
     assert not any(word in line["exception"] for line in lines for word in ("_activity.py", "asyncio", "reporting.py"))
+
+
+async def test_an_id_that_was_used_before_says_how_to_look_at_its_run(run: Steporal, write_app: WriteApp) -> None:
+    app = write_app(RETRY + CODE)
+    async with run.worker("app"):
+        assert (await run("start", f"body-{app}", "--id", f"a run of {app}")).status == 0
+        ended = await run("start", f"body-{app}", "--id", f"a run of {app}")
+    assert ended.status == 1
+    assert f"a run with the id 'a run of {app}' was started before; `steporal runs show 'a run of {app}'`" in ended.err
