@@ -25,11 +25,14 @@ COMES_BACK = "until the body has come to where it was"
 BACKOFF_AFTER = "backoff after attempt "
 UNTIL_TS = "until the event's ts, "
 UNTIL_CODE = "until a worker has the code of step "
+UNTIL_NEXT_ATTEMPT = "until the next attempt of step "
 
 
 def is_of_no_step(text: str) -> bool:
     """Whether a timer's summary is none of a step's."""
-    return text in (PARKS, GOES_ON, LEAVES, COMES_BACK) or text.startswith((BACKOFF_AFTER, UNTIL_TS, UNTIL_CODE))
+    return text in (PARKS, GOES_ON, LEAVES, COMES_BACK) or text.startswith(
+        (BACKOFF_AFTER, UNTIL_TS, UNTIL_CODE, UNTIL_NEXT_ATTEMPT)
+    )
 
 
 @dataclass(slots=True)
