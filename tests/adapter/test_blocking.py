@@ -31,7 +31,7 @@ async def test_a_step_that_blocks_the_event_loop_begins_once_hurts_no_neighbour_
         async def block() -> str:
             begun.append("block")
             is_blocked.set()
-            time.sleep(BLOCKED)
+            time.sleep(BLOCKED)  # noqa: ASYNC251
             return "blocked"
 
         async def neighbour() -> str:

@@ -15,13 +15,13 @@ from recording import Workers
 from waiting import until
 
 import steporal
-from steporal import Context, Step, StepError
+from steporal import Context, Step
 from steporal.runtime.step_activity import JOIN_STEP
 from steporal_workers.devserver import DevServer, dev_server
 
 HEARTBEAT_TIMEOUT = "1s"
 OUTAGE_SECONDS = 7.0
-"""Longer than the heartbeat timeout and the 5 s after which Temporal's core gives an attempt up that it cannot report."""
+"""Longer than the heartbeat timeout and the 5 s after it in which Temporal's core gives an attempt up."""
 
 
 @pytest.fixture
