@@ -7,9 +7,10 @@ import sqlite3
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from apps import values
+from apps import shop, values
 from pydantic import BaseModel
 from recording import Workers
 
@@ -278,3 +279,27 @@ async def failure(app: steporal.Client, workers: Workers, workflow: steporal.Wor
             await (await workflow.start()).result()
     assert failed.value.name == name
     return failed.value.message
+
+
+async def test_a_method_runs_on_the_class_that_it_was_taken_from_by_whatever_name(workers: Workers) -> None:
+    async with workers(shop.client):
+        assert await (await shop.methods.start()).result() == {
+            "inherited": "orders/1",
+            "captured": "orders/1",
+            "of an instance": "orders/1",
+            "makes": "Discounted",
+            "decorated": 15,
+            "private": 15,
+            "by a lambda": 15,
+            "of the base": 15,
+        }
+
+
+async def test_a_function_that_a_test_replaces_is_what_its_step_runs(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with workers(shop.client):
+        assert await (await shop.pay.start(5)).result() == ["charged 5", "debited 5", "charged 5debited 5"]
+        monkeypatch.setattr(shop, "charge", lambda amount: f"fake {amount}")
+        monkeypatch.setattr(shop.Card, "debit", Mock(return_value="mocked"))
+        assert await (await shop.pay.start(5)).result() == ["fake 5", "mocked", "fake 5mocked"]
