@@ -319,8 +319,7 @@ class Attempt:
         )
 
     async def perform(self, key: str, start: Callable[[], Any], max_attempts: int = 0) -> Outcome:
-        outcome, _ = await until_begun(key, start, max_attempts, self.owner.workflow.code_timeout)
-        return outcome
+        return await until_begun(key, start, max_attempts, self.owner.workflow.code_timeout)
 
 
 def _batches(events: list[ReceivedEvent]) -> list[list[JSON]]:

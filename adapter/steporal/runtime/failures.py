@@ -38,6 +38,8 @@ UNKNOWN_KEY = UnknownKeyError.__name__
 NOT_BEGUN = (StepCodeNotFoundError.__name__, UNKNOWN_KEY)
 """What the steps that a worker cannot begin fail with."""
 
+LOST = "the worker was lost: it has sent no heartbeat, and does not answer"
+
 _FRAME = re.compile(r"^(?=  File )", re.MULTILINE)
 _MACHINERY = (
     "/site-packages/steporal/",
@@ -141,5 +143,5 @@ def _timeout_message(error: TimeoutError) -> str:
     if error.type == TimeoutType.START_TO_CLOSE:
         return "an attempt took longer than the step's timeout"
     if error.type == TimeoutType.HEARTBEAT:
-        return "the worker was lost: it stopped reporting that the step is alive"
+        return LOST
     return error.message

@@ -10,7 +10,7 @@ within :data:`JOIN_TIMEOUT` is lost, and so is the attempt.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError, FailureError, TimeoutError, TimeoutType
+from temporalio.exceptions import ApplicationError, FailureError, TimeoutError, TimeoutType
 from temporalio.workflow import ActivityCancellationType
 
 from ..converter import from_raw, to_raw
 from ..durations import format_duration
-from .failures import NOT_BEGUN, failure_of, is_cancellation
+from .failures import LOST, NOT_BEGUN, failure_of, is_cancellation
 from .limits import summary
 from .memo import Failure, Outcome
 from .waits import UNTIL_CODE, UNTIL_NEXT_ATTEMPT
@@ -122,74 +122,86 @@ def with_attempts(policy: RetryPolicy, attempts: int, finals: list[str] | None =
     )
 
 
+@dataclass(slots=True)
+class Attempts:
+    """The attempts that a step has had in activities that have ended.
+
+    Attributes:
+        max_attempts: The step's attempts in all.
+        final_types: The types of errors after which there is no further attempt.
+        begun: How many it has had.
+    """
+
+    max_attempts: int
+    final_types: Sequence[str]
+    begun: int = 0
+
+    def timed_out(self, beat: TimeoutError, *, is_join: bool) -> str | None:
+        """Count an attempt whose heartbeats have stopped, and return the task queue of its worker, if it is known."""
+        last = next(iter(beat.last_heartbeat_details), None)
+        details = last if isinstance(last, dict) else {}
+        self.begun = max(self.begun if is_join else self.begun + 1, int(details.get("attempt", 0)))
+        return details.get("worker")
+
+    def not_joined(self, failure: Failure) -> tuple[Failure, bool]:
+        """Return how an attempt has failed that was joined, or could not be, and whether there is another attempt."""
+        cause = failure.cause
+        if isinstance(cause, TimeoutError) or (isinstance(cause, ApplicationError) and cause.type == NOT_HERE):
+            failure = Failure("TimeoutError", LOST, "", self.begun, cause)
+            return failure, self.begun < self.max_attempts
+        self.begun = max(self.begun, failure.attempts)
+        is_final = isinstance(cause, ApplicationError) and (cause.non_retryable or cause.type in self.final_types)
+        return failure, self.begun < self.max_attempts and not is_final
+
+
 async def perform(run: Run, step: StepActivity) -> Outcome:
     """Perform a step's activity to its end."""
-    begun = 0
+    attempts = Attempts(step.max_attempts, step.retry.non_retryable_error_types or ())
     while True:
-        start = partial(step.schedule, run, begun)
-        outcome, error = await until_begun(step.key, start, step.max_attempts, run.workflow.code_timeout)
-        if not step.is_joinable or (beat := heartbeat_timeout(error)) is None:
+        start = partial(step.schedule, run, attempts.begun)
+        outcome = await until_begun(step.key, start, step.max_attempts, run.workflow.code_timeout)
+        if not step.is_joinable or (beat := heartbeat_timeout(outcome)) is None:
             return outcome
-        outcome, error, begun = await _joined(run, step, beat, begun)
-        if outcome.failure is None or begun >= step.max_attempts or _is_final(step, error):
+        worker = attempts.timed_out(beat, is_join=False)
+        outcome = await _join(run, step, worker)
+        while (beat := heartbeat_timeout(outcome)) is not None:
+            outcome = await _join(run, step, attempts.timed_out(beat, is_join=True))
+        if outcome.failure is None:
             return outcome
-        if pause := _pause(step.retry, begun, error):
+        failure, has_another = attempts.not_joined(outcome.failure)
+        if not has_another:
+            return Outcome(failure=failure)
+        if pause := _pause(step.retry, attempts.begun, failure.cause):
             await workflow.sleep(pause, summary=f"{UNTIL_NEXT_ATTEMPT}{step.key}")
 
 
-async def _joined(
-    run: Run, step: StepActivity, beat: TimeoutError, begun: int
-) -> tuple[Outcome, FailureError | None, int]:
-    """The outcome of an attempt whose heartbeats stopped, and how many attempts the step has had with it."""
-    while True:
-        last = next(iter(beat.last_heartbeat_details), None)
-        details = last if isinstance(last, dict) else {}
-        attempt = max(begun + 1, int(details.get("attempt", 0)))
-        try:
-            return Outcome(from_raw(await step.join(run, details.get("worker")))), None, attempt
-        except FailureError as err:
-            if is_cancellation(err):
-                raise asyncio.CancelledError from None
-            error = err
-        again = heartbeat_timeout(error)
-        if again is None:
-            break
-        beat = again
-    cause = error.cause if isinstance(error, ActivityError) else error
-    if isinstance(cause, TimeoutError) or (isinstance(cause, ApplicationError) and cause.type == NOT_HERE):
-        lost = Failure("TimeoutError", "the worker was lost: it stopped reporting that the step is alive", "", attempt)
-        return Outcome(failure=lost), None, attempt
-    failure = failure_of(error, attempt)
-    return Outcome(failure=failure), error, max(attempt, failure.attempts)
+async def _join(run: Run, step: StepActivity, worker: str | None) -> Outcome:
+    try:
+        return Outcome(from_raw(await step.join(run, worker)))
+    except FailureError as err:
+        if is_cancellation(err):
+            raise asyncio.CancelledError from None
+        return Outcome(failure=failure_of(err))
 
 
-def _is_final(step: StepActivity, error: FailureError | None) -> bool:
-    cause = error.cause if isinstance(error, ActivityError) else error
-    return isinstance(cause, ApplicationError) and (
-        cause.non_retryable or cause.type in (step.retry.non_retryable_error_types or ())
-    )
-
-
-def _pause(policy: RetryPolicy, begun: int, error: FailureError | None) -> timedelta:
-    cause = error.cause if isinstance(error, ActivityError) else error
-    if isinstance(cause, ApplicationError) and cause.next_retry_delay is not None:
+def _pause(policy: RetryPolicy, begun: int, cause: BaseException | None) -> timedelta:
+    """Return how long to wait before the next attempt, as the server does."""
+    if not isinstance(cause, ApplicationError) or cause.type == NOT_HERE:
+        return timedelta(0)  # the worker was lost; finding that out took long enough
+    if cause.next_retry_delay is not None:
         return cause.next_retry_delay
-    if error is None:  # the time in which the worker was lost was long enough
-        return timedelta(0)
     longest = policy.maximum_interval or policy.initial_interval * 100
     factor = min(policy.backoff_coefficient ** (begun - 1), longest / policy.initial_interval)
     return min(policy.initial_interval * factor, longest)
 
 
-def heartbeat_timeout(error: FailureError | None) -> TimeoutError | None:
-    """The heartbeat timeout that an activity ended with, if it did."""
-    cause = error.cause if isinstance(error, ActivityError) else error
+def heartbeat_timeout(outcome: Outcome) -> TimeoutError | None:
+    """Return the heartbeat timeout that an activity ended with, if it did."""
+    cause = outcome.failure.cause if outcome.failure else None
     return cause if isinstance(cause, TimeoutError) and cause.type == TimeoutType.HEARTBEAT else None
 
 
-async def until_begun(
-    key: str, start: Callable[[], Any], max_attempts: int, code_timeout: timedelta
-) -> tuple[Outcome, FailureError | None]:
+async def until_begun(key: str, start: Callable[[], Any], max_attempts: int, code_timeout: timedelta) -> Outcome:
     """Perform an activity, again while no worker can begin it, until ``code_timeout`` is over.
 
     A worker cannot begin a step whose function was edited meanwhile, or whose arguments it has no key for. Such a step
@@ -198,17 +210,17 @@ async def until_begun(
     since, tries = workflow.now(), 0
     while True:
         try:
-            return Outcome(from_raw(await start())), None
+            return Outcome(from_raw(await start()))
         except FailureError as err:  # a local activity raises its cause alone, and on replay not always the same way
             if is_cancellation(err):
                 raise asyncio.CancelledError from None
-            error, failure = err, failure_of(err, max_attempts)
+            failure = failure_of(err, max_attempts)
         if failure.name not in NOT_BEGUN:
-            return Outcome(failure=failure), error
+            return Outcome(failure=failure)
         pause = min(_CODE_PAUSE * 2 ** min(tries, 20), _LONGEST_CODE_PAUSE) if tries else timedelta(0)
         if workflow.now() + pause >= since + code_timeout:
             message = f"no worker could begin the step within {format_duration(code_timeout)}; the last one says: "
-            return Outcome(failure=Failure(failure.name, message + failure.message, cause=failure.cause)), error
+            return Outcome(failure=Failure(failure.name, message + failure.message, cause=failure.cause))
         workflow.logger.warning("step %r begins again with what this worker has: %s", key, failure.message)
         if pause:
             await workflow.sleep(pause, summary=f"{UNTIL_CODE}{key}")
