@@ -23,7 +23,7 @@ from .errors import UnserializableError
 from .events import ReceivedEvent
 from .executions import Executions
 from .outbound.activities import HttpActivities
-from .reporting import alive, attempt_number, attempts_before, counted, failing
+from .reporting import alive, attempt_number, counted, failing
 from .routing.ended import find_end
 from .routing.lookup import find_listed
 from .routing.mailbox import Wait
@@ -38,7 +38,7 @@ from .runtime.memo import TYPED
 from .runtime.references import App, Resolver
 from .runtime.signal_inbox import CLOSE_MAILBOX, OPEN_MAILBOX, RELEASE_MAILBOXES
 from .runtime.signal_steps import FIND_MAILBOX, SEND_SIGNAL
-from .runtime.step_activity import ATTEMPTS_BEFORE
+from .runtime.step_activity import BEFORE
 from .runtime.storage import most_with
 from .runtime.subscriptions import SUBSCRIBE_RUN, UNSUBSCRIBE_RUN
 from .threads import StepThreads
@@ -109,8 +109,7 @@ class Activities:
     async def run_step(self, argument: RawValue) -> RawValue:
         """Run a step function that a reference names."""
         call = from_raw(argument)
-        attempts_before.set(call.get(ATTEMPTS_BEFORE, 0))
-        return await self._executions.run(call["step"], lambda: self._run_step(call))
+        return await self._executions.run(call["step"], call.pop(BEFORE, {}), lambda: self._run_step(call))
 
     async def _run_step(self, call: dict[str, JSON]) -> RawValue:
         async with failing(), counted():

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -23,7 +23,8 @@ import temporalio.client
 import temporalio.worker
 from temporalio import activity
 from temporalio.api.common.v1 import Payload
-from temporalio.client import WorkflowExecutionStatus
+from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.client import WorkflowExecutionDescription, WorkflowExecutionStatus
 from temporalio.common import RawValue
 from temporalio.converter import ActivitySerializationContext
 from temporalio.exceptions import ApplicationError
@@ -31,12 +32,15 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from .converter import from_raw
 from .heartbeats import Heartbeats, Pulse, beating
-from .reporting import attempt_number
-from .runtime.step_activity import JOIN_STEP, NOT_HERE
+from .reporting import attempt_number, attempts_before
+from .runtime.failures import TIMED_OUT
+from .runtime.step_activity import JOIN_STEP, NOT_HERE, is_activity_of
+from .types import JSON
 
+MAX_FAILURES = 100
 MAX_RESULTS = 10_000
 MAX_RESULT_BYTES = 32 * 1024 * 1024
-"""Results that a worker remembers, in case that Temporal has not received them."""
+"""What a worker remembers, in case Temporal has not received it: failures and results of steps."""
 
 LONGEST_THROTTLE = timedelta(seconds=5)
 """How long Temporal's core may hold back a heartbeat. By its own rule, 80 % of the timeout, a short outage at the wrong
@@ -54,17 +58,23 @@ _CALL_TIMEOUT = timedelta(seconds=3)
 
 @dataclass(frozen=True, slots=True)
 class StepKey:
-    """A step of an execution of a workflow."""
+    """A step of an execution of a workflow.
+
+    Attributes:
+        namespace: Temporal's namespace.
+        workflow_run_id: Temporal's run id of the execution.
+        activity_id: The activity by which the step began; unique, also where a step with the same id was cancelled.
+    """
 
     namespace: str
     workflow_run_id: str
-    step_id: str
+    activity_id: str
 
     @staticmethod
-    def of(step_id: str) -> StepKey:
-        """The key of a step, of the run that the current activity belongs to."""
+    def of(activity_id: str | None) -> StepKey:
+        """Return the key of a step of the run that the current activity belongs to; it begins by that if None."""
         info = activity.info()
-        return StepKey(info.namespace, info.workflow_run_id or "", step_id)
+        return StepKey(info.namespace, info.workflow_run_id or "", activity_id or info.activity_id)
 
 
 @dataclass(slots=True, eq=False)
@@ -72,6 +82,7 @@ class Execution:
     """A step function that runs.
 
     Attributes:
+        step_id: The step's key.
         task: Runs it, and ends with the activity's result.
         activity_id: The activity that began it.
         attempt: The attempt of that activity, as Temporal counts.
@@ -81,6 +92,7 @@ class Execution:
         is_orphaned: Whether the attempt that began it has ended before it.
     """
 
+    step_id: str
     task: asyncio.Task[RawValue]
     activity_id: str
     attempt: int
@@ -118,7 +130,7 @@ class _Ended:
 
     def fail(self, key: StepKey, failure: ApplicationError) -> None:
         self.failures[key] = failure
-        while len(self.failures) > MAX_RESULTS:
+        while len(self.failures) > MAX_FAILURES:
             self.failures.popitem(last=False)
 
 
@@ -144,11 +156,20 @@ class Executions:
         for execution in list(self._running.values()):
             execution.interrupt()
 
-    async def run(self, step_id: str, work: Callable[[], Coroutine[Any, Any, RawValue]]) -> RawValue:
-        """Run a step's function for the current activity, or join the one that runs already."""
-        key = StepKey.of(step_id)
+    async def run(
+        self, step_id: str, before: Mapping[str, JSON], work: Callable[[], Coroutine[Any, Any, RawValue]]
+    ) -> RawValue:
+        """Run a step's function for the current activity, or join the one that runs already.
+
+        Args:
+            step_id: The step's id.
+            before: What :meth:`Attempts.before` says of earlier activities of the step.
+            work: Runs the function.
+        """
+        key = StepKey.of(before.get("activity_id"))
+        attempts_before.set(before.get("attempts", 0))
         if activity.info().is_local:
-            return await self._attended(key, self._begin(key, work))
+            return await self._attended(self._begin(key, step_id, work))
         if (result := self._ended.results.get(key)) is not None:
             return result
         execution = self._running.get(key)
@@ -157,16 +178,16 @@ class Executions:
             execution = None
         async with self._beating(at_once=activity.info().attempt > 1):
             if execution is None or execution.is_interrupted:
-                return await self._attended(key, self._begin(key, work))
-            return await self._joined(key, execution)
+                return await self._attended(self._begin(key, step_id, work))
+            return await self._joined(execution)
 
-    async def join(self, step_id: str) -> RawValue:
+    async def join(self, activity_id: str) -> RawValue:
         """Wait for a step's function that this worker runs, or has run.
 
         Raises:
             ApplicationError: It raised, or this worker knows nothing of it.
         """
-        key = StepKey.of(step_id)
+        key = StepKey.of(activity_id)
         if (result := self._ended.results.get(key)) is not None:
             return result
         if (failure := self._ended.failures.pop(key, None)) is not None:
@@ -175,7 +196,7 @@ class Executions:
         if execution is None or execution.is_interrupted:
             raise ApplicationError("this worker does not run the step", type=NOT_HERE, non_retryable=True)
         async with self._beating(at_once=True):
-            return await self._joined(key, execution)
+            return await self._joined(execution)
 
     @asynccontextmanager
     async def _beating(self, *, at_once: bool) -> AsyncIterator[None]:
@@ -202,12 +223,12 @@ class Executions:
                 if naming is not None:
                     naming.cancel()
 
-    def _begin(self, key: StepKey, work: Callable[[], Coroutine[Any, Any, RawValue]]) -> Execution:
+    def _begin(self, key: StepKey, step_id: str, work: Callable[[], Coroutine[Any, Any, RawValue]]) -> Execution:
         self._ended.forget(key)
         info = activity.info()
         lasts = info.start_to_close_timeout.total_seconds() if info.start_to_close_timeout else float("inf")
         task = asyncio.ensure_future(work())
-        execution = Execution(task, info.activity_id, info.attempt, time.monotonic() + lasts)
+        execution = Execution(step_id, task, info.activity_id, info.attempt, time.monotonic() + lasts)
         if not info.is_local:
             self._running[key] = execution
             task.add_done_callback(lambda _: self._end(key, execution))
@@ -224,19 +245,25 @@ class Executions:
         elif execution.is_orphaned and isinstance(error, ApplicationError):
             self._ended.fail(key, error)
 
-    async def _joined(self, key: StepKey, execution: Execution) -> RawValue:
+    async def _joined(self, execution: Execution) -> RawValue:
         execution.joined += 1
         try:
-            return await self._attended(key, execution)
+            return await self._attended(execution, is_first=False)
         except asyncio.CancelledError:
             if activity.is_cancelled():
                 raise
+            if time.monotonic() >= execution.ends_at:
+                raise ApplicationError(TIMED_OUT, type="TimeoutError") from None
             raise ApplicationError("the step was interrupted", type=NOT_HERE, non_retryable=True) from None
         finally:
             execution.joined -= 1
 
-    async def _attended(self, key: StepKey, execution: Execution) -> RawValue:
-        """Wait for a function, and do what a cancellation of the current activity means for it."""
+    async def _attended(self, execution: Execution, *, is_first: bool = True) -> RawValue:
+        """Wait for a function, and do what a cancellation of the current activity means for it.
+
+        When Temporal has ended the attempt that began the function, that attempt keeps the worker's slot until the
+        function ends. Attempts that joined end at once.
+        """
         try:
             return await asyncio.shield(execution.task)
         except asyncio.CancelledError:
@@ -245,6 +272,8 @@ class Executions:
         details = activity.cancellation_details()
         lost = details is not None and (details.timed_out or details.not_found)
         if lost and time.monotonic() < execution.ends_at and not activity.info().is_local:
+            if not is_first:
+                raise asyncio.CancelledError
             execution.is_orphaned = True
             await self._orphaned(execution)
         else:
@@ -286,19 +315,31 @@ def _is_replaced(execution: Execution) -> bool:
 async def _alone_since(execution: Execution, before: float | None) -> float | None:
     """Return since when no attempt has waited for a function while Temporal could be reached.
 
-    That is long ago if the function's run has ended.
+    That is long ago if the function's run has ended, or if the step has begun again elsewhere.
     """
     info = activity.info()
     if execution.joined:
         return None
     handle = activity.client().get_workflow_handle(info.workflow_id or "", run_id=info.workflow_run_id)
     try:
-        status = (await handle.describe(rpc_timeout=_CALL_TIMEOUT)).status
+        run = await handle.describe(rpc_timeout=_CALL_TIMEOUT)
     except RPCError as err:
         return float("-inf") if err.status == RPCStatusCode.NOT_FOUND else None
-    if status != WorkflowExecutionStatus.RUNNING:
+    if run.status != WorkflowExecutionStatus.RUNNING or _has_begun_elsewhere(execution, run):
         return float("-inf")
     return time.monotonic() if before is None else before
+
+
+def _has_begun_elsewhere(execution: Execution, run: WorkflowExecutionDescription) -> bool:
+    """Return whether another attempt of the step has been given to a worker."""
+    info = activity.info()
+    return any(
+        each.activity_type.name == info.activity_type
+        and is_activity_of(execution.step_id, each.activity_id)
+        and each.state == PendingActivityState.PENDING_ACTIVITY_STATE_STARTED
+        and (each.activity_id, each.attempt) != (execution.activity_id, execution.attempt)
+        for each in run.raw_description.pending_activities
+    )
 
 
 async def _interrupted(execution: Execution, *, is_leaving: bool) -> None:
@@ -331,7 +372,7 @@ class _Joining:
     @activity.defn(name=JOIN_STEP)
     async def join_step(self, argument: RawValue) -> RawValue:
         """Wait for a step function that this worker runs."""
-        return await self._executions.join(from_raw(argument)["step"])
+        return await self._executions.join(from_raw(argument)["activity_id"])
 
 
 @asynccontextmanager

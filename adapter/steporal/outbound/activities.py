@@ -16,9 +16,9 @@ from ..errors import NonRetryableError
 from ..events import ReceivedEvent
 from ..executions import Executions
 from ..metrics import SINK_ATTEMPTS
-from ..reporting import alive, attempts_before, counted, failing
+from ..reporting import alive, counted, failing
 from ..runtime.limits import to_limited
-from ..runtime.step_activity import ATTEMPTS_BEFORE
+from ..runtime.step_activity import BEFORE
 from ..runtime.storage import most_with
 from ..tracing import is_traced
 from .addresses import addresses_of, public_addresses_of
@@ -63,9 +63,9 @@ class HttpActivities:
     async def fetch(self, argument: RawValue) -> RawValue:
         """Make a request; any answer but 429 and 5xx is the result."""
         given = from_raw(argument)
-        attempts_before.set(given.pop(ATTEMPTS_BEFORE, 0))
+        before = given.pop(BEFORE, {})
         call = FetchCall.model_validate(given)
-        return await self._executions.run(call.step, lambda: self._fetch(call))
+        return await self._executions.run(call.step, before, lambda: self._fetch(call))
 
     async def _fetch(self, call: FetchCall) -> RawValue:
         async with failing(), counted():

@@ -38,6 +38,7 @@ UNKNOWN_KEY = UnknownKeyError.__name__
 NOT_BEGUN = (StepCodeNotFoundError.__name__, UNKNOWN_KEY)
 """What the steps that a worker cannot begin fail with."""
 
+TIMED_OUT = "an attempt took longer than the step's timeout"
 LOST = "the worker was lost: it has sent no heartbeat, and does not answer"
 
 _FRAME = re.compile(r"^(?=  File )", re.MULTILINE)
@@ -141,7 +142,7 @@ def failure_of(error: FailureError, max_attempts: int = 0) -> Failure:
 
 def _timeout_message(error: TimeoutError) -> str:
     if error.type == TimeoutType.START_TO_CLOSE:
-        return "an attempt took longer than the step's timeout"
+        return TIMED_OUT
     if error.type == TimeoutType.HEARTBEAT:
         return LOST
     return error.message

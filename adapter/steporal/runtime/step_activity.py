@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from temporalio.workflow import ActivityCancellationType
 
 from ..converter import from_raw, to_raw
 from ..durations import format_duration
+from ..types import JSON
 from .failures import LOST, NOT_BEGUN, failure_of, is_cancellation
 from .limits import summary
 from .memo import Failure, Outcome
@@ -35,8 +36,8 @@ JOIN_STEP = "steporal.join_step"
 NOT_HERE = "StepNotHereError"
 """The type of the error by which a worker answers that it does not run a step."""
 
-ATTEMPTS_BEFORE = "attempts_before"
-"""In the argument of a step's activity: how many attempts the step has had in earlier activities."""
+BEFORE = "before"
+"""In the argument of a step's activity: what :meth:`Attempts.before` says."""
 
 JOIN_TIMEOUT = timedelta(seconds=15)
 
@@ -73,11 +74,12 @@ class StepActivity:
     task_queue: str | None = None
     is_joinable: bool = False
 
-    def schedule(self, run: Run, begun: int) -> Any:
-        """Schedule the activity, after a number of attempts in earlier ones."""
-        argument = self.argument
-        if begun:
-            argument = to_raw({**from_raw(argument), ATTEMPTS_BEFORE: begun})
+    def schedule(self, run: Run, attempts: Attempts) -> Any:
+        """Schedule the activity, after the attempts in earlier ones."""
+        argument, activity_id = self.argument, run.activity_id(self.key)
+        if attempts.begun:
+            argument = to_raw({**from_raw(argument), BEFORE: attempts.before()})
+        attempts.activity_id = attempts.activity_id or activity_id
         finals = [*(self.retry.non_retryable_error_types or ())]
         if self.is_joinable:
             finals.append(_HEARTBEAT_TIMEOUT_TYPE)
@@ -85,20 +87,20 @@ class StepActivity:
             self.name,
             argument,
             result_type=RawValue,
-            activity_id=run.activity_id(self.key),
+            activity_id=activity_id,
             task_queue=self.task_queue,
             start_to_close_timeout=self.timeout,
             heartbeat_timeout=self.heartbeat_timeout,
-            retry_policy=with_attempts(self.retry, self.max_attempts - begun, finals),
+            retry_policy=with_attempts(self.retry, self.max_attempts - attempts.begun, finals),
             cancellation_type=ActivityCancellationType.TRY_CANCEL,
             summary=summary(self.key),
         )
 
-    def join(self, run: Run, worker: str | None) -> Any:
+    def join(self, run: Run, attempts: Attempts, worker: str | None) -> Any:
         """Ask the worker that runs the step's function for its outcome."""
         return workflow.start_activity(
             JOIN_STEP,
-            to_raw({"step": self.key}),
+            to_raw({"activity_id": attempts.activity_id}),
             result_type=RawValue,
             activity_id=run.activity_id(self.key),
             task_queue=worker or self.task_queue,
@@ -130,11 +132,17 @@ class Attempts:
         max_attempts: The step's attempts in all.
         final_types: The types of errors after which there is no further attempt.
         begun: How many it has had.
+        activity_id: The activity by which the step began.
     """
 
     max_attempts: int
     final_types: Sequence[str]
     begun: int = 0
+    activity_id: str | None = None
+
+    def before(self) -> JSON:
+        """Return what a further activity of the step has to know."""
+        return {"attempts": self.begun, "activity_id": self.activity_id}
 
     def timed_out(self, beat: TimeoutError, *, is_join: bool) -> str | None:
         """Count an attempt whose heartbeats have stopped, and return the task queue of its worker, if it is known."""
@@ -151,21 +159,29 @@ class Attempts:
             return failure, self.begun < self.max_attempts
         self.begun = max(self.begun, failure.attempts)
         is_final = isinstance(cause, ApplicationError) and (cause.non_retryable or cause.type in self.final_types)
+        failure = replace(failure, attempts=self.begun)
         return failure, self.begun < self.max_attempts and not is_final
+
+
+def is_activity_of(step_id: str, activity_id: str) -> bool:
+    """Return whether an activity may be one of a step, by its id."""
+    name, _, number = activity_id.rpartition("#")
+    return activity_id == step_id or (name == step_id and number.isdecimal())
 
 
 async def perform(run: Run, step: StepActivity) -> Outcome:
     """Perform a step's activity to its end."""
     attempts = Attempts(step.max_attempts, step.retry.non_retryable_error_types or ())
     while True:
-        start = partial(step.schedule, run, attempts.begun)
+        start = partial(step.schedule, run, attempts)
         outcome = await until_begun(step.key, start, step.max_attempts, run.workflow.code_timeout)
         if not step.is_joinable or (beat := heartbeat_timeout(outcome)) is None:
             return outcome
         worker = attempts.timed_out(beat, is_join=False)
-        outcome = await _join(run, step, worker)
+        outcome = await _join(run, step, attempts, worker)
         while (beat := heartbeat_timeout(outcome)) is not None:
-            outcome = await _join(run, step, attempts.timed_out(beat, is_join=True))
+            worker = attempts.timed_out(beat, is_join=True)
+            outcome = await _join(run, step, attempts, worker)
         if outcome.failure is None:
             return outcome
         failure, has_another = attempts.not_joined(outcome.failure)
@@ -175,9 +191,9 @@ async def perform(run: Run, step: StepActivity) -> Outcome:
             await workflow.sleep(pause, summary=f"{UNTIL_NEXT_ATTEMPT}{step.key}")
 
 
-async def _join(run: Run, step: StepActivity, worker: str | None) -> Outcome:
+async def _join(run: Run, step: StepActivity, attempts: Attempts, worker: str | None) -> Outcome:
     try:
-        return Outcome(from_raw(await step.join(run, worker)))
+        return Outcome(from_raw(await step.join(run, attempts, worker)))
     except FailureError as err:
         if is_cancellation(err):
             raise asyncio.CancelledError from None
