@@ -92,6 +92,7 @@ class Activities:
         """The activities to give to a worker."""
         return [
             self.run_step,
+            self._executions.join_step,
             self.send_event,
             self.find_workflow,
             self.find_end,

@@ -181,13 +181,14 @@ class Executions:
                 return await self._attended(self._begin(key, step_id, work))
             return await self._joined(execution)
 
-    async def join(self, activity_id: str) -> RawValue:
+    @activity.defn(name=JOIN_STEP)
+    async def join_step(self, argument: RawValue) -> RawValue:
         """Wait for a step's function that this worker runs, or has run.
 
         Raises:
             ApplicationError: It raised, or this worker knows nothing of it.
         """
-        key = StepKey.of(activity_id)
+        key = StepKey.of(from_raw(argument)["activity_id"])
         if (result := self._ended.results.get(key)) is not None:
             return result
         if (failure := self._ended.failures.pop(key, None)) is not None:
@@ -365,16 +366,6 @@ async def _details(task_queue: str) -> list[Payload]:
     return await converter.encode([{"worker": task_queue, "attempt": attempt_number()}])
 
 
-class _Joining:
-    def __init__(self, executions: Executions) -> None:
-        self._executions = executions
-
-    @activity.defn(name=JOIN_STEP)
-    async def join_step(self, argument: RawValue) -> RawValue:
-        """Wait for a step function that this worker runs."""
-        return await self._executions.join(from_raw(argument)["activity_id"])
-
-
 @asynccontextmanager
 async def joinable(temporal: temporalio.client.Client, executions: Executions) -> AsyncIterator[None]:
     """Poll the task queue of one worker's executions while the context lasts."""
@@ -382,7 +373,7 @@ async def joinable(temporal: temporalio.client.Client, executions: Executions) -
     worker = temporalio.worker.Worker(
         temporal,
         task_queue=executions.task_queue,
-        activities=[_Joining(executions).join_step],
+        activities=[executions.join_step],
         interceptors=[heartbeats],
         max_concurrent_activities=MAX_RESULTS,
         max_concurrent_activity_task_polls=1,

@@ -169,3 +169,49 @@ async def test_a_deployment_needs_a_build_and_a_name_that_temporal_takes(run: St
     assert (ended.status, "--deployment needs --build-id" in ended.err) == (2, True)
     ended = await run("worker", "app", "--deployment", "shop.eu", "--build-id", "1")
     assert (ended.status, "has no '.', as 'shop.eu' has" in ended.err) == (2, True)
+
+
+KILLED = """
+    @client.workflow(id=f"killed-{APP}", ext=steporal.WorkflowExt(heartbeat_timeout="1s"))
+    async def killed(ctx, step):
+        def work(name):
+            with Path(name).open("a") as file:
+                file.write(f"{ctx.attempt}")
+            while not Path("finish").exists():
+                time.sleep(0.01)
+            return f"{name} by attempt {ctx.attempt}"
+
+        async def once():
+            try:
+                return await step.run("once", work, "once", max_attempts=1)
+            except steporal.StepError as err:
+                return f"{err.message}, {err.attempts}"
+
+        return await asyncio.gather(step.run("often", work, "often"), once())
+    """
+
+
+@pytest.mark.takes_long
+async def test_a_step_of_a_killed_worker_begins_again_elsewhere_unless_it_has_one_attempt(
+    run: Steporal, server: DevServer, write_app: WriteApp
+) -> None:
+    app = write_app(KILLED)
+    async with run.running("worker", "app") as worker:
+        await worker.until("serving")
+        started = await run("start", f"killed-{app}")
+        await run.until_exists("often")
+        await run.until_exists("once")
+        worker.signal(signal.SIGKILL)
+        await worker.ended()
+    async with run.running("worker", "app") as worker:
+        await worker.until("serving")
+        handle = server.client.get_workflow_handle(started.out.strip())
+        while (run.folder / "often").read_text() != "01":
+            await asyncio.sleep(0.05)
+        (run.folder / "finish").touch()
+        result = await handle.result()
+        worker.signal(signal.SIGTERM)
+        await worker.ended()
+    lost = "the worker was lost: it has sent no heartbeat, and does not answer, 1"
+    assert result == ["often by attempt 1", lost]
+    assert (run.folder / "once").read_text() == "0"
