@@ -174,7 +174,7 @@ STEPS_STUCK = Gauge(
     "steporal_steps_stuck",
     "Step functions whose attempt was cancelled or timed out, but which still run in a thread of this worker and keep "
     "its slot.",
-    IN_ACTIVITIES,
+    (*IN_PROCESSES, "task_queue"),
 )
 WAITS_OPENED = Counter(
     "steporal_waits_opened",

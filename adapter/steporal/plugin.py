@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -32,7 +33,7 @@ from . import tracing
 from .errors import DefinitionError
 from .executions import LONGEST_THROTTLE, Executions, joinable
 from .heartbeats import Heartbeats
-from .metrics import meter_of
+from .metrics import STEPS_STUCK, meter_of
 from .outbound.delivery import delivery_class
 from .routing.catalog import SYSTEM_TASK_QUEUE, CatalogWorkflow
 from .routing.delivery import SYSTEM_ACTIVITIES
@@ -148,6 +149,9 @@ class SteporalPlugin(temporalio.worker.Plugin):
         """See base class."""
         assert self._threads is not None
         self._heartbeats.attach(worker)
+        if (meter := meter_of(worker.client)) is not None:
+            self._threads.on_change = partial(STEPS_STUCK.set, meter, task_queue=worker.task_queue)
+            self._threads.on_change(self._threads.stuck)
         # The worker runs first: one that never ran cannot be shut down, and `async with worker` would wait for ever.
         running = asyncio.ensure_future(next(worker))
         try:

@@ -16,10 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
-from temporalio import activity
 from temporalio.exceptions import CancelledError
-
-from .metrics import STEPS_STUCK
 
 MAX_THREADS = 10_000
 """Threads start on demand, and the worker's slots for steps bound them, however many a tuner grants."""
@@ -33,6 +30,7 @@ class StepThreads:
 
     Attributes:
         stuck: How many functions still run whose attempt was cancelled or timed out.
+        on_change: Is called with each new value of ``stuck``.
     """
 
     def __init__(self, executor: Executor | None = None) -> None:
@@ -43,6 +41,7 @@ class StepThreads:
             else ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="steporal-step")
         )
         self.stuck = 0
+        self.on_change: Callable[[int], None] = lambda stuck: None
 
     def close(self) -> None:
         """Start no further function."""
@@ -79,7 +78,7 @@ class StepThreads:
 
     def _count(self, change: int) -> None:
         self.stuck += change
-        STEPS_STUCK.set(activity.metric_meter(), self.stuck)
+        self.on_change(self.stuck)
 
 
 class _Call:

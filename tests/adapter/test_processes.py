@@ -99,7 +99,9 @@ async def test_a_lambda_that_fails_is_repaired_by_an_edit(app: steporal.Client, 
     assert tried.count("repaired") == 1
 
 
-async def test_a_step_whose_code_no_worker_has_never_fails_for_that(app: steporal.Client, workers: Workers) -> None:
+async def test_a_step_whose_code_no_worker_has_waits_for_one_that_has_it(
+    app: steporal.Client, workers: Workers
+) -> None:
     retry = RetryPolicy(initial_interval=timedelta(milliseconds=10), backoff_coefficient=1)
     edited = steporal.Client(app.id)
     queue = f"{app.id} steps"

@@ -35,7 +35,9 @@ from .memo import Failure
 
 UNKNOWN_KEY = UnknownKeyError.__name__
 
-NOT_BEGUN = (StepCodeNotFoundError.__name__, UNKNOWN_KEY)
+CODE_NOT_FOUND = StepCodeNotFoundError.__name__
+
+NOT_BEGUN = (CODE_NOT_FOUND, UNKNOWN_KEY)
 """What the steps that a worker cannot begin fail with."""
 
 TIMED_OUT = "an attempt took longer than the step's timeout"

@@ -24,7 +24,7 @@ from temporalio.workflow import ActivityCancellationType
 from ..converter import from_raw, to_raw
 from ..durations import format_duration
 from ..types import JSON
-from .failures import LOST, NOT_BEGUN, failure_of, is_cancellation
+from .failures import CODE_NOT_FOUND, LOST, NOT_BEGUN, failure_of, is_cancellation
 from .limits import summary
 from .memo import Failure, Outcome
 from .waits import UNTIL_CODE, UNTIL_NEXT_ATTEMPT
@@ -218,10 +218,11 @@ def heartbeat_timeout(outcome: Outcome) -> TimeoutError | None:
 
 
 async def until_begun(key: str, start: Callable[[], Any], max_attempts: int, code_timeout: timedelta) -> Outcome:
-    """Perform an activity, again while no worker can begin it, until ``code_timeout`` is over.
+    """Perform an activity, again while no worker can begin it.
 
     A worker cannot begin a step whose function was edited meanwhile, or whose arguments it has no key for. Such a step
-    has not failed. The next worker that has the run may have other code.
+    has not failed, and the next worker that has the run may have other code. A step waits for its code for
+    ``code_timeout``. It waits for a key without a limit, as its run does.
     """
     since, tries = workflow.now(), 0
     while True:
@@ -234,7 +235,7 @@ async def until_begun(key: str, start: Callable[[], Any], max_attempts: int, cod
         if failure.name not in NOT_BEGUN:
             return Outcome(failure=failure)
         pause = min(_CODE_PAUSE * 2 ** min(tries, 20), _LONGEST_CODE_PAUSE) if tries else timedelta(0)
-        if workflow.now() + pause >= since + code_timeout:
+        if failure.name == CODE_NOT_FOUND and workflow.now() + pause >= since + code_timeout:
             message = f"no worker could begin the step within {format_duration(code_timeout)}; the last one says: "
             return Outcome(failure=Failure(failure.name, message + failure.message, cause=failure.cause))
         workflow.logger.warning("step %r begins again with what this worker has: %s", key, failure.message)
