@@ -8,18 +8,24 @@ import signal
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
+import temporalio.client
 from recording import Workers
-from waiting import until
+from test_versioning import deployed, make_current
+from waiting import until, until_received
 
 import steporal
-from steporal import Context, Step
+from steporal import Context, RetryPolicy, Step, StepError
+from steporal.runtime.carried import read_outcome
+from steporal.runtime.rebuilding import rebuild
 from steporal.runtime.step_activity import JOIN_STEP
 from steporal_workers.devserver import DevServer, dev_server
 
 HEARTBEAT_TIMEOUT = "1s"
+QUICKLY = RetryPolicy(initial_interval=timedelta(milliseconds=1))
 OUTAGE_SECONDS = 7.0
 """Longer than the heartbeat timeout and the 5 s after it in which Temporal's core gives an attempt up."""
 
@@ -64,7 +70,9 @@ async def test_a_step_that_runs_through_an_outage_begins_once_and_its_result_cou
         steps = [step.run(name, work, name, max_attempts=1) for name in names]
         return list(await asyncio.gather(*steps, step.run("async", work_async, max_attempts=1)))
 
-    async with Workers(server.client, 100)(app):
+    workers = Workers(server.client, 100)
+    other = Workers(await temporalio.client.Client.connect(server.address), 100)
+    async with workers(app), other(app):  # the steps are joined where they run, and not at the other worker
         run = await waits.start()
         await until(lambda: len(begun) == 3)
         await asyncio.sleep(1.5)  # until the first heartbeats have named the worker
@@ -77,6 +85,96 @@ async def test_a_step_that_runs_through_an_outage_begins_once_and_its_result_cou
     assert result == ["ends in the outage, done", "ends after it, done", "async, done"]
     assert len(begun) == 3
     assert joined
+    await workers.replay()
+    rebuilt = await rebuild((await run.temporal.fetch_history()).events, server.client.data_converter)
+    assert {key: read_outcome(outcome).value for key, (outcome, _) in rebuilt.carried.memo.items()} == {
+        "ends in the outage": "ends in the outage, done",
+        "ends after it": "ends after it, done",
+        "async": "async, done",
+    }
+    assert rebuilt.in_flight == ()
+
+
+@pytest.mark.takes_long
+async def test_a_step_of_a_versioned_worker_is_joined_after_an_outage(server: DevServer) -> None:
+    app = steporal.Client("outage", heartbeat_timeout=HEARTBEAT_TIMEOUT)
+    begun: list[int] = []
+    may_end = threading.Event()
+
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> str:
+        def work() -> str:
+            begun.append(ctx.attempt)
+            may_end.wait()
+            return "done"
+
+        return await step.run("work", work, max_attempts=1)
+
+    workers = Workers(server.client, 100)
+    async with workers(app, deployment_config=deployed(app.id, "1")):
+        await make_current(app, "1")
+        run = await waits.start()
+        await until(lambda: len(begun) == 1)
+        await asyncio.sleep(1.5)
+        async with outage(server):
+            pass
+        await pending(run, JOIN_STEP)
+        may_end.set()
+        assert await asyncio.wait_for(run.result(), 60) == "done"
+    assert begun == [0]
+
+
+@pytest.mark.takes_long
+async def test_after_an_outage_a_step_is_cancelled_or_tried_again_as_without_one(server: DevServer) -> None:
+    app = steporal.Client("outage", heartbeat_timeout=HEARTBEAT_TIMEOUT, retry=QUICKLY)
+    attempts: list[int] = []
+    ended: list[str] = []
+    may_fail = asyncio.Event()
+
+    @app.workflow(id="fails")
+    async def fails(ctx: Context[Any], step: Step) -> list[Any]:
+        async def work() -> None:
+            attempts.append(ctx.attempt)
+            await may_fail.wait()
+            raise ConnectionError(f"attempt {ctx.attempt}")
+
+        try:
+            await step.run("work", work, max_attempts=2)
+        except StepError as err:
+            return [err.name, err.message, err.attempts]
+        return []
+
+    @app.workflow(id="gives-up")
+    async def gives_up(ctx: Context[Any], step: Step) -> str:
+        async def hang() -> None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                ended.append("cancelled")
+                raise
+
+        hanging = asyncio.create_task(step.run("hang", hang))
+        await step.wait_for_signal("until", signal="give up", timeout="1h")
+        hanging.cancel()
+        return "given up"
+
+    workers = Workers(server.client, 100)
+    async with workers(app):
+        failing, hanging = await fails.start(), await gives_up.start()
+        await until(lambda: len(attempts) == 1)
+        await asyncio.sleep(1.5)
+        async with outage(server):
+            pass
+        await pending(failing, JOIN_STEP)
+        await pending(hanging, JOIN_STEP)
+        may_fail.set()
+        assert await asyncio.wait_for(failing.result(), 60) == ["ConnectionError", "attempt 1", 2]
+        assert attempts == [0, 1]
+        assert not ended
+        await until_received(app, "give up")
+        assert await asyncio.wait_for(hanging.result(), 60) == "given up"
+        await until(lambda: ended == ["cancelled"])
+    await workers.replay()
 
 
 async def pending(run: steporal.Run[Any], activity_type: str) -> int:
