@@ -21,6 +21,7 @@ from .runtime.failures import is_users
 
 BLOCKED_SECONDS = 5.0
 _PAUSE_SECONDS = 0.5
+_ASKS_UNTIL_BLOCKED = int(BLOCKED_SECONDS / _PAUSE_SECONDS) + 1
 
 logger = logging.getLogger("steporal")
 
@@ -29,15 +30,20 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class _Loop:
-    """An event loop that runs step functions."""
+    """An event loop that runs step functions.
+
+    Attributes:
+        loop: The event loop.
+        thread: Its thread.
+        asks: How often the watchdog has found no answer to its question.
+    """
 
     loop: asyncio.AbstractEventLoop
     thread: int
-    asked: float | None = None
-    is_reported: bool = False
+    asks: int = 0
 
     def answer(self) -> None:
-        self.asked, self.is_reported = None, False
+        self.asks = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -83,16 +89,15 @@ class _Watchdog:
             time.sleep(_PAUSE_SECONDS)
 
     def _check(self, loop: _Loop, running: list[_Running]) -> None:
-        now = time.monotonic()
-        if loop.asked is None:
-            loop.asked = now
+        # Counted and not timed: when the whole process was stopped, the loop answers before the next check.
+        loop.asks += 1
+        if loop.asks == 1:
             try:
                 loop.loop.call_soon_threadsafe(loop.answer)
             except RuntimeError:  # the loop is closed
                 with self._changed:
                     self._loops.pop(loop.loop, None)
-        elif now - loop.asked > BLOCKED_SECONDS and not loop.is_reported:
-            loop.is_reported = True
+        elif loop.asks == _ASKS_UNTIL_BLOCKED:
             _report(loop, running)
 
 

@@ -278,7 +278,7 @@ class Executions:
             execution.is_orphaned = True
             await self._orphaned(execution)
         else:
-            await _interrupted(execution, is_leaving=details is not None and details.worker_shutdown)
+            await self._interrupt(execution, is_leaving=details is not None and details.worker_shutdown)
         if execution.task.done():
             return execution.task.result()
         raise asyncio.CancelledError
@@ -292,12 +292,24 @@ class Executions:
                 alone_since = await _alone_since(execution, alone_since)
                 is_forgotten = alone_since is not None and time.monotonic() - alone_since >= _ORPHAN_GRACE_SECONDS
                 if leaving.done() or is_forgotten or time.monotonic() >= execution.ends_at:
-                    await _interrupted(execution, is_leaving=leaving.done())
+                    await self._interrupt(execution, is_leaving=leaving.done())
                     return
                 pause = min(_ORPHAN_CHECK_SECONDS, execution.ends_at - time.monotonic())
                 await asyncio.wait([execution.task, leaving], timeout=pause, return_when=asyncio.FIRST_COMPLETED)
         finally:
             leaving.cancel()
+
+    async def _interrupt(self, execution: Execution, *, is_leaving: bool) -> None:
+        """Interrupt a function, and wait until it has ended, or until the worker must leave.
+
+        To wait keeps the worker's slot. A worker that leaves does not wait for a thread that hangs.
+        """
+        execution.interrupt()
+        if not is_leaving:
+            leaving = asyncio.ensure_future(self._time_to_leave())
+            await asyncio.wait([execution.task, leaving], return_when=asyncio.FIRST_COMPLETED)
+            leaving.cancel()
+        await asyncio.wait([execution.task], timeout=_SHUTDOWN_SECONDS)
 
     async def _time_to_leave(self) -> None:
         await activity.wait_for_worker_shutdown()
@@ -341,12 +353,6 @@ def _has_begun_elsewhere(execution: Execution, run: WorkflowExecutionDescription
         and (each.activity_id, each.attempt) != (execution.activity_id, execution.attempt)
         for each in run.raw_description.pending_activities
     )
-
-
-async def _interrupted(execution: Execution, *, is_leaving: bool) -> None:
-    """Interrupt a function, and wait until it has ended, which keeps the slot; not for long if the worker leaves."""
-    execution.interrupt()
-    await asyncio.wait([execution.task], timeout=_SHUTDOWN_SECONDS if is_leaving else None)
 
 
 async def _details(task_queue: str) -> list[Payload]:

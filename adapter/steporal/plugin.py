@@ -63,6 +63,9 @@ class SteporalPlugin(temporalio.worker.Plugin):
     A worker on the client's task queue registers the client's workflows and triggers when it starts, and serves the
     system workflows beside its own. A worker on another task queue runs steps alone (``step.run(task_queue=...)``).
 
+    Step functions that are not ``async`` run in the worker's ``activity_executor`` if that is a ``ThreadPoolExecutor``,
+    which should have a thread for each of the worker's activity slots. Otherwise they run in threads of the plugin's.
+
     Attributes:
         registered: Set when the client's workflows are registered; at once where the worker runs steps alone.
     """

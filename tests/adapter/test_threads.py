@@ -89,6 +89,43 @@ async def test_a_function_that_cannot_be_interrupted_keeps_its_slot(app: stepora
         await workers.forget(app)
 
 
+async def test_a_function_that_hangs_after_its_step_was_cancelled_does_not_hold_a_worker_that_ends(
+    app: steporal.Client, workers: Workers
+) -> None:
+    may_end = threading.Event()
+    ended = threading.Event()
+
+    @app.workflow(id="hangs", ext=steporal.WorkflowExt(heartbeat_timeout="1s"))
+    async def hangs(ctx: Context[Any], step: Step) -> str:
+        def hang() -> None:
+            try:
+                may_end.wait()
+            finally:
+                ended.set()
+
+        try:
+            await asyncio.wait_for(step.run("hang", hang), timeout=0.5)
+        except TimeoutError:
+            return "given up"
+        return "returned"
+
+    plugin = app.plugin()
+    app.temporal = workers.temporal
+    options: dict[str, Any] = {"max_concurrent_activities": 1, "max_heartbeat_throttle_interval": SOON}
+    recorder = workers.recorder(app)
+    async with asyncio.timeout(30):
+        async with Worker(
+            workers.temporal, task_queue=app.task_queue, plugins=[plugin], interceptors=[recorder], **options
+        ):
+            await plugin.registered.wait()
+            assert await (await hangs.start()).result() == "given up"
+            await until(lambda: plugin.out_of_steps() is not None)
+            await workers.forget(app)
+    assert not ended.is_set()
+    may_end.set()
+    await until(ended.is_set)
+
+
 async def state_of_activity(run: steporal.Run[Any]) -> str:
     """The state of a run's one activity, which the server has had the time to hand out."""
     found: list[int] = []

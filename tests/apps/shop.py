@@ -10,6 +10,8 @@ from pydantic import BaseModel
 import steporal
 from steporal import Context, Step
 
+from .payments import refund
+
 client = steporal.Client("shop", max_attempts=1)
 
 
@@ -29,7 +31,8 @@ async def pay(ctx: Context[int], step: Step) -> list[str]:
     return [
         await step.run("charge", charge, amount),
         await step.run("debit", Card.debit, amount),
-        await step.run("both", lambda: charge(amount) + Card.debit(amount)),
+        await step.run("refund", refund, amount),
+        await step.run("all", lambda: f"{charge(amount)}, {Card.debit(amount)}, {refund(amount)}"),
     ]
 
 

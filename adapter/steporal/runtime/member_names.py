@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 import linecache
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from types import MethodType, ModuleType
 from typing import Any
@@ -53,9 +53,9 @@ def _function_of(member: Any) -> Any:
 
 
 def global_name(function: Any, module: ModuleType) -> str | None:
-    """Return the name of a module's own functions that now stands for ``function``, or None."""
+    """Return the name by which a module has a function, written there or imported; None if it has not."""
     for name, value in vars(module).items():
-        if value is function and defines(module, name):
+        if value is function and name in _bound(module):
             return name
     return None
 
@@ -65,27 +65,50 @@ def defines(module: ModuleType, qualname: str) -> bool:
 
     A test may have replaced it. A name that the module has imported is not one of its own.
     """
-    return qualname in _defined(getattr(module, "__file__", None) or "")
+    return _bound(module).get(qualname, "") is None
+
+
+def imported_from(module: ModuleType, name: str) -> str | None:
+    """Return what a module's source imports under a name, as ``module:name``; None if it imports nothing."""
+    return _bound(module).get(name)
+
+
+def _bound(module: ModuleType) -> Mapping[str, str | None]:
+    """The names that a module's source binds at its top: to None for a function, to ``module:name`` for an import."""
+    package = getattr(module, "__package__", None) or ""
+    return _bindings(getattr(module, "__file__", None) or "", package)
 
 
 @lru_cache(maxsize=256)
-def _defined(file: str) -> frozenset[str]:
+def _bindings(file: str, package: str) -> Mapping[str, str | None]:
     try:
-        source = linecache.getlines(file)
-        return frozenset(_functions(ast.parse("".join(source)).body, ""))
+        tree = ast.parse("".join(linecache.getlines(file)))
     except (OSError, SyntaxError, ValueError):
-        return frozenset()
+        return {}
+    return dict(_names(tree.body, "", package))
 
 
-def _functions(body: list[ast.stmt], prefix: str) -> Iterator[str]:
+def _names(body: list[ast.stmt], prefix: str, package: str) -> Iterator[tuple[str, str | None]]:
     for statement in body:
         match statement:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
-                yield f"{prefix}{name}"
+                yield f"{prefix}{name}", None
             case ast.ClassDef(name=name, body=inner):
-                yield from _functions(inner, f"{prefix}{name}.")
+                yield from _names(inner, f"{prefix}{name}.", package)
+            case ast.ImportFrom(names=aliases) if not prefix:
+                source = _source(statement, package)
+                yield from ((alias.asname or alias.name, f"{source}:{alias.name}") for alias in aliases)
             case ast.If() | ast.Try() | ast.With():
                 blocks: list[Any] = [getattr(statement, part, []) for part in ("body", "orelse", "finalbody")]
                 blocks += [handler.body for handler in getattr(statement, "handlers", [])]
                 for block in blocks:
-                    yield from _functions(block, prefix)
+                    yield from _names(block, prefix, package)
+
+
+def _source(statement: ast.ImportFrom, package: str) -> str:
+    """The module that ``from … import`` names, a relative one in full."""
+    if not statement.level:
+        return statement.module or ""
+    parts = package.split(".")
+    parents = parts[: len(parts) - statement.level + 1]
+    return ".".join([*parents, *([statement.module] if statement.module else [])])

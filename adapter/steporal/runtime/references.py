@@ -38,7 +38,7 @@ from .code import (
     position,
     unwrapped,
 )
-from .member_names import defines, global_name, member, method_name
+from .member_names import defines, global_name, imported_from, member, method_name
 
 _FUNCTION = "function"
 
@@ -139,11 +139,18 @@ class Describer:
 
     def _replaced(self, function: Any) -> str | None:
         """The name of a function of the handler's module for which a test has put another one in its place."""
-        module = sys.modules.get(getattr(unwrapped(self.handler), "__module__", ""))
-        if module is None or getattr(function, "__module__", None) == module.__name__:
+        name = self._global_name(function)
+        if name is None:
             return None
-        name = global_name(function, module)
-        return None if name is None else f"{module.__name__}:{name}"
+        try:
+            return name if find_function(name, self.packages) is function and not _is_own(function, name) else None
+        except StepCodeNotFoundError:
+            return None
+
+    def _global_name(self, function: Any) -> str | None:
+        module = sys.modules.get(getattr(unwrapped(self.handler), "__module__", ""))
+        name = global_name(function, module) if module is not None else None
+        return None if module is None or name is None else f"{module.__name__}:{name}"
 
     def _named(self, function: Any) -> JSON:
         name = f"{function.__module__}:{function.__qualname__}"
@@ -157,7 +164,10 @@ class Describer:
                 "give each function a name of its own",
                 function,
             )
-        return {TAG: _FUNCTION, "name": name}
+        reference: dict[str, JSON] = {TAG: _FUNCTION, "name": name}
+        if (alias := self._global_name(function)) not in (None, name):
+            reference["alias"] = alias
+        return reference
 
     def _nested(self, function: FunctionType) -> JSON:
         root, found = self._root_of(function)
@@ -317,7 +327,8 @@ class Resolver:
 
     def _function(self, data: Mapping[str, JSON]) -> Callable[..., Any]:
         if "name" in data:
-            return find_function(data["name"], self.app.packages)
+            function = find_function(data["name"], self.app.packages)
+            return _replaced(function, data["alias"], self.app.packages) if "alias" in data else function
         if "partial" in data:
             arguments = [self._value(value) for value in data["arguments"]]
             keywords = {name: self._value(value) for name, value in data["keywords"].items()}
@@ -424,9 +435,39 @@ def find_function(name: str, packages: Collection[str]) -> Callable[..., Any]:
             break
         found = getattr(found, part, None)
     # The name must be the function's own: `app.orders:os.system` and `from os import system` are none of the app's.
-    own = getattr(found, "__module__", None) == module_name and getattr(found, "__qualname__", None) == qualname
-    if callable(found) and not own and defines(module, qualname):
+    if callable(found) and not _is_own(found, name) and _is_of_function(module, qualname, packages):
         return cast(Callable[..., Any], found)  # a test has replaced it
-    if not own or unwrapped(found) is None:
+    if not _is_own(found, name) or unwrapped(found) is None:
         raise StepCodeNotFoundError(f"module {module_name!r} defines no function {qualname!r}")
     return cast(Callable[..., Any], found)
+
+
+def _is_own(found: Any, name: str) -> bool:
+    """Whether a name is the one that a function or class was written with."""
+    return f"{getattr(found, '__module__', None)}:{getattr(found, '__qualname__', None)}" == name
+
+
+def _is_of_function(module: ModuleType, qualname: str, packages: Collection[str]) -> bool:
+    """Whether a module's source writes a function of the app under a name, or imports one."""
+    if defines(module, qualname):
+        return True
+    source = imported_from(module, qualname)
+    try:
+        return source is not None and find_function(source, packages) is not None
+    except StepCodeNotFoundError:
+        return False
+
+
+def _replaced(function: Callable[..., Any], alias: str, packages: Collection[str]) -> Callable[..., Any]:
+    """What a test has put in the place of a function where the handler's module has imported it; else the function."""
+    module_name, _, name = alias.partition(":")
+    module = sys.modules.get(module_name)
+    if module is None or module_name.partition(".")[0] not in packages:
+        return function
+    found, source = vars(module).get(name, function), imported_from(module, name)
+    if found is function or source is None or not callable(found):
+        return function
+    try:
+        return cast(Callable[..., Any], found) if find_function(source, packages) is function else function
+    except StepCodeNotFoundError:
+        return function

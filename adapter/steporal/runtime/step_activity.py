@@ -146,10 +146,9 @@ class Attempts:
 
     def timed_out(self, beat: TimeoutError, *, is_join: bool) -> str | None:
         """Count an attempt whose heartbeats have stopped, and return the task queue of its worker, if it is known."""
-        last = next(iter(beat.last_heartbeat_details), None)
-        details = last if isinstance(last, dict) else {}
-        self.begun = max(self.begun if is_join else self.begun + 1, int(details.get("attempt", 0)))
-        return details.get("worker")
+        worker, attempt = _read_details(beat)
+        self.begun = max(self.begun if is_join else self.begun + 1, attempt)
+        return worker
 
     def not_joined(self, failure: Failure) -> tuple[Failure, bool]:
         """Return how an attempt has failed that was joined, or could not be, and whether there is another attempt."""
@@ -161,6 +160,14 @@ class Attempts:
         is_final = isinstance(cause, ApplicationError) and (cause.non_retryable or cause.type in self.final_types)
         failure = replace(failure, attempts=self.begun)
         return failure, self.begun < self.max_attempts and not is_final
+
+
+def _read_details(beat: TimeoutError) -> tuple[str | None, int]:
+    """Return the worker and the attempt that the last heartbeat named, unless the step itself has sent another."""
+    match list(beat.last_heartbeat_details):
+        case [{"worker": str(worker), "attempt": int(attempt)}]:
+            return worker, attempt
+    return None, 0
 
 
 def is_activity_of(step_id: str, activity_id: str) -> bool:
