@@ -282,6 +282,8 @@ class Attempt:
         if options.local:
             if options.task_queue is not None:
                 raise ValueError("local=True runs the step where the run is; it takes no task_queue")
+            if options.heartbeat_timeout is not None:
+                raise ValueError("local=True runs the step without heartbeats; it takes no heartbeat_timeout")
             return lambda: self.perform(
                 key,
                 lambda: workflow.start_local_activity(
