@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import temporalio.client
+from gateway import Wire
 from recording import Workers
 from test_versioning import deployed, make_current
 from waiting import until, until_received
@@ -175,6 +176,48 @@ async def test_after_an_outage_a_step_is_cancelled_or_tried_again_as_without_one
         assert await asyncio.wait_for(hanging.result(), 60) == "given up"
         await until(lambda: ended == ["cancelled"])
     await workers.replay()
+
+
+@pytest.mark.takes_long
+async def test_a_step_whose_worker_is_cut_off_begins_elsewhere_and_ends_where_it_was_when_the_connection_is_back(
+    server: DevServer,
+) -> None:
+    app = steporal.Client("cut", heartbeat_timeout=HEARTBEAT_TIMEOUT)
+    begun: list[int] = []
+    ended: list[int] = []
+
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> str:
+        async def work() -> str:
+            begun.append(ctx.attempt)
+            try:
+                if ctx.attempt == 0:
+                    await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                ended.append(ctx.attempt)
+                raise
+            await may_end.wait()
+            return f"attempt {ctx.attempt}"
+
+        return await step.run("work", work)
+
+    may_end = asyncio.Event()
+    async with asyncio.timeout(120), Wire(server.address) as wire:
+        cut_off = Workers(await temporalio.client.Client.connect(wire.address), 100)
+        async with cut_off(app):
+            run = await waits.start()
+            await until(lambda: begun == [0])
+            await asyncio.sleep(1.5)
+            wire.cut()
+            async with Workers(server.client, 100)(app):
+                await until(lambda: begun == [0, 1])
+                assert not ended
+                wire.mend()
+                await until(lambda: ended == [0])
+                may_end.set()
+                handle = server.client.get_workflow_handle(run.workflow_id)
+                assert await handle.result() == "attempt 1"
+    assert begun == [0, 1]
 
 
 async def pending(run: steporal.Run[Any], activity_type: str) -> int:

@@ -10,6 +10,9 @@ from datetime import timedelta
 import pytest
 from commands import Steporal
 
+from steporal.runtime.carried import read_outcome
+from steporal.runtime.failures import LOST
+from steporal.runtime.rebuilding import rebuild
 from steporal_workers.devserver import DevServer
 
 WriteApp = Callable[[str], str]
@@ -210,8 +213,17 @@ async def test_a_step_of_a_killed_worker_begins_again_elsewhere_unless_it_has_on
             await asyncio.sleep(0.05)
         (run.folder / "finish").touch()
         result = await handle.result()
+        shown = await run("runs", "show", handle.id)
         worker.signal(signal.SIGTERM)
         await worker.ended()
-    lost = "the worker was lost: it has sent no heartbeat, and does not answer, 1"
-    assert result == ["often by attempt 1", lost]
+    attempts = {
+        line.split("│")[1].strip(): line.split("│")[5].strip() for line in shown.out.splitlines() if "│" in line
+    }
+    assert attempts == {"✓ often": "2", "✗ once": "1"}
+    assert result == ["often by attempt 1", f"{LOST}, 1"]
     assert (run.folder / "once").read_text() == "0"
+    rebuilt = await rebuild((await handle.fetch_history()).events, server.client.data_converter)
+    outcomes = {key: read_outcome(outcome) for key, (outcome, _) in rebuilt.carried.memo.items()}
+    assert outcomes["often"].value == "often by attempt 1"
+    assert (failure := outcomes["once"].failure) and (failure.message, failure.attempts) == (LOST, 1)
+    assert rebuilt.in_flight == ()
