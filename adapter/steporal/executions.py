@@ -238,9 +238,11 @@ class Executions:
     def _end(self, key: StepKey, execution: Execution) -> None:
         if self._running.get(key) is execution:
             del self._running[key]
-        if execution.task.cancelled() or execution.is_interrupted:
+        if execution.task.cancelled():
             return
         error = execution.task.exception()
+        if execution.is_interrupted:
+            return
         if error is None:
             self._ended.add(key, execution.task.result())
         elif execution.is_orphaned and isinstance(error, ApplicationError):
@@ -356,7 +358,17 @@ def _has_begun_elsewhere(execution: Execution, run: WorkflowExecutionDescription
 
 
 async def _details(task_queue: str) -> list[Payload]:
-    """Return what a heartbeat says: where the step's function runs, and which attempt it is."""
+    """Return what a heartbeat says: where the step's function runs, and which attempt it is.
+
+    A heartbeat without details is better than none, so it has none where the codec fails.
+    """
+    try:
+        return await _encoded_details(task_queue)
+    except Exception:
+        return []
+
+
+async def _encoded_details(task_queue: str) -> list[Payload]:
     info = activity.info()
     converter = activity.client().data_converter.with_context(
         ActivitySerializationContext(
