@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 import threading
@@ -218,6 +219,25 @@ async def test_a_step_whose_worker_is_cut_off_begins_elsewhere_and_ends_where_it
                 handle = server.client.get_workflow_handle(run.workflow_id)
                 assert await handle.result() == "attempt 1"
     assert begun == [0, 1]
+
+
+async def test_a_step_that_keeps_pythons_lock_for_longer_than_the_heartbeat_timeout_begins_once(
+    app: steporal.Client, workers: Workers
+) -> None:
+    begun: list[int] = []
+
+    @app.workflow(id="holds", ext=steporal.WorkflowExt(heartbeat_timeout="1s"))
+    async def holds(ctx: Context[Any], step: Step) -> str:
+        def hold() -> str:
+            begun.append(ctx.attempt)
+            ctypes.PyDLL(None).sleep(3)
+            return "held"
+
+        return await step.run("hold", hold, max_attempts=1)
+
+    async with workers(app):
+        assert await (await holds.start()).result() == "held"
+    assert begun == [0]
 
 
 async def pending(run: steporal.Run[Any], activity_type: str) -> int:
