@@ -223,7 +223,7 @@ async def test_a_step_of_a_killed_worker_begins_again_elsewhere_unless_it_has_on
     assert result == ["often by attempt 1", f"{LOST}, 1"]
     assert (run.folder / "once").read_text() == "0"
     rebuilt = await rebuild((await handle.fetch_history()).events, server.client.data_converter)
-    outcomes = {key: read_outcome(outcome) for key, (outcome, _) in rebuilt.carried.memo.items()}
+    outcomes = {key: read_outcome(outcome) for key, outcome in rebuilt.carried.memo.items()}
     assert outcomes["often"].value == "often by attempt 1"
     assert (failure := outcomes["once"].failure) and (failure.message, failure.attempts) == (LOST, 1)
     assert rebuilt.in_flight == ()
