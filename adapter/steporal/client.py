@@ -35,6 +35,8 @@ from typing_extensions import TypeVar
 from .checks import check_step_functions
 from .converter import from_raw, to_json, validate
 from .definition import (
+    DEFAULT_CODE_TIMEOUT,
+    DEFAULT_HEARTBEAT_TIMEOUT,
     DEFAULT_MAX_ATTEMPTS,
     DEFAULT_RETRY,
     FAILURE_SUFFIX,
@@ -43,8 +45,10 @@ from .definition import (
     Workflow,
     WorkflowExt,
     WorkflowReference,
+    check_code_timeout,
     check_ext,
     check_handler,
+    check_heartbeat_timeout,
     check_id,
     check_max_attempts,
     check_park_after,
@@ -195,6 +199,11 @@ class Client:
             packages that define the client's workflows always may.
         park_after: How long a run only waits (sleeps, events, signals, invoked runs) before Temporal holds it without
             its handler, whose code can then be edited freely; or ``"never"``. Where a workflow does not say.
+        heartbeat_timeout: How long the worker of a step may send no heartbeat before the step counts as interrupted; at
+            least a second. Then the run asks that worker once more, for up to 15 seconds, and begins the step again
+            elsewhere if it does not answer. A workflow and a step can set another.
+        code_timeout: How long a step waits for a worker that has its code, as in a rolling deployment, before it fails
+            with the last worker's reason. A workflow can set another.
     """
 
     def __init__(
@@ -208,6 +217,8 @@ class Client:
         data_converter: temporalio.converter.DataConverter | None = None,
         step_packages: Iterable[str] = (),
         park_after: Duration | Literal["never"] = "1m",
+        heartbeat_timeout: Duration = DEFAULT_HEARTBEAT_TIMEOUT,
+        code_timeout: Duration = DEFAULT_CODE_TIMEOUT,
     ) -> None:
         self.id = check_id(id, "a client's id")
         where = f"client {id!r}"
@@ -217,6 +228,8 @@ class Client:
         self.step_packages: set[str] = set(step_packages)
         self._data_converter = check_storage(data_converter, where)
         self.park_after = check_park_after(park_after, where)
+        self.heartbeat_timeout = check_heartbeat_timeout(heartbeat_timeout, where)
+        self.code_timeout = check_code_timeout(code_timeout, where)
         self._temporal = temporal
         self._connecting: asyncio.Lock | None = None
         self._workflows: dict[str, Workflow[Any, Any]] = {}

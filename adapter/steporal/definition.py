@@ -38,6 +38,9 @@ MAX_CANCEL_ON = 5  # Inngest's, too
 CANCEL_ON_TIMEOUT = timedelta(days=365)
 FAILURE_SUFFIX = "-failure"
 
+DEFAULT_HEARTBEAT_TIMEOUT = timedelta(seconds=20)
+DEFAULT_CODE_TIMEOUT = timedelta(days=1)
+
 DEFAULT_RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=1), backoff_coefficient=2.0, maximum_interval=timedelta(minutes=5)
 )
@@ -92,11 +95,16 @@ class WorkflowExt:
             ``ctx.input.data`` is a :class:`RunFailure`.
         park_after: How long a run only waits (sleeps, events, signals, invoked runs) before Temporal holds it without
             the handler, so that code can be edited meanwhile; ``"never"``, or None for what the client says.
+        heartbeat_timeout: How long the worker of a step may send no heartbeat before the step counts as interrupted;
+            the client's by default.
+        code_timeout: How long a step waits for a worker that has its code; the client's by default.
     """
 
     cancel_on: Sequence[CancelOn] = ()
     on_failure: Callable[[Context[RunFailure], Step], Awaitable[Any]] | None = None
     park_after: Duration | Literal["never"] | None = None
+    heartbeat_timeout: Duration | None = None
+    code_timeout: Duration | None = None
 
 
 class FailedWith(pydantic.BaseModel):
@@ -139,6 +147,8 @@ class Workflow(Generic[I, O]):
         retry: The backoff between attempts.
         ext: Further options.
         park_after: How long its runs only wait before they are parked; None if they never are.
+        heartbeat_timeout: How long the worker of a step may send no heartbeat.
+        code_timeout: How long a step waits for a worker that has its code.
     """
 
     def __init__(
@@ -163,6 +173,15 @@ class Workflow(Generic[I, O]):
         self.ext = ext
         self.park_after = (
             client.park_after if ext.park_after is None else check_park_after(ext.park_after, f"workflow {id!r}")
+        )
+        where = f"workflow {id!r}"
+        self.heartbeat_timeout = (
+            client.heartbeat_timeout
+            if ext.heartbeat_timeout is None
+            else check_heartbeat_timeout(ext.heartbeat_timeout, where)
+        )
+        self.code_timeout = (
+            client.code_timeout if ext.code_timeout is None else check_code_timeout(ext.code_timeout, where)
         )
         self.__doc__ = handler.__doc__
 
@@ -231,6 +250,23 @@ def check_park_after(value: object, where: str) -> timedelta | None:
         return parse_duration(value, what="park_after", minimum=timedelta(seconds=1))
     except (TypeError, ValueError) as err:
         raise DefinitionError(f'{where}: {err}; or "never"') from None
+
+
+def check_heartbeat_timeout(value: object, where: str) -> timedelta:
+    """Return a duration of at least a second."""
+    return _duration(value, "heartbeat_timeout", where, timedelta(seconds=1))
+
+
+def check_code_timeout(value: object, where: str) -> timedelta:
+    """Return a duration."""
+    return _duration(value, "code_timeout", where, timedelta(0))
+
+
+def _duration(value: object, what: str, where: str, minimum: timedelta) -> timedelta:
+    try:
+        return parse_duration(value, what=what, minimum=minimum)
+    except (TypeError, ValueError) as err:
+        raise DefinitionError(f"{where}: {err}") from None
 
 
 def check_retry(value: object, where: str) -> RetryPolicy:

@@ -103,6 +103,31 @@ def test_ids_of_system_workflows_are_reserved(client: steporal.Client) -> None:
         client.workflow(id="steporal.catalog")(handler)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"heartbeat_timeout": "500ms"}, "heartbeat_timeout is '500ms'; the least is 1s"),
+        ({"heartbeat_timeout": 2.5}, "heartbeat_timeout is 2.5 (float)"),
+        ({"code_timeout": "soon"}, "code_timeout is 'soon'"),
+    ],
+)
+def test_a_timeout_that_cannot_be_right_is_refused(
+    client: steporal.Client, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DefinitionError, match=re.escape(f"workflow 'a': {message}")):
+        client.workflow(id="a", ext=steporal.WorkflowExt(**options))(handler)
+    with pytest.raises(DefinitionError, match=re.escape(f"client 'b': {message}")):
+        steporal.Client("b", **options)
+
+
+def test_timeouts_of_a_workflow_are_the_clients_where_it_sets_none() -> None:
+    client = steporal.Client("shop", heartbeat_timeout="1m", code_timeout="1h")
+    workflow = client.workflow(id="a")(handler)
+    own = client.workflow(id="b", ext=steporal.WorkflowExt(heartbeat_timeout="5s", code_timeout=0))(handler)
+    assert (workflow.heartbeat_timeout, workflow.code_timeout) == (timedelta(minutes=1), timedelta(hours=1))
+    assert (own.heartbeat_timeout, own.code_timeout) == (timedelta(seconds=5), timedelta(0))
+
+
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "3", None])
 def test_max_attempts_is_at_least_one(client: steporal.Client, wrong: Any) -> None:
     if wrong is not None:

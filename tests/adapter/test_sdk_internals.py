@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import temporalio.bridge.worker
 import temporalio.worker._workflow
 import temporalio.worker._workflow_instance
 import temporalio.workflow
@@ -28,6 +29,7 @@ from steporal import Context, Step
 from steporal.runtime import ordered_tasks, sandbox, watching
 
 TOUCHED: dict[str, set[str]] = {
+    "heartbeats.py": {"_bridge_worker"},
     "tracing/spans.py": {"_tracer_provider"},
     "runtime/sandbox.py": {
         "_importer",
@@ -62,11 +64,12 @@ NOT_TEMPORALS = {
     "_validate",
     "_Compress",
     "_exit",
+    "_current_frames",
     "_run_exitfuncs",
     "_goes_on",
     "_inside",
 }
-"""Private names of others: of named tuples, of our own classes, of zlib, os and atexit."""
+"""Private names of others: of named tuples, of our own classes, of zlib, os, sys and atexit."""
 
 PACKAGES = [Path(package.__file__).parent for package in (steporal, steporal_workers)]  # type: ignore[arg-type]
 
@@ -161,6 +164,11 @@ def test_what_we_touch_of_the_sdk_is_as_we_need_it() -> None:
         == ["coro", "name", "context"],
         "create_future()": parameters(instance._WorkflowInstanceImpl.create_future) == [],
         "workflow_get_current_details()": parameters(instance._WorkflowInstanceImpl.workflow_get_current_details) == [],
+        "Worker._bridge_worker.record_activity_heartbeat(heartbeat)": parameters(
+            temporalio.bridge.worker.Worker.record_activity_heartbeat
+        )
+        == ["comp"]
+        and "self._bridge_worker = temporalio.bridge.worker.Worker.create(" in source(temporalio.worker.Worker),
         "a query's task has its name": f'name=f"{ordered_tasks._QUERY}' in source(instance),
         "a _versioning_behavior that is none is not sent": "if self._versioning_behavior:" in source(instance),
         "a run that is not ended says that tasks remain": "Eviction processed, but" in source(instance),

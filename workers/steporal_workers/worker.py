@@ -178,7 +178,15 @@ def _checks(
             return "the worker is stopping"
         return None if worker.is_running else "the worker does not run"
 
-    return {"connected": Connected(temporal), "registered": registered, "polling": polling}
+    async def able_to_run_steps() -> str | None:
+        return plugin.out_of_steps()
+
+    return {
+        "connected": Connected(temporal),
+        "registered": registered,
+        "polling": polling,
+        "able to run steps": able_to_run_steps,
+    }
 
 
 async def _announce(
