@@ -18,6 +18,7 @@ from .context import Context
 from .converter import issues, return_type, validate
 from .durations import Duration, parse_duration
 from .errors import DefinitionError, InvalidInputError
+from .loops import blocking
 from .triggers import CronTrigger, EventTrigger, Trigger
 from .type_names import type_label
 from .types import JSON
@@ -182,6 +183,8 @@ class Workflow(Generic[I, O]):
     async def start(self, input: I | JSON = None, *, id: str | None = None) -> Run[O]:
         """Start a run; the same as ``client.start_workflow(workflow, input)``."""
         return await self.client.start_workflow(self, input, id=id)
+
+    start_sync = blocking(start, of="workflow")
 
     def validate_input(self, data: JSON) -> I:
         """``data`` as the input schema has it.

@@ -74,16 +74,41 @@ class ReceivedEvent(BaseModel):
     v: str | None = None
 
 
+class StartedRun(BaseModel):
+    """A run that an event has started.
+
+    Attributes:
+        app: The app that has the workflow.
+        workflow: The workflow's id.
+        workflow_id: The run's Temporal workflow id, for ``client.get_run``.
+        event_id: The event's id.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    app: str
+    workflow: str
+    workflow_id: str
+    event_id: str
+
+
 class SendEventResult(BaseModel):
-    """What sending events returns.
+    """Outcome of sending events.
 
     Attributes:
         ids: The events' ids, in the order in which they were given.
+        runs: The runs that the events have started, in the order of the events. A run that an event with the same id
+            has started before is among them.
+        awaited: The ids of the events whose name some run waits for, or has waited for in the last ten minutes:
+            with ``wait_for_event``, ``listen`` or ``cancel_on``. Of these runs, an event reaches those whose
+            expression is true of it.
     """
 
     model_config = ConfigDict(frozen=True)
 
     ids: list[str]
+    runs: list[StartedRun] = Field(default_factory=list)
+    awaited: list[str] = Field(default_factory=list)
 
 
 EventLike: TypeAlias = SentEvent | Mapping[str, Any]

@@ -137,7 +137,7 @@ async def run_worker(
         await asyncio.gather(announcing, stopped, return_exceptions=True)  # why it failed, the worker says, too
         try:
             await running
-        except (RPCError, RuntimeError) as err:
+        except (RPCError, RuntimeError, steporal.TemporalCallError) as err:
             raise Failure(f"the worker cannot go on: {err}") from err
     say("stopped")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import temporalio.client
 from temporalio.common import MetricMeter, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
-from ..events import SYSTEM_EVENTS, ReceivedEvent
+from ..events import SYSTEM_EVENTS, ReceivedEvent, StartedRun
 from ..metrics import EVENTS_MATCHED, EVENTS_SENT, EVENTS_UNMATCHED, meter_of
 from ..runtime.limits import summary
 from ..runtime.start import START_SIGNAL, Origin
@@ -27,6 +28,25 @@ CONCURRENCY = 64
 """Calls to Temporal that one dispatch has in flight."""
 
 
+@dataclass(frozen=True, slots=True)
+class Dispatched:
+    """Outcome of sending events.
+
+    Attributes:
+        runs: The runs of the workflows that have a trigger for the events.
+        awaited: The ids of the events whose topic runs, as some run waits for their name.
+    """
+
+    runs: list[StartedRun]
+    awaited: list[str]
+
+
+def _started(event: ReceivedEvent, match: Match) -> StartedRun:
+    return StartedRun(
+        app=match.app, workflow=match.workflow, workflow_id=f"{match.workflow}/{event.id}", event_id=event.id
+    )
+
+
 class Dispatcher:
     """Sends events into one Temporal namespace."""
 
@@ -36,10 +56,13 @@ class Dispatcher:
         self._topics = Topics(temporal)
         self._meter = meter_of(temporal)
 
-    async def dispatch(self, events: Sequence[ReceivedEvent]) -> None:
+    async def dispatch(self, events: Sequence[ReceivedEvent]) -> Dispatched:
         """Start the runs that events start, and tell those that wait for them.
 
         Sending an event again, by its id, starts nothing twice and wakes no later wait.
+
+        Returns:
+            The runs that the events have started, now or when they were sent before, and who waits for them.
 
         Raises:
             RPCError: Temporal refused, or could not be reached; some runs may have been started.
@@ -68,8 +91,12 @@ class Dispatcher:
                         group.create_task(start(event, match))
         except BaseExceptionGroup as error:
             raise first_of(error) from None  # each is a call's own error, and one says it all
+        heard = publishing.result()
         if self._meter is not None:
-            _count(self._meter, snapshot, events, starts, publishing.result())
+            _count(self._meter, snapshot, events, starts, heard)
+        return Dispatched(
+            [_started(event, match) for event, match in starts], [event.id for event in events if event.id in heard]
+        )
 
     async def is_finish_listened(self) -> bool | None:
         """Whether runs have to tell that they have finished; None if the catalog cannot be read now."""
@@ -87,7 +114,7 @@ class Dispatcher:
                 lambda attributes: self._temporal.start_workflow(
                     match.workflow,
                     args=origin.arguments(event.data),
-                    id=f"{match.workflow}/{event.id}",
+                    id=_started(event, match).workflow_id,
                     task_queue=match.task_queue,
                     id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                     start_signal=START_SIGNAL,

@@ -30,6 +30,7 @@ from ..runtime.start import SCHEDULED, Origin
 from ..sealed import is_current
 from ..search_attributes import has_all
 from ..triggers import CronTrigger
+from .dispatch import first_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +73,19 @@ class CronStart:
 
 
 async def apply(temporal: temporalio.client.Client, wanted: Mapping[str, CronStart], known: Iterable[str]) -> None:
-    """Create and change the schedules that are wanted, and delete those of ``known`` that are not."""
-    async with asyncio.TaskGroup() as group:
-        for start in wanted.values():
-            group.create_task(_put(temporal, start))
-        for schedule_id in set(known) - set(wanted):
-            group.create_task(_delete(temporal, schedule_id))
+    """Create and change the schedules that are wanted, and delete those of ``known`` that are not.
+
+    Raises:
+        RPCError: Temporal refused one, or could not be reached; others may be as they should be.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            for start in wanted.values():
+                group.create_task(_put(temporal, start))
+            for schedule_id in set(known) - set(wanted):
+                group.create_task(_delete(temporal, schedule_id))
+    except BaseExceptionGroup as errors:
+        raise first_of(errors) from None
 
 
 async def _put(temporal: temporalio.client.Client, start: CronStart) -> None:
