@@ -323,7 +323,7 @@ class Client:
                 client=self,
                 handler=handler,
                 input_schema=input_schema,
-                triggers=tuple(triggers) if loaded_again else check_triggers(triggers, id),
+                triggers=tuple(triggers) if loaded_again else check_triggers(triggers, id, input_schema),
                 max_attempts=self.max_attempts
                 if max_attempts is None
                 else check_max_attempts(max_attempts, f"workflow {id!r}"),
@@ -733,7 +733,7 @@ class Client:
 def _entry(trigger: Trigger) -> Entry:
     if isinstance(trigger, EventTrigger):
         return Entry(event=trigger.event, if_exp=trigger.if_exp)
-    return Entry(cron=trigger.schedule)
+    return Entry(cron=trigger.schedule, timezone=trigger.timezone)
 
 
 def _input_json(workflow: Workflow[Any, Any] | WorkflowReference[Any], input: Any) -> JSON:

@@ -349,11 +349,6 @@ async def test_without_a_server_each_method_raises_an_error_of_ours(lost: stepor
         await lost.send_signal("approval")
 
 
-def test_a_client_that_has_not_connected_says_so() -> None:
-    with pytest.raises(steporal.ConnectError, match=r"`await client.connect\(\)` first"):
-        steporal.Client("cold").temporal  # noqa: B018
-
-
 async def test_a_configuration_that_cannot_be_read_is_an_error_of_ours(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:

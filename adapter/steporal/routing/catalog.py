@@ -52,6 +52,7 @@ class Entry(BaseModel):
     """A trigger in an app's list.
 
     Attributes:
+        timezone: The time zone of a cron schedule; UTC if there is none.
         bridge: Whether it forwards events to another system, from which some have come.
     """
 
@@ -60,6 +61,7 @@ class Entry(BaseModel):
     event: str | None = None
     if_exp: str | None = None
     cron: str | None = None
+    timezone: str | None = None
     bridge: bool = False
 
 

@@ -44,9 +44,17 @@ class CronStart:
 
     @property
     def id(self) -> str:
-        """The schedule's id: another time zone or jitter is the same schedule, changed."""
-        digest = hashlib.sha256(self.trigger.schedule.encode()).hexdigest()[:8]
-        return f"steporal/{self.app}/{self.workflow}/{digest}"
+        """The schedule's id: another jitter is the same schedule, changed."""
+        return f"steporal/{self.app}/{self.workflow}/{_digest(self.trigger.described)}"
+
+    @property
+    def run_id_prefix(self) -> str:
+        """The beginning of its runs' workflow ids, to which Temporal appends the time.
+
+        Two schedules that are due at one moment are two runs: of one workflow, and of workflows of two apps that have
+        one id.
+        """
+        return f"{self.workflow}/cron-{_digest(self.id)}"
 
     def schedule(self, *, indexed: bool) -> Schedule:
         """The Temporal schedule. Runs may overlap; what was due while the server was down is not made up for.
@@ -59,9 +67,9 @@ class CronStart:
             action=ScheduleActionStartWorkflow(
                 self.workflow,
                 args=Origin("cron", "", SCHEDULED, cron=self.trigger.schedule, indexed=indexed or None).arguments(None),
-                id=f"{self.workflow}/cron",  # Temporal appends the time
+                id=self.run_id_prefix,
                 task_queue=self.task_queue,
-                static_summary=summary(f"started by {self.trigger.schedule}"),
+                static_summary=summary(f"started by {self.trigger.described}"),
             ),
             spec=ScheduleSpec(
                 cron_expressions=list(self.trigger.expressions),
@@ -70,6 +78,10 @@ class CronStart:
             ),
             policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.ALLOW_ALL),
         )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 async def apply(temporal: temporalio.client.Client, wanted: Mapping[str, CronStart], known: Iterable[str]) -> None:
