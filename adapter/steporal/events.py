@@ -254,16 +254,23 @@ def _prepare(
     return prepared
 
 
+def unknown_field(name: object) -> str | None:
+    """Return the end of a message about a field that no event has; None if events have it."""
+    if name in _FIELDS:
+        return None
+    close = difflib.get_close_matches(str(name), _FIELDS, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"{hint}; an event has {', '.join(_FIELDS)}"
+
+
 def _fields(event: object, label: str) -> Mapping[str, Any]:
     if isinstance(event, SentEvent):
         return {name: getattr(event, name) for name in _FIELDS}
     if not isinstance(event, Mapping):
         raise InvalidEventError(f"{label} is {_short(event)}; it takes a SentEvent or a dict with a name")
     for key in event:
-        if key not in _FIELDS:
-            close = difflib.get_close_matches(str(key), _FIELDS, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise InvalidEventError(f"{label} has the unknown key {key!r}{hint}; an event has {', '.join(_FIELDS)}")
+        if unknown := unknown_field(key):
+            raise InvalidEventError(f"{label} has the unknown key {key!r}{unknown}")
     return event
 
 

@@ -86,10 +86,10 @@ def event_trigger(name: str, if_exp: str | None = None) -> EventTrigger:
     except ValueError as err:
         raise DefinitionError(f"event_trigger: {err}") from None
     if if_exp is not None:
-        from .routing.expressions import compile_expression
+        from .routing.expressions import check_expression
 
         try:
-            compile_expression(if_exp, allow_async=False)
+            check_expression(if_exp, allow_async=False)
         except DefinitionError as err:
             raise DefinitionError(f"if_exp of event_trigger({name!r}): {err}") from None
     return EventTrigger(name, if_exp)

@@ -70,6 +70,30 @@ def test_an_expression_that_cannot_be_names_the_event(expression: str) -> None:
         event_trigger("order.placed", if_exp=expression)
 
 
+@pytest.mark.parametrize(
+    ("expression", "says"),
+    [
+        ("event.dta.amount > 100", "uses 'event.dta' (did you mean 'data'?); an event has name, data, id, ts, v"),
+        ('event["dta"].amount > 100', "uses 'event.dta' (did you mean 'data'?)"),
+        ("has(event.dat) && event.name == 'a'", "uses 'event.dat' (did you mean 'data'?)"),
+        ("event.data.items.exists(i, i == event.nam)", "uses 'event.nam' (did you mean 'name'?)"),
+        ("event.zzz == 1", "uses 'event.zzz'; an event has"),
+    ],
+)
+def test_a_field_that_no_event_has_is_named(expression: str, says: str) -> None:
+    with pytest.raises(DefinitionError, match=r"^if_exp of event_trigger\('order\.placed'\): ") as refused:
+        event_trigger("order.placed", if_exp=expression)
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["event.data.dta == 1", "[event].exists(event, event.dta == 1)", "event[event.data.field] == 1", "event.v == '2'"],
+)
+def test_other_fields_are_not_looked_at(expression: str) -> None:
+    assert event_trigger("order.placed", if_exp=expression).if_exp == expression
+
+
 # --- the clock -----------------------------------------------------------------------------------------------------
 
 
