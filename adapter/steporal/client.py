@@ -75,7 +75,7 @@ from .routing import schedules
 from .routing.catalog import App, Entry, Listed, is_about_namespace
 from .routing.dispatch import FAILED, Dispatcher
 from .routing.lookup import find_listed
-from .routing.registration import Registration
+from .routing.registration import Registration, module_of, warn_of_dropped
 from .routing.signalling import ANSWER_TIMEOUT, Mailboxes
 from .runtime.failures import stack_of
 from .runtime.limits import to_limited
@@ -638,8 +638,7 @@ class Client:
         with sdk_errors("Temporal did not take the events", partial(SendEventError, ids=ids)):
             dispatcher = self.dispatcher(await self.connect())
             await self._registration.wait(dispatcher.catalog, events)
-            dispatched = await dispatcher.dispatch(events)
-        return SendEventResult(ids=ids, runs=dispatched.runs, awaited=dispatched.awaited)
+            return await dispatcher.dispatch(events)
 
     send_event_sync = blocking(send_event, of="client")
 
@@ -688,8 +687,8 @@ class Client:
     async def sync(self) -> App:
         """Register this client's workflows and triggers in the namespace's catalog, and its cron schedules.
 
-        What is gone from the list since the last time is dropped. Every worker does this when it starts; a worker must
-        be up (any app's), as the catalog is a workflow itself.
+        Workflows that this client does not define are dropped from the app's list, with a warning in the log. Every
+        worker does this when it starts; a worker must be up (any app's), as the catalog is a workflow itself.
 
         Raises:
             ConnectError: There is no connection to Temporal.
@@ -703,6 +702,7 @@ class Client:
             crons = {start.id: start for start in self._cron_starts()}
             await schedules.apply(temporal, crons, before.schedules if before else ())
             await catalog.register(listed)
+        warn_of_dropped(before, listed)
         return listed
 
     def listed(self) -> App:
@@ -710,6 +710,7 @@ class Client:
         return App(
             id=self.id,
             task_queue=self.task_queue,
+            modules=tuple(sorted({module_of(workflow.handler) for workflow in self.workflows})),
             workflows=tuple(self._listed()),
             schedules=tuple(sorted({start.id for start in self._cron_starts()})),
         )

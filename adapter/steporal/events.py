@@ -91,6 +91,11 @@ class StartedRun(BaseModel):
     workflow_id: str
     event_id: str
 
+    @classmethod
+    def of(cls, app: str, workflow: str, event_id: str) -> StartedRun:
+        """The run of a workflow that an event starts."""
+        return cls(app=app, workflow=workflow, workflow_id=f"{workflow}/{event_id}", event_id=event_id)
+
 
 class SendEventResult(BaseModel):
     """Outcome of sending events.

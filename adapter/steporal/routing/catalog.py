@@ -75,12 +75,17 @@ class Listed(BaseModel):
 
 
 class App(BaseModel):
-    """An app's list, as the catalog holds it."""
+    """An app's list, as the catalog holds it.
+
+    Attributes:
+        modules: The modules that define the app's workflows.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     id: str
     task_queue: str
+    modules: tuple[str, ...] = ()
     workflows: tuple[Listed, ...] = ()
     schedules: tuple[str, ...] = ()
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import temporalio.client
 from temporalio.common import MetricMeter, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
-from ..events import SYSTEM_EVENTS, ReceivedEvent, StartedRun
+from ..events import SYSTEM_EVENTS, ReceivedEvent, SendEventResult, StartedRun
 from ..metrics import EVENTS_MATCHED, EVENTS_SENT, EVENTS_UNMATCHED, meter_of
 from ..runtime.limits import summary
 from ..runtime.start import START_SIGNAL, Origin
@@ -28,23 +27,8 @@ CONCURRENCY = 64
 """Calls to Temporal that one dispatch has in flight."""
 
 
-@dataclass(frozen=True, slots=True)
-class Dispatched:
-    """Outcome of sending events.
-
-    Attributes:
-        runs: The runs of the workflows that have a trigger for the events.
-        awaited: The ids of the events whose topic runs, as some run waits for their name.
-    """
-
-    runs: list[StartedRun]
-    awaited: list[str]
-
-
 def _started(event: ReceivedEvent, match: Match) -> StartedRun:
-    return StartedRun(
-        app=match.app, workflow=match.workflow, workflow_id=f"{match.workflow}/{event.id}", event_id=event.id
-    )
+    return StartedRun.of(match.app, match.workflow, event.id)
 
 
 class Dispatcher:
@@ -56,19 +40,21 @@ class Dispatcher:
         self._topics = Topics(temporal)
         self._meter = meter_of(temporal)
 
-    async def dispatch(self, events: Sequence[ReceivedEvent]) -> Dispatched:
+    async def dispatch(self, events: Sequence[ReceivedEvent]) -> SendEventResult:
         """Start the runs that events start, and tell those that wait for them.
 
         Sending an event again, by its id, starts nothing twice and wakes no later wait.
 
         Returns:
-            The runs that the events have started, now or when they were sent before, and who waits for them.
+            The ids of the events, the runs that they have started, now or when they were sent before, and the events
+            whose topic runs, as some run waits for their name.
 
         Raises:
             RPCError: Temporal refused, or could not be reached; some runs may have been started.
         """
         snapshot = await self.catalog.read()
         listened = snapshot.is_listened(FINISHED)
+        ids = [event.id for event in events]
         bridged = [is_bridged(event) for event in events]
         events = [unmarked(event) for event in events]
         encoded = [event.model_dump(mode="json") for event in events]
@@ -94,8 +80,10 @@ class Dispatcher:
         heard = publishing.result()
         if self._meter is not None:
             _count(self._meter, snapshot, events, starts, heard)
-        return Dispatched(
-            [_started(event, match) for event, match in starts], [event.id for event in events if event.id in heard]
+        return SendEventResult(
+            ids=ids,
+            runs=[_started(event, match) for event, match in starts],
+            awaited=[id for id, event in zip(ids, events, strict=True) if event.id in heard],
         )
 
     async def is_finish_listened(self) -> bool | None:

@@ -1,15 +1,16 @@
-"""Triggers of this process's client that the catalog does not have."""
+"""Differences between a client and the catalog: triggers that are missing in it, and what a registration drops."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..events import ReceivedEvent, event_matches
-from .catalog import Catalog, Snapshot
+from .catalog import App, Catalog, Snapshot
 from .expressions import compile_expression
 
 if TYPE_CHECKING:
@@ -96,3 +97,48 @@ def _matching(triggers: Sequence[_Trigger], events: Sequence[ReceivedEvent]) -> 
                 if_exp is None or compile_expression(if_exp).matches(event=event.model_dump(mode="json"))
             ):
                 yield workflow, event.name
+
+
+# --- what a registration drops -------------------------------------------------------------------------------------
+
+
+def module_of(handler: Callable[..., Any]) -> str:
+    """The module that defines a handler; of a script, with the name of its file."""
+    code = getattr(handler, "__code__", None)
+    if handler.__module__ == "__main__" and code is not None:
+        return f"__main__ of {Path(code.co_filename).name}"
+    return handler.__module__
+
+
+def warn_of_dropped(before: App | None, now: App) -> None:
+    """Log which workflows of an app are no longer registered, as the client that registers does not define them."""
+    if before is None:
+        return
+    defined = {listed.id for listed in now.workflows}
+    dropped = [listed.id for listed in before.workflows if listed.id not in defined]
+    if not dropped:
+        return
+    effect = (
+        f"app {now.id!r}: {_names(dropped)} no longer registered. Events and schedules start {_it(dropped)} no more, "
+        "even if a worker that has the code is still up"
+    )
+    others = sorted(set(before.modules) - set(now.modules))
+    if not others or not now.modules:
+        logger.warning("%s", effect)
+        return
+    logger.warning(
+        "%s. The app was registered from module %s before, and now from module %s. If both are in use, give each "
+        "client an id of its own, or define all workflows on one client that both modules import",
+        effect,
+        ", ".join(map(repr, others)),
+        ", ".join(map(repr, now.modules)),
+    )
+
+
+def _names(workflows: Sequence[str]) -> str:
+    names = ", ".join(map(repr, workflows))
+    return f"workflow {names} is" if len(workflows) == 1 else f"workflows {names} are"
+
+
+def _it(workflows: Sequence[str]) -> str:
+    return "it" if len(workflows) == 1 else "them"
