@@ -17,15 +17,17 @@ from ..events import ReceivedEvent, event_matches
 from ..routing.waiting import check_events, check_expression
 from ..step import Listener, Wanted
 from .arguments import arguments_checked, deadline_of
+from .calls import Call
 from .failures import failure_of, is_cancellation
 from .inbox import Box
 from .limits import summary
 from .memo import Outcome
 from .until import wait_until
-from .waits import Waiting, Waits
+from .waits import Waiting
 
 if TYPE_CHECKING:
     from .attempt import Attempt
+    from .run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,16 @@ class Wait:
             source = check_expression(wanted.if_exp, wanted.match)
             return cls(topics, source, deadline_of(wanted.timeout, "timeout").timestamp())
 
+    def call(self, kind: str) -> Call:
+        """The description of the call."""
+        return Call(kind, " or ".join(self.topics))
+
 
 def wait_for_event(attempt: Attempt, key: str, wanted: Wanted) -> Coroutine[Any, Any, ReceivedEvent | None]:
     """Perform ``step.ext.wait_for_event``."""
-    return _wait_for_event(attempt, key, Wait.of(key, wanted))
+    wait = Wait.of(key, wanted)
+    attempt.calls(key, wait.call("wait_for_event"))
+    return _wait_for_event(attempt, key, wait)
 
 
 async def _wait_for_event(attempt: Attempt, key: str, wait: Wait) -> ReceivedEvent | None:
@@ -69,7 +77,7 @@ async def _perform_wait(attempt: Attempt, key: str, wait: Wait) -> Outcome:
     if isinstance(box, Outcome):
         return box
     try:
-        event = await _take(waits, box, key, waiting)
+        event = await _take(attempt.owner, box, key, waiting)
     except asyncio.CancelledError:
         subscriptions.unsubscribe(key)
         raise
@@ -95,12 +103,14 @@ async def _subscribe(attempt: Attempt, key: str, kind: Literal["once", "each"], 
         return Outcome(failure=failure_of(err))
 
 
-async def _take(waits: Waits, box: Box, key: str, waiting: Waiting) -> dict[str, Any] | None:
+async def _take(run: Run, box: Box, key: str, waiting: Waiting) -> dict[str, Any] | None:
     """The next event in a box; None when there is none in time, or the box is closed."""
     assert waiting.until is not None
     left = waiting.until - workflow.time()
+    if left <= 0:
+        run.overdue[key] = run.microseconds(waiting.until)
     if not box.events and not box.is_closed and left > 0:
-        with waits.during(key, waiting):
+        with run.waits.during(key, waiting):
             try:
                 await wait_until(
                     lambda: bool(box.events) or box.is_closed,
@@ -114,7 +124,9 @@ async def _take(waits: Waits, box: Box, key: str, waiting: Waiting) -> dict[str,
 
 def listen(attempt: Attempt, key: str, wanted: Wanted) -> Coroutine[Any, Any, Listener]:
     """Perform ``step.ext.listen``."""
-    return _listen(attempt, key, Wait.of(key, wanted))
+    wait = Wait.of(key, wanted)
+    attempt.calls(key, wait.call("listen"))
+    return _listen(attempt, key, wait)
 
 
 async def _listen(attempt: Attempt, key: str, wait: Wait) -> Listener:
@@ -146,6 +158,7 @@ class EventListener:
         if timeout is not None:
             with arguments_checked(key):
                 until = min(until, deadline_of(timeout, "timeout").timestamp())
+        self._attempt.calls(key, Call("next", self._key))
         return self._next(key, until)
 
     async def _next(self, key: str, until: float) -> ReceivedEvent | None:
@@ -154,14 +167,11 @@ class EventListener:
     async def _perform_next(self, key: str, until: float) -> Outcome:
         run = self._attempt.owner
         box = run.subscriptions.inbox.boxes.get(self._key)
-        if box is None or key in run.slept:
+        if box is None:
             return Outcome()
         resumed = run.waits.resume(key, "next")
         waiting = Waiting("next", until if resumed is None else resumed.until, {"box": self._key})
-        event = await _take(run.waits, box, key, waiting)
-        if event is not None:
-            run.saw(key, event["id"])
-        return Outcome(event)
+        return Outcome(await _take(run, box, key, waiting))
 
     async def close(self) -> None:
         """See :class:`~steporal.Listener`."""

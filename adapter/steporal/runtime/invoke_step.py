@@ -20,6 +20,7 @@ from ..errors import InvalidInputError, InvokeTimeoutError, UnserializableError
 from ..search_attributes import is_indexed, of_run
 from ..types import JSON
 from .arguments import arguments_checked, deadline_of
+from .calls import Call, digest
 from .carried import read_outcome
 from .failures import failure_of
 from .limits import summary, to_limited
@@ -55,6 +56,7 @@ def invoke(
                 f"workflow is {target!r}; pass what client.workflow returned, or steporal.reference(app, id)"
             )
         deadline = None if timeout is None else deadline_of(timeout, "timeout")
+    attempt.calls(key, Call("invoke_workflow", target.id, digest(data)))
     return _invoke(attempt, key, target, data, deadline)
 
 
@@ -187,7 +189,6 @@ async def _reported(attempt: Attempt, key: str, waiting: Waiting) -> Outcome:
                 )
             except TimeoutError:
                 continue
-    run.saw(key, child)
     return read_outcome(run.children.ended[child])
 
 

@@ -17,7 +17,9 @@ from steporal.converter import dumps, size_of
 from steporal.events import new_ulid
 from steporal.routing.catalog import Catalog
 from steporal.runtime.carried import Carried
+from steporal.runtime.journal import Entry
 from steporal.runtime.limits import MAX_PAYLOAD_BYTES, summary
+from steporal.runtime.run import seed_of
 from steporal.runtime.start import SCHEDULED_AT, Origin
 from steporal.runtime.storage import most_with
 from steporal.search_attributes import APP, of_run, start_indexed
@@ -122,30 +124,45 @@ def kept_before(story: Story, step: str) -> Carried:
     Raises:
         Mistake: The run has no such step; the message lists those that it has.
     """
-    memo, timeline = story.finished, story.timeline
+    carried, timeline = story.rebuilt.carried, story.timeline
+    finished = story.finished
     entry = next((entry for entry in timeline.steps if entry.id == step and entry.is_step), None)
-    if entry is None and step not in memo:
+    if entry is None and step not in finished:
         raise _no_such_step(story, step)
     began = entry.start if entry else None
-    if began is None:
-        before = list(memo)[: list(memo).index(step)]
-    else:
-        since_start = story.since_start(began)
-        before = [key for key, (_, at) in memo.items() if at <= since_start]
     listeners = [entry.id for entry in timeline.steps if entry.kind == "listen"]
-    kept = {key: (memo[key][0], 0) for key in before if key not in (step, *listeners)}
-    taken = {str(outcome[0]["id"]) for outcome, _ in kept.values() if _is_event(outcome)}
+    past = [
+        each
+        for each in _before(carried, step, None if began is None else story.since_start(began))
+        if each.key not in listeners and each.kind != "cancel"
+    ]
+    memo = {each.key: carried.memo[each.key] for each in past if each.kind != "timer" and each.key in carried.memo}
+    taken = {str(outcome[0]["id"]) for outcome in memo.values() if _is_event(outcome)}
     heard = [
         each for each in timeline.delivered if (began is None or each.at <= began) and each.event["id"] not in taken
     ]
     return Carried(
         is_parked=False,
         started=0,
-        seed="",
-        memo=kept,
+        # The body reads the times and draws the random numbers that it had, or its steps would be other calls.
+        base=carried.base or carried.started,
+        seed=carried.seed or seed_of(first_run_id(story.described)),
+        attempt_began=carried.attempt_began,
+        begins_anew=False,
+        memo=memo,
+        past=[each.json() for each in past if each.kind != "event"],
         boxes=_boxes(listeners, [each for each in heard if each.event["id"] not in taken]),
-        size=sum(len(dumps(outcome)) for outcome, _ in kept.values()),
+        size=sum(len(dumps(outcome)) for outcome in memo.values()),
     )
+
+
+def _before(carried: Carried, step: str, began: int | None) -> list[Entry]:
+    """What had reached the body when a step began; where that is not known, what did before the step's outcome."""
+    past = [Entry.read(entry) for entry in carried.past]
+    if began is None:
+        numbers = (number for number, entry in enumerate(past) if entry.key == step and entry.kind == "step")
+        return past[: next(numbers, len(past))]
+    return [entry for entry in past if entry.at <= began and entry.key != step]
 
 
 def _is_event(outcome: Any) -> bool:
