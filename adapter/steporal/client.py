@@ -609,8 +609,9 @@ class Client:
             workflow_id: ``run.workflow_id``.
             workflow: Its workflow, which types its result.
         """
-        temporal = await self.connect()
-        handle = temporal.get_workflow_handle(workflow_id, result_type=RawValue)
+        with sdk_errors(f"finding run {workflow_id!r}"):
+            temporal = await self.connect()
+            handle = temporal.get_workflow_handle(workflow_id, result_type=RawValue)
         return Run(temporal, handle, workflow_id.partition("/")[2], workflow.output_type if workflow else None)
 
     get_run_sync = blocking(get_run, of="client")

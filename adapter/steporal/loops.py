@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
+from temporalio import workflow
+
 from .errors import EventLoopError
 
 T = TypeVar("T")
@@ -118,6 +120,10 @@ def blocking(method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]], *, of:
 
 
 def _refuse_in_loop(name: str) -> None:
+    if workflow.in_workflow():
+        raise EventLoopError(
+            f"{name}_sync(...) was called in the body of a workflow, which it would block; call it in a step"
+        )
     try:
         asyncio.get_running_loop()
     except RuntimeError:

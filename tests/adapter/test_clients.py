@@ -18,6 +18,7 @@ import temporalio.client
 import temporalio.service
 from recording import Workers
 from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue
 from temporalio.converter import DataConverter, PayloadCodec
 from waiting import until_waiting
 
@@ -34,6 +35,11 @@ def address(temporal: temporalio.client.Client, monkeypatch: pytest.MonkeyPatch)
     address = temporal.service_client.config.target_host
     monkeypatch.setenv("TEMPORAL_ADDRESS", address)
     return address
+
+
+def run_of(temporal: temporalio.client.Client, workflow_id: str) -> steporal.Run[Any]:
+    """A run by its id, whether it exists or not."""
+    return steporal.Run(temporal, temporal.get_workflow_handle(workflow_id, result_type=RawValue), "", None)
 
 
 async def in_threads(count: int, work: Callable[[int], Any]) -> list[Any]:
@@ -259,8 +265,7 @@ async def test_a_blocking_method_in_an_event_loop_names_the_one_to_await(
     async def answer(ctx: Context[Any], step: Step) -> int:
         return 42
 
-    app.temporal = workers.temporal
-    run = await app.get_run("answer/1")
+    run = run_of(workers.temporal, "answer/1")
     calls: dict[str, Callable[[], Any]] = {
         "client.send_event": lambda: app.send_event_sync({"name": "a"}),
         "client.send_signal": lambda: app.send_signal_sync("a"),
@@ -274,6 +279,29 @@ async def test_a_blocking_method_in_an_event_loop_names_the_one_to_await(
         with pytest.raises(steporal.EventLoopError) as raised:
             call()
         assert f"write `await {name}(...)`" in str(raised.value)
+
+
+async def test_a_blocking_method_in_a_body_says_to_call_it_in_a_step(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="order")
+    async def order(ctx: Context[Any], step: Step) -> None:
+        app.send_event_sync({"name": "order.placed"})
+
+    async with workers(app):
+        with pytest.raises(steporal.RunFailedError, match=r"in the body of a workflow.*call it in a step") as failed:
+            await (await order.start()).result()
+    assert failed.value.name == "EventLoopError"
+
+
+async def test_a_step_calls_a_blocking_method(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="order")
+    async def order(ctx: Context[Any], step: Step) -> int:
+        def send() -> int:
+            return len(app.send_event_sync({"name": "nobody.cares"}).ids)
+
+        return await step.run("send", send)
+
+    async with workers(app):
+        assert await (await order.start()).result() == 1
 
 
 # --- forks ---------------------------------------------------------------------------------------------------------
@@ -368,7 +396,7 @@ async def test_what_temporal_refuses_is_an_error_of_ours_with_its_cause(
     @client.workflow(id="order")
     async def order(ctx: Context[Any], step: Step) -> None: ...
 
-    run = await client.get_run("order/1")
+    run = run_of(client.temporal, "order/1")
     calls: Iterable[tuple[type[Exception], Callable[[], Coroutine[Any, Any, Any]]]] = (
         (steporal.TemporalCallError, order.start),
         (steporal.TemporalCallError, run.result),
@@ -383,12 +411,10 @@ async def test_what_temporal_refuses_is_an_error_of_ours_with_its_cause(
         assert isinstance(raised.value.__cause__, temporalio.service.RPCError)
 
 
-async def test_a_run_that_does_not_exist_is_an_error_that_names_it(
-    app: steporal.Client, temporal: temporalio.client.Client
-) -> None:
-    app.temporal = temporal
-    for call in ((await app.get_run("order/none")).result, (await app.get_run("order/none")).cancel):
-        with pytest.raises(steporal.RunNotFoundError, match="there is no run 'order/none'"):
+async def test_a_run_that_does_not_exist_is_an_error_that_names_it(temporal: temporalio.client.Client) -> None:
+    run = run_of(temporal, "order/none")
+    for call in (run.result, run.cancel):
+        with pytest.raises(steporal.RunNotFoundError, match="'order/none'"):
             await call()
 
 
