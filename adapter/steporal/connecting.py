@@ -15,7 +15,7 @@ from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 from temporalio.client import RPCTimeoutOrCancelledError
 from temporalio.service import RPCError
 
-from .errors import ConnectError, ForkError, TemporalCallError
+from .errors import ConnectError, ForkError, SteporalError, TemporalCallError
 from .loops import start_in_background
 
 Connect = Callable[[], Awaitable[temporalio.client.Client]]
@@ -99,6 +99,8 @@ class Connection:
                     temporal = await self._connect()
                 else:
                     await temporal.workflow_service.get_system_info(GetSystemInfoRequest())  # connects a lazy client
+            except SteporalError:  # such as a key that is not valid, which is a ValueError
+                raise
             except (RuntimeError, ValueError, OSError) as err:
                 raise ConnectError(f"{what}: {err}") from err
         if self._temporal is None:
