@@ -26,7 +26,14 @@ SECTIONS: dict[str, list[str]] = {
         "RunFailure",
     ],
     "In a handler": ["Context", "Input", "Step", "StepExt", "Listener"],
-    "Events and signals": ["SentEvent", "ReceivedEvent", "SendEventResult", "StartedRun", "ReceivedSignal", "SendSignalResult"],
+    "Events and signals": [
+        "SentEvent",
+        "ReceivedEvent",
+        "SendEventResult",
+        "StartedRun",
+        "ReceivedSignal",
+        "SendSignalResult",
+    ],
     "HTTP": ["FetchResponse", "secret", "EventSink", "InngestSink"],
     "Runs": ["Run"],
 }
