@@ -39,7 +39,7 @@ from .memo import Outcome, decode_result
 from .references import Describer, function_exists, target_of
 from .run import Run
 from .sent_events import unpack
-from .waits import UNTIL_CODE, Waiting, left_until
+from .waits import SHORTEST, UNTIL_CODE, Waiting, left_until
 
 RUN_STEP = "steporal.run_step"
 
@@ -81,11 +81,12 @@ class Attempt:
         self.branch = Branch()
         self._loop = asyncio.get_running_loop()
         self._keys = Keys()
+        self._calls: dict[str, Call] = {}
         self._closed = False
 
     def close(self) -> None:
         """End the tasks of the body that are left; their steps go on, for the next attempt."""
-        self._closed = True
+        self._closed = self.branch.is_closed = True
         self.owner.journal.close()
         for timer in list(self.branch.running):
             timer.drop()
@@ -120,30 +121,32 @@ class Attempt:
         with arguments_checked(key):
             deadline = workflow.now() + parse_duration(duration)
         self.calls(key, Call("sleep"))
-        return self._sleep(key, deadline)
+        return self._sleep(key, deadline, self.owner.journal.now())
 
     def sleep_until(self, step_id: str, when: datetime) -> Coroutine[Any, Any, None]:
         key = self.key(step_id)
         with arguments_checked(key):
             deadline = parse_deadline(when, what="when")
         self.calls(key, Call("sleep"))
-        return self._sleep(key, deadline)
+        return self._sleep(key, deadline, None)
 
-    async def _sleep(self, key: str, deadline: datetime) -> None:
+    async def _sleep(self, key: str, deadline: datetime, asked: int | None) -> None:
         if deadline <= workflow.now() and key not in self.owner.memo:
             await self.owner.journal.next_turn()
             return
-        await self.outcome(key, "sleep", partial(self._perform_sleep, key, deadline))
+        await self.outcome(key, "sleep", partial(self._perform_sleep, key, deadline, asked))
 
-    async def _perform_sleep(self, key: str, deadline: datetime) -> Outcome:
+    async def _perform_sleep(self, key: str, deadline: datetime, asked: int | None) -> Outcome:
         run = self.owner
-        waiting = run.waits.resume(key, "sleep") or Waiting("sleep", deadline.timestamp())
+        until = run.moved(deadline.timestamp(), asked)
+        waiting = run.waits.resume(key, "sleep") or Waiting("sleep", until)
         assert waiting.until is not None
-        if (left := left_until(waiting.until, workflow.time())) > timedelta(0):
-            with run.waits.during(key, waiting):
-                await workflow.sleep(left, summary=summary(key))
-        else:
+        left = left_until(waiting.until, workflow.time())
+        if left <= timedelta(0) and run.waits.is_known_to_be_over(key):
             run.overdue[key] = run.microseconds(waiting.until)
+            return Outcome()
+        with run.waits.during(key, waiting):
+            await workflow.sleep(max(left, SHORTEST), summary=summary(key))
         return Outcome()
 
     def invoke(
@@ -228,6 +231,7 @@ class Attempt:
         run = self.owner
         outcome = run.memo.get(key)
         recorded = outcome.call if outcome else run.calls.get(key)
+        self._calls[key] = call
         if recorded is not None:
             try:
                 check_call(key, recorded, call, self._exists)
@@ -236,8 +240,6 @@ class Attempt:
                     return  # what it captured may depend on ctx.attempt
                 run.journal.stop(err)
                 raise
-        elif outcome is None:
-            run.calls[key] = call
 
     def _is_only(self, key: str) -> bool:
         """Whether the id of a step is used once in the run, so that its key cannot mean another call."""
@@ -252,7 +254,12 @@ class Attempt:
         )
 
     async def outcome(
-        self, key: str, kind: StepKind, start: Callable[[], Coroutine[Any, Any, Outcome]] | None
+        self,
+        key: str,
+        kind: StepKind,
+        start: Callable[[], Coroutine[Any, Any, Outcome]] | None,
+        *,
+        at_once: bool = False,
     ) -> Outcome:
         """Wait until the outcome of a step reaches the body.
 
@@ -260,12 +267,13 @@ class Attempt:
             key: The step's key.
             kind: The step's kind.
             start: Performs it, if it has not ended; may be None if it has.
+            at_once: Whether it may begin while the body comes back.
         """
         run = self.owner
         if self._closed:
             raise asyncio.CancelledError("this attempt of the body has ended")
         try:
-            await run.journal.until("step", key, partial(self._begin, key, kind, start))
+            await run.journal.until("step", key, partial(self._begin, key, kind, start), at_once=at_once)
         except asyncio.CancelledError:
             if not self._closed:
                 run.cancel_step(key)
@@ -280,6 +288,7 @@ class Attempt:
             self.owner.journal.arrive("step", key)
         else:
             assert start is not None
+            self.owner.calls[key] = self._calls[key]
             self.owner.step(key, kind, start)
 
     def derived_id(self, key: str, position: int) -> str:

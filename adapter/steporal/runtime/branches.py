@@ -26,7 +26,7 @@ from .keys import Keys
 from .limits import summary
 from .ordered_tasks import number_tasks
 from .until import timers_called
-from .waits import ASYNCIO_TIMER, Waiting
+from .waits import ASYNCIO_TIMER, SHORTEST, Waiting
 
 if TYPE_CHECKING:
     from .run import Run
@@ -40,9 +40,10 @@ class Branch:
         timers: The keys of the timers of this attempt of the body.
         tasks: The tasks that this attempt of the body has made and that have not ended.
         running: The timers of this attempt of the body that have not fired.
+        root: The branch of the body itself.
     """
 
-    __slots__ = ("_children", "label", "running", "tasks", "timers")
+    __slots__ = ("_children", "_is_closed", "label", "root", "running", "tasks", "timers")
 
     def __init__(self, label: str = "", parent: Branch | None = None) -> None:
         self.label = label
@@ -50,6 +51,17 @@ class Branch:
         self.tasks: dict[asyncio.Task[Any], None] = {} if parent is None else parent.tasks
         self.running: dict[BodyTimer, None] = {} if parent is None else parent.running
         self._children = 0
+        self.root: Branch = self if parent is None else parent.root
+        self._is_closed = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the attempt of the body has ended."""
+        return self.root._is_closed
+
+    @is_closed.setter
+    def is_closed(self, is_closed: bool) -> None:
+        self.root._is_closed = is_closed
 
     def child(self) -> Branch:
         """Return the branch of a further task that this one makes."""
@@ -94,11 +106,14 @@ class BodyTimer(asyncio.TimerHandle):
         self._key = key
         self._branch = branch
         self._owner = run
+        self._asked = run.journal.now()
         self._native: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Ask the journal for it; what is due at once takes no time, and leaves no entry."""
         journal = self._owner.journal
+        if self._branch.is_closed:  # nothing reaches the tasks that are left of an attempt that has ended
+            return
         self._branch.running[self] = None
         if self._due() <= journal.now():
             journal.at_next_turn(self._fire)
@@ -111,13 +126,14 @@ class BodyTimer(asyncio.TimerHandle):
     def _begin(self) -> None:
         """Start a timer of Temporal's for the time that is left."""
         run = self._owner
-        left = round(self.when() - run.loop.clock(), 3)
-        if left <= 0:
+        when = run.moved(self.when(), self._asked)
+        left = round(when - run.loop.clock(), 3)
+        if left <= 0 and run.waits.is_known_to_be_over(self._key):
             run.journal.arrive("timer", self._key, self._due())
             return
-        run.waits.begin(self._key, Waiting("asyncio", self.when()))
+        run.waits.begin(self._key, Waiting("asyncio", when))
         with timers_called(summary(self._key)):
-            self._native = run.loop.call_later(left, self._fired)
+            self._native = run.loop.call_later(max(left, SHORTEST.total_seconds()), self._fired)
 
     def _fired(self) -> None:
         self._native = None
@@ -174,6 +190,7 @@ class RunLoop:
         instance["time"] = self._time
         instance["workflow_time_ns"] = self._time_ns
         instance["workflow_random"] = self._random
+        instance["workflow_sleep"] = self._sleep
         self._jobs_left = 0
         self._run_one_job_at_a_time()
 
@@ -231,6 +248,12 @@ class RunLoop:
 
     def _time(self) -> float:
         return self._time_ns() / 1e9
+
+    async def _sleep(self, duration: float, **options: Any) -> None:
+        if BRANCH.get() is None:
+            await type(self._loop).workflow_sleep(self._loop, duration, **options)  # type: ignore[attr-defined]
+        else:
+            await asyncio.sleep(duration)
 
     def _random(self) -> Any:
         if BRANCH.get() is None:

@@ -39,6 +39,9 @@ class Carried(pydantic.BaseModel):
             another moment where a run begins with what another run has done.
         failures: How often the body has raised since a step finished last.
         attempt: Which attempt of the body this is, from 0.
+        taken_over_until: Until when, on the body's clock, another run did what this one goes on from; -1: none did.
+        moved_by: By how much that was earlier, in microseconds, once it is known.
+        reopens: The listeners of that run that this one has to subscribe for itself.
         repeated: How many entries of the journal it has in common with the attempt before.
         begins_anew: Whether the next attempt of the body reads the time anew; see ``Journal.may_begin_anew``.
         scheduled: How often each step was scheduled.
@@ -52,7 +55,7 @@ class Carried(pydantic.BaseModel):
         began: When the first workflow task began, by the clock; where the run was recovered in its first execution.
         mailboxes: The mailboxes that a history has shown to be chosen for signals to send, by step.
         taken: The ids of activities and waits that look as if they had a number.
-        invoked: The runs that a history has shown to be invoked, by workflow id, where the step is not known.
+        invoked: The runs that a history has shown to be invoked, by workflow id, with the step that did, if known.
         reports_to: The runs that wait for the end of this one.
         size: About how many bytes the memo has here.
         warning: That there is nearly too much of it.
@@ -70,6 +73,9 @@ class Carried(pydantic.BaseModel):
     failures: int = 0
     attempt: int = 0
     repeated: int = 0
+    taken_over_until: int = -1
+    moved_by: int | None = None
+    reopens: list[str] = []
     begins_anew: bool = True
     scheduled: dict[str, int] = {}
     waits: dict[str, tuple[bool, Any]] = {}
@@ -82,7 +88,7 @@ class Carried(pydantic.BaseModel):
     began: str | None = None
     mailboxes: dict[str, str] = {}
     taken: list[str] = []
-    invoked: list[str] = []
+    invoked: dict[str, str | None] = {}
     reports_to: list[dict[str, str]] = []
     size: int = 0
     warning: str = ""

@@ -135,7 +135,9 @@ class Journal:
         self._delivered = 0
         self._is_paused = False
         self._is_back = False
-        self._goes_on = False
+        self._is_new = False
+        self._is_silent = False
+        self._has_events = False
         self.attempt_began = 0
         self.may_begin_anew = True
         self.repeated = 0
@@ -148,14 +150,15 @@ class Journal:
         """What has reached the body, in order; last what reached one before it, and has not reached this one."""
         return [*self._recorded, *(self._past[position] for position in sorted(self._positions.values()))]
 
-    def open(self, *, goes_on: bool) -> None:
-        """Begin an attempt of the body, which comes back through the entries.
+    def open(self, *, is_new: bool, is_silent: bool) -> None:
+        """Let the body begin at its top, and come back through the entries.
 
         Args:
-            goes_on: Whether it is the attempt that an execution before has begun.
+            is_new: Whether this is a new attempt of the body, and not one that another execution has begun.
+            is_silent: Whether what the body did after the last entry, another execution has done before.
         """
         self._past = self.entries()
-        if not goes_on and self.may_begin_anew:
+        if is_new and self.may_begin_anew:
             if self._past:
                 self._past[-1] = replace(self._past[-1], at=self._elapsed())
             else:
@@ -163,13 +166,15 @@ class Journal:
         self._recorded = []
         self._positions = {self._place(position): position for position in range(len(self._past))}
         self._answerable = [position for position, entry in enumerate(self._past) if entry.kind in _UNASKED]
+        self._has_events = any(entry.kind == "event" for entry in self._past)
         self._requests.clear()
         self._put_off.clear()
         self._due_now.clear()
         self._arrived.clear()
         self._clock = self.attempt_began
         self._is_back = False
-        self._goes_on = goes_on
+        self._is_new = is_new
+        self._is_silent = is_silent
         self._has_news = False
         self.may_begin_anew = True
         if self._delivering is None:
@@ -202,7 +207,7 @@ class Journal:
 
     def now(self) -> int:
         """The time in the body, in microseconds since the journal's epoch."""
-        return self._elapsed() if self._is_back else self._clock
+        return max(self._elapsed(), self._clock) if self._is_back else self._clock
 
     # --- what the body asks for ------------------------------------------------------------------------------------
 
@@ -214,17 +219,22 @@ class Journal:
     @property
     def repeats(self) -> bool:
         """Whether what the body does now, it has done before."""
-        return not self._is_back and (self._goes_on or bool(self._positions))
+        return not self._is_back and (self._is_silent or bool(self._positions))
 
     @property
     def is_new_attempt(self) -> bool:
-        """Whether the body comes back in an attempt of its own, and not in that of an execution before."""
-        return not self._goes_on
+        """Whether the body comes back in a new attempt, and not in one that another execution has begun."""
+        return self._is_new
 
     @property
     def has_news(self) -> bool:
         """Whether the outcome of a step has reached this attempt of the body that has reached none before."""
         return self._has_news
+
+    @property
+    def takes_events(self) -> bool:
+        """Whether the body comes back through events that it takes itself by ``next``: see :data:`Kind`."""
+        return self._has_events and not self._is_back
 
     @property
     def is_idle(self) -> bool:
@@ -235,23 +245,24 @@ class Journal:
         """Whether an entry of the past is left for this."""
         return (kind, key) in self._positions
 
-    async def until(self, kind: Kind, key: str, begin: Callable[[], object]) -> None:
+    async def until(self, kind: Kind, key: str, begin: Callable[[], object], *, at_once: bool = False) -> None:
         """Wait until this reaches the body.
 
         Args:
             kind: The kind of its entry.
             key: The key of its entry.
             begin: Begins it, unless an entry of the past answers.
+            at_once: Whether it is to begin while the body comes back.
         """
         future = self._loop.create_future()
-        self.ask(kind, key, Request(partial(_resolve, future), begin))
+        self.ask(kind, key, Request(partial(_resolve, future), begin), at_once=at_once)
         try:
             await future
         except asyncio.CancelledError:
             self.forget(kind, key)
             raise
 
-    def ask(self, kind: Kind, key: str, request: Request) -> None:
+    def ask(self, kind: Kind, key: str, request: Request, *, at_once: bool = False) -> None:
         """Ask for something; see :meth:`until`."""
         mark: Mark = kind, key
         self._requests[mark] = request
@@ -259,7 +270,7 @@ class Journal:
         position = self._positions.get(mark)
         if position is not None:
             heapq.heappush(self._answerable, position)
-        elif self._positions:
+        elif (self._positions or not self._is_back) and not at_once:
             self._put_off[mark] = request.begin
         else:
             request.begin()
@@ -288,8 +299,13 @@ class Journal:
             due: When it was due, if that is before now: of two sleeps that were over while no worker was up, the one
                 that was over first comes first.
         """
+        mark: Mark = kind, key
+        if not self._is_back and mark in self._requests and mark not in self._put_off:
+            self._due_now.append(lambda: self._hand_over(Entry(kind, key, self._clock)))
+            self._wake_loop()
+            return
         moment = self._elapsed() if due is None else min(due, self._elapsed())
-        heapq.heappush(self._arrived, (moment, next(self._numbers), (kind, key)))
+        heapq.heappush(self._arrived, (moment, next(self._numbers), mark))
         self._wake_loop()
 
     def _wake_loop(self) -> None:
@@ -335,7 +351,7 @@ class Journal:
         self.may_begin_anew = True
         if entry.kind != "event":  # the step that takes it has an entry of its own
             self._recorded.append(replace(entry, at=self._clock))
-            is_news = (self._is_back or self._goes_on) and len(self._recorded) > self.repeated
+            is_news = (self._is_back or not self._is_new) and len(self._recorded) > self.repeated
             self._has_news = self._has_news or (is_news and entry.kind == "step")
         if entry.kind in _UNASKED:
             self._take_unasked(entry)
@@ -344,7 +360,7 @@ class Journal:
             self._requests.pop(entry.mark).wake()
 
     def _go_live(self) -> None:
-        if not (self._is_back or self._goes_on):
+        if self._is_new and not self._is_back:
             self.repeated = len(self._recorded)
         self._is_back = True
         begun, self._put_off = self._put_off, {}

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -28,9 +27,6 @@ from .journal import Kind as EntryKind
 from .memo import Outcome
 from .signal_inbox import conflict, read_signal, summary_of_close, summary_of_open
 from .waits import ASYNCIO_TIMER, BACKOFF, BACKOFF_AFTER, BEGINS_ANEW, Kind, Waiting, is_of_no_step
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(slots=True)
@@ -91,13 +87,16 @@ class Past:
         run_id: The run's id: that of its first execution.
         workflow_id: Temporal's workflow id of the run.
         carried: What the execution before has handed over, or what a new run begins with.
+        is_first: Whether the run begins with this execution, and with nothing that another run has done.
 
     Attributes:
         now: When the present workflow task began, in seconds since the epoch.
+        moment: The same, in nanoseconds.
     """
 
-    def __init__(self, run_id: str, workflow_id: str, carried: Carried) -> None:
+    def __init__(self, run_id: str, workflow_id: str, carried: Carried, *, is_first: bool) -> None:
         self.now = 0.0
+        self.moment = 0
         self._run_id = run_id
         self._workflow_id = workflow_id
         self._signal_jobs: list[Callable[[], object]] = []  # what has come since the last workflow task
@@ -107,9 +106,10 @@ class Past:
         self._local_completed = 0.0
         self._timers: dict[int, tuple[str, float]] = {}
         self._cancelled: set[str] = set()  # timers
-        self._started: dict[str, str | None] = {}  # children of this execution, and their steps
+        self._started: set[str] = set()  # children of this execution
         self._unclaimed: dict[str, list[dict[str, Any]]] = {}  # events before the history shows the subscription
         self._has_event = False
+        self._has_begun = not is_first
         self._begin(carried)
 
     def _begin(self, carried: Carried) -> None:
@@ -134,9 +134,9 @@ class Past:
         self._repeated = carried.repeated
         self._begins_anew = carried.begins_anew
         self._ended = dict(carried.ended)
-        self._invoked = dict.fromkeys(carried.invoked)
+        self._invoked = dict(carried.invoked)
         self._reports_to = list(carried.reports_to)
-        self._attempt_began: int | None = carried.attempt_began or None
+        self._attempt_began = carried.attempt_began
         self._mailboxes = dict(carried.mailboxes)
         self._taken = dict.fromkeys(carried.taken)
         self._is_cancelled = carried.is_cancelled
@@ -153,7 +153,7 @@ class Past:
             update={
                 "is_parked": False,
                 "held_until": None,
-                "attempt_began": self._attempt_began or 0,
+                "attempt_began": self._attempt_began,
                 "memo": self._memo,
                 "past": [entry.json() for entry in self._entries],
                 "failures": self._failures,
@@ -171,7 +171,7 @@ class Past:
                 "cancelling": self._cancelling,
                 "signals": self._signals.state(self._cancelled),
                 "ended": self._ended,
-                "invoked": list(self._invoked),
+                "invoked": self._invoked,
                 "reports_to": self._reports_to,
             }
         )
@@ -189,7 +189,8 @@ class Past:
             if key in waits or key in self._memo or key in self._signals.steps or is_of_no_step(key):
                 continue
             if child := self._child_of(key):
-                waits[key] = Waiting("invoke", until, {"child": child, "look_after": LOOK_AFTER.total_seconds()})
+                if child in self._started:
+                    waits[key] = Waiting("invoke", until, {"child": child, "look_after": LOOK_AFTER.total_seconds()})
             else:
                 waits[key] = Waiting("event" if key in self._once else "timer", until)
         for key, (wait, mailbox) in self._signals.open.items():
@@ -209,6 +210,7 @@ class Past:
     def recover(self, carried: Carried) -> None:
         """An earlier recovery has shown what the run had done."""
         self._signal_jobs.clear()
+        self._has_begun = True
         self._begin(carried)
 
     def cancelled(self) -> None:
@@ -261,7 +263,8 @@ class Past:
 
     def task_done(self) -> None:
         """The body has seen what had come before the task."""
-        if self._attempt_began is None:
+        if not self._has_begun:
+            self._has_begun = True
             self._attempt_began = self._since_start()
         self._do_jobs()
 
@@ -365,10 +368,14 @@ class Past:
         return self._local_end is not None and until <= self._local_completed
 
     @contextmanager
-    def local(self, completed: float) -> Iterator[None]:
-        """What is done in this context has come of a local activity, whose end the body has seen at once."""
+    def local(self, completed: int) -> Iterator[None]:
+        """What is done in this context has come of a local activity, whose end the body has seen at once.
+
+        Args:
+            completed: When it was completed, in nanoseconds since the epoch.
+        """
         self._local_end = self._since_start_at(completed)
-        self._local_completed = completed
+        self._local_completed = completed / 1e9
         try:
             yield
         finally:
@@ -400,37 +407,36 @@ class Past:
         """
         if step is not None and not child.endswith(f"/{self._derived(step)}"):
             step = None  # its name was cut off
-        self._invoked[child] = None
-        self._started[child] = step
+        self._invoked[child] = step
+        self._started.add(child)
 
     def not_invoked(self, child: str) -> None:
         """A run was not invoked after all: it was before, by the same step."""
-        self._started.pop(child, None)
+        self._started.discard(child)
 
     def _derived(self, key: str) -> str:
         return derived_ulid(self._carried.started, self._run_id, key, 0)
 
     def _child_of(self, key: str) -> str | None:
-        """The run that a step has invoked in this execution."""
-        return next((child for child, step in self._started.items() if step == key), None)
+        """The run that a step has invoked, and that has not ended."""
+        return next((child for child, step in self._invoked.items() if step == key), None)
 
     def _end_child(self, child: str, outcome: Outcome) -> None:
-        step = self._started.get(child)
+        step = self._invoked.get(child)
         if step is None:
             self._ended[child] = memo_json(outcome)
         else:
-            self._invoked.pop(child, None)
+            del self._invoked[child]
             self.remember(step, outcome)
 
     def _report(self, child: str, outcome: JSON) -> None:
         """An invoked run has reported its end; in an execution that it was not invoked in."""
-        waits = self._waits.items()
-        step = next(
-            (key for key, waiting in waits if waiting.kind == "invoke" and waiting.more["child"] == child), None
-        )
+        invoked = {waiting.more["child"]: key for key, waiting in self._waits.items() if waiting.kind == "invoke"}
+        step = invoked.get(child) or self._invoked.get(child)
         if step is None or not self._is_seen:
             self._ended[child] = outcome
         else:
+            self._invoked.pop(child, None)
             self.remember(step, read_outcome(outcome))
 
     # --- waits for events and signals ------------------------------------------------------------------------------
@@ -448,8 +454,6 @@ class Past:
         self._inbox.open(key, tuple(topics), until)
         for event in self._unclaimed.pop(key, ()):
             self._deliver(key, event)
-        if kind == "once" and key in self._once and self._is_local_after(until):  # then the body has started no timer
-            self._end_wait(key, Outcome())
 
     def _deliver(self, key: str, event: dict[str, Any]) -> None:
         box = self._inbox.boxes.get(key)
@@ -584,9 +588,8 @@ class Past:
         return None if waiting is None else waiting.kind
 
     def _since_start(self) -> int:
-        return self._since_start_at(self.now)
+        return self._since_start_at(self.moment)
 
-    def _since_start_at(self, moment: float) -> int:
-        """In microseconds, as the run counts them: by Temporal's ``workflow.now``."""
-        seen = datetime.fromtimestamp(moment, UTC) - _EPOCH
-        return max(seen // _MICROSECOND - self._base * 1000, 0)
+    def _since_start_at(self, moment: int) -> int:
+        """In microseconds, as the run counts them."""
+        return max(moment // 1000 - self._base * 1000, 0)

@@ -208,7 +208,8 @@ class _Reader:
             moment = event.event_time.ToDatetime(tzinfo=UTC).timestamp()
             carried = carried or Carried(is_parked=False, started=0, seed="")
             carried = carried.model_copy(update={"started": int(moment * 1000)})
-        self._past = Past(self._run_id, started.workflow_id, carried)
+        is_new = self._is_first and not carried.base
+        self._past = Past(self._run_id, started.workflow_id, carried, is_first=is_new)
 
     async def _workflow_task_scheduled_event_attributes(self, event: HistoryEvent) -> None:
         self._end_sends()
@@ -216,6 +217,7 @@ class _Reader:
     async def _workflow_task_started_event_attributes(self, event: HistoryEvent) -> None:
         self._task_began = event.event_time
         self._past.now = _seconds(event.event_time)
+        self._past.moment = event.event_time.ToNanoseconds()
 
     async def _workflow_task_completed_event_attributes(self, event: HistoryEvent) -> None:
         if self._first_task is None:
@@ -431,9 +433,9 @@ def _is_of_step(key: str, activity_id: str, kind: str) -> bool:
     return kind in STEPS and (activity_id == key or activity_id.startswith(f"{key}#"))
 
 
-def _moment(told: dict[str, int]) -> float:
-    """A time as Temporal's core writes it into the marker of a local activity."""
-    return _seconds(Timestamp(seconds=told["seconds"], nanos=told["nanos"]))
+def _moment(written: dict[str, int]) -> int:
+    """A time as Temporal's core writes it into the marker of a local activity, in nanoseconds since the epoch."""
+    return Timestamp(seconds=written["seconds"], nanos=written["nanos"]).ToNanoseconds()
 
 
 def _seconds(moment: Timestamp) -> float:

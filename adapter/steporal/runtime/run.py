@@ -113,6 +113,9 @@ class Run:
         body_logger: What the body logs with.
         scheduled: How often each step was scheduled, by key; activity ids must not repeat while one is pending.
         calls: What the steps in flight were called with, by key.
+        taken_over_until: Until when, on the body's clock, another run did what this one goes on from; -1: none did.
+        moved_by: By how much that was earlier, in microseconds, once it is known.
+        reopens: The listeners of that run that this one has to subscribe for itself.
         overdue: When waits were over that the body had in an execution before, for those that were when it came back.
         mailboxes: The mailboxes that a recovery has found to be chosen for signals to send, by step.
         random: What the body draws from; begins anew with each attempt of it.
@@ -154,6 +157,9 @@ class Run:
         self._carried = carried
         self._goes_on = carried is not None and workflow.info().continued_run_id is not None
         self._in_flight: dict[str, asyncio.Task[Outcome]] = {}
+        self.taken_over_until = -1
+        self.moved_by: int | None = None
+        self.reopens: dict[str, None] = {}
         self.calls: dict[str, Call] = {}
         self.overdue: dict[str, int] = {}
         began = int(workflow.info().workflow_start_time.timestamp() * 1000)
@@ -176,6 +182,9 @@ class Run:
         self.failures = carried.failures
         self.attempt = carried.attempt
         self.journal.repeated = carried.repeated
+        self.taken_over_until = carried.taken_over_until
+        self.moved_by = carried.moved_by
+        self.reopens = dict.fromkeys(carried.reopens)
         self.scheduled = carried.scheduled
         self.mailboxes = carried.mailboxes
         self._taken = dict.fromkeys(carried.taken)
@@ -210,6 +219,8 @@ class Run:
             failures=self.failures,
             attempt=self.attempt,
             repeated=self.journal.repeated,
+            taken_over_until=self.taken_over_until,
+            moved_by=self.moved_by,
             scheduled=self.scheduled,
             waits=self.waits.state(),
             boxes=self.inbox.state(),
@@ -221,6 +232,7 @@ class Run:
             ended=self.children.ended,
             invoked=self.children.invoked,
             reports_to=self.children.reports_to,
+            reopens=list(self.reopens),
             size=self.continuing.size,
             warning=self.continuing.warning,
         )
@@ -240,6 +252,21 @@ class Run:
     def nanoseconds(self) -> int:
         """Return the time in the body, in nanoseconds since the epoch."""
         return (self.base * 1000 + self.journal.now()) * 1000
+
+    def moved(self, until: float, asked: int | None) -> float:
+        """Return when something ends, in a run that goes on from what another run has done.
+
+        What that run had left of a time when it was there, this one has left.
+
+        Args:
+            until: When it would have ended in that run, in seconds since the epoch.
+            asked: When the body has asked for it, on its clock; None if it has asked for a moment, and not for a while.
+        """
+        if asked is None or asked > self.taken_over_until or self.taken_over_until < 0:
+            return until
+        if self.moved_by is None:
+            self.moved_by = self.elapsed() - self.taken_over_until
+        return until + self.moved_by / 1_000_000
 
     def _take_unasked(self, entry: Entry) -> None:
         """Take what reaches the body though it has not asked for it."""
@@ -419,15 +446,15 @@ class Run:
     async def _body(self) -> Any:
         from .attempt import Attempt
 
-        goes_on = self._goes_on
+        is_new = self._carried is None
         if carried := self.waits.resume(BACKOFF, "backoff"):
-            goes_on = False
+            is_new = True
             await self._pause(carried)
             self.attempt = self.failures
         try:
             while True:
                 self.random = random.Random(int(self._seed, 16))  # the same in each: what is drawn may name steps
-                self.journal.open(goes_on=goes_on)
+                self.journal.open(is_new=is_new, is_silent=self._goes_on and not is_new)
                 attempt = Attempt(self)
                 BRANCH.set(attempt.branch)
                 try:
@@ -446,7 +473,7 @@ class Run:
                 finally:
                     BRANCH.set(None)
                     attempt.close()
-                goes_on = False
+                is_new = True
                 await self._pause(Waiting("backoff", (workflow.now() + delay).timestamp()))
                 self.attempt = self.failures
         finally:
@@ -501,6 +528,11 @@ class Run:
     def _has_landed(self, key: str, task: asyncio.Task[Outcome]) -> None:
         if self._in_flight.get(key) is task:
             del self._in_flight[key]
+            self.calls.pop(key, None)
+
+    def is_in_flight(self, key: str) -> bool:
+        """Return whether a step has begun and has not ended."""
+        return key in self._in_flight
 
     def cancel_step(self, key: str) -> None:
         """Cancel a step that is in flight, as the body waits for it no longer."""
@@ -516,7 +548,7 @@ class Run:
         trace = TRACE.get()
         performed = perform if trace is None else partial(trace.step, key, perform)
         outcome = await counted(kind, performed, is_resumed=key in self.waits.carried)
-        outcome = replace(outcome, call=self.calls.pop(key, None))
+        outcome = replace(outcome, call=self.calls.get(key))
         self.memo[key] = outcome
         self.failures = 0
         self.continuing.grew(outcome)

@@ -52,7 +52,8 @@ def wait_for_signal(
         _check_schema(schema)
         deadline = deadline_of(timeout, "timeout")
     attempt.calls(key, Call("wait_for_signal", signal))
-    perform = partial(_perform_wait, attempt, key, signal, deadline, on_conflict == "replace")
+    asked = None if isinstance(timeout, datetime) else attempt.owner.journal.now()
+    perform = partial(_perform_wait, attempt, key, signal, deadline, asked, on_conflict == "replace")
     return _wait(attempt, key, signal, schema, deadline, perform)
 
 
@@ -100,6 +101,8 @@ async def _outcome(attempt: Attempt, key: str, perform: Callable[[], Coroutine[A
     try:
         return await attempt.outcome(key, "wait_for_signal", perform)
     except asyncio.CancelledError:
+        if attempt.branch.is_closed or not (run.is_in_flight(key) or run.journal.has("ended", key)):
+            raise  # nobody waits any more, or it has not begun
         await run.journal.until("ended", key, partial(_arrive_when_ended, run, key))
         outcome = run.memo.get(key)
         if outcome is None or workflow.cancellation_reason() is not None:
@@ -117,7 +120,9 @@ def _arrive_when_ended(run: Run, key: str) -> None:
     asyncio.create_task(until_ended(), context=out_of_body())  # noqa: RUF006  the SDK keeps a run's tasks
 
 
-async def _perform_wait(attempt: Attempt, key: str, signal: str, deadline: datetime, replace: bool) -> Outcome:
+async def _perform_wait(
+    attempt: Attempt, key: str, signal: str, deadline: datetime, asked: int | None, replace: bool
+) -> Outcome:
     run = attempt.owner
     if carried := run.waits.resume(key, "signal"):
         return await run.signals.wait(key, Wait.model_validate(carried.more["wait"]), replace=replace, carried=carried)
@@ -126,7 +131,7 @@ async def _perform_wait(attempt: Attempt, key: str, signal: str, deadline: datet
         workflow_id=workflow.info().workflow_id,
         run_id=run.id,
         key=run.activity_id(key),
-        until=deadline.timestamp(),
+        until=run.moved(deadline.timestamp(), asked),
     )
     return await run.signals.wait(key, wait, replace=replace)
 

@@ -56,6 +56,10 @@ class Waiting:
         return {"kind": self.kind, "until": self.until, "more": self.more}
 
 
+SHORTEST = timedelta(milliseconds=1)
+"""The time of a timer that is only there to be in the history."""
+
+
 def left_until(until: float, now: float) -> timedelta:
     """How long it is, in whole milliseconds, the last one begun counted; times since the epoch are not exact to one."""
     return timedelta(milliseconds=math.ceil((until - now) * 1000 - 0.01))
@@ -75,6 +79,7 @@ class Waits:
         self.carried: dict[str, Waiting] = {}
         self.changes = 0
         self._inside: set[str] = set()
+        self._were_inside: set[str] = set()
 
     def state(self) -> dict[str, tuple[bool, JSON]]:
         """What another execution goes on with: each wait, and whether the body is in it."""
@@ -87,6 +92,7 @@ class Waits:
             self.carried[key] = Waiting(waiting["kind"], waiting["until"], waiting["more"])
             if is_inside:
                 self._inside.add(key)
+                self._were_inside.add(key)
 
     def inside(self) -> dict[str, Waiting]:
         """The waits that the body was in when the execution before ended."""
@@ -97,6 +103,14 @@ class Waits:
         self._inside.clear()
         for key in [key for key, waiting in self.carried.items() if waiting.kind == "asyncio"]:
             del self.carried[key]  # the body starts its timers itself when it comes back
+
+    def is_known_to_be_over(self, key: str) -> bool:
+        """Return whether it needs no further entry in the history that a wait is over whose time has passed.
+
+        It needs none if the execution before has handed the wait over. Else nothing in the history would show in which
+        order the body was given it, and a recovery could give it in another.
+        """
+        return key in self._were_inside
 
     def begin(self, key: str, waiting: Waiting) -> None:
         """The body is in a wait."""
