@@ -15,7 +15,6 @@ from functools import wraps
 from itertools import count
 from typing import Any
 
-from temporalio import workflow
 from temporalio.workflow import ActivityHandle, ChildWorkflowHandle
 
 _QUERY = "query: "
@@ -62,16 +61,18 @@ _as_completed = asyncio.as_completed
 
 @wraps(_as_completed)
 def as_completed(fs: Any, *, timeout: float | None = None) -> Any:
-    """``asyncio.as_completed``, which in a run begins what it is given in the order in which it is given it.
+    """Do as ``asyncio.as_completed`` does; in a run, begin the awaitables in the order in which they are given.
 
-    asyncio puts it into a set first. Temporal's own does not, and takes the place of asyncio's in runs.
+    asyncio puts them into a set first. A set of coroutines is in the order of their addresses; a set of a run's tasks
+    is in order.
     """
-    if getattr(asyncio.get_running_loop(), _NUMBERS, None) is None:
-        return _as_completed(fs, timeout=timeout)
-    return workflow.as_completed(fs, timeout=timeout)
+    is_one = asyncio.isfuture(fs) or asyncio.iscoroutine(fs)
+    if not is_one and getattr(asyncio.get_running_loop(), _NUMBERS, None) is not None:
+        fs = [asyncio.ensure_future(each) for each in fs]
+    return _as_completed(fs, timeout=timeout)
 
 
-asyncio.as_completed = asyncio.tasks.as_completed = as_completed  # type: ignore[assignment]
+asyncio.as_completed = asyncio.tasks.as_completed = as_completed
 
 
 def number_tasks(loop: asyncio.AbstractEventLoop) -> None:

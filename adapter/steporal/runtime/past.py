@@ -330,6 +330,11 @@ class Past:
                 self.remember(key, too_late(waiting.more["child"]))
             case "sleep" | "timer" | "next":
                 self.remember(key, Outcome())
+            case "start":
+                self._waits.pop(key, None)
+            case "backoff":
+                self._waits.pop(key, None)
+                self._next_attempt()
 
     def _take_what_came(self, key: str, waiting: Waiting) -> None:
         if waiting.kind == "event":
