@@ -122,7 +122,7 @@ class Run(Generic[O]):
 
     @property
     def temporal(self) -> WorkflowHandle[Any, Any]:
-        """Temporal's own handle, to cancel, terminate or describe the run."""
+        """Temporal's own handle, to cancel, terminate or describe the run, in any event loop of this process."""
         return self._handle
 
     async def result(self) -> O:
