@@ -229,6 +229,8 @@ async def test_an_event_that_comes_while_no_worker_is_up_is_there_when_one_is(
         ({"match": "data.x", "if_exp": "true"}, "both if_exp and match"),
         ({"match": "data x"}, "match is 'data x'"),
         ({"match": "dta.x"}, "match is 'dta.x' \\(did you mean 'data'\\?\\); an event has"),
+        ({"match": "event.data.x"}, "match is 'event.data.x'; it is a path in both events, so write 'data.x'"),
+        ({"if_exp": "async.data.x == abc"}, "as in event.data.abc. A text stands in quotes: 'abc'"),
         ({"if_exp": "async.dta.x == 1"}, "uses 'async.dta' \\(did you mean 'data'\\?\\)"),
         ({"timeout": "-1s"}, "timeout"),
         ({"timeout": 1.5}, "timeout"),

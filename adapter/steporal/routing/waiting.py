@@ -39,7 +39,10 @@ def check_expression(if_exp: object, match: object) -> str | None:
             raise ValueError("both if_exp and match are given; match='data.id' is short for an if_exp")
         if not isinstance(match, str) or not _PATH.fullmatch(match):
             raise ValueError(f"match is {match!r}; it takes a path in both events, such as 'data.order_id'")
-        if unknown := unknown_field(match.partition(".")[0]):
+        root, _, rest = match.partition(".")
+        if root in ("event", "async") and rest:
+            raise ValueError(f"match is {match!r}; it is a path in both events, so write {rest!r}")
+        if unknown := unknown_field(root):
             raise ValueError(f"match is {match!r}{unknown}")
         return f"event.{match} == async.{match}"
     if if_exp is None:
