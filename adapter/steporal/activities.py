@@ -36,6 +36,7 @@ from .runtime.invoke_step import FIND_END, FIND_WORKFLOW
 from .runtime.limits import to_limited
 from .runtime.memo import TYPED
 from .runtime.references import App, Resolver
+from .runtime.sent_events import pack
 from .runtime.signal_inbox import CLOSE_MAILBOX, OPEN_MAILBOX, RELEASE_MAILBOXES
 from .runtime.signal_steps import FIND_MAILBOX, SEND_SIGNAL
 from .runtime.step_activity import BEFORE
@@ -123,8 +124,7 @@ class Activities:
         """Send events."""
         events = [ReceivedEvent.model_validate(event) for event in from_raw(argument)["events"]]
         async with alive(), failing(), counted():
-            await self._client.dispatcher(activity.client()).dispatch(events)
-            return to_raw({"ids": [event.id for event in events]})
+            return to_raw(pack(await self._client.dispatcher(activity.client()).dispatch(events)))
 
     @activity.defn(name=FIND_WORKFLOW)
     async def find_workflow(self, argument: RawValue) -> RawValue:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
 import pydantic
@@ -18,6 +18,7 @@ from .context import Context
 from .converter import issues, return_type, validate
 from .durations import Duration, parse_duration
 from .errors import DefinitionError, InvalidInputError
+from .loops import blocking
 from .triggers import CronTrigger, EventTrigger, Trigger
 from .type_names import type_label
 from .types import JSON
@@ -35,6 +36,10 @@ DEFAULT_MAX_ATTEMPTS = 4
 MAX_ID_BYTES = 255  # two of them, and an event id, make one of Temporal's ids of 1,000
 MAX_TRIGGERS = 10  # Inngest's limit
 MAX_CANCEL_ON = 5  # Inngest's, too
+
+_OF_VALUES = ("value_error", "assertion_error")
+"""Pydantic's names for what a validator of the user's finds wrong, which may be right for other values."""
+
 CANCEL_ON_TIMEOUT = timedelta(days=365)
 FAILURE_SUFFIX = "-failure"
 
@@ -202,6 +207,8 @@ class Workflow(Generic[I, O]):
         """Start a run; the same as ``client.start_workflow(workflow, input)``."""
         return await self.client.start_workflow(self, input, id=id)
 
+    start_sync = blocking(start, of="workflow")
+
     def validate_input(self, data: JSON) -> I:
         """``data`` as the input schema has it.
 
@@ -318,8 +325,8 @@ def check_schema(schema: Any, workflow_id: str) -> None:
         ) from None
 
 
-def check_triggers(triggers: object, workflow_id: str) -> tuple[Trigger, ...]:
-    """A list of triggers without repetitions."""
+def check_triggers(triggers: object, workflow_id: str, input_schema: Any = None) -> tuple[Trigger, ...]:
+    """A list of triggers without repetitions, whose cron triggers fit the input schema."""
     where = f"triggers of workflow {workflow_id!r}"
     if isinstance(triggers, str | EventTrigger | CronTrigger) or not isinstance(triggers, Sequence):
         raise DefinitionError(f"{where} is {triggers!r}; it takes a list: triggers=[event_trigger('order.placed')]")
@@ -331,7 +338,31 @@ def check_triggers(triggers: object, workflow_id: str) -> tuple[Trigger, ...]:
         raise DefinitionError(f"{where} has {repeated!r} twice")
     if len(triggers) > MAX_TRIGGERS:
         raise DefinitionError(f"{where} are {len(triggers)}; a workflow has at most {MAX_TRIGGERS}")
+    crons = [trigger for trigger in triggers if isinstance(trigger, CronTrigger)]
+    for position, cron in enumerate(crons):
+        if cron.described in (other.described for other in crons[:position]):
+            raise DefinitionError(f"{where} has the schedule {cron.described!r} twice, with different jitter; keep one")
+        _check_cron_input(cron, input_schema, workflow_id)
     return tuple(triggers)
+
+
+def _check_cron_input(cron: CronTrigger, input_schema: Any, workflow_id: str) -> None:
+    """Check that the data of a run that a schedule starts can fit the input schema."""
+    if input_schema is None:
+        return
+    moment = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
+    try:
+        validate({"cron": cron.schedule, "scheduledAt": moment, "fireAt": moment}, input_schema)
+    except pydantic.ValidationError as err:
+        if any(issue["type"] in _OF_VALUES for issue in err.errors()):
+            return
+        raise DefinitionError(
+            f"workflow {workflow_id!r} has cron_trigger({cron.schedule!r}), whose runs have the data "
+            f"{{'cron', 'scheduledAt', 'fireAt'}}, and an input_schema that it never fits: {issues(err)}; "
+            "allow both in the input_schema (Order | CronTick), or define a workflow of its own for the schedule"
+        ) from None
+    except Exception:  # a validator of the user's that does not take the sample says nothing about other values
+        return
 
 
 def check_ext(ext: object, workflow_id: str) -> WorkflowExt:

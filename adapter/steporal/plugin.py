@@ -33,6 +33,7 @@ from . import tracing
 from .errors import DefinitionError
 from .executions import LONGEST_THROTTLE, Executions, joinable
 from .heartbeats import Heartbeats
+from .loops import PerLoop
 from .metrics import STEPS_STUCK, meter_of
 from .outbound.delivery import delivery_class
 from .routing.catalog import SYSTEM_TASK_QUEUE, CatalogWorkflow
@@ -216,12 +217,23 @@ def _facts(config: WorkerConfig) -> list[str]:
 
 @dataclass(slots=True)
 class _Shared:
-    """A worker for the system workflows, and how many use it."""
+    """A worker for the system workflows, the event loop that runs it, and how many use it."""
 
-    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    changing: PerLoop[asyncio.Lock] = field(default_factory=lambda: PerLoop(asyncio.Lock))
+    loop: asyncio.AbstractEventLoop | None = None
     worker: Worker | None = None
     running: asyncio.Future[None] | None = None
     users: int = 0
+
+    @property
+    def is_served(self) -> bool:
+        return self.users > 0 and self.loop is not None and not self.loop.is_closed()
+
+    async def stop(self) -> None:
+        """Shut the worker down; in the loop that runs it."""
+        assert self.worker is not None and self.running is not None
+        await self.worker.shutdown()
+        await self.running
 
 
 _shared: WeakKeyDictionary[ServiceClient, dict[str, _Shared]] = WeakKeyDictionary()
@@ -236,8 +248,9 @@ async def system_worker(temporal: temporalio.client.Client) -> AsyncIterator[Non
     queue.
     """
     shared = _shared.setdefault(temporal.service_client, {}).setdefault(temporal.namespace, _Shared())
-    async with shared.changing:
-        if shared.users == 0:
+    async with shared.changing.get():
+        if not shared.is_served:
+            shared.loop, shared.users = asyncio.get_running_loop(), 0
             heartbeats = Heartbeats()
             shared.worker = Worker(
                 temporal,
@@ -258,8 +271,9 @@ async def system_worker(temporal: temporalio.client.Client) -> AsyncIterator[Non
     try:
         yield
     finally:
-        async with shared.changing:
+        async with shared.changing.get():
             shared.users -= 1
-            if shared.users == 0 and shared.worker is not None and shared.running is not None:
-                await shared.worker.shutdown()
-                await shared.running
+            if shared.users == 0 and shared.loop is asyncio.get_running_loop():
+                await shared.stop()
+            elif shared.users == 0 and shared.loop is not None and shared.loop.is_running():
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(shared.stop(), shared.loop))

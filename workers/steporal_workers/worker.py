@@ -20,6 +20,7 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from steporal.durations import format_duration
+from steporal.errors import TemporalCallError
 from steporal.routing.catalog import SYSTEM_TASK_QUEUE
 
 from .health import Check, Connected, serving_health
@@ -142,7 +143,7 @@ async def run_worker(
         await asyncio.gather(announcing, stopped, return_exceptions=True)  # why it failed, the worker says, too
         try:
             await running
-        except (RPCError, RuntimeError) as err:
+        except (RPCError, RuntimeError, TemporalCallError) as err:
             raise Failure(f"the worker cannot go on: {err}") from err
     if first is None:
         say("stopped")

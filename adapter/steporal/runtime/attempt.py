@@ -42,6 +42,7 @@ from .limits import BATCH_BYTES, summary, to_limited
 from .memo import Outcome, decode_result
 from .references import Describer, function_exists, target_of
 from .run import Run
+from .sent_events import unpack
 from .step_activity import StepActivity, perform, until_begun, with_attempts
 from .waits import SHORTEST, Waiting, left_until
 
@@ -171,17 +172,17 @@ class Attempt:
 
     async def _send(self, key: str, events: list[ReceivedEvent]) -> SendEventResult:
         outcome = await self.outcome(key, "send_event", partial(self._perform_send, key, events))
-        return SendEventResult(ids=outcome.value)
+        return unpack(outcome.value)
 
     async def _perform_send(self, key: str, events: list[ReceivedEvent]) -> Outcome:
-        ids: list[str] = []
+        sent_batches: list[JSON] = []
         for batch in _batches(events):
             start = self.activity(key, RunOptions(), SEND_EVENT, to_raw({"events": batch}))
             sent = await start()
             if sent.failure:
                 return sent
-            ids.extend(sent.value["ids"])
-        return Outcome(ids)
+            sent_batches.append(sent.value)
+        return Outcome(sent_batches)
 
     def wait_for_event(self, step_id: str, wanted: Wanted) -> Coroutine[Any, Any, ReceivedEvent | None]:
         return event_steps.wait_for_event(self, self.key(step_id), wanted)

@@ -156,7 +156,7 @@ class _Sends:
         for key, count in self._seen.items():
             batches = self._batches.get(key, [])
             if len(batches) == count:
-                finished.append((key, Outcome([id for batch in batches for id in batch.result["ids"]])))
+                finished.append((key, Outcome([batch.result for batch in batches])))
                 del self._batches[key]
         self._seen.clear()
         return finished
