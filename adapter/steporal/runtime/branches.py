@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context, ContextVar, copy_context
 from datetime import timedelta
+from itertools import count
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -40,16 +41,18 @@ class Branch:
         timers: The keys of the timers of this attempt of the body.
         tasks: The tasks that this attempt of the body has made and that have not ended.
         running: The timers of this attempt of the body that have not fired.
+        numbers: Numbers the tasks and futures of this attempt of the body (``ordered_tasks``).
         root: The branch of the body itself.
     """
 
-    __slots__ = ("_children", "_is_closed", "label", "root", "running", "tasks", "timers")
+    __slots__ = ("_children", "_is_closed", "label", "numbers", "root", "running", "tasks", "timers")
 
     def __init__(self, label: str = "", parent: Branch | None = None) -> None:
         self.label = label
         self.timers: Keys = Keys() if parent is None else parent.timers
         self.tasks: dict[asyncio.Task[Any], None] = {} if parent is None else parent.tasks
         self.running: dict[BodyTimer, None] = {} if parent is None else parent.running
+        self.numbers: Iterator[int] = count(1) if parent is None else parent.numbers
         self._children = 0
         self.root: Branch = self if parent is None else parent.root
         self._is_closed = False
@@ -180,7 +183,7 @@ class RunLoop:
     def __init__(self, run: Run) -> None:
         self._loop = asyncio.get_running_loop()
         self._run = run
-        number_tasks(self._loop)
+        number_tasks(self._loop, _numbers)
         loop = self._loop
         instance = vars(loop)
         self._create_task = instance["create_task"]
@@ -284,6 +287,12 @@ class RunLoop:
         instance = vars(loop)
         instance["activate"] = activate
         instance["_apply"] = apply_and_run
+
+
+def _numbers(context: Context | None) -> Iterator[int] | None:
+    """Return what numbers the tasks and futures of the body that a context belongs to; None if it is not a body's."""
+    branch = BRANCH.get() if context is None else context.get(BRANCH)
+    return None if branch is None else branch.numbers
 
 
 def _is_of_wait_for(caller: FrameType) -> bool:
