@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from datetime import timedelta
 from itertools import count
@@ -41,8 +41,8 @@ class Branch:
         timers: The keys of the timers of this attempt of the body.
         tasks: The tasks that this attempt of the body has made and that have not ended.
         running: The timers of this attempt of the body that have not fired.
-        numbers: Numbers the tasks and futures of this attempt of the body (``ordered_tasks``).
         root: The branch of the body itself.
+        numbers: The numbers of the tasks and futures of this attempt of the body, at its root.
     """
 
     __slots__ = ("_children", "_is_closed", "label", "numbers", "root", "running", "tasks", "timers")
@@ -52,9 +52,9 @@ class Branch:
         self.timers: Keys = Keys() if parent is None else parent.timers
         self.tasks: dict[asyncio.Task[Any], None] = {} if parent is None else parent.tasks
         self.running: dict[BodyTimer, None] = {} if parent is None else parent.running
-        self.numbers: Iterator[int] = count(1) if parent is None else parent.numbers
         self._children = 0
         self.root: Branch = self if parent is None else parent.root
+        self.numbers = count(1)
         self._is_closed = False
 
     @property
@@ -183,8 +183,9 @@ class RunLoop:
     def __init__(self, run: Run) -> None:
         self._loop = asyncio.get_running_loop()
         self._run = run
-        number_tasks(self._loop, _numbers)
         loop = self._loop
+        self._numbers = count(1)
+        number_tasks(loop, iter(self._next_number, 0))
         instance = vars(loop)
         self._create_task = instance["create_task"]
         instance["create_task"] = self._task
@@ -211,6 +212,10 @@ class RunLoop:
         return type(self._loop).time(self._loop)
 
     # --- what the SDK's loop does, in the body ---------------------------------------------------------------------
+
+    def _next_number(self) -> int:
+        branch = BRANCH.get()
+        return next(self._numbers if branch is None else branch.root.numbers)
 
     def _task(
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Context | None = None
@@ -287,12 +292,6 @@ class RunLoop:
         instance = vars(loop)
         instance["activate"] = activate
         instance["_apply"] = apply_and_run
-
-
-def _numbers(context: Context | None) -> Iterator[int] | None:
-    """Return what numbers the tasks and futures of the body that a context belongs to; None if it is not a body's."""
-    branch = BRANCH.get() if context is None else context.get(BRANCH)
-    return None if branch is None else branch.numbers
 
 
 def _is_of_wait_for(caller: FrameType) -> bool:

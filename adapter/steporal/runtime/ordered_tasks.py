@@ -9,10 +9,9 @@ the loop, and Temporal's own handles.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from contextvars import Context
 from functools import wraps
-from itertools import count
 from typing import Any
 
 from temporalio.workflow import ActivityHandle, ChildWorkflowHandle
@@ -40,7 +39,7 @@ def _number(future: asyncio.Future[Any]) -> int:
     number: int | None = getattr(future, _NUMBER, None)
     if number is None:
         numbers = getattr(future.get_loop(), _NUMBERS, None)
-        number = object.__hash__(future) if numbers is None else next(numbers())
+        number = object.__hash__(future) if numbers is None else next(numbers)
         setattr(future, _NUMBER, number)
     return number
 
@@ -75,19 +74,16 @@ def as_completed(fs: Any, *, timeout: float | None = None) -> Any:
 asyncio.as_completed = asyncio.tasks.as_completed = as_completed
 
 
-def number_tasks(loop: asyncio.AbstractEventLoop, of_body: Callable[[Context | None], Iterator[int] | None]) -> None:
+def number_tasks(loop: asyncio.AbstractEventLoop, numbers: Iterator[int]) -> None:
     """From now on, number the tasks and futures of a run.
 
     The SDK takes no task factory; its workflow instance, which is the event loop of the run, makes the tasks itself.
 
-    A body counts on its own: the order of a set depends on the numbers themselves, and a body that comes back must find
-    the order that it found before, though the run makes fewer tasks around it.
-
     Args:
         loop: The run's.
-        of_body: Returns the numbers of the body that a context belongs to, or the present one; None outside of bodies.
+        numbers: The numbers. Sets of small numbers are not in the order of the numbers where the numbers are larger
+            than the set, so those that the body sees must be the same whenever it begins again.
     """
-    tasks, futures = count(1), count(1)
     instance = vars(loop)
 
     def create_task(
@@ -95,10 +91,10 @@ def number_tasks(loop: asyncio.AbstractEventLoop, of_body: Callable[[Context | N
     ) -> asyncio.Task[Any]:
         if name is not None and name.startswith(_QUERY):
             return type(loop).create_task(loop, coro, name=name, context=context)
-        task = NumberedTask(next(of_body(context) or tasks), coro, loop=loop, context=context)
+        task = NumberedTask(next(numbers), coro, loop=loop, context=context)
         loop._register_task(task, name=name)  # type: ignore[attr-defined]
         return task
 
     instance["create_task"] = create_task
     instance["create_future"] = lambda: NumberedFuture(loop=loop)
-    instance[_NUMBERS] = lambda: of_body(None) or futures
+    instance[_NUMBERS] = numbers
