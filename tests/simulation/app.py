@@ -97,23 +97,28 @@ class Body:
 
     async def _Step(self, node: programs.Step, path: str, is_open: bool) -> Any:
         label, seconds, fails, step = path, node.seconds, node.fails, self._step
+        limit = None if node.timeout is None else timedelta(seconds=node.timeout)
         given = None if node.takes is None else self._drawn(node.takes)
         id = f"{node.id} {self._ctx.random.randrange(1000)}" if node.is_named_by_chance else node.id
         try:
             match node.form:
                 case "lambda":
-                    result = await step.run(id, lambda: written_as_function(label, seconds, fails, given))
+                    result = await step.run(
+                        id, lambda: written_as_function(label, seconds, fails, given), timeout=limit
+                    )
                 case "function":
-                    result = await step.run(id, written_as_function, label, seconds, fails, given)
+                    result = await step.run(id, written_as_function, label, seconds, fails, given, timeout=limit)
                 case "async":
-                    result = await step.run(id, written_as_coroutine, label, seconds, fails, given)
+                    result = await step.run(id, written_as_coroutine, label, seconds, fails, given, timeout=limit)
                 case "partial":
-                    result = await step.run(id, partial(written_as_function, label, seconds, fails=fails, given=given))
+                    result = await step.run(
+                        id, partial(written_as_function, label, seconds, fails=fails, given=given), timeout=limit
+                    )
                 case "local":
                     result = await step.run(id, written_as_function, label, seconds, fails, given, local=True)
         except StepError as err:
             self.say(path, "failed", _text(err))
-            if label not in str(err):
+            if "Declined" in str(err) and label not in str(err):
                 self.say(path, "EXCHANGED", str(err))
             raise
         except asyncio.CancelledError:

@@ -31,6 +31,7 @@ class Step(Node):
         fails: How many attempts fail; from 4 on it fails for good.
         takes: What its function is given beside: something that the body draws.
         is_named_by_chance: Whether its id has a random number in it.
+        timeout: How long an attempt may take.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Step(Node):
     fails: int = 0
     takes: Literal["random", "uuid", "now"] | None = None
     is_named_by_chance: bool = False
+    timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,7 +469,8 @@ class _Maker:
         fails = self._chance.choice((0,) * 9 + (1, 2, 9))
         seconds = tuple(self.seconds() for _ in range(min(fails, 3) + 1))
         takes: Any = self._chance.choice((None,) * 9 + ("random", "uuid", "now"))
-        return Step(self.id(), form, seconds, fails, takes, self._chance.random() < 0.05)
+        timeout = self.seconds() if self._chance.random() < 0.06 else None
+        return Step(self.id(), form, seconds, fails, takes, self._chance.random() < 0.05, timeout)
 
     def sleep(self) -> Node:
         return Sleep(self.id() if self._chance.random() < 0.3 else f"z{self._chance.randrange(3)}", self.seconds())
