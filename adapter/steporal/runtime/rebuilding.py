@@ -141,13 +141,16 @@ class _Sends:
     def begin(self, batch: _Activity) -> None:
         self._batches.setdefault(batch.key, []).append(batch)
 
+    def has_sent_all(self, key: str) -> bool:
+        return all(batch.result is not None for batch in self._batches.get(key, []))
+
     def give_up(self, key: str) -> None:
         self._batches.pop(key, None)
 
     def task_done(self) -> None:
         """The body has seen which batches are sent."""
         for key, batches in self._batches.items():
-            if all(batch.result is not None for batch in batches):
+            if self.has_sent_all(key):
                 self._seen[key] = len(batches)
 
     def take_finished(self) -> list[tuple[str, Outcome]]:
@@ -279,6 +282,7 @@ class _Reader:
                 first = Attempts(policy.maximum_attempts, tuple(policy.non_retryable_error_types))
                 self._attempts.setdefault(key, first)
             if kind == SEND_EVENT:
+                self._past.sends_more(key)
                 self._sends.begin(activity)
 
     async def _activity_task_completed_event_attributes(self, event: HistoryEvent) -> None:
@@ -288,6 +292,8 @@ class _Reader:
             activity.result = await self._first(completed.result)
             if activity.type != SEND_EVENT:
                 self._past.finished(activity.key, Outcome(activity.result, call=activity.call))
+            elif self._sends.has_sent_all(activity.key):
+                self._past.sent(activity.key)
 
     async def _activity_task_failed_event_attributes(self, event: HistoryEvent) -> None:
         failed = event.activity_task_failed_event_attributes
