@@ -560,7 +560,9 @@ class Run:
         if self._in_flight.get(key) is task:
             del self._in_flight[key]
             self.calls.pop(key, None)
-            if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            if task.cancelled() or task.cancelling():  # how a step ends that was cancelled is nobody's business
+                return
+            if isinstance(error := task.exception(), Exception):
                 self.journal.stop(error)  # no step's outcome, but an error of ours or of the SDK's
 
     def is_in_flight(self, key: str) -> bool:
