@@ -10,7 +10,8 @@ from apps import values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steporal.converter import decode, encode, plain, to_json
+from steporal.converter import to_json
+from steporal.encoding import decode, encode, plain
 from steporal.errors import UnserializableError
 from steporal.type_names import TypeNotFoundError
 
@@ -76,7 +77,7 @@ def test_a_class_that_was_renamed_is_named() -> None:
 
 def test_plain_drops_the_tags() -> None:
     encoded = encode({"order": values.ORDER, "pair": (1, values.Colour.RED), "keys": {1: 2}})
-    assert plain(encoded)["order"]["items"][0]["itemSku"] == "a-1"
+    assert plain(encoded)["order"]["items"][0]["sku"] == "a-1"
     assert plain(encoded)["pair"] == [1, "red"]
     assert plain(encoded)["keys"] == {"1": 2}
 

@@ -17,10 +17,11 @@ from temporalio.exceptions import FailureError
 from temporalio.workflow import ActivityCancellationType
 
 from ..context import Context
-from ..converter import TAG, dumps, from_raw, issues, to_raw
+from ..converter import dumps, from_raw, issues, to_raw
 from ..definition import Workflow, WorkflowReference, check_id, check_max_attempts, check_retry
 from ..durations import Duration, parse_deadline, parse_duration
-from ..errors import StepError
+from ..encoding import TAG, encode
+from ..errors import StepError, UnserializableError
 from ..events import EventLike, ReceivedEvent, SendEventResult, derived_ulid, prepare_events
 from ..http import FetchRequest, FetchResponse
 from ..signals import OnConflict, ReceivedSignal, SendSignalResult
@@ -241,7 +242,8 @@ class Attempt:
     def _call(self, key: str, handler: Callable[..., Any], args: tuple[Any, ...]) -> RawValue:
         captives = Captives()
         run = self.owner
-        describer = Describer(run.workflow.id, run.handler, run.workflow.client.step_packages, captives)
+        packages, secrets = run.workflow.client.step_packages, run.secrets.are_sent
+        describer = Describer(run.workflow.id, run.handler, packages, captives, secrets)
         call = {"workflow": run.workflow.id, "step": key, **describer.call(key, handler, args)}
         if captives.context_is_captured:
             call["context"] = self._context_json()
@@ -251,7 +253,7 @@ class Attempt:
         context, info = self.owner.context, workflow.info()
         origin = context.input
         return {
-            "data": self.owner.data,
+            **self._input_json(),
             "id": origin.id,
             "name": origin.name,
             "time": origin.time.isoformat(),
@@ -262,6 +264,14 @@ class Attempt:
             "workflow_id": info.workflow_id,
             "task_queue": info.task_queue,
         }
+
+    def _input_json(self) -> dict[str, JSON]:
+        """The input as it is now; one that cannot be sent is made anew of what the run was started with."""
+        run = self.owner
+        try:
+            return {"input": encode(run.context.input.data, secrets=run.secrets.are_sent)}
+        except UnserializableError:
+            return {"data": run.data, "exact": run.origin.exact}
 
     def activity(
         self, key: str, options: RunOptions, name: str, argument: RawValue

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
 from typing import Any, Protocol, cast
 
-from ..converter import TAG, decode, encode
-from ..errors import CaptureError, NestedStepError, StepCodeNotFoundError, UnserializableError
+from ..encoding import TAG, decode, encode, never
+from ..errors import CaptureError, NestedStepError, StepCodeNotFoundError, UnencryptedSecretError, UnserializableError
 from ..type_names import TypeNotFoundError, find_type, load_module, name_of, type_label
 from ..types import JSON
 from .code import (
@@ -75,6 +75,7 @@ class Describer:
     handler: Callable[..., Any]
     packages: Collection[str]
     captive: Captive
+    secrets: Callable[[], bool] = never
     step_id: str = ""
     _stack: list[FunctionType] = field(default_factory=list)
 
@@ -198,13 +199,15 @@ class Describer:
 
     def _value(self, name: str, value: Any, function: FunctionType | None = None) -> JSON:
         try:
-            return encode(value, self._other)
+            return encode(value, self._other, secrets=self.secrets)
         except UnserializableError as err:
             verb = "captured" if function else "is given"
             at = f" ({place(function.__code__)})" if function else ""
+            is_secret = isinstance(err, UnencryptedSecretError)
+            advice = "" if is_secret else "; open it inside the step, or pass what it needs as JSON"
             raise CaptureError(
                 f"step {self.step_id!r} {verb} {name!r} ({type_label(type(value))}), which cannot be sent to an "
-                f"activity: {err}; open it inside the step, or pass what it needs as JSON{at}"
+                f"activity: {err}{advice}{at}"
             ) from None
 
     def _other(self, value: Any) -> JSON | None:

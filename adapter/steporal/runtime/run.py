@@ -22,10 +22,11 @@ from temporalio import workflow
 from temporalio.common import RawValue
 
 from ..context import Context, ContextExt, Input
-from ..converter import from_raw, return_type, to_json
-from ..definition import CANCEL_ON_TIMEOUT, CancelOn, Workflow, validate_input
+from ..converter import return_type
+from ..definition import CANCEL_ON_TIMEOUT, CancelOn, Workflow
 from ..durations import format_duration, parse_duration
 from ..errors import RetryAfterError, UnserializableError
+from ..given import received
 from ..routing.waiting import check_events, check_expression
 from ..search_attributes import WAITING_FOR, is_indexed, of_run
 from ..step import Step
@@ -45,6 +46,8 @@ from .inbox import Inbox
 from .limits import to_limited
 from .memo import Memo, Outcome
 from .ordered_tasks import number_tasks
+from .returned import read_result, write_result
+from .secrecy import SecretsOfRun
 from .signal_inbox import SignalInbox
 from .start import Origin, cron_data
 from .storage import StorageOfRun
@@ -108,6 +111,7 @@ class Run:
         children: The runs that it has invoked.
         continuing: When it continues as new.
         storage: Whether values over Temporal's limit go into external storage.
+        secrets: Whether values with secrets may be sent.
         way_back: How far the body has come through finished steps.
     """
 
@@ -131,6 +135,7 @@ class Run:
         self.signals = SignalInbox(self.waits)
         self.children = Children()
         self.storage = StorageOfRun()
+        self.secrets = SecretsOfRun()
         self.way_back = WayBack()
         self.finished: dict[str, int] = {}
         self.slept: dict[str, int] = {}
@@ -292,7 +297,7 @@ class Run:
             await self._end(failed_with(failure), partial(tell_failed, self, failure, trace))
             self._count_end("failed")
             raise failure from failure.__cause__
-        await self._end(Outcome(from_raw(result)), partial(tell_finished, self, result))
+        await self._end(Outcome(read_result(result).as_json()), partial(tell_finished, self, result))
         self._count_end("finished")
         return result
 
@@ -324,7 +329,7 @@ class Run:
             if not is_cancelled:
                 await self._cancel_on(f"cancel_on:{number}", cancel)
         await self._until(self.origin)
-        validated = validate_input(self.workflow.id, self.loaded.input_schema, self.data)
+        validated = received(self.workflow.id, self.loaded.input_schema, self.data, self.origin.exact)
         self.context = self._context(self.origin.input(validated))
         return self._result(await self._live(is_cancelled=is_cancelled))
 
@@ -449,9 +454,14 @@ class Run:
     def _result(self, value: Any) -> RawValue:
         where = f"workflow {self.workflow.id!r}"
         try:
-            return to_limited(f"the result of {where}", to_json(value, return_type(self.handler)), self.storage.most)
-        except (UnserializableError, ValueError) as err:
-            raise UnserializableError(f"the handler of {where} returned a value that is no JSON: {err}") from None
+            return write_result(
+                value,
+                return_type(self.handler),
+                lambda data, metadata: to_limited(f"the result of {where}", data, self.storage.most, metadata),
+                self.secrets.are_sent,
+            )
+        except UnserializableError as err:
+            raise type(err)(f"the handler of {where} returned a value that cannot be sent: {err}") from None
 
     # --- steps -----------------------------------------------------------------------------------------------------
 

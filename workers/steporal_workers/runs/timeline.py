@@ -15,7 +15,8 @@ from temporalio.common import RawValue
 from temporalio.converter import DataConverter
 from temporalio.exceptions import ApplicationError, FailureError
 
-from steporal.converter import from_raw, plain
+from steporal.converter import from_raw
+from steporal.encoding import plain
 from steporal.outbound.delivery import POST_EVENT
 from steporal.outbound.fetching import FETCH
 from steporal.routing.catalog import Snapshot

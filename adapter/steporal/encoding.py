@@ -1,0 +1,647 @@
+"""Values as JSON that remembers exactly what they were.
+
+What JSON can say is written as it is. Everything else is written as ``{"$": tag, ...}``. Models and dataclasses are
+taken apart into their fields, extra fields and private attributes; neither serializers nor aliases take part, and
+decoding runs no validator. Only where a class has changed since the value was encoded is the value validated anew.
+
+A class is named by module and qualified name, and only classes of data are made again, only from modules that the
+process has loaded or that belong to the app: who can write to a task queue cannot have any other code imported.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import enum
+import math
+import typing
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Collection
+from datetime import timedelta
+from types import FunctionType
+from typing import Any, NoReturn, cast
+
+import pydantic
+
+from .converter import adapter, dumps, issues
+from .errors import UnencryptedSecretError, UnserializableError
+from .leaves import LEAVES, LOADERS
+from .shapes import Shape, is_data_class, shape_of
+from .type_names import TypeNotFoundError, find_data_class, name_of, type_label
+from .types import JSON
+
+TAG = "$"
+
+MAX_DEPTH = 150
+"""How deep containers nest in a value. Each level takes up to three levels of JSON, and Python reads about 1,000."""
+
+_MAX_INT = 10**4000  # Python neither prints nor parses integers of more than 4,300 digits
+
+_MASK = "**********"
+
+_SEQUENCES: dict[type, str] = {tuple: "tuple", set: "set", frozenset: "frozenset"}
+_SEQUENCE_TAGS: dict[str, Callable[[list[Any]], Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
+_MAPPINGS: dict[type, str] = {OrderedDict: "ordereddict", Counter: "counter"}
+_MAPPING_TAGS: dict[str, type] = {"dict": dict, "ordereddict": OrderedDict, "counter": Counter}
+_FACTORIES: dict[str, Any] = {kind.__name__: kind for kind in (list, dict, set, int, float, str, bool, tuple)}
+_SECRETS: dict[type, str] = {
+    pydantic.SecretStr: "str",
+    pydantic.SecretBytes: "bytes",
+    pydantic.Secret: "any",
+}
+_SECRET_TAGS: dict[str, Callable[[Any], Any]] = {
+    "str": pydantic.SecretStr,
+    "bytes": pydantic.SecretBytes,
+    "any": pydantic.Secret,
+}
+_REFUSED_BASES = (str, int, float, list, dict, tuple, set, frozenset, bytes, bytearray, deque, *LEAVES)
+
+Encoder = Callable[[Any], JSON | None]
+"""Encodes a value that this module cannot, or returns None."""
+
+Decoder = Callable[[dict[str, JSON]], Any]
+"""Decodes an object whose tag this module does not know."""
+
+
+def never() -> bool:
+    """Say that payloads are not encrypted."""
+    return False
+
+
+def encode(value: Any, other: Encoder | None = None, *, secrets: Callable[[], bool] = never) -> JSON:
+    """Return ``value`` as JSON that :func:`decode` turns back.
+
+    Args:
+        value: The value.
+        other: Encodes further types.
+        secrets: Returns whether payloads are encrypted, so that secrets may be in them.
+
+    Raises:
+        UnserializableError: A part of the value cannot be sent; the message has the path of the part and its type.
+        UnencryptedSecretError: It has a secret, and payloads are not encrypted.
+    """
+    try:
+        return _Encoding(other, secrets).value(value)
+    except _Refusal as refusal:
+        raise refusal.error() from None
+    except RecursionError:
+        raise UnserializableError(f"{type_label(type(value))} cannot be sent, as it is nested too deep") from None
+
+
+# --- refusals ------------------------------------------------------------------------------------------------------
+
+
+class _Refusal(Exception):
+    """A part that cannot be sent; each container around it adds a part of the path."""
+
+    def __init__(self, subject: str, rest: str, kind: type[UnserializableError] = UnserializableError) -> None:
+        super().__init__(subject)
+        self._subject = subject
+        self._rest = rest
+        self._kind = kind
+        self._path: list[str] = []
+        self._around: set[int] = set()
+        self._is_cycle = False
+
+    def inside(self, container: object, part: str) -> None:
+        self._is_cycle = self._is_cycle or id(container) in self._around
+        self._around.add(id(container))
+        self._path.append(part)
+
+    def error(self) -> UnserializableError:
+        if self._rest == _TOO_DEEP and self._is_cycle:
+            self._rest = "cannot be sent, as it contains itself; send ids instead of references"
+        path = "".join(reversed(self._path)).removeprefix(".")
+        if len(path) > 200:
+            path = f"{path[:100]}…{path[-60:]}"
+        where = f" at {path}" if path else ""
+        return self._kind(f"{self._subject}{where} {self._rest}")
+
+
+_TOO_DEEP = f"cannot be sent, as it is nested more than {MAX_DEPTH} levels deep; send a flat list with ids instead"
+
+
+def _refuse(value: Any, advice: str) -> NoReturn:
+    raise _Refusal(type_label(type(value)), f"cannot be sent; {advice}")
+
+
+def _advice(value: Any) -> str:
+    for base in _REFUSED_BASES:
+        if isinstance(value, base):
+            return f"convert it to a plain {base.__name__}"
+    return "convert it to JSON, a pydantic model or a dataclass"
+
+
+def _key_part(key: Any) -> str:
+    return f".{key}" if type(key) is str else f"[{key!r}]"
+
+
+# --- encoding ------------------------------------------------------------------------------------------------------
+
+
+class _Encoding:
+    """One pass over a value."""
+
+    __slots__ = ("_depth", "_other", "_secrets", "_shapes")
+
+    def __init__(self, other: Encoder | None, secrets: Callable[[], bool]) -> None:
+        self._other = other
+        self._secrets = secrets
+        self._shapes: dict[type, Shape] = {}
+        self._depth = 0
+
+    def value(self, value: Any) -> JSON:
+        kind = type(value)
+        if value is None or kind is bool:
+            return value
+        if kind is str:
+            return value if value.isascii() else self._text(value)
+        if kind is int:
+            return value if -_MAX_INT < value < _MAX_INT else {TAG: "int", "value": hex(value)}
+        if kind is float:
+            return value if math.isfinite(value) else {TAG: "float", "value": str(value)}
+        if kind is dict:
+            return self._dict(value)
+        if kind is list:
+            return self._items(value, value)
+        shape = self._shapes.get(kind)
+        if shape is not None:
+            return self._data(value, kind, shape)
+        leaf = LEAVES.get(kind)
+        if leaf is not None:
+            try:
+                return {TAG: leaf.tag, **leaf.dump(value)}
+            except UnserializableError as err:
+                raise _Refusal(type_label(kind), f"cannot be sent: {err}") from None
+        return self._rarer(value, kind)
+
+    def _rarer(self, value: Any, kind: type) -> JSON:
+        if kind in _SEQUENCES:
+            return self._sequence(value, kind)
+        if kind in _MAPPINGS:
+            return {TAG: _MAPPINGS[kind], "value": self._pairs(value)}
+        if kind is deque:
+            return {TAG: "deque", "value": self._items(value, value), "maxlen": value.maxlen}
+        if kind is defaultdict:
+            return self._defaultdict(value)
+        if kind in _SECRETS:
+            return self._secret(value, kind)
+        if is_data_class(kind):
+            try:
+                shape = self._shapes[kind] = shape_of(kind)
+            except UnserializableError as err:
+                raise _Refusal("a value", f"is refused: {err}") from None
+            return self._data(value, kind, shape)
+        if self._other is not None and (encoded := self._other(value)) is not None:
+            return encoded
+        if isinstance(value, tuple(_SECRETS)):
+            _refuse(value, "use pydantic.SecretStr or SecretBytes itself, which are sent if payloads are encrypted")
+        _refuse(value, _advice(value))
+
+    def _text(self, value: str) -> str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise _Refusal(
+                "str", "has a lone surrogate, which is not valid Unicode; send the bytes, or replace it"
+            ) from None
+        return value
+
+    def _deeper(self, value: Any) -> None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise _Refusal(type_label(type(value)), _TOO_DEEP)
+
+    def _items(self, items: Any, container: Any) -> list[JSON]:
+        self._deeper(container)
+        encoded: list[JSON] = []
+        try:
+            for item in items:
+                encoded.append(self.value(item))  # noqa: PERF401 (an error needs the count)
+        except _Refusal as refusal:
+            refusal.inside(container, f"[{len(encoded)}]")
+            raise
+        self._depth -= 1
+        return encoded
+
+    def _sequence(self, value: Any, kind: type) -> JSON:
+        items = self._items(value, value)
+        if kind is not tuple:  # hashes of strings differ between processes, and so does the order of a set
+            items.sort(key=dumps)
+        return {TAG: _SEQUENCES[kind], "value": items}
+
+    def _dict(self, value: dict[Any, Any]) -> JSON:
+        for key in value:
+            if type(key) is not str or not key.isascii():
+                break
+        else:
+            if TAG not in value:
+                return self._named(value, value)
+        if TAG not in value and all(type(key) is str for key in value):
+            for key in value:
+                self._key(value, key)
+            return self._named(value, value)
+        return {TAG: "dict", "value": self._pairs(value)}
+
+    def _key(self, container: Any, key: Any) -> JSON:
+        try:
+            return self.value(key)
+        except _Refusal as refusal:
+            refusal.inside(container, f" key {key!r}")
+            raise
+
+    def _named(self, values: dict[str, Any], container: Any) -> dict[str, JSON]:
+        self._deeper(container)
+        encoded: dict[str, JSON] = {}
+        name = ""
+        try:
+            for name, item in values.items():
+                encoded[name] = self.value(item)
+        except _Refusal as refusal:
+            refusal.inside(container, f".{name}")
+            raise
+        self._depth -= 1
+        return encoded
+
+    def _pairs(self, value: Any) -> list[JSON]:
+        self._deeper(value)
+        encoded: list[JSON] = []
+        for key, item in value.items():
+            encoded_key = self._key(value, key)
+            try:
+                encoded.append([encoded_key, self.value(item)])
+            except _Refusal as refusal:
+                refusal.inside(value, _key_part(key))
+                raise
+        self._depth -= 1
+        return encoded
+
+    def _defaultdict(self, value: defaultdict[Any, Any]) -> JSON:
+        factory = value.default_factory
+        name = None if factory is None else getattr(factory, "__name__", "")
+        if name is not None and _FACTORIES.get(name) is not factory:
+            _refuse(value, "give it a built-in type as its default_factory, or convert it to a plain dict")
+        return {TAG: "defaultdict", "value": self._pairs(value), "factory": name}
+
+    def _secret(self, value: Any, kind: type) -> JSON:
+        if not self._secrets():
+            raise _Refusal(
+                type_label(kind),
+                "is not sent, as Temporal would store the secret in the clear; encrypt payloads (docs/security.md), or "
+                "send a name by which the step looks the secret up",
+                UnencryptedSecretError,
+            )
+        content = value.get_secret_value()
+        try:
+            return {TAG: "secret", "of": _SECRETS[kind], "value": self.value(content)}
+        except _Refusal as refusal:
+            refusal.inside(value, ".get_secret_value()")
+            raise
+
+    # --- data classes ----------------------------------------------------------------------------------------------
+
+    def _data(self, value: Any, kind: type, shape: Shape) -> JSON:
+        if shape.tag == "enum":
+            return self._enum(value, shape)
+        if shape.tag == "namedtuple":
+            if getattr(value, "__dict__", None):
+                _refuse(value, "it has attributes beside its fields; use a dataclass")
+            fields = dict(zip(kind._fields, value, strict=True))  # type: ignore[attr-defined]
+            return self._object(shape, self._named(fields, value))
+        if shape.tag == "dataclass":
+            return self._dataclass(value, kind, shape)
+        return self._model(value, shape)
+
+    def _object(self, shape: Shape, fields: dict[str, JSON]) -> dict[str, JSON]:
+        return {TAG: shape.tag, "type": shape.name, "shape": shape.digest, "value": fields}
+
+    def _enum(self, value: enum.Enum, shape: Shape) -> JSON:
+        content = value.value
+        if type(content) is not str and type(content) is not int:
+            try:
+                content = self.value(content)
+            except _Refusal:  # such as a function: the name alone finds the member
+                if isinstance(value, enum.Flag):
+                    raise
+                return {TAG: "enum", "type": shape.name, "name": value.name}
+        if isinstance(value, enum.Flag):
+            return {TAG: "enum", "type": shape.name, "value": content}
+        return {TAG: "enum", "type": shape.name, "name": value.name, "value": content}
+
+    def _state(self, value: Any, shape: Shape) -> dict[str, Any]:
+        state: dict[str, Any] = getattr(value, "__dict__", {})
+        if shape.computed and not shape.computed.isdisjoint(state):
+            state = {name: item for name, item in state.items() if name not in shape.computed}
+        if shape.slots:
+            state = dict(state)
+            for slot in shape.slots:
+                try:
+                    state[slot] = getattr(value, slot)
+                except AttributeError:
+                    continue
+        return state
+
+    def _dataclass(self, value: Any, kind: type, shape: Shape) -> JSON:
+        state = self._state(value, shape)
+        alias = state.get("__orig_class__")
+        if alias is None:
+            return self._object(shape, self._named(state, value))
+        state = {name: item for name, item in state.items() if name != "__orig_class__"}
+        encoded = self._object(shape, self._named(state, value))
+        try:
+            encoded["type"] = name_of(alias)  # Page[int](...), of which typing keeps the parameters in the value
+        except UnserializableError as err:
+            raise _Refusal(type_label(kind), f"cannot be sent: {err}") from None
+        return encoded
+
+    def _model(self, value: Any, shape: Shape) -> JSON:
+        state = self._state(value, shape)
+        encoded = self._object(shape, self._named(state, value))
+        given: set[str] = value.__pydantic_fields_set__
+        extra, private = value.__pydantic_extra__, value.__pydantic_private__
+        if given != state.keys():
+            if given <= state.keys():
+                encoded["unset"] = [name for name in state if name not in given]
+            else:
+                encoded["set"] = sorted(given)
+        if extra or (extra is None) == shape.has_extra:
+            encoded["extra"] = None if extra is None else self._extra(value, extra)
+        if private is not None:
+            encoded["private"] = self._named(private, value)
+        return encoded
+
+    def _extra(self, value: Any, extra: dict[str, Any]) -> JSON:
+        self._deeper(value)
+        encoded: list[JSON] = []
+        name = ""
+        try:
+            for name, item in extra.items():
+                encoded.append([self.value(name), self.value(item)])
+        except _Refusal as refusal:
+            refusal.inside(value, f".{name}")
+            raise
+        self._depth -= 1
+        return encoded
+
+
+# --- decoding ------------------------------------------------------------------------------------------------------
+
+
+def decode(data: JSON, other: Decoder | None = None, packages: Collection[str] = ()) -> Any:
+    """Return the value that :func:`encode` was given.
+
+    Args:
+        data: What ``encode`` returned.
+        other: Decodes the tags of the ``other`` that ``encode`` was given.
+        packages: Top-level packages from which a class may be imported if its module is not loaded yet.
+
+    Raises:
+        TypeNotFoundError: It names a class that this process does not have, or that has changed so that the value
+            does not fit it.
+    """
+    return _Decoding(other, packages).value(data)
+
+
+class _Decoding:
+    """One pass over encoded data."""
+
+    __slots__ = ("_found", "_other", "_packages")
+
+    def __init__(self, other: Decoder | None, packages: Collection[str]) -> None:
+        self._other = other
+        self._packages = packages
+        self._found: dict[str, Any] = {}
+
+    def value(self, data: JSON) -> Any:
+        kind = type(data)
+        if kind is list:
+            return [self.value(item) for item in data]
+        if kind is not dict:
+            return data
+        tag = data.get(TAG)
+        if tag is None:
+            return {key: self.value(item) for key, item in data.items()}
+        if tag == "model":
+            return self._model(data)
+        if tag in LOADERS:
+            return LOADERS[tag](data)
+        load = _TAGS.get(tag)
+        if load is not None:
+            return load(self, data)
+        if self._other is not None:
+            return self._other(data)
+        raise TypeNotFoundError(f"a value is tagged {tag!r}, which this version of steporal does not know")
+
+    def _class(self, data: dict[str, JSON]) -> tuple[Any, type]:
+        name = data["type"]
+        if type(name) is str:
+            found = self._found.get(name)
+            if found is None:
+                found = self._found[name] = find_data_class(name, self._packages)
+            return found, found
+        found = find_data_class(name, self._packages)
+        return found, typing.get_origin(found) or found
+
+    def _values(self, data: Any) -> dict[str, Any]:
+        return {name: self.value(item) for name, item in data.items()}
+
+    def _sequence(self, data: dict[str, JSON]) -> Any:
+        return _SEQUENCE_TAGS[data[TAG]]([self.value(item) for item in data["value"]])
+
+    def _pairs(self, data: dict[str, JSON]) -> list[tuple[Any, Any]]:
+        return [(self.value(key), self.value(item)) for key, item in data["value"]]
+
+    def _mapping(self, data: dict[str, JSON]) -> Any:
+        return _MAPPING_TAGS[data[TAG]](dict(self._pairs(data)))
+
+    def _defaultdict(self, data: dict[str, JSON]) -> Any:
+        factory = data["factory"]
+        return defaultdict(None if factory is None else _FACTORIES[factory], self._pairs(data))
+
+    def _deque(self, data: dict[str, JSON]) -> Any:
+        return deque([self.value(item) for item in data["value"]], data["maxlen"])
+
+    def _secret(self, data: dict[str, JSON]) -> Any:
+        return _SECRET_TAGS[data["of"]](self.value(data["value"]))
+
+    def _enum(self, data: dict[str, JSON]) -> Any:
+        _, kind = self._class(data)
+        members = cast(type[enum.Enum], kind)
+        member = members.__members__.get(data["name"]) if "name" in data else None
+        if member is not None and ("value" not in data or encode(member.value) == data["value"]):
+            return member
+        try:
+            return members(self.value(data["value"]))
+        except (ValueError, KeyError) as err:
+            if member is not None:
+                return member  # its value was edited
+            known = data.get("name", data.get("value"))
+            raise TypeNotFoundError(f"{type_label(kind)} has no member {known!r}; was it renamed or removed?") from err
+
+    def _namedtuple(self, data: dict[str, JSON]) -> Any:
+        _, kind = self._class(data)
+        values = self._values(data["value"])
+        if data.get("shape") == shape_of(kind).digest:
+            return tuple.__new__(kind, values.values())
+        return self._changed(data, kind, values)
+
+    def _dataclass(self, data: dict[str, JSON]) -> Any:
+        alias, kind = self._class(data)
+        values = self._values(data["value"])
+        shape = shape_of(kind)
+        if data.get("shape") != shape.digest:
+            return self._changed(data, kind, values)
+        made: Any = object.__new__(kind)
+        slots = shape.slots
+        if not slots:
+            made.__dict__.update(values)
+        else:
+            for name, value in values.items():
+                object.__setattr__(made, name, value)
+        if alias is not kind:
+            object.__setattr__(made, "__orig_class__", alias)
+        return made
+
+    def _model(self, data: dict[str, JSON]) -> Any:
+        _, kind = self._class(data)
+        shape = shape_of(kind)
+        values = self._values(data["value"])
+        extra = dict(self._pairs({"value": data["extra"]})) if data.get("extra") else None
+        private = self._values(data["private"]) if "private" in data else None
+        if data.get("shape") != shape.digest:
+            return self._changed(data, kind, {**values, **(extra or {})}, private)
+        if extra is None and ("extra" in data) != shape.has_extra:
+            extra = {}
+        made: Any = cast(Any, kind).__new__(kind)
+        set_attribute = object.__setattr__
+        for slot in shape.slots:
+            if slot in values:
+                set_attribute(made, slot, values.pop(slot))
+        set_attribute(made, "__pydantic_fields_set__", _fields_set(data, values))
+        set_attribute(made, "__dict__", values)
+        set_attribute(made, "__pydantic_extra__", extra)
+        set_attribute(made, "__pydantic_private__", private)
+        return made
+
+    def _changed(
+        self, data: dict[str, JSON], kind: type, values: dict[str, Any], private: dict[str, Any] | None = None
+    ) -> Any:
+        """A value of a class that has changed since: validated by its field names."""
+        whole = values["root"] if data[TAG] == "root" else values
+        try:
+            made = validated(whole, data, kind)
+        except pydantic.ValidationError as err:
+            raise TypeNotFoundError(
+                f"{type_label(kind)} has changed since this value was encoded, and the value does not fit it any more: "
+                f"{issues(err)}"
+            ) from None
+        if isinstance(made, pydantic.BaseModel):
+            made.__pydantic_fields_set__.difference_update(data.get("unset", ()))
+            kept = made.__pydantic_private__ or {}
+            kept.update({name: value for name, value in (private or {}).items() if name in kept})
+        elif dataclasses.is_dataclass(kind):
+            for field in dataclasses.fields(kind):
+                if not field.init and field.name in values:
+                    object.__setattr__(made, field.name, values[field.name])
+        return made
+
+
+def _fields_set(data: dict[str, JSON], values: dict[str, Any]) -> set[str]:
+    if "set" in data:
+        return set(data["set"])
+    return set(values).difference(data["unset"]) if "unset" in data else set(values)
+
+
+_TAGS: dict[str, Callable[[_Decoding, dict[str, JSON]], Any]] = {
+    "root": _Decoding._model,
+    "dataclass": _Decoding._dataclass,
+    "namedtuple": _Decoding._namedtuple,
+    "enum": _Decoding._enum,
+    "secret": _Decoding._secret,
+    "deque": _Decoding._deque,
+    "defaultdict": _Decoding._defaultdict,
+    "float": lambda _, data: float(data["value"]),
+    "int": lambda _, data: int(data["value"], 16),
+    **dict.fromkeys(_SEQUENCE_TAGS, _Decoding._sequence),
+    **dict.fromkeys(_MAPPING_TAGS, _Decoding._mapping),
+}
+
+
+# --- without tags --------------------------------------------------------------------------------------------------
+
+
+def plain(data: JSON, *, reveal: bool = False) -> JSON:
+    """Return encoded data without its tags: JSON for people to read, and for a schema to validate.
+
+    Args:
+        data: What :func:`encode` returned.
+        reveal: Show secrets, which are asterisks otherwise.
+    """
+    if isinstance(data, list):
+        return [plain(item, reveal=reveal) for item in data]
+    if not isinstance(data, dict):
+        return data
+    if TAG not in data:
+        return {key: plain(item, reveal=reveal) for key, item in data.items()}
+    tag, value = data[TAG], data.get("value")
+    if tag in _PLAIN_PAIRS:
+        return {_plain_key(key, reveal): plain(item, reveal=reveal) for key, item in cast(list[list[JSON]], value)}
+    if tag == "model":
+        extra = {name: plain(item, reveal=reveal) for name, item in data.get("extra") or ()}
+        return {**plain(value, reveal=reveal), **extra}
+    if tag == "root":
+        return plain(data["value"].get("root"), reveal=reveal)
+    if tag == "namedtuple":
+        return [plain(item, reveal=reveal) for item in data["value"].values()]
+    if tag == "enum" and "value" not in data:
+        return data["name"]
+    if tag == "secret" and not reveal:
+        return _MASK
+    if tag in _PLAIN_LEAVES:
+        return _PLAIN_LEAVES[tag](data)
+    return plain(value, reveal=reveal)
+
+
+def _plain_key(key: JSON, reveal: bool) -> str:
+    shown = plain(key, reveal=reveal)
+    return shown if isinstance(shown, str) else dumps(shown).decode() if isinstance(shown, list | dict) else str(shown)
+
+
+def _plain_bytes(data: dict[str, JSON]) -> JSON:
+    try:
+        return base64.b64decode(data["value"]).decode()
+    except UnicodeDecodeError:
+        return data["value"]
+
+
+_PLAIN_PAIRS = frozenset({*_MAPPING_TAGS, "defaultdict"})
+_PLAIN_LEAVES: dict[str, Callable[[dict[str, JSON]], JSON]] = {
+    "timedelta": lambda data: timedelta(*data["value"]).total_seconds(),
+    "bytes": _plain_bytes,
+    "bytearray": _plain_bytes,
+    "int": lambda data: data["value"],
+    "returned": lambda data: data["value"],
+}
+
+
+def validated(value: Any, data: JSON, kind: Any) -> Any:
+    """Return ``value`` as a value of ``kind``: validated as it is, or else as its plain JSON.
+
+    Args:
+        value: The value, whose fields go by their names.
+        data: The same, encoded.
+        kind: The type.
+
+    Raises:
+        pydantic.ValidationError: It does not fit.
+    """
+    if isinstance(value, FunctionType):
+        raise TypeError("a function has no schema")
+    checked = adapter(kind)
+    try:
+        return checked.validate_python(value, by_name=True, by_alias=True)
+    except pydantic.ValidationError as err:
+        try:
+            return checked.validate_json(dumps(plain(data, reveal=True)), by_name=True, by_alias=True)
+        except pydantic.ValidationError:
+            raise err from None

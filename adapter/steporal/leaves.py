@@ -1,0 +1,207 @@
+"""Values of the standard library and of pydantic that are written as one text or a few parts.
+
+Each is found by its exact class. A subclass is another type, which may hold more than its base knows.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import re
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path, PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
+from typing import Any, cast
+from zoneinfo import ZoneInfo
+
+import pydantic
+import pydantic.networks
+from pydantic_core import MultiHostUrl, TzInfo, Url
+
+from .errors import UnserializableError
+from .type_names import TypeNotFoundError, type_label
+from .types import JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """How values of one class are written.
+
+    Attributes:
+        tag: Its tag.
+        dump: Returns the members of the tagged object; raises an :class:`UnserializableError` for values it refuses.
+        load: Makes the value of those members.
+    """
+
+    tag: str
+    dump: Callable[[Any], dict[str, JSON]]
+    load: Callable[[dict[str, JSON]], Any]
+
+
+# --- times ---------------------------------------------------------------------------------------------------------
+
+
+def zone_json(zone: tzinfo) -> JSON:
+    """Return a time zone as JSON.
+
+    Raises:
+        UnserializableError: The zone has no name or offset by which it is found again.
+    """
+    kind = type(zone)
+    if kind is ZoneInfo:
+        key: str | None = zone.key  # type: ignore[attr-defined]
+        if key is not None:
+            return key
+    if kind is timezone:
+        offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]
+        return {"offset": offset.total_seconds(), **({"name": name[0]} if name else {})}
+    if kind is TzInfo:
+        return {"pydantic": round(cast(timedelta, zone.utcoffset(None)).total_seconds())}
+    raise UnserializableError(
+        f"the time zone {type_label(kind)} cannot be sent; use a zoneinfo.ZoneInfo or a datetime.timezone"
+    )
+
+
+def read_zone(data: JSON) -> tzinfo:
+    """Return the time zone that :func:`zone_json` was given.
+
+    Raises:
+        TypeNotFoundError: This machine has no such zone.
+    """
+    if isinstance(data, str):
+        try:
+            return ZoneInfo(data)
+        except (KeyError, ValueError, OSError) as err:
+            raise TypeNotFoundError(f"this machine has no time zone {data!r}; install the package tzdata") from err
+    if "pydantic" in data:
+        return TzInfo(data["pydantic"])
+    offset = timedelta(seconds=data["offset"])
+    if "name" in data:
+        return timezone(offset, data["name"])
+    return timezone(offset) if offset else UTC
+
+
+def _dump_time(value: datetime | time) -> dict[str, JSON]:
+    zone = value.tzinfo
+    members: dict[str, JSON] = {"value": value.isoformat()}
+    if zone is not None and zone is not UTC:
+        if isinstance(value, time):
+            members["value"] = value.replace(tzinfo=None).isoformat()
+        members["zone"] = zone_json(zone)
+    if value.fold:
+        members["fold"] = 1
+    return members
+
+
+def _load_time(kind: type[datetime] | type[time]) -> Callable[[dict[str, JSON]], Any]:
+    def load(members: dict[str, JSON]) -> Any:
+        value = kind.fromisoformat(members["value"])
+        if "zone" in members:
+            value = value.replace(tzinfo=read_zone(members["zone"]))
+        return value.replace(fold=1) if "fold" in members else value
+
+    return load
+
+
+# --- paths and addresses -------------------------------------------------------------------------------------------
+
+_PATHS: dict[type[PurePath], type[PurePath]] = {
+    PosixPath: Path,
+    WindowsPath: Path,
+    PurePosixPath: PurePosixPath,
+    PureWindowsPath: PureWindowsPath,
+}
+_PATH_CLASSES = {kind.__name__: kind for kind in _PATHS.values()}
+
+_URLS: dict[str, type] = {
+    name: kind
+    for name, kind in vars(pydantic.networks).items()
+    if isinstance(kind, type)
+    and kind.__module__ == "pydantic.networks"
+    and name.endswith(("Url", "Dsn"))
+    and not name.startswith("_")
+}
+_ADDRESSES: tuple[type, ...] = (
+    ipaddress.IPv4Address,
+    ipaddress.IPv6Address,
+    ipaddress.IPv4Network,
+    ipaddress.IPv6Network,
+    ipaddress.IPv4Interface,
+    ipaddress.IPv6Interface,
+)
+
+
+def _text_leaf(tag: str, load: Callable[[str], Any]) -> Leaf:
+    return Leaf(tag, lambda value: {"value": str(value)}, lambda members: load(members["value"]))
+
+
+def _named_leaf(tag: str, names: dict[type, str], classes: dict[str, type]) -> dict[type, Leaf]:
+    def load(members: dict[str, JSON]) -> Any:
+        kind = classes.get(members["class"])
+        if kind is None:
+            raise TypeNotFoundError(f"{members['class']!r} is not a {tag} that this version of steporal knows")
+        return kind(members["value"])
+
+    return {
+        kind: Leaf(tag, lambda value, name=name: {"class": name, "value": str(value)}, load)  # type: ignore[misc]
+        for kind, name in names.items()
+    }
+
+
+# --- the rest ------------------------------------------------------------------------------------------------------
+
+
+def _dump_bytes(value: bytes | bytearray) -> dict[str, JSON]:
+    return {"value": base64.b64encode(value).decode()}
+
+
+def _load_pattern(members: dict[str, JSON]) -> re.Pattern[Any]:
+    text = members["value"]
+    return re.compile(base64.b64decode(text) if members.get("bytes") else text, members["flags"])
+
+
+def _dump_pattern(value: re.Pattern[Any]) -> dict[str, JSON]:
+    if isinstance(value.pattern, bytes):
+        return {**_dump_bytes(value.pattern), "bytes": True, "flags": value.flags}
+    return {"value": value.pattern, "flags": value.flags}
+
+
+def _dump_timedelta(value: timedelta) -> dict[str, JSON]:
+    return {"value": [value.days, value.seconds, value.microseconds]}
+
+
+LEAVES: dict[type, Leaf] = {
+    datetime: Leaf("datetime", _dump_time, _load_time(datetime)),
+    time: Leaf("time", _dump_time, _load_time(time)),
+    date: Leaf("date", lambda v: {"value": v.isoformat()}, lambda m: date.fromisoformat(m["value"])),
+    timedelta: Leaf("timedelta", _dump_timedelta, lambda m: timedelta(*m["value"])),
+    timezone: Leaf("zone", lambda v: {"value": zone_json(v)}, lambda m: read_zone(m["value"])),
+    ZoneInfo: Leaf("zone", lambda v: {"value": zone_json(v)}, lambda m: read_zone(m["value"])),
+    TzInfo: Leaf("zone", lambda v: {"value": zone_json(v)}, lambda m: read_zone(m["value"])),
+    uuid.UUID: _text_leaf("uuid", uuid.UUID),
+    Decimal: _text_leaf("decimal", Decimal),
+    Fraction: _text_leaf("fraction", Fraction),
+    bytes: Leaf("bytes", _dump_bytes, lambda m: base64.b64decode(m["value"])),
+    bytearray: Leaf("bytearray", _dump_bytes, lambda m: bytearray(base64.b64decode(m["value"]))),
+    complex: Leaf(
+        "complex",
+        lambda v: {"value": [repr(v.real), repr(v.imag)]},
+        lambda m: complex(float(m["value"][0]), float(m["value"][1])),
+    ),
+    range: Leaf("range", lambda v: {"value": [v.start, v.stop, v.step]}, lambda m: range(*m["value"])),
+    re.Pattern: Leaf("pattern", _dump_pattern, _load_pattern),
+    pydantic.ByteSize: Leaf("bytesize", lambda v: {"value": int(v)}, lambda m: pydantic.ByteSize(m["value"])),
+    pydantic.NameEmail: Leaf(
+        "nameemail", lambda v: {"value": [v.name, v.email]}, lambda m: pydantic.NameEmail(*m["value"])
+    ),
+    Url: _text_leaf("coreurl", Url),
+    MultiHostUrl: _text_leaf("coreurls", MultiHostUrl),
+    **_named_leaf("path", {kind: made.__name__ for kind, made in _PATHS.items()}, dict(_PATH_CLASSES)),
+    **_named_leaf("url", {kind: name for name, kind in _URLS.items()}, _URLS),
+    **_named_leaf("ip", {kind: kind.__name__ for kind in _ADDRESSES}, {kind.__name__: kind for kind in _ADDRESSES}),
+}
+LOADERS: dict[str, Callable[[dict[str, JSON]], Any]] = {leaf.tag: leaf.load for leaf in LEAVES.values()}
