@@ -25,12 +25,12 @@ import pydantic
 
 from .converter import adapter, dumps, issues
 from .errors import UnencryptedSecretError, UnserializableError
-from .leaves import LEAVES, LOADERS
+from .leaves import LEAVES, LOADERS, TAG
 from .shapes import Shape, is_data_class, shape_of
 from .type_names import TypeNotFoundError, find_data_class, name_of, type_label
 from .types import JSON
 
-TAG = "$"
+__all__ = ["MAX_DEPTH", "TAG", "decode", "encode", "never", "plain", "validated"]
 
 MAX_DEPTH = 150
 """How deep containers nest in a value. Each level takes up to three levels of JSON, and Python reads about 1,000."""
@@ -163,14 +163,14 @@ class _Encoding:
         if kind is dict:
             return self._dict(value)
         if kind is list:
-            return self._items(value, value)
+            return _grouped(self._items(value, value))
         shape = self._shapes.get(kind)
         if shape is not None:
             return self._data(value, kind, shape)
         leaf = LEAVES.get(kind)
         if leaf is not None:
             try:
-                return {TAG: leaf.tag, **leaf.dump(value)}
+                return leaf.dump(value)
             except UnserializableError as err:
                 raise _Refusal(type_label(kind), f"cannot be sent: {err}") from None
         return self._rarer(value, kind)
@@ -256,7 +256,10 @@ class _Encoding:
         name = ""
         try:
             for name, item in values.items():
-                encoded[name] = self.value(item)
+                if item is None or (type(item) is str and item.isascii()):
+                    encoded[name] = item
+                else:
+                    encoded[name] = self.value(item)
         except _Refusal as refusal:
             refusal.inside(container, f".{name}")
             raise
@@ -317,7 +320,7 @@ class _Encoding:
 
     def _enum(self, value: enum.Enum, shape: Shape) -> JSON:
         content = value.value
-        if type(content) is not str and type(content) is not int:
+        if type(content) is not str or not content.isascii():
             try:
                 content = self.value(content)
             except _Refusal:  # such as a function: the name alone finds the member
@@ -384,6 +387,31 @@ class _Encoding:
         return encoded
 
 
+def _grouped(items: list[JSON]) -> JSON:
+    """A list of instances of one class, with the class named once."""
+    if len(items) < 2:
+        return items
+    first = items[0]
+    if type(first) is not dict or first.get(TAG) not in _GROUPED or not first.keys() <= _HEAD:
+        return items
+    size, head, unset = len(first), (first[TAG], first["type"], first["shape"]), first.get("unset")
+    fields: list[JSON] = []
+    for item in items:
+        if (
+            type(item) is not dict
+            or len(item) != size
+            or item.get("unset") != unset
+            or (item.get(TAG), item.get("type"), item.get("shape")) != head
+        ):
+            return items
+        fields.append(item["value"])
+    return {TAG: "list", "of": {key: value for key, value in first.items() if key != "value"}, "value": fields}
+
+
+_GROUPED = ("model", "dataclass")
+_HEAD = frozenset({TAG, "type", "shape", "value", "unset"})
+
+
 # --- decoding ------------------------------------------------------------------------------------------------------
 
 
@@ -420,7 +448,7 @@ class _Decoding:
             return data
         tag = data.get(TAG)
         if tag is None:
-            return {key: self.value(item) for key, item in data.items()}
+            return self._values(data)
         if tag == "model":
             return self._model(data)
         if tag in LOADERS:
@@ -443,7 +471,8 @@ class _Decoding:
         return found, typing.get_origin(found) or found
 
     def _values(self, data: Any) -> dict[str, Any]:
-        return {name: self.value(item) for name, item in data.items()}
+        value = self.value
+        return {name: value(item) if type(item) is dict or type(item) is list else item for name, item in data.items()}
 
     def _sequence(self, data: dict[str, JSON]) -> Any:
         return _SEQUENCE_TAGS[data[TAG]]([self.value(item) for item in data["value"]])
@@ -491,21 +520,33 @@ class _Decoding:
         shape = shape_of(kind)
         if data.get("shape") != shape.digest:
             return self._changed(data, kind, values)
-        made: Any = object.__new__(kind)
-        slots = shape.slots
-        if not slots:
-            made.__dict__.update(values)
-        else:
-            for name, value in values.items():
-                object.__setattr__(made, name, value)
+        made = self._dataclass_instance(data, kind, shape, values)
         if alias is not kind:
             object.__setattr__(made, "__orig_class__", alias)
         return made
 
+    def _dataclass_instance(self, data: dict[str, JSON], kind: type, shape: Shape, values: dict[str, Any]) -> Any:
+        made: Any = object.__new__(kind)
+        if shape.slots:
+            for name, value in values.items():
+                object.__setattr__(made, name, value)
+        else:
+            made.__dict__.update(values)
+        return made
+
     def _model(self, data: dict[str, JSON]) -> Any:
         _, kind = self._class(data)
-        shape = shape_of(kind)
-        values = self._values(data["value"])
+        return self._instance(data, kind, shape_of(kind), self._values(data["value"]))
+
+    def _group(self, data: dict[str, JSON]) -> Any:
+        head = data["of"]
+        alias, kind = self._class(head)
+        shape, make = shape_of(kind), self._instance if head[TAG] == "model" else self._dataclass_instance
+        if head["shape"] != shape.digest or alias is not kind:
+            return [self.value({**head, "value": fields}) for fields in data["value"]]
+        return [make(head, kind, shape, self._values(fields)) for fields in data["value"]]
+
+    def _instance(self, data: dict[str, JSON], kind: type, shape: Shape, values: dict[str, Any]) -> Any:
         extra = dict(self._pairs({"value": data["extra"]})) if data.get("extra") else None
         private = self._values(data["private"]) if "private" in data else None
         if data.get("shape") != shape.digest:
@@ -557,6 +598,7 @@ _TAGS: dict[str, Callable[[_Decoding, dict[str, JSON]], Any]] = {
     "dataclass": _Decoding._dataclass,
     "namedtuple": _Decoding._namedtuple,
     "enum": _Decoding._enum,
+    "list": _Decoding._group,
     "secret": _Decoding._secret,
     "deque": _Decoding._deque,
     "defaultdict": _Decoding._defaultdict,
@@ -586,6 +628,8 @@ def plain(data: JSON, *, reveal: bool = False) -> JSON:
     tag, value = data[TAG], data.get("value")
     if tag in _PLAIN_PAIRS:
         return {_plain_key(key, reveal): plain(item, reveal=reveal) for key, item in cast(list[list[JSON]], value)}
+    if tag == "list":
+        return [plain({**data["of"], "value": fields}, reveal=reveal) for fields in value or ()]
     if tag == "model":
         extra = {name: plain(item, reveal=reveal) for name, item in data.get("extra") or ()}
         return {**plain(value, reveal=reveal), **extra}

@@ -26,6 +26,8 @@ from .errors import UnserializableError
 from .type_names import TypeNotFoundError, type_label
 from .types import JSON
 
+TAG = "$"
+
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
@@ -33,8 +35,8 @@ class Leaf:
 
     Attributes:
         tag: Its tag.
-        dump: Returns the members of the tagged object; raises an :class:`UnserializableError` for values it refuses.
-        load: Makes the value of those members.
+        dump: Returns the tagged object; raises an :class:`UnserializableError` for values it refuses.
+        load: Makes the value of that object.
     """
 
     tag: str
@@ -87,7 +89,7 @@ def read_zone(data: JSON) -> tzinfo:
 
 def _dump_time(value: datetime | time) -> dict[str, JSON]:
     zone = value.tzinfo
-    members: dict[str, JSON] = {"value": value.isoformat()}
+    members: dict[str, JSON] = {TAG: "time" if isinstance(value, time) else "datetime", "value": value.isoformat()}
     if zone is not None and zone is not UTC:
         if isinstance(value, time):
             members["value"] = value.replace(tzinfo=None).isoformat()
@@ -136,7 +138,7 @@ _ADDRESSES: tuple[type, ...] = (
 
 
 def _text_leaf(tag: str, load: Callable[[str], Any]) -> Leaf:
-    return Leaf(tag, lambda value: {"value": str(value)}, lambda members: load(members["value"]))
+    return Leaf(tag, lambda value: {TAG: tag, "value": str(value)}, lambda members: load(members["value"]))
 
 
 def _named_leaf(tag: str, names: dict[type, str], classes: dict[str, type]) -> dict[type, Leaf]:
@@ -147,7 +149,7 @@ def _named_leaf(tag: str, names: dict[type, str], classes: dict[str, type]) -> d
         return kind(members["value"])
 
     return {
-        kind: Leaf(tag, lambda value, name=name: {"class": name, "value": str(value)}, load)  # type: ignore[misc]
+        kind: Leaf(tag, lambda value, name=name: {TAG: tag, "class": name, "value": str(value)}, load)  # type: ignore[misc]
         for kind, name in names.items()
     }
 
@@ -155,8 +157,8 @@ def _named_leaf(tag: str, names: dict[type, str], classes: dict[str, type]) -> d
 # --- the rest ------------------------------------------------------------------------------------------------------
 
 
-def _dump_bytes(value: bytes | bytearray) -> dict[str, JSON]:
-    return {"value": base64.b64encode(value).decode()}
+def _base64(value: bytes | bytearray) -> str:
+    return base64.b64encode(value).decode()
 
 
 def _load_pattern(members: dict[str, JSON]) -> re.Pattern[Any]:
@@ -166,37 +168,51 @@ def _load_pattern(members: dict[str, JSON]) -> re.Pattern[Any]:
 
 def _dump_pattern(value: re.Pattern[Any]) -> dict[str, JSON]:
     if isinstance(value.pattern, bytes):
-        return {**_dump_bytes(value.pattern), "bytes": True, "flags": value.flags}
-    return {"value": value.pattern, "flags": value.flags}
+        return {TAG: "pattern", "value": _base64(value.pattern), "bytes": True, "flags": value.flags}
+    return {TAG: "pattern", "value": value.pattern, "flags": value.flags}
 
 
 def _dump_timedelta(value: timedelta) -> dict[str, JSON]:
-    return {"value": [value.days, value.seconds, value.microseconds]}
+    return {TAG: "timedelta", "value": [value.days, value.seconds, value.microseconds]}
+
+
+def _dump_zone(value: tzinfo) -> dict[str, JSON]:
+    return {TAG: "zone", "value": zone_json(value)}
+
+
+def _load_zone(members: dict[str, JSON]) -> tzinfo:
+    return read_zone(members["value"])
 
 
 LEAVES: dict[type, Leaf] = {
     datetime: Leaf("datetime", _dump_time, _load_time(datetime)),
     time: Leaf("time", _dump_time, _load_time(time)),
-    date: Leaf("date", lambda v: {"value": v.isoformat()}, lambda m: date.fromisoformat(m["value"])),
+    date: Leaf("date", lambda v: {TAG: "date", "value": v.isoformat()}, lambda m: date.fromisoformat(m["value"])),
     timedelta: Leaf("timedelta", _dump_timedelta, lambda m: timedelta(*m["value"])),
-    timezone: Leaf("zone", lambda v: {"value": zone_json(v)}, lambda m: read_zone(m["value"])),
-    ZoneInfo: Leaf("zone", lambda v: {"value": zone_json(v)}, lambda m: read_zone(m["value"])),
-    TzInfo: Leaf("zone", lambda v: {"value": zone_json(v)}, lambda m: read_zone(m["value"])),
+    timezone: Leaf("zone", _dump_zone, _load_zone),
+    ZoneInfo: Leaf("zone", _dump_zone, _load_zone),
+    TzInfo: Leaf("zone", _dump_zone, _load_zone),
     uuid.UUID: _text_leaf("uuid", uuid.UUID),
     Decimal: _text_leaf("decimal", Decimal),
     Fraction: _text_leaf("fraction", Fraction),
-    bytes: Leaf("bytes", _dump_bytes, lambda m: base64.b64decode(m["value"])),
-    bytearray: Leaf("bytearray", _dump_bytes, lambda m: bytearray(base64.b64decode(m["value"]))),
+    bytes: Leaf("bytes", lambda v: {TAG: "bytes", "value": _base64(v)}, lambda m: base64.b64decode(m["value"])),
+    bytearray: Leaf(
+        "bytearray",
+        lambda v: {TAG: "bytearray", "value": _base64(v)},
+        lambda m: bytearray(base64.b64decode(m["value"])),
+    ),
     complex: Leaf(
         "complex",
-        lambda v: {"value": [repr(v.real), repr(v.imag)]},
+        lambda v: {TAG: "complex", "value": [repr(v.real), repr(v.imag)]},
         lambda m: complex(float(m["value"][0]), float(m["value"][1])),
     ),
-    range: Leaf("range", lambda v: {"value": [v.start, v.stop, v.step]}, lambda m: range(*m["value"])),
+    range: Leaf("range", lambda v: {TAG: "range", "value": [v.start, v.stop, v.step]}, lambda m: range(*m["value"])),
     re.Pattern: Leaf("pattern", _dump_pattern, _load_pattern),
-    pydantic.ByteSize: Leaf("bytesize", lambda v: {"value": int(v)}, lambda m: pydantic.ByteSize(m["value"])),
+    pydantic.ByteSize: Leaf(
+        "bytesize", lambda v: {TAG: "bytesize", "value": int(v)}, lambda m: pydantic.ByteSize(m["value"])
+    ),
     pydantic.NameEmail: Leaf(
-        "nameemail", lambda v: {"value": [v.name, v.email]}, lambda m: pydantic.NameEmail(*m["value"])
+        "nameemail", lambda v: {TAG: "nameemail", "value": [v.name, v.email]}, lambda m: pydantic.NameEmail(*m["value"])
     ),
     Url: _text_leaf("coreurl", Url),
     MultiHostUrl: _text_leaf("coreurls", MultiHostUrl),
