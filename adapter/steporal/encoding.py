@@ -37,6 +37,8 @@ MAX_DEPTH = 150
 
 _MAX_INT = 10**4000  # Python neither prints nor parses integers of more than 4,300 digits
 
+_SANDBOX = "temporalio.worker.workflow_sandbox"
+
 _MASK = "**********"
 
 _SEQUENCES: dict[type, str] = {tuple: "tuple", set: "set", frozenset: "frozenset"}
@@ -194,6 +196,8 @@ class _Encoding:
             return self._data(value, kind, shape)
         if self._other is not None and (encoded := self._other(value)) is not None:
             return encoded
+        if kind.__module__.startswith(_SANDBOX) and value.__class__ in LEAVES:  # a proxy, such as of a path
+            return LEAVES[value.__class__].dump(value)
         if isinstance(value, tuple(_SECRETS)):
             _refuse(value, "use pydantic.SecretStr or SecretBytes itself, which are sent if payloads are encrypted")
         _refuse(value, _advice(value))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from fractions import Fraction
-from pathlib import Path, PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
+from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
@@ -111,13 +111,22 @@ def _load_time(kind: type[datetime] | type[time]) -> Callable[[dict[str, JSON]],
 
 # --- paths and addresses -------------------------------------------------------------------------------------------
 
-_PATHS: dict[type[PurePath], type[PurePath]] = {
-    PosixPath: Path,
-    WindowsPath: Path,
-    PurePosixPath: PurePosixPath,
-    PureWindowsPath: PureWindowsPath,
+_PATHS: dict[type, str] = {
+    PosixPath: "Path",
+    WindowsPath: "Path",
+    PurePosixPath: "PurePosixPath",
+    PureWindowsPath: "PureWindowsPath",
 }
-_PATH_CLASSES = {kind.__name__: kind for kind in _PATHS.values()}
+
+
+def _load_path(members: dict[str, JSON]) -> PurePath:
+    import pathlib  # in a body that of the sandbox, whose paths do no I/O
+
+    if members["class"] not in _PATHS.values():
+        raise TypeNotFoundError(f"{members['class']!r} is not a path that this version of steporal knows")
+    path: PurePath = getattr(pathlib, members["class"])(members["value"])
+    return path
+
 
 _URLS: dict[str, type] = {
     name: kind
@@ -141,17 +150,21 @@ def _text_leaf(tag: str, load: Callable[[str], Any]) -> Leaf:
     return Leaf(tag, lambda value: {TAG: tag, "value": str(value)}, lambda members: load(members["value"]))
 
 
-def _named_leaf(tag: str, names: dict[type, str], classes: dict[str, type]) -> dict[type, Leaf]:
+def _classes(tag: str, classes: dict[str, type]) -> dict[type, Leaf]:
     def load(members: dict[str, JSON]) -> Any:
         kind = classes.get(members["class"])
         if kind is None:
             raise TypeNotFoundError(f"{members['class']!r} is not a {tag} that this version of steporal knows")
         return kind(members["value"])
 
-    return {
-        kind: Leaf(tag, lambda value, name=name: {TAG: tag, "class": name, "value": str(value)}, load)  # type: ignore[misc]
-        for kind, name in names.items()
-    }
+    return _named_texts(tag, {kind: name for name, kind in classes.items()}, load)
+
+
+def _named_texts(tag: str, names: dict[type, str], load: Callable[[dict[str, JSON]], Any]) -> dict[type, Leaf]:
+    def dump(name: str) -> Callable[[Any], dict[str, JSON]]:
+        return lambda value: {TAG: tag, "class": name, "value": str(value)}
+
+    return {kind: Leaf(tag, dump(name), load) for kind, name in names.items()}
 
 
 # --- the rest ------------------------------------------------------------------------------------------------------
@@ -216,8 +229,8 @@ LEAVES: dict[type, Leaf] = {
     ),
     Url: _text_leaf("coreurl", Url),
     MultiHostUrl: _text_leaf("coreurls", MultiHostUrl),
-    **_named_leaf("path", {kind: made.__name__ for kind, made in _PATHS.items()}, dict(_PATH_CLASSES)),
-    **_named_leaf("url", {kind: name for name, kind in _URLS.items()}, _URLS),
-    **_named_leaf("ip", {kind: kind.__name__ for kind in _ADDRESSES}, {kind.__name__: kind for kind in _ADDRESSES}),
+    **_named_texts("path", _PATHS, _load_path),
+    **_classes("url", _URLS),
+    **_classes("ip", {kind.__name__: kind for kind in _ADDRESSES}),
 }
 LOADERS: dict[str, Callable[[dict[str, JSON]], Any]] = {leaf.tag: leaf.load for leaf in LEAVES.values()}

@@ -205,7 +205,7 @@ async def test_nothing_that_the_run_before_waited_for_comes_along(
             await until_waiting(await app.get_run(found.id))
         await app.send_event({"name": f"{app.id}.go", "data": {"to": "all"}})
         for each in (run, again):
-            result = await each.result()
+            result = await (await app.get_run(each.workflow_id)).result()
             assert (result[0], result[1]["data"], result[2]["data"]) == ("all", each.run_id, {"to": "all"})
 
 

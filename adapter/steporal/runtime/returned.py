@@ -1,7 +1,9 @@
-"""The result of a run: JSON that any program can read, and the exact value in the payload's metadata.
+"""The result of a run: JSON that any program can read, and the exact value beside it where JSON cannot express it.
 
-A Temporal client in any language reads the result of a handler that returns a model as pydantic writes it. The exact
-value goes along in the metadata of the same payload, which other clients ignore and codecs encrypt with the rest.
+A Temporal client in any language reads the result of a handler that returns a model as pydantic writes it. If the
+handler's annotation makes the same value of that JSON, nothing more is sent. If not, the exact value goes along in the
+metadata of the same payload, which SDKs ignore and codecs encrypt with the rest. Temporal's CLI shows the JSON of a
+payload only if it has no further metadata, and so there is none where it is not needed.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from ..types import JSON
 from .start import payload_json
 
 EXACT = "steporal-exact"
-"""The key of metadata that has the exact value, compressed; empty if the payload's JSON is the exact value."""
+"""The key of metadata that has the exact value, compressed."""
 
 RETURNED = "returned"
 """The tag of the result of an invoked run in the memo of the run that has invoked it."""
@@ -40,19 +42,18 @@ class Returned:
     Attributes:
         data: It as plain JSON.
         exact: It encoded, where plain JSON does not say it all.
-        is_ours: Whether a handler of Steporal's has returned it, so that ``data`` is exact without ``exact``.
     """
 
     data: JSON
     exact: JSON = None
-    is_ours: bool = False
 
     def as_json(self) -> JSON:
         """Return it for a run's memo."""
-        if not self.is_ours and not (isinstance(self.data, dict) and TAG in self.data):
-            return self.data
-        json: dict[str, JSON] = {TAG: RETURNED, "value": self.data, "ours": self.is_ours}
-        return json if self.exact is None else {**json, "exact": self.exact}
+        if self.exact is not None:
+            return {TAG: RETURNED, "value": self.data, "exact": self.exact}
+        if isinstance(self.data, dict) and TAG in self.data:
+            return {TAG: RETURNED, "value": self.data}
+        return self.data
 
 
 def write_result(value: Any, kind: Any, to_limited: ToLimited, secrets: Callable[[], bool]) -> RawValue:
@@ -78,8 +79,11 @@ def write_result(value: Any, kind: Any, to_limited: ToLimited, secrets: Callable
             raise
         return to_limited(data, {})
     if encoded == value:
-        return to_limited(encoded, {EXACT: b""})
-    return to_limited(_readable(value, kind, encoded), {EXACT: zlib.compress(dumps(encoded))})
+        return to_limited(encoded, {})
+    data = _readable(value, kind, encoded)
+    if _says_all(data, kind, encoded, secrets):
+        return to_limited(data, {})
+    return to_limited(data, {EXACT: zlib.compress(dumps(encoded))})
 
 
 def read_result(raw: RawValue | JSON, to_json: Callable[[RawValue | JSON], JSON] = payload_json) -> Returned:
@@ -91,15 +95,13 @@ def read_result(raw: RawValue | JSON, to_json: Callable[[RawValue | JSON], JSON]
     """
     data = to_json(raw)
     exact = raw.payload.metadata.get(EXACT) if isinstance(raw, RawValue) else None
-    if exact is None:
-        return Returned(data)
-    return Returned(data, json.loads(zlib.decompress(exact)) if exact else None, is_ours=True)
+    return Returned(data) if exact is None else Returned(data, json.loads(zlib.decompress(exact)))
 
 
 def of_memo(value: JSON) -> Returned:
     """Return what :meth:`Returned.as_json` has written."""
     if isinstance(value, dict) and value.get(TAG) == RETURNED:
-        return Returned(value["value"], value.get("exact"), value["ours"])
+        return Returned(value["value"], value.get("exact"))
     return Returned(value)
 
 
@@ -117,10 +119,8 @@ def value_of(returned: Returned, where: str, output_type: Any, *, is_own: bool, 
         InvalidResultError: It does not fit, or is of a class that the reader does not have.
     """
     try:
-        if not is_own or not returned.is_ours:
-            return returned.data if output_type is None else validate(returned.data, output_type)
-        if returned.exact is None:
-            is_typed = output_type is None or fits(returned.data, output_type)
+        if not is_own or returned.exact is None:
+            is_typed = output_type is None or (is_own and fits(returned.data, output_type))
             return returned.data if is_typed else validate(returned.data, output_type)
         try:
             value = decode(returned.exact, packages=packages)
@@ -142,6 +142,14 @@ def _readable(value: Any, kind: Any, encoded: JSON) -> JSON:
         return data if encode(data) == data else plain(encoded)
     except Exception:  # a serializer of the user's own may raise anything
         return plain(encoded)
+
+
+def _says_all(data: JSON, kind: Any, encoded: JSON, secrets: Callable[[], bool]) -> bool:
+    """Whether the annotated type makes the same value of plain JSON."""
+    try:
+        return kind is not None and bool(encode(validate(data, kind), secrets=secrets) == encoded)
+    except Exception:  # such as of a validator
+        return False
 
 
 def _faithful(value: Any, kind: Any) -> JSON | None:
