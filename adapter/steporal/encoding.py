@@ -363,6 +363,8 @@ class _Encoding:
 
     def _model(self, value: Any, shape: Shape) -> JSON:
         state = self._state(value, shape)
+        if shape.tag == "root":  # a RootModel keeps private attributes beside its root
+            state = {name: item for name, item in state.items() if not name.startswith("__pydantic_")}
         encoded = self._object(shape, self._named(state, value))
         given: set[str] = value.__pydantic_fields_set__
         extra, private = value.__pydantic_extra__, value.__pydantic_private__
@@ -564,8 +566,10 @@ class _Decoding:
                 set_attribute(made, slot, values.pop(slot))
         set_attribute(made, "__pydantic_fields_set__", _fields_set(data, values))
         set_attribute(made, "__dict__", values)
-        set_attribute(made, "__pydantic_extra__", extra)
-        set_attribute(made, "__pydantic_private__", private)
+        if shape.tag == "model":
+            set_attribute(made, "__pydantic_extra__", extra)
+        if shape.tag == "model" or private is not None:
+            set_attribute(made, "__pydantic_private__", private)
         return made
 
     def _changed(
