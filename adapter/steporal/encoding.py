@@ -94,33 +94,46 @@ def encode(value: Any, other: Encoder | None = None, *, secrets: Callable[[], bo
 
 
 class _Refusal(Exception):
-    """A part that cannot be sent; each container around it adds a part of the path."""
+    """A part that cannot be sent; each container around it adds its part of the path."""
 
     def __init__(self, subject: str, rest: str, kind: type[UnserializableError] = UnserializableError) -> None:
         super().__init__(subject)
         self._subject = subject
         self._rest = rest
         self._kind = kind
-        self._path: list[str] = []
-        self._around: set[int] = set()
-        self._is_cycle = False
+        self._path: list[tuple[object, str]] = []
 
     def inside(self, container: object, part: str) -> None:
-        self._is_cycle = self._is_cycle or id(container) in self._around
-        self._around.add(id(container))
-        self._path.append(part)
+        """Say that the part is in a container."""
+        self._path.append((container, part))
 
     def error(self) -> UnserializableError:
-        if self._rest == _TOO_DEEP and self._is_cycle:
-            self._rest = "cannot be sent, as it contains itself; send ids instead of references"
-        path = "".join(reversed(self._path)).removeprefix(".")
-        if len(path) > 200:
-            path = f"{path[:100]}…{path[-60:]}"
-        where = f" at {path}" if path else ""
-        return self._kind(f"{self._subject}{where} {self._rest}")
+        """Return the error to raise."""
+        path = self._path[::-1]
+        if self._rest == _TOO_DEEP and (length := _until_cycle(path)) is not None:
+            label = type_label(type(path[length][0]))
+            return self._kind(f"{label}{_at(path[:length])} contains itself and cannot be sent; send ids instead")
+        return self._kind(f"{self._subject}{_at(path)} {self._rest}")
 
 
 _TOO_DEEP = f"cannot be sent, as it is nested more than {MAX_DEPTH} levels deep; send a flat list with ids instead"
+
+
+def _until_cycle(path: list[tuple[object, str]]) -> int | None:
+    """The length of a path to the first container that is around itself."""
+    around: set[int] = set()
+    for length, (container, _) in enumerate(path):
+        if id(container) in around:
+            return length
+        around.add(id(container))
+    return None
+
+
+def _at(path: list[tuple[object, str]]) -> str:
+    text = "".join(part for _, part in path).removeprefix(".").strip()
+    if len(text) > 120:
+        text = f"{text[:60]}…{text[-40:]}"
+    return f" at {text}" if text else ""
 
 
 def _refuse(value: Any, advice: str) -> NoReturn:
