@@ -1,18 +1,27 @@
-"""Values as JSON that remembers their types."""
+"""Values as JSON that remembers exactly what they were."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, tzinfo
+from types import ModuleType
 from typing import Any
 
+import pydantic
 import pytest
-from apps import values
+from apps import kinds, values
 from hypothesis import given
 from hypothesis import strategies as st
 
 from steporal.converter import to_json
-from steporal.encoding import decode, encode, plain
-from steporal.errors import UnserializableError
+from steporal.encoding import MAX_DEPTH, decode, encode, plain
+from steporal.errors import UnencryptedSecretError, UnserializableError
 from steporal.type_names import TypeNotFoundError
 
 SCALARS = (
@@ -82,13 +91,50 @@ def test_plain_drops_the_tags() -> None:
     assert plain(encoded)["keys"] == {"1": 2}
 
 
+# --- what is refused -----------------------------------------------------------------------------------------------
+
+
+class Text(str):
+    pass
+
+
+class Berlin(tzinfo):
+    def utcoffset(self, when: datetime | None) -> None:
+        return None
+
+
+@dataclasses.dataclass
+class Stack(list[int]):
+    name: str = ""
+
+
+def locked() -> kinds.Private:
+    value = kinds.Private(n=1)
+    value._seen = {"lock": threading.Lock()}
+    return value
+
+
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        (object(), "object cannot be sent"),
-        ({"a": [1, object()]}, r"object at a\[1\] cannot be sent"),
+        (object(), "^object cannot be sent"),
+        ({"a": [1, object()]}, r"^object at a\[1\] cannot be sent"),
         ({"a b": {"c": print}}, r"at a b\.c"),
-        (type("Text", (str,), {})("x"), "convert it to a plain str"),
+        (Text("x"), "convert it to a plain str"),
+        ({"tags": [Text("x")]}, r"test_encoding\.Text at tags\[0\] cannot be sent; convert it to a plain str"),
+        ({Text("x"): 1}, "test_encoding.Text at key 'x' cannot be sent"),
+        (kinds.Owner.model_construct(pets=[kinds.Animal(name="a"), object()]), r"^object at pets\[1\] cannot"),
+        (kinds.Open(known=1, more=object()), "^object at more cannot"),
+        (locked(), r"^_thread\.lock at _seen\.lock cannot"),
+        (kinds.Derived("a", {1: object()}), r"^object at more\[1\] cannot"),
+        (kinds.Pair(1, (object(),)), r"^object at right\[0\] cannot"),
+        (Stack("s"), "as it is a dataclass and a list at once; keep the list in a field"),
+        (defaultdict(lambda: 1), "built-in type as its default_factory"),
+        ({"at": datetime(2026, 1, 1, tzinfo=Berlin())}, r"datetime at at cannot be sent: the time zone .*Berlin"),
+        (["\ud800"], r"^str at \[0\] has a lone surrogate"),
+        ({"\ud800": 1}, "^str at key .* has a lone surrogate"),
+        (type("Made", (kinds.Animal,), {})(name="x"), "Made cannot be sent, as it cannot be found by name"),
+        (type("Dog", (kinds.Animal,), {"__module__": "apps.kinds"})(name="x"), "its name now means another class"),
     ],
 )
 def test_what_cannot_be_sent_is_named_with_its_place(value: Any, says: str) -> None:
@@ -96,10 +142,185 @@ def test_what_cannot_be_sent_is_named_with_its_place(value: Any, says: str) -> N
         encode(value)
 
 
+def test_a_class_in_a_function_cannot_be_sent() -> None:
+    class Local(pydantic.BaseModel):
+        pass
+
+    with pytest.raises(UnserializableError, match=r"defined inside a function .* move the class to module level"):
+        encode([Local()])
+
+
 def test_a_value_that_contains_itself_cannot_be_sent() -> None:
     value: list[Any] = []
-    value.append(value)
-    with pytest.raises(UnserializableError):
+    value.append({"again": value})
+    with pytest.raises(UnserializableError, match=r"^list at \[0\]\.again contains itself"):
         encode(value)
     with pytest.raises(UnserializableError):
         to_json(value)
+    tree = kinds.Tree(value=1)
+    tree.children.append(tree)
+    with pytest.raises(UnserializableError, match=r"^apps\.kinds\.Tree at children\[0\] contains itself"):
+        encode(tree)
+
+
+def test_a_value_that_is_nested_too_deep_cannot_be_sent() -> None:
+    def chain(length: int) -> kinds.Linked:
+        value = kinds.Linked(0)
+        for number in range(1, length):
+            value = kinds.Linked(number, value)
+        return value
+
+    deepest = chain(MAX_DEPTH)
+    assert decode(json.loads(json.dumps(encode(deepest)))) == deepest
+    with pytest.raises(UnserializableError, match=r"at next\.next.* nested more than 150 levels deep"):
+        encode(chain(MAX_DEPTH + 1))
+    pairs: dict[Any, Any] = {}
+    for _ in range(MAX_DEPTH - 1):
+        pairs = {1: pairs}
+    assert decode(json.loads(json.dumps(encode(pairs)))) == pairs
+
+
+def test_an_integer_of_thousands_of_digits_comes_back() -> None:
+    assert decode(json.loads(json.dumps(encode({"n": 10**5000, -(10**4500): 1})))) == {"n": 10**5000, -(10**4500): 1}
+
+
+def test_a_set_is_written_in_the_same_order_everywhere() -> None:
+    assert encode({"c", "a", "b", 1}) == {"$": "set", "value": ["a", "b", "c", 1]}
+    assert encode(frozenset({frozenset({"b"}), frozenset({"a"})}))["value"][0]["value"] == ["a"]
+
+
+def test_the_same_list_twice_arrives_as_two_equal_lists() -> None:
+    names = ["a"]
+    assert decode(encode([names, names])) == [["a"], ["a"]]
+
+
+# --- secrets -------------------------------------------------------------------------------------------------------
+
+SECRETS = [pydantic.SecretStr("hunter2"), pydantic.SecretBytes(b"hunter2"), pydantic.Secret("hunter2")]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_secret_is_refused_where_payloads_are_not_encrypted(secret: Any) -> None:
+    with pytest.raises(UnencryptedSecretError, match=r"at login\.more\[0\] is not sent.*; encrypt payloads") as refused:
+        encode({"login": kinds.Derived("a", [secret])})
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_secret_is_shown_as_asterisks(secret: Any) -> None:
+    encoded = encode({"token": secret}, secrets=lambda: True)
+    assert plain(encoded) == {"token": "**********"}
+    assert plain(encoded, reveal=True) == {"token": "hunter2"}
+
+
+# --- classes that change -------------------------------------------------------------------------------------------
+
+BEFORE = """
+import dataclasses, enum, pydantic
+from typing import Any, NamedTuple
+class Inner(pydantic.BaseModel):
+    x: int
+class Model(pydantic.BaseModel):
+    name: str = pydantic.Field(serialization_alias="theName")
+    inner: Inner
+    note: str = ""
+    _hidden: int = 1
+@dataclasses.dataclass
+class Data:
+    a: int
+    b: int = 2
+    c: int = dataclasses.field(default=0, init=False)
+class Pair(NamedTuple):
+    left: int
+    right: int
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+"""
+
+
+@contextmanager
+def module(source: str) -> Iterator[Any]:
+    """A module ``edited`` with this source."""
+    made = sys.modules["edited"] = ModuleType("edited")
+    try:
+        exec(source, made.__dict__)
+        yield made
+    finally:
+        del sys.modules["edited"]
+
+
+def edited(make: str, *changes: tuple[str, str]) -> Any:
+    """A value that is made of the source before, and decoded by the source after these changes."""
+    with module(BEFORE) as before:
+        value = eval(make, before.__dict__)
+        if make.startswith("Model"):
+            value._hidden = 7
+        encoded = json.loads(json.dumps(encode(value)))
+    after = BEFORE
+    for old, new in changes:
+        assert old in after
+        after = after.replace(old, new)
+    with module(after):
+        return decode(encoded)
+
+
+MODEL = "Model(name='n', inner=Inner(x=1))"
+
+
+def test_a_model_with_a_new_field_has_its_default() -> None:
+    value = edited(MODEL, ('    note: str = ""', '    note: str = ""\n    added: int = 5'))
+    assert (value.name, value.inner.x, value.added, value._hidden) == ("n", 1, 5, 7)
+    assert value.model_fields_set == {"name", "inner"}
+
+
+def test_a_model_whose_field_has_another_type_is_validated() -> None:
+    assert edited(MODEL, ("    x: int", "    x: float")).inner.x == 1.0
+    with pytest.raises(TypeNotFoundError, match=r"edited\.Inner has changed since .*: x: "):
+        edited(MODEL, ("    x: int", "    x: 'datetime.date'"), ("import dataclasses", "import datetime, dataclasses"))
+
+
+def test_a_model_with_a_new_field_without_default_says_so() -> None:
+    with pytest.raises(TypeNotFoundError, match=r"edited\.Model has changed since .*: added: Field required"):
+        edited(MODEL, ('    note: str = ""', '    note: str = ""\n    added: int'))
+
+
+def test_a_model_whose_methods_and_validators_were_edited_is_not_validated() -> None:
+    refuses = (
+        "    _hidden: int = 1",
+        "    _hidden: int = 1\n    @pydantic.field_validator('name')\n    def no(cls, value): raise ValueError('no')",
+    )
+    assert edited(MODEL, refuses).name == "n"
+
+
+def test_a_dataclass_with_a_new_field_has_its_default() -> None:
+    value = edited("Data(1)", ("    b: int = 2", "    b: int = 2\n    d: int = 4"))
+    assert (value.a, value.b, value.c, value.d) == (1, 2, 0, 4)
+
+
+def test_the_fields_of_a_named_tuple_go_by_their_names() -> None:
+    value = edited("Pair(1, 2)", ("    left: int\n    right: int", "    right: int\n    left: int\n    third: int = 3"))
+    assert (value.left, value.right, value.third) == (1, 2, 3)
+
+
+def test_a_member_of_an_enum_is_found_by_name_or_value() -> None:
+    assert edited("Colour.RED", ('"red"', '"crimson"')).name == "RED"
+    assert edited("Colour.RED", ("RED =", "SCARLET =")).name == "SCARLET"
+    swapped = edited("Colour.RED", ('RED = "red"', 'RED = "x"'), ('BLUE = "blue"', 'BLUE = "red"'))
+    assert swapped.value == "red"
+    with pytest.raises(TypeNotFoundError, match=r"edited\.Colour has no member 'RED'; was it renamed or removed\?"):
+        edited("Colour.RED", ('RED = "red"', 'PINK = "pink"'))
+
+
+def test_a_list_of_instances_names_their_class_once() -> None:
+    encoded = encode([kinds.Animal(name=name) for name in "abc"])
+    assert json.dumps(encoded).count("kinds:Animal") == 1
+    assert plain(encoded) == [{"name": "a"}, {"name": "b"}, {"name": "c"}]
+    mixed = [
+        kinds.Animal(name="a"),
+        kinds.Dog(name="b", breed="c"),
+        {"name": "d"},
+        kinds.Patch(name="x"),
+        kinds.Patch(),
+    ]
+    assert kinds.difference(decode(json.loads(json.dumps(encode(mixed)))), mixed) is None
