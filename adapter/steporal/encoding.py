@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import enum
+import json
 import math
 import typing
 from collections import Counter, OrderedDict, defaultdict, deque
@@ -174,7 +175,7 @@ class _Encoding:
         if kind is int:
             return value if -_MAX_INT < value < _MAX_INT else {TAG: "int", "value": hex(value)}
         if kind is float:
-            return value if math.isfinite(value) else {TAG: "float", "value": str(value)}
+            return value if math.isfinite(value) else {TAG: "float", "value": json.dumps(value)}  # NaN, Infinity
         if kind is dict:
             return self._dict(value)
         if kind is list:

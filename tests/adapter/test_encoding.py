@@ -15,7 +15,8 @@ from typing import Any
 
 import pydantic
 import pytest
-from apps import kinds, values
+from apps import data_kinds as kinds
+from apps import values
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -134,7 +135,7 @@ def locked() -> kinds.Private:
         (["\ud800"], r"^str at \[0\] has a lone surrogate"),
         ({"\ud800": 1}, "^str at key .* has a lone surrogate"),
         (type("Made", (kinds.Animal,), {})(name="x"), "Made cannot be sent, as it cannot be found by name"),
-        (type("Dog", (kinds.Animal,), {"__module__": "apps.kinds"})(name="x"), "its name now means another class"),
+        (type("Dog", (kinds.Animal,), {"__module__": "apps.data_kinds"})(name="x"), "its name now means another class"),
     ],
 )
 def test_what_cannot_be_sent_is_named_with_its_place(value: Any, says: str) -> None:
@@ -159,7 +160,7 @@ def test_a_value_that_contains_itself_cannot_be_sent() -> None:
         to_json(value)
     tree = kinds.Tree(value=1)
     tree.children.append(tree)
-    with pytest.raises(UnserializableError, match=r"^apps\.kinds\.Tree at children\[0\] contains itself"):
+    with pytest.raises(UnserializableError, match=r"^apps\.data_kinds\.Tree at children\[0\] contains itself"):
         encode(tree)
 
 
@@ -314,7 +315,7 @@ def test_a_member_of_an_enum_is_found_by_name_or_value() -> None:
 
 def test_a_list_of_instances_names_their_class_once() -> None:
     encoded = encode([kinds.Animal(name=name) for name in "abc"])
-    assert json.dumps(encoded).count("kinds:Animal") == 1
+    assert json.dumps(encoded).count("data_kinds:Animal") == 1
     assert plain(encoded) == [{"name": "a"}, {"name": "b"}, {"name": "c"}]
     mixed = [
         kinds.Animal(name="a"),

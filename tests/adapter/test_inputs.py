@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pydantic
 import pytest
-from apps import kinds
+from apps import data_kinds as kinds
 from pydantic import AfterValidator, BaseModel, SecretStr
 from recording import Workers
 from typing_extensions import TypedDict
@@ -213,7 +213,7 @@ async def test_what_a_workflow_of_another_app_is_given_is_plain_json(
 def test_a_class_that_this_worker_does_not_have_is_read_by_the_schema() -> None:
     sent = given("w", kinds.Masked, kinds.Masked(number="4111111111111111"))
     assert sent.data == {"number": "****1111"}
-    moved = {**sent.exact, "type": "apps.kinds:Gone"}
+    moved = {**sent.exact, "type": "apps.data_kinds:Gone"}
     assert received("w", kinds.Masked, sent.data, moved) == kinds.Masked(number="4111111111111111")
     with pytest.raises(InvalidInputError, match="has no class 'Gone'"):
         received("w", None, sent.data, moved)

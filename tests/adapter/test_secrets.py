@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import temporalio.client
-from apps import kinds
+from apps import data_kinds as kinds
 from encrypting import stored, with_keys
 from pydantic import BaseModel, SecretBytes, SecretStr
 from recording import Workers
