@@ -20,7 +20,8 @@ from temporalio.common import RawValue
 
 from .context import Context, ContextExt, Input, InputExt
 from .converter import adapter, from_raw, return_type, to_raw, validate
-from .encoding import TAG, decode, encode
+from .decoding import decode
+from .encoding import TAG, encode
 from .errors import UnencryptedSecretError, UnserializableError
 from .events import ReceivedEvent
 from .given import received

@@ -10,28 +10,23 @@ process has loaded or that belong to the app: who can write to a task queue cann
 
 from __future__ import annotations
 
-import base64
-import dataclasses
 import enum
 import json
 import math
-import typing
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Collection
-from datetime import timedelta
-from types import FunctionType
-from typing import Any, NoReturn, cast
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import pydantic
 
-from .converter import adapter, dumps, issues
+from .converter import dumps
 from .errors import UnencryptedSecretError, UnserializableError
-from .leaves import LEAVES, LOADERS, TAG
+from .leaves import LEAVES, TAG
 from .shapes import Shape, is_data_class, shape_of
-from .type_names import TypeNotFoundError, find_data_class, name_of, type_label
+from .type_names import name_of, type_label
 from .types import JSON
 
-__all__ = ["MAX_DEPTH", "TAG", "decode", "encode", "never", "plain", "validated"]
+__all__ = ["FACTORIES", "MAX_DEPTH", "TAG", "Encoder", "encode", "never"]
 
 MAX_DEPTH = 150
 """How deep containers nest in a value. Each level takes up to three levels of JSON, and Python reads about 1,000."""
@@ -40,30 +35,18 @@ _MAX_INT = 10**4000  # Python neither prints nor parses integers of more than 4,
 
 _SANDBOX = "temporalio.worker.workflow_sandbox"
 
-_MASK = "**********"
-
 _SEQUENCES: dict[type, str] = {tuple: "tuple", set: "set", frozenset: "frozenset"}
-_SEQUENCE_TAGS: dict[str, Callable[[list[Any]], Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
 _MAPPINGS: dict[type, str] = {OrderedDict: "ordereddict", Counter: "counter"}
-_MAPPING_TAGS: dict[str, type] = {"dict": dict, "ordereddict": OrderedDict, "counter": Counter}
-_FACTORIES: dict[str, Any] = {kind.__name__: kind for kind in (list, dict, set, int, float, str, bool, tuple)}
+FACTORIES: dict[str, Any] = {kind.__name__: kind for kind in (list, dict, set, int, float, str, bool, tuple)}
 _SECRETS: dict[type, str] = {
     pydantic.SecretStr: "str",
     pydantic.SecretBytes: "bytes",
     pydantic.Secret: "any",
 }
-_SECRET_TAGS: dict[str, Callable[[Any], Any]] = {
-    "str": pydantic.SecretStr,
-    "bytes": pydantic.SecretBytes,
-    "any": pydantic.Secret,
-}
 _REFUSED_BASES = (str, int, float, list, dict, tuple, set, frozenset, bytes, bytearray, deque, *LEAVES)
 
 Encoder = Callable[[Any], JSON | None]
 """Encodes a value that this module cannot, or returns None."""
-
-Decoder = Callable[[dict[str, JSON]], Any]
-"""Decodes an object whose tag this module does not know."""
 
 
 def never() -> bool:
@@ -300,7 +283,7 @@ class _Encoding:
     def _defaultdict(self, value: defaultdict[Any, Any]) -> JSON:
         factory = value.default_factory
         name = None if factory is None else getattr(factory, "__name__", "")
-        if name is not None and _FACTORIES.get(name) is not factory:
+        if name is not None and FACTORIES.get(name) is not factory:
             _refuse(value, "give it a built-in type as its default_factory, or convert it to a plain dict")
         return {TAG: "defaultdict", "value": self._pairs(value), "factory": name}
 
@@ -430,284 +413,3 @@ def _grouped(items: list[JSON]) -> JSON:
 
 _GROUPED = ("model", "dataclass")
 _HEAD = frozenset({TAG, "type", "shape", "value", "unset"})
-
-
-# --- decoding ------------------------------------------------------------------------------------------------------
-
-
-def decode(data: JSON, other: Decoder | None = None, packages: Collection[str] = ()) -> Any:
-    """Return the value that :func:`encode` was given.
-
-    Args:
-        data: What ``encode`` returned.
-        other: Decodes the tags of the ``other`` that ``encode`` was given.
-        packages: Top-level packages from which a class may be imported if its module is not loaded yet.
-
-    Raises:
-        TypeNotFoundError: It names a class that this process does not have, or that has changed so that the value
-            does not fit it.
-    """
-    return _Decoding(other, packages).value(data)
-
-
-class _Decoding:
-    """One pass over encoded data."""
-
-    __slots__ = ("_found", "_other", "_packages")
-
-    def __init__(self, other: Decoder | None, packages: Collection[str]) -> None:
-        self._other = other
-        self._packages = packages
-        self._found: dict[str, Any] = {}
-
-    def value(self, data: JSON) -> Any:
-        kind = type(data)
-        if kind is list:
-            return [self.value(item) for item in data]
-        if kind is not dict:
-            return data
-        tag = data.get(TAG)
-        if tag is None:
-            return self._values(data)
-        if tag == "model":
-            return self._model(data)
-        if tag in LOADERS:
-            return LOADERS[tag](data)
-        load = _TAGS.get(tag)
-        if load is not None:
-            return load(self, data)
-        if self._other is not None:
-            return self._other(data)
-        raise TypeNotFoundError(f"a value is tagged {tag!r}, which this version of steporal does not know")
-
-    def _class(self, data: dict[str, JSON]) -> tuple[Any, type]:
-        name = data["type"]
-        if type(name) is str:
-            found = self._found.get(name)
-            if found is None:
-                found = self._found[name] = find_data_class(name, self._packages)
-            return found, found
-        found = find_data_class(name, self._packages)
-        return found, typing.get_origin(found) or found
-
-    def _values(self, data: Any) -> dict[str, Any]:
-        value = self.value
-        return {name: value(item) if type(item) is dict or type(item) is list else item for name, item in data.items()}
-
-    def _sequence(self, data: dict[str, JSON]) -> Any:
-        return _SEQUENCE_TAGS[data[TAG]]([self.value(item) for item in data["value"]])
-
-    def _pairs(self, data: dict[str, JSON]) -> list[tuple[Any, Any]]:
-        return [(self.value(key), self.value(item)) for key, item in data["value"]]
-
-    def _mapping(self, data: dict[str, JSON]) -> Any:
-        return _MAPPING_TAGS[data[TAG]](dict(self._pairs(data)))
-
-    def _defaultdict(self, data: dict[str, JSON]) -> Any:
-        factory = data["factory"]
-        return defaultdict(None if factory is None else _FACTORIES[factory], self._pairs(data))
-
-    def _deque(self, data: dict[str, JSON]) -> Any:
-        return deque([self.value(item) for item in data["value"]], data["maxlen"])
-
-    def _secret(self, data: dict[str, JSON]) -> Any:
-        return _SECRET_TAGS[data["of"]](self.value(data["value"]))
-
-    def _enum(self, data: dict[str, JSON]) -> Any:
-        _, kind = self._class(data)
-        members = cast(type[enum.Enum], kind)
-        member = members.__members__.get(data["name"]) if "name" in data else None
-        if member is not None and ("value" not in data or encode(member.value) == data["value"]):
-            return member
-        try:
-            return members(self.value(data["value"]))
-        except (ValueError, KeyError) as err:
-            if member is not None:
-                return member  # its value was edited
-            known = data.get("name", data.get("value"))
-            raise TypeNotFoundError(f"{type_label(kind)} has no member {known!r}; was it renamed or removed?") from err
-
-    def _namedtuple(self, data: dict[str, JSON]) -> Any:
-        _, kind = self._class(data)
-        values = self._values(data["value"])
-        if data.get("shape") == shape_of(kind).digest:
-            return tuple.__new__(kind, values.values())
-        return self._changed(data, kind, values)
-
-    def _dataclass(self, data: dict[str, JSON]) -> Any:
-        alias, kind = self._class(data)
-        values = self._values(data["value"])
-        shape = shape_of(kind)
-        if data.get("shape") != shape.digest:
-            return self._changed(data, kind, values)
-        made = self._dataclass_instance(data, kind, shape, values)
-        if alias is not kind:
-            object.__setattr__(made, "__orig_class__", alias)
-        return made
-
-    def _dataclass_instance(self, data: dict[str, JSON], kind: type, shape: Shape, values: dict[str, Any]) -> Any:
-        made: Any = object.__new__(kind)
-        if shape.slots:
-            for name, value in values.items():
-                object.__setattr__(made, name, value)
-        else:
-            made.__dict__.update(values)
-        return made
-
-    def _model(self, data: dict[str, JSON]) -> Any:
-        _, kind = self._class(data)
-        return self._instance(data, kind, shape_of(kind), self._values(data["value"]))
-
-    def _group(self, data: dict[str, JSON]) -> Any:
-        head = data["of"]
-        alias, kind = self._class(head)
-        shape, make = shape_of(kind), self._instance if head[TAG] == "model" else self._dataclass_instance
-        if head["shape"] != shape.digest or alias is not kind:
-            return [self.value({**head, "value": fields}) for fields in data["value"]]
-        return [make(head, kind, shape, self._values(fields)) for fields in data["value"]]
-
-    def _instance(self, data: dict[str, JSON], kind: type, shape: Shape, values: dict[str, Any]) -> Any:
-        extra = dict(self._pairs({"value": data["extra"]})) if data.get("extra") else None
-        private = self._values(data["private"]) if "private" in data else None
-        if data.get("shape") != shape.digest:
-            return self._changed(data, kind, {**values, **(extra or {})}, private)
-        if extra is None and ("extra" in data) != shape.has_extra:
-            extra = {}
-        made: Any = cast(Any, kind).__new__(kind)
-        set_attribute = object.__setattr__
-        for slot in shape.slots:
-            if slot in values:
-                set_attribute(made, slot, values.pop(slot))
-        set_attribute(made, "__pydantic_fields_set__", _fields_set(data, values))
-        set_attribute(made, "__dict__", values)
-        if shape.tag == "model":
-            set_attribute(made, "__pydantic_extra__", extra)
-        if shape.tag == "model" or private is not None:
-            set_attribute(made, "__pydantic_private__", private)
-        return made
-
-    def _changed(
-        self, data: dict[str, JSON], kind: type, values: dict[str, Any], private: dict[str, Any] | None = None
-    ) -> Any:
-        """A value of a class that has changed since: validated by its field names."""
-        whole = values["root"] if data[TAG] == "root" else values
-        try:
-            made = validated(whole, data, kind)
-        except pydantic.ValidationError as err:
-            raise TypeNotFoundError(
-                f"{type_label(kind)} has changed since this value was encoded, and the value does not fit it any more: "
-                f"{issues(err)}"
-            ) from None
-        if isinstance(made, pydantic.BaseModel):
-            made.__pydantic_fields_set__.difference_update(data.get("unset", ()))
-            kept = made.__pydantic_private__ or {}
-            kept.update({name: value for name, value in (private or {}).items() if name in kept})
-        elif dataclasses.is_dataclass(kind):
-            for field in dataclasses.fields(kind):
-                if not field.init and field.name in values:
-                    object.__setattr__(made, field.name, values[field.name])
-        return made
-
-
-def _fields_set(data: dict[str, JSON], values: dict[str, Any]) -> set[str]:
-    if "set" in data:
-        return set(data["set"])
-    return set(values).difference(data["unset"]) if "unset" in data else set(values)
-
-
-_TAGS: dict[str, Callable[[_Decoding, dict[str, JSON]], Any]] = {
-    "root": _Decoding._model,
-    "dataclass": _Decoding._dataclass,
-    "namedtuple": _Decoding._namedtuple,
-    "enum": _Decoding._enum,
-    "list": _Decoding._group,
-    "secret": _Decoding._secret,
-    "deque": _Decoding._deque,
-    "defaultdict": _Decoding._defaultdict,
-    "float": lambda _, data: float(data["value"]),
-    "int": lambda _, data: int(data["value"], 16),
-    **dict.fromkeys(_SEQUENCE_TAGS, _Decoding._sequence),
-    **dict.fromkeys(_MAPPING_TAGS, _Decoding._mapping),
-}
-
-
-# --- without tags --------------------------------------------------------------------------------------------------
-
-
-def plain(data: JSON, *, reveal: bool = False) -> JSON:
-    """Return encoded data without its tags: JSON for people to read, and for a schema to validate.
-
-    Args:
-        data: What :func:`encode` returned.
-        reveal: Show secrets, which are asterisks otherwise.
-    """
-    if isinstance(data, list):
-        return [plain(item, reveal=reveal) for item in data]
-    if not isinstance(data, dict):
-        return data
-    if TAG not in data:
-        return {key: plain(item, reveal=reveal) for key, item in data.items()}
-    tag, value = data[TAG], data.get("value")
-    if tag in _PLAIN_PAIRS:
-        return {_plain_key(key, reveal): plain(item, reveal=reveal) for key, item in cast(list[list[JSON]], value)}
-    if tag == "list":
-        return [plain({**data["of"], "value": fields}, reveal=reveal) for fields in value or ()]
-    if tag == "model":
-        extra = {name: plain(item, reveal=reveal) for name, item in data.get("extra") or ()}
-        return {**plain(value, reveal=reveal), **extra}
-    if tag == "root":
-        return plain(data["value"].get("root"), reveal=reveal)
-    if tag == "namedtuple":
-        return [plain(item, reveal=reveal) for item in data["value"].values()]
-    if tag == "enum" and "value" not in data:
-        return data["name"]
-    if tag == "secret" and not reveal:
-        return _MASK
-    if tag in _PLAIN_LEAVES:
-        return _PLAIN_LEAVES[tag](data)
-    return plain(value, reveal=reveal)
-
-
-def _plain_key(key: JSON, reveal: bool) -> str:
-    shown = plain(key, reveal=reveal)
-    return shown if isinstance(shown, str) else dumps(shown).decode() if isinstance(shown, list | dict) else str(shown)
-
-
-def _plain_bytes(data: dict[str, JSON]) -> JSON:
-    try:
-        return base64.b64decode(data["value"]).decode()
-    except UnicodeDecodeError:
-        return data["value"]
-
-
-_PLAIN_PAIRS = frozenset({*_MAPPING_TAGS, "defaultdict"})
-_PLAIN_LEAVES: dict[str, Callable[[dict[str, JSON]], JSON]] = {
-    "timedelta": lambda data: timedelta(*data["value"]).total_seconds(),
-    "bytes": _plain_bytes,
-    "bytearray": _plain_bytes,
-    "int": lambda data: data["value"],
-    "returned": lambda data: data["value"],
-}
-
-
-def validated(value: Any, data: JSON, kind: Any) -> Any:
-    """Return ``value`` as a value of ``kind``: validated as it is, or else as its plain JSON.
-
-    Args:
-        value: The value, whose fields go by their names.
-        data: The same, encoded.
-        kind: The type.
-
-    Raises:
-        pydantic.ValidationError: It does not fit.
-    """
-    if isinstance(value, FunctionType):
-        raise TypeError("a function has no schema")
-    checked = adapter(kind)
-    try:
-        return checked.validate_python(value, by_name=True, by_alias=True)
-    except pydantic.ValidationError as err:
-        try:
-            return checked.validate_json(dumps(plain(data, reveal=True)), by_name=True, by_alias=True)
-        except pydantic.ValidationError:
-            raise err from None

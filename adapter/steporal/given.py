@@ -9,9 +9,11 @@ from typing import Any
 import pydantic
 
 from .converter import issues, to_json, validate
-from .encoding import decode, encode, never, plain, validated
+from .decoding import decode, validated
+from .encoding import encode, never
 from .errors import InvalidInputError, UnencryptedSecretError, UnserializableError
 from .fitting import fits
+from .readable import is_plain, outward, plain
 from .type_names import TypeNotFoundError
 from .types import JSON
 
@@ -60,17 +62,9 @@ def given_to_other_app(workflow_id: str, value: Any) -> Given:
         InvalidInputError: It cannot be sent as plain JSON.
     """
     try:
-        data = to_json(value)
-        encoded = encode(value)
-        if not _is_plain(data):
-            raise UnserializableError("it has a value that JSON cannot express, such as NaN; convert it to a string")
-    except UnencryptedSecretError:
-        raise _refused(
-            workflow_id, "it has a secret, and the input of another app's workflow is plain JSON; send a name instead"
-        ) from None
+        return Given(outward(value))
     except UnserializableError as err:
         raise _refused(workflow_id, err) from None
-    return Given(encoded if encoded == value else data)
 
 
 def received(workflow_id: str, schema: Any, data: JSON, exact: JSON = None, packages: Collection[str] = ()) -> Any:
@@ -124,17 +118,10 @@ def _refused(workflow_id: str, why: object) -> InvalidInputError:
     return InvalidInputError(f"the input of workflow {workflow_id!r} cannot be sent: {why}")
 
 
-def _is_plain(data: JSON) -> bool:
-    try:
-        return bool(encode(data) == data)
-    except UnserializableError:
-        return False
-
-
 def _readable(value: Any, encoded: JSON) -> JSON:
     try:
         data = to_json(value)
-        return data if _is_plain(data) else plain(encoded)
+        return data if is_plain(data) else plain(encoded)
     except Exception:  # a serializer of the user's own may raise anything
         return plain(encoded)
 
@@ -158,7 +145,7 @@ def _faithful(workflow_id: str, schema: Any, value: Any, error: UnserializableEr
     try:
         data = to_json(value)
         made = validate(data, schema)
-        if _is_plain(data) and type(made) is type(value) and made == value:
+        if is_plain(data) and type(made) is type(value) and made == value:
             return Given(data)
     except Exception:  # such as of a validator, or of an __eq__
         pass

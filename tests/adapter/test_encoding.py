@@ -21,8 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steporal.converter import to_json
-from steporal.encoding import MAX_DEPTH, decode, encode, plain
+from steporal.decoding import decode
+from steporal.encoding import MAX_DEPTH, encode
 from steporal.errors import UnencryptedSecretError, UnserializableError
+from steporal.readable import plain
 from steporal.type_names import TypeNotFoundError
 
 SCALARS = (

@@ -206,7 +206,7 @@ async def test_what_a_workflow_of_another_app_is_given_is_plain_json(
         assert await run.result() == {"firstName": "Ann"}
         with pytest.raises(InvalidInputError, match="NaN"):
             await app.start_workflow(there, {"n": math.nan})
-        with pytest.raises(InvalidInputError, match="plain JSON"):
+        with pytest.raises(InvalidInputError, match="shows asterisks"):
             await app.start_workflow(there, {"token": SecretStr("hunter2")})
 
 

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from pydantic_core import TzInfo
 from recording import Workers
 
-from steporal.encoding import decode, encode
+from steporal.decoding import decode
+from steporal.encoding import encode
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 ZONES = st.none() | st.sampled_from(

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..converter import return_type, validate
-from ..encoding import TAG, decode, plain, validated
+from ..decoding import decode, validated
+from ..encoding import TAG
 from ..errors import InvokeTimeoutError, SignalConflictError, StepError
 from ..fitting import fits
+from ..readable import plain
 from ..type_names import TypeNotFoundError
 from ..types import JSON
 

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
 from typing import Any, Protocol, cast
 
-from ..encoding import TAG, decode, encode, never
+from ..decoding import decode
+from ..encoding import TAG, encode, never
 from ..errors import CaptureError, NestedStepError, StepCodeNotFoundError, UnencryptedSecretError, UnserializableError
 from ..type_names import TypeNotFoundError, find_type, load_module, name_of, type_label
 from ..types import JSON

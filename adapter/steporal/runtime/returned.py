@@ -18,9 +18,11 @@ import pydantic
 from temporalio.common import RawValue
 
 from ..converter import dumps, issues, to_json, validate
-from ..encoding import TAG, decode, encode, plain, validated
+from ..decoding import decode, validated
+from ..encoding import TAG, encode
 from ..errors import InvalidResultError, UnencryptedSecretError, UnserializableError
 from ..fitting import fits
+from ..readable import is_plain, plain
 from ..type_names import TypeNotFoundError
 from ..types import JSON
 from .start import payload_json
@@ -139,7 +141,7 @@ def value_of(returned: Returned, where: str, output_type: Any, *, is_own: bool, 
 def _readable(value: Any, kind: Any, encoded: JSON) -> JSON:
     try:
         data = to_json(value, kind)
-        return data if encode(data) == data else plain(encoded)
+        return data if is_plain(data) else plain(encoded)
     except Exception:  # a serializer of the user's own may raise anything
         return plain(encoded)
 
@@ -159,6 +161,6 @@ def _faithful(value: Any, kind: Any) -> JSON | None:
     try:
         data = to_json(value, kind)
         made = validate(data, kind)
-        return data if encode(data) == data and type(made) is type(value) and bool(made == value) else None
+        return data if is_plain(data) and type(made) is type(value) and bool(made == value) else None
     except Exception:  # such as of a validator, or of an __eq__
         return None

@@ -17,7 +17,7 @@ from temporalio.converter import DataConverter
 from temporalio.service import RPCError, RPCStatusCode
 
 from steporal.converter import from_raw
-from steporal.encoding import plain
+from steporal.readable import plain
 from steporal.runtime.awaited import Awaited
 from steporal.runtime.carried import outcome_json, read_carried, read_outcome
 from steporal.runtime.continuing import RECOVER
