@@ -9,7 +9,6 @@ import logging
 import random
 from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,9 @@ from uuid import UUID, uuid4
 from temporalio import activity
 from temporalio.common import RawValue
 
+from .annotated import dump_annotated
 from .context import Context, ContextExt, Input, InputExt
-from .converter import adapter, from_raw, return_type, to_raw, validate
+from .converter import from_raw, return_type, to_raw
 from .decoding import decode
 from .encoding import TAG, encode
 from .errors import UnencryptedSecretError, UnserializableError
@@ -247,11 +247,7 @@ def _encoded_result(step_id: str, function: Callable[..., Any], result: Any) -> 
 
 def _typed(step_id: str, function: Callable[..., Any], result: Any, error: Exception) -> JSON:
     """What the annotated type writes, if it reads the same value from it."""
-    kind = return_type(function)
-    if kind is not None:
-        with suppress(Exception):  # such as of a serializer, or of an __eq__
-            data = adapter(kind).dump_python(result, mode="json", warnings="error")
-            made = validate(data, kind)
-            if type(made) is type(result) and bool(made == result):
-                return {TAG: TYPED, "value": data}
+    dumped = dump_annotated(result, return_type(function))
+    if dumped is not None:
+        return {TAG: TYPED, "value": dumped[0]}
     raise UnserializableError(f"step {step_id!r} returned a value that cannot be sent: {error}") from None

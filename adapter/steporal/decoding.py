@@ -11,7 +11,8 @@ from typing import Any, cast
 
 import pydantic
 
-from .converter import adapter, dumps, issues
+from .annotated import annotation_of
+from .converter import adapter, dumps, issues, validate
 from .encoding import FACTORIES, TAG, encode
 from .leaves import LOADERS
 from .readable import plain
@@ -90,6 +91,25 @@ class _Decoding:
         value = self.value
         return {name: value(item) if type(item) is dict or type(item) is list else item for name, item in data.items()}
 
+    def _fields(self, data: Any, kind: type) -> dict[str, Any]:
+        value = self.value
+        return {
+            name: self._field(item, kind, name) if type(item) is dict else value(item) if type(item) is list else item
+            for name, item in data.items()
+        }
+
+    def _field(self, data: Any, kind: type, name: str) -> Any:
+        if data.get(TAG) != "annotated":
+            return self.value(data)
+        annotation = annotation_of(kind, name)
+        try:
+            return data["value"] if annotation is None else validate(data["value"], annotation)
+        except pydantic.ValidationError as err:
+            raise TypeNotFoundError(
+                f"field {name!r} of {type_label(kind)} has changed since this value was encoded, and the value does "
+                f"not fit it any more: {issues(err)}"
+            ) from None
+
     def _sequence(self, data: dict[str, JSON]) -> Any:
         return _SEQUENCE_TAGS[data[TAG]]([self.value(item) for item in data["value"]])
 
@@ -125,14 +145,14 @@ class _Decoding:
 
     def _namedtuple(self, data: dict[str, JSON]) -> Any:
         _, kind = self._class(data)
-        values = self._values(data["value"])
+        values = self._fields(data["value"], kind)
         if data.get("shape") == shape_of(kind).digest:
             return tuple.__new__(kind, values.values())
         return self._changed(data, kind, values)
 
     def _dataclass(self, data: dict[str, JSON]) -> Any:
         alias, kind = self._class(data)
-        values = self._values(data["value"])
+        values = self._fields(data["value"], kind)
         shape = shape_of(kind)
         if data.get("shape") != shape.digest:
             return self._changed(data, kind, values)
@@ -152,7 +172,7 @@ class _Decoding:
 
     def _model(self, data: dict[str, JSON]) -> Any:
         _, kind = self._class(data)
-        return self._instance(data, kind, shape_of(kind), self._values(data["value"]))
+        return self._instance(data, kind, shape_of(kind), self._fields(data["value"], kind))
 
     def _group(self, data: dict[str, JSON]) -> Any:
         head = data["of"]
@@ -160,7 +180,7 @@ class _Decoding:
         shape, make = shape_of(kind), self._instance if head[TAG] == "model" else self._dataclass_instance
         if head["shape"] != shape.digest or alias is not kind:
             return [self.value({**head, "value": fields}) for fields in data["value"]]
-        return [make(head, kind, shape, self._values(fields)) for fields in data["value"]]
+        return [make(head, kind, shape, self._fields(fields, kind)) for fields in data["value"]]
 
     def _instance(self, data: dict[str, JSON], kind: type, shape: Shape, values: dict[str, Any]) -> Any:
         extra = dict(self._pairs({"value": data["extra"]})) if data.get("extra") else None

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import pydantic
 
+from .annotated import annotation_of, dump_annotated
 from .converter import dumps
 from .errors import UnencryptedSecretError, UnserializableError
 from .leaves import LEAVES, TAG
@@ -86,6 +87,16 @@ class _Refusal(Exception):
         self._rest = rest
         self._kind = kind
         self._path: list[tuple[object, str]] = []
+        self._is_final = False
+
+    @property
+    def is_of_type(self) -> bool:
+        """Whether the type of the part is what cannot be sent, and no annotation has been tried."""
+        return self._kind is UnserializableError and self._rest != _TOO_DEEP and not self._is_final
+
+    def make_final(self) -> None:
+        """Say that the annotation of the nearest field does not help: those around it are not tried."""
+        self._is_final = True
 
     def inside(self, container: object, part: str) -> None:
         """Say that the part is in a container."""
@@ -189,7 +200,8 @@ class _Encoding:
             try:
                 shape = self._shapes[kind] = shape_of(kind)
             except UnserializableError as err:
-                raise _Refusal("a value", f"is refused: {err}") from None
+                label = type_label(kind)
+                raise _Refusal(label, str(err).removeprefix(f"{label} ")) from None
             return self._data(value, kind, shape)
         if self._other is not None and (encoded := self._other(value)) is not None:
             return encoded
@@ -267,6 +279,35 @@ class _Encoding:
         self._depth -= 1
         return encoded
 
+    def _fields(self, values: dict[str, Any], container: Any, kind: type) -> dict[str, JSON]:
+        """The fields of an instance; those of unknown types as their annotations have it."""
+        depth = self._depth
+        try:
+            return self._named(values, container)
+        except _Refusal as refusal:
+            if not refusal.is_of_type:
+                raise
+            self._depth = depth
+            return self._field_by_field(values, container, kind)
+
+    def _field_by_field(self, values: dict[str, Any], container: Any, kind: type) -> dict[str, JSON]:
+        self._deeper(container)
+        depth = self._depth
+        encoded: dict[str, JSON] = {}
+        for name, item in values.items():
+            try:
+                encoded[name] = self.value(item)
+            except _Refusal as refusal:
+                dumped = dump_annotated(item, annotation_of(kind, name)) if refusal.is_of_type else None
+                if dumped is None:
+                    refusal.make_final()
+                    refusal.inside(container, f".{name}")
+                    raise
+                encoded[name] = {TAG: "annotated", "value": dumped[0]}
+                self._depth = depth
+        self._depth -= 1
+        return encoded
+
     def _pairs(self, value: Any) -> list[JSON]:
         self._deeper(value)
         encoded: list[JSON] = []
@@ -311,10 +352,10 @@ class _Encoding:
             if getattr(value, "__dict__", None):
                 _refuse(value, "it has attributes beside its fields; use a dataclass")
             fields = dict(zip(kind._fields, value, strict=True))  # type: ignore[attr-defined]
-            return self._object(shape, self._named(fields, value))
+            return self._object(shape, self._fields(fields, value, kind))
         if shape.tag == "dataclass":
             return self._dataclass(value, kind, shape)
-        return self._model(value, shape)
+        return self._model(value, kind, shape)
 
     def _object(self, shape: Shape, fields: dict[str, JSON]) -> dict[str, JSON]:
         return {TAG: shape.tag, "type": shape.name, "shape": shape.digest, "value": fields}
@@ -349,20 +390,20 @@ class _Encoding:
         state = self._state(value, shape)
         alias = state.get("__orig_class__")
         if alias is None:
-            return self._object(shape, self._named(state, value))
+            return self._object(shape, self._fields(state, value, kind))
         state = {name: item for name, item in state.items() if name != "__orig_class__"}
-        encoded = self._object(shape, self._named(state, value))
+        encoded = self._object(shape, self._fields(state, value, kind))
         try:
             encoded["type"] = name_of(alias)  # Page[int](...), of which typing keeps the parameters in the value
         except UnserializableError as err:
             raise _Refusal(type_label(kind), f"cannot be sent: {err}") from None
         return encoded
 
-    def _model(self, value: Any, shape: Shape) -> JSON:
+    def _model(self, value: Any, kind: type, shape: Shape) -> JSON:
         state = self._state(value, shape)
         if shape.tag == "root":  # a RootModel keeps private attributes beside its root
             state = {name: item for name, item in state.items() if not name.startswith("__pydantic_")}
-        encoded = self._object(shape, self._named(state, value))
+        encoded = self._object(shape, self._fields(state, value, kind))
         given: set[str] = value.__pydantic_fields_set__
         extra, private = value.__pydantic_extra__, value.__pydantic_private__
         if given != state.keys():

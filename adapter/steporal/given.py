@@ -8,6 +8,7 @@ from typing import Any
 
 import pydantic
 
+from .annotated import same
 from .converter import issues, to_json, validate
 from .decoding import decode, validated
 from .encoding import encode, never
@@ -144,8 +145,7 @@ def _faithful(workflow_id: str, schema: Any, value: Any, error: UnserializableEr
         raise _refused(workflow_id, error) from None
     try:
         data = to_json(value)
-        made = validate(data, schema)
-        if is_plain(data) and type(made) is type(value) and made == value:
+        if is_plain(data) and same(validate(data, schema), value):
             return Given(data)
     except Exception:  # such as of a validator, or of an __eq__
         pass

@@ -93,7 +93,7 @@ def _examined(kind: type) -> Shape:
         return _of_model(kind, name)
     _check_layout(kind)
     parts = [(field.name, _text(field.type)) for field in dataclasses.fields(cast(Any, kind))]
-    return Shape("dataclass", name, _digest(parts), _slots(kind), _computed(kind))
+    return Shape("dataclass", name, _digest(sorted(parts)), _slots(kind), _computed(kind))
 
 
 def _of_model(kind: type[pydantic.BaseModel], name: JSON) -> Shape:
@@ -102,7 +102,7 @@ def _of_model(kind: type[pydantic.BaseModel], name: JSON) -> Shape:
     return Shape(
         "root" if issubclass(kind, pydantic.RootModel) else "model",
         name,
-        _digest(parts),
+        _digest(sorted(parts)),
         _slots(kind),
         _computed(kind),
         kind.model_config.get("extra") == "allow",

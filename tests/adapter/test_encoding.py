@@ -183,6 +183,14 @@ def test_a_value_that_is_nested_too_deep_cannot_be_sent() -> None:
     assert decode(json.loads(json.dumps(encode(pairs)))) == pairs
 
 
+def test_a_refusal_at_the_end_of_a_long_chain_comes_at_once() -> None:
+    value = kinds.Linked(object())
+    for number in range(MAX_DEPTH - 2):
+        value = kinds.Linked(number, value)
+    with pytest.raises(UnserializableError, match=r"^object at next\.next.*value cannot be sent"):
+        encode(value)
+
+
 def test_an_integer_of_thousands_of_digits_comes_back() -> None:
     assert decode(json.loads(json.dumps(encode({"n": 10**5000, -(10**4500): 1})))) == {"n": 10**5000, -(10**4500): 1}
 
@@ -327,3 +335,60 @@ def test_a_list_of_instances_names_their_class_once() -> None:
         kinds.Patch(),
     ]
     assert kinds.difference(decode(json.loads(json.dumps(encode(mixed)))), mixed) is None
+
+
+# --- types that bring their own schema -----------------------------------------------------------------------------
+
+
+class Phone(str):
+    """A text with a schema of its own, as in pydantic-extra-types."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: pydantic.GetCoreSchemaHandler) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
+
+
+class Contact(pydantic.BaseModel):
+    phone: Phone
+    others: list[Phone] = []
+    note: Any = None
+
+
+@dataclasses.dataclass
+class Caller:
+    phone: Phone
+    name: Text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Contact(phone=Phone("1")),
+        Contact(phone=Phone("1"), others=[Phone("2"), Phone("3")], note=datetime(2026, 1, 1)),
+        [Contact(phone=Phone("1")), Contact(phone=Phone("2"))],
+        {"deep": [kinds.Tree(value=Contact(phone=Phone("1")))]},
+    ],
+)
+def test_a_field_of_a_type_with_its_own_schema_comes_back(value: Any) -> None:
+    decoded = decode(json.loads(json.dumps(encode(value))))
+    assert kinds.difference(decoded, value) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (Contact(phone=Phone("1"), note=Phone("2")), r"Phone at note cannot be sent; convert it to a plain str"),
+        (Contact.model_construct(phone=Text("1")), r"Text at phone cannot"),
+        (
+            Contact(phone=Phone("1"), others=[Phone("2")]).model_copy(update={"others": [Text("x")]}),
+            r"Text at others\[0\]",
+        ),
+        (Caller(Phone("1"), Text("x")), r"Text at name cannot"),
+        ([Phone("1")], r"Phone at \[0\] cannot"),
+    ],
+)
+def test_a_value_that_its_annotation_does_not_read_the_same_is_refused(value: Any, says: str) -> None:
+    with pytest.raises(UnserializableError, match=says):
+        encode(value)

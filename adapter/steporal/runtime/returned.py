@@ -17,6 +17,7 @@ from typing import Any
 import pydantic
 from temporalio.common import RawValue
 
+from ..annotated import same
 from ..converter import dumps, issues, to_json, validate
 from ..decoding import decode, validated
 from ..encoding import TAG, encode
@@ -160,7 +161,6 @@ def _faithful(value: Any, kind: Any) -> JSON | None:
         return None
     try:
         data = to_json(value, kind)
-        made = validate(data, kind)
-        return data if is_plain(data) and type(made) is type(value) and bool(made == value) else None
+        return data if is_plain(data) and same(validate(data, kind), value) else None
     except Exception:  # such as of a validator, or of an __eq__
         return None
