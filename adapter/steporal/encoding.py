@@ -269,7 +269,8 @@ class _Encoding:
         name = ""
         try:
             for name, item in values.items():
-                if item is None or (type(item) is str and item.isascii()):
+                kind = type(item)
+                if item is None or kind is bool or (kind is str and item.isascii()):
                     encoded[name] = item
                 else:
                     encoded[name] = self.value(item)
@@ -346,6 +347,8 @@ class _Encoding:
     # --- data classes ----------------------------------------------------------------------------------------------
 
     def _data(self, value: Any, kind: type, shape: Shape) -> JSON:
+        if shape.tag == "model":
+            return self._model(value, kind, shape)
         if shape.tag == "enum":
             return self._enum(value, shape)
         if shape.tag == "namedtuple":
@@ -400,10 +403,15 @@ class _Encoding:
         return encoded
 
     def _model(self, value: Any, kind: type, shape: Shape) -> JSON:
-        state = self._state(value, shape)
+        state = self._state(value, shape) if shape.computed or shape.slots else value.__dict__
         if shape.tag == "root":  # a RootModel keeps private attributes beside its root
             state = {name: item for name, item in state.items() if not name.startswith("__pydantic_")}
-        encoded = self._object(shape, self._fields(state, value, kind))
+        encoded: dict[str, JSON] = {
+            TAG: shape.tag,
+            "type": shape.name,
+            "shape": shape.digest,
+            "value": self._fields(state, value, kind),
+        }
         given: set[str] = value.__pydantic_fields_set__
         extra, private = value.__pydantic_extra__, value.__pydantic_private__
         if given != state.keys():

@@ -17,7 +17,7 @@ from recording import Workers
 from waiting import MEGABYTES
 
 import steporal
-from steporal import Context, InvalidResultError, RunFailedError, Step, StepError
+from steporal import Context, InvalidResultError, RunFailedError, Step, StepError, WorkflowExt
 
 TOO_LARGE = 2 * 1024 * 1024
 
@@ -459,3 +459,22 @@ async def test_output_type_takes_an_instance_as_it_is_and_makes_one_of_what_is_n
 
     async with workers(app):
         assert await (await typed.start()).result() == [[kinds.Dog(name="R", breed="p")], b"hello", 120.0]
+
+
+async def test_the_result_of_an_invoked_run_reaches_a_run_that_was_parked_meanwhile(
+    app: steporal.Client, workers: Workers
+) -> None:
+    @app.workflow(id="child")
+    async def child(ctx: Context[Any], step: Step) -> kinds.Masked:
+        await step.sleep("long", "3s")
+        return MASKED
+
+    @app.workflow(id="parent", ext=WorkflowExt(park_after="1s"))
+    async def parent(ctx: Context[Any], step: Step) -> Any:
+        result = await step.invoke_workflow("child", workflow=child)
+        await step.sleep("long", "2s")
+        again = await step.run("again", lambda: result)
+        return [result, again]
+
+    async with workers(app):
+        assert await (await parent.start()).result() == [MASKED, MASKED]
