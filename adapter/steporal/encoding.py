@@ -132,10 +132,13 @@ def _at(path: list[tuple[object, str]]) -> str:
 
 
 def _refuse(value: Any, advice: str) -> NoReturn:
-    raise _Refusal(type_label(type(value)), f"cannot be sent; {advice}")
+    subject = f"the class {type_label(value)}" if isinstance(value, type) else type_label(type(value))
+    raise _Refusal(subject, f"cannot be sent; {advice}")
 
 
 def _advice(value: Any) -> str:
+    if isinstance(value, type):
+        return "send its name, or let the step use the class itself"
     for base in _REFUSED_BASES:
         if isinstance(value, base):
             return f"convert it to a plain {base.__name__}"
@@ -200,8 +203,9 @@ class _Encoding:
             try:
                 shape = self._shapes[kind] = shape_of(kind)
             except UnserializableError as err:
-                label = type_label(kind)
-                raise _Refusal(label, str(err).removeprefix(f"{label} ")) from None
+                label, text = type_label(kind), str(err)
+                is_named = text.startswith(f"{label} ")
+                raise _Refusal(label, text[len(label) + 1 :] if is_named else f"cannot be sent: {text}") from None
             return self._data(value, kind, shape)
         if self._other is not None and (encoded := self._other(value)) is not None:
             return encoded

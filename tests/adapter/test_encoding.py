@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, tzinfo
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 import pytest
@@ -136,6 +136,8 @@ def locked() -> kinds.Private:
         ({"at": datetime(2026, 1, 1, tzinfo=Berlin())}, r"datetime at at cannot be sent: the time zone .*Berlin"),
         (["\ud800"], r"^str at \[0\] has a lone surrogate"),
         ({"\ud800": 1}, "^str at key .* has a lone surrogate"),
+        ([kinds.Animal], r"^the class apps\.data_kinds\.Animal at \[0\] cannot be sent; send its name"),
+        (kinds.Page[Annotated[int, pydantic.Field(gt=0)]](items=[]), "derive a class from it, and use that"),
         (type("Made", (kinds.Animal,), {})(name="x"), "Made cannot be sent, as it cannot be found by name"),
         (type("Dog", (kinds.Animal,), {"__module__": "apps.data_kinds"})(name="x"), "its name now means another class"),
     ],

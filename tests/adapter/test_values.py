@@ -10,7 +10,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from datetime import UTC, timedelta, timezone
 from fractions import Fraction
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import pydantic
@@ -134,6 +134,7 @@ def _around(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.builds(_private, st.integers(), inner),
         items.map(kinds.Numbers),
         st.builds(lambda each: kinds.Page[Any](items=each, next=kinds.Page[Any](items=[])), items),
+        st.just(kinds.Page[Literal["a", kinds.Shade.DARK]](items=["a", kinds.Shade.DARK])),
         st.builds(lambda each: kinds.Page[int](items=each), st.lists(st.integers(), max_size=3)),
         st.builds(lambda value, leaf: kinds.Tree(value=value, children=[kinds.Tree(value=leaf)] * 2), inner, inner),
         st.builds(_tally, inner, inner),
