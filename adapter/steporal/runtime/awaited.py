@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .limits import code, utc
-from .waits import BACKOFF, Kind, Waiting
+from .waits import Kind, Waiting
 
 _SHOWN = 20
 
@@ -18,6 +18,8 @@ _WHAT: dict[Kind, str] = {
     "signal": "waits for signal",
     "invoke": "waits for run",
     "backoff": "pauses after an error",
+    "asyncio": "sleeps",
+    "start": "begins at the time of its event",
 }
 
 
@@ -73,10 +75,12 @@ class Awaited:
                 return ["backoff"]
             case "sleep" | "timer":
                 return [f"sleep:{self.step}"]
+            case "asyncio" | "start":
+                return []
 
     def markdown(self) -> str:
         """A line for Temporal's UI."""
-        who = "the body" if self.step == BACKOFF else f"step {code(self.step)}"
+        who = "the body" if self.kind in ("backoff", "asyncio", "start") else f"step {code(self.step)}"
         names = " or ".join(map(code, self.names))
         until = "" if self.until is None else f", until {utc(self.until)}"
         return f"- {who} {_WHAT[self.kind]} {names}".rstrip() + until

@@ -27,14 +27,14 @@ from ..converter import dumps, size_of
 from ..errors import PayloadTooLargeError
 from ..search_attributes import waiting_for
 from ..types import JSON
-from .carried import Carried, outcome_json
+from .carried import Carried, memo_json
 from .counting import count_checkpoint
 from .limits import MAX_PAYLOAD_BYTES, MAX_STORED_BYTES, PAGE
 from .memo import Outcome
 from .pending import are_only
 from .until import wait_until
 from .versioning import follow_the_current_version
-from .waits import GOES_ON, LEAVES, PARKS, Waiting
+from .waits import GOES_ON, PARKS, Waiting
 
 if TYPE_CHECKING:
     from .run import Run
@@ -52,14 +52,18 @@ ends a run at 51,200. A live run replays with this number."""
 
 HARD_BYTES = 20 * 1024 * 1024
 
+LAST_LENGTH = 50_000
+"""From this many events on, a run that cannot continue as new fails, before Temporal terminates it without a word."""
+
+LAST_BYTES = 46 * 1024 * 1024
+"""The same in bytes; Temporal ends a run at 50 MiB."""
+
 WARN_FROM = 0.5
 """From which part of the most that a run can take along it warns."""
 
 _WARN_AGAIN = 1.25
 
 _LONGEST_HOLD = timedelta(days=365).total_seconds()
-
-_MOMENT = timedelta(milliseconds=1)
 
 
 class Continuing:
@@ -76,6 +80,7 @@ class Continuing:
         self._run = run
         self._is_parking = False
         self._may_park = True
+        self._too_large = ""
         self._is_asked = False
         self.held: dict[str, None] = {}
         self.held_until = held_until
@@ -87,16 +92,20 @@ class Continuing:
 
     def checkpoint(self, message: JSON) -> None:
         """Park as soon as possible; or go on, if the hold is 0."""
-        hold = message.get("hold", 0) if isinstance(message, dict) else 0
-        is_held = isinstance(hold, int | float) and hold > 0
-        self.held_until = workflow.time() + min(hold, _LONGEST_HOLD) if is_held else None
+        hold = read_hold(message)
+        self.held_until = workflow.time() + hold if hold else None
         self._is_asked = self.held_until is not None
         self._run.waits.changes += 1
 
     # --- steps that wait for the next execution --------------------------------------------------------------------
 
     async def hold(self, key: str) -> None:
-        """Return if a step may begin; else never, as the run is about to continue as new."""
+        """Return if a step may begin; else never, as the run is about to continue as new.
+
+        Raises:
+            PayloadTooLargeError: It has to continue as new, and cannot.
+        """
+        self.check_room()
         if not self._must_hold():
             return
         waits = self._run.waits
@@ -117,7 +126,18 @@ class Continuing:
         return self.held_until is not None and workflow.time() < self.held_until
 
     def _is_leaving(self) -> bool:
-        return self._is_held() or workflow.info().is_continue_as_new_suggested()
+        return self._is_held() or (workflow.info().is_continue_as_new_suggested() and not self._too_large)
+
+    def check_room(self) -> None:
+        """Check that a run that has too much to continue as new has room left in its history.
+
+        Raises:
+            PayloadTooLargeError: It has none.
+        """
+        info = workflow.info()
+        is_full = info.get_current_history_length() > LAST_LENGTH or info.get_current_history_size() > LAST_BYTES
+        if self._too_large and is_full:
+            raise PayloadTooLargeError(f"the run cannot continue as new: {self._too_large}")
 
     def _must_hold(self) -> bool:
         if not self._is_leaving() or workflow.cancellation_reason() is not None:
@@ -136,10 +156,12 @@ class Continuing:
         run = self._run
         if not (run.waits.now or self.held) or run.busy_steps() or run.subscriptions.is_busy or run.signals.is_busy:
             return False
+        if not run.journal.is_idle:
+            return False
         return bool(self.held) or self._is_alone()
 
     def _is_alone(self) -> bool:
-        """Whether the body waits for nothing but steps: no ``asyncio.sleep`` or ``timeout``, nothing of Temporal's."""
+        """Return whether the body waits for nothing but steps and timers: for nothing else of Temporal's."""
         waits = self._run.waits.now.values()
         timers = sum(waiting.timers for waiting in waits) + self._is_parking
         children = sum("look_at" not in waiting.more for waiting in waits if waiting.kind == "invoke")
@@ -149,18 +171,16 @@ class Continuing:
         """Return when the body has ended; leave by continue-as-new if that comes first."""
         waits = self._run.waits
         while True:
-            await workflow.wait_condition(lambda: body.done() or self.is_quiet())
-            if body.done():
+            await workflow.wait_condition(lambda: self._is_over(body) or self.is_quiet())
+            if self._is_over(body):
                 return
             if self.held or self._is_held():
-                await self._until_all_is_seen()
-                if self.held or self._is_held():
-                    await self._leave(is_parked=self._is_held())
+                await self._leave(is_parked=self._is_held(), is_held=True)
             seen = waits.changes
             self._is_parking = (after := self._park_in()) is not None
             try:
                 await wait_until(
-                    lambda: body.done() or waits.changes != seen or not self.is_quiet(),  # noqa: B023
+                    lambda: self._is_over(body) or waits.changes != seen or not self.is_quiet(),  # noqa: B023
                     timeout=after,
                     summary=PARKS,
                 )
@@ -169,6 +189,9 @@ class Continuing:
                 await self._leave(is_parked=self._run.workflow.park_after is not None)
             finally:
                 self._is_parking = False
+
+    def _is_over(self, body: asyncio.Task[Any]) -> bool:
+        return body.done() or self._run.journal.error is not None
 
     def _park_in(self) -> timedelta | None:
         after = self._run.workflow.park_after
@@ -184,19 +207,24 @@ class Continuing:
         return after
 
     async def _until_all_is_seen(self) -> None:
-        """Wait a moment, lest a cancellation is lost that has come with the signal by which the run continues as new.
+        """Wait for what has come in the same activation, lest a cancellation is lost."""
+        await workflow.wait_condition(lambda: not self._run.loop.has_more_jobs)
 
-        The SDK hands over the signals of a workflow task first, and cancellations when those have been handled.
+    async def _leave(self, *, is_parked: bool, is_held: bool = False) -> None:
+        """Continue as new, unless something happens meanwhile, or there is too much to take along.
+
+        Args:
+            is_parked: Whether the next execution waits first, without the handler.
+            is_held: Whether that is so only as long as steps or the run are held.
         """
-        self._is_parking = True
-        try:
-            await workflow.sleep(_MOMENT, summary=LEAVES)
-        finally:
-            self._is_parking = False
-
-    async def _leave(self, *, is_parked: bool) -> None:
-        """Continue as new, unless something happens meanwhile."""
-        if not await self._ask_children() or not self.is_quiet():
+        expected = self.size + self._packed_events()
+        if expected > self._most():  # to build and compress it would take longer than a workflow task may
+            self._cannot(expected)
+            return
+        if not await self._ask_children():
+            return
+        await self._until_all_is_seen()
+        if not self.is_quiet() or (is_held and not (self.held or self._is_held())):
             return
         self._go(self._run.state(is_parked=is_parked))
 
@@ -208,6 +236,7 @@ class Continuing:
         if size > self._run.storage.most(size):
             self._cannot(size)
             return
+        self._too_large = ""
         count_checkpoint(self._reason(), self.size)
         workflow.continue_as_new(
             args=[*self._run.origin.arguments(self._run.data), raw],
@@ -238,10 +267,11 @@ class Continuing:
 
     def _cannot(self, size: int) -> None:
         text = self._described_size(size, size - self.size if self._run.inbox.size else 0)
-        if self.held:
-            raise PayloadTooLargeError(f"the run cannot continue as new: {text}")
         self._warn(text)
         self._may_park = False
+        self._too_large = text  # the steps that are held begin, and the run goes on for as long as Temporal lets it
+        self.held_until = None
+        self._run.waits.changes += 1
 
     # --- how much there is to hand over ----------------------------------------------------------------------------
 
@@ -285,22 +315,22 @@ class Continuing:
         """How many bytes the events that nobody has taken have in what the next execution is handed."""
         if self._run.storage.is_there() or not self._run.inbox.size:
             return self._run.inbox.size
-        return len(zlib.compress(dumps(self._run.inbox.state()))) * 5 // 4  # base85
+        return len(zlib.compress(dumps(self._run.inbox.state()))) * 4 // 3  # base64
 
     def _count(self, outcome: Outcome) -> None:
         """Add to the size: compressed, where that matters, and piece by piece, as a workflow task has little time."""
-        text = dumps(outcome_json(outcome))
+        text = dumps(memo_json(outcome))
         if self._packer is None:
             self.size += len(text)
             if not self._run.storage.is_there() and self.size >= WARN_FROM * MAX_PAYLOAD_BYTES:
                 self._packer = zlib.compressobj()
-                self.size = sum(self._packed(dumps(outcome_json(each))) for each in self._run.memo.values())
+                self.size = sum(self._packed(dumps(memo_json(each))) for each in self._run.memo.values())
         else:
             self.size += self._packed(text)
 
     def _packed(self, text: bytes) -> int:
         assert self._packer is not None
-        return len(self._packer.compress(text)) * 5 // 4  # base85
+        return len(self._packer.compress(text)) * 4 // 3  # base64
 
     def _most(self) -> int:
         return MAX_STORED_BYTES if self._run.storage.is_there() else MAX_PAYLOAD_BYTES
@@ -387,6 +417,12 @@ class Continuing:
         if waiting.kind == "signal":
             return run.signals.has(waiting.more["wait"]["key"])
         return waiting.kind == "invoke" and waiting.more["child"] in run.children.ended
+
+
+def read_hold(message: JSON) -> float:
+    """Return how long a checkpoint holds a run, in seconds; 0 to let it go on."""
+    hold = message.get("hold", 0) if isinstance(message, dict) else 0
+    return min(hold, _LONGEST_HOLD) if isinstance(hold, int | float) and hold > 0 else 0
 
 
 def untaken(boxes: Mapping[str, tuple[int, int]], steps: int) -> str:

@@ -78,6 +78,8 @@ class Describer:
     captive: Captive
     secrets: Callable[[], bool] = never
     step_id: str = ""
+    values: list[tuple[str, Any]] = field(default_factory=list)
+    """The values that the call sends, by name, in the order in which it does."""
     _stack: list[FunctionType] = field(default_factory=list)
 
     def call(self, step_id: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, JSON]:
@@ -88,6 +90,7 @@ class Describer:
             NestedStepError: It captured the run's ``step``.
         """
         self.step_id = step_id
+        self.values.clear()
         self._stack.clear()
         call = {"function": self.function(function)}
         if arguments:
@@ -199,6 +202,7 @@ class Describer:
         )
 
     def _value(self, name: str, value: Any, function: FunctionType | None = None) -> JSON:
+        self.values.append((name, value))
         try:
             return encode(value, self._other, secrets=self.secrets)
         except UnserializableError as err:
@@ -246,6 +250,38 @@ def _advice(function: Any) -> tuple[str, str]:
 def _allow(function: Any) -> str:
     package = str(getattr(function, "__module__", "")).partition(".")[0]
     return f"wrap it in a lambda, or allow its package: Client(..., step_packages=[{package!r}])"
+
+
+# --- what a reference names ----------------------------------------------------------------------------------------
+
+
+def target_of(reference: Any) -> tuple[str, str]:
+    """Return the name of the function of a reference, and the fingerprint of its code where it needs one."""
+    if "partial" in reference:
+        return target_of(reference["partial"])
+    if "name" in reference:
+        return reference["name"], ""
+    if "method" in reference:
+        return f".{reference['method']}", ""
+    root = reference.get("root") or f"workflow {reference.get('workflow')}"
+    return f"{root}: {reference['path']}", reference["code"]
+
+
+def function_exists(
+    target: str, code: str, handler: Callable[..., Any], workflow_id: str, packages: Collection[str]
+) -> bool:
+    """Return whether the code of this process has the function that :func:`target_of` has named."""
+    if not code:
+        try:
+            return bool(target.startswith(".") or find_function(target, packages))
+        except StepCodeNotFoundError:
+            return False
+    name, _, path = target.partition(": ")
+    try:
+        root = unwrapped(handler if name == f"workflow {workflow_id}" else find_function(name, packages))
+    except StepCodeNotFoundError:
+        return False
+    return root is not None and find_nested(root, path, code) is not None
 
 
 # --- from a reference to a function --------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ from temporalio.service import RPCError, RPCStatusCode
 from steporal.converter import from_raw
 from steporal.readable import plain
 from steporal.runtime.awaited import Awaited
-from steporal.runtime.carried import outcome_json, read_carried, read_outcome
+from steporal.runtime.carried import read_carried, read_outcome
 from steporal.runtime.continuing import RECOVER
+from steporal.runtime.journal import Entry
 from steporal.runtime.memo import Outcome
 from steporal.runtime.rebuilding import Rebuilt, rebuild
 from steporal.runtime.start import Origin
@@ -100,20 +101,28 @@ class Story:
     def finished(self) -> dict[str, tuple[JSON, int]]:
         """The finished steps, as a run hands them on: how each ended, and when, in the order in which they did.
 
-        What is rebuilt to go on with a run has sleeps and invoked runs elsewhere than in the memo.
+        Invoked runs whose step the history does not name are elsewhere than in the memo.
         """
         carried = self.rebuilt.carried
-        found = {key: (outcome_json(Outcome()), at) for key, at in carried.slept.items()}
+        found = {
+            entry.key: (carried.memo[entry.key], entry.at)
+            for entry in map(Entry.read, carried.past)
+            if entry.key in carried.memo and entry.kind in ("step", "ended")
+        }
         for step in self.timeline.steps:
             if step.kind == "invoke" and step.end is not None and step.names[0] in carried.ended:
                 found[step.id] = carried.ended[step.names[0]], self.since_start(step.end)
-        found |= carried.memo
         return dict(sorted(found.items(), key=lambda item: item[1][1]))
 
     def since_start(self, moment: datetime) -> int:
-        """How long after the run's start a moment is, in microseconds, rounded up."""
-        since_epoch = moment - datetime.fromtimestamp(0, UTC)
-        return math.ceil(since_epoch / timedelta(microseconds=1)) - self.rebuilt.carried.started * 1000
+        """How long after :attr:`base` a moment is, in microseconds, rounded up."""
+        return math.ceil((moment - self.base) / timedelta(microseconds=1))
+
+    @property
+    def base(self) -> datetime:
+        """The moment that the times of finished steps count from."""
+        carried = self.rebuilt.carried
+        return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=carried.base or carried.started)
 
     @property
     def started(self) -> datetime:
@@ -245,7 +254,7 @@ async def _settle(story: Story) -> None:
         entry = timeline.step(key)
         if entry is None or entry.id != key:
             entry = timeline.put(StepEntry(key, "step", None))
-        _finish(entry, read_outcome(encoded), story.started + timedelta(microseconds=at))
+        _finish(entry, read_outcome(encoded), story.base + timedelta(microseconds=at))
     for entry in timeline.steps:
         if entry.id in timeline.cut and entry.id not in finished:
             entry.state, entry.result = "cancelled", None
