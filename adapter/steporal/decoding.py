@@ -67,7 +67,7 @@ class _Decoding:
         if tag is None:
             return self._values(data)
         if tag == "model":
-            return self._model(data)
+            return self.model(data)
         if tag in LOADERS:
             return LOADERS[tag](data)
         load = _TAGS.get(tag)
@@ -110,26 +110,26 @@ class _Decoding:
                 f"not fit it any more: {issues(err)}"
             ) from None
 
-    def _sequence(self, data: dict[str, JSON]) -> Any:
+    def sequence(self, data: dict[str, JSON]) -> Any:
         return _SEQUENCE_TAGS[data[TAG]]([self.value(item) for item in data["value"]])
 
     def _pairs(self, data: dict[str, JSON]) -> list[tuple[Any, Any]]:
         return [(self.value(key), self.value(item)) for key, item in data["value"]]
 
-    def _mapping(self, data: dict[str, JSON]) -> Any:
+    def mapping(self, data: dict[str, JSON]) -> Any:
         return _MAPPING_TAGS[data[TAG]](dict(self._pairs(data)))
 
-    def _defaultdict(self, data: dict[str, JSON]) -> Any:
+    def default_mapping(self, data: dict[str, JSON]) -> Any:
         factory = data["factory"]
         return defaultdict(None if factory is None else FACTORIES[factory], self._pairs(data))
 
-    def _deque(self, data: dict[str, JSON]) -> Any:
+    def queue(self, data: dict[str, JSON]) -> Any:
         return deque([self.value(item) for item in data["value"]], data["maxlen"])
 
-    def _secret(self, data: dict[str, JSON]) -> Any:
+    def secret(self, data: dict[str, JSON]) -> Any:
         return _SECRET_TAGS[data["of"]](self.value(data["value"]))
 
-    def _enum(self, data: dict[str, JSON]) -> Any:
+    def member(self, data: dict[str, JSON]) -> Any:
         _, kind = self._class(data)
         members = cast(type[enum.Enum], kind)
         member = members.__members__.get(data["name"]) if "name" in data else None
@@ -143,14 +143,14 @@ class _Decoding:
             known = data.get("name", data.get("value"))
             raise TypeNotFoundError(f"{type_label(kind)} has no member {known!r}; was it renamed or removed?") from err
 
-    def _namedtuple(self, data: dict[str, JSON]) -> Any:
+    def namedtuple(self, data: dict[str, JSON]) -> Any:
         _, kind = self._class(data)
         values = self._fields(data["value"], kind)
         if data.get("shape") == shape_of(kind).digest:
             return tuple.__new__(kind, values.values())
         return self._changed(data, kind, values)
 
-    def _dataclass(self, data: dict[str, JSON]) -> Any:
+    def dataclass(self, data: dict[str, JSON]) -> Any:
         alias, kind = self._class(data)
         values = self._fields(data["value"], kind)
         shape = shape_of(kind)
@@ -170,11 +170,11 @@ class _Decoding:
             made.__dict__.update(values)
         return made
 
-    def _model(self, data: dict[str, JSON]) -> Any:
+    def model(self, data: dict[str, JSON]) -> Any:
         _, kind = self._class(data)
         return self._instance(data, kind, shape_of(kind), self._fields(data["value"], kind))
 
-    def _group(self, data: dict[str, JSON]) -> Any:
+    def group(self, data: dict[str, JSON]) -> Any:
         head = data["of"]
         alias, kind = self._class(head)
         shape, make = shape_of(kind), self._instance if head[TAG] == "model" else self._dataclass_instance
@@ -232,18 +232,18 @@ def _fields_set(data: dict[str, JSON], values: dict[str, Any]) -> set[str]:
 
 
 _TAGS: dict[str, Callable[[_Decoding, dict[str, JSON]], Any]] = {
-    "root": _Decoding._model,
-    "dataclass": _Decoding._dataclass,
-    "namedtuple": _Decoding._namedtuple,
-    "enum": _Decoding._enum,
-    "list": _Decoding._group,
-    "secret": _Decoding._secret,
-    "deque": _Decoding._deque,
-    "defaultdict": _Decoding._defaultdict,
+    "root": _Decoding.model,
+    "dataclass": _Decoding.dataclass,
+    "namedtuple": _Decoding.namedtuple,
+    "enum": _Decoding.member,
+    "list": _Decoding.group,
+    "secret": _Decoding.secret,
+    "deque": _Decoding.queue,
+    "defaultdict": _Decoding.default_mapping,
     "float": lambda _, data: float(data["value"]),
     "int": lambda _, data: int(data["value"], 16),
-    **dict.fromkeys(_SEQUENCE_TAGS, _Decoding._sequence),
-    **dict.fromkeys(_MAPPING_TAGS, _Decoding._mapping),
+    **dict.fromkeys(_SEQUENCE_TAGS, _Decoding.sequence),
+    **dict.fromkeys(_MAPPING_TAGS, _Decoding.mapping),
 }
 
 
