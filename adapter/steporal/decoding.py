@@ -14,6 +14,7 @@ import pydantic
 from .annotated import annotation_of
 from .converter import adapter, dumps, issues, validate
 from .encoding import FACTORIES, TAG, encode
+from .errors import SteporalError
 from .leaves import LOADERS
 from .readable import plain
 from .shapes import Shape, shape_of
@@ -42,9 +43,14 @@ def decode(data: JSON, other: Decoder | None = None, packages: Collection[str] =
 
     Raises:
         TypeNotFoundError: It names a class that this process does not have, or that has changed so that the value
-            does not fit it.
+            does not fit it; or it is not as ``encode`` writes it.
     """
-    return _Decoding(other, packages).value(data)
+    try:
+        return _Decoding(other, packages).value(data)
+    except SteporalError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as err:
+        raise TypeNotFoundError(f"a value is not as steporal writes it: {type(err).__name__}: {err}") from err
 
 
 class _Decoding:

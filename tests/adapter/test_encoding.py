@@ -339,6 +339,32 @@ def test_a_list_of_instances_names_their_class_once() -> None:
     assert kinds.difference(decode(json.loads(json.dumps(encode(mixed)))), mixed) is None
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"$": "model", "type": "apps.data_kinds:Animal"},
+        {"$": "model", "type": 5, "value": {}},
+        {"$": "model", "type": "apps.data_kinds:Animal", "shape": "0", "value": []},
+        {"$": "dataclass", "type": {"generic": "apps.data_kinds:Holder"}, "value": {}},
+        {"$": "decimal", "value": "much"},
+        {"$": "bytes", "value": 5},
+        {"$": "datetime", "value": "yesterday"},
+        {"$": "datetime", "value": "2026-01-01T00:00:00", "zone": "Middle/Earth"},
+        {"$": "path", "class": "PosixPath", "value": "/"},
+        {"$": "url", "class": "TypeAdapter", "value": "x"},
+        {"$": "defaultdict", "factory": "eval", "value": []},
+        {"$": "secret", "of": "function", "value": "x"},
+        {"$": "list", "of": {"$": "model", "type": "os:system", "shape": "0"}, "value": [{}]},
+        {"$": "set", "value": [[1]]},
+        {"$": {}, "value": 1},
+        {"$": "new in a later version"},
+    ],
+)
+def test_data_that_nobody_has_encoded_is_an_error_of_ours(data: Any) -> None:
+    with pytest.raises(TypeNotFoundError):
+        decode([data], packages={"apps"})
+
+
 # --- types that bring their own schema -----------------------------------------------------------------------------
 
 
