@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, NewType, NotRequired, Protocol, TypeVar
+from typing import Annotated, Any, Literal, NewType, Protocol, TypeVar
 
 import pytest
 from apps import data_kinds as kinds
