@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Literal, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, overload
 from weakref import WeakKeyDictionary
 
 import temporalio.client
@@ -64,12 +65,13 @@ from .errors import (
 from .events import EventLike, SendEventResult, new_ulid, prepare_events
 from .given import Given, given, given_to_other_app
 from .http import Secret
+from .misuse import explained
 from .routing import schedules
 from .routing.catalog import App, Entry, Listed
 from .routing.dispatch import FAILED, Dispatcher
 from .routing.lookup import find_listed
 from .routing.signalling import ANSWER_TIMEOUT, Mailboxes
-from .runtime.failures import stack_of
+from .runtime.failures import attempts_of, stack_of, step_of
 from .runtime.limits import to_limited
 from .runtime.returned import read_result, value_of
 from .runtime.start import Origin
@@ -84,6 +86,8 @@ from .types import JSON
 
 if TYPE_CHECKING:
     from .plugin import SteporalPlugin
+
+logger = logging.getLogger("steporal")
 
 I = TypeVar("I", default=Any)  # noqa: E741
 O = TypeVar("O", default=Any)  # noqa: E741
@@ -174,7 +178,8 @@ def _run_error(workflow_id: str, cause: BaseException) -> RunFailedError:
     check_told(cause)
     stack = stack_of(cause)
     if isinstance(cause, ApplicationError):
-        return RunFailedError(workflow_id, cause.type or "ApplicationError", cause.message, stack)
+        name = cause.type or "ApplicationError"
+        return RunFailedError(workflow_id, name, cause.message, stack, attempts_of(cause), step_of(cause))
     if isinstance(cause, TerminatedError):
         return RunFailedError(workflow_id, "TerminatedError", f"the run was terminated: {cause.message}", stack)
     return RunFailedError(workflow_id, type(cause).__name__, str(cause), stack)
@@ -262,6 +267,7 @@ class Client:
         ext: WorkflowExt | None = None,
     ) -> Callable[[Handler[I, O]], Workflow[I, O]]: ...
 
+    @explained
     def workflow(
         self,
         *,
@@ -328,7 +334,7 @@ class Client:
         check_id(id, f"a workflow's id in client {self.id!r}")
         self._check_kept(id)
         check_handler(handler, id)
-        if id in self._workflows:
+        if id in self._workflows and not _is_imported_again(self._workflows[id].handler, handler):
             other = self._workflows[id].handler
             raise DefinitionError(
                 f"client {self.id!r} has a workflow {id!r} already, {other.__module__}.{other.__qualname__}; "
@@ -436,6 +442,32 @@ class Client:
         from .plugin import SteporalPlugin  # which takes the SDK's worker along: 0.1 s for who only sends
 
         return SteporalPlugin(self)
+
+    def run(self) -> NoReturn:
+        """Serve this client's workflows in the foreground, and end the process: ``python shop.py`` as a worker.
+
+        It does what ``steporal worker`` does, with the same settings: Temporal's own configuration
+        (``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, profiles), ``STEPORAL_…`` variables and ``steporal.toml``. On
+        Ctrl-C or SIGTERM it lets running steps finish and ends the process with status 0; a second signal ends it at
+        once. It needs ``steporal[cli]``.
+
+        The module that calls it is imported a second time, by its own name instead of ``__main__``: all workers of the
+        app then name its functions alike, and its workflows run in the sandbox. Code after the call never runs.
+
+        Example:
+            ::
+
+                if __name__ == "__main__":
+                    client.run()
+
+        Raises:
+            DefinitionError: A module calls it while it is imported.
+            RuntimeError: It is called inside a running event loop, or in a thread.
+            ModuleNotFoundError: ``steporal[cli]`` is not installed.
+        """
+        from .foreground import caller, serve
+
+        serve(self, caller())
 
     # --- connect ---------------------------------------------------------------------------------------------------
 
@@ -648,6 +680,15 @@ class Client:
         crons = {start.id: start for start in self._cron_starts()}
         await schedules.apply(temporal, crons, before.schedules if before else ())
         await catalog.register(listed)
+        if dropped := sorted(
+            {one.id for one in before.workflows} - {one.id for one in listed.workflows} if before else ()
+        ):
+            logger.warning(
+                "app %r no longer registers %s: no event starts them any more, even if another worker still serves "
+                "them; workers of one app must define the same workflows",
+                self.id,
+                ", ".join(map(repr, dropped)),
+            )
         return listed
 
     def listed(self) -> App:
@@ -673,6 +714,14 @@ class Client:
             for trigger in workflow.triggers
             if isinstance(trigger, CronTrigger)
         ]
+
+
+def _is_imported_again(other: Handler[Any, Any], handler: Handler[Any, Any]) -> bool:
+    """Return whether a handler is another one of ``__main__``, whose module is now imported by its own name."""
+    first, second = (getattr(each, "__code__", None) for each in (other, handler))
+    if other.__module__ != "__main__" or first is None or second is None:
+        return False
+    return bool(first.co_filename == second.co_filename and first.co_qualname == second.co_qualname)
 
 
 def _entry(trigger: Trigger) -> Entry:

@@ -116,15 +116,34 @@ class UnknownWorkflowError(SteporalError):
 class RunFailedError(SteporalError):
     """A run that did not complete, as ``await run.result()`` raises it.
 
-    ``name``, ``message`` and ``stack`` are those of the error that ended the run.
+    Attributes:
+        workflow_id: Temporal's workflow id of the run.
+        name: The name of the class of the error that ended the run.
+        message: The message of that error.
+        stack: The stack trace of that error, as text: the lines of the handler.
+        attempts: The number of attempts of the body; 0 if unknown.
+        step: The step whose failure ended the run; its ``stack`` has the lines of the step's function. None if the
+            body raised the error itself.
     """
 
-    def __init__(self, workflow_id: str, name: str, message: str, stack: str = "") -> None:
-        super().__init__(workflow_id, name, message, stack)
+    def __init__(
+        self,
+        workflow_id: str,
+        name: str,
+        message: str,
+        stack: str = "",
+        attempts: int = 0,
+        step: StepError | None = None,
+    ) -> None:
+        super().__init__(workflow_id, name, message, stack, attempts, step)
         self.workflow_id = workflow_id
         self.name = name
         self.message = message
         self.stack = stack
+        self.attempts = attempts
+        self.step = step
+        if lines := (step.stack if step is not None and step.stack else stack):
+            self.add_note(lines)
 
     def __str__(self) -> str:
         return f"run {self.workflow_id!r} failed: {self.name}: {self.message}"

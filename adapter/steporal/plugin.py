@@ -99,7 +99,7 @@ class SteporalPlugin(temporalio.worker.Plugin):
             others = others or UnsandboxedWorkflowRunner()
             config["workflow_runner"] = WatchedRunner(ours, facts, meter, is_traced=is_traced)
             config["unsandboxed_workflow_runner"] = WatchedRunner(others, facts, meter, is_traced=is_traced)
-            quiet_the_sdk()
+        quiet_the_sdk()
         return config
 
     def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
@@ -150,7 +150,8 @@ class SteporalPlugin(temporalio.worker.Plugin):
         if registering.done():
             listed = registering.result()
             self.registered.set()
-            logger.info("app %r is registered with %d workflows", listed.id, len(listed.workflows))
+            count = len(listed.workflows)
+            logger.info("app %r is registered with %d workflow%s", listed.id, count, "s" * (count != 1))
         else:
             registering.cancel()
             await asyncio.gather(registering, return_exceptions=True)  # why the worker has ended, it says itself

@@ -213,3 +213,30 @@ def test_an_unknown_workflow_of_a_client_is_a_key_error(client: steporal.Client)
 def test_the_task_queue_is_the_clients_id_unless_given() -> None:
     assert steporal.Client("shop").task_queue == "shop"
     assert steporal.Client("shop", task_queue="shop-eu").task_queue == "shop-eu"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c: c.workflow(_handler), "@client.workflow on '_handler' has no arguments; give the workflow an id"),
+        (lambda c: c.workflow("order"), "takes keyword arguments only, and was given 'order'; write id='order'"),
+        (lambda c: c.workflow(), "@client.workflow has no id"),
+        (
+            lambda c: c.workflow(id="o", retries=3),
+            "has no option 'retries'; write max_attempts=.*retries=3 is max_attempts=4",
+        ),
+        (lambda c: c.workflow(id="o", cancel_on=[]), r"write ext=WorkflowExt\(cancel_on="),
+        (lambda c: c.workflow(id="o", trigger=None), r"write triggers=\[...\], a list"),
+        (lambda c: c.workflow(id="o", max_atempts=3), "has no option 'max_atempts'; did you mean 'max_attempts'?"),
+        (
+            lambda c: c.workflow(id="o", colour=1),
+            "its options are id, input_schema, triggers, max_attempts, retry, ext",
+        ),
+    ],
+)
+def test_a_wrong_call_of_workflow_says_what_to_write(call: Callable[[Any], Any], message: str) -> None:
+    with pytest.raises(steporal.DefinitionError, match=message):
+        call(steporal.Client("shop"))
+
+
+async def _handler(ctx: Any, step: Any) -> None: ...

@@ -169,3 +169,28 @@ async def test_a_deployment_needs_a_build_and_a_name_that_temporal_takes(run: St
     assert (ended.status, "--deployment needs --build-id" in ended.err) == (2, True)
     ended = await run("worker", "app", "--deployment", "shop.eu", "--build-id", "1")
     assert (ended.status, "has no '.', as 'shop.eu' has" in ended.err) == (2, True)
+
+
+async def test_the_progress_of_runs_is_logged_once_at_level_debug(run: Steporal, write_app: WriteApp) -> None:
+    app = write_app(ECHO)
+    arguments = ("--log-level", "debug", "--max-cached-workflows", "0")  # each workflow task replays the run
+    async with run.worker("app", *arguments) as worker:
+        await run("start", f"echo-{app}", "--id", f"echo-{app}", "--wait")
+        await worker.until(f"steporal.progress: run 'echo-{app}': completed after")
+        said = worker.said
+    for text in (": started: directly", ", step 'echo': completed after", ": completed after"):
+        assert said.count(f"steporal.progress: run 'echo-{app}'{text}") == 1
+
+
+async def test_a_worker_with_fewer_workflows_says_what_it_takes_from_others(
+    run: Steporal, server: DevServer, write_app: WriteApp
+) -> None:
+    app = write_app(ECHO)
+    async with run.worker("app"):
+        pass
+    write_app(SLOW)
+    async with run.worker("app") as worker:
+        assert f"app {app!r} no longer registers 'echo-{app}': no event starts them any more" in worker.said
+        await server.client.start_workflow(f"echo-{app}", id=f"echo-{app}", task_queue=app)
+        await worker.until(f"this worker does not define workflow 'echo-{app}', and was given a run of it")
+        assert "Traceback" not in worker.said

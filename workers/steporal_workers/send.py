@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ import steporal
 from steporal.routing.catalog import App, Snapshot
 
 from .output import print_json, say
-from .problems import Failure, Mistake
+from .problems import FailedRun, Failure, Mistake, failed_run_json
+from .runs.progress import explained
 
 _CLIENT_ID = "steporal"
 
@@ -72,7 +74,11 @@ async def start_workflow(
     client = steporal.Client(_CLIENT_ID, temporal=temporal)
     snapshot = await client.dispatcher(temporal).catalog.read()
     listed_app = _app_of(snapshot, workflow_id, app, temporal.namespace)
-    run = await client.start_workflow(steporal.reference(listed_app.id, workflow_id), data, id=run_id)
+    try:
+        run = await client.start_workflow(steporal.reference(listed_app.id, workflow_id), data, id=run_id)
+    except steporal.AlreadyStartedError:
+        show = f"`steporal runs show {shlex.quote(run_id or '')}` shows it"
+        raise Failure(f"a run with the id {run_id!r} was started before; {show}") from None
     started = {
         "app": listed_app.id,
         "workflow": workflow_id,
@@ -86,14 +92,15 @@ async def start_workflow(
     if not as_json:
         say(f"started [bold]{escape(run.workflow_id)}[/] of app {escape(listed_app.id)}; waiting for its result")
     try:
-        result = await run.result()
+        async with explained(temporal, run.workflow_id):
+            result = await run.result()
     except asyncio.CancelledError:
         say(f"[bold]{escape(run.workflow_id)}[/] goes on")
         raise
     except steporal.RunFailedError as err:
         if as_json:
-            print_json({**started, "error": {"name": err.name, "message": err.message, "stack": err.stack}})
-        raise Failure(str(err), "" if as_json else err.stack) from err
+            print_json({**started, "error": failed_run_json(err)})
+        raise FailedRun(err) from err
     print_json({**started, "result": result} if as_json else result)
 
 
