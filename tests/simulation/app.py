@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -16,6 +17,8 @@ from steporal import Context, RetryPolicy, SentEvent, Step, StepError, WorkflowE
 from . import programs
 from .effects import Seen, perform, recorder, result_of
 from .programs import Node, from_data
+
+_MOST_POLLS = 20
 
 QUICKLY = RetryPolicy(initial_interval=timedelta(milliseconds=1))
 
@@ -33,11 +36,11 @@ class Fault(Exception):
     """What a body attempt ends with, as no program says."""
 
 
-def written_as_function(label: str, seconds: tuple[float, ...], fails: int) -> str:
+def written_as_function(label: str, seconds: tuple[float, ...], fails: int, given: object = None) -> str:
     return perform(label, seconds, fails)
 
 
-async def written_as_coroutine(label: str, seconds: tuple[float, ...], fails: int) -> str:
+async def written_as_coroutine(label: str, seconds: tuple[float, ...], fails: int, given: object = None) -> str:
     return perform(label, seconds, fails)
 
 
@@ -94,21 +97,28 @@ class Body:
 
     async def _Step(self, node: programs.Step, path: str, is_open: bool) -> Any:
         label, seconds, fails, step = path, node.seconds, node.fails, self._step
+        limit = None if node.timeout is None else timedelta(seconds=node.timeout)
+        given = None if node.takes is None else self._drawn(node.takes)
+        id = f"{node.id} {self._ctx.random.randrange(1000)}" if node.is_named_by_chance else node.id
         try:
             match node.form:
                 case "lambda":
-                    result = await step.run(node.id, lambda: perform(label, seconds, fails))
+                    result = await step.run(
+                        id, lambda: written_as_function(label, seconds, fails, given), timeout=limit
+                    )
                 case "function":
-                    result = await step.run(node.id, written_as_function, label, seconds, fails)
+                    result = await step.run(id, written_as_function, label, seconds, fails, given, timeout=limit)
                 case "async":
-                    result = await step.run(node.id, written_as_coroutine, label, seconds, fails)
+                    result = await step.run(id, written_as_coroutine, label, seconds, fails, given, timeout=limit)
                 case "partial":
-                    result = await step.run(node.id, partial(written_as_function, label, seconds, fails=fails))
+                    result = await step.run(
+                        id, partial(written_as_function, label, seconds, fails=fails, given=given), timeout=limit
+                    )
                 case "local":
-                    result = await step.run(node.id, written_as_function, label, seconds, fails, local=True)
+                    result = await step.run(id, written_as_function, label, seconds, fails, given, local=True)
         except StepError as err:
             self.say(path, "failed", _text(err))
-            if label not in str(err):
+            if "Declined" in str(err) and label not in str(err):
                 self.say(path, "EXCHANGED", str(err))
             raise
         except asyncio.CancelledError:
@@ -128,13 +138,16 @@ class Body:
         self.say(path, "paused")
 
     async def _Draw(self, node: programs.Draw, path: str, is_open: bool) -> Any:
-        match node.what:
+        self.say(path, node.what, self._drawn(node.what))
+
+    def _drawn(self, what: str) -> Any:
+        match what:
             case "random":
-                self.say(path, "random", self._ctx.random.random())
+                return self._ctx.random.random()
             case "uuid":
-                self.say(path, "uuid", str(self._ctx.uuid4()))
-            case "now":
-                self.say(path, "now", self._ctx.now().timestamp())
+                return str(self._ctx.uuid4())
+            case _:
+                return self._ctx.now().timestamp()
 
     async def _Send(self, node: programs.Send, path: str, is_open: bool) -> Any:
         event = SentEvent(name=node.name, data={"seconds": node.seconds, "from": path})
@@ -233,7 +246,7 @@ class Body:
 
     async def _Race(self, node: programs.Race, path: str, is_open: bool) -> Any:
         tasks = self._tasks(node.branches, path)
-        done, pending = await asyncio.wait(tasks, return_when=getattr(asyncio, node.return_when))
+        done, pending = await asyncio.wait(tasks, timeout=node.timeout, return_when=getattr(asyncio, node.return_when))
         self.say(path, "won", [_outcome(task) if task in done else "-" for task in tasks])
         if node.after is not None:
             await self._or_error(path, self.run(node.after, f"{path}.a", False))
@@ -312,6 +325,47 @@ class Body:
             await self._or_error(path, self.run(node.second, f"{path}.s", False))
 
         await asyncio.gather(first(), second())
+
+    async def _Poll(self, node: programs.Poll, path: str, is_open: bool) -> Any:
+        task = asyncio.create_task(self.run(node.body, f"{path}.b", False))
+        for number in range(_MOST_POLLS):
+            try:
+                await self._or_error(path, asyncio.wait_for(asyncio.shield(task), node.every))
+            except asyncio.CancelledError:
+                task.cancel()
+                raise
+            if task.done():
+                break
+            await self._or_error(path, self.run(node.between, f"{path}.{number}", False))
+        self.say(path, "polled", _result((await asyncio.gather(task, return_exceptions=True))[0]))
+
+    async def _Generate(self, node: programs.Generate, path: str, is_open: bool) -> Any:
+        async def generate() -> AsyncGenerator[Any, None]:
+            try:
+                for number in range(node.times):
+                    yield await self._or_error(path, self.run(node.each, f"{path}.{number}", False))
+            finally:
+                await self._or_error(path, self.run(node.cleanup, f"{path}.f", False))
+
+        async with aclosing(generate()) as generated:
+            async for each in generated:
+                self.say(path, "generated", _result(each))
+                if len(self.seen) % 2:
+                    break
+
+    async def _Barred(self, node: programs.Barred, path: str, is_open: bool) -> Any:
+        condition, arrived = asyncio.Condition(), 0
+
+        async def branch(first: Node, number: int) -> None:
+            nonlocal arrived
+            await self._or_error(path, self.run(first, f"{path}.{number}", False))
+            async with condition:
+                arrived += 1
+                condition.notify_all()
+                await condition.wait_for(lambda: arrived == len(node.firsts))
+            await self._or_error(path, self.run(node.second, f"{path}.s.{number}", False))
+
+        await asyncio.gather(*(branch(first, number) for number, first in enumerate(node.firsts)))
 
     async def _Spawn(self, node: programs.Spawn, path: str, is_open: bool) -> Any:
         task = asyncio.create_task(self.run(node.body, f"{path}.b", False))

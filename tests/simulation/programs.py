@@ -29,12 +29,18 @@ class Step(Node):
         form: How its function is written.
         seconds: How long each attempt takes.
         fails: How many attempts fail; from 4 on it fails for good.
+        takes: What its function is given beside: something that the body draws.
+        is_named_by_chance: Whether its id has a random number in it.
+        timeout: How long an attempt may take.
     """
 
     id: str
     form: Form
     seconds: tuple[float, ...]
     fails: int = 0
+    takes: Literal["random", "uuid", "now"] | None = None
+    is_named_by_chance: bool = False
+    timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,7 @@ class Race(Node):
     return_when: Literal["FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED"]
     then: Literal["cancel", "await", "leave"]
     after: Node | None = None
+    timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +186,32 @@ class Spawn(Node):
     body: Node
     meanwhile: Node
     then: Literal["await", "cancel"]
+
+
+@dataclass(frozen=True, slots=True)
+class Poll(Node):
+    """Looks again and again, by ``wait_for`` of ``shield``, whether a task is done; a statement between."""
+
+    every: float
+    body: Node
+    between: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Generate(Node):
+    """An async generator that is left before its end, and cleans up."""
+
+    times: int
+    each: Node
+    cleanup: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Barred(Node):
+    """Branches that wait for one another by ``asyncio.Condition``, each before its second statement."""
+
+    firsts: tuple[Node, ...]
+    second: Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +288,8 @@ class Scenario:
 
     body: Node
     arrivals: tuple[Arrival, ...] = ()
+    is_crowded: bool = False
+    """Whether much happens in one moment, so that milliseconds decide what comes first."""
 
 
 KINDS: dict[str, Any] = {kind.__name__: kind for kind in (*Node.__subclasses__(), Arrival, Scenario)}
@@ -364,6 +399,7 @@ class _Maker:
         self._ids = [f"s{number}" for number in range(chance.choice((1, 2, 4, 12)))]
         self._names = ["paid", "shipped.eu"]
         self._exotic = chance.random() < 0.5
+        self._crowded = chance.random() < 0.25
         self._made: list[str] = []
 
     def scenario(self) -> Scenario:
@@ -378,10 +414,12 @@ class _Maker:
                 arrivals.append(Arrival(kind, self.seconds(long=True), name, number))
         if self._chance.random() < 0.06:
             arrivals.append(Arrival("cancel", self.seconds(long=True), "", 0))
-        return Scenario(Seq(tuple(items)), tuple(arrivals))
+        return Scenario(Seq(tuple(items)), tuple(arrivals), self._crowded)
 
     def seconds(self, *, long: bool = False) -> float:
         """A duration; the digits after the point keep sums of them apart."""
+        if self._crowded:
+            return self._chance.choice((2.0, 4.0, 6.0, 20.0, 40.0))
         most = self._chance.choice((20, 90, 400, 1500) if long else (9, 40, 200, 200, 700))
         return round(self._chance.uniform(1.5, most), 3)
 
@@ -395,7 +433,7 @@ class _Maker:
         kinds: list[Callable[[int], Node]] = [
             self.seq, self.seq, self.loop, self.trying, self.finally_, self.gather, self.gather, self.gather,
             self.group, self.race, self.race, self.as_completed, self.limit, self.limit, self.shielded, self.channel,
-            self.locked, self.handoff, self.spawn,
+            self.locked, self.handoff, self.spawn, self.poll, self.generate, self.barred,
         ]  # fmt: skip
         return self._chance.choice(kinds)(depth + 1)
 
@@ -429,7 +467,10 @@ class _Maker:
         if self._chance.random() < 0.05:
             form = "local"
         fails = self._chance.choice((0,) * 9 + (1, 2, 9))
-        return Step(self.id(), form, tuple(self.seconds() for _ in range(min(fails, 3) + 1)), fails)
+        seconds = tuple(self.seconds() for _ in range(min(fails, 3) + 1))
+        takes: Any = self._chance.choice((None,) * 9 + ("random", "uuid", "now"))
+        timeout = self.seconds() if self._chance.random() < 0.06 else None
+        return Step(self.id(), form, seconds, fails, takes, self._chance.random() < 0.05, timeout)
 
     def sleep(self) -> Node:
         return Sleep(self.id() if self._chance.random() < 0.3 else f"z{self._chance.randrange(3)}", self.seconds())
@@ -464,7 +505,8 @@ class _Maker:
     def race(self, depth: int) -> Node:
         when: Any = self._chance.choice(("FIRST_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED"))
         then: Any = self._chance.choice(("cancel", "await", "leave"))
-        return Race(self.branches(depth), when, then, self.leaf() if self._chance.random() < 0.5 else None)
+        timeout = self.seconds() if self._chance.random() < 0.25 else None
+        return Race(self.branches(depth), when, then, self.leaf() if self._chance.random() < 0.5 else None, timeout)
 
     def as_completed(self, depth: int) -> Node:
         return AsCompleted(self.branches(depth), self.leaf() if self._chance.random() < 0.5 else None)
@@ -488,6 +530,15 @@ class _Maker:
     def spawn(self, depth: int) -> Node:
         then: Any = self._chance.choice(("await", "await", "cancel"))
         return Spawn(self.branch(depth), self.branch(depth), then)
+
+    def poll(self, depth: int) -> Node:
+        return Poll(self.seconds(), self.branch(depth), self.leaf())
+
+    def generate(self, depth: int) -> Node:
+        return Generate(self._chance.choice((2, 3)), self.branch(depth), self.leaf())
+
+    def barred(self, depth: int) -> Node:
+        return Barred(self.branches(depth), self.branch(depth))
 
     def send(self) -> Node:
         return Send(self.id(), self._chance.choice(self._names), self.seconds())

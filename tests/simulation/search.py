@@ -73,6 +73,8 @@ def _difference(expected: Counter[str], actual: Counter[str]) -> str:
 def is_comparable(outcome: Outcome) -> bool:
     """Whether a run without interruptions says what one with them must do: its moments are well apart."""
     assert outcome.ended is not None
+    if outcome.scenario.is_crowded:
+        return False
     moments = sorted(set(outcome.moments))
     gaps = [later - earlier for earlier, later in pairwise(moments)]
     return all(gap < SECOND // 50 or gap > APART * SECOND for gap in gaps)
@@ -150,11 +152,20 @@ def _other_effects(expected: Outcome, actual: Outcome, plan: Plan) -> str | None
 def look(scenario: Scenario, plan: Plan, *, sandboxed: bool = False) -> Found | None:
     """Whether a scenario becomes another by what is planned; None if it does not, or cannot be compared."""
     expected = run(scenario, sandboxed=sandboxed)
+    if (why := _does_not_end(expected)) is not None:
+        return Found(scenario, Plan(), why, expected, expected)
     if expected.ended is None:
         return None
     _check(expected)
     actual, why = _interrupted(expected, plan, sandboxed=sandboxed)
     return None if why is None else Found(scenario, plan, why, expected, actual)
+
+
+def _does_not_end(outcome: Outcome) -> str | None:
+    """Why a run without interruptions does not end, unless its program waits for ever."""
+    if outcome.ended is not None or outcome.problem.startswith("Stuck: nothing"):
+        return None
+    return f"the run did not end: {outcome.problem.partition(chr(10))[0]:.500}"
 
 
 def _check(expected: Outcome) -> None:
@@ -256,6 +267,8 @@ def try_seed(
     tried.seeds += 1
     expected = run(scenario, sandboxed=sandboxed)
     _count(tried, expected)
+    if (why := _does_not_end(expected)) is not None:
+        return Found(scenario, Plan(), why, expected, expected)
     if expected.ended is None:  # it waits for ever, which is the program's fault
         return None
     _check(expected)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
 
 from temporalio.api.common.v1 import ActivityType, Payload, WorkflowExecution, WorkflowType
-from temporalio.api.enums.v1 import SignalExternalWorkflowExecutionFailedCause, WorkflowTaskFailedCause
+from temporalio.api.enums.v1 import SignalExternalWorkflowExecutionFailedCause, TimeoutType, WorkflowTaskFailedCause
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.taskqueue.v1 import TaskQueue
@@ -505,6 +505,10 @@ class Service:
         command = activity.command.schedule_activity
         seconds, label, result, failure = self._performed(command, activity.attempt)
         activity.label = label
+        limit = nanoseconds(command.start_to_close_timeout) / SECOND
+        if limit < seconds:  # its function goes on, and nobody waits for it
+            seconds, result, failure = limit, None, _too_late()
+            self.recorder.most[label] = command.retry_policy.maximum_attempts
         self.after(int(seconds * SECOND), lambda: self._attempt_ends(execution, activity, result, failure))
 
     def _performed(self, command: Any, attempt: int) -> tuple[float, str, Payload | None, Failure | None]:
@@ -570,6 +574,8 @@ class Service:
                 history.add(now, "activity_task_completed", result=payloads([result]), **ids)
             elif activity.is_cancelled:
                 history.add(now, "activity_task_canceled", **ids)
+            elif failure is not None and failure.HasField("timeout_failure_info"):
+                history.add(now, "activity_task_timed_out", failure=failure, **ids)
             else:
                 history.add(now, "activity_task_failed", failure=failure, **ids)
 
@@ -657,6 +663,12 @@ class Service:
 
 def _captured(data: Any) -> Any:
     raise AssertionError(f"no program captures {data!r}")
+
+
+def _too_late() -> Failure:
+    failure = Failure(message="activity StartToClose timeout", source="Server")
+    failure.timeout_failure_info.timeout_type = TimeoutType.TIMEOUT_TYPE_START_TO_CLOSE
+    return failure
 
 
 def _failure_of(error: Exception, attempt: int) -> Failure:

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 import steporal
 from steporal.routing.catalog import App, Snapshot
+from steporal.routing.publish import Topics
 
 from .output import print_json, say
 from .problems import FailedRun, Failure, Mistake, failed_run_json
@@ -23,21 +24,26 @@ _CLIENT_ID = "steporal"
 
 
 async def send_event(temporal: temporalio.client.Client, event: dict[str, Any], *, as_json: bool) -> None:
-    """Send an event, and print its id and the runs that it starts."""
-    client = steporal.Client(_CLIENT_ID, temporal=temporal)
-    sent = await client.send_event(event)
-    event_id = sent.ids[0]
-    snapshot = await client.dispatcher(temporal).catalog.read()
-    matches = snapshot.matches({**event, "id": event_id})
-    runs = [f"{match.workflow}/{event_id}" for match in matches]
+    """Send an event, and print its id, the runs that it starts, and the waiting runs that it wakes or cancels."""
+    sent = await steporal.Client(_CLIENT_ID, temporal=temporal).send_event(event)
+    event_id, name = sent.ids[0], event["name"]
+    runs = [run.workflow_id for run in sent.runs]
+    woken = await Topics(temporal).woken(name, event_id) if sent.awaited else []
     if as_json:
-        print_json({"ids": sent.ids, "runs": runs})
+        print_json({"ids": sent.ids, "runs": runs, "woken": woken})
         return
     click.echo(event_id)
     for run in runs:
         say(f"  [green]→[/] {escape(run)}")
-    if not runs:
-        say(f"  no workflow has a trigger for {escape(repr(event['name']))} that matches; `steporal catalog` shows all")
+    for run in woken or ():
+        say(f"  [green]→[/] {escape(run)}, which waits for {escape(repr(name))}, receives it")
+    if woken is None:
+        say(f"  runs wait for {escape(repr(name))}; no worker is up to decide which of them it is for")
+    elif not runs and not woken:
+        say(
+            f"  no workflow has a trigger for {escape(repr(name))} that matches, and no run waits for it; "
+            "`steporal catalog` shows all triggers"
+        )
 
 
 async def send_signal(temporal: temporalio.client.Client, signal: str, data: Any, *, as_json: bool) -> None:

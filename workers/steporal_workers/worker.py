@@ -20,6 +20,7 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from steporal.durations import format_duration
+from steporal.errors import TemporalCallError
 from steporal.routing.catalog import SYSTEM_TASK_QUEUE
 
 from .health import Check, Connected, serving_health
@@ -142,7 +143,7 @@ async def run_worker(
         await asyncio.gather(announcing, stopped, return_exceptions=True)  # why it failed, the worker says, too
         try:
             await running
-        except (RPCError, RuntimeError) as err:
+        except (RPCError, RuntimeError, TemporalCallError) as err:
             raise Failure(f"the worker cannot go on: {err}") from err
     if first is None:
         say("stopped")
@@ -178,7 +179,15 @@ def _checks(
             return "the worker is stopping"
         return None if worker.is_running else "the worker does not run"
 
-    return {"connected": Connected(temporal), "registered": registered, "polling": polling}
+    async def able_to_run_steps() -> str | None:
+        return plugin.out_of_steps()
+
+    return {
+        "connected": Connected(temporal),
+        "registered": registered,
+        "polling": polling,
+        "able to run steps": able_to_run_steps,
+    }
 
 
 async def _announce(

@@ -38,11 +38,15 @@ from .memo import Failure
 
 UNKNOWN_KEY = UnknownKeyError.__name__
 
-NOT_BEGUN = (StepCodeNotFoundError.__name__, UNKNOWN_KEY)
+CODE_NOT_FOUND = StepCodeNotFoundError.__name__
+
+NOT_BEGUN = (CODE_NOT_FOUND, UNKNOWN_KEY)
 """What the steps that a worker cannot begin fail with."""
 
 FAILED_CODE = "_steporal_failed_code"
 """The attribute of log records whose error the user's own code raised: a frame of that code says the most about it."""
+TIMED_OUT = "an attempt took longer than the step's timeout"
+LOST = "the worker was lost: it has sent no heartbeat, and does not answer"
 
 _FRAME = re.compile(r"^(?=  File )", re.MULTILINE)
 _MACHINERY = re.compile(
@@ -192,7 +196,7 @@ def failure_of(error: FailureError, max_attempts: int = 0) -> Failure:
 
 def _timeout_message(error: TimeoutError) -> str:
     if error.type == TimeoutType.START_TO_CLOSE:
-        return "an attempt took longer than the step's timeout"
+        return TIMED_OUT
     if error.type == TimeoutType.HEARTBEAT:
-        return "the worker was lost: it stopped reporting that the step is alive"
+        return LOST
     return error.message

@@ -117,6 +117,7 @@ class Past:
         self._base = carried.base or carried.started
         self._memo = dict(carried.memo)
         self._entries = [Entry.read(entry) for entry in carried.past]
+        self._sent: dict[str, Entry] = {}  # of steps that may send more
         self._waits = {
             key: Waiting(waiting["kind"], waiting["until"], waiting["more"])
             for key, (_, waiting) in carried.waits.items()
@@ -251,6 +252,20 @@ class Past:
             self.remember(key, outcome, self._local_end)
         else:
             self._jobs.append(partial(self.remember, key, outcome))
+
+    def sent(self, key: str) -> None:
+        """A step has sent all events that it had begun to send; only what follows shows whether it is over."""
+        self._jobs.append(partial(self._mark_sent, key))
+
+    def _mark_sent(self, key: str) -> None:
+        if self._is_seen:
+            self._record("step", key)
+            self._sent[key] = self._entries[-1]
+
+    def sends_more(self, key: str) -> None:
+        """The step was not over."""
+        if (entry := self._sent.pop(key, None)) is not None:
+            self._entries.remove(entry)
 
     def timer_fired(self, number: int) -> None:
         """A timer has fired; the body sees it in the next workflow task."""
@@ -390,7 +405,7 @@ class Past:
         """The body has what a step has returned, since now or another time."""
         if key not in self._memo:
             self._memo[key] = memo_json(outcome)
-            if self._is_seen or self._local_end is not None:
+            if self._sent.pop(key, None) is None and (self._is_seen or self._local_end is not None):
                 self._record("step", key, at)
         self._waits.pop(key, None)
         self._mailboxes.pop(key, None)

@@ -31,8 +31,9 @@ from steporal.runtime.inbox import DELIVER
 from steporal.runtime.invoke_step import invoking_step
 from steporal.runtime.signal_inbox import OPEN_MAILBOX
 from steporal.runtime.signal_steps import FIND_MAILBOX, SEND_SIGNAL
+from steporal.runtime.step_activity import BEFORE, JOIN_STEP
 from steporal.runtime.subscriptions import SUBSCRIBE_RUN
-from steporal.runtime.waits import BACKOFF_AFTER, GOES_ON, PARKS, UNTIL_CODE, UNTIL_TS
+from steporal.runtime.waits import BACKOFF_AFTER, GOES_ON, PARKS, UNTIL_CODE, UNTIL_NEXT_ATTEMPT, UNTIL_TS
 from steporal.sealed import check_readable, check_told
 from steporal.types import JSON
 
@@ -67,7 +68,7 @@ _KINDS: dict[str, Kind] = {
 }
 _LOCAL_ACTIVITY = "core_local_activity"
 _PAUSES = (BACKOFF_AFTER, UNTIL_TS)
-_OF_NO_STEP = (PARKS, GOES_ON, UNTIL_CODE)
+_OF_NO_STEP = (PARKS, GOES_ON, UNTIL_CODE, UNTIL_NEXT_ATTEMPT)
 
 
 @dataclass(slots=True)
@@ -156,6 +157,7 @@ class Timeline:
     delivered: list[Delivered] = field(default_factory=list)
     _received: dict[str, JSON] = field(default_factory=dict)
     _heard: list[dict[str, JSON]] = field(default_factory=list)
+    _attempts_before: dict[int, int] = field(default_factory=dict)
 
     @property
     def duration(self) -> timedelta:
@@ -272,7 +274,12 @@ class Timeline:
         name = await self._summary(event) or scheduled.activity_id
         if kind != "post" and not _is_of_step(name, scheduled.activity_id):
             kind = "tell"
+        elif scheduled.activity_type.name == JOIN_STEP and (known := self.step(name)) is not None:
+            kind = known.kind
         entry = StepEntry(name, kind, at)
+        if scheduled.activity_type.name in (RUN_STEP, FETCH) and scheduled.activity_id != name:
+            call = await self._json(scheduled.input.payloads[0])
+            self._attempts_before[event.event_id] = call.get(BEFORE, {}).get("attempts", 0)
         if scheduled.activity_type.name == SEND_EVENT:
             entry.sent = (await self._json(scheduled.input.payloads[0]))["events"]
         self._begin(event, entry)
@@ -325,7 +332,8 @@ class Timeline:
                 return await self._add_marker(event, at)
             case "activity_task_started_event_attributes":
                 entry = self._by_event[attributes.scheduled_event_id]
-                entry.attempts = attributes.attempt
+                before = self._attempts_before.get(attributes.scheduled_event_id, 0)
+                entry.attempts = max(entry.attempts, before + attributes.attempt)
                 if attributes.HasField("last_failure"):
                     await self.retries(entry, attributes.last_failure)
             case "activity_task_completed_event_attributes":
