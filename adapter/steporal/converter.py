@@ -27,7 +27,6 @@ from uuid import UUID
 
 import pydantic
 import pydantic_core
-from temporalio import workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 
@@ -232,9 +231,7 @@ def plain(data: JSON) -> JSON:
 
 
 def adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
-    """The ``TypeAdapter`` of a type; in the sandbox a new one, as a cache would keep every run's classes alive."""
-    if workflow.unsafe.in_sandbox():
-        return pydantic.TypeAdapter(kind)
+    """The ``TypeAdapter`` of a type."""
     try:
         return _cached_adapter(kind)
     except TypeError:  # unhashable, such as Annotated with a list

@@ -10,7 +10,7 @@ from pathlib import Path
 from textwrap import dedent, indent
 
 import pytest
-from apps import clock, clock_broken, forms, kinds, notify, pair, values
+from apps import clock, clock_broken, forms, notify, pair, values
 
 import steporal
 from examples.approval import app as approval
@@ -349,7 +349,7 @@ def test_a_handler_without_source_is_passed_over() -> None:
 
 @pytest.mark.parametrize(
     "client",
-    [module.client for module in (approval, payment, shop, clock, forms, kinds, notify, pair, values)],
+    [module.client for module in (approval, payment, shop, clock, forms, notify, pair, values)],
     ids=lambda client: client.id,
 )
 def test_nothing_is_found_in_apps_that_are_right(client: steporal.Client) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 import pydantic
 
 from ..definition import Workflow
+from ..own_code import OwnCode
 from ..remedies import REFERENCES, STEP, remedy
 from ..source import Function, parsed
 from .finding import Finding
 from .names import Nested, Scope, Thing, named, own_nodes
-from .own_code import OwnCode
 
 MAX_DEPTH = 20
 """How many calls deep a body is followed."""

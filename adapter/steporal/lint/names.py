@@ -12,9 +12,9 @@ from functools import lru_cache
 from types import FunctionType, ModuleType
 from typing import Any, TypeAlias
 
+from ..own_code import layers
 from ..remedies import NAMES
 from ..source import Function
-from .own_code import layers
 
 _UNKNOWN: Any = object()
 

@@ -286,7 +286,7 @@ class Run:
             raise
         except Exception as err:
             if nondeterminism := nondeterminism_in(err):
-                raise explained(nondeterminism, self.workflow.id) from None
+                raise explained(nondeterminism, workflow.info()) from None
             failure = application_error(err, attempt=self.failures, non_retryable=True)
             trace = "".join(format_tb(failure.__traceback__))
             await self._end(failed_with(failure), partial(tell_failed, self, failure, trace))
