@@ -40,8 +40,9 @@ from .counting import StepKind, count_body, count_end, count_start, counted
 from .details import show_details
 from .determinism import explained, nondeterminism_in
 from .endings import tell_cancelled, tell_failed, tell_finished
-from .failures import application_error, is_final
+from .failures import application_error, is_final, message_of
 from .inbox import Inbox
+from .interrupts import containing
 from .limits import to_limited
 from .memo import Memo, Outcome
 from .ordered_tasks import number_tasks
@@ -91,7 +92,7 @@ class Run:
 
     Attributes:
         workflow: What the app defined: options, and what its references may name.
-        handler: The handler to call; in the sandbox that of the module that was loaded again.
+        handler: The handler to call, which ends at most the run.
         memo: The finished steps.
         failures: How often the body has raised since a step finished last.
         logger: What is logged of it.
@@ -116,7 +117,7 @@ class Run:
     ) -> None:
         self.workflow = definition
         self.loaded = loaded
-        self.handler = loaded.handler
+        self.handler = containing(loaded.handler)
         self.memo: Memo = {}
         self.failures = 0
         self.logger = RunLogger(lambda: self.failures + 1)
@@ -423,7 +424,7 @@ class Run:
                     self.workflow.max_attempts,
                     self.workflow.id,
                     type(err).__name__,
-                    err,
+                    message_of(err),
                     format_duration(delay),
                     extra={"attempt": self.failures},
                 )

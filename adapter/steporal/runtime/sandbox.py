@@ -15,12 +15,16 @@ from dataclasses import replace
 from typing import Any
 
 import temporalio.workflow
+from temporalio.bridge.proto.workflow_completion import WorkflowActivationCompletion
+from temporalio.converter import DataConverter
 from temporalio.worker import UnsandboxedWorkflowRunner, WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from ..own_code import OwnCode
 from .compiled import is_compiled
 from .determinism import explained
+from .failures import application_error
+from .interrupts import contained, ends_the_program
 from .watch import Watch
 
 
@@ -66,8 +70,13 @@ class _Instance(WorkflowInstance):
             if act.jobs and act.jobs[0].HasField("remove_from_cache"):  # always alone
                 return self._forget(act)
             watch = Watch(self._own_code)
-            with watch():
-                completion = self._instance.activate(act)
+            try:
+                with watch():
+                    completion = self._instance.activate(act)
+            except BaseException as err:
+                if not ends_the_program(err):
+                    raise
+                return _failed(err)  # out of a callback; from coroutines, none gets here
             if watch.error is not None and not completion.HasField("failed"):  # the body has caught it
                 raise explained(watch.error, self._info)
             return completion
@@ -103,6 +112,17 @@ class _Instance(WorkflowInstance):
 
     def get_external_store_context(self, command_info: Any) -> Any:
         return self._instance.get_external_store_context(command_info)
+
+
+def _failed(error: BaseException) -> WorkflowActivationCompletion:
+    """Return the end of a run whose event loop an error has left."""
+    completion = WorkflowActivationCompletion()
+    completion.successful.SetInParent()
+    failure = completion.successful.commands.add().fail_workflow_execution.failure
+    converter = DataConverter.default
+    recorded = application_error(contained(error), attempt=1, non_retryable=True)
+    converter.failure_converter.to_failure(recorded, converter.payload_converter, failure)
+    return completion
 
 
 _unwatched = UnsandboxedWorkflowRunner()
