@@ -340,6 +340,47 @@ def test_handlers_inside_functions_and_decorated_ones_are_read(lint_app: Lint) -
     ]
 
 
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        ("global counter\ncounter += 1", "assigns the global variable 'counter'"),
+        ("global counter\ndel counter", "assigns the global variable 'counter'"),
+        ("CACHE[ctx.run_id] = 1", "changes the global variable 'CACHE'"),
+        ("CACHE[ctx.run_id] += 1", "changes the global variable 'CACHE'"),
+        ("del CACHE['a']", "changes the global variable 'CACHE'"),
+        ("seen.append(ctx.run_id)", "changes the global variable 'seen'"),
+        ("remember(ctx.run_id)", "changes the global variable 'seen'"),
+    ],
+)
+def test_a_change_of_what_all_runs_share_is_found(lint_body: Lint, body: str, what: str) -> None:
+    module = """
+        counter = 0
+        CACHE = {"a": 1}
+        seen = []
+
+        def remember(run_id):
+            seen.append(run_id)
+        """
+    [finding] = lint_body(body, module)
+    assert (finding.does, finding.instead) == (what, "keep it in a local variable, and pass it on")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "global settings\nif settings is None:\n    settings = 1",
+        "counter = 1\ncounter += 1",
+        "seen = []\nseen.append(1)",
+        "CACHE['a']",
+        "CACHE.get('a')",
+        "await step.run('remember', lambda: seen.append(1))",
+        "seen.append(1)  # steporal: ignore",
+    ],
+)
+def test_what_changes_nothing_that_runs_share_is_not_found(lint_body: Lint, body: str) -> None:
+    assert lint_body(body, "counter, CACHE, seen, settings = 0, {'a': 1}, [], None") == []
+
+
 def test_a_handler_without_source_is_passed_over() -> None:
     client = steporal.Client("linted")
     names: dict[str, object] = {"client": client, "__name__": "linted"}
