@@ -25,8 +25,16 @@ class OwnCode:
 
     def __init__(self, handlers: Iterable[Callable[..., Any]]) -> None:
         modules = {handler.__module__ for handler in handlers}
-        self._packages = {module.partition(".")[0] for module in modules}
-        self._folders = tuple({folder for module in modules if (folder := _root(module))})
+        self._packages = frozenset(module.partition(".")[0] for module in modules)
+        self._folders = tuple(sorted({folder for module in modules if (folder := _root(module))}))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, OwnCode):
+            return NotImplemented
+        return (self._packages, self._folders) == (other._packages, other._folders)
+
+    def __hash__(self) -> int:
+        return hash((self._packages, self._folders))
 
     def has(self, thing: FunctionType | type) -> bool:
         """Return whether a function or class is the app's own."""

@@ -1,6 +1,6 @@
 """What the body of a workflow may not do, and what to write instead.
 
-For ``steporal lint``, which finds it in the source, and for the sandbox, which finds it when a body does it.
+``steporal lint`` finds it in the source, and the watch (``runtime/watch.py``) when a body does it.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ Everything else runs at full speed.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dis
 import sys
@@ -245,20 +246,19 @@ class _Monitoring:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._own: list[OwnCode] = []
+        self._own: set[OwnCode] = set()
         self._index = Forbidden()
         self._loaded = 0
         self._tool: int | None = None
 
     def start(self, own_code: OwnCode) -> None:
         """See that the code of an app is watched, with all that the process has loaded by now."""
-        if self._loaded == len(sys.modules) and any(own_code is own for own in self._own):
+        if self._loaded == len(sys.modules) and own_code in self._own:
             return
         with self._lock:
             if self._tool is None:
                 self._tool = self._begin()
-            if not any(own_code is own for own in self._own):
-                self._own.append(own_code)
+            self._own = {*self._own, own_code}
             self._loaded = len(sys.modules)
             self._index = forbidden()
             _monitoring.restart_events()  # of code that has been found to be of no interest before
@@ -278,7 +278,14 @@ class _Monitoring:
         _monitoring.register_callback(tool, events.PY_START, self._started)
         _monitoring.register_callback(tool, events.CALL, self._called)
         _monitoring.set_events(tool, events.PY_START)
+        atexit.register(self._end, tool)  # functions that run later find the names of this module gone
         return tool
+
+    @staticmethod
+    def _end(tool: int) -> None:
+        for event in (_monitoring.events.PY_START, _monitoring.events.CALL):
+            _monitoring.register_callback(tool, event, None)
+        _monitoring.set_events(tool, 0)
 
     def _started(self, code: CodeType, offset: int) -> Any:
         watch = _thread.watch
