@@ -31,10 +31,15 @@ class OwnCode:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, OwnCode):
             return NotImplemented
-        return (self._packages, self._folders) == (other._packages, other._folders)
+        return self.parts == other.parts
 
     def __hash__(self) -> int:
-        return hash((self._packages, self._folders))
+        return hash(self.parts)
+
+    @property
+    def parts(self) -> tuple[frozenset[str], tuple[str, ...]]:
+        """The packages and the folders."""
+        return self._packages, self._folders
 
     def has(self, thing: FunctionType | type) -> bool:
         """Return whether a function or class is the app's own."""
