@@ -229,6 +229,13 @@ async def test_what_is_forbidden_is_caught_wherever_the_app_calls_it_and_though_
     workers.drop(run.workflow_id)
 
 
+async def test_log_handlers_of_the_app_and_what_is_said_to_be_harmless_are_not_watched(workers: Workers) -> None:
+    ordinary.stamped.clear()
+    async with workers(ordinary.client):
+        assert await (await ordinary.logs.start()).result() == f"{datetime.now(UTC):%Y}"
+    assert ordinary.stamped[0] == f"packed at {datetime.now(UTC):%Y} True"
+
+
 async def test_a_body_that_changes_a_global_variable_is_caught(
     workers: Workers, caplog: pytest.LogCaptureFixture
 ) -> None:

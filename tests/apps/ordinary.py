@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import random
 import tempfile
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field
+from temporalio import workflow
 
 import steporal
 from apps import ordinary_helpers
@@ -99,6 +101,25 @@ def named(function: Callable[..., Any]) -> Callable[..., Any]:
 @named
 def double(number: int) -> int:
     return number * 2
+
+
+class Stamping(logging.Handler):
+    """A handler of log records that does what a body may not."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stamped.append(f"{record.getMessage()} at {datetime.now(UTC):%Y} {Path(__file__).exists()}")
+
+
+stamped: list[str] = []
+logger = logging.getLogger("apps.ordinary")
+logger.addHandler(Stamping())
+
+
+@client.workflow(id="logs")
+async def logs(ctx: Context[Any], step: Step) -> str:
+    logger.warning("packed")
+    with workflow.unsafe.sandbox_unrestricted():
+        return f"{datetime.now(UTC):%Y}"
 
 
 @client.workflow(id="top")
