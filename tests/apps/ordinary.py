@@ -207,6 +207,7 @@ FORBIDDEN: dict[str, tuple[Callable[[], Any], str]] = {
     "an import": (ordinary_helpers.import_and_draw, "calls random.random"),
     "a thread": (lambda: threading.Thread(target=print), "calls threading.Thread"),
     "the local time": (lambda: time.localtime(), "calls time.localtime"),
+    "an end of the process": (lambda: os._exit(3), "calls os._exit"),
     "a generator": (lambda: random.Random(), "calls random.Random"),
 }
 
