@@ -26,6 +26,7 @@ class OwnCode:
     def __init__(self, handlers: Iterable[Callable[..., Any]]) -> None:
         modules = {handler.__module__ for handler in handlers}
         self._packages = frozenset(module.partition(".")[0] for module in modules)
+        self._files: dict[str, bool] = {}
         self._folders = tuple(sorted({folder for module in modules if (folder := _root(module))}))
 
     def __eq__(self, other: object) -> bool:

@@ -236,16 +236,17 @@ async def test_log_handlers_of_the_app_and_what_is_said_to_be_harmless_are_not_w
     assert ordinary.stamped[0] == f"packed at {datetime.now(UTC):%Y} True"
 
 
+@pytest.mark.parametrize("workflow", [ordinary.counts, ordinary.counts_later], ids=lambda workflow: workflow.id)
 async def test_a_body_that_changes_a_global_variable_is_caught(
-    workers: Workers, caplog: pytest.LogCaptureFixture
+    workers: Workers, caplog: pytest.LogCaptureFixture, workflow: steporal.Workflow[Any, Any]
 ) -> None:
     async with workers(ordinary.client):
-        run = await start(workers, ordinary.counts)
+        run = await start(workers, workflow)
         message = await first_said_of(run, caplog)
         await run.temporal.terminate()
     assert re.search(
-        r"the body of workflow 'counts' assigns the global variable 'counter' \(.*/apps/ordinary\.py:\d+\), which all "
-        r"runs of the worker share; keep it in a local variable, and pass it on\.",
+        rf"the body of workflow '{workflow.id}' assigns the global variable 'counter' \(.*/apps/ordinary\.py:\d+\), "
+        r"which all runs of the worker share; keep it in a local variable, and pass it on\.",
         message,
     )
     workers.drop(run.workflow_id)

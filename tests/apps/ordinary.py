@@ -188,6 +188,15 @@ async def counts(ctx: Context[Any], step: Step) -> int:
     return counter
 
 
+@client.workflow(id="counts later")
+async def counts_later(ctx: Context[Any], step: Step) -> int:
+    """Changes it in another workflow task than the one that it begins in."""
+    global counter
+    await step.sleep("nap", 1)
+    counter += 1
+    return counter
+
+
 class Shop:
     def opened(self) -> str:
         return datetime.now(UTC).isoformat()

@@ -276,6 +276,7 @@ class _Monitoring:
         events = _monitoring.events
         _monitoring.use_tool_id(tool, "steporal")
         _monitoring.register_callback(tool, events.PY_START, self._started)
+        _monitoring.register_callback(tool, events.PY_RESUME, self._resumed)
         _monitoring.register_callback(tool, events.CALL, self._called)
         _monitoring.set_events(tool, events.PY_START)
         atexit.register(self._end, tool)  # functions that run later find the names of this module gone
@@ -283,7 +284,7 @@ class _Monitoring:
 
     @staticmethod
     def _end(tool: int) -> None:
-        for event in (_monitoring.events.PY_START, _monitoring.events.CALL):
+        for event in (_monitoring.events.PY_START, _monitoring.events.PY_RESUME, _monitoring.events.CALL):
             _monitoring.register_callback(tool, event, None)
         _monitoring.set_events(tool, 0)
 
@@ -296,12 +297,18 @@ class _Monitoring:
         variables = sys._getframe(1).f_globals
         if not any(own.has_code(code, str(variables.get("__name__"))) for own in self._own):
             return _monitoring.DISABLE
-        _monitoring.set_local_events(self._tool, code, _monitoring.events.CALL)
-        if not _writes_globals(code):
+        events, writes = _monitoring.events, _writes_globals(code)
+        _monitoring.set_local_events(self._tool, code, events.CALL | (events.PY_RESUME if writes else 0))
+        if not writes:
             return _monitoring.DISABLE
         if watch is not None:
             watch.remember(code, variables)
         return None
+
+    def _resumed(self, code: CodeType, offset: int) -> Any:
+        """A coroutine that assigns global variables goes on."""
+        if (watch := _thread.watch) is not None:
+            watch.remember(code, sys._getframe(1).f_globals)
 
     def _called(self, code: CodeType, offset: int, called: Any, first: Any) -> Any:
         if type(called) is not BuiltinFunctionType or called not in self._index.builtins:
