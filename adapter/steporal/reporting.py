@@ -24,8 +24,11 @@ async def failing() -> AsyncIterator[None]:
     info = activity.info()
     try:
         yield
-    except (asyncio.CancelledError, ApplicationError):
+    except asyncio.CancelledError:
         raise
+    except ApplicationError as err:
+        failure = application_error(err, attempt=info.attempt, non_retryable=err.non_retryable)
+        raise failure from failure.__cause__
     except RetryAfterError as err:
         delay = err.delay(datetime.now(UTC))
         failure = application_error(err, attempt=info.attempt, non_retryable=False, next_retry_delay=delay)
