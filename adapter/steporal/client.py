@@ -15,7 +15,6 @@ from weakref import WeakKeyDictionary
 
 import temporalio.client
 import temporalio.converter
-from temporalio import workflow as temporal_workflow
 from temporalio.client import (
     WorkflowExecutionStatus,
     WorkflowFailureError,
@@ -56,7 +55,6 @@ from .definition import (
     check_retry,
     check_schema,
     check_triggers,
-    collect,
 )
 from .durations import Duration
 from .errors import (
@@ -347,28 +345,23 @@ class Client:
         Raises:
             DefinitionError: Something cannot be right; names the workflow and the value.
         """
-        loaded_again = temporal_workflow.unsafe.in_sandbox()
 
         def define(handler: Handler[Any, Any]) -> Workflow[Any, Any]:
-            if not loaded_again:
-                self._check(id, handler, input_schema)
+            self._check(id, handler, input_schema)
             definition = Workflow(
                 id=id,
                 client=self,
                 handler=handler,
                 input_schema=input_schema,
-                triggers=tuple(triggers) if loaded_again else check_triggers(triggers, id, input_schema),
+                triggers=check_triggers(triggers, id, input_schema),
                 max_attempts=self.max_attempts
                 if max_attempts is None
                 else check_max_attempts(max_attempts, f"workflow {id!r}"),
                 retry=self.retry if retry is None else check_retry(retry, f"workflow {id!r}"),
-                ext=(ext or WorkflowExt()) if loaded_again else check_ext(ext, id),
+                ext=check_ext(ext, id),
             )
-            if loaded_again:
-                collect(definition)
-            else:
-                self._workflows[id] = definition
-                self.step_packages.add(handler.__module__.partition(".")[0])
+            self._workflows[id] = definition
+            self.step_packages.add(handler.__module__.partition(".")[0])
             if definition.ext.on_failure is not None:
                 self._on_failure(definition, definition.ext.on_failure)
             return definition
@@ -462,13 +455,12 @@ class Client:
             retry=retry,
             allow_private=allow_private,
         )
-        if not temporal_workflow.unsafe.in_sandbox():
-            self._check_kept(sink.id)
-            if sink.id in self._workflows:
-                raise DefinitionError(
-                    f"client {self.id!r} has a workflow {sink.id!r} already; give the event_sink an id of its own"
-                )
-            self._sinks[sink.id] = sink
+        self._check_kept(sink.id)
+        if sink.id in self._workflows:
+            raise DefinitionError(
+                f"client {self.id!r} has a workflow {sink.id!r} already; give the event_sink an id of its own"
+            )
+        self._sinks[sink.id] = sink
         return sink
 
     @property

@@ -14,7 +14,6 @@ from typing import Any
 
 import pydantic
 import pydantic_core
-from temporalio import workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 
@@ -65,9 +64,7 @@ def size_of(raw: RawValue) -> int:
 
 
 def adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
-    """The ``TypeAdapter`` of a type; in the sandbox a new one, as a cache would keep every run's classes alive."""
-    if workflow.unsafe.in_sandbox():
-        return pydantic.TypeAdapter(kind)
+    """The ``TypeAdapter`` of a type."""
     try:
         return _cached_adapter(kind)
     except TypeError:  # unhashable, such as Annotated with a list

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal
@@ -384,29 +382,3 @@ def _check_cancel_on(cancel: object, where: str) -> None:
             parse_duration(cancel.timeout, what="timeout", minimum=timedelta(milliseconds=1))
     except (ValueError, TypeError) as err:
         raise DefinitionError(f"{where}: CancelOn({cancel.event!r}): {err}") from None
-
-
-# --- modules that are loaded again in the sandbox ------------------------------------------------------------------
-
-
-class _Loading(threading.local):
-    found: dict[tuple[str, str], Workflow[Any, Any]] | None = None
-
-
-_loading = _Loading()
-
-
-@contextmanager
-def collected() -> Iterator[dict[tuple[str, str], Workflow[Any, Any]]]:
-    """Collects, by app and workflow id, what this thread defines while a module is loaded again in the sandbox."""
-    before, _loading.found = _loading.found, {}
-    try:
-        yield _loading.found
-    finally:
-        _loading.found = before
-
-
-def collect(workflow: Workflow[Any, Any]) -> None:
-    """Hand a workflow to the :func:`collected` around, if there is one."""
-    if _loading.found is not None:
-        _loading.found[workflow.app, workflow.id] = workflow

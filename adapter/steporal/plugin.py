@@ -36,11 +36,12 @@ from .heartbeats import Heartbeats
 from .loops import PerLoop
 from .metrics import STEPS_STUCK, meter_of
 from .outbound.delivery import delivery_class
+from .own_code import OwnCode
 from .routing.catalog import SYSTEM_TASK_QUEUE, CatalogWorkflow
 from .routing.delivery import SYSTEM_ACTIVITIES
 from .routing.mailbox import MailboxWorkflow
 from .routing.topic import TopicWorkflow
-from .runtime.compiled import reloadable_module, workflow_class
+from .runtime.compiled import workflow_class
 from .runtime.sandbox import SteporalWorkflowRunner, beside_ours
 from .runtime.secrecy import IS_ENCRYPTED
 from .runtime.storage import HAS_STORAGE, check_storage, reads_only
@@ -148,8 +149,8 @@ class SteporalPlugin(temporalio.worker.Plugin):
         return workflows + [delivery_class(sink) for sink in self._client.sinks.values()]
 
     def _runner(self, others: temporalio.worker.WorkflowRunner | None) -> SteporalWorkflowRunner:
-        modules = {module for w in self._client.workflows if (module := reloadable_module(w)) is not None}
-        return SteporalWorkflowRunner(modules, beside_ours(others))
+        own_code = OwnCode(workflow.handler for workflow in self._client.workflows)
+        return SteporalWorkflowRunner(own_code, beside_ours(others))
 
     async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:
         """See base class."""

@@ -1,6 +1,6 @@
 """What the body of a workflow may not do, and what to write instead.
 
-For ``steporal lint``, which finds it in the source, and for the sandbox, which finds it when a body does it.
+``steporal lint`` finds it in the source, and the watch (``runtime/watch.py``) when a body does it.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ _INSTEAD: dict[str, str] = {
         subprocess.getstatusoutput subprocess.Popen os.system os.popen os.fork os.spawnl os.spawnv os.execv os.execl
         asyncio.create_subprocess_exec asyncio.create_subprocess_shell multiprocessing.*
         """,
+    "return from the handler, or raise NonRetryableError to fail the run": "sys.exit os._exit os.abort",
     _THREAD: """
         threading.Thread threading.Timer asyncio.to_thread loop.run_in_executor
         concurrent.futures.ThreadPoolExecutor concurrent.futures.thread.ThreadPoolExecutor

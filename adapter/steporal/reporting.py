@@ -31,8 +31,11 @@ async def failing() -> AsyncIterator[None]:
     """Turns what a step raises into what Temporal records."""
     try:
         yield
-    except (asyncio.CancelledError, ApplicationError):
+    except asyncio.CancelledError:
         raise
+    except ApplicationError as err:
+        failure = application_error(err, attempt=attempt_number(), non_retryable=err.non_retryable)
+        raise failure from failure.__cause__
     except RetryAfterError as err:
         delay = err.delay(datetime.now(UTC))
         failure = application_error(err, attempt=attempt_number(), non_retryable=False, next_retry_delay=delay)

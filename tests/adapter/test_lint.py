@@ -10,7 +10,7 @@ from pathlib import Path
 from textwrap import dedent, indent
 
 import pytest
-from apps import clock, clock_broken, forms, kinds, notify, pair, values
+from apps import clock, clock_broken, forms, notify, pair, values
 
 import steporal
 from examples.approval import app as approval
@@ -72,6 +72,7 @@ def does(found: list[Finding]) -> list[str]:
     ("imports", "body", "called", "instead"),
     [
         ("import time", "time.time()", "time.time", "ctx.now()"),
+        ("import sys", "sys.exit(2)", "sys.exit", "NonRetryableError"),
         ("from time import time as clock", "clock()", "time.time", "ctx.now()"),
         ("import time as t", "t.monotonic()", "time.monotonic", "ctx.now()"),
         ("import datetime", "datetime.datetime.now()", "datetime.datetime.now", "ctx.now()"),
@@ -340,6 +341,47 @@ def test_handlers_inside_functions_and_decorated_ones_are_read(lint_app: Lint) -
     ]
 
 
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        ("global counter\ncounter += 1", "assigns the global variable 'counter'"),
+        ("global counter\ndel counter", "assigns the global variable 'counter'"),
+        ("CACHE[ctx.run_id] = 1", "changes the global variable 'CACHE'"),
+        ("CACHE[ctx.run_id] += 1", "changes the global variable 'CACHE'"),
+        ("del CACHE['a']", "changes the global variable 'CACHE'"),
+        ("seen.append(ctx.run_id)", "changes the global variable 'seen'"),
+        ("remember(ctx.run_id)", "changes the global variable 'seen'"),
+    ],
+)
+def test_a_change_of_what_all_runs_share_is_found(lint_body: Lint, body: str, what: str) -> None:
+    module = """
+        counter = 0
+        CACHE = {"a": 1}
+        seen = []
+
+        def remember(run_id):
+            seen.append(run_id)
+        """
+    [finding] = lint_body(body, module)
+    assert (finding.does, finding.instead) == (what, "keep it in a local variable, and pass it on")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "global settings\nif settings is None:\n    settings = 1",
+        "counter = 1\ncounter += 1",
+        "seen = []\nseen.append(1)",
+        "CACHE['a']",
+        "CACHE.get('a')",
+        "await step.run('remember', lambda: seen.append(1))",
+        "seen.append(1)  # steporal: ignore",
+    ],
+)
+def test_what_changes_nothing_that_runs_share_is_not_found(lint_body: Lint, body: str) -> None:
+    assert lint_body(body, "counter, CACHE, seen, settings = 0, {'a': 1}, [], None") == []
+
+
 def test_a_handler_without_source_is_passed_over() -> None:
     client = steporal.Client("linted")
     names: dict[str, object] = {"client": client, "__name__": "linted"}
@@ -349,7 +391,7 @@ def test_a_handler_without_source_is_passed_over() -> None:
 
 @pytest.mark.parametrize(
     "client",
-    [module.client for module in (approval, payment, shop, clock, forms, kinds, notify, pair, values)],
+    [module.client for module in (approval, payment, shop, clock, forms, notify, pair, values)],
     ids=lambda client: client.id,
 )
 def test_nothing_is_found_in_apps_that_are_right(client: steporal.Client) -> None:
@@ -382,4 +424,4 @@ def test_nothing_is_imported_or_run(lint_body: Lint) -> None:
 def test_every_name_has_a_remedy(name: str) -> None:
     instead = remedies.remedy(name.replace("*", "anything"))
     assert instead is not None
-    assert "step." in instead
+    assert "step." in instead or "NonRetryableError" in instead

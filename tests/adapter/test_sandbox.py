@@ -1,16 +1,15 @@
-"""The sandbox: a body that is not deterministic is caught, and nothing but the modules of workflows is loaded again."""
+"""The sandbox: ordinary Python works in a body, and what is not deterministic is caught."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import re
-import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import pytest
-from apps import clock, clock_broken, kinds, lost, races
+from apps import clock, clock_broken, lost, ordinary, races
 from recording import Workers
 from temporalio.worker import (
     ExecuteWorkflowInput,
@@ -28,10 +27,11 @@ from steporal.events import new_ulid
 TASK_FAILED: Literal["workflow_task_failed_event_attributes"] = "workflow_task_failed_event_attributes"
 
 
-async def start(workers: Workers, workflow: steporal.Workflow[Any, Any]) -> steporal.Run[Any]:
+async def start(workers: Workers, workflow: steporal.Workflow[Any, Any], data: Any = None) -> steporal.Run[Any]:
     """Start a run whose failed workflow tasks are tried again after a second, where ten are the default."""
     handle = await workers.temporal.start_workflow(
         workflow.id,
+        data,
         id=f"{workflow.id}/{new_ulid()}",
         task_queue=workflow.client.task_queue,
         task_timeout=timedelta(seconds=1),
@@ -71,6 +71,13 @@ def said_of(run: steporal.Run[Any], caplog: pytest.LogCaptureFixture) -> list[lo
     return [record for record in warnings if run.workflow_id in record.getMessage()]
 
 
+async def first_said_of(run: steporal.Run[Any], caplog: pytest.LogCaptureFixture) -> str:
+    """Wait for what is logged of a run that needs attention, at whichever attempt that is."""
+    while not (said := said_of(run, caplog)):
+        await asyncio.sleep(0.01)
+    return said[0].getMessage()
+
+
 async def task_failure(run: steporal.Run[Any]) -> str:
     """The message of a run's first failed workflow task."""
     while True:
@@ -101,7 +108,7 @@ async def test_the_clock_in_a_body_is_caught_and_the_run_goes_on_after_the_fix(w
         (clock_broken.sleep, "calls time.sleep", "step.sleep"),
         (clock_broken.open_file, "calls open", "step.run"),
         (clock_broken.environment, "reads os.environ", "step.run"),
-        (clock_broken.thread, "calls loop.run_in_executor", "step.run"),
+        (clock_broken.thread, "calls asyncio.to_thread", "step.run"),
         (clock_broken.hidden, "calls time.time", "ctx.now()"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -165,38 +172,93 @@ async def test_a_step_may_do_what_a_body_may_not(workers: Workers) -> None:
     assert (year, zero, dash, module) == (f"{datetime.now(UTC):%Y}", "0", "-", "httpx")
 
 
-async def test_the_module_of_a_workflow_is_loaded_again_for_each_run(workers: Workers) -> None:
-    async with workers(clock.client):
-        first = await (await clock.reloaded.start()).result()
-        second = await (await clock.reloaded.start()).result()
-    assert len({first[0], second[0], clock.LOADED_AT}) == 3
-    assert first[1] == second[1] == clock.LOADED_AT, "steps run outside the sandbox"
+async def test_a_module_is_executed_once_and_bodies_and_steps_see_the_same_of_it(workers: Workers) -> None:
+    async with workers(ordinary.client):
+        results = [await (await ordinary.top.start()).result() for _ in range(2)]
+    here = [str(ordinary.STARTED), str(ordinary.BOOT), ordinary.SHARD, ordinary.LIMIT]
+    assert results == [[here, here, ["apps.ordinary", "thread"]]] * 2
 
 
-async def test_values_of_the_modules_classes_cross_the_sandbox(workers: Workers) -> None:
-    async with workers(clock.client):
-        *_, same_class, came_back, module, _ = await (await clock.reloaded.start()).result()
-    assert (same_class, came_back, module) == (True, True, "httpx")
+async def test_a_constant_that_a_test_replaces_is_seen_in_a_body(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ordinary, "LIMIT", 7)
+    async with workers(ordinary.client):
+        in_body, in_step, _ = await (await ordinary.top.start()).result()
+    assert in_body[3] == in_step[3] == 7
 
 
-async def test_classes_that_are_only_data_are_shared_and_all_others_are_each_runs_own(workers: Workers) -> None:
-    async with workers(kinds.client):
-        results = [await (await kinds.kinds.start(kinds.Order())).result() for _ in range(2)]
-    for result in results:
-        assert set(result["shared"]) == kinds.SHARED
-        assert result["crossed"] == [True] * 4
-        assert result["seen"] == 1
-    assert kinds.Counted.seen == {}
+async def test_ordinary_python_works_in_a_body(workers: Workers) -> None:
+    async with workers(ordinary.client):
+        assert await (await ordinary.python.start()).result() == {
+            "zone": "JST",
+            "moment": "2026-03-28T09:00:00+01:00",
+            "path": "a/b",
+            "parent": "/srv/shop",
+            "kind": ["datetime", "date", "other"],
+            "type": True,
+            "subclass": "!2026-01-01T00:00:00",
+            "random": True,
+            "drawn": 2,
+            "local time": "1970",
+            "enum": True,
+            "basket": ["a"],
+            "partial": 2,
+            "decorated": 4,
+            "numbers": [0, 1, 2],
+            "helper": 3,
+            "timestamp": 1970,
+            "local class": 3,
+        }
 
 
-async def test_decorators_that_run_again_do_not_touch_the_real_client(workers: Workers) -> None:
-    before = list(clock.client.workflows)
-    httpx = sys.modules["httpx"]
-    async with workers(clock.client):
-        await (await clock.reloaded.start()).result()
-    assert clock.client.workflows == before
-    assert sys.modules["apps.clock"] is clock
-    assert sys.modules["httpx"] is httpx
+async def test_a_body_catches_an_error_by_the_class_that_a_helper_raises(workers: Workers) -> None:
+    async with workers(ordinary.client):
+        assert await (await ordinary.caught.start()).result() == "only three left"
+
+
+@pytest.mark.parametrize("what", ordinary.FORBIDDEN)
+async def test_what_is_forbidden_is_caught_wherever_the_app_calls_it_and_though_the_body_catches_all(
+    workers: Workers, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    async with workers(ordinary.client):
+        run = await start(workers, ordinary.forbidden, what)
+        message = await first_said_of(run, caplog)
+        await run.temporal.terminate()
+    assert f"the body of workflow 'forbidden' {ordinary.FORBIDDEN[what][1]} (" in message
+    workers.drop(run.workflow_id)
+
+
+async def test_log_handlers_of_the_app_and_what_is_said_to_be_harmless_are_not_watched(workers: Workers) -> None:
+    ordinary.stamped.clear()
+    async with workers(ordinary.client):
+        assert await (await ordinary.logs.start()).result() == f"{datetime.now(UTC):%Y}"
+    assert ordinary.stamped[0] == f"packed at {datetime.now(UTC):%Y} True"
+
+
+@pytest.mark.parametrize("workflow", [ordinary.counts, ordinary.counts_later], ids=lambda workflow: workflow.id)
+async def test_a_body_that_changes_a_global_variable_is_caught(
+    workers: Workers, caplog: pytest.LogCaptureFixture, workflow: steporal.Workflow[Any, Any]
+) -> None:
+    async with workers(ordinary.client):
+        run = await start(workers, workflow)
+        message = await first_said_of(run, caplog)
+        await run.temporal.terminate()
+    assert re.search(
+        rf"the body of workflow '{workflow.id}' assigns the global variable 'counter' \(.*/apps/ordinary\.py:\d+\), "
+        r"which all runs of the worker share; keep it in a local variable, and pass it on\.",
+        message,
+    )
+    workers.drop(run.workflow_id)
+
+
+async def test_a_body_may_fill_a_global_variable_that_has_no_value_yet(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ordinary, "settings", None)
+    async with workers(ordinary.client):
+        assert await (await ordinary.lazy.start()).result() == "loaded"
+    assert ordinary.settings == "loaded"
 
 
 async def test_a_handler_inside_a_function_runs_unsandboxed(app: steporal.Client, workers: Workers) -> None:

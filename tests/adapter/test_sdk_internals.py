@@ -22,7 +22,7 @@ from recording import Workers
 from temporalio.bridge.proto.workflow_activation import WorkflowActivationJob
 from temporalio.contrib.opentelemetry import ReplaySafeTracerProvider
 from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
-from temporalio.worker.workflow_sandbox import SandboxRestrictions, _importer, _restrictions
+from temporalio.worker.workflow_sandbox import _restrictions
 
 import steporal
 import steporal_workers
@@ -33,18 +33,7 @@ from steporal.runtime import ordered_tasks, sandbox, watching
 TOUCHED: dict[str, set[str]] = {
     "heartbeats.py": {"_bridge_worker"},
     "tracing/spans.py": {"_tracer_provider"},
-    "runtime/sandbox.py": {
-        "_importer",
-        "_thread_local_import",
-        "_thread_local_sys_modules",
-        "_ThreadLocalOverride",
-        "_restrictions",
-        "_RestrictedProxy",
-        "_Definition",
-        "_set_in_sandbox",
-        "_thread_local_current",
-        "_tasks",
-    },
+    "runtime/sandbox.py": {"_Definition", "_tasks"},
     "runtime/pending.py": {
         "vars",
         "_pending_timers",
@@ -84,6 +73,7 @@ NOT_TEMPORALS = {
     "_run_exitfuncs",
     "_goes_on",
     "_inside",
+    "_getframe",
 }
 """Private names of others: of named tuples, of our own classes, of zlib, os, sys and atexit."""
 
@@ -147,32 +137,9 @@ def parameters(function: Callable[..., Any]) -> list[str]:
 
 def test_what_we_touch_of_the_sdk_is_as_we_need_it() -> None:
     instance = temporalio.worker._workflow_instance
-    context = _restrictions.RestrictionContext()
-    importer = _importer.Importer(SandboxRestrictions.default, context)
-    overrides = (_importer._thread_local_import, _importer._thread_local_sys_modules)
-    restricted = SandboxRestrictions.default.invalid_module_members.children
     source = inspect.getsource
     needs: dict[str, bool] = {
-        "unsafe._set_in_sandbox(value)": len(parameters(temporalio.workflow.unsafe._set_in_sandbox)) == 1,
-        "_Definition.cls, .sandboxed": {"cls", "sandboxed"}
-        <= {each.name for each in fields(temporalio.workflow._Definition)},
-        "Importer.new_modules is a dict": isinstance(importer.new_modules, dict),
-        "Importer.import_func can be called": callable(importer.import_func),
-        "Importer.restricted_builtins: (name, override, new)": all(
-            isinstance(name, str) and isinstance(each, _importer._ThreadLocalOverride)
-            for name, each, _ in importer.restricted_builtins
-        ),
-        "Importer._thread_local_current.importer": "_thread_local_current.importer" in source(_importer.Importer),
-        "_ThreadLocalOverride": all(
-            hasattr(each, name)
-            for each in overrides
-            for name in ("applied_counter", "applied_counter_lock", "thread_local", "orig")
-        ),
-        "RestrictionContext.is_runtime, .in_activation": hasattr(context, "is_runtime")
-        and hasattr(context, "in_activation"),
-        "RestrictionContext.unwrap_if_proxied": _restrictions.RestrictionContext.unwrap_if_proxied(1) == 1,
-        "_RestrictedProxy is a class": isinstance(_restrictions._RestrictedProxy, type),
-        "restrictions of asyncio.wait": "wait" in restricted["asyncio"].children,
+        "_Definition.cls": "cls" in {each.name for each in fields(temporalio.workflow._Definition)},
         "_TimerOptions(user_metadata=)": "user_metadata" in parameters(instance._TimerOptions),
         "_TimerOptionsCtxVar is read by call_at": "_TimerOptionsCtxVar.get()" in source(instance._WorkflowInstanceImpl),
         "_register_task(task, *, name)": parameters(instance._WorkflowInstanceImpl._register_task) == ["task", "name"],

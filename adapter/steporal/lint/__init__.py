@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..own_code import OwnCode
 from .bodies import Body
 from .finding import Finding
-from .own_code import OwnCode
 
 if TYPE_CHECKING:
     from ..client import Client

@@ -14,11 +14,12 @@ from typing import Any
 import pydantic
 
 from ..definition import Workflow
+from ..own_code import OwnCode
 from ..remedies import REFERENCES, STEP, remedy
 from ..source import Function, parsed
 from .finding import Finding
+from .module_state import INSTEAD, changes
 from .names import Nested, Scope, Thing, named, own_nodes
-from .own_code import OwnCode
 
 MAX_DEPTH = 20
 """How many calls deep a body is followed."""
@@ -90,6 +91,9 @@ class Body:
         body = function.body if isinstance(function.body, list) else [function.body]
         for part in body:
             yield from self._visit(part, place)
+        for node, does in changes(function, place.scope):
+            if not _is_ignored(place.file, node):
+                yield self._finding(node, place, does, INSTEAD)
 
     def _visit(self, node: ast.AST, place: _Place) -> Iterator[Finding]:
         match node:

@@ -12,9 +12,9 @@ from functools import lru_cache
 from types import FunctionType, ModuleType
 from typing import Any, TypeAlias
 
+from ..own_code import layers
 from ..remedies import NAMES
 from ..source import Function
-from .own_code import layers
 
 _UNKNOWN: Any = object()
 
@@ -123,6 +123,16 @@ class Scope:
             annotation = binding.annotation
             return _made(self.resolve(annotation.value if isinstance(annotation, ast.Subscript) else annotation))
         return self.resolve(binding) if isinstance(binding, ast.expr) else binding
+
+    def global_value(self, name: str) -> Any:
+        """Return the value of a global variable of the module; something that nothing else is if it has none."""
+        if name in self._locals:
+            return _UNKNOWN
+        if self._outer is not None:
+            return self._outer.global_value(name)
+        if self._real is None or name in self._real.__code__.co_freevars:
+            return _UNKNOWN
+        return self._real.__globals__.get(name, _UNKNOWN)
 
     def _global(self, name: str) -> Meaning:
         if self._real is None:

@@ -1,14 +1,9 @@
-"""A workflow as a Temporal workflow class.
-
-One class is made for the worker to register, and a subclass of it for each run: in the sandbox, the handler's own
-module is loaded again, and the subclass has the handler that is found in it.
-"""
+"""A workflow as a Temporal workflow class, which the worker registers."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
@@ -16,8 +11,8 @@ from temporalio import workflow
 from temporalio.common import RawValue
 
 from ..converter import to_raw
-from ..definition import Workflow, collected
-from ..errors import DefinitionError, UnknownKeyError
+from ..definition import Workflow
+from ..errors import UnknownKeyError
 from ..routing.mailbox import SIGNALLED
 from ..types import JSON
 from .carried import Carried, read_carried, read_recovery
@@ -33,64 +28,27 @@ Take = Callable[[Run, JSON], None]
 _NONE = to_raw(None)  # what a foreign client leaves out
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a class of this module is made of.
-
-    Attributes:
-        workflow: The workflow that the app defined, outside the sandbox.
-        module: The module to load again in the sandbox; None if the handler cannot be imported by name.
-        compiled: The class outside the sandbox.
-    """
-
-    workflow: Workflow[Any, Any]
-    module: str | None
-    compiled: type
-
-
-_targets: dict[str, Target] = {}
+_compiled: dict[str, tuple[Workflow[Any, Any], type]] = {}
 
 
 def workflow_class(definition: Workflow[Any, Any]) -> type:
-    """The Temporal workflow class of a workflow."""
+    """Return the Temporal workflow class of a workflow."""
     name = _class_name(definition)
-    known = _targets.get(name)
-    if known is None or known.workflow is not definition:
+    known, compiled = _compiled.get(name, (None, None))
+    if compiled is None or known is not definition:
         compiled = _compile(name, definition)
-        known = _targets[name] = Target(definition, reloadable_module(definition), compiled)
-    return known.compiled
+        _compiled[name] = definition, compiled
+    return compiled
 
 
-def reloadable_module(definition: Workflow[Any, Any]) -> str | None:
-    """The module that defines a handler, unless nobody can import it: a REPL, a function's inside."""
-    module: str = definition.handler.__module__
-    return None if module == "__main__" or "<locals>" in definition.handler.__qualname__ else module
+def is_watched(definition: Workflow[Any, Any]) -> bool:
+    """Return whether the bodies of a workflow are watched: not those of handlers that a function makes."""
+    return "<locals>" not in definition.handler.__qualname__
 
 
 def is_compiled(cls: type) -> bool:
-    """Whether a Temporal workflow class was made here."""
+    """Return whether a Temporal workflow class was made here."""
     return cls.__module__ == __name__
-
-
-def loaded_again(compiled: type, load: Callable[[str], None]) -> type:
-    """In the sandbox: a workflow's class with the handler of its module, loaded again.
-
-    Args:
-        compiled: The class outside the sandbox.
-        load: Loads a module again.
-    """
-    target = _targets[compiled.__name__]
-    definition = target.workflow
-    assert target.module is not None
-    with collected() as found:
-        load(target.module)
-    loaded = found.get((definition.app, definition.id))
-    if loaded is None:
-        raise DefinitionError(
-            f"workflow {definition.id!r} is defined in {target.module}, but not when that module is imported again; "
-            "define workflows unconditionally, at module level"
-        )
-    return type(compiled.__name__, (compiled,), {"loaded": loaded, "__module__": __name__})
 
 
 def _deliver(run: Run, delivered: JSON) -> None:
@@ -139,12 +97,10 @@ def _class_name(definition: Workflow[Any, Any]) -> str:
 
 def _compile(name: str, definition: Workflow[Any, Any]) -> type:
     class Compiled:
-        loaded = definition
-
         @workflow.init
         def __init__(self, data: RawValue = _NONE, added: RawValue = _NONE, carried: RawValue = _NONE) -> None:
             # Before any signal is handled: what comes first may be for a wait of the execution before.
-            self.execution = Run(definition, self.loaded, read_carried(payload_json(carried)))
+            self.execution = Run(definition, definition, read_carried(payload_json(carried)))
             self._early: list[tuple[Take, JSON]] | None = []
 
         async def run(self, data: RawValue = _NONE, added: RawValue = _NONE, carried: RawValue = _NONE) -> RawValue:
@@ -212,5 +168,4 @@ def _compile(name: str, definition: Workflow[Any, Any]) -> type:
     Compiled.run.__qualname__ = f"{name}.run"
     Compiled.__doc__ = definition.__doc__
     workflow.run(Compiled.run)
-    sandboxed = reloadable_module(definition) is not None
-    return workflow.defn(name=definition.id, sandboxed=sandboxed)(Compiled)
+    return workflow.defn(name=definition.id, sandboxed=is_watched(definition))(Compiled)

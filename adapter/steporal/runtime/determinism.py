@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio.events
-import re
 import sysconfig
 from types import TracebackType
 
 from temporalio import workflow
-from temporalio.worker.workflow_sandbox import RestrictedWorkflowAccessError
 
 from ..remedies import REFERENCES, STEP, remedy
 from .failures import is_users, users_part
 from .task_log import said_once
+from .watch import ForbiddenCallError, GlobalChangedError
 
-_DUNDER = re.compile(r"(\.__\w+__)+$")
 _LIBRARIES = (
     *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
     "<frozen ",
@@ -30,29 +28,36 @@ def nondeterminism_in(error: BaseException) -> workflow.NondeterminismError | No
     if isinstance(error, workflow.NondeterminismError):
         return error
     if isinstance(error, NotImplementedError) and (name := _missing_in_the_loop(error.__traceback__)):
-        return RestrictedWorkflowAccessError(f"loop.{name}").with_traceback(error.__traceback__)
+        return ForbiddenCallError(f"loop.{name}").with_traceback(error.__traceback__)
     inner: list[BaseException | None] = list(error.exceptions) if isinstance(error, BaseExceptionGroup) else []
     inner.append(error.__cause__ if error.__suppress_context__ else error.__cause__ or error.__context__)
     return next(filter(None, (nondeterminism_in(each) for each in inner if each is not None)), None)
 
 
-def explained(error: workflow.NondeterminismError, workflow_id: str) -> workflow.NondeterminismError:
-    """A sandbox error in the user's words, said once in the log; any other as it is.
+def explained(error: workflow.NondeterminismError, info: workflow.Info) -> workflow.NondeterminismError:
+    """Return an error of the watch in the user's words, which is logged once; any other error as it is.
 
     It fails the workflow task, which Temporal tries again until a worker has corrected code.
     """
-    if not isinstance(error, RestrictedWorkflowAccessError):
+    if isinstance(error, ForbiddenCallError):
+        does, instead = _call(error.qualified_name, error.__traceback__)
+    elif isinstance(error, GlobalChangedError):
+        does = f"assigns the global variable {error.variable!r} ({error.where}), which all runs of the worker share"
+        instead = "keep it in a local variable, and pass it on"
+    else:
         return error
-    name = _DUNDER.sub("", error.qualified_name.removeprefix("__builtins__."))
-    read = next((each for each in REFERENCES if f"{name}.".startswith(f"{each}.")), None)
     message = (
-        f"the body of workflow {workflow_id!r} {f'reads {read}' if read else f'calls {name}'}"
-        f"{_where(error.__traceback__)}, which gives another result when Temporal replays the run; "
-        f"{remedy(name) or STEP}. The run waits: it goes on when a worker has the corrected code."
+        f"the body of workflow {info.workflow_type!r} {does}; {instead}. "
+        "The run waits: it goes on when a worker has the corrected code."
     )
-    info = workflow.info()
     said_once(info.run_id, info.workflow_id, message)
     return NondeterminismError(message).with_traceback(users_part(error.__traceback__))
+
+
+def _call(name: str, traceback: TracebackType | None) -> tuple[str, str]:
+    verb = "reads" if name in REFERENCES else "calls"
+    fact = f"{verb} {name}{_where(traceback)}, which gives another result when Temporal replays the run"
+    return fact, remedy(name) or STEP
 
 
 def _where(traceback: TracebackType | None) -> str:

@@ -6,12 +6,14 @@ import asyncio
 import concurrent.futures
 import contextlib
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import temporalio
+from temporalio import activity, workflow
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
@@ -48,6 +50,7 @@ FAILED_CODE = "_steporal_failed_code"
 TIMED_OUT = "an attempt took longer than the step's timeout"
 LOST = "the worker was lost: it has sent no heartbeat, and does not answer"
 
+_MAX_CAUSES = 10
 _FRAME = re.compile(r"^(?=  File )", re.MULTILINE)
 _MACHINERY = re.compile(
     r"/(?:site-packages|dist-packages|adapter)/(?:steporal|temporalio)/"
@@ -72,9 +75,12 @@ def is_final(error: BaseException) -> bool:
 def application_error(
     error: BaseException, *, attempt: int, non_retryable: bool, next_retry_delay: timedelta | None = None
 ) -> ApplicationError:
-    """An error as Temporal records it: its class's name, its message, the user's part of its stack."""
+    """Return an error as Temporal records it: its class's name, its message, the user's part of its stack.
+
+    Temporal takes text that UTF-8 can encode. A failure that it cannot take would fail the workflow task, for ever.
+    """
     if isinstance(error, ApplicationError):
-        return error
+        return _recordable(error)
     converted = ApplicationError(
         shortened(message_of(error)),
         _details(error, attempt),
@@ -83,8 +89,7 @@ def application_error(
         next_retry_delay=next_retry_delay,
     )
     converted.__traceback__ = users_part(error.__traceback__)
-    cause = error.__cause__
-    converted.__cause__ = cause if cause is None or len(str(cause)) <= MAX_MESSAGE_LENGTH else None
+    converted.__cause__ = _cause_of(error)
     converted.__suppress_context__ = True
     return converted
 
@@ -125,12 +130,61 @@ def _recorded(error: ApplicationError) -> dict[str, Any]:
     return first if isinstance(first, dict) else {}
 
 
+def _recordable(error: ApplicationError) -> ApplicationError:
+    """Return an error that the app has made for Temporal, with a text and details that Temporal takes."""
+    details = error.details if _are_serializable(error.details) else ()
+    if len(details) == len(error.details) and encodable(error.message) == error.message:
+        return error
+    converted = ApplicationError(
+        encodable(error.message),
+        *details,
+        type=error.type,
+        non_retryable=error.non_retryable,
+        next_retry_delay=error.next_retry_delay,
+        category=error.category,
+    ).with_traceback(error.__traceback__)
+    converted.__cause__ = _cause_of(error)
+    return converted
+
+
+def _are_serializable(details: Sequence[Any]) -> bool:
+    if not details:
+        return True
+    converter = workflow.payload_converter() if workflow.in_workflow() else activity.payload_converter()
+    try:
+        converter.to_payloads(details)
+    except Exception:
+        return False
+    return True
+
+
+def _cause_of(error: BaseException, depth: int = 0) -> BaseException | None:
+    """Return the cause of an error as Temporal records it; None if it is too long, or nested too deep."""
+    cause = error.__cause__
+    if cause is None or isinstance(cause, FailureError):
+        return cause
+    message = message_of(cause)
+    if len(message) > MAX_MESSAGE_LENGTH or depth == _MAX_CAUSES:
+        return None
+    converted = ApplicationError(message, type=type(cause).__name__).with_traceback(cause.__traceback__)
+    converted.__cause__ = _cause_of(cause, depth + 1)
+    return converted
+
+
 def message_of(error: BaseException) -> str:
-    """An error's message; of a group, with those of the errors in it."""
+    """Return an error's message; of a group, with those of the errors in it."""
     if isinstance(error, BaseExceptionGroup):
         inner = "; ".join(f"{type(e).__name__}: {message_of(e)}" for e in error.exceptions)
-        return f"{error.message}: {inner}"
-    return str(error) or repr(error)
+        return encodable(f"{error.message}: {inner}")
+    try:
+        return encodable(str(error) or repr(error))
+    except Exception as err:
+        return f"(the text of this {type(error).__name__} is unknown: its __str__ raised {type(err).__name__})"
+
+
+def encodable(text: str) -> str:
+    """Return a text with what UTF-8 cannot encode escaped: parts of file names that Python could not decode."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def is_users(file: str) -> bool:

@@ -16,6 +16,8 @@ from typing import Any
 
 from temporalio.workflow import ActivityHandle, ChildWorkflowHandle
 
+from .interrupts import contained_task
+
 _QUERY = "query: "
 """How the SDK calls the tasks of queries, which a replay does not have."""
 
@@ -91,7 +93,7 @@ def number_tasks(loop: asyncio.AbstractEventLoop, numbers: Iterator[int]) -> Non
     ) -> asyncio.Task[Any]:
         if name is not None and name.startswith(_QUERY):
             return type(loop).create_task(loop, coro, name=name, context=context)
-        task = NumberedTask(next(numbers), coro, loop=loop, context=context)
+        task = NumberedTask(next(numbers), contained_task(coro), loop=loop, context=context)
         loop._register_task(task, name=name)  # type: ignore[attr-defined]
         return task
 

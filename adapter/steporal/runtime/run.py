@@ -47,6 +47,7 @@ from .determinism import explained, nondeterminism_in
 from .endings import tell_cancelled, tell_failed, tell_finished
 from .failures import FAILED_CODE, application_error, is_final, logged, message_of, step_of
 from .inbox import Inbox
+from .interrupts import containing
 from .journal import Entry, Journal
 from .limits import to_limited
 from .memo import Failure, Memo, Outcome
@@ -108,7 +109,7 @@ class Run:
 
     Attributes:
         workflow: What the app defined: options, and what its references may name.
-        handler: The handler to call; in the sandbox that of the module that was loaded again.
+        handler: The handler to call, which ends at most the run.
         memo: The finished steps.
         journal: What has reached the body, in order.
         base: What the journal's times count from, in milliseconds since the epoch.
@@ -141,7 +142,7 @@ class Run:
     ) -> None:
         self.workflow = definition
         self.loaded = loaded
-        self.handler = loaded.handler
+        self.handler = containing(loaded.handler)
         self.memo: Memo = {}
         self.failures = 0
         self.attempt = 0
@@ -340,7 +341,7 @@ class Run:
             raise
         except Exception as err:
             if nondeterminism := nondeterminism_in(err):
-                raise explained(nondeterminism, self.workflow.id) from None
+                raise explained(nondeterminism, workflow.info()) from None
             failure = application_error(err, attempt=self.failures, non_retryable=True)
             trace = "".join(format_tb(failure.__traceback__))
             self._log_end(failure, err)

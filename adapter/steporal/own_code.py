@@ -8,7 +8,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 _INSTALLED = {"site-packages", "dist-packages"}
@@ -25,29 +25,57 @@ class OwnCode:
 
     def __init__(self, handlers: Iterable[Callable[..., Any]]) -> None:
         modules = {handler.__module__ for handler in handlers}
-        self._packages = {module.partition(".")[0] for module in modules}
-        self._folders = tuple({folder for module in modules if (folder := _root(module))})
+        self._packages = frozenset(module.partition(".")[0] for module in modules)
+        self._files: dict[str, bool] = {}
+        self._folders = tuple(sorted({folder for module in modules if (folder := _root(module))}))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, OwnCode):
+            return NotImplemented
+        return self.parts == other.parts
+
+    def __hash__(self) -> int:
+        return hash(self.parts)
+
+    @property
+    def parts(self) -> tuple[frozenset[str], tuple[str, ...]]:
+        """The packages and the folders."""
+        return self._packages, self._folders
 
     def has(self, thing: FunctionType | type) -> bool:
-        """Whether a function or class is the app's own."""
-        # A function that wraps another says that it is of the other's module; its globals do not.
-        module = thing.__globals__.get("__name__") if isinstance(thing, FunctionType) else thing.__module__
-        package = str(module).partition(".")[0]
-        if package in self._packages:
-            return True
-        if package in _OURS or not self._folders:
-            return False
+        """Return whether a function or class is the app's own."""
+        if isinstance(thing, FunctionType):
+            # A function that wraps another says that it is of the other's module; its globals do not.
+            return self.has_code(thing.__code__, str(thing.__globals__.get("__name__")))
+        package = thing.__module__.partition(".")[0]
+        if package in self._packages or package in _OURS:
+            return package in self._packages
         try:
-            file = os.path.realpath(inspect.getfile(thing.__code__ if isinstance(thing, FunctionType) else thing))
+            return self._is_in_folders(inspect.getfile(thing))
         except (OSError, TypeError):
             return False
-        if _INSTALLED & set(Path(file).parts) or file.startswith(_STANDARD):
-            return False
-        return file.startswith(self._folders)
+
+    def has_code(self, code: CodeType, module: str) -> bool:
+        """Return whether code is the app's own.
+
+        Args:
+            code: The code.
+            module: The module whose global variables it uses.
+        """
+        package = module.partition(".")[0]
+        if package in self._packages:
+            return True
+        return package not in _OURS and self._is_in_folders(code.co_filename)
 
     def functions(self, thing: Any) -> list[FunctionType]:
         """The app's own functions that are run when a function is called: it, and those that it wraps."""
         return [function for function in layers(thing) if self.has(function)]
+
+    def _is_in_folders(self, file: str) -> bool:
+        if not self._folders or file.startswith("<"):
+            return False
+        path = os.path.realpath(file)
+        return path.startswith(self._folders) and not (_INSTALLED & set(Path(path).parts) or path.startswith(_STANDARD))
 
 
 def layers(thing: Any) -> Iterator[FunctionType]:
