@@ -73,6 +73,7 @@ NOT_TEMPORALS = {
     "_run_exitfuncs",
     "_goes_on",
     "_inside",
+    "_is_closed",
     "_getframe",
 }
 """Private names of others: of named tuples, of our own classes, of zlib, os, sys and atexit."""

@@ -15,7 +15,8 @@ from typing import Any
 
 from temporalio.worker import UnsandboxedWorkflowRunner
 
-from steporal.runtime.compiled import reloadable_module, workflow_class
+from steporal.own_code import OwnCode
+from steporal.runtime.compiled import workflow_class
 from steporal.runtime.sandbox import SteporalWorkflowRunner, beside_ours
 
 from .app import client
@@ -77,8 +78,7 @@ def surroundings(sandboxed: bool = False) -> Surroundings:
     definitions = {w.id: definition_of(workflow_class(w)) for w in client.workflows}
     runner: Any = UnsandboxedWorkflowRunner()
     if sandboxed:
-        modules = {module for w in client.workflows if (module := reloadable_module(w)) is not None}
-        runner = SteporalWorkflowRunner(modules, beside_ours(None))
+        runner = SteporalWorkflowRunner(OwnCode(w.handler for w in client.workflows), beside_ours(None))
         for definition in definitions.values():
             runner.prepare_workflow(definition)
     return Surroundings(runner, definitions, client.task_queue, asyncio.new_event_loop())
