@@ -26,7 +26,14 @@ SECTIONS: dict[str, list[str]] = {
         "RunFailure",
     ],
     "In a handler": ["Context", "Input", "Step", "StepExt", "Listener"],
-    "Events and signals": ["SentEvent", "ReceivedEvent", "SendEventResult", "ReceivedSignal", "SendSignalResult"],
+    "Events and signals": [
+        "SentEvent",
+        "ReceivedEvent",
+        "SendEventResult",
+        "StartedRun",
+        "ReceivedSignal",
+        "SendSignalResult",
+    ],
     "HTTP": ["FetchResponse", "secret", "EventSink", "InngestSink"],
     "Runs": ["Run"],
 }
@@ -40,7 +47,7 @@ INSIDE: dict[str, dict[str, Any]] = {
 IN_PASSING = {"CronTrigger", "EventTrigger", "WorkflowReference", "Duration", "RetryPolicy", "Secret", "FailedWith"}
 """Names that the page explains where they are returned or taken."""
 
-INTERNAL = {"Client.dispatcher", "Client.listed"}
+INTERNAL = {"Client.dispatcher", "Client.listed", "StartedRun.of"}
 """Methods without an underscore that are for the other half of the project."""
 
 VARIABLES = {

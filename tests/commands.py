@@ -144,6 +144,15 @@ class Steporal:
         """Run Python itself to its end."""
         return await (await self._python(arguments, variables)).ended()
 
+    @asynccontextmanager
+    async def running_python(self, *arguments: str, **variables: str) -> AsyncIterator[Process]:
+        """Python itself, while it runs; killed at the end if it has not ended."""
+        process = await self._python(arguments, variables)
+        try:
+            yield process
+        finally:
+            await process.stop()
+
     async def _python(self, arguments: Sequence[str], variables: Mapping[str, str]) -> Process:
         return Process(
             await asyncio.create_subprocess_exec(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from temporalio.api.enums.v1 import EventType
@@ -39,3 +40,10 @@ async def timers_of(run: steporal.Run[Any]) -> int:
     history = await run.temporal.fetch_history()
     started = [event for event in history.events if event.event_type == TIMER]
     return sum(PARKS not in event.user_metadata.summary.data for event in started)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(LONG):
+        while not condition():
+            await asyncio.sleep(0.02)

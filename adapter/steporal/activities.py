@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import inspect
 import logging
 import random
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -18,13 +15,15 @@ import pydantic
 from temporalio import activity
 from temporalio.common import RawValue
 
+from .blocking import watched
 from .context import Context, ContextExt, Input, InputExt
 from .converter import TAG, adapter, encode, from_raw, return_type, to_raw
 from .definition import validate_input
 from .errors import UnserializableError
 from .events import ReceivedEvent
+from .executions import Executions
 from .outbound.activities import HttpActivities
-from .reporting import alive, counted, failing
+from .reporting import alive, attempt_number, counted, failing
 from .routing.ended import find_end
 from .routing.lookup import find_listed
 from .routing.mailbox import Wait
@@ -37,10 +36,13 @@ from .runtime.invoke_step import FIND_END, FIND_WORKFLOW
 from .runtime.limits import to_limited
 from .runtime.memo import TYPED
 from .runtime.references import App, Resolver
+from .runtime.sent_events import pack
 from .runtime.signal_inbox import CLOSE_MAILBOX, OPEN_MAILBOX, RELEASE_MAILBOXES
 from .runtime.signal_steps import FIND_MAILBOX, SEND_SIGNAL
+from .runtime.step_activity import BEFORE
 from .runtime.storage import most_with
 from .runtime.subscriptions import SUBSCRIBE_RUN, UNSUBSCRIBE_RUN
+from .threads import StepThreads
 from .types import JSON
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ class StepSurroundings:
 
     @property
     def attempt(self) -> int:
-        return activity.info().attempt - 1
+        return attempt_number() - 1
 
     @property
     def logger(self) -> logging.LoggerAdapter[Any]:
@@ -77,18 +79,21 @@ class Activities:
     Args:
         client: The app's client.
         threads: Runs the step functions that are not ``async``.
+        executions: Knows the step functions that run in this worker.
     """
 
-    def __init__(self, client: Client, threads: Executor) -> None:
+    def __init__(self, client: Client, threads: StepThreads, executions: Executions) -> None:
         self._client = client
         self._threads = threads
-        self._http = HttpActivities(client)
+        self._executions = executions
+        self._http = HttpActivities(client, executions)
         self._app = App({w.id: w.handler for w in client.workflows}, client.step_packages)
 
     def all(self) -> list[Callable[..., Any]]:
         """The activities to give to a worker."""
         return [
             self.run_step,
+            self._executions.join_step,
             self.send_event,
             self.find_workflow,
             self.find_end,
@@ -106,9 +111,12 @@ class Activities:
     async def run_step(self, argument: RawValue) -> RawValue:
         """Run a step function that a reference names."""
         call = from_raw(argument)
-        async with alive(), failing(), counted():
+        return await self._executions.run(call["step"], call.pop(BEFORE, {}), lambda: self._run_step(call))
+
+    async def _run_step(self, call: dict[str, JSON]) -> RawValue:
+        async with failing(), counted():
             function, arguments = Resolver(self._app, lambda data: self._captive(data, call)).call(call)
-            result = await self._call(function, arguments)
+            result = await self._call(call["step"], function, arguments)
             return _encoded_result(call["step"], function, result)
 
     @activity.defn(name=SEND_EVENT)
@@ -116,8 +124,7 @@ class Activities:
         """Send events."""
         events = [ReceivedEvent.model_validate(event) for event in from_raw(argument)["events"]]
         async with alive(), failing(), counted():
-            await self._client.dispatcher(activity.client()).dispatch(events)
-            return to_raw({"ids": [event.id for event in events]})
+            return to_raw(pack(await self._client.dispatcher(activity.client()).dispatch(events)))
 
     @activity.defn(name=FIND_WORKFLOW)
     async def find_workflow(self, argument: RawValue) -> RawValue:
@@ -195,13 +202,11 @@ class Activities:
             data = to_raw(asked["data"])
             return to_raw(await mailboxes.send(asked["signal"], asked["mailbox"], data, id=asked["id"]))
 
-    async def _call(self, function: Callable[..., Any], arguments: list[Any]) -> Any:
+    async def _call(self, step_id: str, function: Callable[..., Any], arguments: list[Any]) -> Any:
         if inspect.iscoroutinefunction(function):
-            return await function(*arguments)
-        context = contextvars.copy_context()
-        loop = asyncio.get_running_loop()
-        result = await loop.run_in_executor(self._threads, lambda: context.run(function, *arguments))
-        return await result if inspect.isawaitable(result) else result
+            return await watched(step_id, function(*arguments))
+        result = await self._threads.run(lambda: function(*arguments))
+        return await watched(step_id, result) if inspect.isawaitable(result) else result
 
     def _captive(self, data: dict[str, JSON], call: dict[str, JSON]) -> Context[Any]:
         if data[TAG] != "context":

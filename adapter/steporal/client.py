@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Literal, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, overload
 from weakref import WeakKeyDictionary
 
 import temporalio.client
@@ -28,12 +30,15 @@ from temporalio.exceptions import (
     TerminatedError,
     WorkflowAlreadyStartedError,
 )
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 from typing_extensions import TypeVar
 
 from .checks import check_step_functions
+from .connecting import Connection, sdk_errors
 from .converter import from_raw, to_json, validate
 from .definition import (
+    DEFAULT_CODE_TIMEOUT,
+    DEFAULT_HEARTBEAT_TIMEOUT,
     DEFAULT_MAX_ATTEMPTS,
     DEFAULT_RETRY,
     FAILURE_SUFFIX,
@@ -42,8 +47,10 @@ from .definition import (
     Workflow,
     WorkflowExt,
     WorkflowReference,
+    check_code_timeout,
     check_ext,
     check_handler,
+    check_heartbeat_timeout,
     check_id,
     check_max_attempts,
     check_park_after,
@@ -55,23 +62,28 @@ from .definition import (
 from .durations import Duration
 from .errors import (
     AlreadyStartedError,
+    ConnectError,
     DefinitionError,
     InvalidArgumentError,
     InvalidInputError,
     RunCancelledError,
     RunFailedError,
+    RunNotFoundError,
     SendEventError,
     SendSignalError,
     UnserializableError,
 )
 from .events import EventLike, SendEventResult, new_ulid, prepare_events
 from .http import Secret
+from .loops import blocking
+from .misuse import explained
 from .routing import schedules
-from .routing.catalog import App, Entry, Listed
+from .routing.catalog import App, Entry, Listed, is_about_namespace
 from .routing.dispatch import FAILED, Dispatcher
 from .routing.lookup import find_listed
+from .routing.registration import Registration, module_of, warn_of_dropped
 from .routing.signalling import ANSWER_TIMEOUT, Mailboxes
-from .runtime.failures import stack_of
+from .runtime.failures import attempts_of, stack_of, step_of
 from .runtime.limits import to_limited
 from .runtime.start import Origin
 from .runtime.storage import check_storage, most_with
@@ -85,6 +97,8 @@ from .types import JSON
 
 if TYPE_CHECKING:
     from .plugin import SteporalPlugin
+
+logger = logging.getLogger("steporal")
 
 I = TypeVar("I", default=Any)  # noqa: E741
 O = TypeVar("O", default=Any)  # noqa: E741
@@ -116,7 +130,7 @@ class Run(Generic[O]):
 
     @property
     def temporal(self) -> WorkflowHandle[Any, Any]:
-        """Temporal's own handle, to cancel, terminate or describe the run."""
+        """Temporal's own handle, to cancel, terminate or describe the run, in any event loop of this process."""
         return self._handle
 
     async def result(self) -> O:
@@ -125,17 +139,20 @@ class Run(Generic[O]):
         Raises:
             RunFailedError: The run failed, timed out or was terminated.
             RunCancelledError: The run was cancelled.
+            RunNotFoundError: Temporal has no such run, or no longer.
+            TemporalCallError: Temporal refused, or could not be reached. The run goes on.
         """
         handle = self._handle
-        while True:
-            try:
-                raw = await handle.result()
-                break
-            except WorkflowFailureError as err:
-                after = await self._after_reset() if isinstance(err.cause, TerminatedError) else None
-                if after is None:
-                    raise _run_error(self.workflow_id, err.cause) from err
-                handle = after
+        with self._errors("the result of"):
+            while True:
+                try:
+                    raw = await handle.result()
+                    break
+                except WorkflowFailureError as err:
+                    after = await self._after_reset() if isinstance(err.cause, TerminatedError) else None
+                    if after is None:
+                        raise _run_error(self.workflow_id, err.cause) from err
+                    handle = after
         data = from_raw(raw) if isinstance(raw, RawValue) else raw
         output: O = data if self._output_type is None else validate(data, self._output_type)
         return output
@@ -148,9 +165,39 @@ class Run(Generic[O]):
             return None
         return self._client.get_workflow_handle(self.workflow_id, run_id=latest.run_id, result_type=RawValue)
 
+    result_sync = blocking(result, of="run")
+
     async def cancel(self) -> None:
-        """Ask Temporal to cancel the run."""
-        await self._handle.cancel()
+        """Ask Temporal to cancel the run. A run that has ended stays as it is.
+
+        Raises:
+            RunNotFoundError: Temporal has no such run, or no longer.
+            TemporalCallError: Temporal refused, or could not be reached.
+        """
+        with self._errors("cancelling"):
+            try:
+                await self._handle.cancel()
+            except RPCError as err:
+                if err.status != RPCStatusCode.NOT_FOUND:
+                    raise
+                await (
+                    self._handle.describe()
+                )  # Temporal's error is the same for ended runs and for those it does not know
+
+    cancel_sync = blocking(cancel, of="run")
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        with sdk_errors(f"{what} run {self.workflow_id!r}"):
+            try:
+                yield
+            except RPCError as err:
+                if err.status != RPCStatusCode.NOT_FOUND or is_about_namespace(err):
+                    raise
+                raise RunNotFoundError(
+                    f"there is no run {self.workflow_id!r} in namespace {self._client.namespace!r}; Temporal forgets "
+                    "runs some time after they have ended, when the namespace's retention period is over"
+                ) from err
 
 
 def _run_error(workflow_id: str, cause: BaseException) -> RunFailedError:
@@ -159,7 +206,8 @@ def _run_error(workflow_id: str, cause: BaseException) -> RunFailedError:
     check_told(cause)
     stack = stack_of(cause)
     if isinstance(cause, ApplicationError):
-        return RunFailedError(workflow_id, cause.type or "ApplicationError", cause.message, stack)
+        name = cause.type or "ApplicationError"
+        return RunFailedError(workflow_id, name, cause.message, stack, attempts_of(cause), step_of(cause))
     if isinstance(cause, TerminatedError):
         return RunFailedError(workflow_id, "TerminatedError", f"the run was terminated: {cause.message}", stack)
     return RunFailedError(workflow_id, type(cause).__name__, str(cause), stack)
@@ -168,7 +216,9 @@ def _run_error(workflow_id: str, cause: BaseException) -> RunFailedError:
 class Client:
     """An app: its workflows, and its connection to Temporal.
 
-    Building one does no I/O.
+    Building one does no I/O. A client works from any number of threads and event loops at once. Its methods are async;
+    those that end in ``_sync`` do the same for code without an event loop. After a fork, only a client that was not
+    connected before the fork works in the child; see :class:`~steporal.ForkError`.
 
     Example:
         ::
@@ -190,6 +240,11 @@ class Client:
             packages that define the client's workflows always may.
         park_after: How long a run only waits (sleeps, events, signals, invoked runs) before Temporal holds it without
             its handler, whose code can then be edited freely; or ``"never"``. Where a workflow does not say.
+        heartbeat_timeout: How long the worker of a step may send no heartbeat before the step counts as interrupted; at
+            least a second. Then the run asks that worker once more, for up to 15 seconds, and begins the step again
+            elsewhere if it does not answer. A workflow and a step can set another.
+        code_timeout: How long a step waits for a worker that has its code, as in a rolling deployment, before it fails
+            with the last worker's reason. A workflow can set another.
     """
 
     def __init__(
@@ -203,6 +258,8 @@ class Client:
         data_converter: temporalio.converter.DataConverter | None = None,
         step_packages: Iterable[str] = (),
         park_after: Duration | Literal["never"] = "1m",
+        heartbeat_timeout: Duration = DEFAULT_HEARTBEAT_TIMEOUT,
+        code_timeout: Duration = DEFAULT_CODE_TIMEOUT,
     ) -> None:
         self.id = check_id(id, "a client's id")
         where = f"client {id!r}"
@@ -212,11 +269,15 @@ class Client:
         self.step_packages: set[str] = set(step_packages)
         self._data_converter = check_storage(data_converter, where)
         self.park_after = check_park_after(park_after, where)
-        self._temporal = temporal
-        self._connecting: asyncio.Lock | None = None
+        self.heartbeat_timeout = check_heartbeat_timeout(heartbeat_timeout, where)
+        self.code_timeout = check_code_timeout(code_timeout, where)
+        self._connection = Connection(self.id, self._new_connection)
+        if temporal is not None:
+            self._connection.temporal = temporal
         self._workflows: dict[str, Workflow[Any, Any]] = {}
         self._sinks: dict[str, EventSink] = {}
         self._dispatchers: WeakKeyDictionary[temporalio.client.Client, Dispatcher] = WeakKeyDictionary()
+        self._registration = Registration(self)
 
     def __repr__(self) -> str:
         return f"<Client {self.id!r}>"
@@ -247,6 +308,7 @@ class Client:
         ext: WorkflowExt | None = None,
     ) -> Callable[[Handler[I, O]], Workflow[I, O]]: ...
 
+    @explained
     def workflow(
         self,
         *,
@@ -280,7 +342,7 @@ class Client:
                 client=self,
                 handler=handler,
                 input_schema=input_schema,
-                triggers=tuple(triggers) if loaded_again else check_triggers(triggers, id),
+                triggers=tuple(triggers) if loaded_again else check_triggers(triggers, id, input_schema),
                 max_attempts=self.max_attempts
                 if max_attempts is None
                 else check_max_attempts(max_attempts, f"workflow {id!r}"),
@@ -313,7 +375,7 @@ class Client:
         check_id(id, f"a workflow's id in client {self.id!r}")
         self._check_kept(id)
         check_handler(handler, id)
-        if id in self._workflows:
+        if id in self._workflows and not _is_imported_again(self._workflows[id].handler, handler):
             other = self._workflows[id].handler
             raise DefinitionError(
                 f"client {self.id!r} has a workflow {id!r} already, {other.__module__}.{other.__qualname__}; "
@@ -422,6 +484,32 @@ class Client:
 
         return SteporalPlugin(self)
 
+    def run(self) -> NoReturn:
+        """Serve this client's workflows in the foreground, and end the process: ``python shop.py`` as a worker.
+
+        It does what ``steporal worker`` does, with the same settings: Temporal's own configuration
+        (``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, profiles), ``STEPORAL_…`` variables and ``steporal.toml``. On
+        Ctrl-C or SIGTERM it lets running steps finish and ends the process with status 0; a second signal ends it at
+        once. It needs ``steporal[cli]``.
+
+        The module that calls it is imported a second time, by its own name instead of ``__main__``: all workers of the
+        app then name its functions alike, and its workflows run in the sandbox. Code after the call never runs.
+
+        Example:
+            ::
+
+                if __name__ == "__main__":
+                    client.run()
+
+        Raises:
+            DefinitionError: A module calls it while it is imported.
+            RuntimeError: It is called inside a running event loop, or in a thread.
+            ModuleNotFoundError: ``steporal[cli]`` is not installed.
+        """
+        from .foreground import caller, serve
+
+        serve(self, caller())
+
     # --- connect ---------------------------------------------------------------------------------------------------
 
     @property
@@ -429,20 +517,23 @@ class Client:
         """The connected Temporal client.
 
         Raises:
-            RuntimeError: The client has not connected yet.
+            ConnectError: The client has not connected yet.
+            ForkError: It was connected in the process that this one was forked from.
         """
-        if self._temporal is None:
-            raise RuntimeError(f"client {self.id!r} is not connected; `await client.connect()` first")
-        return self._temporal
+        temporal = self._connection.temporal
+        if temporal is None:
+            raise ConnectError(f"client {self.id!r} is not connected; `await client.connect()` first")
+        return temporal
 
     @temporal.setter
     def temporal(self, temporal: temporalio.client.Client) -> None:
-        self._temporal = temporal
+        self._connection.temporal = temporal
 
     @property
     def data_converter(self) -> temporalio.converter.DataConverter | None:
         """The data converter of the connection; what was given, until there is one."""
-        return self._data_converter if self._temporal is None else self._temporal.data_converter
+        temporal = self._connection.temporal
+        return self._data_converter if temporal is None else temporal.data_converter
 
     async def connect(self) -> temporalio.client.Client:
         """Connect to Temporal, unless connected.
@@ -450,16 +541,20 @@ class Client:
         Uses Temporal's own configuration: ``TEMPORAL_ADDRESS``, ``TEMPORAL_NAMESPACE``, ``TEMPORAL_API_KEY``, …, and
         the profiles of its TOML file (https://docs.temporal.io/develop/environment-configuration). With keys in
         ``STEPORAL_ENCRYPTION_KEYS`` or ``STEPORAL_DECRYPTION_KEYS``, what is sent is encrypted (``docs/security.md``).
+
+        Returns:
+            The Temporal client, which works in every thread and event loop of this process.
+
+        Raises:
+            ConnectError: Temporal does not answer, or its configuration is not valid.
+            ForkError: The client was connected in the process that this one was forked from.
         """
-        if self._connecting is None:
-            self._connecting = asyncio.Lock()
-        async with self._connecting:
-            if self._temporal is None:
-                config = ClientConfig.load_client_connect_config()
-                config.setdefault("target_host", "localhost:7233")
-                converter = self._converter_to_connect()
-                self._temporal = await temporalio.client.Client.connect(**config, data_converter=converter)
-        return self._temporal
+        return await self._connection.get()
+
+    async def _new_connection(self) -> temporalio.client.Client:
+        config = ClientConfig.load_client_connect_config()
+        config.setdefault("target_host", "localhost:7233")
+        return await temporalio.client.Client.connect(**config, data_converter=self._converter_to_connect())
 
     def _converter_to_connect(self) -> temporalio.converter.DataConverter:
         converter = self._data_converter or temporalio.converter.DataConverter.default
@@ -472,9 +567,7 @@ class Client:
     def dispatcher(self, temporal: temporalio.client.Client) -> Dispatcher:
         """What sends events into a namespace; one for each Temporal client, as it caches the catalog."""
         found = self._dispatchers.get(temporal)
-        if found is None:
-            found = self._dispatchers[temporal] = Dispatcher(temporal)
-        return found
+        return found if found is not None else self._dispatchers.setdefault(temporal, Dispatcher(temporal))
 
     # --- start and send --------------------------------------------------------------------------------------------
 
@@ -500,39 +593,57 @@ class Client:
             InvalidInputError: The input does not fit the ``input_schema``; nothing was started.
             AlreadyStartedError: There is, or was within Temporal's retention, a run with this ``id``.
             UnknownWorkflowError: The referenced app or workflow is not registered.
+            ConnectError: There is no connection to Temporal; nothing was started.
+            TemporalCallError: Temporal refused, or did not answer; the run may have been started.
         """
         data = _input_json(workflow, input)
         to_limited(f"the input of workflow {workflow.id!r}", data, most_with(self.data_converter))
         temporal = await self.connect()
         event_id = new_ulid()
         workflow_id = f"{workflow.id}/{event_id}" if id is None else check_id(id, "a run's id")
-        if isinstance(workflow, WorkflowReference):
-            app, _ = await find_listed(self.dispatcher(temporal).catalog, workflow.app, workflow.id)
-            task_queue = app.task_queue
-        else:
-            task_queue = workflow.client.task_queue
-        origin = Origin.of_invoke(event_id, await self.dispatcher(temporal).is_finish_listened())
-        try:
-            with starting(temporal, workflow.id, workflow_id):
-                handle = await start_indexed(
-                    temporal,
-                    of_run(workflow.app, workflow.id, origin.name, event_id),
-                    lambda attributes: temporal.start_workflow(
-                        workflow.id,
-                        args=origin.arguments(data),
-                        id=workflow_id,
-                        task_queue=task_queue,
-                        result_type=RawValue,
-                        id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                        search_attributes=attributes,
-                        static_details=origin.details(),
-                    ),
-                )
-        except WorkflowAlreadyStartedError:
-            raise AlreadyStartedError(
-                f"a run with the id {workflow_id!r} was started before; to look at it, get_run({workflow_id!r})"
-            ) from None
+        with sdk_errors(f"starting workflow {workflow.id!r}"):
+            if isinstance(workflow, WorkflowReference):
+                app, _ = await find_listed(self.dispatcher(temporal).catalog, workflow.app, workflow.id)
+                task_queue = app.task_queue
+            else:
+                task_queue = workflow.client.task_queue
+            origin = Origin.of_invoke(event_id, await self.dispatcher(temporal).is_finish_listened())
+            try:
+                with starting(temporal, workflow.id, workflow_id):
+                    handle = await start_indexed(
+                        temporal,
+                        of_run(workflow.app, workflow.id, origin.name, event_id),
+                        lambda attributes: temporal.start_workflow(
+                            workflow.id,
+                            args=origin.arguments(data),
+                            id=workflow_id,
+                            task_queue=task_queue,
+                            result_type=RawValue,
+                            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                            search_attributes=attributes,
+                            static_details=origin.details(),
+                        ),
+                    )
+            except WorkflowAlreadyStartedError:
+                raise AlreadyStartedError(
+                    f"a run with the id {workflow_id!r} was started before; to look at it, get_run({workflow_id!r})"
+                ) from None
         return Run(temporal, handle, event_id, workflow.output_type)
+
+    if TYPE_CHECKING:  # a decorator keeps the first overload only
+
+        @overload
+        def start_workflow_sync(self, workflow: Workflow[I, O], input: I, *, id: str | None = None) -> Run[O]: ...
+
+        @overload
+        def start_workflow_sync(
+            self, workflow: Workflow[Any, O] | WorkflowReference[O], input: JSON = None, *, id: str | None = None
+        ) -> Run[O]: ...
+
+        def start_workflow_sync(self, workflow: Any, input: Any = None, *, id: str | None = None) -> Run[Any]: ...
+
+    else:
+        start_workflow_sync = blocking(start_workflow, of="client")
 
     async def get_run(
         self, workflow_id: str, workflow: Workflow[Any, O] | WorkflowReference[O] | None = None
@@ -543,18 +654,24 @@ class Client:
             workflow_id: ``run.workflow_id``.
             workflow: Its workflow, which types its result.
         """
-        temporal = await self.connect()
-        handle = temporal.get_workflow_handle(workflow_id, result_type=RawValue)
+        with sdk_errors(f"finding run {workflow_id!r}"):
+            temporal = await self.connect()
+            handle = temporal.get_workflow_handle(workflow_id, result_type=RawValue)
         return Run(temporal, handle, workflow_id.partition("/")[2], workflow.output_type if workflow else None)
+
+    get_run_sync = blocking(get_run, of="client")
 
     async def send_event(self, event_or_events: EventLike | Sequence[EventLike]) -> SendEventResult:
         """Send events: each starts the workflows that have a trigger for it, in every app of the namespace.
+
+        An event that has a trigger in this client, which no worker has registered yet, is held back for up to two
+        seconds, once; if its workflows are not registered then, a warning is logged, and they do not start.
 
         Args:
             event_or_events: One event or up to 5,000, as :class:`~steporal.SentEvent` or a dict with its keys.
 
         Returns:
-            The ids, in order: the given ones, else new ULIDs.
+            The ids, in order: the given ones, else new ULIDs; and the runs that the events have started.
 
         Raises:
             InvalidEventError: An event cannot be sent; nothing was.
@@ -564,11 +681,12 @@ class Client:
         now_ms = int(datetime.now(UTC).timestamp() * 1000)
         events = prepare_events(event_or_events, new_id=lambda position: new_ulid(), now_ms=now_ms)
         ids = [event.id for event in events]
-        try:
-            await self.dispatcher(await self.connect()).dispatch(events)
-        except (RPCError, RuntimeError) as err:
-            raise SendEventError(f"Temporal did not take the events: {err}", ids) from err
-        return SendEventResult(ids=ids)
+        with sdk_errors("Temporal did not take the events", partial(SendEventError, ids=ids)):
+            dispatcher = self.dispatcher(await self.connect())
+            await self._registration.wait(dispatcher.catalog, events)
+            return await dispatcher.dispatch(events)
+
+    send_event_sync = blocking(send_event, of="client")
 
     async def send_signal(self, signal: str, data: JSON = None) -> SendSignalResult:
         """Send a signal to the run that waits for it; nothing happens if none does.
@@ -593,37 +711,44 @@ class Client:
             raise InvalidArgumentError(str(err)) from None
         encoded = signal_data(signal, data)
         raw = to_limited(f"the data of signal {signal!r}", encoded, most_with(self.data_converter))
-        try:
+        with sdk_errors(f"Temporal did not take signal {signal!r}", SendSignalError):
             temporal = await self.connect()
             mailboxes = Mailboxes(temporal)
             with signalling(temporal, signal):
                 held = await mailboxes.find(signal)
-                received = await mailboxes.send(signal, held.run_id, raw, id=new_ulid()) if held else None
-        except WorkflowUpdateRPCTimeoutOrCancelledError as err:
-            seconds = ANSWER_TIMEOUT.total_seconds()
-            raise SendSignalError(
-                f"signal {signal!r}: no worker has answered in {seconds:.0f} s, though a run waits for it; "
-                "it may receive it yet. Is a worker up?"
-            ) from err
-        except (RPCError, RuntimeError) as err:
-            raise SendSignalError(f"Temporal did not take signal {signal!r}: {err}") from err
+                try:
+                    received = await mailboxes.send(signal, held.run_id, raw, id=new_ulid()) if held else None
+                except WorkflowUpdateRPCTimeoutOrCancelledError as err:
+                    seconds = ANSWER_TIMEOUT.total_seconds()
+                    raise SendSignalError(
+                        f"signal {signal!r}: no worker has answered in {seconds:.0f} s, though a run waits for it; "
+                        "it may receive it yet. Is a worker up?"
+                    ) from err
         return SendSignalResult(run_id=received)
+
+    send_signal_sync = blocking(send_signal, of="client")
 
     # --- register --------------------------------------------------------------------------------------------------
 
     async def sync(self) -> App:
         """Register this client's workflows and triggers in the namespace's catalog, and its cron schedules.
 
-        What is gone from the list since the last time is dropped. Every worker does this when it starts; a worker must
-        be up (any app's), as the catalog is a workflow itself.
+        Workflows that this client does not define are dropped from the app's list, with a warning in the log. Every
+        worker does this when it starts; a worker must be up (any app's), as the catalog is a workflow itself.
+
+        Raises:
+            ConnectError: There is no connection to Temporal.
+            TemporalCallError: Temporal refused, or no worker answered.
         """
-        temporal = await self.connect()
-        catalog = self.dispatcher(temporal).catalog
-        before = (await catalog.read(fresh=True)).apps.get(self.id)
-        listed = self.listed()
-        crons = {start.id: start for start in self._cron_starts()}
-        await schedules.apply(temporal, crons, before.schedules if before else ())
-        await catalog.register(listed)
+        with sdk_errors(f"registering app {self.id!r}"):
+            temporal = await self.connect()
+            catalog = self.dispatcher(temporal).catalog
+            before = (await catalog.read(fresh=True)).apps.get(self.id)
+            listed = self.listed()
+            crons = {start.id: start for start in self._cron_starts()}
+            await schedules.apply(temporal, crons, before.schedules if before else ())
+            await catalog.register(listed)
+        warn_of_dropped(before, listed)
         return listed
 
     def listed(self) -> App:
@@ -631,6 +756,7 @@ class Client:
         return App(
             id=self.id,
             task_queue=self.task_queue,
+            modules=tuple(sorted({module_of(workflow.handler) for workflow in self.workflows})),
             workflows=tuple(self._listed()),
             schedules=tuple(sorted({start.id for start in self._cron_starts()})),
         )
@@ -651,10 +777,18 @@ class Client:
         ]
 
 
+def _is_imported_again(other: Handler[Any, Any], handler: Handler[Any, Any]) -> bool:
+    """Return whether a handler is another one of ``__main__``, whose module is now imported by its own name."""
+    first, second = (getattr(each, "__code__", None) for each in (other, handler))
+    if other.__module__ != "__main__" or first is None or second is None:
+        return False
+    return bool(first.co_filename == second.co_filename and first.co_qualname == second.co_qualname)
+
+
 def _entry(trigger: Trigger) -> Entry:
     if isinstance(trigger, EventTrigger):
         return Entry(event=trigger.event, if_exp=trigger.if_exp)
-    return Entry(cron=trigger.schedule)
+    return Entry(cron=trigger.schedule, timezone=trigger.timezone)
 
 
 def _input_json(workflow: Workflow[Any, Any] | WorkflowReference[Any], input: Any) -> JSON:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
 import pydantic
@@ -18,6 +18,7 @@ from .context import Context
 from .converter import issues, return_type, validate
 from .durations import Duration, parse_duration
 from .errors import DefinitionError, InvalidInputError
+from .loops import blocking
 from .triggers import CronTrigger, EventTrigger, Trigger
 from .type_names import type_label
 from .types import JSON
@@ -35,8 +36,15 @@ DEFAULT_MAX_ATTEMPTS = 4
 MAX_ID_BYTES = 255  # two of them, and an event id, make one of Temporal's ids of 1,000
 MAX_TRIGGERS = 10  # Inngest's limit
 MAX_CANCEL_ON = 5  # Inngest's, too
+
+_OF_VALUES = ("value_error", "assertion_error")
+"""Pydantic's names for what a validator of the user's finds wrong, which may be right for other values."""
+
 CANCEL_ON_TIMEOUT = timedelta(days=365)
 FAILURE_SUFFIX = "-failure"
+
+DEFAULT_HEARTBEAT_TIMEOUT = timedelta(seconds=20)
+DEFAULT_CODE_TIMEOUT = timedelta(days=1)
 
 DEFAULT_RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=1), backoff_coefficient=2.0, maximum_interval=timedelta(minutes=5)
@@ -92,11 +100,16 @@ class WorkflowExt:
             ``ctx.input.data`` is a :class:`RunFailure`.
         park_after: How long a run only waits (sleeps, events, signals, invoked runs) before Temporal holds it without
             the handler, so that code can be edited meanwhile; ``"never"``, or None for what the client says.
+        heartbeat_timeout: How long the worker of a step may send no heartbeat before the step counts as interrupted;
+            the client's by default.
+        code_timeout: How long a step waits for a worker that has its code; the client's by default.
     """
 
     cancel_on: Sequence[CancelOn] = ()
     on_failure: Callable[[Context[RunFailure], Step], Awaitable[Any]] | None = None
     park_after: Duration | Literal["never"] | None = None
+    heartbeat_timeout: Duration | None = None
+    code_timeout: Duration | None = None
 
 
 class FailedWith(pydantic.BaseModel):
@@ -139,6 +152,8 @@ class Workflow(Generic[I, O]):
         retry: The backoff between attempts.
         ext: Further options.
         park_after: How long its runs only wait before they are parked; None if they never are.
+        heartbeat_timeout: How long the worker of a step may send no heartbeat.
+        code_timeout: How long a step waits for a worker that has its code.
     """
 
     def __init__(
@@ -164,6 +179,15 @@ class Workflow(Generic[I, O]):
         self.park_after = (
             client.park_after if ext.park_after is None else check_park_after(ext.park_after, f"workflow {id!r}")
         )
+        where = f"workflow {id!r}"
+        self.heartbeat_timeout = (
+            client.heartbeat_timeout
+            if ext.heartbeat_timeout is None
+            else check_heartbeat_timeout(ext.heartbeat_timeout, where)
+        )
+        self.code_timeout = (
+            client.code_timeout if ext.code_timeout is None else check_code_timeout(ext.code_timeout, where)
+        )
         self.__doc__ = handler.__doc__
 
     def __repr__(self) -> str:
@@ -182,6 +206,8 @@ class Workflow(Generic[I, O]):
     async def start(self, input: I | JSON = None, *, id: str | None = None) -> Run[O]:
         """Start a run; the same as ``client.start_workflow(workflow, input)``."""
         return await self.client.start_workflow(self, input, id=id)
+
+    start_sync = blocking(start, of="workflow")
 
     def validate_input(self, data: JSON) -> I:
         """``data`` as the input schema has it.
@@ -233,6 +259,23 @@ def check_park_after(value: object, where: str) -> timedelta | None:
         raise DefinitionError(f'{where}: {err}; or "never"') from None
 
 
+def check_heartbeat_timeout(value: object, where: str) -> timedelta:
+    """Return a duration of at least a second."""
+    return _duration(value, "heartbeat_timeout", where, timedelta(seconds=1))
+
+
+def check_code_timeout(value: object, where: str) -> timedelta:
+    """Return a duration."""
+    return _duration(value, "code_timeout", where, timedelta(0))
+
+
+def _duration(value: object, what: str, where: str, minimum: timedelta) -> timedelta:
+    try:
+        return parse_duration(value, what=what, minimum=minimum)
+    except (TypeError, ValueError) as err:
+        raise DefinitionError(f"{where}: {err}") from None
+
+
 def check_retry(value: object, where: str) -> RetryPolicy:
     """A Temporal retry policy that leaves the count to ``max_attempts``."""
     if not isinstance(value, RetryPolicy):
@@ -282,8 +325,8 @@ def check_schema(schema: Any, workflow_id: str) -> None:
         ) from None
 
 
-def check_triggers(triggers: object, workflow_id: str) -> tuple[Trigger, ...]:
-    """A list of triggers without repetitions."""
+def check_triggers(triggers: object, workflow_id: str, input_schema: Any = None) -> tuple[Trigger, ...]:
+    """A list of triggers without repetitions, whose cron triggers fit the input schema."""
     where = f"triggers of workflow {workflow_id!r}"
     if isinstance(triggers, str | EventTrigger | CronTrigger) or not isinstance(triggers, Sequence):
         raise DefinitionError(f"{where} is {triggers!r}; it takes a list: triggers=[event_trigger('order.placed')]")
@@ -295,7 +338,31 @@ def check_triggers(triggers: object, workflow_id: str) -> tuple[Trigger, ...]:
         raise DefinitionError(f"{where} has {repeated!r} twice")
     if len(triggers) > MAX_TRIGGERS:
         raise DefinitionError(f"{where} are {len(triggers)}; a workflow has at most {MAX_TRIGGERS}")
+    crons = [trigger for trigger in triggers if isinstance(trigger, CronTrigger)]
+    for position, cron in enumerate(crons):
+        if cron.described in (other.described for other in crons[:position]):
+            raise DefinitionError(f"{where} has the schedule {cron.described!r} twice, with different jitter; keep one")
+        _check_cron_input(cron, input_schema, workflow_id)
     return tuple(triggers)
+
+
+def _check_cron_input(cron: CronTrigger, input_schema: Any, workflow_id: str) -> None:
+    """Check that the data of a run that a schedule starts can fit the input schema."""
+    if input_schema is None:
+        return
+    moment = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
+    try:
+        validate({"cron": cron.schedule, "scheduledAt": moment, "fireAt": moment}, input_schema)
+    except pydantic.ValidationError as err:
+        if any(issue["type"] in _OF_VALUES for issue in err.errors()):
+            return
+        raise DefinitionError(
+            f"workflow {workflow_id!r} has cron_trigger({cron.schedule!r}), whose runs have the data "
+            f"{{'cron', 'scheduledAt', 'fireAt'}}, and an input_schema that it never fits: {issues(err)}; "
+            "allow both in the input_schema (Order | CronTick), or define a workflow of its own for the schedule"
+        ) from None
+    except Exception:  # a validator of the user's that does not take the sample says nothing about other values
+        return
 
 
 def check_ext(ext: object, workflow_id: str) -> WorkflowExt:

@@ -6,8 +6,12 @@
     ├── DefinitionError (ValueError)      a workflow, trigger or option that cannot be right
     ├── InvalidEventError (ValueError)    an event that cannot be sent
     │   └── EventTooLargeError            an event over the size that can be sent
-    ├── SendEventError                    Temporal refused or was unreachable while events were sent
-    ├── SendSignalError                   Temporal refused or was unreachable while a signal was sent
+    ├── TemporalCallError                 a client's call that Temporal refused, or did not answer
+    │   ├── ConnectError                  there is no connection to Temporal
+    │   │   └── ForkError                 the connection belongs to the process that this one was forked from
+    │   ├── SendEventError                a call while events were sent
+    │   └── SendSignalError               a call while a signal was sent
+    ├── RunNotFoundError                  Temporal has no such run, or no longer
     ├── AlreadyStartedError               start_workflow(id=...): there is such a run already
     ├── UnknownWorkflowError              no app has registered such a workflow
     ├── RunFailedError                    Run.result(): the run failed, timed out or was terminated
@@ -15,6 +19,7 @@
     ├── RetryAfterError                   raise it: try again after a given time
     ├── NonRetryableError                 raise it: do not try again
     │   ├── InvalidArgumentError          what a method was called with (a ValueError and a TypeError)
+    │   ├── EventLoopError (RuntimeError) a blocking method, called while an event loop is running
     │   ├── InvalidInputError             data that does not fit a schema
     │   ├── NestedStepError               a step called inside another step's function
     │   ├── CaptureError                  a step function that cannot be sent to a worker
@@ -40,9 +45,12 @@ from .durations import Duration, delay_of
 __all__ = [
     "AlreadyStartedError",
     "CaptureError",
+    "ConnectError",
     "DefinitionError",
     "EncryptionError",
+    "EventLoopError",
     "EventTooLargeError",
+    "ForkError",
     "InvalidArgumentError",
     "InvalidEventError",
     "InvalidInputError",
@@ -53,12 +61,14 @@ __all__ = [
     "RetryAfterError",
     "RunCancelledError",
     "RunFailedError",
+    "RunNotFoundError",
     "SendEventError",
     "SendSignalError",
     "SignalConflictError",
     "StepCodeNotFoundError",
     "StepError",
     "SteporalError",
+    "TemporalCallError",
     "UnknownKeyError",
     "UnknownWorkflowError",
     "UnserializableError",
@@ -81,7 +91,26 @@ class EventTooLargeError(InvalidEventError):
     """An event over the size that can be sent."""
 
 
-class SendEventError(SteporalError):
+class TemporalCallError(SteporalError):
+    """A call of a client that Temporal refused, or did not answer.
+
+    ``__cause__`` is the error of Temporal's SDK, such as ``temporalio.service.RPCError``.
+    """
+
+
+class ConnectError(TemporalCallError):
+    """There is no connection to Temporal: the server does not answer, or the configuration is not valid."""
+
+
+class ForkError(ConnectError):
+    """The connection was made in the process that this one was forked from; Temporal's SDK does not survive a fork.
+
+    Connect after the fork: in a hook of the server, such as gunicorn's ``post_fork``, or on first use. A client that
+    was never connected in the parent works in a child.
+    """
+
+
+class SendEventError(TemporalCallError):
     """Temporal refused events, or could not be reached.
 
     ``ids`` are the ids of all events of the call, in order; sending the same events again with
@@ -97,7 +126,7 @@ class SendEventError(SteporalError):
         return self.message
 
 
-class SendSignalError(SteporalError):
+class SendSignalError(TemporalCallError):
     """Temporal refused a signal or could not be reached, or no worker answered; a run may have received it or not."""
 
 
@@ -109,18 +138,41 @@ class UnknownWorkflowError(SteporalError):
     """No app in the namespace has registered such a workflow."""
 
 
+class RunNotFoundError(SteporalError):
+    """Temporal has no run with this workflow id; or no longer, as its retention period is over."""
+
+
 class RunFailedError(SteporalError):
     """A run that did not complete, as ``await run.result()`` raises it.
 
-    ``name``, ``message`` and ``stack`` are those of the error that ended the run.
+    Attributes:
+        workflow_id: Temporal's workflow id of the run.
+        name: The name of the class of the error that ended the run.
+        message: The message of that error.
+        stack: The stack trace of that error, as text: the lines of the handler.
+        attempts: The number of attempts of the body; 0 if unknown.
+        step: The step whose failure ended the run; its ``stack`` has the lines of the step's function. None if the
+            body raised the error itself.
     """
 
-    def __init__(self, workflow_id: str, name: str, message: str, stack: str = "") -> None:
-        super().__init__(workflow_id, name, message, stack)
+    def __init__(
+        self,
+        workflow_id: str,
+        name: str,
+        message: str,
+        stack: str = "",
+        attempts: int = 0,
+        step: StepError | None = None,
+    ) -> None:
+        super().__init__(workflow_id, name, message, stack, attempts, step)
         self.workflow_id = workflow_id
         self.name = name
         self.message = message
         self.stack = stack
+        self.attempts = attempts
+        self.step = step
+        if lines := (step.stack if step is not None and step.stack else stack):
+            self.add_note(lines)
 
     def __str__(self) -> str:
         return f"run {self.workflow_id!r} failed: {self.name}: {self.message}"
@@ -160,6 +212,10 @@ class NonRetryableError(SteporalError):
 
 class InvalidArgumentError(NonRetryableError, ValueError, TypeError):
     """What a method was called with, such as a negative duration. A run whose step it was fails at once."""
+
+
+class EventLoopError(NonRetryableError, RuntimeError):
+    """A blocking method, such as ``client.send_event_sync``, was called in a thread with a running event loop."""
 
 
 class InvalidInputError(NonRetryableError):

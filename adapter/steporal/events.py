@@ -74,16 +74,46 @@ class ReceivedEvent(BaseModel):
     v: str | None = None
 
 
+class StartedRun(BaseModel):
+    """A run that an event has started.
+
+    Attributes:
+        app: The app that has the workflow.
+        workflow: The workflow's id.
+        workflow_id: The run's Temporal workflow id, for ``client.get_run``.
+        event_id: The event's id.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    app: str
+    workflow: str
+    workflow_id: str
+    event_id: str
+
+    @classmethod
+    def of(cls, app: str, workflow: str, event_id: str) -> StartedRun:
+        """The run of a workflow that an event starts."""
+        return cls(app=app, workflow=workflow, workflow_id=f"{workflow}/{event_id}", event_id=event_id)
+
+
 class SendEventResult(BaseModel):
-    """What sending events returns.
+    """Outcome of sending events.
 
     Attributes:
         ids: The events' ids, in the order in which they were given.
+        runs: The runs that the events have started, in the order of the events. A run that an event with the same id
+            has started before is among them.
+        awaited: The ids of the events whose name some run waits for, or has waited for in the last ten minutes:
+            with ``wait_for_event``, ``listen`` or ``cancel_on``. Of these runs, an event reaches those whose
+            expression is true of it.
     """
 
     model_config = ConfigDict(frozen=True)
 
     ids: list[str]
+    runs: list[StartedRun] = Field(default_factory=list)
+    awaited: list[str] = Field(default_factory=list)
 
 
 EventLike: TypeAlias = SentEvent | Mapping[str, Any]
@@ -229,16 +259,23 @@ def _prepare(
     return prepared
 
 
+def unknown_field(name: object) -> str | None:
+    """Return the end of a message about a field that no event has; None if events have it."""
+    if name in _FIELDS:
+        return None
+    close = difflib.get_close_matches(str(name), _FIELDS, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"{hint}; an event has {', '.join(_FIELDS)}"
+
+
 def _fields(event: object, label: str) -> Mapping[str, Any]:
     if isinstance(event, SentEvent):
         return {name: getattr(event, name) for name in _FIELDS}
     if not isinstance(event, Mapping):
         raise InvalidEventError(f"{label} is {_short(event)}; it takes a SentEvent or a dict with a name")
     for key in event:
-        if key not in _FIELDS:
-            close = difflib.get_close_matches(str(key), _FIELDS, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise InvalidEventError(f"{label} has the unknown key {key!r}{hint}; an event has {', '.join(_FIELDS)}")
+        if unknown := unknown_field(key):
+            raise InvalidEventError(f"{label} has the unknown key {key!r}{unknown}")
     return event
 
 

@@ -170,6 +170,12 @@ STEP_ATTEMPT_DURATION = Histogram(
     _STEPS,
     "seconds",
 )
+STEPS_STUCK = Gauge(
+    "steporal_steps_stuck",
+    "Step functions whose attempt was cancelled or timed out, but which still run in a thread of this worker and keep "
+    "its slot.",
+    (*IN_PROCESSES, "task_queue"),
+)
 WAITS_OPENED = Counter(
     "steporal_waits_opened",
     "Waits of runs that have begun; the kind is the method that waits.",

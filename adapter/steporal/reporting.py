@@ -6,32 +6,39 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from .errors import RetryAfterError
+from .heartbeats import beating
 from .metrics import STEP_ATTEMPT_DURATION, STEP_ATTEMPTS
 from .runtime.failures import application_error, is_final
 
-_BEATS_PER_TIMEOUT = 3
+attempts_before: ContextVar[int] = ContextVar("steporal_attempts_before", default=0)
+"""How many attempts the current step has had in earlier activities."""
+
+
+def attempt_number() -> int:
+    """Return which attempt of a step the current activity is, from 1."""
+    return attempts_before.get() + activity.info().attempt
 
 
 @asynccontextmanager
 async def failing() -> AsyncIterator[None]:
     """Turns what a step raises into what Temporal records."""
-    info = activity.info()
     try:
         yield
     except (asyncio.CancelledError, ApplicationError):
         raise
     except RetryAfterError as err:
         delay = err.delay(datetime.now(UTC))
-        failure = application_error(err, attempt=info.attempt, non_retryable=False, next_retry_delay=delay)
+        failure = application_error(err, attempt=attempt_number(), non_retryable=False, next_retry_delay=delay)
         raise failure from failure.__cause__
     except BaseException as err:  # also SystemExit: a step function cannot end the worker
-        failure = application_error(err, attempt=info.attempt, non_retryable=is_final(err))
+        failure = application_error(err, attempt=attempt_number(), non_retryable=is_final(err))
         raise failure from failure.__cause__
 
 
@@ -53,21 +60,6 @@ async def counted() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def alive() -> AsyncIterator[None]:
-    """Reports to Temporal, while an activity runs, that its worker is alive; so it hears of a cancellation, too."""
-    timeout = activity.info().heartbeat_timeout
-    if timeout is None:
+    """Send heartbeats while an activity runs, by which it also learns of a cancellation."""
+    with beating():
         yield
-        return
-    loop = asyncio.get_running_loop()
-    interval = timeout.total_seconds() / _BEATS_PER_TIMEOUT
-    timers: list[asyncio.TimerHandle] = []
-
-    def beat() -> None:
-        activity.heartbeat()
-        timers[:] = [loop.call_later(interval, beat)]
-
-    timers.append(loop.call_later(interval, beat))
-    try:
-        yield
-    finally:
-        timers[0].cancel()

@@ -25,6 +25,8 @@ from temporalio.common import (
 )
 from temporalio.service import RPCError, RPCStatusCode
 
+from .loops import PerLoop
+
 T = TypeVar("T")
 
 APP = SearchAttributeKey.for_keyword("SteporalApp")
@@ -139,11 +141,11 @@ class _Namespace:
 
     _has_all: bool = False
     _until: float = 0.0
-    _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _asking: PerLoop[asyncio.Lock] = field(default_factory=lambda: PerLoop(asyncio.Lock))
 
     async def has_all(self, temporal: temporalio.client.Client) -> bool:
         if time.monotonic() >= self._until:
-            async with self._asking:
+            async with self._asking.get():
                 if time.monotonic() >= self._until:
                     await self._ask(temporal)
         return self._has_all

@@ -36,6 +36,7 @@ class RunOptions:
     task_queue: str | None = None
     output_type: Any = None
     local: bool = False
+    heartbeat_timeout: Duration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,7 @@ class Step:
         output_type: type[T],
         max_attempts: int | None = None,
         timeout: Duration | None = None,
+        heartbeat_timeout: Duration | None = None,
         retry: RetryPolicy | None = None,
         task_queue: str | None = None,
         local: bool = False,
@@ -148,6 +150,7 @@ class Step:
         *args: *Ts,
         max_attempts: int | None = None,
         timeout: Duration | None = None,
+        heartbeat_timeout: Duration | None = None,
         retry: RetryPolicy | None = None,
         task_queue: str | None = None,
         local: bool = False,
@@ -161,6 +164,7 @@ class Step:
         *args: *Ts,
         max_attempts: int | None = None,
         timeout: Duration | None = None,
+        heartbeat_timeout: Duration | None = None,
         retry: RetryPolicy | None = None,
         task_queue: str | None = None,
         local: bool = False,
@@ -174,6 +178,7 @@ class Step:
         output_type: Any = None,
         max_attempts: int | None = None,
         timeout: Duration | None = None,
+        heartbeat_timeout: Duration | None = None,
         retry: RetryPolicy | None = None,
         task_queue: str | None = None,
         local: bool = False,
@@ -191,8 +196,10 @@ class Step:
             *args: Its positional arguments.
             output_type: What the result is validated as; needed only where the function returns untyped JSON.
             max_attempts: Attempts in all; the workflow's, by default.
-            timeout: How long one attempt may take; a day, by default. The worker reports that it is alive by itself,
-                so a step of a lost worker starts again elsewhere within half a minute, whatever the timeout.
+            timeout: How long one attempt may take; a day, by default.
+            heartbeat_timeout: How long the step's worker may send no heartbeat before the step counts as interrupted;
+                the workflow's, by default. Workers send heartbeats by themselves, so the step of a lost worker begins
+                again elsewhere about half a minute later, whatever its ``timeout``.
             retry: The backoff between attempts; the workflow's, by default.
             task_queue: Another task queue, of workers with the same code (``steporal worker --task-queue``).
             local: Run it in the worker that runs the workflow, as a Temporal local activity: several times faster, for
@@ -203,7 +210,7 @@ class Step:
             CaptureError: The function, or a variable that it captured, cannot be sent to a worker.
             NestedStepError: The function calls a step itself.
         """
-        options = RunOptions(max_attempts, timeout, retry, task_queue, output_type, local)
+        options = RunOptions(max_attempts, timeout, retry, task_queue, output_type, local, heartbeat_timeout)
         return self._steps.run(step_id, handler, args, options)
 
     def sleep(self, step_id: str, duration: Duration) -> Coroutine[None, None, None]:

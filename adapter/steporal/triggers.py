@@ -40,6 +40,11 @@ class CronTrigger:
     jitter: timedelta | None = None
 
     @property
+    def described(self) -> str:
+        """The schedule with its time zone, for people: ``0 9 * * * (Europe/Paris)``."""
+        return self.schedule if self.schedule.startswith(_EVERY) else f"{self.schedule} ({self.timezone or 'UTC'})"
+
+    @property
     def expressions(self) -> tuple[str, ...]:
         """The cron expressions to give to Temporal.
 
@@ -47,13 +52,18 @@ class CronTrigger:
         matches; Temporal's calendars take both, so there the schedule is given as two. ``*/2`` restricts a field, as
         in Inngest's parser (``dayMatches`` and ``getRange`` of https://github.com/robfig/cron) and unlike in
         Debian's cron.
+
+        Temporal reads ``1-7`` as Monday to Saturday, so that days of the week that reach to 7 are given one by one.
         """
         if self.schedule.startswith(_EVERY):
             return (_EVERY + format_duration(_interval(self.schedule)),)  # Temporal knows no weeks
         fields = self.schedule.split()
-        if len(fields) != 5 or _is_open(fields[2]) or _is_open(fields[4]):
+        if len(fields) != 5:
             return (self.schedule,)
-        minute, hour, day, month, weekday = fields
+        minute, hour, day, month, _ = fields
+        weekday = _weekdays(self.schedule)
+        if _is_open(day) or _is_open(weekday):
+            return (f"{minute} {hour} {day} {month} {weekday}",)
         return (f"{minute} {hour} {day} {month} *", f"{minute} {hour} * {month} {weekday}")
 
 
@@ -76,10 +86,10 @@ def event_trigger(name: str, if_exp: str | None = None) -> EventTrigger:
     except ValueError as err:
         raise DefinitionError(f"event_trigger: {err}") from None
     if if_exp is not None:
-        from .routing.expressions import compile_expression
+        from .routing.expressions import check_expression
 
         try:
-            compile_expression(if_exp, allow_async=False)
+            check_expression(if_exp, allow_async=False)
         except DefinitionError as err:
             raise DefinitionError(f"if_exp of event_trigger({name!r}): {err}") from None
     return EventTrigger(name, if_exp)
@@ -92,7 +102,9 @@ def cron_trigger(schedule: str, timezone: str | None = None, jitter: Duration | 
         schedule: Cron with five fields, such as ``0 9 * * MON-FRI``; a time zone may stand before it
             (``TZ=Europe/Paris 0 9 * * *``). Also ``@every 5m`` and ``@hourly``, ``@daily``, ``@weekly``, ``@monthly``,
             ``@yearly``, as Temporal has them.
-        timezone: A time zone of the IANA database, such as ``Europe/Paris``; UTC by default.
+        timezone: A time zone of the IANA database, such as ``Europe/Paris``; UTC by default. A time that the clocks
+            skip in spring is not due on that day. A time in the hour that they repeat in autumn is due once or twice,
+            by zone, and schedules with several times in that hour may miss some: choose other hours, or UTC.
         jitter: Each start is delayed by a random time of up to this.
 
     Raises:
@@ -141,6 +153,15 @@ def _check_schedule(schedule: str, what: str) -> None:
 
 def _interval(schedule: str) -> timedelta:
     return parse_duration(schedule.removeprefix(_EVERY), what="the interval", minimum=timedelta(seconds=1))
+
+
+def _weekdays(schedule: str) -> str:
+    """The field for the days of the week; with Sunday as 0 where it reaches to 7."""
+    field = schedule.split()[4]
+    days = [day for day in CronSim(schedule, _EPOCH).weekdays if isinstance(day, int)]
+    if _is_open(field) or 7 not in days:
+        return field
+    return ",".join(str(day) for day in sorted({day % 7 for day in days}))
 
 
 def _is_open(field: str) -> bool:

@@ -104,6 +104,8 @@ async def test_no_events_are_none(app: steporal.Client, workers: Workers) -> Non
         ({"timeout": 1.5}, "timeout is 1.5"),
         ({"timeout": timedelta(0)}, "timeout"),
         ({"max_attempts": 0}, "max_attempts of step 'charge' is 0"),
+        ({"heartbeat_timeout": "1ms"}, "heartbeat_timeout is '1ms'; the least is 1s"),
+        ({"heartbeat_timeout": "1s", "local": True}, "it takes no heartbeat_timeout"),
         ({"max_attempts": True}, "max_attempts of step 'charge' is True"),
         ({"retry": 3}, "retry of step 'charge' is 3"),
         ({"retry": RetryPolicy(maximum_attempts=2)}, "max_attempts=2"),

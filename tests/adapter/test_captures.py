@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from apps import values
+from apps import payments, shop, values
 from pydantic import BaseModel
 from recording import Workers
 
@@ -278,3 +280,60 @@ async def failure(app: steporal.Client, workers: Workers, workflow: steporal.Wor
             await (await workflow.start()).result()
     assert failed.value.name == name
     return failed.value.message
+
+
+async def test_a_method_runs_on_the_class_that_it_was_taken_from_by_whatever_name(workers: Workers) -> None:
+    async with workers(shop.client):
+        assert await (await shop.methods.start()).result() == {
+            "inherited": "orders/1",
+            "captured": "orders/1",
+            "of an instance": "orders/1",
+            "makes": "Discounted",
+            "decorated": 15,
+            "private": 15,
+            "by a lambda": 15,
+            "of the base": 15,
+        }
+
+
+async def test_a_function_that_a_test_replaces_is_what_its_step_runs(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with workers(shop.client):
+        real = ["charged 5", "debited 5", "refunded 5", "charged 5, debited 5, refunded 5"]
+        assert await (await shop.pay.start(5)).result() == real
+        monkeypatch.setattr(shop, "charge", lambda amount: f"fake {amount}")
+        monkeypatch.setattr(shop.Card, "debit", Mock(return_value="mocked"))
+        monkeypatch.setattr(shop, "refund", lambda amount: f"imported fake {amount}")
+        assert await (await shop.pay.start(5)).result() == [
+            "fake 5",
+            "mocked",
+            "imported fake 5",
+            "fake 5, mocked, imported fake 5",
+        ]
+        monkeypatch.setattr(payments, "refund", lambda amount: f"fake refund {amount}")
+        monkeypatch.setattr(shop, "refund", payments.refund)
+        assert await (await shop.pay.start(5)).result() == [
+            "fake 5",
+            "mocked",
+            "fake refund 5",
+            "fake 5, mocked, fake refund 5",
+        ]
+
+
+def ship(order: str) -> str:
+    return f"shipped {order}"
+
+
+async def test_a_mock_that_a_body_itself_sees_is_what_its_step_runs(
+    app: steporal.Client, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @app.workflow(id="ships")
+    async def handler(ctx: Context[str], step: Step) -> str:
+        return await step.run("ship", ship, ctx.input.data)
+
+    mock = Mock(return_value="mocked")
+    monkeypatch.setattr(sys.modules[__name__], "ship", mock)
+    async with workers(app):
+        assert await (await handler.start("1")).result() == "mocked"
+    mock.assert_called_once_with("1")

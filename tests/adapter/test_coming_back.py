@@ -72,7 +72,7 @@ async def test_a_race_that_was_decided_stays_decided(app: steporal.Client, worke
 
     @app.workflow(id="race", ext=WorkflowExt(park_after="1s"))
     async def race(ctx: Context[Any], step: Step) -> Any:
-        asked = [asyncio.create_task(step.run(f"ask {s}", ask, s)) for s in ("slow", "quick")]
+        asked = [asyncio.create_task(step.run(f"ask {s}", lambda s=s: ask(s))) for s in ("slow", "quick")]
         (first,), _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
         winner = first.result()
         await step.run(f"order from {winner}", lambda: ordered.append(winner))
@@ -104,10 +104,10 @@ async def test_a_step_that_a_timeout_has_cancelled_never_begins_again(
     async def charge_in_time(ctx: Context[Any], step: Step) -> Any:
         try:
             if limit is asyncio.wait_for:
-                outcome = await asyncio.wait_for(step.run("charge", charge), 0.5)
+                outcome = await asyncio.wait_for(step.run("charge", lambda: charge()), 0.5)
             else:
                 async with asyncio.timeout(0.5):
-                    outcome = await step.run("charge", charge)
+                    outcome = await step.run("charge", lambda: charge())
         except TimeoutError:
             outcome = await step.run("say so", lambda: "not charged")
         await step.sleep("night", "2500ms")
@@ -203,7 +203,8 @@ async def test_a_result_is_not_handed_to_another_call(workers: Workers, caplog: 
 
         @app.workflow(id="order")
         async def handler(ctx: Context[Any], step: Step) -> Any:
-            receipt = await step.run("charge", lambda: charged.append(order) or f"receipt of {order}")  # type: ignore[func-returns-value]
+            due = order
+            receipt = await step.run("charge", lambda: charged.append(due) or f"receipt of {due}")  # type: ignore[func-returns-value]
             await step.sleep("night", "3s")
             return receipt
 
@@ -328,9 +329,9 @@ async def test_more_steps_than_the_server_takes_at_a_time_all_run(app: steporal.
         assert await (await many.start(None)).result() == 2_100
 
 
-async def test_a_run_that_waits_for_its_events_time_is_parked(
-    app: steporal.Client, workers: Workers, name: str
-) -> None:
+async def test_a_run_that_waits_for_its_events_time_is_parked(app: steporal.Client, workers: Workers) -> None:
+    name = f"{app.id}.later"
+
     @app.workflow(id="later", triggers=[steporal.event_trigger(name)], ext=WorkflowExt(park_after="1s"))
     async def later(ctx: Context[Any], step: Step) -> str:
         return await step.run("work", lambda: "done")

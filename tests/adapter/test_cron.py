@@ -44,17 +44,26 @@ async def test_a_schedule_appears_when_a_worker_starts(app: steporal.Client, wor
     assert len(due) == 7
 
 
-async def test_a_schedule_with_another_zone_is_changed(app: steporal.Client, workers: Workers) -> None:
-    daily(app, cron_trigger("0 9 * * *", timezone="Europe/Paris"))
+async def test_a_schedule_with_other_jitter_is_changed(app: steporal.Client, workers: Workers) -> None:
+    daily(app, cron_trigger("0 9 * * *", jitter="1m"))
     changed = steporal.Client(app.id)
-    daily(changed, cron_trigger("0 9 * * *", timezone="Asia/Tokyo"))
+    daily(changed, cron_trigger("0 9 * * *", jitter="5m"))
     async with workers(app):
         (before,) = await schedules_of(app, app.id)
         changed.temporal = app.temporal
         await changed.sync()
         (after,) = await schedules_of(app, app.id)
     assert before.id == after.id
-    assert (before.schedule.spec.time_zone_name, after.schedule.spec.time_zone_name) == ("Europe/Paris", "Asia/Tokyo")
+    assert (before.schedule.spec.jitter, after.schedule.spec.jitter) == (timedelta(minutes=1), timedelta(minutes=5))
+
+
+async def test_a_time_of_day_in_two_zones_is_two_schedules(app: steporal.Client, workers: Workers) -> None:
+    daily(app, *(cron_trigger("0 9 * * *", timezone=zone) for zone in ("Europe/Paris", "Asia/Tokyo", None)))
+    async with workers(app):
+        described = await schedules_of(app, app.id)
+        listed = (await app.dispatcher(app.temporal).catalog.read()).apps[app.id].workflows[0]
+    assert {one.schedule.spec.time_zone_name or "UTC" for one in described} == {"Europe/Paris", "Asia/Tokyo", "UTC"}
+    assert [entry.timezone for entry in listed.triggers] == ["Europe/Paris", "Asia/Tokyo", None]
 
 
 async def test_a_schedule_with_another_expression_takes_the_old_ones_place(
@@ -119,6 +128,29 @@ async def test_a_schedule_starts_runs(app: steporal.Client, workers: Workers) ->
     assert set(first["data"]) == {"cron", "scheduledAt", "fireAt"}
     assert first["id"] != second["id"]
     assert first["data"]["scheduledAt"] < second["data"]["scheduledAt"]
+
+
+async def test_what_is_due_at_one_moment_is_a_run_each(
+    app: steporal.Client, other_app: steporal.Client, workers: Workers
+) -> None:
+    due: asyncio.Queue[tuple[str, str, str]] = asyncio.Queue()
+    workflow_id = f"{app.id} tick"
+
+    def ticking(client: steporal.Client, *schedules: str) -> None:
+        @client.workflow(id=workflow_id, triggers=[cron_trigger(schedule) for schedule in schedules])
+        async def tick(ctx: Context[Any], step: Step) -> None:
+            async def report() -> None:
+                due.put_nowait((ctx.input.data["scheduledAt"], client.id, ctx.input.data["cron"]))
+
+            await step.run("report", report)
+
+    ticking(app, "@every 2s", "@every 4s")
+    ticking(other_app, "@every 2s")
+    by_moment: dict[str, set[tuple[str, str]]] = {}
+    async with workers(app), workers(other_app), asyncio.timeout(60):
+        while {(app.id, "@every 2s"), (app.id, "@every 4s"), (other_app.id, "@every 2s")} not in by_moment.values():
+            moment, client_id, schedule = await due.get()
+            by_moment.setdefault(moment, set()).add((client_id, schedule))
 
 
 async def is_gone(temporal: temporalio.client.Client, schedule_id: str) -> bool:

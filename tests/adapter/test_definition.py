@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 import steporal
-from steporal import Context, DefinitionError, RetryPolicy, Step, cron_trigger, event_trigger
+from steporal import ConnectError, Context, DefinitionError, RetryPolicy, Step, cron_trigger, event_trigger
 
 
 async def handler(ctx: Context[Any], step: Step) -> None:
@@ -103,6 +103,31 @@ def test_ids_of_system_workflows_are_reserved(client: steporal.Client) -> None:
         client.workflow(id="steporal.catalog")(handler)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"heartbeat_timeout": "500ms"}, "heartbeat_timeout is '500ms'; the least is 1s"),
+        ({"heartbeat_timeout": 2.5}, "heartbeat_timeout is 2.5 (float)"),
+        ({"code_timeout": "soon"}, "code_timeout is 'soon'"),
+    ],
+)
+def test_a_timeout_that_cannot_be_right_is_refused(
+    client: steporal.Client, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DefinitionError, match=re.escape(f"workflow 'a': {message}")):
+        client.workflow(id="a", ext=steporal.WorkflowExt(**options))(handler)
+    with pytest.raises(DefinitionError, match=re.escape(f"client 'b': {message}")):
+        steporal.Client("b", **options)
+
+
+def test_timeouts_of_a_workflow_are_the_clients_where_it_sets_none() -> None:
+    client = steporal.Client("shop", heartbeat_timeout="1m", code_timeout="1h")
+    workflow = client.workflow(id="a")(handler)
+    own = client.workflow(id="b", ext=steporal.WorkflowExt(heartbeat_timeout="5s", code_timeout=0))(handler)
+    assert (workflow.heartbeat_timeout, workflow.code_timeout) == (timedelta(minutes=1), timedelta(hours=1))
+    assert (own.heartbeat_timeout, own.code_timeout) == (timedelta(seconds=5), timedelta(0))
+
+
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "3", None])
 def test_max_attempts_is_at_least_one(client: steporal.Client, wrong: Any) -> None:
     if wrong is not None:
@@ -161,6 +186,42 @@ def test_a_trigger_stands_once_in_a_list(client: steporal.Client) -> None:
     )(handler)
 
 
+def test_two_schedules_that_differ_in_jitter_alone_are_refused(client: steporal.Client) -> None:
+    triggers = [cron_trigger("@daily", jitter="5m"), cron_trigger("@daily", timezone="UTC")]
+    with pytest.raises(DefinitionError, match=r"'@daily \(UTC\)' twice, with different jitter"):
+        client.workflow(id="a", triggers=triggers)(handler)
+
+
+class Placed(BaseModel):
+    order_id: str
+
+
+class Tick(BaseModel):
+    cron: str
+    scheduledAt: datetime
+
+
+class Checked(BaseModel):
+    cron: str
+
+    @field_validator("cron")
+    @classmethod
+    def check(cls, cron: str) -> str:
+        raise ValueError("nothing is right")
+
+
+@pytest.mark.parametrize("schema", [Placed, list[int], int, dict[str, int]])
+def test_a_schedule_whose_data_never_fits_the_input_schema_is_refused(client: steporal.Client, schema: Any) -> None:
+    triggers = [event_trigger("order.placed"), cron_trigger("@daily")]
+    with pytest.raises(DefinitionError, match=r"'a' has cron_trigger\('@daily'\).*input_schema that it never fits: "):
+        client.workflow(id="a", input_schema=schema, triggers=triggers)(handler)
+
+
+@pytest.mark.parametrize("schema", [Tick, Placed | Tick, dict[str, str], Any, Checked, None])
+def test_a_schedule_whose_data_may_fit_the_input_schema_is_fine(client: steporal.Client, schema: Any) -> None:
+    client.workflow(id="a", input_schema=schema, triggers=[cron_trigger("@daily")])(handler)
+
+
 def test_a_workflow_has_at_most_ten_triggers(client: steporal.Client) -> None:
     client.workflow(id="ten", triggers=[event_trigger(f"e{n}") for n in range(10)])(handler)
     with pytest.raises(DefinitionError, match="'eleven' are 11"):
@@ -201,7 +262,7 @@ def test_a_definition_error_is_a_value_error() -> None:
 
 
 def test_a_client_that_is_not_connected_says_so() -> None:
-    with pytest.raises(RuntimeError, match=r"'shop' is not connected.*client\.connect"):
+    with pytest.raises(ConnectError, match=r"'shop' is not connected.*client\.connect"):
         _ = steporal.Client("shop").temporal
 
 
@@ -213,3 +274,30 @@ def test_an_unknown_workflow_of_a_client_is_a_key_error(client: steporal.Client)
 def test_the_task_queue_is_the_clients_id_unless_given() -> None:
     assert steporal.Client("shop").task_queue == "shop"
     assert steporal.Client("shop", task_queue="shop-eu").task_queue == "shop-eu"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda c: c.workflow(_handler), "@client.workflow on '_handler' has no arguments; give the workflow an id"),
+        (lambda c: c.workflow("order"), "takes keyword arguments only, and was given 'order'; write id='order'"),
+        (lambda c: c.workflow(), "@client.workflow has no id"),
+        (
+            lambda c: c.workflow(id="o", retries=3),
+            "has no option 'retries'; write max_attempts=.*retries=3 is max_attempts=4",
+        ),
+        (lambda c: c.workflow(id="o", cancel_on=[]), r"write ext=WorkflowExt\(cancel_on="),
+        (lambda c: c.workflow(id="o", trigger=None), r"write triggers=\[...\], a list"),
+        (lambda c: c.workflow(id="o", max_atempts=3), "has no option 'max_atempts'; did you mean 'max_attempts'?"),
+        (
+            lambda c: c.workflow(id="o", colour=1),
+            "its options are id, input_schema, triggers, max_attempts, retry, ext",
+        ),
+    ],
+)
+def test_a_wrong_call_of_workflow_says_what_to_write(call: Callable[[Any], Any], message: str) -> None:
+    with pytest.raises(steporal.DefinitionError, match=message):
+        call(steporal.Client("shop"))
+
+
+async def _handler(ctx: Any, step: Any) -> None: ...

@@ -44,7 +44,7 @@ from steporal import (
 from steporal.encryption import EncryptionCodec, Key, Keys, new_key
 from steporal.events import new_ulid
 from steporal.routing.catalog import CATALOG, Catalog
-from steporal.runtime import attempt
+from steporal.runtime import step_activity
 from steporal.runtime.limits import MAX_PAYLOAD_BYTES
 from steporal.sealed import ENCODING, key_of
 from steporal_workers.devserver import dev_server
@@ -240,7 +240,7 @@ async def test_a_run_waits_for_a_worker_that_has_its_key(
 async def test_a_step_whose_arguments_cannot_be_read_begins_again(
     app: steporal.Client, other: temporalio.client.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt, "_CODE_PAUSE", timedelta(seconds=0.3))
+    monkeypatch.setattr(step_activity, "_CODE_PAUSE", timedelta(seconds=0.3))
 
     @app.workflow(id="far", max_attempts=2)
     async def far(ctx: Context[Any], step: Step) -> Any:

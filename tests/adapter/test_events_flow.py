@@ -10,9 +10,10 @@ import pytest
 from pydantic import BaseModel
 from recording import Workers
 from temporalio.service import RPCError
+from waiting import until_waiting
 
 import steporal
-from steporal import Context, RunFailedError, SentEvent, Step, event_trigger
+from steporal import Context, RunFailedError, SentEvent, StartedRun, Step, event_trigger
 
 
 class Order(BaseModel):
@@ -335,3 +336,106 @@ async def exists(client: steporal.Client, workflow_id: str) -> bool:
     except RPCError:
         return False
     return True
+
+
+async def test_the_runs_that_events_have_started_are_named(
+    app: steporal.Client, other_app: steporal.Client, workers: Workers, name: str
+) -> None:
+    @app.workflow(id="order", triggers=[event_trigger(name)])
+    async def order(ctx: Context[Any], step: Step) -> str:
+        return "order"
+
+    @other_app.workflow(id="mail", triggers=[event_trigger(name, if_exp="event.data.mail")])
+    async def mail(ctx: Context[Any], step: Step) -> str:
+        return "mail"
+
+    @app.workflow(id="sender")
+    async def sender(ctx: Context[Any], step: Step) -> Any:
+        sent = await step.ext.send_event("send", [{"name": name}, {"name": f"{name}.other"}])
+        return [sent.ids, [run.model_dump() for run in sent.runs], sent.awaited]
+
+    async with workers(app), workers(other_app):
+        sent = await app.send_event([{"name": name, "data": {"mail": True}}, {"name": f"{name}.other"}, {"name": name}])
+        first, _, third = sent.ids
+        assert {(run.app, run.workflow_id, run.event_id) for run in sent.runs} == {
+            (app.id, f"order/{first}", first),
+            (other_app.id, f"mail/{first}", first),
+            (app.id, f"order/{third}", third),
+        }
+        assert sent.awaited == []
+        for run in sent.runs:
+            assert await (await app.get_run(run.workflow_id)).result() == run.workflow
+        again = await app.send_event({"name": name, "id": first, "data": {"mail": True}})
+        assert {run.workflow_id for run in again.runs} == {f"order/{first}", f"mail/{first}"}
+        (sent_id, _), runs, awaited = await (await sender.start()).result()
+        assert runs == [StartedRun.of(app.id, "order", sent_id).model_dump()]
+        assert awaited == []
+
+
+async def test_events_that_runs_wait_for_are_named(app: steporal.Client, workers: Workers, name: str) -> None:
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        paid = await step.ext.wait_for_event("paid", event=name, timeout="1h")
+        return paid and paid.id
+
+    @app.workflow(id="sender")
+    async def sender(ctx: Context[Any], step: Step) -> list[str]:
+        return (await step.ext.send_event("send", [{"name": f"{name}.other"}, {"name": name}])).awaited
+
+    async with workers(app):
+        run = await waits.start()
+        await until_waiting(run)
+        sent = await app.send_event([{"name": f"{name}.other"}, {"name": name}])
+        assert sent.awaited == [sent.ids[1]]
+        assert sent.runs == []
+        assert await run.result() == sent.ids[1]
+        assert len(await (await sender.start()).result()) == 1
+
+
+async def test_an_event_waits_until_its_own_workflow_is_registered(
+    app: steporal.Client, workers: Workers, name: str
+) -> None:
+    @app.workflow(id="order", triggers=[event_trigger(name)])
+    async def order(ctx: Context[Any], step: Step) -> str:
+        return "order"
+
+    app.temporal = workers.temporal
+    sending = asyncio.create_task(app.send_event({"name": name}))
+    async with workers(app):
+        (run,) = (await sending).runs
+        assert await (await app.get_run(run.workflow_id)).result() == "order"
+
+
+async def test_an_event_whose_own_workflow_nobody_registers_is_warned_of_once(
+    app: steporal.Client, workers: Workers, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.workflow(id="order", triggers=[event_trigger(name, if_exp="event.data.n > 1")])
+    async def order(ctx: Context[Any], step: Step) -> None: ...
+
+    app.temporal = workers.temporal
+    assert (await app.send_event({"name": name, "data": {"n": 1}})).runs == []
+    assert caplog.messages == []
+    for _ in range(2):
+        assert (await app.send_event({"name": name, "data": {"n": 2}})).runs == []
+    (said,) = caplog.messages
+    assert f"event {name!r} does not start workflow 'order': app {app.id!r} has not registered that trigger" in said
+    assert "start a worker" in said
+
+
+async def test_a_trigger_that_the_running_workers_do_not_have_is_warned_of(
+    app: steporal.Client, workers: Workers, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    newer = steporal.Client(app.id)
+    for client in (app, newer):
+
+        @client.workflow(id="order", triggers=[event_trigger(f"{name}.old")])
+        async def order(ctx: Context[Any], step: Step) -> None: ...
+
+    @newer.workflow(id="mail", triggers=[event_trigger(name)])
+    async def mail(ctx: Context[Any], step: Step) -> None: ...
+
+    async with workers(app):
+        newer.temporal = app.temporal
+        await newer.send_event([{"name": f"{name}.old"}, {"name": name}])
+    (said,) = [message for message in caplog.messages if "does not start" in message]
+    assert f"event {name!r} does not start workflow 'mail'" in said

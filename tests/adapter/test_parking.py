@@ -464,9 +464,9 @@ async def test_a_child_that_is_asked_while_it_tells_of_its_end_answers(
 ) -> None:
     dispatch = Dispatcher.dispatch
 
-    async def slowly(self: Dispatcher, events: Any) -> None:
+    async def slowly(self: Dispatcher, events: Any) -> steporal.SendEventResult:
         await asyncio.sleep(3)
-        await dispatch(self, events)
+        return await dispatch(self, events)
 
     @app.workflow(id="child")
     async def child(ctx: Context[Any], step: Step) -> Any:

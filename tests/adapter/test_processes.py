@@ -16,7 +16,7 @@ from apps import pair
 from recording import Workers
 
 import steporal
-from steporal import Context, RetryPolicy, Step
+from steporal import Context, RetryPolicy, Step, StepError
 
 
 @pytest.fixture
@@ -99,7 +99,9 @@ async def test_a_lambda_that_fails_is_repaired_by_an_edit(app: steporal.Client, 
     assert tried.count("repaired") == 1
 
 
-async def test_a_step_whose_code_no_worker_has_never_fails_for_that(app: steporal.Client, workers: Workers) -> None:
+async def test_a_step_whose_code_no_worker_has_waits_for_one_that_has_it(
+    app: steporal.Client, workers: Workers
+) -> None:
     retry = RetryPolicy(initial_interval=timedelta(milliseconds=10), backoff_coefficient=1)
     edited = steporal.Client(app.id)
     queue = f"{app.id} steps"
@@ -122,6 +124,30 @@ async def test_a_step_whose_code_no_worker_has_never_fails_for_that(app: stepora
                     await asyncio.sleep(0.02)
         async with workers(current, task_queue=queue):
             assert await run.result() == "hello"
+
+
+async def test_a_step_that_no_worker_can_begin_fails_in_the_end_and_says_why(
+    app: steporal.Client, workers: Workers
+) -> None:
+    queue = f"{app.id} steps"
+    edited = steporal.Client(app.id)
+
+    @edited.workflow(id="edited")
+    async def with_another_lambda(ctx: Context[Any], step: Step) -> str:
+        return await step.run("greet", lambda: "good evening")
+
+    @app.workflow(id="edited", max_attempts=1, ext=steporal.WorkflowExt(code_timeout="2s"))
+    async def handler(ctx: Context[Any], step: Step) -> list[str]:
+        try:
+            return [await step.run("greet", lambda: "hello", task_queue=queue)]
+        except StepError as err:
+            return [err.name, err.message]
+
+    async with workers(app), workers(edited, task_queue=queue):
+        name, message = await (await handler.start()).result()
+    assert name == "StepCodeNotFoundError"
+    reason = "no worker could begin the step within 2s; the last one says: workflow 'edited' has no '<lambda>' with the"
+    assert message.startswith(reason)
 
 
 async def has_paused(run: steporal.Run[Any]) -> bool:

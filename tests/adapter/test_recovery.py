@@ -805,11 +805,12 @@ async def test_a_run_that_is_recovered_while_it_tells_of_its_end_is_heard_of_onc
     told, dispatch, heard = asyncio.Event(), Dispatcher.dispatch, []
     of_the_run = f"event.data.app == '{app.id}'"
 
-    async def then_lost(self: Dispatcher, events: Any) -> None:
-        await dispatch(self, events)
+    async def then_lost(self: Dispatcher, events: Any) -> steporal.SendEventResult:
+        sent = await dispatch(self, events)
         if not told.is_set() and events[0].data.get("app") == app.id:
             told.set()
             await asyncio.Event().wait()
+        return sent
 
     monkeypatch.setattr(Dispatcher, "dispatch", then_lost)
 

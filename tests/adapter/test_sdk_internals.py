@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import temporalio.bridge.worker
 import temporalio.worker._workflow
 import temporalio.worker._workflow_instance
 import temporalio.workflow
 from recording import Workers
+from temporalio.bridge.proto.workflow_activation import WorkflowActivationJob
 from temporalio.contrib.opentelemetry import ReplaySafeTracerProvider
 from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxRestrictions, _importer, _restrictions
@@ -25,9 +27,11 @@ from temporalio.worker.workflow_sandbox import SandboxRestrictions, _importer, _
 import steporal
 import steporal_workers
 from steporal import Context, Step
+from steporal.runtime import branches as _branches
 from steporal.runtime import ordered_tasks, sandbox, watching
 
 TOUCHED: dict[str, set[str]] = {
+    "heartbeats.py": {"_bridge_worker"},
     "tracing/spans.py": {"_tracer_provider"},
     "runtime/sandbox.py": {
         "_importer",
@@ -47,6 +51,20 @@ TOUCHED: dict[str, set[str]] = {
         "_pending_child_workflows",
         "_pending_activities",
         "_pending_nexus_operations",
+        "_conditions",
+    },
+    "runtime/branches.py": {
+        "vars",
+        "_apply",
+        "_run_once",
+        "call_later",
+        "call_at",
+        "create_task",
+        "time",
+        "workflow_time_ns",
+        "workflow_random",
+        "workflow_sleep",
+        "activate",
     },
     "runtime/details.py": {"vars", "workflow_get_current_details"},
     "runtime/versioning.py": {"vars", "_versioning_behavior"},
@@ -62,11 +80,12 @@ NOT_TEMPORALS = {
     "_validate",
     "_Compress",
     "_exit",
+    "_current_frames",
     "_run_exitfuncs",
     "_goes_on",
     "_inside",
 }
-"""Private names of others: of named tuples, of our own classes, of zlib, os and atexit."""
+"""Private names of others: of named tuples, of our own classes, of zlib, os, sys and atexit."""
 
 PACKAGES = [Path(package.__file__).parent for package in (steporal, steporal_workers)]  # type: ignore[arg-type]
 
@@ -159,8 +178,22 @@ def test_what_we_touch_of_the_sdk_is_as_we_need_it() -> None:
         "_register_task(task, *, name)": parameters(instance._WorkflowInstanceImpl._register_task) == ["task", "name"],
         "create_task(coro, *, name, context)": parameters(instance._WorkflowInstanceImpl.create_task)
         == ["coro", "name", "context"],
+        "_apply(job), once for each job": "self._apply(job)" in source(instance._WorkflowInstanceImpl.activate),
+        "_run_once(*, check_conditions, jobs)": parameters(instance._WorkflowInstanceImpl._run_once)
+        == ["check_conditions", "jobs"],
+        "conditions are looked at when nothing is ready": "self._conditions[:] = ["
+        in source(instance._WorkflowInstanceImpl._run_once),
+        "the jobs of an activation": {each.name for each in WorkflowActivationJob.DESCRIPTOR.fields}
+        >= _branches._OUTCOMES,
+        "workflow.now() and time() read workflow_time_ns": "workflow_time_ns()" in source(temporalio.workflow.time_ns),
+        "workflow.random() and uuid4() read workflow_random": "workflow_random()" in source(temporalio.workflow.random),
         "create_future()": parameters(instance._WorkflowInstanceImpl.create_future) == [],
         "workflow_get_current_details()": parameters(instance._WorkflowInstanceImpl.workflow_get_current_details) == [],
+        "Worker._bridge_worker.record_activity_heartbeat(heartbeat)": parameters(
+            temporalio.bridge.worker.Worker.record_activity_heartbeat
+        )
+        == ["comp"]
+        and "self._bridge_worker = temporalio.bridge.worker.Worker.create(" in source(temporalio.worker.Worker),
         "a query's task has its name": f'name=f"{ordered_tasks._QUERY}' in source(instance),
         "a _versioning_behavior that is none is not sent": "if self._versioning_behavior:" in source(instance),
         "a run that is not ended says that tasks remain": "Eviction processed, but" in source(instance),
@@ -197,6 +230,7 @@ async def test_the_event_loop_of_a_run_has_what_we_look_at(app: steporal.Client,
     @app.workflow(id="looks")
     async def looks(ctx: Context[Any], step: Step) -> Any:
         instance = vars(asyncio.get_running_loop())
+        await step.run("first", lambda: None)
         step_of = asyncio.create_task(step.run("step", lambda: None))
         await asyncio.sleep(0)
         await asyncio.sleep(0)

@@ -21,6 +21,7 @@ from temporalio.testing import ActivityEnvironment
 import steporal
 from steporal import Context, DefinitionError, EventSink, InngestSink, RunFailedError, Step, secret
 from steporal.converter import to_raw
+from steporal.executions import Executions
 from steporal.outbound.activities import HttpActivities
 from steporal.outbound.addresses import is_public
 from steporal.outbound.host_slots import AT_ONCE, WAITING, HostSlots
@@ -337,7 +338,7 @@ async def test_no_more_than_so_many_wait_for_a_host() -> None:
 async def test_a_worker_without_the_sink_lets_another_try(app: steporal.Client) -> None:
     argument = to_raw({"sink": "gone", "event": {"name": "a", "data": {}, "id": "1", "ts": 0}})
     with pytest.raises(temporalio.exceptions.ApplicationError, match="has no sink 'gone'") as failed:
-        await ActivityEnvironment().run(HttpActivities(app).post_event, argument)
+        await ActivityEnvironment().run(HttpActivities(app, Executions()).post_event, argument)
     assert not failed.value.non_retryable
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
+from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 import temporalio.client
+from cronsim import CronSim
 from temporalio.client import Schedule, ScheduleActionStartWorkflow, ScheduleSpec
 
 from steporal import CronTrigger, DefinitionError, EventTrigger, cron_trigger, event_trigger
+from steporal.routing.schedules import CronStart
 
 SCHEDULES = [
     "* * * * *",
@@ -64,6 +68,30 @@ def test_an_expression_is_kept_as_written() -> None:
 def test_an_expression_that_cannot_be_names_the_event(expression: str) -> None:
     with pytest.raises(DefinitionError, match=r"^if_exp of event_trigger\('order\.placed'\): "):
         event_trigger("order.placed", if_exp=expression)
+
+
+@pytest.mark.parametrize(
+    ("expression", "says"),
+    [
+        ("event.dta.amount > 100", "uses 'event.dta' (did you mean 'data'?); an event has name, data, id, ts, v"),
+        ('event["dta"].amount > 100', "uses 'event.dta' (did you mean 'data'?)"),
+        ("has(event.dat) && event.name == 'a'", "uses 'event.dat' (did you mean 'data'?)"),
+        ("event.data.items.exists(i, i == event.nam)", "uses 'event.nam' (did you mean 'name'?)"),
+        ("event.zzz == 1", "uses 'event.zzz'; an event has"),
+    ],
+)
+def test_a_field_that_no_event_has_is_named(expression: str, says: str) -> None:
+    with pytest.raises(DefinitionError, match=r"^if_exp of event_trigger\('order\.placed'\): ") as refused:
+        event_trigger("order.placed", if_exp=expression)
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["event.data.dta == 1", "[event].exists(event, event.dta == 1)", "event[event.data.field] == 1", "event.v == '2'"],
+)
+def test_other_fields_are_not_looked_at(expression: str) -> None:
+    assert event_trigger("order.placed", if_exp=expression).if_exp == expression
 
 
 # --- the clock -----------------------------------------------------------------------------------------------------
@@ -177,6 +205,76 @@ def test_a_schedule_with_one_kind_of_day_is_one_expression(schedule: str) -> Non
 )
 def test_either_kind_of_day_fires_where_both_are_restricted(schedule: str, expressions: tuple[str, ...]) -> None:
     assert cron_trigger(schedule).expressions == expressions
+
+
+@pytest.mark.parametrize(
+    ("weekdays", "given"),
+    [
+        ("7", "0"),
+        ("1-7", "0,1,2,3,4,5,6"),
+        ("5-7", "0,5,6"),
+        ("1-7/3", "0,1,4"),
+        ("1/2", "0,1,3,5"),
+        ("6,7", "0,6"),
+    ],
+)
+def test_sunday_is_0_where_the_days_of_the_week_reach_to_7(weekdays: str, given: str) -> None:
+    assert cron_trigger(f"0 9 * * {weekdays}").expressions == (f"0 9 * * {given}",)
+
+
+async def due(temporal: temporalio.client.Client, trigger: CronTrigger) -> list[datetime]:
+    """The next times at which Temporal starts a run."""
+    handle = await temporal.create_schedule(
+        f"test_triggers {uuid4()}", CronStart("app", "none", "none", trigger).schedule(indexed=False)
+    )
+    try:
+        return list((await handle.describe()).info.next_action_times)
+    finally:
+        await handle.delete()
+
+
+@pytest.mark.parametrize(
+    "weekdays", ["1-7", "0-7", "5-7", "7", "6,7", "1-7/2", "*/2", "MON-FRI", "SUN-WED", "1/1", "1/2", "7-7", "MON-7"]
+)
+async def test_temporal_starts_on_the_days_of_the_week_that_cron_has(
+    temporal: temporalio.client.Client, weekdays: str
+) -> None:
+    schedule = f"0 9 * * {weekdays}"
+    times = await due(temporal, cron_trigger(schedule))
+    cron = CronSim(schedule, times[0] - timedelta(seconds=1))
+    assert times == [next(cron) for _ in times]
+
+
+def change_of_clocks(month: int, *, last: bool) -> date:
+    """The next Sunday on which clocks change: the last, or the first, of a month."""
+    today = date.today()
+    for year in (today.year, today.year + 1):
+        days = (date(year, month, 1) + timedelta(days=number) for number in range(31))
+        sundays = [day for day in days if day.isoweekday() == 7 and day.month == month]
+        if (found := sundays[-1 if last else 0]) > today:
+            return found
+    raise AssertionError("next year has one")
+
+
+@pytest.mark.parametrize(
+    ("timezone", "month", "last", "times"),
+    [
+        # Clocks go from 02:00 to 03:00: what is due between them is not due on that day.
+        ("Europe/Paris", 3, True, "01:00+01 01:30+01 03:00+02 03:30+02"),
+        # Clocks go from 03:00 to 02:00: 02:00 and 02:30 are due once, and nothing for an hour and a half between them.
+        ("Europe/Paris", 10, True, "01:00+02 01:30+02 02:00+02 02:30+01 03:00+01 03:30+01"),
+        # Clocks go from 02:00 to 01:00: 01:00 and 01:30 are due twice.
+        ("America/New_York", 11, False, "01:00-04 01:30-04 01:00-05 01:30-05 02:00-05 02:30-05 03:00-05 03:30-05"),
+    ],
+    ids=["spring", "autumn in Paris", "autumn in New York"],
+)
+async def test_what_is_due_when_clocks_change(
+    temporal: temporalio.client.Client, timezone: str, month: int, last: bool, times: str
+) -> None:
+    day = change_of_clocks(month, last=last)
+    found = await due(temporal, cron_trigger(f"*/30 1-3 {day.day} {month} *", timezone=timezone))
+    there = [time.astimezone(ZoneInfo(timezone)) for time in found]
+    assert [f"{time:%H:%M%z}"[:-2] for time in there if time.date() == day] == times.split()
 
 
 @pytest.mark.parametrize(("schedule", "given"), [("@every 2w", "@every 14d"), ("@every 90m", "@every 1h30m")])

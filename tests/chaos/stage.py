@@ -14,7 +14,15 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.service import RPCError, RPCStatusCode
 
 import steporal
-from steporal import AlreadyStartedError, RunCancelledError, RunFailedError, SendEventError, SendSignalError, Workflow
+from steporal import (
+    AlreadyStartedError,
+    RunCancelledError,
+    RunFailedError,
+    RunNotFoundError,
+    SendSignalError,
+    TemporalCallError,
+    Workflow,
+)
 from steporal.runtime.signal_inbox import OPEN_MAILBOX
 from steporal.runtime.subscriptions import SUBSCRIBE_RUN
 
@@ -25,6 +33,8 @@ T = TypeVar("T")
 _TIMER = EventType.EVENT_TYPE_TIMER_STARTED
 _BEGINNINGS = tuple(f'"{name}"'.encode() for name in (SUBSCRIBE_RUN, OPEN_MAILBOX))
 _LOOK = 0.15
+_NEVER = (RPCStatusCode.INVALID_ARGUMENT, RPCStatusCode.UNIMPLEMENTED)
+"""What Temporal refuses however often it is asked."""
 
 UNKNOWN = "unknown"
 """What the sender of a signal was told if it was told nothing."""
@@ -224,10 +234,8 @@ class Stage:
                 return Ended("cancelled")
             except RunFailedError as err:
                 return Ended(err.name)
-            except RPCError as err:
-                if err.status == RPCStatusCode.NOT_FOUND and "amespace" not in err.message:
-                    return None
-                raise
+            except RunNotFoundError:
+                return None
 
         ended = await self._insist(end, f"the end of {workflow_id}")
         if ended is None:
@@ -250,10 +258,9 @@ class Stage:
         while True:
             try:
                 return await action()
-            except SendEventError:
-                pass
-            except RPCError as err:
-                if err.status in (RPCStatusCode.INVALID_ARGUMENT, RPCStatusCode.UNIMPLEMENTED):
+            except (RPCError, TemporalCallError) as err:
+                cause = err if isinstance(err, RPCError) else err.__cause__
+                if isinstance(cause, RPCError) and cause.status in _NEVER:
                     raise
             await asyncio.sleep(_LOOK)
 

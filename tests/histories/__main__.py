@@ -33,6 +33,7 @@ async def _record_most(http: HttpServer) -> dict[str, WorkflowHistory]:
         await asyncio.gather(*(scene(stage) for scene in scenes.TOGETHER))
         await scenes.lost_subscriber(stage)
         await scenes.gone_child(stage)
+        await scenes.outlasting(stage)
         async with serving(app.audit, stage.temporal):
             await scenes.told_ends(stage)
         await scenes.registering(stage)

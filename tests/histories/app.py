@@ -7,6 +7,7 @@ ends sooner in some than in others.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 from collections.abc import Coroutine
 from datetime import timedelta
 from functools import partial
@@ -61,6 +62,12 @@ def later(ctx: Context[Any]) -> int:
     if ctx.attempt == 0:
         raise steporal.RetryAfterError("busy", timedelta(milliseconds=20))
     return ctx.attempt
+
+
+def hold_the_lock(seconds: int) -> str:
+    """Keep Python's global lock, so that no thread of the process sends a heartbeat."""
+    ctypes.PyDLL(None).sleep(seconds)
+    return "held"
 
 
 async def slow(seconds: float) -> float:
@@ -461,3 +468,9 @@ async def loops_listening(ctx: Context[Any], step: Step) -> list[int]:
         step.invoke_workflow("child", workflow=child, data={"of": "loops", "sleep": "2s"}),
     )
     return [len(heard), signal and signal.data, ended]
+
+
+@shop.workflow(id="outlasts", ext=WorkflowExt(heartbeat_timeout="1s"))
+async def outlasts(ctx: Context[Any], step: Step) -> str:
+    """Has a step whose heartbeats stop, while its function goes on."""
+    return await step.run("holds", hold_the_lock, 3, max_attempts=1)

@@ -55,6 +55,10 @@ async def failing(stage: Stage) -> None:
         await ended(run, stage.keep(f"fails-failure.{how}", f"fails-failure/{run.first_execution_run_id}"))
 
 
+async def outlasting(stage: Stage) -> None:
+    await ended(await stage.start("", app.outlasts))
+
+
 async def yearly(stage: Stage, name: str = "cron") -> None:
     """A schedule that fires."""
     (schedule,) = [listed async for listed in await stage.temporal.list_schedules()]

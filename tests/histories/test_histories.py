@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 from unittest.mock import patch
@@ -33,6 +32,7 @@ from temporalio.worker import (
 import steporal
 from steporal.activities import Activities
 from steporal.context import InputType
+from steporal.executions import Executions
 from steporal.outbound.delivery import delivery_class
 from steporal.plugin import SYSTEM_WORKFLOWS
 from steporal.routing import catalog, mailbox, topic
@@ -43,6 +43,7 @@ from steporal.runtime.compiled import workflow_class
 from steporal.runtime.continuing import RECOVER
 from steporal.runtime.endings import SEND_EVENT, Ending
 from steporal.runtime.waits import Kind
+from steporal.threads import StepThreads
 
 from . import app
 from .files import FOLDER, SUFFIX, read, recorded
@@ -233,8 +234,7 @@ Named = tuple[str, str]
 def defined() -> set[Named]:
     """What the package has names for in histories."""
     sinks = list(app.shop.sinks.values())
-    with ThreadPoolExecutor(1) as threads:
-        activities = [*Activities(app.shop, threads).all(), *SYSTEM_ACTIVITIES]
+    activities = [*Activities(app.shop, StepThreads(), Executions()).all(), *SYSTEM_ACTIVITIES]
     found = {("activity", str(temporalio.activity._Definition.must_from_callable(each).name)) for each in activities}
     found |= {("workflow", each.id) for client in app.APPS for each in [*client.workflows, *client.sinks.values()]}
     for cls in SYSTEM_WORKFLOWS:

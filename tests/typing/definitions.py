@@ -99,3 +99,13 @@ async def outside() -> None:
     wrong: str = await run.result()  # type: ignore[assignment]
     run.result()  # type: ignore[unused-coroutine]
     process(wrong, wrong)  # type: ignore[operator]
+
+
+def blocking() -> None:
+    assert_type(client.send_event_sync({"name": "order.placed"}), SendEventResult)
+    assert_type(client.start_workflow_sync(total, [1, 2]).result_sync(), int)
+    assert_type(client.start_workflow_sync(process, {"order_id": "a"}), Run[dict[str, float]])
+    assert_type(client.get_run_sync("total/1", total), Run[int])
+    assert_type(total.start_sync([1, 2]), Run[int])
+    client.send_event_sync(5)  # type: ignore[arg-type]
+    client.start_workflow_sync(total, [1, 2], run_id="a")  # type: ignore[call-overload]

@@ -58,6 +58,104 @@ async def test_a_worker_that_cannot_start_is_started_again_when_the_code_is_mend
         await process.until("serving app mended")
 
 
+RUNS = """
+    import steporal
+    from steporal import event_trigger
+
+    client = steporal.Client("dev-app")
+
+    @client.workflow(id="order", triggers=[event_trigger("order.placed")])
+    async def order(ctx, step):
+        await step.run("charge", lambda: 1)
+        await step.wait_for_signal("approval", signal="approved", timeout="1h")
+        await step.run("pack", lambda: 1 // 0, max_attempts=1)
+    """
+
+
+async def test_each_start_step_and_end_of_a_run_is_a_line(offline: Steporal) -> None:
+    offline.write("app.py", RUNS)
+    async with dev(offline, "app:client") as (process, address):
+        await process.until("serving app dev-app")
+        sent = await offline("send", "order.placed", "--address", address)
+        event_id = sent.out.strip()
+        await process.until("… approval")
+        assert (await offline("signal", "approved", "--address", address)).status == 0
+        await process.until("■")
+        lines = [line for line in process.said.splitlines() if event_id[-6:] in line]
+        who = f"order        {event_id[-6:]}"
+        assert [re.sub(r"^\d\d:\d\d:\d\d\.\d\d\d|  [\d.]+ m?s$", "", line) for line in lines] == [
+            f"  {who}  ▶ started by order.placed order/{event_id}",
+            f"  {who}  ✓ charge",
+            f"  {who}  … approval waits for a signal",
+            f"  {who}  ✓ approval",
+            f"  {who}  ! step 'pack' failed on attempt 1 of 1: ZeroDivisionError: integer division or modulo by zero",
+            f"  {who}  ✗ pack failed: ZeroDivisionError: integer division or modulo by zero",
+            f"  {who}  ■ failed at step 'pack'",
+        ]
+        assert "app.py:11 in <lambda>" in process.said
+        assert "\x1b" not in process.said  # no colours in a pipe
+
+
+async def test_an_edit_is_linted_and_served(offline: Steporal) -> None:
+    module = offline.write("app.py", APP)
+    async with dev(offline, "app:client") as (process, _):
+        await process.until("serving app dev-app")
+        assert "lint:" not in process.said
+        module.write_text(
+            module.read_text().replace("    return await", "    import time; time.time()\n    return await")
+        )
+        await process.until("lint: app.py:8: workflow 'answer' calls time.time; use ctx.now()")
+        await process.until("serving app dev-app", times=2)
+
+
+async def test_a_body_that_is_corrected_goes_on_and_starts_once(offline: Steporal) -> None:
+    module = offline.write("app.py", APP)
+    correct = module.read_text()
+    module.write_text(
+        correct.replace("    return await", "    import time; time.time(); ctx.logger.info('hello')\n    return await")
+    )
+    async with dev(offline, "app:client") as (process, address):
+        await process.until("serving app dev-app")
+        await offline("start", "answer", "--id", "one", "--address", address)
+        async with offline.running("runs", "result", "one", "--wait", "--address", address) as waiting:
+            await waiting.until("the run is stuck")
+            module.write_text(correct.replace("    return await", "    ctx.logger.info('hello')\n    return await"))
+            assert (await waiting.ended()).data == "old"
+        await process.until("■ completed")
+        assert process.said.count("▶ started directly one") == 1
+        assert process.said.count("steporal.workflow: hello") == 1
+
+
+@pytest.mark.takes_long
+async def test_runs_that_an_edit_has_stuck_go_on_with_the_new_code(offline: Steporal) -> None:
+    module = offline.write("app.py", RUNS.replace("1 // 0", "'old'"))
+    async with dev(offline, "app:client") as (process, address):
+        await process.until("serving app dev-app")
+        started = await offline("start", "order", "--id", "one", "--address", address)
+        assert started.status == 0
+        await process.until("… approval")
+        edited = module.read_text().replace(
+            '    await step.run("charge"', '    await step.run("check", lambda: 1)\n    await step.run("charge"'
+        )
+        module.write_text(
+            edited.replace(
+                "    await step.run(\"pack\", lambda: 'old'", "    return await step.run(\"pack\", lambda: 'new'"
+            )
+        )
+        await process.until("recovered one, which the edit had stuck: 1 finished step kept")
+        await process.until("✓ check")
+        assert (await offline("signal", "approved", "--address", address)).status == 0
+        assert (await offline("runs", "result", "one", "--wait", "--address", address)).data == "new"
+        assert process.said.count("✓ charge") == 1
+        (row,) = (await offline("runs", "list", "--json", "--address", address)).data
+        shown = (await offline("runs", "show", row["run_id"], "--json", "--address", address)).data
+        assert (row["workflow_id"], row["run_id"], row["status"]) == (
+            shown["workflow_id"],
+            shown["run_id"],
+            "completed",
+        )
+
+
 async def test_everything_stops_with_one_signal(offline: Steporal) -> None:
     offline.write("app.py", APP)
     async with offline.running("dev", "app:client", *FREE) as process:

@@ -55,7 +55,7 @@ async def test_of_an_installation_that_is_right_all_is_good(
     assert status == 0
     assert {row["state"] for name, row in rows.items() if name != "search attributes"} == {"good"}
     assert rows["server"]["said"].endswith(f" at {server.address}")
-    assert rows["catalog"]["said"] == "2 workflows are registered as the code has them"
+    assert rows["catalog"]["said"] == "2 workflows are registered as in the code"
     assert rows["clock"]["said"] == "within 2 s of the server's"
     assert (table.status, table.out.count("good")) == (0, sum(row["state"] == "good" for row in rows.values()))
 

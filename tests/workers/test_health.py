@@ -61,7 +61,7 @@ async def test_a_worker_is_ready_when_it_is_connected_registered_and_polls(run: 
         answered = await http.get("/ready")
         assert (answered.status_code, answered.json()["checks"]) == (
             200,
-            {"connected": "ok", "registered": "ok", "polling": "ok"},
+            {"connected": "ok", "registered": "ok", "polling": "ok", "able to run steps": "ok"},
         )
         assert (await http.get("/live")).json() == {"status": 200, "message": "OK"}
         head = await http.head("/ready?x=1")
@@ -147,3 +147,34 @@ async def test_connections_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         async with asyncio.timeout(5):
             while not await said(url, b"GET /live HTTP/1.1\r\n\r\n"):
                 await asyncio.sleep(0.01)
+
+
+HANGS = """
+    @client.workflow(id=f"hangs-{APP}", ext=steporal.WorkflowExt(heartbeat_timeout="1s"))
+    async def hangs(ctx, step):
+        def work():
+            Path("started").touch()
+            while not Path("finish").exists():
+                try:
+                    time.sleep(0.01)
+                except Exception:
+                    pass
+
+        await asyncio.wait_for(step.run("work", work), timeout=0.5)
+    """
+
+
+async def test_a_worker_whose_slots_are_all_kept_by_stuck_steps_is_not_ready(
+    run: Steporal, write_app: WriteApp
+) -> None:
+    app = write_app(HANGS)
+    async with healthy(run, STEPORAL_MAX_CONCURRENT_STEPS="1") as (_, http):
+        await run("start", f"hangs-{app}")
+        await run.until_exists("started")
+        answered = await until(http, 503)
+        assert str(answered["error"]).startswith(
+            "not able to run steps: all 1 slots for steps are kept by step functions"
+        )
+        assert (await http.get("/live")).status_code == 200
+        (run.folder / "finish").touch()
+        await until(http, 200)

@@ -63,6 +63,15 @@ async def test_findings_are_there_as_json(offline: Steporal) -> None:
     assert (await offline("lint", "right", "--json")).data == []
 
 
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+async def test_an_app_without_workflows_is_a_mistake(offline: Steporal, flags: tuple[str, ...]) -> None:
+    offline.write("crm.py", "import steporal\nclient = steporal.Client('crm')\n")
+    ended = await offline("lint", "crm:client", *flags)
+    assert (ended.status, ended.out) == (2, "")
+    assert "app 'crm' has no workflows once 'crm' is imported, so there is nothing to check" in ended.err
+    assert "name the module that imports the modules with its workflows" in ended.err
+
+
 @pytest.mark.parametrize("arguments", [(), ("missing:client",), ("app:nothing",), ("app:client", "--jsn")])
 async def test_a_command_that_cannot_be_right_ends_with_2(offline: Steporal, arguments: tuple[str, ...]) -> None:
     offline.write("app.py", BROKEN)

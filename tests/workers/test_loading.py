@@ -36,11 +36,11 @@ async def test_a_submodule_that_is_missing_is_named(offline: Steporal) -> None:
 
 async def test_a_path_instead_of_a_module_is_answered_with_the_modules_name(offline: Steporal) -> None:
     offline.write("shop/app.py", CLIENT)
-    assert "name the module: shop.app:client" in await load(offline, "shop/app.py:client")
+    assert "is a path of a file; name the module instead: shop.app:client" in await load(offline, "shop/app.py:client")
 
 
 async def test_no_module_at_all_is_answered_with_an_example(offline: Steporal) -> None:
-    assert "it is module:attribute, such as shop.app:client" in await load(offline, ":client")
+    assert "write MODULE:CLIENT, such as shop.app:client" in await load(offline, ":client")
 
 
 async def test_an_import_that_fails_shows_the_users_own_lines_alone(offline: Steporal) -> None:
@@ -82,7 +82,10 @@ async def test_a_module_that_exits_when_it_is_imported_is_told_so(offline: Stepo
 
 async def test_a_module_without_a_client_is_told_what_it_has(offline: Steporal) -> None:
     offline.write("app.py", "orders = []\n")
-    assert "module 'app' has no steporal.Client; it has: orders" in await load(offline, "app")
+    assert (
+        "module 'app' has no steporal.Client, such as client = steporal.Client('shop'); it has: orders"
+        in await load(offline, "app")
+    )
 
 
 async def test_a_module_with_several_clients_needs_one_to_be_named(offline: Steporal) -> None:
@@ -97,7 +100,7 @@ async def test_an_attribute_that_is_missing_is_answered_with_the_clients(offline
 
 async def test_an_attribute_that_is_no_client_is_told_its_type(offline: Steporal) -> None:
     offline.write("app.py", CLIENT)
-    assert "app:other is of type 'dict', and no steporal.Client" in await load(offline, "app:other")
+    assert "app:other is of type 'dict', not a steporal.Client" in await load(offline, "app:other")
 
 
 @pytest.mark.parametrize("target", ["app", "app:client", "app:Holder.client"])
@@ -105,3 +108,21 @@ async def test_a_client_that_is_there_is_loaded(offline: Steporal, target: str) 
     offline.write("app.py", CLIENT + "\n    class Holder:\n        client = client\n")
     ended = await offline("sync", target)
     assert "no Temporal server answers" in ended.err
+
+
+async def test_a_client_that_is_left_out_is_found_in_the_folder(offline: Steporal) -> None:
+    offline.write("shop.py", "import steporal\nsales = steporal.Client('shop')\n")
+    ended = await offline("worker")
+    assert (ended.status, "Missing argument 'MODULE:CLIENT'. Found here: shop:sales" in ended.err) == (2, True)
+
+
+async def test_help_lists_the_flags_of_the_connection_last(offline: Steporal) -> None:
+    text = (await offline("start", "--help")).out
+    assert text.index("--input") < text.index("Connection to Temporal:") < text.index("--tls-server-name")
+
+
+async def test_without_the_extra_the_command_says_what_to_install(offline: Steporal) -> None:
+    offline.write("rich/__init__.py", "raise ModuleNotFoundError(\"No module named 'rich'\", name='rich')\n")
+    ended = await offline.python("-m", "steporal_workers", "catalog")
+    assert ended.status == 1
+    assert ended.err == "error: the command needs 'rich', which is not installed: pip install 'steporal[cli]'\n"

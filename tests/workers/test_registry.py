@@ -13,11 +13,15 @@ WriteApp = Callable[[str], str]
 REPORT = """
     @client.workflow(
         id=f"report-{APP}",
-        triggers=[event_trigger("report.asked", if_exp="event.data.paid == true"), cron_trigger("0 9 * * MON-FRI")],
+        triggers=[event_trigger("report.asked", if_exp="event.data.paid == true"), cron_trigger("0 9 * * MON-FRI"),
+                  cron_trigger("@daily", timezone="Europe/Paris"), cron_trigger("@every 5m")],
     )
     async def report(ctx, step):
         return None
     """
+
+
+CRONS = ("cron 0 9 * * MON-FRI (UTC)", "cron @daily (Europe/Paris)", "cron @every 5m ")
 
 
 async def test_an_app_is_registered_without_a_worker(run: Steporal, write_app: WriteApp) -> None:
@@ -27,7 +31,7 @@ async def test_an_app_is_registered_without_a_worker(run: Steporal, write_app: W
     assert f"app {app} is registered in namespace 'default'" in synced.err
     catalog = await run("catalog")
     assert catalog.status == 0
-    for shown in (app, f"report-{app}", "report.asked if event.data.paid == true", "cron 0 9 * * MON-FRI"):
+    for shown in (app, f"report-{app}", "report.asked if event.data.paid == true", *CRONS):
         assert shown in synced.out
         assert shown in catalog.out
     assert f"steporal/{app}/report-{app}/" in catalog.out

@@ -194,6 +194,9 @@ async def test_a_run_that_continued_as_new_is_shown_as_one(
                 await asyncio.sleep(0.05)
         found = await shown(run, one.run_id)
         assert (found["is_parked"], found["executions"]) == (True, 2)
+        (row,) = await listed(run, "--workflow", f"long-{app}")
+        assert (row["workflow_id"], row["run_id"]) == (found["workflow_id"], found["run_id"])
+        assert (await run("runs", "show", row["run_id"])).out.startswith("run ")
         assert {(wait["step"], *wait["for"]) for wait in found["waits"]} == {
             ("next", f"{app}.heard"),
             ("event", f"{app}.sent"),

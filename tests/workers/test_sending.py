@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import pytest
 from commands import Steporal
+from waiting import until_waiting
 
+import steporal
 from steporal_workers.devserver import DevServer
 
 WriteApp = Callable[[str], str]
@@ -48,6 +50,50 @@ async def test_an_event_that_starts_nothing_says_so(run: Steporal) -> None:
     ended = await run("send", "nobody.cares")
     assert ended.status == 0
     assert "no workflow has a trigger for 'nobody.cares'" in ended.err
+
+
+LISTEN = """
+    @client.workflow(id=f"wait-{APP}")
+    async def wait(ctx, step):
+        paid = await step.ext.wait_for_event("paid", event=f"{APP}.paid", match="data.order", timeout="1h")
+        return paid.data["by"]
+
+    @client.workflow(id=f"stop-{APP}", ext=steporal.WorkflowExt(cancel_on=[steporal.CancelOn(f"{APP}.stop")]))
+    async def stopped(ctx, step):
+        await step.sleep("long", "1d")
+    """
+
+
+async def test_an_event_that_a_run_waits_for_names_the_run(
+    run: Steporal, server: DevServer, write_app: WriteApp
+) -> None:
+    app = write_app(LISTEN)
+    async with run.worker("app"):
+        for kind in ("wait", "stop"):
+            await run("start", f"{kind}-{app}", "--id", f"{app}-{kind}", "--input", '{"order": 1}')
+            handle = server.client.get_workflow_handle(f"{app}-{kind}")
+            await until_waiting(steporal.Run(server.client, handle, "", None))
+        other = await run("send", f"{app}.paid", "--data", '{"order": 2}')
+        paid = await run("send", f"{app}.paid", "--data", '{"order": 1, "by": "Ada"}')
+        stop = await run("send", f"{app}.stop", "--json")
+        assert await server.client.get_workflow_handle(f"{app}-wait").result() == "Ada"
+    assert "no run waits for it" in other.err
+    assert f"→ {app}-wait, which waits for '{app}.paid', receives it" in paid.err
+    assert "no workflow" not in paid.err
+    assert stop.data["woken"] == [f"{app}-stop"]
+    assert stop.data["runs"] == []
+
+
+async def test_an_event_that_a_run_waits_for_while_no_worker_is_up_says_so(
+    run: Steporal, server: DevServer, write_app: WriteApp
+) -> None:
+    app = write_app(LISTEN)
+    async with run.worker("app"):
+        await run("start", f"wait-{app}", "--id", f"{app}-wait", "--input", '{"order": 1}')
+        handle = server.client.get_workflow_handle(f"{app}-wait")
+        await until_waiting(steporal.Run(server.client, handle, "", None))
+    ended = await run("send", f"{app}.paid", "--data", '{"order": 1}')
+    assert f"runs wait for '{app}.paid'; no worker is up to decide which of them it is for" in ended.err
 
 
 @pytest.mark.parametrize(

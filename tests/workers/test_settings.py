@@ -198,3 +198,18 @@ def test_names_are_unique() -> None:
 def test_the_page_has_the_table_of_all_settings() -> None:
     page = Path(__file__).parents[2] / "docs" / "settings.md"
     assert markdown_table() in page.read_text(), "make docs writes it"
+
+
+async def test_the_file_names_the_client_of_commands_that_are_given_none(offline: Steporal) -> None:
+    app = "import steporal\nclient = steporal.Client({!r})\n@client.workflow(id='w')\nasync def w(ctx, step): ...\n"
+    offline.write("crm/app.py", app.format("crm"))
+    offline.write("crm/__init__.py", "")
+    offline.write("other.py", app.format("other"))
+    offline.write("steporal.toml", 'client = "crm.app:client"\nlog_level = "debug"\n')
+    assert "1 workflow of app 'crm'" in (await offline("lint")).err
+    assert "1 workflow of app 'other'" in (await offline("lint", "other")).err
+    assert (await offline("config", "worker")).status == 0
+    assert "'127.0.0.1:1'" in (await offline("worker")).err  # it found the client, and no server
+    offline.write("steporal.toml", "client = 3\n")
+    ended = await offline("worker")
+    assert (ended.status, "steporal.toml, client: 3 is not a client; write MODULE:CLIENT" in ended.err) == (2, True)

@@ -10,6 +10,9 @@ from datetime import timedelta
 import pytest
 from commands import Steporal
 
+from steporal.runtime.carried import read_outcome
+from steporal.runtime.failures import LOST
+from steporal.runtime.rebuilding import rebuild
 from steporal_workers.devserver import DevServer
 
 WriteApp = Callable[[str], str]
@@ -169,3 +172,83 @@ async def test_a_deployment_needs_a_build_and_a_name_that_temporal_takes(run: St
     assert (ended.status, "--deployment needs --build-id" in ended.err) == (2, True)
     ended = await run("worker", "app", "--deployment", "shop.eu", "--build-id", "1")
     assert (ended.status, "has no '.', as 'shop.eu' has" in ended.err) == (2, True)
+
+
+async def test_the_progress_of_runs_is_logged_once_at_level_debug(run: Steporal, write_app: WriteApp) -> None:
+    app = write_app(ECHO)
+    arguments = ("--log-level", "debug", "--max-cached-workflows", "0")  # each workflow task replays the run
+    async with run.worker("app", *arguments) as worker:
+        await run("start", f"echo-{app}", "--id", f"echo-{app}", "--wait")
+        await worker.until(f"steporal.progress: run 'echo-{app}': completed after")
+        said = worker.said
+    for text in (": started: directly", ", step 'echo': completed after", ": completed after"):
+        assert said.count(f"steporal.progress: run 'echo-{app}'{text}") == 1
+
+
+async def test_a_worker_with_fewer_workflows_says_what_it_takes_from_others(
+    run: Steporal, server: DevServer, write_app: WriteApp
+) -> None:
+    app = write_app(ECHO)
+    async with run.worker("app"):
+        pass
+    write_app(SLOW)
+    async with run.worker("app") as worker:
+        assert f"app {app!r}: workflow 'echo-{app}' is no longer registered" in worker.said
+        await server.client.start_workflow(f"echo-{app}", id=f"echo-{app}", task_queue=app)
+        await worker.until(f"this worker does not define workflow 'echo-{app}', and was given a run of it")
+        assert "Traceback" not in worker.said
+
+
+KILLED = """
+    @client.workflow(id=f"killed-{APP}", ext=steporal.WorkflowExt(heartbeat_timeout="1s"))
+    async def killed(ctx, step):
+        def work(name):
+            with Path(name).open("a") as file:
+                file.write(f"{ctx.attempt}")
+            while not Path("finish").exists():
+                time.sleep(0.01)
+            return f"{name} by attempt {ctx.attempt}"
+
+        async def once():
+            try:
+                return await step.run("once", work, "once", max_attempts=1)
+            except steporal.StepError as err:
+                return f"{err.message}, {err.attempts}"
+
+        return await asyncio.gather(step.run("often", work, "often"), once())
+    """
+
+
+@pytest.mark.takes_long
+async def test_a_step_of_a_killed_worker_begins_again_elsewhere_unless_it_has_one_attempt(
+    run: Steporal, server: DevServer, write_app: WriteApp
+) -> None:
+    app = write_app(KILLED)
+    async with run.running("worker", "app") as worker:
+        await worker.until("serving")
+        started = await run("start", f"killed-{app}")
+        await run.until_exists("often")
+        await run.until_exists("once")
+        worker.signal(signal.SIGKILL)
+        await worker.ended()
+    async with run.running("worker", "app") as worker:
+        await worker.until("serving")
+        handle = server.client.get_workflow_handle(started.out.strip())
+        while (run.folder / "often").read_text() != "01":
+            await asyncio.sleep(0.05)
+        (run.folder / "finish").touch()
+        result = await handle.result()
+        shown = await run("runs", "show", handle.id)
+        worker.signal(signal.SIGTERM)
+        await worker.ended()
+    attempts = {
+        line.split("│")[1].strip(): line.split("│")[5].strip() for line in shown.out.splitlines() if "│" in line
+    }
+    assert attempts == {"✓ often": "2", "✗ once": "1"}
+    assert result == ["often by attempt 1", f"{LOST}, 1"]
+    assert (run.folder / "once").read_text() == "0"
+    rebuilt = await rebuild((await handle.fetch_history()).events, server.client.data_converter)
+    outcomes = {key: read_outcome(outcome) for key, outcome in rebuilt.carried.memo.items()}
+    assert outcomes["often"].value == "often by attempt 1"
+    assert (failure := outcomes["once"].failure) and (failure.message, failure.attempts) == (LOST, 1)
+    assert rebuilt.in_flight == ()

@@ -1,5 +1,21 @@
-"""``python -m steporal_workers``: the same as the command ``steporal``."""
+"""``python -m steporal_workers`` and the script ``steporal``: the command, where its extra is installed."""
 
-from .cli import main
+from __future__ import annotations
 
-main()
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command ``steporal``."""
+    try:
+        from .cli import main as command
+    except ModuleNotFoundError as err:
+        if err.name not in ("click", "rich"):
+            raise
+        sys.exit(f"error: the command needs {err.name!r}, which is not installed: pip install 'steporal[cli]'")
+    command()
+
+
+if __name__ == "__main__":
+    main()

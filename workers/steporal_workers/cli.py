@@ -5,10 +5,9 @@ What a command needs is imported when it runs, so that ``steporal --help`` answe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -18,84 +17,50 @@ from .connection import Connection
 from .gateway.options import GatewayOptions
 from .leaving import leave
 from .logs import name_app, set_up_logging
-from .options import codec_option, connection_options, data_converter, json_option
-from .problems import Mistake, perform
+from .options import (
+    Group,
+    codec_option,
+    connection_options,
+    data_converter,
+    json_option,
+    target_argument,
+    targets_argument,
+)
+from .problems import missing, perform
 from .runs.command import runs
 from .settings import file_of, settings_of, tell_unknown_variables, values_of
 from .telemetry import MetricsOptions, set_up_runtime
 from .traces import exporter_of, exporting
 
-if TYPE_CHECKING:
-    import asyncio
 
-    import steporal
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="steporal")
 def cli() -> None:
     """Inngest-style durable workflows on Temporal.
 
+    Start with `steporal dev MODULE:CLIENT`: it runs a Temporal dev server and a worker of the client that the variable
+    CLIENT of MODULE holds, such as shop:client.
+
     Temporal is found by flags, by Temporal's environment variables (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE,
-    TEMPORAL_API_KEY, ...) and by the profiles of its configuration file, in this order. The other settings of worker,
-    gateway and dev have variables (STEPORAL_...), too, and a file, steporal.toml; `steporal config` prints them.
+    TEMPORAL_API_KEY, ...) and by the profiles of its configuration file, in this order. worker, gateway and dev also
+    read STEPORAL_... variables and the file steporal.toml; `steporal config` prints the settings.
     """
 
 
 @cli.command()
-@click.argument("target", metavar="MODULE:CLIENT")
+@target_argument
 @connection_options
 @settings_of("worker")
-def worker(target: str, connection: Connection, log_level: str, log_format: str, **options: Any) -> None:
+def worker(target: str, connection: Connection, **settings: Any) -> None:
     """Serve a client's workflows, until SIGTERM or SIGINT."""
     from .loading import load_client
-    from .worker import WorkerOptions, run_worker
+    from .serving import serve
 
-    set_up_logging(log_level, log_format)
-    tell_unknown_variables()
-    exporter = exporter_of(options.pop("traces"))
-    # Without a cache, core alone knows some of what goes wrong.
-    is_quiet = log_level != "debug" and options["max_cached_workflows"] != 0
-    set_up_runtime(is_quiet=is_quiet, metrics=MetricsOptions.of(options))
-    if options["deployment"] and not options["build_id"]:
-        raise Mistake("--deployment needs --build-id, which says which build of it this worker runs")
-    of_gateway, with_gateway = _gateway_options(options), options.pop("with_gateway")
-    serving = _gateway(of_gateway) if with_gateway else None
-    client = load_client(target)
-    name_app(client.id)
-    with exporting(exporter, client.id) as plugins:
-
-        async def serve() -> None:
-            temporal = await connection.connect(client.data_converter, plugins)
-            await run_worker(client, temporal, WorkerOptions(**options), beside=serving(client) if serving else None)
-
-        perform(serve())
-
-
-def _gateway_options(options: dict[str, Any]) -> GatewayOptions:
-    """Take out of a worker's options what is the gateway's."""
-    given = {name: options.pop(name) for name in ("event_keys", "api_keys", "insecure_any_key", "drain_delay")}
-    return GatewayOptions(host=options.pop("gateway_host"), port=options.pop("gateway_port"), **given)
-
-
-def _gateway(
-    options: GatewayOptions,
-) -> Callable[[steporal.Client], Callable[[asyncio.Event], AbstractAsyncContextManager[str]]]:
-    """What makes the gateway that runs beside a worker; its keys are checked now."""
-    try:
-        from .gateway.command import gateway, keys_of
-    except ModuleNotFoundError as err:
-        raise _missing(err, "gateway") from None
-    keys = keys_of(options)
-    return lambda client: lambda stop: gateway(client, keys, options, stop)
-
-
-def _missing(error: ModuleNotFoundError, extra: str) -> Mistake:
-    return Mistake(f"{error.name!r} is not installed: pip install 'steporal[{extra}]'")
+    serve(lambda: load_client(target), connection, **settings)
 
 
 @cli.command("gateway")
-@click.argument("target", metavar="MODULE:CLIENT")
+@target_argument
 @connection_options
 @settings_of("gateway")
 def gateway_command(target: str, connection: Connection, log_level: str, log_format: str, **options: Any) -> None:
@@ -106,7 +71,7 @@ def gateway_command(target: str, connection: Connection, log_level: str, log_for
     try:
         from .gateway.command import keys_of, run_gateway
     except ModuleNotFoundError as err:
-        raise _missing(err, "gateway") from None
+        raise missing(err, "gateway") from None
     from .loading import load_client
 
     set_up_logging(log_level, log_format)
@@ -136,7 +101,7 @@ def codec_server_command(log_level: str, log_format: str, **options: Any) -> Non
     try:
         from .codec.command import run_codec_server
     except ModuleNotFoundError as err:
-        raise _missing(err, "gateway") from None
+        raise missing(err, "gateway") from None
     from .codec.options import CodecOptions
 
     set_up_logging(log_level, log_format)
@@ -144,7 +109,7 @@ def codec_server_command(log_level: str, log_format: str, **options: Any) -> Non
     perform(run_codec_server(CodecOptions(**options)))
 
 
-@cli.group()
+@cli.group(cls=Group)
 def encryption() -> None:
     """Make keys that encrypt what Temporal stores of values."""
 
@@ -158,7 +123,7 @@ def new_key_command() -> None:
 
 
 @cli.command()
-@click.argument("targets", metavar="[MODULE:CLIENT]...", nargs=-1)
+@targets_argument
 @settings_of("dev")
 def dev(targets: tuple[str, ...], **options: Any) -> None:
     """Run a Temporal dev server, an HTTP gateway, and workers that start again when the code changes."""
@@ -167,7 +132,7 @@ def dev(targets: tuple[str, ...], **options: Any) -> None:
     try:
         from .dev import DevOptions, run_dev
     except ModuleNotFoundError as err:
-        raise _missing(err, "dev") from None
+        raise missing(err, "dev") from None
     set_up_logging(options["log_level"], options["log_format"])
     tell_unknown_variables()
     for target in targets:
@@ -256,7 +221,7 @@ def setup(connection: Connection, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("target", metavar="MODULE:CLIENT")
+@target_argument
 @connection_options
 @json_option
 def sync(target: str, connection: Connection, as_json: bool) -> None:
@@ -273,23 +238,24 @@ def sync(target: str, connection: Connection, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("target", metavar="MODULE:CLIENT")
+@target_argument
 @json_option
 def lint(target: str, as_json: bool) -> None:
     """Find what is not deterministic in the bodies of workflows: time, chance, network, files, environment, threads.
 
-    Reads the source; nothing is run, and no server is needed. Ends with 1 if anything is found.
+    Reads the source; nothing is run, and no server is needed. Ends with 1 if anything is found, and with 2 if
+    MODULE:CLIENT has no workflows.
     """
     from .loading import load_client
 
     client = load_client(target)
     from .lint import run_lint
 
-    raise click.exceptions.Exit(run_lint(client, as_json=as_json))
+    raise click.exceptions.Exit(run_lint(client, target, as_json=as_json))
 
 
 @cli.command()
-@click.argument("target", metavar="MODULE:CLIENT")
+@target_argument
 @click.option("--workflow", metavar="ID", help="Only the runs of this workflow.")
 @click.option("--where", metavar="QUERY", help="Only runs of which this is true, in Temporal's query language.")
 @click.option(
@@ -321,7 +287,7 @@ def checkpoint(target: str, connection: Connection, **options: Any) -> None:
 
 
 @cli.command()
-@click.argument("target", metavar="MODULE:CLIENT")
+@target_argument
 @click.option("--workflow", metavar="ID", help="Only the runs of this workflow.")
 @click.option("--where", metavar="QUERY", help="Only runs of which this is true, in Temporal's query language.")
 @click.option("--closed", is_flag=True, help="Also runs that have ended.")
@@ -358,7 +324,7 @@ def replay(target: str, connection: Connection, files: tuple[Path, ...], **optio
 
 
 @cli.command()
-@click.argument("target", metavar="MODULE:CLIENT")
+@target_argument
 @click.option("--workflow", metavar="ID", help="Only the runs of this workflow.")
 @click.option("--where", metavar="QUERY", help="Only runs of which this is true, in Temporal's query language.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
@@ -410,7 +376,7 @@ def demo(keep: bool) -> None:
 
 
 @cli.command()
-@click.argument("target", metavar="MODULE:CLIENT")
+@target_argument
 @connection_options
 @json_option
 def doctor(target: str, connection: Connection, as_json: bool) -> None:

@@ -33,6 +33,11 @@ from .problems import Failure
 from .settings import UNDER_DEV
 from .worker import stop_signals
 
+DYNAMIC_CONFIG = (
+    # A body that failed is tried again with the next edit: by default, after up to ten minutes.
+    'history.workflowTaskRetryMaxInterval="2s"',
+)
+
 DEFAULT_PORT = 7233
 DEFAULT_UI_PORT = 8233
 
@@ -90,6 +95,7 @@ async def run_dev(
                 db_file=options.db_file,
                 search_attributes=True,
                 ui_codec=url_of(codec) if codec else None,
+                dynamic_config=DYNAMIC_CONFIG,
             ) as server,
             AsyncExitStack() as workers,
         ):
@@ -100,7 +106,9 @@ async def run_dev(
                 await workers.enter_async_context(codec_server(codec, options.keys, Ring(None), pages, stop))
             if options.gateway:
                 await workers.enter_async_context(_gateway(server, options, stop, plugins))
-            if targets:
+            if not targets:
+                say("no worker: name your clients to serve them, such as `steporal dev shop:client`")
+            else:
                 changes = _changes(options.watch or [Path.cwd()], stop)
                 watching = asyncio.ensure_future(anext(changes, None))
                 processes = [_WorkerProcess(target, server.address, options) for target in targets]

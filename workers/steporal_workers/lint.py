@@ -10,10 +10,21 @@ import steporal
 from steporal.lint import Finding, findings
 
 from .output import console, print_json, say
+from .problems import Mistake
 
 
-def run_lint(client: steporal.Client, *, as_json: bool) -> int:
-    """Print what is found, and return the exit status: 1 if anything is."""
+def run_lint(client: steporal.Client, target: str, *, as_json: bool) -> int:
+    """Print what is found, and return the exit status: 1 if anything is.
+
+    Raises:
+        Mistake: The app has no workflows, so that there is nothing to check.
+    """
+    if not client.workflows:
+        module = target.partition(":")[0]
+        raise Mistake(
+            f"app {client.id!r} has no workflows once {module!r} is imported, so there is nothing to check; name the "
+            "module that imports the modules with its workflows, as `steporal worker` does"
+        )
     found = findings(client)
     if as_json:
         print_json([asdict(finding) for finding in found])

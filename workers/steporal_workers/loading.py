@@ -29,7 +29,7 @@ def load_client(target: str) -> steporal.Client:
         Mistake: There is no such module, its import fails, or it has no such client.
     """
     module_name, _, attribute = target.partition(":")
-    module = _import(module_name, target)
+    module = import_module(module_name, target)
     return _attribute(module, attribute) if attribute else _single(module)
 
 
@@ -47,7 +47,17 @@ def check_exists(target: str) -> None:
         raise _no_module(module_name)
 
 
-def _import(module_name: str, target: str) -> ModuleType:
+def import_module(module_name: str, target: str | None = None) -> ModuleType:
+    """Import a module of the user's; what is wrong with it is shown with the user's lines.
+
+    Args:
+        module_name: Its name.
+        target: What the user typed; the module's name by default.
+
+    Raises:
+        Mistake: There is no such module, or its import fails.
+    """
+    target = module_name if target is None else target
     _search_current_directory()
     _check_name(module_name, target)
     try:
@@ -73,9 +83,9 @@ def _check_name(module_name: str, target: str) -> None:
     if path.suffix == ".py" or len(path.parts) > 1:
         dotted = ".".join(path.with_suffix("").parts)
         rest = target.partition(":")[2]
-        raise Mistake(f"{target!r} is a path; name the module: {dotted}{':' if rest else ''}{rest}")
+        raise Mistake(f"{target!r} is a path of a file; name the module instead: {dotted}{':' if rest else ''}{rest}")
     if not module_name or not all(part.isidentifier() for part in module_name.split(".")):
-        raise Mistake(f"{target!r} names no module; it is module:attribute, such as shop.app:client")
+        raise Mistake(f"{target!r} is not a module and a client; write MODULE:CLIENT, such as shop.app:client")
 
 
 def _no_module(module_name: str) -> Mistake:
@@ -89,7 +99,8 @@ def _no_module(module_name: str) -> Mistake:
 # --- the client in the module --------------------------------------------------------------------------------------
 
 
-def _clients(module: ModuleType) -> dict[str, steporal.Client]:
+def clients_of(module: ModuleType) -> dict[str, steporal.Client]:
+    """Return the clients of a module, by the names of its variables."""
     import steporal
 
     found: dict[str, steporal.Client] = {}
@@ -100,9 +111,12 @@ def _clients(module: ModuleType) -> dict[str, steporal.Client]:
 
 
 def _single(module: ModuleType) -> steporal.Client:
-    clients = _clients(module)
+    clients = clients_of(module)
     if not clients:
-        raise Mistake(f"module {module.__name__!r} has no steporal.Client; {_what_it_has(module)}")
+        raise Mistake(
+            f"module {module.__name__!r} has no steporal.Client, such as client = steporal.Client('shop'); "
+            f"{_what_it_has(module)}"
+        )
     if len(clients) > 1:
         names = ", ".join(f"{module.__name__}:{name}" for name in clients)
         raise Mistake(f"module {module.__name__!r} has {len(clients)} clients; name one: {names}")
@@ -117,11 +131,14 @@ def _attribute(module: ModuleType, path: str) -> steporal.Client:
         try:
             value = getattr(value, name)
         except AttributeError:
-            clients = _clients(module)
+            clients = clients_of(module)
             has = f"its clients are: {', '.join(clients)}" if clients else _what_it_has(module)
             raise Mistake(f"module {module.__name__!r} has no {path!r}; {has}") from None
     if not isinstance(value, steporal.Client):
-        raise Mistake(f"{module.__name__}:{path} is of type {type(value).__qualname__!r}, and no steporal.Client")
+        clients = clients_of(module)
+        has = f"; its clients are: {', '.join(clients)}" if clients else ""
+        kind = type(value).__qualname__
+        raise Mistake(f"{module.__name__}:{path} is of type {kind!r}, not a steporal.Client{has}")
     return value
 
 

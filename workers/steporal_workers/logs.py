@@ -6,9 +6,12 @@ import json
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+from .stacks import own_place
 
 if TYPE_CHECKING:
     from temporalio.runtime import LoggingConfig
@@ -17,6 +20,9 @@ logger = logging.getLogger("steporal")
 
 _TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _CORE = logging.getLogger("temporalio.core")
+
+FAILED_CODE = "_steporal_failed_code"
+"""``steporal.runtime.failures.FAILED_CODE``, which takes half a second to import."""
 
 _BEGUN_AGAIN = re.compile(r"#\d+$")
 """What is behind a step's id in the id of an activity that begins the step again."""
@@ -33,6 +39,8 @@ def set_up_logging(level: str, format: str = "text") -> None:
         format: ``text`` or ``json``; as JSON comes also what the process tells people.
     """
     logging.basicConfig(level=level.upper(), format=_TEXT, force=True)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(TextFormatter(_TEXT))
     if level.lower() == "info":
         # Their INFO is about the SDK's own threads and shutdown, and about changes that `steporal dev` tells itself.
         for name in ("temporalio", "watchfiles"):
@@ -77,6 +85,25 @@ def _leave_the_message_alone() -> None:
 
     activity.logger.activity_info_on_message = False
     workflow.logger.workflow_info_on_message = False
+
+
+class TextFormatter(logging.Formatter):
+    """A line for each record; an error of a step or a body is followed by the user's own line, not by its stack trace.
+
+    Below level INFO, the stack trace follows.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See base class."""
+        if (
+            not getattr(record, FAILED_CODE, False)
+            or not record.exc_info
+            or logging.getLogger().isEnabledFor(logging.DEBUG)
+        ):
+            return super().format(record)
+        brief = logging.makeLogRecord({**vars(record), "exc_info": None, "exc_text": None})
+        place = own_place("".join(traceback.format_tb(record.exc_info[2])))
+        return "\n".join([super().format(brief), *(place.lines if place else ())])
 
 
 class JsonFormatter(logging.Formatter):

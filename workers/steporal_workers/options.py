@@ -3,19 +3,79 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from .connection import Connection
-from .settings import options_of_connection
+from .settings import client_of_file, options_of_connection
 
 if TYPE_CHECKING:
     from temporalio.converter import DataConverter
 
 T = TypeVar("T")
+
+_CLIENT = re.compile(r"^(\w+)\s*(?::[^=]+)?=\s*(?:steporal\.)?Client\(", re.MULTILINE)
+
+
+class Command(click.Command):
+    """A command whose help lists the flags of the connection last, under a heading."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """See base class."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": [], "Connection to Temporal": []}
+        for param in self.get_params(ctx):
+            if isinstance(param, click.Option) and (record := param.get_help_record(ctx)) is not None:
+                is_connection = param.name in Connection.__dataclass_fields__
+                sections["Connection to Temporal" if is_connection else "Options"].append(record)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+class Group(click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+    group_class = type
+
+
+class _Target(click.types.StringParamType):
+    name = "module:client"
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        """Name the client that is probably meant."""
+        found = [
+            f"{path.stem}:{name}"
+            for path in sorted(Path.cwd().glob("*.py"))
+            for name in _CLIENT.findall(path.read_text(encoding="utf-8", errors="replace"))
+        ]
+        if found:
+            return f"Found here: {', '.join(found[:5])}"
+        return "Name the module and the variable that holds your steporal.Client, such as shop:client"
+
+
+class _TargetArgument(click.Argument):
+    """The client that the command is about; if none is given, the one that ``steporal.toml`` names."""
+
+    def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, Any]:
+        """See base class."""
+        value, source = super().consume_value(ctx, opts)
+        if not self.value_is_missing(value) or ctx.resilient_parsing:
+            return value, source
+        client = client_of_file(ctx)
+        if client is None:
+            return value, source
+        return ((client,) if self.nargs == -1 else client), ParameterSource.DEFAULT_MAP
+
+
+target_argument = click.argument("target", metavar="MODULE:CLIENT", type=_Target(), cls=_TargetArgument)
+targets_argument = click.argument("targets", metavar="[MODULE:CLIENT]...", nargs=-1, cls=_TargetArgument)
 
 
 def connection_options(command: Callable[..., T]) -> Callable[..., T]:

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from steporal.triggers import CronTrigger
+
 from .logs import is_json, say_as_log
 
 if TYPE_CHECKING:
@@ -71,5 +73,5 @@ def schedules_table(schedules: Sequence[str]) -> Table:
 def describe_trigger(entry: Entry) -> str:
     """A trigger in a few words."""
     if entry.event is None:
-        return f"cron {entry.cron}"
+        return f"cron {CronTrigger(entry.cron or '', entry.timezone).described}"
     return f"{entry.event} if {entry.if_exp}" if entry.if_exp else entry.event

@@ -8,34 +8,48 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shlex
 from collections.abc import Coroutine
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from .logs import is_json, say_as_log
+from .stacks import own_place
+
+if TYPE_CHECKING:
+    from steporal import RunFailedError
 
 T = TypeVar("T")
 
 
 class Failure(click.ClickException):
-    """An operation failed."""
+    """An operation failed.
+
+    Args:
+        message: What failed, and what to do.
+        details: Lines to print above the message.
+        below: Lines to print below the message.
+    """
 
     exit_code = 1
 
-    def __init__(self, message: str, details: str = "") -> None:
+    def __init__(self, message: str, details: str = "", below: str = "") -> None:
         super().__init__(message)
         self.details = details
+        self.below = below
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print the details, if any, and then the message, on standard error."""
+        """Print the message on standard error, between the details and the lines below."""
         if is_json():
-            say_as_log(self.format_message(), level=logging.ERROR, details=self.details)
+            say_as_log(self.format_message(), level=logging.ERROR, details=self.details or self.below)
             return
         if self.details:
             click.echo(self.details.rstrip("\n"), file=file, err=True)
         label = click.style("error:", fg="red", bold=True)
         click.echo(f"{label} {self.format_message()}", file=file, err=True, color=_colour())
+        if self.below:
+            click.echo(self.below.rstrip("\n"), file=file, err=True)
 
 
 class Mistake(Failure):
@@ -44,13 +58,62 @@ class Mistake(Failure):
     exit_code = 2
 
 
+def missing(error: ModuleNotFoundError, extra: str) -> Mistake:
+    """Return the mistake of a command whose extra is not installed."""
+    return Mistake(f"{error.name!r} is not installed: pip install 'steporal[{extra}]'")
+
+
+class FailedRun(Failure):
+    """A run that failed, in five lines: the error, the user's own line of code, the step, and how to see the rest."""
+
+    def __init__(self, error: RunFailedError) -> None:
+        step = error.step
+        stack = step.stack if step is not None else error.stack
+        name, message = (error.name, error.message) if step is None else (step.name, step.message)
+        place = own_place(stack)
+        lines = place.lines if place else []
+        if step is not None:
+            lines.append(f"  step {step.step_id!r} failed{_after(step.attempts)}")
+        elif error.attempts:
+            lines.append(f"  the body failed{_after(error.attempts)}")
+        if place is not None:
+            lines.append(f"  all lines: steporal runs show {shlex.quote(error.workflow_id)} --stack")
+        is_cancelled = error.name == "CancelledError"
+        text = str(error) if is_cancelled else f"run {error.workflow_id!r} failed: {name}: {message}"
+        super().__init__(text, below="\n".join(lines))
+
+
+def _after(attempts: int) -> str:
+    return f" after {attempts} attempt{'s' * (attempts != 1)}" if attempts else ""
+
+
+def failed_run_json(error: RunFailedError) -> dict[str, Any]:
+    """Return the error of a failed run for programs."""
+    step = error.step
+    return {
+        "name": error.name,
+        "message": error.message,
+        "stack": error.stack,
+        "attempts": error.attempts,
+        "step": None
+        if step is None
+        else {
+            "id": step.step_id,
+            "name": step.name,
+            "message": step.message,
+            "stack": step.stack,
+            "attempts": step.attempts,
+        },
+    }
+
+
 def _colour() -> bool | None:
     return False if os.environ.get("NO_COLOR") else None
 
 
 def perform(operation: Coroutine[Any, Any, T]) -> T:
     """Run a command's operation, and turn what it raises into a message and an exit status."""
-    from temporalio.service import RPCError
+    from temporalio.service import RPCError, RPCStatusCode
 
     import steporal
 
@@ -61,7 +124,7 @@ def perform(operation: Coroutine[Any, Any, T]) -> T:
     except KeyboardInterrupt:
         raise click.exceptions.Exit(130) from None
     except steporal.RunFailedError as err:
-        raise Failure(str(err), err.stack) from err
+        raise FailedRun(err) from err
     except (
         steporal.InvalidArgumentError,
         steporal.InvalidEventError,
@@ -73,4 +136,6 @@ def perform(operation: Coroutine[Any, Any, T]) -> T:
     except (steporal.SteporalError, DevServerError) as err:
         raise Failure(str(err)) from err
     except RPCError as err:
+        if err.status == RPCStatusCode.UNAVAILABLE:
+            raise Failure(f"Temporal no longer answers ({err.message}); check that the server runs") from err
         raise Failure(f"Temporal refused: {err.message} ({err.status.name})") from err

@@ -111,11 +111,19 @@ async def run_recover(client: steporal.Client, temporal: temporalio.client.Clien
         temporal: Where they are.
         options: The flags.
     """
+    count, stuck = await recover_runs(client, temporal, options)
+    is_served = not stuck or await has_worker(temporal, client.task_queue)
+    return _told(client, count, stuck, options, is_served=is_served)
+
+
+async def recover_runs(
+    client: steporal.Client, temporal: temporalio.client.Client, options: RecoverOptions
+) -> tuple[int, list[Stuck]]:
+    """Find the runs that are stuck, and continue them; how many open runs there are, and those that were stuck."""
     count, stuck = await _find(client, temporal, options)
     recovery = _Recovery(temporal, options)
     await some_at_once(recovery.recover(run) for run in stuck)
-    is_served = not stuck or await has_worker(temporal, client.task_queue)
-    return _told(client, count, stuck, options, is_served=is_served)
+    return count, stuck
 
 
 async def _find(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,29 +14,36 @@ from rich.markup import escape
 
 import steporal
 from steporal.routing.catalog import App, Snapshot
+from steporal.routing.publish import Topics
 
 from .output import print_json, say
-from .problems import Failure, Mistake
+from .problems import FailedRun, Failure, Mistake, failed_run_json
+from .runs.progress import explained
 
 _CLIENT_ID = "steporal"
 
 
 async def send_event(temporal: temporalio.client.Client, event: dict[str, Any], *, as_json: bool) -> None:
-    """Send an event, and print its id and the runs that it starts."""
-    client = steporal.Client(_CLIENT_ID, temporal=temporal)
-    sent = await client.send_event(event)
-    event_id = sent.ids[0]
-    snapshot = await client.dispatcher(temporal).catalog.read()
-    matches = snapshot.matches({**event, "id": event_id})
-    runs = [f"{match.workflow}/{event_id}" for match in matches]
+    """Send an event, and print its id, the runs that it starts, and the waiting runs that it wakes or cancels."""
+    sent = await steporal.Client(_CLIENT_ID, temporal=temporal).send_event(event)
+    event_id, name = sent.ids[0], event["name"]
+    runs = [run.workflow_id for run in sent.runs]
+    woken = await Topics(temporal).woken(name, event_id) if sent.awaited else []
     if as_json:
-        print_json({"ids": sent.ids, "runs": runs})
+        print_json({"ids": sent.ids, "runs": runs, "woken": woken})
         return
     click.echo(event_id)
     for run in runs:
         say(f"  [green]→[/] {escape(run)}")
-    if not runs:
-        say(f"  no workflow has a trigger for {escape(repr(event['name']))} that matches; `steporal catalog` shows all")
+    for run in woken or ():
+        say(f"  [green]→[/] {escape(run)}, which waits for {escape(repr(name))}, receives it")
+    if woken is None:
+        say(f"  runs wait for {escape(repr(name))}; no worker is up to decide which of them it is for")
+    elif not runs and not woken:
+        say(
+            f"  no workflow has a trigger for {escape(repr(name))} that matches, and no run waits for it; "
+            "`steporal catalog` shows all triggers"
+        )
 
 
 async def send_signal(temporal: temporalio.client.Client, signal: str, data: Any, *, as_json: bool) -> None:
@@ -72,7 +80,11 @@ async def start_workflow(
     client = steporal.Client(_CLIENT_ID, temporal=temporal)
     snapshot = await client.dispatcher(temporal).catalog.read()
     listed_app = _app_of(snapshot, workflow_id, app, temporal.namespace)
-    run = await client.start_workflow(steporal.reference(listed_app.id, workflow_id), data, id=run_id)
+    try:
+        run = await client.start_workflow(steporal.reference(listed_app.id, workflow_id), data, id=run_id)
+    except steporal.AlreadyStartedError:
+        show = f"`steporal runs show {shlex.quote(run_id or '')}` shows it"
+        raise Failure(f"a run with the id {run_id!r} was started before; {show}") from None
     started = {
         "app": listed_app.id,
         "workflow": workflow_id,
@@ -86,14 +98,15 @@ async def start_workflow(
     if not as_json:
         say(f"started [bold]{escape(run.workflow_id)}[/] of app {escape(listed_app.id)}; waiting for its result")
     try:
-        result = await run.result()
+        async with explained(temporal, run.workflow_id):
+            result = await run.result()
     except asyncio.CancelledError:
         say(f"[bold]{escape(run.workflow_id)}[/] goes on")
         raise
     except steporal.RunFailedError as err:
         if as_json:
-            print_json({**started, "error": {"name": err.name, "message": err.message, "stack": err.stack}})
-        raise Failure(str(err), "" if as_json else err.stack) from err
+            print_json({**started, "error": failed_run_json(err)})
+        raise FailedRun(err) from err
     print_json({**started, "result": result} if as_json else result)
 
 

@@ -32,6 +32,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 PREFIX = "STEPORAL_"
 FILE = "steporal.toml"
 FILE_VARIABLE = "STEPORAL_CONFIG"
+CLIENT = "client"
+"""The key, at the top of the file, of the client for commands that are given none."""
 
 UNDER_DEV = "STEPORAL_UNDER_DEV"
 
@@ -551,6 +553,18 @@ def _read_into(ctx: click.Context, param: click.Parameter, given: Path | None) -
     ctx.meta[_KEYS_OF_FILE] = {key: where for key, (_, where) in found.items()}
 
 
+def client_of_file(ctx: click.Context) -> str | None:
+    """Return the client that the file of settings names, as MODULE:CLIENT."""
+    given = os.environ.get(FILE_VARIABLE)
+    path = file_of(ctx) or Path(given or FILE)
+    if not path.exists():
+        return None
+    client = _read(path, "").get(CLIENT)
+    if client is not None and not isinstance(client, str):
+        raise Mistake(f'{path}, {CLIENT}: {client!r} is not a client; write MODULE:CLIENT, such as "shop:client"')
+    return client
+
+
 def file_of(ctx: click.Context) -> Path | None:
     """The file that a command has read, if there is one."""
     path: Path | None = ctx.meta.get(_PATH_OF_FILE)
@@ -577,9 +591,10 @@ config_option = click.option(
 def _entries(command: str, path: Path, source: str) -> Iterator[tuple[str, Any, str]]:
     """What a file says to a command: the key, the value, and where it stands; what a table says comes last."""
     content = _read(path, source)
+    content.pop(CLIENT, None)
     tables = {name: content.pop(name) for name in COMMANDS if isinstance(content.get(name), dict)}
     top = {setting.name: setting for setting in SETTINGS}
-    _check_known(content, top, str(path), [f"[{name}]" for name in COMMANDS])
+    _check_known(content, top, str(path), [CLIENT, *(f"[{name}]" for name in COMMANDS)])
     for name, table in tables.items():
         _check_known(table, _by_key(name), f"[{name}] of {path}")
     for key, value in content.items():

@@ -6,7 +6,7 @@ import asyncio
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,6 +20,7 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from steporal.durations import format_duration
+from steporal.errors import TemporalCallError
 from steporal.routing.catalog import SYSTEM_TASK_QUEUE
 
 from .health import Check, Connected, serving_health
@@ -101,6 +102,7 @@ async def run_worker(
     options: WorkerOptions,
     *,
     beside: Callable[[asyncio.Event], AbstractAsyncContextManager[object]] | None = None,
+    first: Callable[[steporal.Client, temporalio.client.Client], Awaitable[None]] | None = None,
 ) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP; then drain. A second signal ends the process at once.
 
@@ -109,6 +111,7 @@ async def run_worker(
         temporal: The connection.
         options: The flags.
         beside: What runs as long as the worker serves, such as the gateway; given what is set when it stops.
+        first: What `steporal dev` does before its worker serves; such a worker stops without a word.
 
     Raises:
         Failure: The worker cannot start, or cannot go on.
@@ -118,6 +121,8 @@ async def run_worker(
     worker = Worker(temporal, plugins=[plugin], **options.for_temporal(client))
     async with AsyncExitStack() as stack:
         stop = stack.enter_context(stop_signals())
+        if first is not None and await _is_stopped(first(client, temporal), stop):
+            return
         if beside is not None:
             await stack.enter_async_context(beside(stop))
         await stack.enter_async_context(measured(client, temporal, "worker", options.task_queues_of(client)))
@@ -129,17 +134,32 @@ async def run_worker(
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([running, stopped], return_when=asyncio.FIRST_COMPLETED)
         if not running.done():
-            patience = format_duration(options.graceful_timeout)
-            say(f"stopping: running steps have {patience} to finish; another signal ends them at once")
+            if first is None:
+                patience = format_duration(options.graceful_timeout)
+                say(f"stopping: running steps have {patience} to finish; another signal ends them at once")
             await worker.shutdown()
         for task in (announcing, stopped):
             task.cancel()
         await asyncio.gather(announcing, stopped, return_exceptions=True)  # why it failed, the worker says, too
         try:
             await running
-        except (RPCError, RuntimeError) as err:
+        except (RPCError, RuntimeError, TemporalCallError) as err:
             raise Failure(f"the worker cannot go on: {err}") from err
-    say("stopped")
+    if first is None:
+        say("stopped")
+
+
+async def _is_stopped(operation: Awaitable[None], stop: asyncio.Event) -> bool:
+    """Perform an operation, and tell whether a signal has cut it short."""
+    performing, stopped = asyncio.ensure_future(operation), asyncio.create_task(stop.wait())
+    await asyncio.wait([performing, stopped], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if performing.done():
+        performing.result()
+        return False
+    performing.cancel()
+    await asyncio.gather(performing, return_exceptions=True)
+    return True
 
 
 def _checks(
@@ -159,7 +179,15 @@ def _checks(
             return "the worker is stopping"
         return None if worker.is_running else "the worker does not run"
 
-    return {"connected": Connected(temporal), "registered": registered, "polling": polling}
+    async def able_to_run_steps() -> str | None:
+        return plugin.out_of_steps()
+
+    return {
+        "connected": Connected(temporal),
+        "registered": registered,
+        "polling": polling,
+        "able to run steps": able_to_run_steps,
+    }
 
 
 async def _announce(

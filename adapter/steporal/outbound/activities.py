@@ -14,9 +14,11 @@ from temporalio.common import RawValue
 from ..converter import from_raw, to_raw
 from ..errors import NonRetryableError
 from ..events import ReceivedEvent
+from ..executions import Executions
 from ..metrics import SINK_ATTEMPTS
 from ..reporting import alive, counted, failing
 from ..runtime.limits import to_limited
+from ..runtime.step_activity import BEFORE
 from ..runtime.storage import most_with
 from ..tracing import is_traced
 from .addresses import addresses_of, public_addresses_of
@@ -45,10 +47,12 @@ class HttpActivities:
 
     Args:
         client: The app's client.
+        executions: Knows the steps that run in this worker.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, executions: Executions) -> None:
         self._client = client
+        self._executions = executions
         self._slots = HostSlots()
 
     def all(self) -> list[Callable[..., Any]]:
@@ -58,8 +62,13 @@ class HttpActivities:
     @activity.defn(name=FETCH)
     async def fetch(self, argument: RawValue) -> RawValue:
         """Make a request; any answer but 429 and 5xx is the result."""
-        call = FetchCall.model_validate(from_raw(argument))
-        async with alive(), failing(), counted():
+        given = from_raw(argument)
+        before = given.pop(BEFORE, {})
+        call = FetchCall.model_validate(given)
+        return await self._executions.run(call.step, before, lambda: self._fetch(call))
+
+    async def _fetch(self, call: FetchCall) -> RawValue:
+        async with failing(), counted():
             request = call.request()
             answer = await _exchanged(request)
             if answer.status == _TOO_MANY_REQUESTS or answer.status >= 500:

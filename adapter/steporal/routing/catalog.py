@@ -22,6 +22,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from ..converter import from_raw, to_raw
 from ..events import RESERVED_PREFIXES, wildcard_prefix
+from ..loops import PerLoop
 from ..metrics import OTHER
 from ..sealed import is_current, memo_of
 from ..types import JSON
@@ -51,6 +52,7 @@ class Entry(BaseModel):
     """A trigger in an app's list.
 
     Attributes:
+        timezone: The time zone of a cron schedule; UTC if there is none.
         bridge: Whether it forwards events to another system, from which some have come.
     """
 
@@ -59,6 +61,7 @@ class Entry(BaseModel):
     event: str | None = None
     if_exp: str | None = None
     cron: str | None = None
+    timezone: str | None = None
     bridge: bool = False
 
 
@@ -72,12 +75,17 @@ class Listed(BaseModel):
 
 
 class App(BaseModel):
-    """An app's list, as the catalog holds it."""
+    """An app's list, as the catalog holds it.
+
+    Attributes:
+        modules: The modules that define the app's workflows.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     id: str
     task_queue: str
+    modules: tuple[str, ...] = ()
     workflows: tuple[Listed, ...] = ()
     schedules: tuple[str, ...] = ()
 
@@ -204,14 +212,15 @@ class Catalog:
         self._temporal = temporal
         self._cache_seconds = cache_seconds
         self._cached: tuple[float, Snapshot] | None = None
-        self._reading = asyncio.Lock()
+        self._reading = PerLoop(asyncio.Lock)
 
     async def read(self, *, fresh: bool = False) -> Snapshot:
         """All apps' lists; from a cache of seconds unless ``fresh``."""
-        async with self._reading:
-            if self._cached is None or fresh or time.monotonic() - self._cached[0] > self._cache_seconds:
-                self._cached = (time.monotonic(), await self._describe())
-            return self._cached[1]
+        async with self._reading.get():
+            cached = self._cached
+            if cached is None or fresh or time.monotonic() - cached[0] > self._cache_seconds:
+                cached = self._cached = (time.monotonic(), await self._describe())
+            return cached[1]
 
     async def _describe(self) -> Snapshot:
         try:

@@ -10,7 +10,7 @@ from temporalio.common import MetricMeter, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
-from ..events import SYSTEM_EVENTS, ReceivedEvent
+from ..events import SYSTEM_EVENTS, ReceivedEvent, SendEventResult, StartedRun
 from ..metrics import EVENTS_MATCHED, EVENTS_SENT, EVENTS_UNMATCHED, meter_of
 from ..runtime.limits import summary
 from ..runtime.start import START_SIGNAL, Origin
@@ -27,6 +27,10 @@ CONCURRENCY = 64
 """Calls to Temporal that one dispatch has in flight."""
 
 
+def _started(event: ReceivedEvent, match: Match) -> StartedRun:
+    return StartedRun.of(match.app, match.workflow, event.id)
+
+
 class Dispatcher:
     """Sends events into one Temporal namespace."""
 
@@ -36,16 +40,21 @@ class Dispatcher:
         self._topics = Topics(temporal)
         self._meter = meter_of(temporal)
 
-    async def dispatch(self, events: Sequence[ReceivedEvent]) -> None:
+    async def dispatch(self, events: Sequence[ReceivedEvent]) -> SendEventResult:
         """Start the runs that events start, and tell those that wait for them.
 
         Sending an event again, by its id, starts nothing twice and wakes no later wait.
+
+        Returns:
+            The ids of the events, the runs that they have started, now or when they were sent before, and the events
+            whose topic runs, as some run waits for their name.
 
         Raises:
             RPCError: Temporal refused, or could not be reached; some runs may have been started.
         """
         snapshot = await self.catalog.read()
         listened = snapshot.is_listened(FINISHED)
+        ids = [event.id for event in events]
         bridged = [is_bridged(event) for event in events]
         events = [unmarked(event) for event in events]
         encoded = [event.model_dump(mode="json") for event in events]
@@ -68,8 +77,14 @@ class Dispatcher:
                         group.create_task(start(event, match))
         except BaseExceptionGroup as error:
             raise first_of(error) from None  # each is a call's own error, and one says it all
+        heard = publishing.result()
         if self._meter is not None:
-            _count(self._meter, snapshot, events, starts, publishing.result())
+            _count(self._meter, snapshot, events, starts, heard)
+        return SendEventResult(
+            ids=ids,
+            runs=[_started(event, match) for event, match in starts],
+            awaited=[id for id, event in zip(ids, events, strict=True) if event.id in heard],
+        )
 
     async def is_finish_listened(self) -> bool | None:
         """Whether runs have to tell that they have finished; None if the catalog cannot be read now."""
@@ -87,7 +102,7 @@ class Dispatcher:
                 lambda attributes: self._temporal.start_workflow(
                     match.workflow,
                     args=origin.arguments(event.data),
-                    id=f"{match.workflow}/{event.id}",
+                    id=_started(event, match).workflow_id,
                     task_queue=match.task_queue,
                     id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                     start_signal=START_SIGNAL,

@@ -19,7 +19,7 @@ import json
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -28,6 +28,7 @@ from typing import Any, Final, assert_never
 from temporalio import workflow
 
 from ..errors import DefinitionError
+from ..events import unknown_field
 from ..types import JSON
 from . import cel
 
@@ -109,6 +110,36 @@ def compile_expression(source: str, allow_async: bool = True) -> Expression:
     except RecursionError:
         raise DefinitionError(f"the expression {_shown(source)} is nested too deep; use fewer brackets") from None
     return Expression(source, tree)
+
+
+def check_expression(source: str, *, allow_async: bool = True) -> None:
+    """Check an expression where it is defined; also that it uses no field of an event that no event has.
+
+    Raises:
+        DefinitionError: It is not valid; the message names the mistake.
+    """
+    for variable, field in _fields(compile_expression(source, allow_async).tree):
+        if unknown := unknown_field(field):
+            raise DefinitionError(f"the expression {_shown(source)} uses {f'{variable}.{field}'!r}{unknown}")
+
+
+def _fields(node: cel.Node, hidden: frozenset[str] = frozenset()) -> Iterator[tuple[str, str]]:
+    """The fields of ``event`` and ``async`` that a tree uses, each with its variable."""
+    match node:
+        case (
+            cel.Member(cel.Name(variable), field)
+            | cel.Has(cel.Name(variable), field)
+            | cel.Index(cel.Name(variable), cel.Literal(str() as field))
+        ):
+            if variable in ("event", "async") and variable not in hidden:
+                yield variable, field
+        case cel.Macro(_, of, variable):
+            yield from _fields(of, hidden)
+            for part in cel.children(node)[1:]:
+                yield from _fields(part, hidden | {variable})
+        case _:
+            for child in cel.children(node):
+                yield from _fields(child, hidden)
 
 
 def evaluated(node: cel.Node, event: Mapping[str, JSON]) -> tuple[bool, Value]:

@@ -16,6 +16,8 @@ from weakref import WeakKeyDictionary
 import temporalio.client
 from temporalio.service import ServiceClient
 
+from ..loops import PerLoop
+
 T = TypeVar("T")
 
 Call = Callable[[list[T]], Awaitable[bool]]
@@ -96,9 +98,10 @@ class Line(Generic[T]):
         return puts
 
 
-_Key = tuple[asyncio.AbstractEventLoop, str, str, str]
+_Lines = dict[tuple[str, str, str], Line[object]]
 
-_lines: WeakKeyDictionary[ServiceClient, dict[_Key, Line[object]]] = WeakKeyDictionary()
+_lines: WeakKeyDictionary[ServiceClient, PerLoop[_Lines]] = WeakKeyDictionary()
+"""By connection; each event loop has lines of its own, by namespace, receiver and signal."""
 
 
 async def gathered(
@@ -111,9 +114,9 @@ async def gathered(
     most: int,
     call: Call[object],
 ) -> bool:
-    """Send messages to a workflow of a namespace, together with those that others of this process send it meanwhile."""
-    lines = _lines.setdefault(temporal.service_client, {})
-    key = asyncio.get_running_loop(), temporal.namespace, receiver, signal
+    """Send messages to a workflow of a namespace, together with those that others in this loop send it meanwhile."""
+    lines = _lines.setdefault(temporal.service_client, PerLoop(dict)).get()
+    key = temporal.namespace, receiver, signal
     line = lines.setdefault(key, Line(most))
     try:
         return await line.put(messages, size, call)

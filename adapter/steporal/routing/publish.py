@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 
 import temporalio.client
+from temporalio.client import WorkflowQueryRejectedError
+from temporalio.common import QueryRejectCondition, RawValue
 from temporalio.service import RPCError, RPCStatusCode
 
-from ..converter import dumps, to_raw
+from ..converter import dumps, from_raw, to_raw
 from ..tracing import with_trace
 from ..types import JSON
 from .catalog import SYSTEM_TASK_QUEUE, is_about_namespace
 from .gathering import MOST_BYTES, Call, gathered
-from .topic import PUBLISH, SUBSCRIBE, TOPIC, UNSUBSCRIBE, Subscription, subscription_id, topic_id, topics_of
+from .topic import MATCHED, PUBLISH, SUBSCRIBE, TOPIC, UNSUBSCRIBE, Subscription, subscription_id, topic_id, topics_of
 
 EVENTS_PER_SIGNAL = 50
 SUBSCRIPTIONS_PER_SIGNAL = 100
 
 _RPC_TIMEOUT = timedelta(seconds=10)
+_QUERY_TIMEOUT = timedelta(seconds=3)
+_DECISION_SECONDS = 3.0
+_PAUSE_SECONDS = 0.05
+_NO_WORKER = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED, RPCStatusCode.FAILED_PRECONDITION)
+"""Statuses of a query that no worker answers; the SDK's own timeout is CANCELLED."""
 
 
 class Topics:
@@ -73,6 +81,50 @@ class Topics:
             for topic, concerned in by_topic.items():
                 group.create_task(publish(topic, concerned))
         return heard
+
+    async def woken(self, name: str, event_id: str) -> list[str] | None:
+        """Ask the topics of an event that was published which runs it was for: the workflow ids of some of them.
+
+        Returns:
+            The workflow ids; None if a topic does not answer, as no worker is up.
+        """
+        runs: dict[str, None] = {}
+        for topic in topics_of(name):
+            matched = await self._decided(topic, event_id)
+            if matched is None:
+                return None
+            runs |= dict.fromkeys(matched)
+        return list(runs)
+
+    async def _decided(self, topic: str, event_id: str) -> list[str] | None:
+        """The runs that an event matched, once that is decided; None if that takes long."""
+        until = time.monotonic() + _DECISION_SECONDS
+        while True:
+            matched = await self._matched(topic, event_id)
+            if matched is not None or time.monotonic() > until:
+                return matched
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _matched(self, topic: str, event_id: str) -> list[str] | None:
+        handle = self._temporal.get_workflow_handle(topic_id(topic))
+        try:
+            answer = await handle.query(
+                MATCHED,
+                event_id,
+                result_type=RawValue,
+                reject_condition=QueryRejectCondition.NOT_OPEN,
+                rpc_timeout=_QUERY_TIMEOUT,
+            )
+        except WorkflowQueryRejectedError:
+            return []  # it has ended, as nobody waits
+        except RPCError as err:
+            if err.status == RPCStatusCode.NOT_FOUND and not is_about_namespace(err):
+                return []
+            if err.status in _NO_WORKER:
+                return None
+            raise
+        matched: list[str] | None = from_raw(answer)
+        return matched
 
     async def _gathered(
         self, topic: str, signal: str, messages: Sequence[object], size: int, most: int, call: Call[object]

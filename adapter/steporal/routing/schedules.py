@@ -30,6 +30,7 @@ from ..runtime.start import SCHEDULED, Origin
 from ..sealed import is_current
 from ..search_attributes import has_all
 from ..triggers import CronTrigger
+from .dispatch import first_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,17 @@ class CronStart:
 
     @property
     def id(self) -> str:
-        """The schedule's id: another time zone or jitter is the same schedule, changed."""
-        digest = hashlib.sha256(self.trigger.schedule.encode()).hexdigest()[:8]
-        return f"steporal/{self.app}/{self.workflow}/{digest}"
+        """The schedule's id: another jitter is the same schedule, changed."""
+        return f"steporal/{self.app}/{self.workflow}/{_digest(self.trigger.described)}"
+
+    @property
+    def run_id_prefix(self) -> str:
+        """The beginning of its runs' workflow ids, to which Temporal appends the time.
+
+        Two schedules that are due at one moment are two runs: of one workflow, and of workflows of two apps that have
+        one id.
+        """
+        return f"{self.workflow}/cron-{_digest(self.id)}"
 
     def schedule(self, *, indexed: bool) -> Schedule:
         """The Temporal schedule. Runs may overlap; what was due while the server was down is not made up for.
@@ -58,9 +67,9 @@ class CronStart:
             action=ScheduleActionStartWorkflow(
                 self.workflow,
                 args=Origin("cron", "", SCHEDULED, cron=self.trigger.schedule, indexed=indexed or None).arguments(None),
-                id=f"{self.workflow}/cron",  # Temporal appends the time
+                id=self.run_id_prefix,
                 task_queue=self.task_queue,
-                static_summary=summary(f"started by {self.trigger.schedule}"),
+                static_summary=summary(f"started by {self.trigger.described}"),
             ),
             spec=ScheduleSpec(
                 cron_expressions=list(self.trigger.expressions),
@@ -71,13 +80,24 @@ class CronStart:
         )
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
 async def apply(temporal: temporalio.client.Client, wanted: Mapping[str, CronStart], known: Iterable[str]) -> None:
-    """Create and change the schedules that are wanted, and delete those of ``known`` that are not."""
-    async with asyncio.TaskGroup() as group:
-        for start in wanted.values():
-            group.create_task(_put(temporal, start))
-        for schedule_id in set(known) - set(wanted):
-            group.create_task(_delete(temporal, schedule_id))
+    """Create and change the schedules that are wanted, and delete those of ``known`` that are not.
+
+    Raises:
+        RPCError: Temporal refused one, or could not be reached; others may be as they should be.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            for start in wanted.values():
+                group.create_task(_put(temporal, start))
+            for schedule_id in set(known) - set(wanted):
+                group.create_task(_delete(temporal, schedule_id))
+    except BaseExceptionGroup as errors:
+        raise first_of(errors) from None
 
 
 async def _put(temporal: temporalio.client.Client, start: CronStart) -> None:

@@ -36,6 +36,7 @@ SUBSCRIBE = "steporal.subscribe"
 UNSUBSCRIBE = "steporal.unsubscribe"
 PUBLISH = "steporal.publish"
 DELIVER_EVENTS = "steporal.deliver_events"
+MATCHED = "steporal.matched"
 
 DELIVERY_HEARTBEAT_TIMEOUT = timedelta(seconds=10)
 """For as long the runs of a lane hear nothing after a worker was killed while it delivered."""
@@ -247,6 +248,7 @@ class TopicWorkflow:
     def __init__(self) -> None:
         self._index = Index()
         self._remembered: dict[str, None] = {}
+        self._matched: dict[str, list[str]] = {}
         self._received: deque[tuple[str, Any]] = deque()
         self._lanes = [Lane() for _ in range(_LANES)]
         self._came: dict[str, float] = {}
@@ -281,6 +283,11 @@ class TopicWorkflow:
         """How many subscriptions there are, and some of them."""
         some = [s.model_dump(mode="json") for s in islice(self._index.all.values(), _SHOWN)]
         return to_raw({"count": len(self._index.all), "some": some})
+
+    @workflow.query(name=MATCHED, description="Which runs an event was for.")
+    def matched(self, event_id: str) -> RawValue:
+        """Some of the runs that an event matched; null until that is decided, and for events of earlier executions."""
+        return to_raw(self._matched.get(event_id))
 
     # --- its life --------------------------------------------------------------------------------------------------
 
@@ -370,16 +377,20 @@ class TopicWorkflow:
         came = self._came.pop(event["id"], workflow.time())
         if event["id"] not in self._remembered:
             self._remember(event["id"])
-            is_matched = await self._match(event, came)
-            TOPIC_EVENTS.add(workflow.metric_meter(), outcome="matched" if is_matched else "unmatched")
+            runs = await self._match(event, came)
+            self._matched[event["id"]] = runs
+            TOPIC_EVENTS.add(workflow.metric_meter(), outcome="matched" if runs else "unmatched")
 
     def _remember(self, event_id: str) -> None:
         self._remembered[event_id] = None
         if len(self._remembered) > _REMEMBERED:
-            del self._remembered[next(iter(self._remembered))]
+            oldest = next(iter(self._remembered))
+            del self._remembered[oldest]
+            self._matched.pop(oldest, None)
 
-    async def _match(self, event: dict[str, JSON], came: float) -> bool:
-        is_matched = False
+    async def _match(self, event: dict[str, JSON], came: float) -> list[str]:
+        """Send an event to the runs that it matches; the workflow ids of the first of them."""
+        runs: list[str] = []
         for id in self._index.candidates(event):
             self._evaluations += 1
             if self._evaluations % _EVALUATIONS_PER_TASK == 0:
@@ -393,8 +404,9 @@ class TopicWorkflow:
                 if subscription.kind != "each":
                     self._index.remove(id)
                 self._send(Matched(subscription, event, came))
-                is_matched = True
-        return is_matched
+                if len(runs) < _SHOWN:
+                    runs.append(subscription.workflow_id)
+        return runs
 
     def _send(self, matched: Matched) -> None:
         lane = zlib.crc32(matched.subscription.workflow_id.encode()) % _LANES

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 
 from ..errors import DefinitionError
-from ..events import check_event_name
-from .expressions import compile_expression
+from ..events import check_event_name, unknown_field
+from . import expressions
 
 MAX_EVENTS = 20
 
@@ -39,13 +39,18 @@ def check_expression(if_exp: object, match: object) -> str | None:
             raise ValueError("both if_exp and match are given; match='data.id' is short for an if_exp")
         if not isinstance(match, str) or not _PATH.fullmatch(match):
             raise ValueError(f"match is {match!r}; it takes a path in both events, such as 'data.order_id'")
+        root, _, rest = match.partition(".")
+        if root in ("event", "async") and rest:
+            raise ValueError(f"match is {match!r}; it is a path in both events, so write {rest!r}")
+        if unknown := unknown_field(root):
+            raise ValueError(f"match is {match!r}{unknown}")
         return f"event.{match} == async.{match}"
     if if_exp is None:
         return None
     if not isinstance(if_exp, str):
         raise TypeError(f"if_exp is {if_exp!r}; it takes CEL, such as 'async.data.id == event.data.id'")
     try:
-        compile_expression(if_exp)
+        expressions.check_expression(if_exp)
     except DefinitionError as err:
         raise ValueError(f"if_exp: {err}") from None
     return if_exp

@@ -6,23 +6,28 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import count
 from types import MethodType
 from typing import Any
 
 import pydantic
 from temporalio import workflow
-from temporalio.common import RawValue, RetryPolicy
-from temporalio.exceptions import FailureError
-from temporalio.workflow import ActivityCancellationType
+from temporalio.common import RawValue
 
 from ..context import Context
-from ..converter import TAG, dumps, from_raw, issues, to_raw
-from ..definition import Workflow, WorkflowReference, check_id, check_max_attempts, check_retry
+from ..converter import TAG, dumps, issues, to_raw
+from ..definition import (
+    Workflow,
+    WorkflowReference,
+    check_heartbeat_timeout,
+    check_id,
+    check_max_attempts,
+    check_retry,
+)
 from ..durations import Duration, parse_deadline, parse_duration
 from ..errors import CaptureError, PayloadTooLargeError, StepError
 from ..events import EventLike, ReceivedEvent, SendEventResult, derived_ulid, prepare_events
 from ..http import FetchRequest, FetchResponse
+from ..outbound.fetching import FETCH
 from ..signals import OnConflict, ReceivedSignal, SendSignalResult
 from ..step import Listener, RunOptions, Step, StepExt, Wanted
 from ..types import JSON
@@ -32,22 +37,19 @@ from .branches import BRANCH, Branch
 from .calls import AnotherCallError, Call, check_call, digest
 from .counting import StepKind
 from .endings import SEND_EVENT
-from .failures import NOT_BEGUN, failure_of, is_cancellation
 from .keys import Keys
 from .limits import BATCH_BYTES, summary, to_limited
 from .memo import Outcome, decode_result
 from .references import Describer, function_exists, target_of
 from .run import Run
-from .waits import SHORTEST, UNTIL_CODE, Waiting, left_until
+from .sent_events import unpack
+from .step_activity import StepActivity, perform, until_begun, with_attempts
+from .waits import SHORTEST, Waiting, left_until
 
 RUN_STEP = "steporal.run_step"
 
 STEP_TIMEOUT = timedelta(days=1)
 LOCAL_STEP_TIMEOUT = timedelta(minutes=1)
-HEARTBEAT_TIMEOUT = timedelta(seconds=30)
-
-_CODE_PAUSE = timedelta(seconds=1)
-_LONGEST_CODE_PAUSE = timedelta(minutes=5)
 
 
 class Captives:
@@ -170,17 +172,17 @@ class Attempt:
 
     async def _send(self, key: str, events: list[ReceivedEvent]) -> SendEventResult:
         outcome = await self.outcome(key, "send_event", partial(self._perform_send, key, events))
-        return SendEventResult(ids=outcome.value)
+        return unpack(outcome.value)
 
     async def _perform_send(self, key: str, events: list[ReceivedEvent]) -> Outcome:
-        ids: list[str] = []
+        sent_batches: list[JSON] = []
         for batch in _batches(events):
             start = self.activity(key, RunOptions(), SEND_EVENT, to_raw({"events": batch}))
             sent = await start()
             if sent.failure:
                 return sent
-            ids.extend(sent.value["ids"])
-        return Outcome(ids)
+            sent_batches.append(sent.value)
+        return Outcome(sent_batches)
 
     def wait_for_event(self, step_id: str, wanted: Wanted) -> Coroutine[Any, Any, ReceivedEvent | None]:
         return event_steps.wait_for_event(self, self.key(step_id), wanted)
@@ -341,13 +343,17 @@ class Attempt:
         if options.max_attempts is not None:
             attempts = check_max_attempts(options.max_attempts, where)
         policy = definition.retry if options.retry is None else check_retry(options.retry, where)
-        retry = _with_attempts(policy, attempts)
         timeout = None
         if options.timeout is not None:
             timeout = parse_duration(options.timeout, what="timeout", minimum=timedelta(milliseconds=1))
+        heartbeat_timeout = definition.heartbeat_timeout
+        if options.heartbeat_timeout is not None:
+            heartbeat_timeout = check_heartbeat_timeout(options.heartbeat_timeout, where)
         if options.local:
             if options.task_queue is not None:
                 raise ValueError("local=True runs the step where the run is; it takes no task_queue")
+            if options.heartbeat_timeout is not None:
+                raise ValueError("local=True runs the step without heartbeats; it takes no heartbeat_timeout")
             return lambda: self.perform(
                 key,
                 lambda: workflow.start_local_activity(
@@ -356,27 +362,23 @@ class Attempt:
                     result_type=RawValue,
                     activity_id=self.owner.activity_id(key),
                     start_to_close_timeout=timeout or LOCAL_STEP_TIMEOUT,
-                    retry_policy=retry,
+                    retry_policy=with_attempts(policy, attempts),
                     summary=summary(key),
                 ),
                 attempts,
             )
-        return lambda: self.perform(
-            key,
-            lambda: workflow.start_activity(
-                name,
-                argument,
-                result_type=RawValue,
-                activity_id=self.owner.activity_id(key),
-                task_queue=options.task_queue,
-                start_to_close_timeout=timeout or STEP_TIMEOUT,
-                heartbeat_timeout=HEARTBEAT_TIMEOUT,
-                retry_policy=retry,
-                cancellation_type=ActivityCancellationType.TRY_CANCEL,
-                summary=summary(key),
-            ),
-            attempts,
+        step = StepActivity(
+            key=key,
+            name=name,
+            argument=argument,
+            max_attempts=attempts,
+            retry=policy,
+            timeout=timeout or STEP_TIMEOUT,
+            heartbeat_timeout=heartbeat_timeout,
+            task_queue=options.task_queue,
+            is_joinable=name in (RUN_STEP, FETCH),
         )
+        return lambda: perform(self.owner, step)
 
     def local(self, key: str, name: str, argument: JSON) -> Callable[[], Any]:
         return lambda: workflow.start_local_activity(
@@ -384,45 +386,12 @@ class Attempt:
             to_raw(argument),
             result_type=RawValue,
             start_to_close_timeout=LOCAL_STEP_TIMEOUT,
-            retry_policy=_with_attempts(self.owner.workflow.retry, self.owner.workflow.max_attempts),
+            retry_policy=with_attempts(self.owner.workflow.retry, self.owner.workflow.max_attempts),
             summary=summary(key),
         )
 
     async def perform(self, key: str, start: Callable[[], Any], max_attempts: int = 0) -> Outcome:
-        for tries in count():
-            try:
-                return Outcome(from_raw(await start()))
-            except (
-                FailureError
-            ) as err:  # a local activity raises its cause alone, and on replay not always the same way
-                if is_cancellation(err):
-                    raise asyncio.CancelledError from None
-                failure = failure_of(err, max_attempts)
-            if failure.name not in NOT_BEGUN:
-                break
-            await self._wait_to_begin_again(key, tries, failure.message)
-        return Outcome(failure=failure)
-
-    async def _wait_to_begin_again(self, key: str, tries: int, message: str) -> None:
-        """Let a step begin again with the code of the worker that has the run then.
-
-        The step's function was edited while it was tried, or a worker has not the key of its arguments: it has not
-        failed, it has not begun.
-        """
-        workflow.logger.warning("step %r begins again with what this worker has: %s", key, message)
-        if tries:
-            pause = min(_CODE_PAUSE * 2 ** min(tries, 20), _LONGEST_CODE_PAUSE)
-            await workflow.sleep(pause, summary=f"{UNTIL_CODE}{key}")
-
-
-def _with_attempts(policy: RetryPolicy, attempts: int) -> RetryPolicy:
-    return RetryPolicy(
-        initial_interval=policy.initial_interval,
-        backoff_coefficient=policy.backoff_coefficient,
-        maximum_interval=policy.maximum_interval,
-        maximum_attempts=attempts,
-        non_retryable_error_types=policy.non_retryable_error_types,
-    )
+        return await until_begun(key, start, max_attempts, self.owner.workflow.code_timeout)
 
 
 def _batches(events: list[ReceivedEvent]) -> list[list[JSON]]:

@@ -27,7 +27,7 @@ from .limits import summary, to_limited
 from .memo import Failure, Outcome
 from .start import INVOKED, Origin, payload_json
 from .until import wait_until
-from .waits import Waiting
+from .waits import SHORTEST, Waiting
 
 if TYPE_CHECKING:
     from .attempt import Attempt
@@ -148,12 +148,8 @@ def _attributes(target: Target, event_id: str) -> TypedSearchAttributes | None:
 
 
 async def _ends_in_time(child: ChildWorkflowHandle[Any, Any], deadline: datetime, key: str) -> bool:
-    left = deadline - workflow.now()
-    if left <= timedelta(0):
-        await workflow.wait([child], timeout=0)  # starts a timer all the same, as histories have it
-        return child.done()
     with suppress(TimeoutError):
-        await wait_until(child.done, timeout=left, summary=summary(key))
+        await wait_until(child.done, timeout=max(deadline - workflow.now(), SHORTEST), summary=summary(key))
     return child.done()
 
 

@@ -39,9 +39,10 @@ from .past import Past
 from .signal_inbox import CLOSE_MAILBOX, OPEN_MAILBOX
 from .signal_steps import FIND_MAILBOX, SEND_SIGNAL
 from .start import START_SIGNAL
+from .step_activity import JOIN_STEP, Attempts, heartbeat_timeout
 from .subscriptions import SUBSCRIBE_RUN
 
-STEPS = frozenset({RUN_STEP, SEND_EVENT, SEND_SIGNAL, FETCH})
+STEPS = frozenset({RUN_STEP, JOIN_STEP, SEND_EVENT, SEND_SIGNAL, FETCH})
 """The activities whose outcome is a step's."""
 
 SIGNALS = frozenset({START_SIGNAL, DELIVER, SIGNALLED, REPORT, ENDED, CHECKPOINT})
@@ -158,7 +159,7 @@ class _Sends:
         for key, count in self._seen.items():
             batches = self._batches.get(key, [])
             if len(batches) == count:
-                finished.append((key, Outcome([id for batch in batches for id in batch.result["ids"]])))
+                finished.append((key, Outcome([batch.result for batch in batches])))
                 del self._batches[key]
         self._seen.clear()
         return finished
@@ -178,10 +179,13 @@ class _Reader:
         self._first_task: int | None = None
         self._activities: dict[int, _Activity] = {}
         self._sends = _Sends()
+        self._attempts: dict[str, Attempts] = {}  # of the steps whose outcome a worker may still have
+        self._calls: dict[str, Any] = {}  # of the steps that a later attempt may join
+        self._lost: dict[str, None] = {}  # those of them whose last attempt was interrupted
 
     def rebuilt(self, last_event: int) -> Rebuilt:
         self._end_sends()
-        in_flight = [*(activity.key for activity in self._activities.values()), *self._sends.under_way]
+        in_flight = [*(each.key for each in self._activities.values()), *self._sends.under_way, *self._lost]
         return Rebuilt(
             self._run_id,
             self._past.carried(),
@@ -267,9 +271,16 @@ class _Reader:
         key, kind = await self._summary(event), scheduled.activity_type.name
         if _is_of_step(key, scheduled.activity_id, kind):
             self._past.begun(key, scheduled.activity_id)
-            call = await self._call(scheduled.input) if kind == RUN_STEP else None
+            call = await self._call(scheduled.input) if kind == RUN_STEP else self._calls.get(key)
             activity = _Activity(key, kind, scheduled.retry_policy.maximum_attempts, call)
             self._activities[event.event_id] = activity
+            self._lost.pop(key, None)
+            if kind == RUN_STEP:
+                self._calls[key] = call
+            if kind in (RUN_STEP, FETCH):
+                policy = scheduled.retry_policy
+                first = Attempts(policy.maximum_attempts, tuple(policy.non_retryable_error_types))
+                self._attempts.setdefault(key, first)
             if kind == SEND_EVENT:
                 self._past.sends_more(key)
                 self._sends.begin(activity)
@@ -306,7 +317,26 @@ class _Reader:
         self._sends.give_up(activity.key)
         if failure is not None:
             outcome = await self._failed(failure, activity.max_attempts)
-            self._fail(activity.key, replace(outcome, call=activity.call))
+            self._fail(activity.key, replace(self._followed(activity, outcome), call=activity.call))
+
+    def _followed(self, activity: _Activity, outcome: Outcome) -> Outcome:
+        """An outcome, as the run takes it: a step whose attempt was interrupted goes on, if it has another attempt."""
+        attempts = self._attempts.get(activity.key)
+        if attempts is None or outcome.failure is None:
+            return outcome
+        is_join = activity.type == JOIN_STEP
+        if (beat := heartbeat_timeout(outcome)) is not None:
+            attempts.timed_out(beat, is_join=is_join)
+            goes_on = True
+        elif is_join:
+            failure, goes_on = attempts.not_joined(outcome.failure)
+            outcome = Outcome(failure=failure)
+        else:
+            return outcome
+        if goes_on:
+            self._lost[activity.key] = None
+            return _CANCELLED  # is not remembered
+        return outcome
 
     def _fail(self, key: str, outcome: Outcome) -> None:
         """A step has failed; not if it was cancelled, or begins again."""

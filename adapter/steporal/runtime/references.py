@@ -16,6 +16,7 @@ in the app's own packages.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
@@ -37,6 +38,7 @@ from .code import (
     position,
     unwrapped,
 )
+from .member_names import defines, global_name, imported_from, member, method_name
 
 _FUNCTION = "function"
 
@@ -104,10 +106,9 @@ class Describer:
                 "keywords": {name: self._value(name, value) for name, value in function.keywords.items()},
             }
         if isinstance(function, MethodType):
-            if isinstance(function.__self__, type):
-                return self._named(function)
-            owner = self._value("self", function.__self__)
-            return {TAG: _FUNCTION, "method": function.__name__, "self": owner}
+            return self._method(function)
+        if (name := self._replaced(function)) is not None:
+            return {TAG: _FUNCTION, "name": name}
         if isinstance(function, FunctionType):
             if function in self._stack:
                 return {TAG: _FUNCTION, "enclosing": len(self._stack) - 1 - self._stack.index(function)}
@@ -123,6 +124,37 @@ class Describer:
             )
         raise self._refused(*_advice(function), None)
 
+    def _method(self, method: MethodType) -> JSON:
+        label = f"{type_label(_class_of(method))}.{method.__name__}"
+        if (named := method_name(method)) is None:
+            raise self._refused(
+                f"is given the method {label!r}, which its class does not have under a name",
+                "wrap it in a lambda",
+                method,
+            )
+        if not _is_of_app(method, self.packages):
+            raise self._refused(f"is given the method {label!r}, which is not the app's", _allow(method), method)
+        name, owner = named
+        reference: dict[str, JSON] = {TAG: _FUNCTION, "method": name, "self": self._value("self", method.__self__)}
+        if owner is not None:
+            reference["of"] = self._value("self", owner)
+        return reference
+
+    def _replaced(self, function: Any) -> str | None:
+        """The name of a function of the handler's module for which a test has put another one in its place."""
+        name = self._global_name(function)
+        if name is None:
+            return None
+        try:
+            return name if find_function(name, self.packages) is function and not _is_own(function, name) else None
+        except StepCodeNotFoundError:
+            return None
+
+    def _global_name(self, function: Any) -> str | None:
+        module = sys.modules.get(getattr(unwrapped(self.handler), "__module__", ""))
+        name = global_name(function, module) if module is not None else None
+        return None if module is None or name is None else f"{module.__name__}:{name}"
+
     def _named(self, function: Any) -> JSON:
         name = f"{function.__module__}:{function.__qualname__}"
         try:
@@ -135,7 +167,10 @@ class Describer:
                 "give each function a name of its own",
                 function,
             )
-        return {TAG: _FUNCTION, "name": name}
+        reference: dict[str, JSON] = {TAG: _FUNCTION, "name": name}
+        if (alias := self._global_name(function)) not in (None, name):
+            reference["alias"] = alias
+        return reference
 
     def _nested(self, function: FunctionType) -> JSON:
         root, found = self._root_of(function)
@@ -233,6 +268,17 @@ def _find(root: FunctionType, function: FunctionType) -> NestedCode | None:
     return next((nested for nested in nested_codes(root.__code__) if nested.code == function.__code__), None)
 
 
+def _class_of(method: MethodType) -> type:
+    owner = method.__self__
+    return owner if isinstance(owner, type) else type(owner)
+
+
+def _is_of_app(method: MethodType, packages: Collection[str]) -> bool:
+    """Whether a method's function, below its decorators, is written in one of the app's packages."""
+    function = unwrapped(method)
+    return function is not None and function.__module__.partition(".")[0] in packages
+
+
 def _advice(function: Any) -> tuple[str, str]:
     if isinstance(function, BuiltinFunctionType | type):
         return f"is given {function!r}, which is not a function of the app", "wrap it in a lambda"
@@ -317,15 +363,18 @@ class Resolver:
 
     def _function(self, data: Mapping[str, JSON]) -> Callable[..., Any]:
         if "name" in data:
-            return find_function(data["name"], self.app.packages)
+            function = find_function(data["name"], self.app.packages)
+            return _replaced(function, data["alias"], self.app.packages) if "alias" in data else function
         if "partial" in data:
             arguments = [self._value(value) for value in data["arguments"]]
             keywords = {name: self._value(value) for name, value in data["keywords"].items()}
             return functools.partial(self._function(data["partial"]), *arguments, **keywords)
         if "method" in data:
-            method = getattr(self._value(data["self"]), data["method"], None)
-            if not isinstance(method, MethodType):
-                raise StepCodeNotFoundError(f"the value has no method {data['method']!r}")
+            owner = self._value(data["self"])
+            method = member(owner, data["method"], self._value(data["of"]) if "of" in data else None)
+            if method is None or not _is_of_app(method, self.app.packages):
+                label = type_label(owner if isinstance(owner, type) else type(owner))
+                raise StepCodeNotFoundError(f"{label} has no method {data['method']!r} of the app")
             return cast(Callable[..., Any], method)
         if "enclosing" in data:
             depth: int = data["enclosing"]
@@ -413,15 +462,48 @@ def find_function(name: str, packages: Collection[str]) -> Callable[..., Any]:
             f"{name!r} is not a function of the app, whose packages are {', '.join(sorted(map(repr, packages)))}"
         )
     try:
-        found: Any = load_module(module_name, packages)
+        module = load_module(module_name, packages)
     except TypeNotFoundError as err:
         raise StepCodeNotFoundError(str(err)) from err
+    found: Any = module
     for part in qualname.split("."):
         if found is None or (isinstance(found, ModuleType) and found.__name__ != module_name):
             break
         found = getattr(found, part, None)
     # The name must be the function's own: `app.orders:os.system` and `from os import system` are none of the app's.
-    own = getattr(found, "__module__", None) == module_name and getattr(found, "__qualname__", None) == qualname
-    if not own or unwrapped(found) is None:
+    if callable(found) and not _is_own(found, name) and _is_of_function(module, qualname, packages):
+        return cast(Callable[..., Any], found)  # a test has replaced it
+    if not _is_own(found, name) or unwrapped(found) is None:
         raise StepCodeNotFoundError(f"module {module_name!r} defines no function {qualname!r}")
     return cast(Callable[..., Any], found)
+
+
+def _is_own(found: Any, name: str) -> bool:
+    """Whether a name is the one that a function or class was written with."""
+    return f"{getattr(found, '__module__', None)}:{getattr(found, '__qualname__', None)}" == name
+
+
+def _is_of_function(module: ModuleType, qualname: str, packages: Collection[str]) -> bool:
+    """Whether a module's source writes a function of the app under a name, or imports one."""
+    if defines(module, qualname):
+        return True
+    source = imported_from(module, qualname)
+    try:
+        return source is not None and find_function(source, packages) is not None
+    except StepCodeNotFoundError:
+        return False
+
+
+def _replaced(function: Callable[..., Any], alias: str, packages: Collection[str]) -> Callable[..., Any]:
+    """What a test has put in the place of a function where the handler's module has imported it; else the function."""
+    module_name, _, name = alias.partition(":")
+    module = sys.modules.get(module_name)
+    if module is None or module_name.partition(".")[0] not in packages:
+        return function
+    found, source = vars(module).get(name, function), imported_from(module, name)
+    if found is function or source is None or not callable(found):
+        return function
+    try:
+        return cast(Callable[..., Any], found) if find_function(source, packages) is function else function
+    except StepCodeNotFoundError:
+        return function

@@ -22,6 +22,7 @@ from uuid import UUID
 
 from temporalio import workflow
 from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
 
 from ..context import Context, ContextExt, Input
 from ..converter import from_raw, return_type, to_json
@@ -43,11 +44,12 @@ from .counting import StepKind, count_body, count_end, count_start, counted
 from .details import show_details
 from .determinism import explained, nondeterminism_in
 from .endings import tell_cancelled, tell_failed, tell_finished
-from .failures import application_error, is_final
+from .failures import FAILED_CODE, application_error, is_final, logged, message_of, step_of
 from .inbox import Inbox
 from .journal import Entry, Journal
 from .limits import to_limited
 from .memo import Failure, Memo, Outcome
+from .progress import run_ended, run_started, watched
 from .signal_inbox import SignalInbox
 from .slots import Slots
 from .start import Origin, cron_data
@@ -319,6 +321,7 @@ class Run:
         show_details(asyncio.get_running_loop(), self._details)
         if self._carried is None:
             count_start(self.origin.type)
+            run_started(self.origin)
         self.data = cron_data(self.origin.cron, began) if data is None and self.origin.cron else data
         if self.origin.indexed and workflow.info().continued_run_id is None:
             found_by = of_run(self.workflow.app, self.workflow.id, self.origin.name, self.origin.id)
@@ -328,17 +331,23 @@ class Run:
         except asyncio.CancelledError:
             await self._end(was_cancelled(), partial(tell_cancelled, self))
             self._count_end("cancelled")
+            run_ended("cancelled", self.started)
             raise
         except Exception as err:
             if nondeterminism := nondeterminism_in(err):
                 raise explained(nondeterminism, self.workflow.id) from None
             failure = application_error(err, attempt=self.failures, non_retryable=True)
             trace = "".join(format_tb(failure.__traceback__))
+            self._log_end(failure, err)
             await self._end(failed_with(failure), partial(tell_failed, self, failure, trace))
             self._count_end("failed")
+            step = step_of(failure)
+            why = f"at step {step.step_id!r}" if step else f"{failure.type}: {failure.message}"
+            run_ended("failed", self.started, why)
             raise failure from failure.__cause__
         await self._end(Outcome(from_raw(result)), partial(tell_finished, self, result))
         self._count_end("finished")
+        run_ended("completed", self.started)
         return result
 
     async def _end(self, outcome: Outcome, tell: Callable[[], Awaitable[None]]) -> None:
@@ -350,6 +359,12 @@ class Run:
         if (trace := TRACE.get()) is not None:
             failure = None if outcome.failure is None else outcome.failure.name
             trace.ended(self.workflow.app, self.origin, self.started, failure, is_cancelled=outcome == was_cancelled())
+
+    def _log_end(self, failure: ApplicationError, error: Exception) -> None:
+        """Log that the run has failed; with the body's own frames, unless a step's log lines have shown the error."""
+        exc_info = None if step_of(failure) else logged(error)
+        id, extra = workflow.info().workflow_id, {FAILED_CODE: True}
+        self.logger.error("run %r failed: %s: %s", id, failure.type, failure.message, exc_info=exc_info, extra=extra)
 
     def _count_end(self, outcome: Literal["finished", "failed", "cancelled"]) -> None:
         count_end(outcome, started=self.started, memo_size=self.continuing.size)
@@ -501,9 +516,10 @@ class Run:
             self.workflow.max_attempts,
             self.workflow.id,
             type(error).__name__,
-            error,
+            message_of(error),
             format_duration(delay),
-            extra={"attempt": self.failures},
+            exc_info=logged(error),
+            extra={"attempt": self.failures, FAILED_CODE: True},
         )
 
     async def _pause(self, waiting: Waiting) -> None:
@@ -564,9 +580,11 @@ class Run:
         await self.continuing.hold(key)
         trace = TRACE.get()
         performed = perform if trace is None else partial(trace.step, key, perform)
+        is_resumed = key in self.waits.carried
+        performed = partial(counted, kind, performed, is_resumed=is_resumed)
         try:
-            async with self.slots.of(key, kind, is_resumed=key in self.waits.carried):
-                outcome = await counted(kind, performed, is_resumed=key in self.waits.carried)
+            async with self.slots.of(key, kind, is_resumed=is_resumed):
+                outcome = await watched(key, kind, performed, is_resumed=is_resumed)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():

@@ -25,6 +25,7 @@ COMES_BACK = "until the body has come to where it was"
 BACKOFF_AFTER = "backoff after attempt "
 UNTIL_TS = "until the event's ts, "
 UNTIL_CODE = "until a worker has the code of step "
+UNTIL_NEXT_ATTEMPT = "until the next attempt of step "
 ASYNCIO_TIMER = "asyncio timer "
 BEGINS_ANEW = ", with a clock of its own"
 """At the end of a backoff's summary: from the last entry of the journal on, the next attempt reads the time anew."""
@@ -32,7 +33,9 @@ BEGINS_ANEW = ", with a clock of its own"
 
 def is_of_no_step(text: str) -> bool:
     """Whether a timer's summary is none of a step's."""
-    return text in (PARKS, GOES_ON, COMES_BACK) or text.startswith((BACKOFF_AFTER, UNTIL_TS, UNTIL_CODE, ASYNCIO_TIMER))
+    return text in (PARKS, GOES_ON, COMES_BACK) or text.startswith(
+        (BACKOFF_AFTER, UNTIL_TS, UNTIL_CODE, UNTIL_NEXT_ATTEMPT, ASYNCIO_TIMER)
+    )
 
 
 @dataclass(slots=True)

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from temporalio import activity
 from temporalio.common import MetricMeter
+from temporalio.exceptions import ApplicationError
 from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 
 from ..sealed import forget_unreadable, unreadable
@@ -19,6 +21,8 @@ from .afterwards import AFTERWARDS, Afterwards
 from .compiled import is_compiled
 from .counting import COUNT
 from .determinism import NondeterminismError
+from .failures import FAILED_CODE, logged
+from .progress import is_watched
 from .task_log import is_news, said_once
 
 _REASON = re.compile(r'message: "((?:[^"\\]|\\.)*)"')
@@ -36,7 +40,11 @@ def quiet_the_sdk() -> None:
     """
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_once)
+    logging.getLogger(_ACTIVITIES).addFilter(_in_words_of_steps)
 
+
+_ACTIVITIES = "temporalio.activity"
+_ACTIVITY_FAILED = "Completing activity as failed"
 
 _LOGGERS = (
     "temporalio.worker._workflow",
@@ -55,8 +63,48 @@ def _once(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     if error is None or not str(record.msg).startswith(_FAILED):
         return True
+    if unknown := _UNKNOWN_WORKFLOW.match(getattr(error, "message", "")):
+        name, known = unknown.groups()
+        record.msg = (
+            "this worker does not define workflow %r, and was given a run of it (run id %s); it defines %s. The run "
+            "waits for a worker that does: workers on one task queue must define the same workflows"
+        )
+        record.args = (name, *(record.args or ("unknown",)), known)
+        record.exc_info = None
     # All three name the run.
     return not isinstance(error, NondeterminismError) and is_news(record.getMessage(), f"{error!r}")
+
+
+_UNKNOWN_WORKFLOW = re.compile(r"Workflow class (.+) is not registered on this worker, available workflows: (.+)")
+
+
+def _in_words_of_steps(record: logging.LogRecord) -> bool:
+    """Rewrite the SDK's record of a failed step: it names the step and the run, and has the user's frames only.
+
+    The SDK logs the activity's whole dict of ids, and 25 lines of traceback of which the last two are the user's.
+    """
+    info = getattr(record, "temporal_activity", None)
+    error = record.exc_info[1] if record.exc_info else None
+    if info is None or error is None or not str(record.msg).startswith(_ACTIVITY_FAILED):
+        return True
+    if not info["activity_type"].startswith("steporal."):
+        return True
+    step_id = _ATTEMPT_NUMBER.sub("", info["activity_id"])
+    error_text = f"{error.type}: {error.message}" if isinstance(error, ApplicationError) else repr(error)
+    record.msg = "step %r of run %r failed on attempt %s: %s"
+    record.args = (step_id, info["workflow_id"], _attempts(info["attempt"]), error_text)
+    record.exc_info = logged(error)
+    setattr(record, FAILED_CODE, True)
+    return True
+
+
+_ATTEMPT_NUMBER = re.compile(r"#\d+$")
+"""The end of the activity id of a step that was scheduled again."""
+
+
+def _attempts(attempt: int) -> str:
+    policy = activity.info().retry_policy if activity.in_activity() else None
+    return f"{attempt} of {policy.maximum_attempts}" if policy and policy.maximum_attempts else str(attempt)
 
 
 # --- code that does not fit a run ----------------------------------------------------------------------------------
@@ -91,7 +139,7 @@ class WatchedRunner(WorkflowRunner):
         """See base class."""
         externs: dict[str, Callable[..., Any]] = {**det.extern_functions, **self._facts}
         afterwards: Afterwards | None = None
-        if self._meter is not None or self._is_traced:
+        if self._meter is not None or self._is_traced or is_watched():
             afterwards = Afterwards()
             externs[AFTERWARDS] = afterwards.take
         if self._meter is not None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from types import FunctionType, ModuleType
+from pathlib import Path
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from steporal.converter import decode
 from steporal.errors import CaptureError, NestedStepError, StepCodeNotFoundError
+from steporal.runtime.member_names import defines
 from steporal.runtime.references import App, Describer, Resolver, find_function
 
 
@@ -219,3 +222,44 @@ def test_a_package_with_a_longer_name_is_another() -> None:
 def test_functions_and_methods_of_the_app_are_found() -> None:
     assert find_function("test_references:call_of", {"test_references"}) is call_of
     assert find_function("test_references:NoCaptives.encode", {"test_references"}) is NoCaptives.encode
+
+
+class Ledger:
+    def __init__(self) -> None:
+        self.added = MethodType(lambda ledger, amount: amount, self)
+
+    def add(self, amount: int) -> int:
+        return amount
+
+
+def test_a_method_that_no_class_has_is_refused() -> None:
+    def handler() -> None: ...
+
+    with pytest.raises(CaptureError, match=r"is given the method 'test_references.Ledger.<lambda>', which its class"):
+        call_of(handler, Ledger().added)  # type: ignore[arg-type]
+
+
+def test_a_method_of_another_package_is_refused() -> None:
+    def handler() -> None: ...
+
+    with pytest.raises(CaptureError, match=r"'pathlib.*Path.read_text', which is not the app's; wrap it in a lambda"):
+        call_of(handler, Path("x").read_text)  # type: ignore[arg-type]
+
+
+def test_a_crafted_method_of_another_package_is_not_found() -> None:
+    def handler() -> None: ...
+
+    path = {"$": "path", "value": "x"}
+    call = {"function": {"$": "function", "method": "unlink", "self": path}}
+    assert decode(path) == Path("x")
+    with pytest.raises(StepCodeNotFoundError, match="has no method 'unlink' of the app"):
+        resolved(handler, call)  # type: ignore[arg-type]
+
+
+def test_a_name_that_a_module_imports_is_none_of_its_functions() -> None:
+    """A replaced function is found by its name; an imported one looks the same, and is not the app's."""
+    loaded = sys.modules[__name__]
+    assert defines(loaded, "call_of")
+    assert defines(loaded, "NoCaptives.encode")
+    assert not defines(loaded, "find_function")
+    assert not defines(loaded, "MODULE_LAMBDA")

@@ -123,7 +123,8 @@ async def catalog(subject: Subject) -> Verdict:
             f"other apps have workflows with the same ids: {'; '.join(shared)}",
             "an event starts only one of those with an id: rename them",
         )
-    return good(f"{len(wanted.workflows)} workflows are registered as the code has them")
+    count = len(wanted.workflows)
+    return good(f"{count} workflow{'s are' if count != 1 else ' is'} registered as in the code")
 
 
 def _ids(app: App) -> set[str]:
@@ -182,7 +183,11 @@ async def schedules(subject: Subject) -> Verdict:
         return bad(f"there is no schedule {listing(missing)}", f"steporal sync {subject.target}")
     if paused := [id for id, is_paused in found.items() if is_paused]:
         return warning(f"paused: {listing(paused)}", _unpause(subject, paused[0]))
-    return good(f"{len(wanted)} are there and not paused" if wanted else "no workflow has a cron trigger")
+    if not wanted:
+        return good("no workflow has a cron trigger")
+    return good(
+        "1 schedule exists and is not paused" if len(wanted) == 1 else f"{len(wanted)} schedules exist; none is paused"
+    )
 
 
 async def _is_paused(temporal: temporalio.client.Client, id: str) -> bool | None:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from temporalio.service import RPCError, RPCStatusCode
 
-from steporal.errors import EncryptionError
+from steporal.errors import EncryptionError, TemporalCallError
 from steporal.types import JSON
 
 logger = logging.getLogger("steporal.gateway")
@@ -67,8 +67,9 @@ def iso(moment: datetime) -> str:
 # --- what went wrong -----------------------------------------------------------------------------------------------
 
 
-def of_temporal(error: RPCError | RuntimeError) -> Problem:
-    """The problem that an error of the connection to Temporal is."""
+def of_temporal(error: RPCError | TemporalCallError) -> Problem:
+    """Return the problem that an error of a call to Temporal is."""
+    error = error.__cause__ if isinstance(error.__cause__, RPCError) else error
     if isinstance(error, RPCError):
         if error.status == RPCStatusCode.INVALID_ARGUMENT:
             return Problem(400, f"Temporal does not take it: {error.message}")
@@ -90,7 +91,7 @@ async def _problem(request: Request, error: Exception) -> Response:
 
 
 async def _of_temporal(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RPCError)
+    assert isinstance(error, RPCError | TemporalCallError)
     return of_temporal(error).response()
 
 
@@ -115,6 +116,7 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 HANDLERS: dict[Any, Any] = {
     Problem: _problem,
     RPCError: _of_temporal,
+    TemporalCallError: _of_temporal,
     EncryptionError: _of_keys,
     HTTPException: _of_routing,
     Exception: _unexpected,

@@ -68,9 +68,6 @@ class EventApi:
             ) from None
         except EncryptionError as err:
             raise of_keys(err) from None
-        except RuntimeError as err:
-            logger.warning("no connection to Temporal: %s", err)
-            raise Problem(503, f"there is no connection to Temporal: {err}") from None
 
     def _check_key(self, key: str) -> None:
         if self._keys.accepts(key):

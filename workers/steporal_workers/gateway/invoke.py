@@ -14,7 +14,7 @@ from steporal.events import check_json
 from steporal.routing.catalog import Snapshot
 from steporal.types import JSON
 
-from .answers import Problem, answer, of_temporal
+from .answers import Problem, answer
 from .bodies import read_object
 
 
@@ -40,8 +40,6 @@ class InvokeApi:
             raise Problem(413, str(err)) from None
         except UnknownWorkflowError as err:
             raise Problem(404, str(err)) from None
-        except RuntimeError as err:
-            raise of_temporal(err) from None
 
     async def _start(self, name: str, data: JSON) -> str:
         run = await self._client.start_workflow(await self._workflow(name), data)

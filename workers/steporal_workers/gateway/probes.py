@@ -10,7 +10,7 @@ from starlette.responses import Response
 from temporalio.service import RPCError
 
 import steporal
-from steporal.errors import EncryptionError
+from steporal.errors import EncryptionError, TemporalCallError
 
 from .answers import Problem, answer
 
@@ -38,7 +38,7 @@ class Probes:
                 snapshot = await self._client.dispatcher(temporal).catalog.read()
         except EncryptionError as err:
             raise Problem(503, str(err)) from None
-        except (RPCError, RuntimeError, TimeoutError) as err:
+        except (RPCError, TemporalCallError, TimeoutError) as err:
             why = f"no answer in {_SECONDS:g} seconds" if isinstance(err, TimeoutError) else str(err)
             raise Problem(503, f"Temporal did not answer: {why}") from None
         return answer({"status": 200, "message": "OK", "apps": len(snapshot.apps)})

@@ -18,7 +18,7 @@ from steporal.routing.catalog import Snapshot
 from steporal.types import JSON
 
 from ..runs.finding import describe, find_run, first_run_id, started
-from .answers import Problem, enveloped, iso, of_temporal
+from .answers import Problem, enveloped, iso
 
 _STATUSES = {
     WorkflowExecutionStatus.COMPLETED: "Completed",
@@ -78,10 +78,7 @@ class RunApi:
     # --- find ------------------------------------------------------------------------------------------------------
 
     async def _temporal(self) -> Client:
-        try:
-            return await self._client.connect()
-        except RuntimeError as err:
-            raise of_temporal(err) from None
+        return await self._client.connect()
 
     async def _find(self, id: str) -> WorkflowExecutionDescription:
         """A run by its run id, or by its workflow id, of a workflow that the catalog lists: no others are ours."""

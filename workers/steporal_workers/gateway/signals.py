@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import steporal
-from steporal.errors import EncryptionError, InvalidEventError, NonRetryableError, SteporalError
+from steporal.errors import InvalidEventError, NonRetryableError, SendSignalError
 from steporal.events import check_json
 
 from .answers import Problem, enveloped, of_temporal
@@ -36,10 +36,8 @@ class SignalApi:
             sent = await self._client.send_signal(signal, data)
         except (NonRetryableError, ValueError) as err:  # what is wrong with the name or the data
             raise Problem(400, str(err)) from None
-        except EncryptionError:
-            raise
-        except (SteporalError, RuntimeError) as err:
-            raise of_temporal(RuntimeError(str(err))) from None
+        except SendSignalError as err:
+            raise of_temporal(SendSignalError(str(err))) from None  # 503, whatever the cause: 404 is for no waiting run
         if sent.run_id is None:
             raise Problem(404, f"no run waits for the signal {signal!r}")
         return enveloped({"run_id": sent.run_id})

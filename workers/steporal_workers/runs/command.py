@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..options import codec_option, connection_options, data_converter, json_option
+from ..options import Group, codec_option, connection_options, data_converter, json_option
 from ..problems import perform
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ _FILTERS = (
     click.option("--event", metavar="NAME", help="Only runs that this event has started; `order.*` is a pattern."),
     click.option("--event-id", metavar="ID", help="Only runs that the event with this id has started."),
     click.option("--since", metavar="WHEN", callback=_since, help="Only runs since then: 1h30m, or an ISO 8601 time."),
-    click.option("--where", metavar="QUERY", help="Only runs of which this is true, in Temporal's query language."),
+    click.option("--where", metavar="QUERY", help="Only runs that match this query, in Temporal's language."),
 )
 
 
@@ -59,23 +59,23 @@ def _filters(options: dict[str, Any]) -> Filters:
     return Filters(**options)
 
 
-@click.group()
+@click.group(cls=Group)
 def runs() -> None:
     """Find runs, look at them, end them, and run them again.
 
-    A run has two ids: its own, which is ctx.run_id, and Temporal's workflow id, {workflow}/{event id}. Either will do.
+    A run has two ids: its own, ctx.run_id, and Temporal's workflow id, {workflow}/{event id}. Every command takes both.
     """
 
 
 @runs.command("list")
 @filter_options
-@click.option("--status", type=click.Choice(STATUSES), help="Only runs that are so.")
+@click.option("--status", type=click.Choice(STATUSES), help="Only runs with this status.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, metavar="N", help="How many at most.")
 @connection_options
 @codec_option
 @json_option
 def list_command(connection: Any, codec: str | None, limit: int, as_json: bool, **options: Any) -> None:
-    """List runs, the last started first."""
+    """List the open runs and the last ones that ended, sorted by their start, the newest first."""
     from .listing import run_list
 
     async def operation() -> None:
@@ -88,18 +88,23 @@ def list_command(connection: Any, codec: str | None, limit: int, as_json: bool, 
 @runs.command()
 @click.argument("id")
 @click.option("--watch", is_flag=True, help="Show it again and again, until it ends.")
+@click.option("--stack", is_flag=True, help="Show all lines of the stack traces of errors.")
 @connection_options
 @codec_option
 @json_option
-def show(id: str, watch: bool, connection: Any, codec: str | None, as_json: bool) -> None:
-    """Show what the run ID has done, step by step, and what it waits for."""
+def show(id: str, watch: bool, stack: bool, connection: Any, codec: str | None, as_json: bool) -> None:
+    """Show what the run ID has done, step by step, and what it waits for.
+
+    An error is shown with the line of your code that raised it.
+    """
     from .showing import run_show
 
     if watch and as_json:
         raise click.UsageError("--watch is for people, and --json for programs: give one of them")
 
     async def operation() -> None:
-        await run_show(await connection.connect(data_converter(codec)), id, watch=watch, as_json=as_json)
+        temporal = await connection.connect(data_converter(codec))
+        await run_show(temporal, id, watch=watch, stack=stack, as_json=as_json)
 
     perform(operation())
 
@@ -142,9 +147,9 @@ def cancel(ids: tuple[str, ...], **options: Any) -> None:
 @connection_options
 @json_option
 def terminate(ids: tuple[str, ...], **options: Any) -> None:
-    """End runs at once, without a word to them: those with these ids, or all open ones that the flags find.
+    """End runs immediately: those with these ids, or all open runs that the flags find.
 
-    No code of theirs runs any more, no event tells of their end, and no failure handler starts.
+    None of their code runs any more: no `finally`, no failure handler, and no event reports the end.
     """
     _end("terminate", ids, **options)
 

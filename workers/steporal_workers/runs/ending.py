@@ -19,9 +19,10 @@ import steporal
 from steporal.client import Run
 
 from ..output import print_json, say
-from ..problems import Failure, Mistake
+from ..problems import FailedRun, Failure, Mistake, failed_run_json
 from .finding import first_run_id, get_run, is_open
 from .listing import not_understood
+from .progress import explained
 from .queries import Filters, query_of
 from .words import status_of
 
@@ -42,12 +43,12 @@ async def run_result(temporal: Client, id: str, *, wait: bool, as_json: bool) ->
     first = first_run_id(found)
     handle = temporal.get_workflow_handle(found.id, run_id=found.run_id, result_type=RawValue)
     try:
-        result = await Run(temporal, handle, "", None).result()
+        async with explained(temporal, found.id):
+            result = await Run(temporal, handle, "", None).result()
     except steporal.RunFailedError as err:
         if as_json:
-            error = {"name": err.name, "message": err.message, "stack": err.stack}
-            print_json({"workflow_id": found.id, "run_id": first, "error": error})
-        raise Failure(str(err), "" if as_json else err.stack) from err
+            print_json({"workflow_id": found.id, "run_id": first, "error": failed_run_json(err)})
+        raise FailedRun(err) from err
     print_json({"workflow_id": found.id, "run_id": first, "result": result} if as_json else result)
 
 

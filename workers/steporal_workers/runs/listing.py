@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from rich.markup import escape
 from rich.table import Table
-from temporalio.client import Client, WorkflowExecution
+from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from steporal.errors import EncryptionError
@@ -21,7 +21,7 @@ from steporal.types import JSON
 
 from ..output import console, print_json, say
 from ..problems import Failure
-from .finding import is_open
+from .finding import describe, first_run_id, is_open
 from .queries import PROBLEMS, STUCK, Filters, query_of
 from .story import arguments_of
 from .words import clock, iso, status_of, status_text, took
@@ -35,12 +35,14 @@ class Listed:
 
     Attributes:
         run: Its last execution.
+        run_id: The run's own id, ``ctx.run_id``: that of its first execution.
         started: When its first execution began.
         event: The name of the event that started it; None if nobody can say.
         event_id: That event's id.
     """
 
     run: WorkflowExecution
+    run_id: str
     started: datetime
     event: str | None = None
     event_id: str | None = None
@@ -65,7 +67,7 @@ class Listed:
             "workflow": self.run.workflow_type,
             "app": self.run.typed_search_attributes.get(APP),
             "workflow_id": self.run.id,
-            "run_id": self.run.run_id,
+            "run_id": self.run_id,
             "status": status_of(self.run.status),
             "is_stuck": self.is_stuck,
             "started": iso(self.started),
@@ -77,7 +79,7 @@ class Listed:
 
 
 async def run_list(temporal: Client, filters: Filters, *, limit: int, as_json: bool) -> None:
-    """List runs, the last started first.
+    """List the open runs and the last ones that ended, sorted by their start, the newest first.
 
     Raises:
         Failure: Temporal does not understand the query.
@@ -89,11 +91,16 @@ async def run_list(temporal: Client, filters: Filters, *, limit: int, as_json: b
             "each run is looked at"
         )
     found: list[Listed] = []
+    known: set[tuple[str, str]] = set()
     async for listed in _looked_at(temporal, query.text, limit=None if query.event else limit, where=filters.where):
+        if (listed.run.id, listed.run_id) in known:  # an earlier execution of a run that was reset
+            continue
         if query.event is None or (listed.event is not None and event_matches(query.event, listed.event)):
+            known.add((listed.run.id, listed.run_id))
             found.append(listed)
         if len(found) == limit:
             break
+    found.sort(key=lambda listed: listed.started, reverse=True)
     if as_json:
         print_json([listed.json() for listed in found])
         return
@@ -112,13 +119,27 @@ async def _looked_at(temporal: Client, query: str, *, limit: int | None, where: 
         async for run in temporal.list_workflows(query, limit=limit, page_size=min(limit or 100, 1000)):
             batch.append(run)
             if len(batch) == _AT_ONCE:
-                for listed in await asyncio.gather(*(_look(temporal, each) for each in batch)):
+                for listed in await _look_at_all(temporal, batch):
                     yield listed
                 batch.clear()
     except RPCError as err:
         raise not_understood(err, where) from None
-    for listed in await asyncio.gather(*(_look(temporal, each) for each in batch)):
+    for listed in await _look_at_all(temporal, batch):
         yield listed
+
+
+async def _look_at_all(temporal: Client, batch: list[WorkflowExecution]) -> list[Listed]:
+    looked = await asyncio.gather(*(_look(temporal, each) for each in batch))
+    goes_on = await asyncio.gather(*(_goes_on(temporal, each) for each in looked))
+    return [listed for listed, does in zip(looked, goes_on, strict=True) if not does]
+
+
+async def _goes_on(temporal: Client, listed: Listed) -> bool:
+    """Return whether a terminated execution was reset, as `steporal recover` does, so that another one goes on."""
+    if listed.run.status != WorkflowExecutionStatus.TERMINATED:
+        return False
+    latest = await describe(temporal, listed.run.id)
+    return latest is not None and latest.run_id != listed.run.run_id and first_run_id(latest) == listed.run_id
 
 
 def not_understood(error: RPCError, where: str | None) -> Exception:
@@ -131,10 +152,13 @@ def not_understood(error: RPCError, where: str | None) -> Exception:
 async def _look(temporal: Client, run: WorkflowExecution) -> Listed:
     """What visibility does not say of a run is in its first event."""
     attributes = run.typed_search_attributes
-    listed = Listed(run, run.start_time, attributes.get(EVENT_NAME), attributes.get(EVENT_ID))
+    listed = Listed(run, run.run_id, run.start_time, attributes.get(EVENT_NAME), attributes.get(EVENT_ID))
     handle = temporal.get_workflow_handle(run.id, run_id=run.run_id)
     try:
         async for event in handle.fetch_history_events(page_size=1):
+            first = event.workflow_execution_started_event_attributes.first_execution_run_id
+            listed.run_id = first or run.run_id
+            listed.started = event.event_time.ToDatetime(tzinfo=UTC)  # of a run that was reset, its true start
             values = await arguments_of(event, temporal.data_converter)
             origin = Origin.of_run(values[1] if len(values) > 1 else None, run.id)
             listed.event, listed.event_id = origin.name, origin.id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -17,9 +18,12 @@ from temporalio.client import Client
 from steporal.types import JSON
 
 from ..output import console, print_json
+from ..stacks import own_place
 from .finding import first_run_id, get_run
+from .progress import why_late
+from .queries import STUCK
 from .story import Reader, Story, Wait
-from .timeline import StepEntry
+from .timeline import StepEntry, Timeline
 from .words import clock, iso, mark, short, status_of, status_text, took
 
 _RESULT_WIDTH = 60
@@ -48,8 +52,15 @@ _WHAT = {
 }
 
 
-async def run_show(temporal: Client, id: str, *, watch: bool, as_json: bool) -> None:
-    """Show a run; with ``watch``, until it ends.
+async def run_show(temporal: Client, id: str, *, watch: bool, stack: bool, as_json: bool) -> None:
+    """Show a run.
+
+    Args:
+        temporal: The namespace of the run.
+        id: Temporal's workflow id, or the run's own id.
+        watch: Show it again and again, until it ends.
+        stack: Show all lines of a stack trace, and not only the user's innermost line.
+        as_json: Print JSON.
 
     Raises:
         Failure: There is no such run.
@@ -61,14 +72,18 @@ async def run_show(temporal: Client, id: str, *, watch: bool, as_json: bool) -> 
         print_json(_json(story, temporal))
         return
     out = console()
+
+    async def rendered() -> RenderableType:
+        return _rendered(story, temporal, stack=stack, late=await why_late(temporal, story))
+
     if not watch:
-        out.print(_rendered(story, temporal))
+        out.print(await rendered())
         return
-    with Live(_rendered(story, temporal), console=out, auto_refresh=False, vertical_overflow="visible") as live:
+    with Live(await rendered(), console=out, auto_refresh=False, vertical_overflow="visible") as live:
         while story.is_open:
             await asyncio.sleep(_LOOK_EVERY)
             story = await reader.read(await get_run(temporal, described.id))
-            live.update(_rendered(story, temporal), refresh=True)
+            live.update(await rendered(), refresh=True)
 
 
 def ui_url(temporal: Client, workflow_id: str, run_id: str) -> str | None:
@@ -88,16 +103,17 @@ def ui_url(temporal: Client, workflow_id: str, run_id: str) -> str | None:
 # --- as text -------------------------------------------------------------------------------------------------------
 
 
-def _rendered(story: Story, temporal: Client) -> RenderableType:
-    shown: list[RenderableType] = [_head(story), _steps(story)]
+def _rendered(story: Story, temporal: Client, *, stack: bool, late: str | None) -> RenderableType:
+    shown: list[RenderableType] = [_head(story)]
+    shown += [Text(text) for text in _errors(story.timeline, stack=stack)]
+    if story.timeline.steps:
+        shown.append(_steps(story))
     if story.waits:
         shown.append(_waits(story.waits))
     if story.problem:
-        shown.append(
-            Text.from_markup(
-                f"[red]stuck:[/] {escape(story.problem)}\nit goes on with code that fits; `steporal recover`"
-            )
-        )
+        shown.append(Text.from_markup(f"[red]stuck:[/] {escape(story.problem)}"))
+    elif late:
+        shown.append(Text.from_markup(late))
     if url := ui_url(temporal, story.described.id, story.described.run_id):
         shown.append(Text(url, no_wrap=True, overflow="ignore"))
     return Group(*shown)
@@ -106,7 +122,7 @@ def _rendered(story: Story, temporal: Client) -> RenderableType:
 def _head(story: Story) -> Table:
     timeline, described = story.timeline, story.described
     head = Table.grid(padding=(0, 2))
-    status = status_text(status_of(described.status))
+    status = status_text(STUCK if story.problem else status_of(described.status))
     ended = "" if timeline.end is None else f" in {took(timeline.end - story.started)}"
     head.add_row("run", f"[bold]{escape(described.id)}[/]")
     head.add_row("run id", escape(first_run_id(described)))
@@ -140,6 +156,31 @@ def _steps(story: Story) -> Table:
         name = f"{mark(step.state)} {escape(step.id) if step.is_step else f'[dim]{escape(step.id)}[/]'}"
         table.add_row(name, escape(_what(step)), start, _took(step), attempts, escape(_outcome(step)))
     return table
+
+
+def _errors(timeline: Timeline, *, stack: bool) -> Iterator[str]:
+    """Yield what the user's own code raised, with the line that raised it: in the body, and in each step."""
+    if timeline.error is not None and timeline.failed_step is None and timeline.stack:
+        yield "\n".join([timeline.error, *_lines(timeline.stack, stack=stack), "  the body of the run"])
+    for step in timeline.steps:
+        error = step.error or (step.retried_after if step.state == "running" else None)
+        if error is not None and step.stack:
+            yield "\n".join([error, *_lines(step.stack, stack=stack), f"  step {step.id!r} {_attempts(step)}"])
+
+
+def _attempts(step: StepEntry) -> str:
+    if step.error is not None:
+        return f"failed after {step.attempts} attempt{'s' * (step.attempts != 1)}"
+    if step.next_attempt is not None:
+        return f"failed; attempt {step.attempts} starts at {clock(step.next_attempt)}"
+    return f"failed; attempt {step.attempts} is running"
+
+
+def _lines(text: str, *, stack: bool) -> list[str]:
+    if stack:
+        return text.splitlines()
+    place = own_place(text)
+    return place.lines if place else []
 
 
 def _what(step: StepEntry) -> str:
@@ -185,6 +226,7 @@ def _json(story: Story, temporal: Client) -> dict[str, JSON]:
         "workflow": described.workflow_type,
         "task_queue": described.task_queue,
         "status": status_of(described.status),
+        "is_stuck": story.problem is not None,
         "is_parked": _is_parked(story),
         "started": iso(story.started),
         "ended": iso(timeline.end),
@@ -193,6 +235,8 @@ def _json(story: Story, temporal: Client) -> dict[str, JSON]:
         "input": story.data,
         "result": timeline.result,
         "error": timeline.error,
+        "stack": timeline.stack or None,
+        "failed_step": timeline.failed_step.step_id if timeline.failed_step else None,
         "executions": story.executions,
         "problem": story.problem,
         "steps": [_step_json(step) for step in timeline.steps],
@@ -224,4 +268,5 @@ def _step_json(step: StepEntry) -> dict[str, JSON]:
         "sent": step.sent,
         "result": step.result,
         "error": step.error,
+        "stack": step.stack or None,
     }

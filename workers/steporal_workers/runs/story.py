@@ -268,6 +268,7 @@ def _finish(entry: StepEntry, outcome: Outcome, at: datetime) -> None:
     entry.next_attempt = None
     if outcome.failure is not None:
         entry.state, entry.error = "failed", f"{outcome.failure.name}: {outcome.failure.message}"
+        entry.stack, entry.attempts = outcome.failure.stack, max(entry.attempts, outcome.failure.attempts)
         return
     entry.state, entry.error = "completed", None
     entry.result = None if entry.kind == "listen" else plain(outcome.value)
@@ -288,7 +289,7 @@ async def _add_what_is_pending(story: Story, converter: DataConverter) -> None:
             continue
         entry.attempts = pending.attempt
         if pending.HasField("last_failure"):
-            entry.retried_after = await story.timeline.reason(pending.last_failure)
+            await story.timeline.retries(entry, pending.last_failure)
         if pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED and pending.attempt > 1:
             entry.next_attempt = pending.scheduled_time.ToDatetime(tzinfo=UTC)
     story.waits = _waits(story)
@@ -323,5 +324,10 @@ def _problem(story: Story) -> str | None:
     task: Any = story.described.raw_description.pending_workflow_task
     if task.attempt >= _STUCK_FROM_ATTEMPT:
         why = story.timeline.task_failure
-        return f"its workflow task fails (attempt {task.attempt}){f': {why}' if why else ''}"
+        if why is None or "[TMPRL1100]" not in why:
+            return f"its workflow task fails (attempt {task.attempt}){f': {why}' if why else ''}"
+        return (
+            f"the code of workflow {story.described.workflow_type!r} does not fit what the run has done; `steporal "
+            f"recover MODULE:CLIENT` continues it with the new code (Temporal: {why})"
+        )
     return None

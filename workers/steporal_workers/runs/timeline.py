@@ -16,6 +16,7 @@ from temporalio.converter import DataConverter
 from temporalio.exceptions import ApplicationError, FailureError
 
 from steporal.converter import from_raw, plain
+from steporal.errors import StepError
 from steporal.outbound.delivery import POST_EVENT
 from steporal.outbound.fetching import FETCH
 from steporal.routing.catalog import Snapshot
@@ -24,12 +25,14 @@ from steporal.runtime.attempt import RUN_STEP
 from steporal.runtime.carried import read_carried, read_outcome
 from steporal.runtime.children import ENDED
 from steporal.runtime.endings import SEND_EVENT
+from steporal.runtime.failures import stack_of, step_of
 from steporal.runtime.inbox import DELIVER
 from steporal.runtime.invoke_step import invoking_step
 from steporal.runtime.signal_inbox import OPEN_MAILBOX
 from steporal.runtime.signal_steps import FIND_MAILBOX, SEND_SIGNAL
+from steporal.runtime.step_activity import BEFORE, JOIN_STEP
 from steporal.runtime.subscriptions import SUBSCRIBE_RUN
-from steporal.runtime.waits import BACKOFF_AFTER, GOES_ON, PARKS, UNTIL_CODE, UNTIL_TS
+from steporal.runtime.waits import BACKOFF_AFTER, GOES_ON, PARKS, UNTIL_CODE, UNTIL_NEXT_ATTEMPT, UNTIL_TS
 from steporal.sealed import check_readable, check_told
 from steporal.types import JSON
 
@@ -64,7 +67,7 @@ _KINDS: dict[str, Kind] = {
 }
 _LOCAL_ACTIVITY = "core_local_activity"
 _PAUSES = (BACKOFF_AFTER, UNTIL_TS)
-_OF_NO_STEP = (PARKS, GOES_ON, UNTIL_CODE)
+_OF_NO_STEP = (PARKS, GOES_ON, UNTIL_CODE, UNTIL_NEXT_ATTEMPT)
 
 
 @dataclass(slots=True)
@@ -78,6 +81,7 @@ class StepEntry:
         end: When it ended.
         attempts: How often it was tried.
         retried_after: The error of the attempt before the last.
+        stack: The user's frames of the stack trace of the last error.
         next_attempt: When it is tried again.
         names: The events or the signal that it waits for; the workflow and the run that it invokes.
         box: The listener of which it waits for an event.
@@ -93,6 +97,7 @@ class StepEntry:
     state: State = "running"
     attempts: int = 1
     retried_after: str | None = None
+    stack: str = ""
     next_attempt: datetime | None = None
     names: tuple[str, ...] = ()
     box: str | None = None
@@ -140,6 +145,8 @@ class Timeline:
     state: State = "running"
     result: JSON = None
     error: str | None = None
+    stack: str = ""
+    failed_step: StepError | None = None
     task_failure: str | None = None
     cut: set[str] = field(default_factory=set)
     steps: list[StepEntry] = field(default_factory=list)
@@ -149,6 +156,7 @@ class Timeline:
     delivered: list[Delivered] = field(default_factory=list)
     _received: dict[str, JSON] = field(default_factory=dict)
     _heard: list[dict[str, JSON]] = field(default_factory=list)
+    _attempts_before: dict[int, int] = field(default_factory=dict)
 
     @property
     def duration(self) -> timedelta:
@@ -189,6 +197,8 @@ class Timeline:
             case "workflow_execution_failed_event_attributes":
                 failure = event.workflow_execution_failed_event_attributes.failure
                 self._ended(at, "failed", error=await self.reason(failure))
+                error = await self._error(failure)
+                self.stack, self.failed_step = stack_of(error), step_of(error)
             case "workflow_execution_canceled_event_attributes":
                 self._ended(at, "cancelled", error="the run was cancelled")
             case "workflow_execution_terminated_event_attributes":
@@ -263,7 +273,12 @@ class Timeline:
         name = await self._summary(event) or scheduled.activity_id
         if kind != "post" and not _is_of_step(name, scheduled.activity_id):
             kind = "tell"
+        elif scheduled.activity_type.name == JOIN_STEP and (known := self.step(name)) is not None:
+            kind = known.kind
         entry = StepEntry(name, kind, at)
+        if scheduled.activity_type.name in (RUN_STEP, FETCH) and scheduled.activity_id != name:
+            call = await self._json(scheduled.input.payloads[0])
+            self._attempts_before[event.event_id] = call.get(BEFORE, {}).get("attempts", 0)
         if scheduled.activity_type.name == SEND_EVENT:
             entry.sent = (await self._json(scheduled.input.payloads[0]))["events"]
         self._begin(event, entry)
@@ -316,9 +331,10 @@ class Timeline:
                 return await self._add_marker(event, at)
             case "activity_task_started_event_attributes":
                 entry = self._by_event[attributes.scheduled_event_id]
-                entry.attempts = attributes.attempt
+                before = self._attempts_before.get(attributes.scheduled_event_id, 0)
+                entry.attempts = max(entry.attempts, before + attributes.attempt)
                 if attributes.HasField("last_failure"):
-                    entry.retried_after = await self.reason(attributes.last_failure)
+                    await self.retries(entry, attributes.last_failure)
             case "activity_task_completed_event_attributes":
                 return await self._end(attributes.scheduled_event_id, at, result=attributes.result)
             case "activity_task_failed_event_attributes" | "activity_task_timed_out_event_attributes":
@@ -378,6 +394,7 @@ class Timeline:
     async def _close(self, entry: StepEntry, at: datetime, failure: Failure | None, result: JSON) -> StepEntry:
         entry.end, entry.result = at, result
         entry.error = None if failure is None else await self.reason(failure)
+        entry.stack = "" if failure is None else stack_of(await self._error(failure))
         entry.state = "failed" if entry.error else "completed"
         return entry
 
@@ -400,6 +417,11 @@ class Timeline:
     async def _summary(self, event: HistoryEvent) -> str:
         metadata = event.user_metadata
         return str(await self._json(metadata.summary)) if metadata.HasField("summary") else ""
+
+    async def retries(self, entry: StepEntry, failure: Failure) -> None:
+        """Take the error of an attempt of a step that is tried again."""
+        entry.retried_after = await self.reason(failure)
+        entry.stack = stack_of(await self._error(failure))
 
     async def reason(self, failure: Failure) -> str:
         """The error in a line."""

@@ -1,0 +1,142 @@
+"""A client's connection to Temporal, shared by the threads and event loops of one process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+import temporalio.client
+import temporalio.exceptions
+from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
+from temporalio.client import RPCTimeoutOrCancelledError
+from temporalio.service import RPCError
+
+from .errors import ConnectError, ForkError, SteporalError, TemporalCallError
+from .loops import start_in_background
+
+Connect = Callable[[], Awaitable[temporalio.client.Client]]
+
+
+class Connection:
+    """The connection of one client.
+
+    Args:
+        client_id: The client's id, for messages.
+        connect: Makes the connection, unless one is set.
+    """
+
+    def __init__(self, client_id: str, connect: Connect) -> None:
+        self._client_id = client_id
+        self._connect = connect
+        self._temporal: temporalio.client.Client | None = None
+        self._is_ready = False
+        self._process = os.getpid()
+        self._starting = threading.Lock()
+        self._connecting: Future[temporalio.client.Client] | None = None
+
+    @property
+    def temporal(self) -> temporalio.client.Client | None:
+        """The Temporal client, if there is one.
+
+        Raises:
+            ForkError: It was made in the process that this one was forked from.
+        """
+        if self._temporal is not None and self._process != os.getpid():
+            raise ForkError(
+                f"client {self._client_id!r} was connected in process {self._process}, and this process "
+                f"({os.getpid()}) was forked from it; connections to Temporal do not survive a fork. Connect after the "
+                "fork: in a hook such as gunicorn's post_fork, or by starting processes with 'spawn'"
+            )
+        return self._temporal
+
+    @temporal.setter
+    def temporal(self, temporal: temporalio.client.Client) -> None:
+        # The SDK connects a lazy client on its first call, under a lock of one event loop.
+        self._temporal, self._is_ready = temporal, not temporal.service_client.config.lazy
+        self._process = os.getpid()
+
+    async def get(self) -> temporalio.client.Client:
+        """Return the Temporal client, connected.
+
+        Raises:
+            ConnectError: There is no connection.
+        """
+        temporal = self.temporal
+        if temporal is not None and self._is_ready:
+            return temporal
+        self._notice_fork()
+        # The background loop connects: another caller's loop may close, and would leave the others waiting.
+        return await asyncio.shield(asyncio.wrap_future(self._once()))
+
+    def _once(self) -> Future[temporalio.client.Client]:
+        with self._starting:
+            if self._connecting is None:
+                connecting: Future[temporalio.client.Client] = start_in_background(self._make())
+                self._connecting = connecting
+                connecting.add_done_callback(lambda done: self._forget())
+            else:
+                connecting = self._connecting
+            return connecting
+
+    def _forget(self) -> None:
+        self._connecting = None
+
+    def _notice_fork(self) -> None:
+        """In a forked child, drop a lock and an attempt to connect that no thread of this process will finish."""
+        if self._process != os.getpid():
+            self._starting, self._connecting, self._process = threading.Lock(), None, os.getpid()
+
+    async def _make(self) -> temporalio.client.Client:
+        what = f"client {self._client_id!r} could not connect to Temporal"
+        temporal = self._temporal
+        with sdk_errors(what, ConnectError):
+            try:
+                if temporal is None:
+                    temporal = await self._connect()
+                else:
+                    await temporal.workflow_service.get_system_info(GetSystemInfoRequest())  # connects a lazy client
+            except SteporalError:  # such as a key that is not valid, which is a ValueError
+                raise
+            except (RuntimeError, ValueError, OSError) as err:
+                raise ConnectError(f"{what}: {err}") from err
+        if self._temporal is None:
+            self._temporal = temporal
+        self._is_ready = True
+        return self._temporal
+
+
+@contextmanager
+def sdk_errors(what: str, kind: Callable[[str], TemporalCallError] = TemporalCallError) -> Iterator[None]:
+    """Raise errors of Temporal's SDK as errors of ours, with the SDK's error as ``__cause__``.
+
+    Args:
+        what: The beginning of the message: what did not succeed.
+        kind: Makes the error to raise; also instead of a :class:`ConnectError`, unless that is a kind of it.
+    """
+    try:
+        yield
+    except ForkError:
+        raise
+    except ConnectError as err:
+        if kind in (TemporalCallError, ConnectError):
+            raise
+        raise kind(f"{what}: {err}") from err
+    except RPCTimeoutOrCancelledError as err:
+        if isinstance(err.__cause__, asyncio.CancelledError):
+            raise asyncio.CancelledError from None
+        raise kind(f"{what}: Temporal did not answer in time") from err
+    except RPCError as err:
+        raise kind(f"{what}: {err.message} ({err.status.name})") from err
+    except temporalio.exceptions.TemporalError as err:
+        raise kind(f"{what}: {err}") from err
+    except AssertionError as err:
+        if "across forks" not in str(err):
+            raise
+        raise ForkError(
+            f"{what}: Temporal's SDK was used in the process that this one was forked from, and does not survive a "
+            "fork; connect after the fork only, or start processes with 'spawn'"
+        ) from err

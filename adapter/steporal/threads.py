@@ -1,0 +1,123 @@
+"""The threads in which step functions run that are not ``async``.
+
+A thread cannot be ended from outside. A step function whose attempt was cancelled or timed out gets an exception
+raised in its thread, as Temporal's SDK does for its own sync activities; Python raises it when the thread next executes
+bytecode, so a function that is blocked in a system call goes on until that call returns. Until then it counts as stuck,
+and its attempt keeps the worker's slot: a worker never takes more steps than it has threads for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import ctypes
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any
+
+from temporalio.exceptions import CancelledError
+
+MAX_THREADS = 10_000
+"""Threads start on demand, and the worker's slots for steps bound them, however many a tuner grants."""
+
+
+class StepThreads:
+    """Runs step functions in threads.
+
+    Args:
+        executor: The user's own threads; without it, as many threads as there are steps at once.
+
+    Attributes:
+        stuck: How many functions still run whose attempt was cancelled or timed out.
+        on_change: Is called with each new value of ``stuck``.
+    """
+
+    def __init__(self, executor: Executor | None = None) -> None:
+        self._is_ours = not isinstance(executor, ThreadPoolExecutor)
+        self._executor = (
+            executor
+            if isinstance(executor, ThreadPoolExecutor)
+            else ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="steporal-step")
+        )
+        self.stuck = 0
+        self.on_change: Callable[[int], None] = lambda stuck: None
+
+    def close(self) -> None:
+        """Start no further function."""
+        if self._is_ours:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def run(self, function: Callable[[], Any]) -> Any:
+        """Run a function in a thread, and return what it returns.
+
+        When the calling task is cancelled, the function is interrupted, and the cancellation waits until the function
+        has ended. A second cancellation ends that wait.
+        """
+        call = _Call(function)
+        future = self._executor.submit(contextvars.copy_context().run, call)
+        ended = asyncio.wrap_future(future)
+        try:
+            return await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            if not future.cancel():
+                await self._interrupt(call, ended)
+            raise
+
+    async def _interrupt(self, call: _Call, ended: asyncio.Future[Any]) -> None:
+        call.interrupt()
+        self._count(+1)
+        try:
+            await asyncio.wait([ended])
+        finally:
+            self._count(-1)
+            if ended.done() and not ended.cancelled():
+                ended.exception()  # nobody else asks for it
+            else:
+                ended.cancel()
+
+    def _count(self, change: int) -> None:
+        self.stuck += change
+        self.on_change(self.stuck)
+
+
+class _Call:
+    """One call of a step function, which another thread can interrupt."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+        self._lock = threading.Lock()
+        self._thread: int | None = None
+        self._is_interrupted = False
+
+    def __call__(self) -> Any:
+        with self._lock:
+            if self._is_interrupted:
+                raise CancelledError("the step was cancelled before its function began")
+            self._thread = threading.get_ident()
+        try:
+            return self._function()
+        except StopIteration as err:
+            # A future refuses a StopIteration, and whoever awaits it would wait for ever. In a coroutine, Python turns
+            # it into a RuntimeError; so does this.
+            raise RuntimeError("the step's function raised StopIteration, as next() does at the end") from err
+        finally:
+            self._leave()
+
+    def interrupt(self) -> None:
+        """Raise Temporal's CancelledError in the function's thread, once."""
+        with self._lock:
+            if self._thread is not None and not self._is_interrupted:
+                _raise_in(self._thread, CancelledError)
+            self._is_interrupted = True
+
+    def _leave(self) -> None:
+        with self._lock:
+            thread, self._thread = self._thread, None
+            if thread is not None and self._is_interrupted:
+                _raise_in(thread, None)  # what has not been raised yet must not meet the thread's next call
+
+
+def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
+    error = ctypes.py_object(kind) if kind is not None else None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error)

@@ -1,0 +1,68 @@
+"""Before a worker under ``steporal dev`` serves: it lints the code, and recovers the runs that an edit has stuck."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import temporalio.client
+from rich.markup import escape
+from temporalio.service import RPCError
+
+import steporal
+from steporal.lint import findings
+
+from .dev_log import align
+from .output import say
+from .problems import Failure
+from .recover import RecoverOptions, Stuck, recover_runs
+
+
+async def check_and_recover(client: steporal.Client, temporal: temporalio.client.Client) -> None:
+    """Print what lint finds, and continue the runs that do not fit the code.
+
+    A finding does not keep the worker from starting: the edited file is what the user looks at, and old code in a
+    process would only hide the edit. No worker is up meanwhile, so that no step of a run to recover is running.
+    """
+    align(workflow.id for workflow in client.workflows)
+    for finding in findings(client):
+        say(f"[yellow]lint:[/] {escape(str(finding))}")
+    if not client.workflows:
+        return
+    try:
+        with _quiet():
+            _, stuck = await recover_runs(client, temporal, RecoverOptions(interrupt=True, timeout=timedelta(0)))
+    except (RPCError, Failure) as err:
+        say(f"[yellow]runs that the edit may have stuck could not be recovered[/]: {escape(str(err))}")
+        return
+    for run in stuck:
+        if line := _line(run):
+            say(line)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what bodies log while they are replayed: a replay ends with what a run has not done yet."""
+    logger = logging.getLogger("steporal.workflow")
+    logger.addFilter(_nothing)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
+
+
+def _line(run: Stuck) -> str:
+    id = f"[bold]{escape(run.workflow_id)}[/]"
+    if run.state == "recovered":
+        kept = f"{run.steps} finished step{'s' * (run.steps != 1)} kept"
+        again = f"; {escape(', '.join(map(repr, run.again)))} begins again" if run.again else ""
+        return f"[green]recovered[/] {id}, which the edit had stuck: {kept}{again}"
+    if run.state == "ended":
+        return ""
+    return f"[red]stuck:[/] {id}: {escape(run.why)}; {escape(run.advice)}"

@@ -1,0 +1,98 @@
+"""``client.run()``: what ``steporal worker`` does, for a module that is started as a program: ``python shop.py``.
+
+Such a module is called ``__main__``, a name under which no other worker finds its step functions, and Temporal's
+sandbox cannot load its workflows again. So the module is imported once more, by the name that it has for others, and
+that module's client is served: the same workflows, references and histories as with ``steporal worker shop:client``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+import steporal
+
+from .connection import Connection
+from .leaving import leave
+from .loading import clients_of, import_module
+from .options import connection_options
+from .output import warn
+from .problems import Mistake
+from .serving import serve
+from .settings import settings_of
+
+_MAIN = "__main__"
+
+
+def run(client: steporal.Client) -> NoReturn:
+    """Serve a client's workflows until a signal stops the worker, and end the process."""
+    try:
+        _run.main([], prog_name="worker", obj=client)
+    except SystemExit as end:
+        leave(end.code if isinstance(end.code, int) else 1)
+    leave(0)
+
+
+@click.command()
+@connection_options
+@settings_of("worker")
+@click.pass_obj
+def _run(client: steporal.Client, /, connection: Connection, **settings: Any) -> None:
+    serve(lambda: importable(client), connection, **settings)
+
+
+def importable(client: steporal.Client) -> steporal.Client:
+    """Return the client to serve: the one that other workers get when they import the module that is ``__main__`` here.
+
+    Raises:
+        Mistake: Importing the module fails, or does not define the same workflows.
+    """
+    own = [workflow for workflow in client.workflows if workflow.handler.__module__ == _MAIN]
+    name = _name_of_main()
+    if name is None:
+        if own:
+            warn(
+                f"the workflows of app {client.id!r} are defined in a program that cannot be imported by name: they "
+                "run without Temporal's sandbox, and other workers cannot run their steps; move them to a module"
+            )
+        return client
+    if not own and name not in sys.modules:
+        return client
+    module = import_module(name)
+    found = next((each for each in clients_of(module).values() if each.id == client.id), None)
+    if found is None:
+        raise Mistake(
+            f"module {name!r} has no client {client.id!r} when it is imported; create the client at the top level of "
+            "the module, and not under `if __name__ == '__main__':`"
+        )
+    defined = {workflow.id for workflow in found.workflows if workflow.handler.__module__ != _MAIN}
+    if missing := [workflow.id for workflow in own if workflow.id not in defined]:
+        raise Mistake(
+            f"module {name!r} does not define workflow {missing[0]!r} when it is imported; define it at the top level "
+            "of the module, and not under `if __name__ == '__main__':`"
+        )
+    return found
+
+
+def _name_of_main() -> str | None:
+    """Return the name by which ``__main__`` can be imported: ``python -m`` knows it, else it is the file's."""
+    main = sys.modules[_MAIN]
+    file = getattr(main, "__file__", None)
+    if file is None:  # an interactive session, or `python -c`
+        return None
+    spec = getattr(main, "__spec__", None)
+    name = spec.name if spec is not None else Path(file).stem
+    if not all(part.isidentifier() for part in name.split(".")):
+        return None
+    try:
+        found = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    if found is None or found.origin is None or not os.path.exists(found.origin):
+        return None
+    return name if os.path.samefile(found.origin, file) else None

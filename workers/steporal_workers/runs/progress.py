@@ -1,0 +1,118 @@
+"""While a command waits for a run: the reason why the run does not go on, in a line on standard error."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.markup import escape
+from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskState
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from ..output import say
+from ..problems import Failure
+from ..task_queues import state_of
+from .finding import describe, is_open
+from .story import Reader, Story
+from .words import clock
+
+FIRST_AFTER_SECONDS = 2.0
+"""How long a run that goes on by itself is left alone."""
+
+_EVERY_SECONDS = 1.0
+_LATE = timedelta(seconds=2)
+
+Line = tuple[str, str]
+"""What is the matter, and the line that says so: the line is printed again only after something else was the matter."""
+
+
+@asynccontextmanager
+async def explained(temporal: Client, workflow_id: str) -> AsyncIterator[None]:
+    """While the context lasts, print why a run does not go on: no worker, a stuck body, a failing step, a wait."""
+    explaining = asyncio.create_task(_explain(temporal, workflow_id))
+    try:
+        yield
+    finally:
+        explaining.cancel()
+        with suppress(asyncio.CancelledError):
+            await explaining
+
+
+async def _explain(temporal: Client, workflow_id: str) -> None:
+    reader = Reader(temporal)
+    known: dict[str, str] = {}
+    await asyncio.sleep(FIRST_AFTER_SECONDS)
+    while True:
+        with suppress(RPCError, Failure):  # whoever waits for the result reports these
+            described = await describe(temporal, workflow_id)
+            if described is not None and is_open(described):
+                found = dict([line async for line in _lines(temporal, await reader.read(described))])
+                if _BLOCKED & known.keys() and not _BLOCKED & found.keys():
+                    say("  the run goes on")
+                for matter, line in found.items():
+                    if known.get(matter) != line:
+                        say(f"  {line}")
+                known = found
+        await asyncio.sleep(_EVERY_SECONDS)
+
+
+_STUCK, _NO_WORKER = "stuck", "no worker"
+_BLOCKED = {_STUCK, _NO_WORKER}
+
+
+async def _lines(temporal: Client, story: Story) -> AsyncIterator[Line]:
+    if story.problem is not None:
+        yield _STUCK, f"[red]the run is stuck[/]: {escape(story.problem)}"
+        return
+    if (late := await why_late(temporal, story)) is not None:
+        yield _NO_WORKER, late
+        return
+    for line in _waits(story):
+        yield line
+
+
+def _waits(story: Story) -> Iterator[Line]:
+    for step in story.timeline.steps:
+        if step.state == "running" and step.retried_after is not None and step.next_attempt is not None:
+            failed = f"[yellow]step {escape(repr(step.id))} failed[/]: {escape(step.retried_after)}"
+            yield step.id, f"{failed}; attempt {step.attempts} starts at {clock(step.next_attempt)}"
+    for wait in story.waits:
+        if wait.awaited.step:
+            until = f", until {clock(wait.until)}" if wait.until else ""
+            yield wait.awaited.step, f"step {escape(repr(wait.awaited.step))} {escape(wait.awaited.what)}{until}"
+
+
+async def why_late(temporal: Client, story: Story) -> str | None:
+    """Return why no worker has taken the next task of a run for two seconds; None if nothing is late."""
+    queue = _late_queue(story) if story.is_open else None
+    if queue is None:
+        return None
+    state = await state_of(temporal, queue, "workflow")
+    start = "start one: steporal worker MODULE:CLIENT"
+    if not state.pollers:
+        return f"[yellow]no worker polls task queue {escape(repr(queue))}[/]; {start}"
+    return (
+        f"[yellow]no worker of task queue {escape(repr(queue))} takes the run's next task[/]: the last "
+        f"{len(state.pollers)} that polled it may be busy or gone; {start}"
+    )
+
+
+def _late_queue(story: Story) -> str | None:
+    """Return the task queue on which a task of the run has waited for a worker for too long."""
+    raw = story.described.raw_description
+    task = raw.pending_workflow_task
+    if task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED and _is_late(task.scheduled_time):
+        return story.described.task_queue
+    for pending in raw.pending_activities:
+        is_scheduled = pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
+        if is_scheduled and _is_late(pending.scheduled_time):
+            return pending.activity_options.task_queue.name or story.described.task_queue
+    return None
+
+
+def _is_late(scheduled: Timestamp) -> bool:
+    return datetime.now(UTC) - scheduled.ToDatetime(tzinfo=UTC) > _LATE
