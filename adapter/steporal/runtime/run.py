@@ -560,7 +560,8 @@ class Run:
         if self._in_flight.get(key) is task:
             del self._in_flight[key]
             self.calls.pop(key, None)
-            if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            error = None if task.cancelled() else task.exception()
+            if isinstance(error, Exception) and not task.cancelling():
                 self.journal.stop(error)  # no step's outcome, but an error of ours or of the SDK's
 
     def is_in_flight(self, key: str) -> bool:
