@@ -336,27 +336,3 @@ async def reset(run: steporal.Run[Any]) -> None:
             request_id=new_ulid(),
         )
     )
-
-
-async def test_an_invocation_that_is_cancelled_before_it_has_started_is_cancelled(
-    app: steporal.Client, workers: Workers
-) -> None:
-    @app.workflow(id="child")
-    async def child(ctx: Context[Any], step: Step) -> None:
-        await step.sleep("long", LONG)
-
-    @app.workflow(id="parent", max_attempts=1)
-    async def parent(ctx: Context[Any], step: Step) -> str:
-        async def refuse() -> None:
-            raise ValueError("it is not allowed")
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(step.invoke_workflow("child", workflow=child, timeout="1m"))
-                group.create_task(refuse())
-        except* ValueError:
-            pass
-        return await step.run("go on", lambda: "gone on")
-
-    async with workers(app):
-        assert await (await parent.start()).result() == "gone on"
