@@ -11,17 +11,19 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-import pydantic
 from temporalio import activity
 from temporalio.common import RawValue
 
+from .annotated import dump_annotated
 from .blocking import watched
 from .context import Context, ContextExt, Input, InputExt
-from .converter import TAG, adapter, encode, from_raw, return_type, to_raw
-from .definition import validate_input
-from .errors import UnserializableError
+from .converter import from_raw, return_type, to_raw
+from .decoding import decode
+from .encoding import TAG, encode
+from .errors import UnencryptedSecretError, UnserializableError
 from .events import ReceivedEvent
 from .executions import Executions
+from .given import received
 from .outbound.activities import HttpActivities
 from .reporting import alive, attempt_number, counted, failing
 from .routing.ended import find_end
@@ -42,11 +44,13 @@ from .runtime.signal_steps import FIND_MAILBOX, SEND_SIGNAL
 from .runtime.step_activity import BEFORE
 from .runtime.storage import most_with
 from .runtime.subscriptions import SUBSCRIBE_RUN, UNSUBSCRIBE_RUN
+from .sealed import encrypts
 from .threads import StepThreads
 from .types import JSON
 
 if TYPE_CHECKING:
     from .client import Client
+    from .definition import Workflow
 
 _logger = activity.LoggerAdapter(logging.getLogger("steporal.step"), None)
 _logger.activity_info_on_message = False
@@ -215,7 +219,7 @@ class Activities:
         workflow = self._client.get_workflow(call["workflow"])
         return Context(
             input=Input(
-                validate_input(workflow.id, workflow.input_schema, given["data"]),
+                self._input(workflow, given),
                 given["id"],
                 given["name"],
                 datetime.fromisoformat(given["time"]),
@@ -228,20 +232,27 @@ class Activities:
             surroundings=StepSurroundings(),
         )
 
+    def _input(self, workflow: Workflow[Any, Any], given: dict[str, JSON]) -> Any:
+        packages = self._client.step_packages
+        if "input" in given:
+            return decode(given["input"], packages=packages)
+        return received(workflow.id, workflow.input_schema, given["data"], given["exact"], packages)
+
 
 def _encoded_result(step_id: str, function: Callable[..., Any], result: Any) -> RawValue:
-    what, most = f"the result of step {step_id!r}", most_with(activity.client().data_converter)
+    converter = activity.client().data_converter
+    what, most = f"the result of step {step_id!r}", most_with(converter)
     try:
-        return to_limited(what, encode(result), most)
-    except (UnserializableError, ValueError) as err:
+        return to_limited(what, encode(result, secrets=lambda: encrypts(converter)), most)
+    except UnencryptedSecretError as err:
+        raise UnencryptedSecretError(f"step {step_id!r} returned a value that cannot be sent: {err}") from None
+    except UnserializableError as err:
         return to_limited(what, _typed(step_id, function, result, err), most)
 
 
 def _typed(step_id: str, function: Callable[..., Any], result: Any, error: Exception) -> JSON:
-    kind = return_type(function)
-    if kind is not None:
-        try:
-            return {TAG: TYPED, "value": adapter(kind).dump_python(result, mode="json", warnings="error")}
-        except (pydantic.errors.PydanticUserError, ValueError, TypeError):
-            pass
+    """What the annotated type writes, if it reads the same value from it."""
+    dumped = dump_annotated(result, return_type(function))
+    if dumped is not None:
+        return {TAG: TYPED, "value": dumped[0]}
     raise UnserializableError(f"step {step_id!r} returned a value that cannot be sent: {error}") from None

@@ -35,7 +35,6 @@ from typing_extensions import TypeVar
 
 from .checks import check_step_functions
 from .connecting import Connection, sdk_errors
-from .converter import from_raw, to_json, validate
 from .definition import (
     DEFAULT_CODE_TIMEOUT,
     DEFAULT_HEARTBEAT_TIMEOUT,
@@ -65,15 +64,14 @@ from .errors import (
     ConnectError,
     DefinitionError,
     InvalidArgumentError,
-    InvalidInputError,
     RunCancelledError,
     RunFailedError,
     RunNotFoundError,
     SendEventError,
     SendSignalError,
-    UnserializableError,
 )
 from .events import EventLike, SendEventResult, new_ulid, prepare_events
+from .given import Given, given, given_to_other_app
 from .http import Secret
 from .loops import blocking
 from .misuse import explained
@@ -85,9 +83,10 @@ from .routing.registration import Registration, module_of, warn_of_dropped
 from .routing.signalling import ANSWER_TIMEOUT, Mailboxes
 from .runtime.failures import attempts_of, stack_of, step_of
 from .runtime.limits import to_limited
+from .runtime.returned import read_result, value_of
 from .runtime.start import Origin
 from .runtime.storage import check_storage, most_with
-from .sealed import DECRYPTION_KEYS, ENCRYPTION_KEYS, check_told
+from .sealed import DECRYPTION_KEYS, ENCRYPTION_KEYS, check_told, encrypts
 from .search_attributes import of_run, start_indexed
 from .signals import SendSignalResult, check_signal, signal_data
 from .sinks import EventSink, InngestSink, define_sink
@@ -113,14 +112,18 @@ class Run(Generic[O]):
         event_id: The id of the event that started it.
     """
 
-    __slots__ = ("_client", "_handle", "_output_type", "event_id", "run_id", "workflow_id")
+    __slots__ = ("_client", "_handle", "_workflow", "event_id", "run_id", "workflow_id")
 
     def __init__(
-        self, client: temporalio.client.Client, handle: WorkflowHandle[Any, Any], event_id: str, output_type: Any
+        self,
+        client: temporalio.client.Client,
+        handle: WorkflowHandle[Any, Any],
+        event_id: str,
+        workflow: Workflow[Any, O] | WorkflowReference[O] | None,
     ) -> None:
         self._client = client
         self._handle = handle
-        self._output_type = output_type
+        self._workflow = workflow
         self.workflow_id = handle.id
         self.run_id = handle.first_execution_run_id or handle.run_id or ""
         self.event_id = event_id
@@ -134,9 +137,14 @@ class Run(Generic[O]):
         return self._handle
 
     async def result(self) -> O:
-        """Wait for the run's end, and return what the handler returned, as its annotations type it.
+        """Wait for the run's end, and return what the handler returned.
+
+        Of a workflow of this app that is the very value, of the same class; of others, plain JSON, validated by the
+        reference's ``output_type``.
 
         Raises:
+            InvalidResultError: What the handler returned does not fit its annotation, or is of a class that this
+                process does not have.
             RunFailedError: The run failed, timed out or was terminated.
             RunCancelledError: The run was cancelled.
             RunNotFoundError: Temporal has no such run, or no longer.
@@ -153,8 +161,15 @@ class Run(Generic[O]):
                     if after is None:
                         raise _run_error(self.workflow_id, err.cause) from err
                     handle = after
-        data = from_raw(raw) if isinstance(raw, RawValue) else raw
-        output: O = data if self._output_type is None else validate(data, self._output_type)
+        workflow, where = self._workflow, f"run {self.workflow_id!r}"
+        packages = workflow.client.step_packages if isinstance(workflow, Workflow) else ()
+        output: O = value_of(
+            read_result(raw),
+            where,
+            workflow.output_type if workflow else None,
+            is_own=isinstance(workflow, Workflow),
+            packages=packages,
+        )
         return output
 
     async def _after_reset(self) -> WorkflowHandle[Any, Any] | None:
@@ -586,18 +601,19 @@ class Client:
 
         Args:
             workflow: A workflow of this client, or :func:`~steporal.reference` to another app's.
-            input: Its input: an instance of its ``input_schema``, or JSON that fits it.
+            input: Its input: an instance of its ``input_schema``, or what the schema makes one of. An instance arrives
+                as it is, without another validation.
             id: Temporal's workflow id; ``{workflow id}/{event id}`` by default.
 
         Raises:
-            InvalidInputError: The input does not fit the ``input_schema``; nothing was started.
+            InvalidInputError: The input does not fit the ``input_schema``, or cannot be sent; nothing was started.
             AlreadyStartedError: There is, or was within Temporal's retention, a run with this ``id``.
             UnknownWorkflowError: The referenced app or workflow is not registered.
             ConnectError: There is no connection to Temporal; nothing was started.
             TemporalCallError: Temporal refused, or did not answer; the run may have been started.
         """
-        data = _input_json(workflow, input)
-        to_limited(f"the input of workflow {workflow.id!r}", data, most_with(self.data_converter))
+        sent = self._given(workflow, input)
+        to_limited(f"the input of workflow {workflow.id!r}", sent.both(), most_with(self.data_converter))
         temporal = await self.connect()
         event_id = new_ulid()
         workflow_id = f"{workflow.id}/{event_id}" if id is None else check_id(id, "a run's id")
@@ -607,7 +623,7 @@ class Client:
                 task_queue = app.task_queue
             else:
                 task_queue = workflow.client.task_queue
-            origin = Origin.of_invoke(event_id, await self.dispatcher(temporal).is_finish_listened())
+            origin = Origin.of_invoke(event_id, await self.dispatcher(temporal).is_finish_listened(), sent.exact)
             try:
                 with starting(temporal, workflow.id, workflow_id):
                     handle = await start_indexed(
@@ -615,7 +631,7 @@ class Client:
                         of_run(workflow.app, workflow.id, origin.name, event_id),
                         lambda attributes: temporal.start_workflow(
                             workflow.id,
-                            args=origin.arguments(data),
+                            args=origin.arguments(sent.data),
                             id=workflow_id,
                             task_queue=task_queue,
                             result_type=RawValue,
@@ -628,7 +644,16 @@ class Client:
                 raise AlreadyStartedError(
                     f"a run with the id {workflow_id!r} was started before; to look at it, get_run({workflow_id!r})"
                 ) from None
-        return Run(temporal, handle, event_id, workflow.output_type)
+        return Run(temporal, handle, event_id, workflow)
+
+    def _given(self, workflow: Workflow[Any, Any] | WorkflowReference[Any], input: Any) -> Given:
+        if isinstance(workflow, WorkflowReference):
+            return given_to_other_app(workflow.id, input)
+        return given(workflow.id, workflow.input_schema, input, secrets=self._encrypts)
+
+    def _encrypts(self) -> bool:
+        temporal = self._connection.temporal
+        return encrypts(self._converter_to_connect() if temporal is None else temporal.data_converter)
 
     if TYPE_CHECKING:  # a decorator keeps the first overload only
 
@@ -652,12 +677,12 @@ class Client:
 
         Args:
             workflow_id: ``run.workflow_id``.
-            workflow: Its workflow, which types its result.
+            workflow: Its workflow, which types its result; plain JSON without one.
         """
         with sdk_errors(f"finding run {workflow_id!r}"):
             temporal = await self.connect()
             handle = temporal.get_workflow_handle(workflow_id, result_type=RawValue)
-        return Run(temporal, handle, workflow_id.partition("/")[2], workflow.output_type if workflow else None)
+        return Run(temporal, handle, workflow_id.partition("/")[2], workflow)
 
     get_run_sync = blocking(get_run, of="client")
 
@@ -789,13 +814,3 @@ def _entry(trigger: Trigger) -> Entry:
     if isinstance(trigger, EventTrigger):
         return Entry(event=trigger.event, if_exp=trigger.if_exp)
     return Entry(cron=trigger.schedule, timezone=trigger.timezone)
-
-
-def _input_json(workflow: Workflow[Any, Any] | WorkflowReference[Any], input: Any) -> JSON:
-    try:
-        data = to_json(input)
-    except UnserializableError as err:
-        raise InvalidInputError(f"the input of workflow {workflow.id!r} cannot be sent: {err}") from None
-    if isinstance(workflow, Workflow):
-        workflow.validate_input(data)
-    return data

@@ -17,7 +17,8 @@ from typing_extensions import TypeVar
 from .context import Context
 from .converter import issues, return_type, validate
 from .durations import Duration, parse_duration
-from .errors import DefinitionError, InvalidInputError
+from .errors import DefinitionError
+from .given import validated_input
 from .loops import blocking
 from .triggers import CronTrigger, EventTrigger, Trigger
 from .type_names import type_label
@@ -215,19 +216,7 @@ class Workflow(Generic[I, O]):
         Raises:
             InvalidInputError: It does not fit.
         """
-        return validate_input(self.id, self.input_schema, data)  # type: ignore[no-any-return]
-
-
-def validate_input(workflow_id: str, schema: Any, data: JSON) -> Any:
-    """``data`` as ``schema`` has it; as it is without a schema."""
-    if schema is None:
-        return data
-    try:
-        return validate(data, schema)
-    except pydantic.ValidationError as err:
-        raise InvalidInputError(
-            f"the input of workflow {workflow_id!r} does not fit its input_schema: {issues(err)}"
-        ) from None
+        return validated_input(self.id, self.input_schema, data)  # type: ignore[no-any-return]
 
 
 # --- checks --------------------------------------------------------------------------------------------------------

@@ -199,6 +199,11 @@ class EncryptionCodec(PayloadCodec, WithSerializationContext):
             payloads = await self._inside.encode(payloads)
         return list(payloads) if self._first is None else [self._seal(payload, self._first) for payload in payloads]
 
+    @property
+    def encrypts(self) -> bool:
+        """Whether it encrypts: keys for decryption alone do not."""
+        return self._first is not None
+
     async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
         """See base class.
 

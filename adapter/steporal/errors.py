@@ -23,7 +23,9 @@
     │   ├── InvalidInputError             data that does not fit a schema
     │   ├── NestedStepError               a step called inside another step's function
     │   ├── CaptureError                  a step function that cannot be sent to a worker
-    │   ├── UnserializableError           a value that is no JSON and of no type we can send
+    │   ├── InvalidResultError            a result that does not fit the type that is asked for
+    │   ├── UnserializableError           a value that cannot be sent
+    │   │   └── UnencryptedSecretError    a secret, where payloads are not encrypted
     │   └── PayloadTooLargeError          a value over Temporal's payload limit
     ├── StepCodeNotFoundError             this worker's code has no such step function (another's may)
     ├── EncryptionError                   a value that cannot be decrypted
@@ -54,6 +56,7 @@ __all__ = [
     "InvalidArgumentError",
     "InvalidEventError",
     "InvalidInputError",
+    "InvalidResultError",
     "InvokeTimeoutError",
     "NestedStepError",
     "NonRetryableError",
@@ -69,6 +72,7 @@ __all__ = [
     "StepError",
     "SteporalError",
     "TemporalCallError",
+    "UnencryptedSecretError",
     "UnknownKeyError",
     "UnknownWorkflowError",
     "UnserializableError",
@@ -230,8 +234,16 @@ class CaptureError(NonRetryableError):
     """A step function that cannot be sent to a worker, or a variable of it that cannot."""
 
 
+class InvalidResultError(NonRetryableError):
+    """The result of a run that does not fit the type that its reader asks for; the message lists pydantic's issues."""
+
+
 class UnserializableError(NonRetryableError):
-    """A value that is no JSON and of no type that can be sent."""
+    """A value that cannot be sent; the message has the path of the part that cannot, and its type."""
+
+
+class UnencryptedSecretError(UnserializableError):
+    """A value with a ``SecretStr`` or the like, where payloads are not encrypted: Temporal would store it in clear."""
 
 
 class PayloadTooLargeError(NonRetryableError):

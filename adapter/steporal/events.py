@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import enum
 import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from pathlib import PurePath
 from typing import Any, TypeAlias
+from uuid import UUID
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -299,7 +303,7 @@ def check_json(value: JSON, path: str, label: str, depth: int = 0) -> None:
             raise InvalidEventError(f"{label}: {path} is an integer of thousands of digits; send it as a string")
         return
     if depth > 200:
-        raise InvalidEventError(f"{label}: {path} is nested more than 200 deep")
+        raise InvalidEventError(f"{label}: {_shortened(path)} is nested more than 200 deep, or contains itself")
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str) or not _is_text(key):
@@ -318,9 +322,21 @@ def check_json(value: JSON, path: str, label: str, depth: int = 0) -> None:
         )
 
 
+def _shortened(path: str) -> str:
+    return path if len(path) <= 60 else f"{path[:60]}…"
+
+
 def _advice(value: object) -> str:
     if isinstance(value, pydantic.BaseModel):
         return "write .model_dump(mode='json')"
+    if isinstance(value, pydantic.SecretStr | pydantic.SecretBytes | pydantic.Secret):
+        return "send a name by which the secret is looked up"
+    if isinstance(value, enum.Enum):
+        return "write .value"
+    if isinstance(value, Decimal | UUID | PurePath):
+        return "write str(...)"
+    if isinstance(value, bytes):
+        return "encode it in Base64"
     if hasattr(value, "isoformat"):
         return "write .isoformat()"
     if isinstance(value, set | frozenset):

@@ -42,9 +42,11 @@ from .routing.mailbox import MailboxWorkflow
 from .routing.topic import TopicWorkflow
 from .runtime.compiled import reloadable_module, workflow_class
 from .runtime.sandbox import SteporalWorkflowRunner, beside_ours
+from .runtime.secrecy import IS_ENCRYPTED
 from .runtime.storage import HAS_STORAGE, check_storage, reads_only
 from .runtime.versioning import IS_VERSIONED
 from .runtime.watching import WatchedRunner, quiet_the_sdk
+from .sealed import encrypts
 from .threads import StepThreads
 
 if TYPE_CHECKING:
@@ -208,6 +210,7 @@ def _facts(config: WorkerConfig) -> list[str]:
     facts = {
         IS_VERSIONED: deployment is not None and deployment.use_worker_versioning,
         HAS_STORAGE: config["client"].data_converter.external_storage is not None,
+        IS_ENCRYPTED: encrypts(config["client"].data_converter),
     }
     return [fact for fact, is_so in facts.items() if is_so]
 

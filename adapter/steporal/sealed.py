@@ -98,3 +98,12 @@ def is_current(converter: DataConverter, payload: Payload) -> bool:
         return not is_sealed(payload)
     is_current = getattr(codec, "is_current", None)  # of an EncryptionCodec, whose module is loaded where there is one
     return is_current is None or bool(is_current(payload))
+
+
+def encrypts(converter: DataConverter | None) -> bool:
+    """Return whether what a data converter sends is encrypted, so that secrets may be in it.
+
+    Steporal's own codec says so if it has a key that encrypts. A codec of the user's own says so by an attribute
+    ``encrypts = True``.
+    """
+    return converter is not None and bool(getattr(converter.payload_codec, "encrypts", False))

@@ -7,8 +7,8 @@ from typing import Any, Generic, Literal
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypeVar
 
-from .converter import to_json
 from .errors import UnserializableError
+from .readable import outward
 from .type_names import type_label
 from .types import JSON
 
@@ -87,6 +87,6 @@ def signal_data(signal: str, data: Any) -> JSON:
         UnserializableError: It is none.
     """
     try:
-        return to_json(data)
+        return outward(data)
     except UnserializableError as err:
         raise UnserializableError(f"the data of signal {signal!r} cannot be sent: {err}") from None

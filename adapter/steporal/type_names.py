@@ -16,7 +16,7 @@ import types
 import typing
 from collections.abc import Collection
 from types import ModuleType, NoneType, UnionType
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 import pydantic
 
@@ -49,7 +49,11 @@ def name_of(kind: Any) -> JSON:
         return _ELLIPSIS
     origin, arguments = _parts(kind)
     if origin is Literal:
-        return {"literal": list(arguments)}
+        return {"literal": [_literal_name(argument) for argument in arguments]}
+    if origin is Annotated:
+        raise UnserializableError(
+            f"{kind!r} cannot be a parameter of a generic class that is sent; derive a class from it, and use that"
+        )
     if origin is not None:
         name = _UNION if origin in (Union, UnionType) else name_of(origin)
         return {"generic": name, "of": [name_of(argument) for argument in arguments]}
@@ -63,6 +67,14 @@ def name_of(kind: Any) -> JSON:
             "move the class to module level"
         )
     return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _literal_name(argument: Any) -> JSON:
+    if isinstance(argument, enum.Enum):
+        return {"enum": name_of(type(argument)), "name": argument.name}
+    if isinstance(argument, bytes):
+        raise UnserializableError(f"Literal[{argument!r}] cannot be sent; use a string")
+    return argument
 
 
 def _parts(kind: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -99,11 +111,20 @@ def find_type(name: JSON, packages: Collection[str]) -> Any:
     if isinstance(name, str):
         return {_ANY: Any, _ELLIPSIS: ...}[name] if name in (_ANY, _ELLIPSIS) else _find_class(name, packages)
     if "literal" in name:
-        return Literal[tuple(name["literal"])]
+        return Literal[tuple(_literal(argument, packages) for argument in name["literal"])]
     arguments = tuple(find_type(argument, packages) for argument in name["of"])
     if name["generic"] == _UNION:
         return functools.reduce(operator.or_, arguments)
     return find_type(name["generic"], packages)[arguments]
+
+
+def _literal(argument: JSON, packages: Collection[str]) -> Any:
+    if not isinstance(argument, dict):
+        return argument
+    members = getattr(find_data_class(argument["enum"], packages), "__members__", {})
+    if argument["name"] not in members:
+        raise TypeNotFoundError(f"{argument['enum']!r} has no member {argument['name']!r}; was it renamed or removed?")
+    return members[argument["name"]]
 
 
 def _find_class(name: str, packages: Collection[str]) -> type:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import temporalio.client
+from apps import data_kinds
 from http_server import http_server
 from recording import Workers
 from temporalio.api.enums.v1 import EventType
@@ -206,7 +207,7 @@ async def test_nothing_that_the_run_before_waited_for_comes_along(
             await until_waiting(await app.get_run(found.id))
         await app.send_event({"name": f"{app.id}.go", "data": {"to": "all"}})
         for each in (run, again):
-            result = await each.result()
+            result = await (await app.get_run(each.workflow_id)).result()
             assert (result[0], result[1]["data"], result[2]["data"]) == ("all", each.run_id, {"to": "all"})
 
 
@@ -309,3 +310,19 @@ async def test_a_delivery_is_run_again_with_the_same_event_id(
         first, second = receiver.asked
         assert first.json() == second.json()
         assert first.headers["webhook-id"] == second.headers["webhook-id"] == event_id
+
+
+async def test_a_run_that_is_run_again_is_given_the_same_value(
+    app: steporal.Client, workers: Workers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @app.workflow(id="masked", input_schema=data_kinds.Masked)
+    async def masked(ctx: Context[data_kinds.Masked], step: Step) -> str:
+        return ctx.input.data.number
+
+    async with workers(app):
+        run = await masked.start(data_kinds.Masked(number="4111111111111111"))
+        assert await run.result() == "4111111111111111"
+        again, _ = await rerun(run, capsys)
+        assert await again.result() == "4111111111111111"
+        other, _ = await rerun(run, capsys, data={"number": "42"})
+        assert await other.result() == "42"

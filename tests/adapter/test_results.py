@@ -6,15 +6,18 @@ import dataclasses
 import threading
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
+from zoneinfo import ZoneInfo
 
+import pydantic
 import pytest
+from apps import data_kinds as kinds
 from pydantic import BaseModel
 from recording import Workers
 from waiting import MEGABYTES
 
 import steporal
-from steporal import Context, RunFailedError, Step, StepError
+from steporal import Context, InvalidResultError, RunFailedError, Step, StepError, WorkflowExt
 
 TOO_LARGE = 2 * 1024 * 1024
 
@@ -266,3 +269,212 @@ async def test_a_large_message_of_a_bodys_error_does_not_wedge_the_run(app: step
     async with workers(app):
         with pytest.raises(RunFailedError, match="xxx"):
             await (await handler.start()).result()
+
+
+# --- what a run returns --------------------------------------------------------------------------------------------
+
+MASKED = kinds.Masked(number="4111111111111111")
+BERLIN = datetime(2026, 5, 1, 12, tzinfo=ZoneInfo("Europe/Berlin"))
+
+
+def returning(app: steporal.Client, value: Any, annotation: Any = Any) -> steporal.Workflow[Any, Any]:
+    """A workflow that returns a value, with this annotation."""
+
+    async def handler(ctx: Context[Any], step: Step) -> Any:
+        return value
+
+    handler.__annotations__["return"] = annotation
+    return app.workflow(id="returns")(handler)
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation"),
+    [
+        (kinds.CamelOut(first_name="Ann"), kinds.CamelOut),
+        (MASKED, kinds.Masked),
+        (MASKED, Any),
+        ([MASKED, 1], Any),
+        (kinds.Total(net=1), kinds.Total),
+        (kinds.Taxed(amount=100), kinds.Taxed),
+        (kinds.Dog(name="R", breed="pug"), kinds.Animal),
+        ([kinds.Dog(name="R", breed="pug")], list[kinds.Animal]),
+        (kinds.Page[int](items=[1]), kinds.Page[int]),
+        (float("nan"), float),
+        ({"n": float("inf")}, dict[str, float]),
+        (BERLIN, datetime),
+        (BERLIN, Any),
+        (datetime(2026, 1, 1), str | datetime),
+        ("2026-01-01T00:00:00", str | datetime),
+        ((1, {2}), Any),
+        ({1: b"\xff"}, Any),
+        ({"$": "model", "type": "os:system"}, Any),
+        (3, float),
+    ],
+)
+async def test_a_run_returns_what_its_handler_returned(
+    app: steporal.Client, workers: Workers, value: Any, annotation: Any
+) -> None:
+    workflow = returning(app, value, annotation)
+
+    @app.workflow(id="parent")
+    async def parent(ctx: Context[Any], step: Step) -> Any:
+        return kinds.difference(await step.invoke_workflow("child", workflow=workflow), value)
+
+    async with workers(app):
+        run = await workflow.start()
+        assert kinds.difference(await run.result(), value) is None
+        assert kinds.difference(await (await app.get_run(run.workflow_id, workflow)).result(), value) is None
+        assert await (await parent.start()).result() is None
+
+
+async def test_a_dict_is_made_the_model_that_the_annotation_promises(app: steporal.Client, workers: Workers) -> None:
+    workflow = returning(app, {"id": "a", "total": Decimal("2.50")}, Order)
+    async with workers(app):
+        assert await (await workflow.start()).result() == Order(id="a", total=Decimal("2.50"))
+
+
+async def test_a_result_that_does_not_fit_its_annotation_is_an_error_of_ours(
+    app: steporal.Client, workers: Workers
+) -> None:
+    workflow = returning(app, {"total": "much"}, Order)
+
+    @app.workflow(id="parent")
+    async def parent(ctx: Context[Any], step: Step) -> Any:
+        with pytest.raises(StepError, match="id: Field required") as failed:
+            await step.invoke_workflow("child", workflow=workflow)
+        return failed.value.name
+
+    async with workers(app):
+        run = await workflow.start()
+        with pytest.raises(InvalidResultError, match=rf"the result of run '{run.workflow_id}' does not fit.*id: Field"):
+            await run.result()
+        assert await (await parent.start()).result() == "InvalidResultError"
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "expected"),
+    [
+        (Order(id="a"), Order, {"id": "a", "total": "1.50"}),
+        (MASKED, kinds.Masked, {"number": "****1111"}),
+        (kinds.CamelOut(first_name="Ann"), kinds.CamelOut, {"firstName": "Ann"}),
+        (BERLIN, Any, "2026-05-01T12:00:00+02:00"),
+        ({"n": float("nan")}, Any, {"n": "NaN"}),
+        (kinds.Whole(inner=1), kinds.Whole, {"hidden": True}),
+    ],
+)
+async def test_other_clients_read_a_result_as_pydantic_writes_it(
+    app: steporal.Client, workers: Workers, value: Any, annotation: Any, expected: Any
+) -> None:
+    workflow = returning(app, value, annotation)
+    async with workers(app):
+        run = await workflow.start()
+        await run.result()
+        assert await workers.temporal.get_workflow_handle(run.workflow_id).result() == expected
+        assert await (await app.get_run(run.workflow_id)).result() == expected
+
+
+async def test_the_result_of_another_apps_workflow_is_what_the_reference_asks_for(
+    app: steporal.Client, other_app: steporal.Client, workers: Workers
+) -> None:
+    returning(other_app, Order(id="a"), Order)
+    plain, typed = (steporal.reference(other_app.id, "returns", output_type=kind) for kind in (None, Order))
+
+    @app.workflow(id="parent")
+    async def parent(ctx: Context[Any], step: Step) -> Any:
+        order = await step.invoke_workflow("typed", workflow=typed)
+        return [await step.invoke_workflow("plain", workflow=plain), type(order).__name__]
+
+    async with workers(app), workers(other_app):
+        assert await (await app.start_workflow(plain)).result() == {"id": "a", "total": "1.50"}
+        assert await (await app.start_workflow(typed)).result() == Order(id="a")
+        assert await (await parent.start()).result() == [{"id": "a", "total": "1.50"}, "Order"]
+
+
+async def test_a_result_of_a_class_that_the_reader_does_not_have_is_an_error_of_ours(
+    app: steporal.Client, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workflow = returning(app, kinds.Linked(1))
+    async with workers(app):
+        run = await workflow.start()
+        assert await run.result() == kinds.Linked(1)
+        monkeypatch.delattr(kinds, "Linked")
+        with pytest.raises(
+            InvalidResultError, match=r"cannot be read here: module 'apps\.data_kinds' has no class 'Linked'"
+        ):
+            await run.result()
+
+
+async def test_a_result_of_a_class_in_a_function_needs_an_annotation(app: steporal.Client, workers: Workers) -> None:
+    class Local(BaseModel):
+        n: int
+
+    @app.workflow(id="annotated")
+    async def annotated(ctx: Context[Any], step: Step) -> Local:
+        return Local(n=1)
+
+    annotated.handler.__annotations__["return"] = Local
+    bare = returning(app, Local(n=1))
+    async with workers(app):
+        assert await (await annotated.start()).result() == Local(n=1)
+        with pytest.raises(RunFailedError, match="Local cannot be sent, as it is defined inside a function"):
+            await (await bare.start()).result()
+
+
+class Counted(BaseModel):
+    """Counts how often its validator has run."""
+
+    n: int
+    calls: ClassVar[list[int]] = []
+
+    @pydantic.field_validator("n")
+    @classmethod
+    def counted(cls, value: int) -> int:
+        cls.calls.append(value)
+        return value
+
+
+async def test_a_value_between_steps_is_never_validated_again(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="hops")
+    async def hops(ctx: Context[Any], step: Step) -> int:
+        value = await step.run("make", lambda: Counted(n=1))
+        for number in range(3):
+            value = await step.run(f"pass {number}", lambda: value)
+        return value.n
+
+    Counted.calls.clear()
+    async with workers(app):
+        assert await (await hops.start()).result() == 1
+    assert Counted.calls == [1]
+
+
+async def test_output_type_takes_an_instance_as_it_is_and_makes_one_of_what_is_not(
+    app: steporal.Client, workers: Workers
+) -> None:
+    @app.workflow(id="typed")
+    async def typed(ctx: Context[Any], step: Step) -> Any:
+        dogs = await step.run("dogs", lambda: [kinds.Dog(name="R", breed="p")], output_type=list[kinds.Animal])
+        blob = await step.run("blob", lambda: {"known": 1, "data": b"hello"}, output_type=kinds.Open)
+        taxed = await step.run("taxed", lambda: kinds.Taxed(amount=100), output_type=kinds.Taxed)
+        return [dogs, blob.data, taxed.amount]
+
+    async with workers(app):
+        assert await (await typed.start()).result() == [[kinds.Dog(name="R", breed="p")], b"hello", 120.0]
+
+
+async def test_the_result_of_an_invoked_run_reaches_a_run_that_was_parked_meanwhile(
+    app: steporal.Client, workers: Workers
+) -> None:
+    @app.workflow(id="child")
+    async def child(ctx: Context[Any], step: Step) -> kinds.Masked:
+        await step.sleep("long", "3s")
+        return MASKED
+
+    @app.workflow(id="parent", ext=WorkflowExt(park_after="1s"))
+    async def parent(ctx: Context[Any], step: Step) -> Any:
+        result = await step.invoke_workflow("child", workflow=child)
+        await step.sleep("long", "2s")
+        again = await step.run("again", lambda: result)
+        return [result, again]
+
+    async with workers(app):
+        assert await (await parent.start()).result() == [MASKED, MASKED]

@@ -10,10 +10,11 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict
 
-from ..converter import dumps, to_json
+from ..converter import dumps
 from ..durations import parse_duration
 from ..errors import UnserializableError
 from ..http import FetchRequest, FetchResponse, Secret
+from ..readable import outward
 from ..types import JSON
 from .checks import check_headers, check_method, check_params, check_url
 from .exchange import Answer, Request
@@ -96,9 +97,8 @@ def _body(json: Any, content: object) -> dict[str, JSON] | None:
         raise TypeError("it has json and content; a request has one body")
     if json is not None:
         try:
-            encoded = to_json(json)
-            dumps(encoded)
-        except (UnserializableError, ValueError) as err:
+            encoded = outward(json)
+        except UnserializableError as err:
             raise ValueError(f"json cannot be sent: {err}") from None
         return {"json": encoded}
     if content is None:

@@ -11,7 +11,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from ..runtime.carried import outcome_json
 from ..runtime.children import failed_with, was_cancelled
 from ..runtime.memo import Failure, Outcome
-from ..runtime.start import payload_json
+from ..runtime.returned import read_result
 from ..types import JSON
 from .catalog import is_about_namespace
 
@@ -22,7 +22,7 @@ async def find_end(temporal: temporalio.client.Client, workflow_id: str) -> JSON
     try:
         if (await handle.describe()).status == WorkflowExecutionStatus.RUNNING:
             return None
-        return outcome_json(Outcome(payload_json(await handle.result())))
+        return outcome_json(Outcome(read_result(await handle.result()).as_json()))
     except WorkflowFailureError as err:
         cause = err.cause
         if isinstance(cause, ApplicationError):

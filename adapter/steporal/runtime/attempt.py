@@ -14,7 +14,7 @@ from temporalio import workflow
 from temporalio.common import RawValue
 
 from ..context import Context
-from ..converter import TAG, dumps, issues, to_raw
+from ..converter import dumps, issues, to_raw
 from ..definition import (
     Workflow,
     WorkflowReference,
@@ -24,7 +24,8 @@ from ..definition import (
     check_retry,
 )
 from ..durations import Duration, parse_deadline, parse_duration
-from ..errors import CaptureError, PayloadTooLargeError, StepError
+from ..encoding import TAG, encode
+from ..errors import CaptureError, PayloadTooLargeError, StepError, UnserializableError
 from ..events import EventLike, ReceivedEvent, SendEventResult, derived_ulid, prepare_events
 from ..http import FetchRequest, FetchResponse
 from ..outbound.fetching import FETCH
@@ -299,7 +300,8 @@ class Attempt:
         """A call of a function, as it is compared with others, and as its activity is given it."""
         captives = Captives()
         run = self.owner
-        describer = Describer(run.workflow.id, run.handler, run.workflow.client.step_packages, captives)
+        packages, secrets = run.workflow.client.step_packages, run.secrets.are_sent
+        describer = Describer(run.workflow.id, run.handler, packages, captives, secrets)
         described = describer.call(key, handler, args)
         target, fingerprint = target_of(described["function"])
         call = Call("run", target, digest(*describer.values) if describer.values else "", fingerprint)
@@ -322,7 +324,7 @@ class Attempt:
         context, info = self.owner.context, workflow.info()
         origin = context.input
         return {
-            "data": self.owner.data,
+            **self._input_json(),
             "id": origin.id,
             "name": origin.name,
             "time": origin.time.isoformat(),
@@ -333,6 +335,14 @@ class Attempt:
             "workflow_id": info.workflow_id,
             "task_queue": info.task_queue,
         }
+
+    def _input_json(self) -> dict[str, JSON]:
+        """The input as it is now; one that cannot be sent is made anew of what the run was started with."""
+        run = self.owner
+        try:
+            return {"input": encode(run.context.input.data, secrets=run.secrets.are_sent)}
+        except UnserializableError:
+            return {"data": run.data, "exact": run.origin.exact}
 
     def activity(
         self, key: str, options: RunOptions, name: str, argument: RawValue

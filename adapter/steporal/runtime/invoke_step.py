@@ -14,10 +14,10 @@ from temporalio.common import RawValue, TypedSearchAttributes, WorkflowIDReusePo
 from temporalio.exceptions import ChildWorkflowError, WorkflowAlreadyStartedError
 from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
-from ..converter import to_json, validate
-from ..definition import Workflow, WorkflowReference, validate_input
+from ..definition import Workflow, WorkflowReference
 from ..durations import Duration
-from ..errors import InvalidInputError, InvokeTimeoutError, UnserializableError
+from ..errors import InvalidInputError, InvalidResultError, InvokeTimeoutError, StepError
+from ..given import Given, given, given_to_other_app
 from ..search_attributes import is_indexed, of_run
 from ..types import JSON
 from .arguments import arguments_checked, deadline_of
@@ -26,7 +26,8 @@ from .carried import read_outcome
 from .failures import failure_of, is_cancellation
 from .limits import summary, to_limited
 from .memo import Failure, Outcome
-from .start import INVOKED, Origin, payload_json
+from .returned import of_memo, read_result, value_of
+from .start import INVOKED, Origin
 from .until import wait_until
 from .waits import SHORTEST, Waiting
 
@@ -66,16 +67,19 @@ async def _invoke(
     attempt: Attempt, key: str, target: Target, data: Any, deadline: datetime | None, asked: int | None
 ) -> Any:
     if key not in attempt.owner.memo:
-        data = _input_json(attempt, key, target, data)
+        data = _given(attempt, key, target, data)
     outcome = await attempt.outcome(
         key, "invoke_workflow", partial(_perform, attempt, key, target, data, deadline, asked)
     )
-    kind = target.output_type
-    return outcome.value if kind is None else validate(outcome.value, kind)
+    where, is_own = f"workflow {target.id!r}", isinstance(target, Workflow)
+    try:
+        return value_of(of_memo(outcome.value), where, target.output_type, is_own=is_own)
+    except InvalidResultError as err:
+        raise StepError(key, type(err).__name__, str(err)) from None
 
 
 async def _perform(
-    attempt: Attempt, key: str, target: Target, data: JSON, deadline: datetime | None, asked: int | None
+    attempt: Attempt, key: str, target: Target, data: Given, deadline: datetime | None, asked: int | None
 ) -> Outcome:
     run = attempt.owner
     if deadline is not None:
@@ -98,11 +102,11 @@ async def _perform(
         task_queue = found.value["task_queue"]
     elif target.client.task_queue != workflow.info().task_queue:
         task_queue = target.client.task_queue
-    origin = Origin.of_invoke(event_id, run.origin.listened)
+    origin = Origin.of_invoke(event_id, run.origin.listened, data.exact)
     try:
         child = await workflow.start_child_workflow(
             target.id,
-            args=origin.arguments(data),
+            args=origin.arguments(data.data),
             id=child_id,
             task_queue=task_queue,
             result_type=RawValue,
@@ -130,7 +134,7 @@ async def _perform(
         if deadline is not None and not await _ends_in_time(child, deadline, key):
             return too_late(child_id)
         try:
-            return Outcome(payload_json(await child))
+            return Outcome(read_result(await child).as_json())
         except ChildWorkflowError as err:
             return Outcome(failure=failure_of(err))
 
@@ -203,12 +207,13 @@ async def _reported(attempt: Attempt, key: str, waiting: Waiting) -> Outcome:
     return read_outcome(run.children.ended[child])
 
 
-def _input_json(attempt: Attempt, key: str, target: Target, data: Any) -> JSON:
+def _given(attempt: Attempt, key: str, target: Target, data: Any) -> Given:
     try:
-        encoded = to_json(data)
-    except UnserializableError as err:
-        raise InvalidInputError(f"step {key!r}: the data for workflow {target.id!r}: {err}") from None
-    if isinstance(target, Workflow):
-        validate_input(target.id, target.input_schema, encoded)
-    to_limited(f"the data for workflow {target.id!r} of step {key!r}", encoded, attempt.owner.storage.most)
-    return encoded
+        if isinstance(target, Workflow):
+            sent = given(target.id, target.input_schema, data, secrets=attempt.owner.secrets.are_sent)
+        else:
+            sent = given_to_other_app(target.id, data)
+    except InvalidInputError as err:
+        raise InvalidInputError(f"step {key!r}: {err}") from None
+    to_limited(f"the data for workflow {target.id!r} of step {key!r}", sent.both(), attempt.owner.storage.most)
+    return sent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from temporalio.common import RawValue
@@ -37,19 +37,25 @@ def most_in_temporal(size: int) -> int:
     return MAX_PAYLOAD_BYTES
 
 
-def to_limited(what: str, data: JSON, most: Callable[[int], int]) -> RawValue:
+def to_limited(
+    what: str, data: JSON, most: Callable[[int], int], metadata: Mapping[str, bytes] | None = None
+) -> RawValue:
     """A JSON value as a payload that Temporal takes.
 
     Args:
         what: What it is, for the message.
         data: The value.
         most: The most bytes that it may have, by those that it has (``storage.py``).
+        metadata: Further metadata of the payload.
 
     Raises:
         PayloadTooLargeError: It is too large; the message says what it is, and its size.
     """
     raw = to_raw(data)
     size = size_of(raw)
+    for key, value in (metadata or {}).items():
+        raw.payload.metadata[key] = value
+        size += len(value)
     limit = most(size)
     if size <= limit:
         return raw

@@ -6,8 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..converter import TAG, decode, plain, return_type, validate
+from ..converter import return_type, validate
+from ..decoding import decode, validated
+from ..encoding import TAG
 from ..errors import InvokeTimeoutError, SignalConflictError, StepError
+from ..fitting import fits
+from ..readable import plain
 from ..type_names import TypeNotFoundError
 from ..types import JSON
 from .calls import Call
@@ -74,10 +78,10 @@ def decode_result(data: JSON, function: Callable[..., Any], output_type: Any) ->
     except TypeNotFoundError:
         if (kind := _wanted(function, output_type)) is None:
             raise
-        return validate(plain(data), kind)  # the class was moved or renamed since
-    if output_type is None or (isinstance(output_type, type) and isinstance(value, output_type)):
+        return validated(plain(data, reveal=True), data, kind)  # the class was moved or renamed since
+    if output_type is None or fits(value, output_type):
         return value
-    return validate(plain(data), output_type)
+    return validated(value, data, output_type)
 
 
 def _wanted(function: Callable[..., Any], output_type: Any) -> Any:

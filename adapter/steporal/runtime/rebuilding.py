@@ -36,6 +36,7 @@ from .inbox import DELIVER
 from .invoke_step import invoking_step
 from .memo import Failure, Outcome
 from .past import Past
+from .returned import read_result
 from .signal_inbox import CLOSE_MAILBOX, OPEN_MAILBOX
 from .signal_steps import FIND_MAILBOX, SEND_SIGNAL
 from .start import START_SIGNAL
@@ -400,7 +401,7 @@ class _Reader:
 
     async def _child_workflow_execution_completed_event_attributes(self, event: HistoryEvent) -> None:
         completed = event.child_workflow_execution_completed_event_attributes
-        self._child_ended(completed, Outcome(await self._first(completed.result)))
+        self._child_ended(completed, Outcome(await self._returned(completed.result)))
 
     async def _child_workflow_execution_failed_event_attributes(self, event: HistoryEvent) -> None:
         failed = event.child_workflow_execution_failed_event_attributes
@@ -428,6 +429,12 @@ class _Reader:
 
     async def _first(self, payloads: Payloads) -> JSON:
         return await self._json(payloads.payloads[0]) if payloads.payloads else None
+
+    async def _returned(self, payloads: Payloads) -> JSON:
+        if not payloads.payloads:
+            return None
+        (raw,) = await self._converter.decode([payloads.payloads[0]], [RawValue])
+        return read_result(raw, self._read).as_json()
 
     async def _signalled(self, payloads: Payloads) -> JSON:
         """What a signal brings; None if it is nothing that can be read, as the run has it."""

@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
 from typing import Any, Protocol, cast
 
-from ..converter import TAG, decode, encode
-from ..errors import CaptureError, NestedStepError, StepCodeNotFoundError, UnserializableError
+from ..decoding import decode
+from ..encoding import TAG, encode, never
+from ..errors import CaptureError, NestedStepError, StepCodeNotFoundError, UnencryptedSecretError, UnserializableError
 from ..type_names import TypeNotFoundError, find_type, load_module, name_of, type_label
 from ..types import JSON
 from .code import (
@@ -77,6 +78,7 @@ class Describer:
     handler: Callable[..., Any]
     packages: Collection[str]
     captive: Captive
+    secrets: Callable[[], bool] = never
     step_id: str = ""
     values: list[tuple[str, Any]] = field(default_factory=list)
     """The values that the call sends, by name, in the order in which it does."""
@@ -237,13 +239,15 @@ class Describer:
     def _value(self, name: str, value: Any, function: FunctionType | None = None) -> JSON:
         self.values.append((name, value))
         try:
-            return encode(value, self._other)
+            return encode(value, self._other, secrets=self.secrets)
         except UnserializableError as err:
             verb = "captured" if function else "is given"
             at = f" ({place(function.__code__)})" if function else ""
+            is_secret = isinstance(err, UnencryptedSecretError)
+            advice = "" if is_secret else "; open it inside the step, or pass what it needs as JSON"
             raise CaptureError(
                 f"step {self.step_id!r} {verb} {name!r} ({type_label(type(value))}), which cannot be sent to an "
-                f"activity: {err}; open it inside the step, or pass what it needs as JSON{at}"
+                f"activity: {err}{advice}{at}"
             ) from None
 
     def _other(self, value: Any) -> JSON | None:

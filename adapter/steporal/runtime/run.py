@@ -25,10 +25,11 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from ..context import Context, ContextExt, Input
-from ..converter import from_raw, return_type, to_json
-from ..definition import CANCEL_ON_TIMEOUT, CancelOn, Workflow, validate_input
+from ..converter import return_type
+from ..definition import CANCEL_ON_TIMEOUT, CancelOn, Workflow
 from ..durations import format_duration, parse_duration
 from ..errors import RetryAfterError, UnserializableError
+from ..given import received
 from ..routing.waiting import check_events, check_expression
 from ..search_attributes import WAITING_FOR, is_indexed, of_run
 from ..step import Step
@@ -50,6 +51,8 @@ from .journal import Entry, Journal
 from .limits import to_limited
 from .memo import Failure, Memo, Outcome
 from .progress import run_ended, run_started, watched
+from .returned import read_result, write_result
+from .secrecy import SecretsOfRun
 from .signal_inbox import SignalInbox
 from .slots import Slots
 from .start import Origin, cron_data
@@ -130,6 +133,7 @@ class Run:
         slots: How many steps may be in flight.
         continuing: When it continues as new.
         storage: Whether values over Temporal's limit go into external storage.
+        secrets: Whether values with secrets may be sent.
     """
 
     def __init__(
@@ -155,6 +159,7 @@ class Run:
         self.children = Children()
         self.slots = Slots()
         self.storage = StorageOfRun()
+        self.secrets = SecretsOfRun()
         self.mailboxes: dict[str, str] = {}
         self._taken: dict[str, None] = {}
         self._body_task: asyncio.Task[Any] | None = None
@@ -345,7 +350,7 @@ class Run:
             why = f"at step {step.step_id!r}" if step else f"{failure.type}: {failure.message}"
             run_ended("failed", self.started, why)
             raise failure from failure.__cause__
-        await self._end(Outcome(from_raw(result)), partial(tell_finished, self, result))
+        await self._end(Outcome(read_result(result).as_json()), partial(tell_finished, self, result))
         self._count_end("finished")
         run_ended("completed", self.started)
         return result
@@ -384,7 +389,7 @@ class Run:
             if not is_cancelled:
                 await self._cancel_on(f"cancel_on:{number}", cancel)
         await self._until(self.origin)
-        validated = validate_input(self.workflow.id, self.loaded.input_schema, self.data)
+        validated = received(self.workflow.id, self.loaded.input_schema, self.data, self.origin.exact)
         self.context = self._context(self.origin.input(validated))
         return self._result(await self._live(is_cancelled=is_cancelled))
 
@@ -540,9 +545,14 @@ class Run:
     def _result(self, value: Any) -> RawValue:
         where = f"workflow {self.workflow.id!r}"
         try:
-            return to_limited(f"the result of {where}", to_json(value, return_type(self.handler)), self.storage.most)
-        except (UnserializableError, ValueError) as err:
-            raise UnserializableError(f"the handler of {where} returned a value that is no JSON: {err}") from None
+            return write_result(
+                value,
+                return_type(self.handler),
+                lambda data, metadata: to_limited(f"the result of {where}", data, self.storage.most, metadata),
+                self.secrets.are_sent,
+            )
+        except UnserializableError as err:
+            raise type(err)(f"the handler of {where} returned a value that cannot be sent: {err}") from None
 
     # --- steps -----------------------------------------------------------------------------------------------------
 

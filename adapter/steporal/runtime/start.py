@@ -1,7 +1,7 @@
 """What a run is started with: the two arguments of its Temporal workflow.
 
 The first argument is the input as plain JSON, so that anyone can start a run. The second, optional, is what Steporal
-adds: the event that started it.
+adds: the event that started it, and the exact input where JSON does not say all of it.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Origin:
     Attributes:
         listened: Whether anybody listens to ``inngest/function.finished``; None if the starter did not know.
         indexed: Whether the run has to give itself search attributes, as its starter could not.
+        exact: The exact input, encoded, where the first argument does not say all of it.
     """
 
     type: InputType
@@ -48,14 +49,15 @@ class Origin:
     cron: str | None = None
     listened: bool | None = None
     indexed: bool | None = None
+    exact: JSON = None
 
     @classmethod
     def of_event(cls, event: ReceivedEvent, listened: bool | None = None) -> Origin:
         return cls("event", event.id, event.name, event.ts, event.v, listened=listened)
 
     @classmethod
-    def of_invoke(cls, id: str, listened: bool | None = None) -> Origin:
-        return cls("invoke", id, INVOKED, listened=listened)
+    def of_invoke(cls, id: str, listened: bool | None = None, exact: JSON = None) -> Origin:
+        return cls("invoke", id, INVOKED, listened=listened, exact=exact)
 
     def arguments(self, data: JSON) -> list[RawValue]:
         """The two arguments of the Temporal workflow."""
@@ -79,6 +81,7 @@ class Origin:
             given.get("cron"),
             given.get("listened"),
             given.get("indexed"),
+            given.get("exact"),
         )
 
     def details(self) -> str:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steporal.converter import decode
+from steporal.decoding import decode
 from steporal.errors import CaptureError, NestedStepError, StepCodeNotFoundError
 from steporal.runtime.member_names import defines
 from steporal.runtime.references import App, Describer, Resolver, find_function
@@ -249,7 +249,7 @@ def test_a_method_of_another_package_is_refused() -> None:
 def test_a_crafted_method_of_another_package_is_not_found() -> None:
     def handler() -> None: ...
 
-    path = {"$": "path", "value": "x"}
+    path = {"$": "path", "class": "Path", "value": "x"}
     call = {"function": {"$": "function", "method": "unlink", "self": path}}
     assert decode(path) == Path("x")
     with pytest.raises(StepCodeNotFoundError, match="has no method 'unlink' of the app"):

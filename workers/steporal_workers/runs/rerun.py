@@ -54,7 +54,7 @@ async def run_rerun(temporal: Client, id: str, *, from_step: str | None, data: A
     workflow_id = f"{described.workflow_type}/{event_id}"
     kept = None if from_step is None else kept_before(story, from_step)
     origin = await _origin(temporal, story, event_id)
-    arguments = origin.arguments(_input(story) if data is SAME else data)
+    arguments = origin.arguments(_input(story)) if data is SAME else replace(origin, exact=None).arguments(data)
     if kept is not None:
         arguments.append(_handed_over(temporal, kept))
     app = described.typed_search_attributes.get(APP) or await _app_of(temporal, described.task_queue)

@@ -16,7 +16,8 @@ from temporalio.common import RawValue
 from temporalio.converter import DataConverter
 from temporalio.service import RPCError, RPCStatusCode
 
-from steporal.converter import from_raw, plain
+from steporal.converter import from_raw
+from steporal.readable import plain
 from steporal.runtime.awaited import Awaited
 from steporal.runtime.carried import read_carried, read_outcome
 from steporal.runtime.continuing import RECOVER

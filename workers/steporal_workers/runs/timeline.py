@@ -15,10 +15,11 @@ from temporalio.common import RawValue
 from temporalio.converter import DataConverter
 from temporalio.exceptions import ApplicationError, FailureError
 
-from steporal.converter import from_raw, plain
+from steporal.converter import from_raw
 from steporal.errors import StepError
 from steporal.outbound.delivery import POST_EVENT
 from steporal.outbound.fetching import FETCH
+from steporal.readable import plain
 from steporal.routing.catalog import Snapshot
 from steporal.routing.mailbox import SIGNALLED
 from steporal.runtime.attempt import RUN_STEP

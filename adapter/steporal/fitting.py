@@ -1,0 +1,85 @@
+"""Whether a value already is of a type, so that nothing needs to validate it."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping, Sequence, Set
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union
+
+import typing_extensions
+
+_ITERABLES = (list, set, frozenset, Sequence, Set)
+
+
+def fits(value: Any, kind: Any, *, trusts_metadata: bool = True) -> bool:
+    """Return whether ``value``, with all that is in it, is of the type ``kind`` as it stands.
+
+    Instances of classes are taken as they are: their fields are not looked at.
+
+    Args:
+        value: The value.
+        kind: A type, as annotations have it.
+        trusts_metadata: Take a value of ``Annotated[int, …]`` for one if it is an ``int``, whatever else is asked.
+    """
+    if kind is Any or kind is object:
+        return True
+    if kind is None:
+        return value is None
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return trusts_metadata and fits(value, arguments[0])
+    if origin is Literal:
+        return any(type(value) is type(each) and value == each for each in arguments)
+    if origin in (Union, UnionType):
+        return any(fits(value, each, trusts_metadata=trusts_metadata) for each in arguments)
+    if isinstance(kind, TypeVar):
+        return fits(value, kind.__bound__, trusts_metadata=trusts_metadata) if kind.__bound__ is not None else True
+    if (alias := getattr(kind, "__value__", None)) is not None:  # type Name = …
+        return fits(value, alias, trusts_metadata=trusts_metadata)
+    if (base := getattr(kind, "__supertype__", None)) is not None:  # NewType
+        return fits(value, base, trusts_metadata=trusts_metadata)
+    if typing_extensions.is_typeddict(kind):
+        return _fits_typed_dict(value, kind, trusts_metadata)
+    if origin is None:
+        return _is_instance(value, kind)
+    return _is_instance(value, origin) and _items_fit(value, origin, arguments, trusts_metadata)
+
+
+def _is_instance(value: Any, kind: Any) -> bool:
+    if kind in (int, float) and type(value) is bool:
+        return False
+    if kind is float and type(value) is int:  # which type checkers take for a float
+        return True
+    try:
+        return isinstance(value, kind)
+    except TypeError:  # such as a Protocol
+        return False
+
+
+def _fits_typed_dict(value: Any, kind: Any, trusts_metadata: bool) -> bool:
+    if type(value) is not dict or not kind.__required_keys__ <= value.keys():
+        return False
+    try:
+        annotations = typing_extensions.get_type_hints(kind)
+    except Exception:  # a name that is imported for type checkers alone
+        return False
+    return all(
+        name in annotations and fits(item, annotations[name], trusts_metadata=trusts_metadata)
+        for name, item in value.items()
+    )
+
+
+def _items_fit(value: Any, origin: Any, arguments: tuple[Any, ...], trusts_metadata: bool) -> bool:
+    def fit(item: Any, kind: Any) -> bool:
+        return fits(item, kind, trusts_metadata=trusts_metadata)
+
+    if isinstance(value, tuple) and origin is tuple:
+        if len(arguments) == 2 and arguments[1] is ...:
+            return all(fit(item, arguments[0]) for item in value)
+        return len(value) == len(arguments) and all(map(fit, value, arguments))
+    if isinstance(value, Mapping) and len(arguments) == 2:
+        return all(fit(key, arguments[0]) and fit(item, arguments[1]) for key, item in value.items())
+    if isinstance(value, _ITERABLES) and len(arguments) == 1:
+        return all(fit(item, arguments[0]) for item in value)
+    return True

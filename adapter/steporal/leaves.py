@@ -1,0 +1,236 @@
+"""Values of the standard library and of pydantic that are written as one text or a few parts.
+
+Each is found by its exact class. A subclass is another type, which may hold more than its base knows.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import re
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
+from typing import Any, cast
+from zoneinfo import ZoneInfo
+
+import pydantic
+import pydantic.networks
+from pydantic_core import MultiHostUrl, TzInfo, Url
+
+from .errors import UnserializableError
+from .type_names import TypeNotFoundError, type_label
+from .types import JSON
+
+TAG = "$"
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """How values of one class are written.
+
+    Attributes:
+        tag: Its tag.
+        dump: Returns the tagged object; raises an :class:`UnserializableError` for values it refuses.
+        load: Makes the value of that object.
+    """
+
+    tag: str
+    dump: Callable[[Any], dict[str, JSON]]
+    load: Callable[[dict[str, JSON]], Any]
+
+
+# --- times ---------------------------------------------------------------------------------------------------------
+
+
+def zone_json(zone: tzinfo) -> JSON:
+    """Return a time zone as JSON.
+
+    Raises:
+        UnserializableError: The zone has no name or offset by which it is found again.
+    """
+    kind = type(zone)
+    if kind is ZoneInfo:
+        key: str | None = zone.key  # type: ignore[attr-defined]
+        if key is not None:
+            return key
+    if kind is timezone:
+        offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]
+        return {"offset": offset.total_seconds(), **({"name": name[0]} if name else {})}
+    if kind is TzInfo:
+        return {"pydantic": round(cast(timedelta, zone.utcoffset(None)).total_seconds())}
+    raise UnserializableError(
+        f"the time zone {type_label(kind)} cannot be sent; use a zoneinfo.ZoneInfo or a datetime.timezone"
+    )
+
+
+def read_zone(data: JSON) -> tzinfo:
+    """Return the time zone that :func:`zone_json` was given.
+
+    Raises:
+        TypeNotFoundError: This machine has no such zone.
+    """
+    if isinstance(data, str):
+        try:
+            return ZoneInfo(data)
+        except (KeyError, ValueError, OSError) as err:
+            raise TypeNotFoundError(f"this machine has no time zone {data!r}; install the package tzdata") from err
+    if "pydantic" in data:
+        return TzInfo(data["pydantic"])
+    offset = timedelta(seconds=data["offset"])
+    if "name" in data:
+        return timezone(offset, data["name"])
+    return timezone(offset) if offset else UTC
+
+
+def _dump_time(value: datetime | time) -> dict[str, JSON]:
+    zone = value.tzinfo
+    members: dict[str, JSON] = {TAG: "time" if isinstance(value, time) else "datetime", "value": value.isoformat()}
+    if zone is not None and zone is not UTC:
+        if isinstance(value, time):
+            members["value"] = value.replace(tzinfo=None).isoformat()
+        members["zone"] = zone_json(zone)
+    if value.fold:
+        members["fold"] = 1
+    return members
+
+
+def _load_time(kind: type[datetime] | type[time]) -> Callable[[dict[str, JSON]], Any]:
+    def load(members: dict[str, JSON]) -> Any:
+        value = kind.fromisoformat(members["value"])
+        if "zone" in members:
+            value = value.replace(tzinfo=read_zone(members["zone"]))
+        return value.replace(fold=1) if "fold" in members else value
+
+    return load
+
+
+# --- paths and addresses -------------------------------------------------------------------------------------------
+
+_PATHS: dict[type, str] = {
+    PosixPath: "Path",
+    WindowsPath: "Path",
+    PurePosixPath: "PurePosixPath",
+    PureWindowsPath: "PureWindowsPath",
+}
+
+
+def _load_path(members: dict[str, JSON]) -> PurePath:
+    import pathlib  # in a body that of the sandbox, whose paths do no I/O
+
+    if members["class"] not in _PATHS.values():
+        raise TypeNotFoundError(f"{members['class']!r} is not a path that this version of steporal knows")
+    path: PurePath = getattr(pathlib, members["class"])(members["value"])
+    return path
+
+
+_URLS: dict[str, type] = {
+    name: kind
+    for name, kind in vars(pydantic.networks).items()
+    if isinstance(kind, type)
+    and kind.__module__ == "pydantic.networks"
+    and name.endswith(("Url", "Dsn"))
+    and not name.startswith("_")
+}
+_ADDRESSES: tuple[type, ...] = (
+    ipaddress.IPv4Address,
+    ipaddress.IPv6Address,
+    ipaddress.IPv4Network,
+    ipaddress.IPv6Network,
+    ipaddress.IPv4Interface,
+    ipaddress.IPv6Interface,
+)
+
+
+def _text_leaf(tag: str, load: Callable[[str], Any]) -> Leaf:
+    return Leaf(tag, lambda value: {TAG: tag, "value": str(value)}, lambda members: load(members["value"]))
+
+
+def _classes(tag: str, classes: dict[str, type]) -> dict[type, Leaf]:
+    def load(members: dict[str, JSON]) -> Any:
+        kind = classes.get(members["class"])
+        if kind is None:
+            raise TypeNotFoundError(f"{members['class']!r} is not a {tag} that this version of steporal knows")
+        return kind(members["value"])
+
+    return _named_texts(tag, {kind: name for name, kind in classes.items()}, load)
+
+
+def _named_texts(tag: str, names: dict[type, str], load: Callable[[dict[str, JSON]], Any]) -> dict[type, Leaf]:
+    def dump(name: str) -> Callable[[Any], dict[str, JSON]]:
+        return lambda value: {TAG: tag, "class": name, "value": str(value)}
+
+    return {kind: Leaf(tag, dump(name), load) for kind, name in names.items()}
+
+
+# --- the rest ------------------------------------------------------------------------------------------------------
+
+
+def _base64(value: bytes | bytearray) -> str:
+    return base64.b64encode(value).decode()
+
+
+def _load_pattern(members: dict[str, JSON]) -> re.Pattern[Any]:
+    text = members["value"]
+    return re.compile(base64.b64decode(text) if members.get("bytes") else text, members["flags"])
+
+
+def _dump_pattern(value: re.Pattern[Any]) -> dict[str, JSON]:
+    if isinstance(value.pattern, bytes):
+        return {TAG: "pattern", "value": _base64(value.pattern), "bytes": True, "flags": value.flags}
+    return {TAG: "pattern", "value": value.pattern, "flags": value.flags}
+
+
+def _dump_timedelta(value: timedelta) -> dict[str, JSON]:
+    return {TAG: "timedelta", "value": [value.days, value.seconds, value.microseconds]}
+
+
+def _dump_zone(value: tzinfo) -> dict[str, JSON]:
+    return {TAG: "zone", "value": zone_json(value)}
+
+
+def _load_zone(members: dict[str, JSON]) -> tzinfo:
+    return read_zone(members["value"])
+
+
+LEAVES: dict[type, Leaf] = {
+    datetime: Leaf("datetime", _dump_time, _load_time(datetime)),
+    time: Leaf("time", _dump_time, _load_time(time)),
+    date: Leaf("date", lambda v: {TAG: "date", "value": v.isoformat()}, lambda m: date.fromisoformat(m["value"])),
+    timedelta: Leaf("timedelta", _dump_timedelta, lambda m: timedelta(*m["value"])),
+    timezone: Leaf("zone", _dump_zone, _load_zone),
+    ZoneInfo: Leaf("zone", _dump_zone, _load_zone),
+    TzInfo: Leaf("zone", _dump_zone, _load_zone),
+    uuid.UUID: _text_leaf("uuid", uuid.UUID),
+    Decimal: _text_leaf("decimal", Decimal),
+    Fraction: _text_leaf("fraction", Fraction),
+    bytes: Leaf("bytes", lambda v: {TAG: "bytes", "value": _base64(v)}, lambda m: base64.b64decode(m["value"])),
+    bytearray: Leaf(
+        "bytearray",
+        lambda v: {TAG: "bytearray", "value": _base64(v)},
+        lambda m: bytearray(base64.b64decode(m["value"])),
+    ),
+    complex: Leaf(
+        "complex",
+        lambda v: {TAG: "complex", "value": [repr(v.real), repr(v.imag)]},
+        lambda m: complex(float(m["value"][0]), float(m["value"][1])),
+    ),
+    range: Leaf("range", lambda v: {TAG: "range", "value": [v.start, v.stop, v.step]}, lambda m: range(*m["value"])),
+    re.Pattern: Leaf("pattern", _dump_pattern, _load_pattern),
+    pydantic.ByteSize: Leaf(
+        "bytesize", lambda v: {TAG: "bytesize", "value": int(v)}, lambda m: pydantic.ByteSize(m["value"])
+    ),
+    pydantic.NameEmail: Leaf(
+        "nameemail", lambda v: {TAG: "nameemail", "value": [v.name, v.email]}, lambda m: pydantic.NameEmail(*m["value"])
+    ),
+    Url: _text_leaf("coreurl", Url),
+    MultiHostUrl: _text_leaf("coreurls", MultiHostUrl),
+    **_named_texts("path", _PATHS, _load_path),
+    **_classes("url", _URLS),
+    **_classes("ip", {kind.__name__: kind for kind in _ADDRESSES}),
+}
+LOADERS: dict[str, Callable[[dict[str, JSON]], Any]] = {leaf.tag: leaf.load for leaf in LEAVES.values()}

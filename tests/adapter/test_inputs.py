@@ -1,0 +1,226 @@
+"""What runs are given: an instance of the schema, or JSON that fits it; and what a captured context has of it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from datetime import datetime
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+import pydantic
+import pytest
+from apps import data_kinds as kinds
+from pydantic import AfterValidator, BaseModel, SecretStr
+from recording import Workers
+from typing_extensions import TypedDict
+
+import steporal
+from steporal import Context, InvalidInputError, Step, WorkflowExt
+from steporal.given import given, received
+
+
+class Login(BaseModel):
+    user: str
+    token: SecretStr
+
+
+class Opening(TypedDict):
+    at: datetime
+
+
+Later = Annotated[datetime, AfterValidator(lambda at: at.replace(year=at.year + 1))]
+
+BERLIN = datetime(2026, 5, 1, 12, tzinfo=ZoneInfo("Europe/Berlin"))
+
+
+def echo_of(app: steporal.Client, schema: Any, **ext: Any) -> steporal.Workflow[Any, Any]:
+    """A workflow that returns its input, by way of a step that captured the context."""
+
+    async def handler(ctx: Context[Any], step: Step) -> Any:
+        if ext:
+            await step.sleep("long", "2s")
+        data = ctx.input.data
+        differs = await step.run("compare", lambda: kinds.difference(ctx.input.data, data))
+        return [data, differs]
+
+    options = WorkflowExt(**ext) if ext else None
+    return app.workflow(id="echo", input_schema=schema, ext=options)(handler)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        (kinds.CamelOut, kinds.CamelOut(first_name="Ann")),
+        (kinds.OldName, kinds.OldName.model_validate({"userName": "ann"})),
+        (kinds.Masked, kinds.Masked(number="4111111111111111")),
+        (kinds.Excluded, kinds.Excluded(text="a", internal="kept")),
+        (kinds.Total, kinds.Total(net=1)),
+        (kinds.Taxed, kinds.Taxed(amount=100)),
+        (kinds.Split, kinds.Split.model_validate({"tags": "a,b"})),
+        (kinds.Owner, kinds.Owner(pets=[kinds.Dog(name="R", breed="pug")])),
+        (kinds.Animal, kinds.Dog(name="R", breed="pug")),
+        (kinds.Patch, kinds.Patch(name="x")),
+        (kinds.Animal, kinds.Animal.model_construct()),
+        (kinds.Scaled, kinds.Scaled(2, 3)),
+        (list[kinds.Masked], [kinds.Masked(number="4111111111111111")]),
+        (dict[str, kinds.Masked], {"a": kinds.Masked(number="4111111111111111")}),
+        (kinds.Masked | None, kinds.Masked(number="4111111111111111")),
+        (float, math.nan),
+        (datetime, BERLIN),
+        (Opening, {"at": BERLIN}),
+        (None, BERLIN),
+        (None, {"orders": {kinds.Pair(1, kinds.Shade.DARK)}}),
+    ],
+)
+async def test_an_instance_of_the_schema_arrives_as_itself(
+    app: steporal.Client, workers: Workers, schema: Any, value: Any
+) -> None:
+    workflow = echo_of(app, schema)
+    async with workers(app):
+        data, differs = await (await workflow.start(value)).result()
+    assert kinds.difference(data, value) is None
+    assert differs is None
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "expected"),
+    [
+        (kinds.Taxed, {"amount": 100}, kinds.Taxed(amount=100)),
+        (kinds.Owner, {"pets": [{"name": "a", "breed": "lost"}]}, kinds.Owner(pets=[kinds.Animal(name="a")])),
+        (
+            kinds.Owner,
+            {"pets": [kinds.Dog(name="R", breed="pug")]},
+            kinds.Owner(pets=[kinds.Dog(name="R", breed="pug")]),
+        ),
+        (Opening, {"at": "2026-01-01T00:00:00"}, {"at": datetime(2026, 1, 1)}),
+        (Later, BERLIN, BERLIN.replace(year=2027)),
+        (Later, "2026-01-01T00:00:00", datetime(2027, 1, 1)),
+        (tuple[int, int], (1, 2), (1, 2)),
+        (list[int], (1, 2), [1, 2]),
+    ],
+)
+async def test_what_is_no_instance_of_the_schema_is_validated_once(
+    app: steporal.Client, workers: Workers, schema: Any, value: Any, expected: Any
+) -> None:
+    workflow = echo_of(app, schema)
+    async with workers(app):
+        data, differs = await (await workflow.start(value)).result()
+    assert kinds.difference(data, expected) is None
+    assert differs is None
+
+
+async def test_a_run_that_was_parked_still_has_its_input(app: steporal.Client, workers: Workers) -> None:
+    workflow, value = echo_of(app, kinds.Masked, park_after="1s"), kinds.Masked(number="4111111111111111")
+    async with workers(app):
+        data, differs = await (await workflow.start(value)).result()
+    assert (data, differs) == (value, None)
+
+
+async def test_an_invoked_run_is_given_and_returns_values_as_they_are(app: steporal.Client, workers: Workers) -> None:
+    child = echo_of(app, kinds.Masked)
+
+    @app.workflow(id="parent")
+    async def parent(ctx: Context[Any], step: Step) -> Any:
+        data, _ = await step.invoke_workflow("child", workflow=child, data=kinds.Masked(number="4111111111111111"))
+        return [type(data).__name__, data.number]
+
+    async with workers(app):
+        assert await (await parent.start()).result() == ["Masked", "4111111111111111"]
+
+
+async def test_what_the_body_changes_in_its_input_is_seen_by_steps(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="changes", input_schema=kinds.Tree)
+    async def changes(ctx: Context[kinds.Tree], step: Step) -> Any:
+        ctx.input.data.value = "changed"
+        return await step.run("look", lambda: ctx.input.data.value)
+
+    async with workers(app):
+        assert await (await changes.start(kinds.Tree(value="first"))).result() == "changed"
+
+
+async def test_other_programs_see_the_input_as_pydantic_writes_it(app: steporal.Client, workers: Workers) -> None:
+    workflow = echo_of(app, kinds.CamelOut)
+    async with workers(app):
+        run = await workflow.start(kinds.CamelOut(first_name="Ann"))
+        await run.result()
+        history = await run.temporal.fetch_history()
+    arguments = history.events[0].workflow_execution_started_event_attributes.input.payloads
+    assert arguments[0].data == b'{"firstName":"Ann"}'
+
+
+async def test_a_class_in_a_function_is_a_schema_where_its_json_says_all(
+    app: steporal.Client, workers: Workers
+) -> None:
+    class Local(BaseModel):
+        n: int
+
+    class Hiding(BaseModel):
+        n: int
+        hidden: int = pydantic.Field(default=1, exclude=True)
+
+    async def handler(ctx: Context[Any], step: Step) -> int:
+        n: int = ctx.input.data.n
+        return n
+
+    workflow = app.workflow(id="local", input_schema=Local)(handler)
+    hiding = app.workflow(id="hiding", input_schema=Hiding)(handler)
+    async with workers(app):
+        assert await (await workflow.start(Local(n=5))).result() == 5
+        assert await (await hiding.start(Hiding(n=5))).result() == 5
+        with pytest.raises(InvalidInputError, match="Hiding cannot be sent, as it is defined inside a function"):
+            await hiding.start(Hiding(n=5, hidden=2))
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "says"),
+    [
+        (Login, Login(user="a", token=SecretStr("hunter2")), "SecretStr at token is not sent"),
+        (Login, {"user": "a", "token": "hunter2"}, "SecretStr at token is not sent"),
+        (None, {"token": SecretStr("hunter2")}, "SecretStr at token is not sent"),
+        (None, {"rows": [object()]}, r"object at rows\[0\] cannot be sent"),
+        (kinds.Private, kinds.Private.model_construct(n=object()), "object at n cannot be sent"),
+        (kinds.Total, kinds.Animal(name="a"), "instance of Total"),
+        (datetime, [BERLIN], "does not fit its input_schema"),
+    ],
+)
+async def test_an_input_that_cannot_be_sent_is_refused_before_anything_starts(
+    app: steporal.Client, schema: Any, value: Any, says: str
+) -> None:
+    workflow = echo_of(app, schema)
+    with pytest.raises(InvalidInputError, match=rf"the input of workflow 'echo' .*{says}") as refused:
+        await workflow.start(value)
+    assert "hunter2" not in str(refused.value)
+
+
+async def test_what_a_workflow_of_another_app_is_given_is_plain_json(
+    app: steporal.Client, other_app: steporal.Client, workers: Workers
+) -> None:
+    @other_app.workflow(id="other")
+    async def other(ctx: Context[Any], step: Step) -> Any:
+        return ctx.input.data
+
+    there = steporal.reference(other_app.id, "other")
+    async with workers(app), workers(other_app):
+        run = await app.start_workflow(there, kinds.CamelOut(first_name="Ann"))
+        assert await run.result() == {"firstName": "Ann"}
+        with pytest.raises(InvalidInputError, match="NaN"):
+            await app.start_workflow(there, {"n": math.nan})
+        with pytest.raises(InvalidInputError, match="shows asterisks"):
+            await app.start_workflow(there, {"token": SecretStr("hunter2")})
+
+
+def test_a_class_that_this_worker_does_not_have_is_read_by_the_schema() -> None:
+    sent = given("w", kinds.Masked, kinds.Masked(number="4111111111111111"))
+    assert sent.data == {"number": "****1111"}
+    moved = {**sent.exact, "type": "apps.data_kinds:Gone"}
+    assert received("w", kinds.Masked, sent.data, moved) == kinds.Masked(number="4111111111111111")
+    with pytest.raises(InvalidInputError, match="has no class 'Gone'"):
+        received("w", None, sent.data, moved)
+
+
+async def test_two_runs_of_one_instance_are_independent(app: steporal.Client, workers: Workers) -> None:
+    workflow, value = echo_of(app, kinds.Tree), kinds.Tree(value=[1])
+    async with workers(app):
+        first, second = await asyncio.gather(*[(await workflow.start(value)).result() for _ in range(2)])
+    assert first == second == [value, None]

@@ -1,0 +1,82 @@
+"""Values as JSON for people and other programs."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from apps import data_kinds as kinds
+from pydantic import BaseModel, ConfigDict, SecretStr
+from recording import Workers
+
+import steporal
+from steporal import Context, RunFailedError, Step, UnserializableError
+from steporal.encoding import encode
+from steporal.readable import outward, plain
+
+
+class Opaque:
+    pass
+
+
+class WithOpaque(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    inner: Any
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"a": [1, None]}, {"a": [1, None]}),
+        (kinds.CamelOut(first_name="Ann"), {"firstName": "Ann"}),
+        (kinds.Masked(number="4111111111111111"), {"number": "****1111"}),
+        ({"at": datetime(2026, 1, 1, tzinfo=UTC), "of": (1, 2)}, {"at": "2026-01-01T00:00:00Z", "of": [1, 2]}),
+    ],
+)
+def test_other_programs_are_given_what_pydantic_writes(value: Any, expected: Any) -> None:
+    assert outward(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ({"token": SecretStr("hunter2")}, "a secret, of which JSON for other programs shows asterisks"),
+        ({"n": math.nan}, "such as NaN"),
+        ({"rows": [Opaque()]}, r"Opaque at rows\[0\] cannot be sent"),
+        (WithOpaque(inner=Opaque()), "Opaque"),
+    ],
+)
+def test_what_other_programs_could_not_read_is_refused(value: Any, says: str) -> None:
+    with pytest.raises(UnserializableError, match=says):
+        outward(value)
+
+
+async def test_a_secret_is_not_sent_with_a_signal_or_a_request(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="fetches", max_attempts=1)
+    async def fetches(ctx: Context[Any], step: Step) -> None:
+        await step.ext.fetch("post", "POST", "https://example.com", json={"token": SecretStr("hunter2")})
+
+    with pytest.raises(UnserializableError, match="the data of signal 'go' cannot be sent: it has a secret"):
+        await app.send_signal("go", {"token": SecretStr("hunter2")})
+    async with workers(app):
+        with pytest.raises(RunFailedError, match="json cannot be sent: it has a secret"):
+            await (await fetches.start()).result()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (kinds.Numbers([1, 2]), [1, 2]),
+        (kinds.Open(known=1, further="x"), {"known": 1, "further": "x"}),
+        (kinds.Pair(1, kinds.Shade.DARK), [1, "dark"]),
+        ({1: "a", (2, "b"): "c"}, {"1": "a", '[2,"b"]': "c"}),
+        (b"text", "text"),
+        (b"\xff", "/w=="),
+        (math.inf, "Infinity"),
+        ({"b", "a"}, ["a", "b"]),
+    ],
+)
+def test_plain_drops_the_tags(value: Any, expected: Any) -> None:
+    assert plain(encode(value)) == expected
