@@ -49,6 +49,7 @@ class Body:
 
     Attributes:
         seen: What its branches have seen, in order: the path of the statement, and what it saw.
+        is_over: Whether the handler has returned.
     """
 
     def __init__(self, ctx: Context[Any], step: Step, fault: int | None) -> None:
@@ -56,10 +57,13 @@ class Body:
         self._step = step
         self._fault = fault
         self._points = 0
+        self.is_over = False
         self.seen = Seen()
         recorder().body_begins(self.seen)
 
     def say(self, path: str, *what: Any) -> None:
+        if self.is_over:  # a task that was left to itself is cancelled when the handler has returned
+            return
         self.seen.append([path, *what])
         self.seen.times.append(workflow.time())
 
@@ -414,6 +418,7 @@ async def execute(ctx: Context[Any], step: Step) -> Any:
         result = _result(await body.run(from_data(data["program"]), "p", True))
     except (StepError, Oops, TimeoutError) as err:
         result = _text(err)
+    body.is_over = True
     return {"seen": list(body.seen), "result": result}
 
 

@@ -12,7 +12,7 @@ from steporal.runtime.continuing import CHECKPOINT
 
 from .programs import KINDS as _STATEMENTS
 from .recovering import recover
-from .service import SECOND, START, Service
+from .service import SECOND, Service
 
 _QUIET = SECOND // 2
 """How long nothing is to happen around an interruption, which takes milliseconds."""
@@ -163,9 +163,9 @@ class Interrupted:
         """See :class:`~.service.Interruptions`."""
         if self._asks and self._comes(service, self._asks[0][0]):
             at, hold = self._asks.pop(0)
-            service.at(START + int(at * SECOND), lambda: service.signal(CHECKPOINT, {"hold": hold}))
+            service.at(service.began + int(at * SECOND), lambda: service.signal(CHECKPOINT, {"hold": hold}))
         if self._resets and self._comes(service, self._resets[0]):
-            service.at(START + int(self._resets.pop(0) * SECOND), lambda: recover(service))
+            service.at(service.began + int(self._resets.pop(0) * SECOND), lambda: recover(service))
         if self._checkpoints and self._is_due(service, self._checkpoints[0][0]):
             _, hold = self._checkpoints.pop(0)
             service.after(_QUIET // 4, lambda: service.signal(CHECKPOINT, {"hold": hold}))
@@ -181,5 +181,5 @@ class Interrupted:
 
     def _comes(self, service: Service, at: float) -> bool:
         """Whether a moment comes before anything else happens, or has been."""
-        next_at, moment = service.next_at(), START + int(at * SECOND)
+        next_at, moment = service.next_at(), service.began + int(at * SECOND)
         return moment <= service.now or (next_at is not None and moment < next_at)

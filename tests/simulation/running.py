@@ -30,6 +30,8 @@ from .service import START, Ended, Service, Stuck
 
 SECOND = 10**9
 _MOST_SECONDS = 10
+_LATER = 86_400 * SECOND
+"""How long after a run another one runs it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +96,12 @@ def run(scenario: Scenario, plan: Plan | None = None, *, sandboxed: bool = False
         kept: What it begins with, as it runs another run again from a step on.
     """
     plan = plan or Plan()
-    service = Service(surroundings(sandboxed), client, Interrupted(plan))
+    service = Service(surroundings(sandboxed), client, Interrupted(plan), START + (_LATER if kept else 0))
     data: Any = {"program": to_data(scenario.body), "faults": [list(fault) for fault in plan.faults]}
-    origin = {"type": "event", "id": "started", "name": "start", "ts": START // 10**6, "listened": False}
+    origin = {"type": "event", "id": "started", "name": "start", "ts": service.began // 10**6, "listened": False}
     service.start("parks" if plan.parks else "stays", "started", [data, origin, *([kept.argument] if kept else [])])
     for arrival in scenario.arrivals:
-        service.at(START + int(arrival.at * SECOND), _arriving(service, arrival))
+        service.at(service.began + int(arrival.at * SECOND), _arriving(service, arrival))
     ended, problem = None, ""
     try:
         with _no_loop(), _limited():

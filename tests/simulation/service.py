@@ -151,16 +151,19 @@ class Service:
         surroundings: The worker's.
         client: The app's steporal client.
         interruptions: What is done to the run.
+        began: When it starts, in nanoseconds since the epoch.
     """
 
-    def __init__(self, surroundings: Surroundings, client: Any, interruptions: Interruptions) -> None:
+    def __init__(
+        self, surroundings: Surroundings, client: Any, interruptions: Interruptions, began: int = START
+    ) -> None:
         self._surroundings = surroundings
         self._client = client
         self._interruptions = interruptions
         self._agenda: list[tuple[int, int, Callable[[], object]]] = []
         self._entries = 0
         self._app = App({w.id: w.handler for w in client.workflows}, client.step_packages)
-        self.now = START
+        self.now = self.began = began
         self.tasks = 0
         self.moments: list[int] = []
         self.recorder = Recorder()
@@ -176,7 +179,7 @@ class Service:
     @property
     def elapsed(self) -> float:
         """How long it is since the run's start, in seconds."""
-        return (self.now - START) / SECOND
+        return (self.now - self.began) / SECOND
 
     # --- a run -----------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ from ..types import JSON
 from .arguments import arguments_checked, deadline_of
 from .calls import Call, digest
 from .carried import read_outcome
-from .failures import failure_of
+from .failures import failure_of, is_cancellation
 from .limits import summary, to_limited
 from .memo import Failure, Outcome
 from .returned import of_memo, read_result, value_of
@@ -123,6 +124,11 @@ async def _perform(
         with listens:  # its end may be told before the answer that it was asked
             await run.children.ask(child_id)
             return await _until_reported(attempt, key, Waiting("invoke", until, {**more, "look_at": workflow.time()}))
+    except ChildWorkflowError as err:
+        # The step was cancelled before Temporal had started the run. The SDK raises that as an error of the run's.
+        if is_cancellation(err):
+            raise asyncio.CancelledError from None
+        return Outcome(failure=failure_of(err))
     waiting = Waiting("invoke", until, more, timers=0 if deadline is None else 1)
     with run.children.awaiting(child_id), run.waits.during(key, waiting):
         if deadline is not None and not await _ends_in_time(child, deadline, key):
