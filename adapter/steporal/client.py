@@ -66,9 +66,11 @@ from .errors import (
 )
 from .events import EventLike, SendEventResult, new_ulid, prepare_events
 from .http import Secret
+from .outside import check_outside
 from .routing import schedules
 from .routing.catalog import App, Entry, Listed
 from .routing.dispatch import FAILED, Dispatcher
+from .routing.finding import find_run, is_missing, run_not_found
 from .routing.lookup import find_listed
 from .routing.signalling import ANSWER_TIMEOUT, Mailboxes
 from .runtime.failures import stack_of
@@ -125,7 +127,9 @@ class Run(Generic[O]):
         Raises:
             RunFailedError: The run failed, timed out or was terminated.
             RunCancelledError: The run was cancelled.
+            RunNotFoundError: Temporal has no such run, or no longer: its retention has passed.
         """
+        check_outside("run.result", "steporal.client.Run.result")
         handle = self._handle
         while True:
             try:
@@ -136,6 +140,10 @@ class Run(Generic[O]):
                 if after is None:
                     raise _run_error(self.workflow_id, err.cause) from err
                 handle = after
+            except RPCError as err:
+                if not is_missing(err):
+                    raise
+                raise run_not_found(self.workflow_id) from None
         data = from_raw(raw) if isinstance(raw, RawValue) else raw
         output: O = data if self._output_type is None else validate(data, self._output_type)
         return output
@@ -150,6 +158,7 @@ class Run(Generic[O]):
 
     async def cancel(self) -> None:
         """Ask Temporal to cancel the run."""
+        check_outside("run.cancel", "steporal.client.Run.cancel")
         await self._handle.cancel()
 
 
@@ -451,6 +460,7 @@ class Client:
         the profiles of its TOML file (https://docs.temporal.io/develop/environment-configuration). With keys in
         ``STEPORAL_ENCRYPTION_KEYS`` or ``STEPORAL_DECRYPTION_KEYS``, what is sent is encrypted (``docs/security.md``).
         """
+        check_outside("client.connect", "steporal.client.Client.connect")
         if self._connecting is None:
             self._connecting = asyncio.Lock()
         async with self._connecting:
@@ -501,6 +511,7 @@ class Client:
             AlreadyStartedError: There is, or was within Temporal's retention, a run with this ``id``.
             UnknownWorkflowError: The referenced app or workflow is not registered.
         """
+        check_outside("client.start_workflow", "steporal.client.Client.start_workflow")
         data = _input_json(workflow, input)
         to_limited(f"the input of workflow {workflow.id!r}", data, most_with(self.data_converter))
         temporal = await self.connect()
@@ -537,15 +548,20 @@ class Client:
     async def get_run(
         self, workflow_id: str, workflow: Workflow[Any, O] | WorkflowReference[O] | None = None
     ) -> Run[O]:
-        """A run that was started before, by its Temporal workflow id.
+        """Find a run that was started before, by its Temporal workflow id.
 
         Args:
             workflow_id: ``run.workflow_id``.
             workflow: Its workflow, which types its result.
+
+        Raises:
+            RunNotFoundError: No run has this workflow id.
         """
+        check_outside("client.get_run", "steporal.client.Client.get_run")
         temporal = await self.connect()
-        handle = temporal.get_workflow_handle(workflow_id, result_type=RawValue)
-        return Run(temporal, handle, workflow_id.partition("/")[2], workflow.output_type if workflow else None)
+        found = await find_run(temporal, check_id(workflow_id, "a run's workflow id"))
+        handle = temporal.get_workflow_handle(workflow_id, first_execution_run_id=found.run_id, result_type=RawValue)
+        return Run(temporal, handle, found.event_id, workflow.output_type if workflow else None)
 
     async def send_event(self, event_or_events: EventLike | Sequence[EventLike]) -> SendEventResult:
         """Send events: each starts the workflows that have a trigger for it, in every app of the namespace.
@@ -561,6 +577,7 @@ class Client:
             SendEventError: Temporal could not be reached, or refused; some may have been sent. Sending the same
                 events again with the error's ``ids`` starts nothing twice.
         """
+        check_outside("client.send_event", "steporal.client.Client.send_event")
         now_ms = int(datetime.now(UTC).timestamp() * 1000)
         events = prepare_events(event_or_events, new_id=lambda position: new_ulid(), now_ms=now_ms)
         ids = [event.id for event in events]
@@ -587,6 +604,7 @@ class Client:
             SendSignalError: Temporal could not be reached, or refused, or no worker was up to answer; a run may have
                 received it or not.
         """
+        check_outside("client.send_signal", "steporal.client.Client.send_signal")
         try:
             check_signal(signal)
         except (TypeError, ValueError) as err:
@@ -617,6 +635,7 @@ class Client:
         What is gone from the list since the last time is dropped. Every worker does this when it starts; a worker must
         be up (any app's), as the catalog is a workflow itself.
         """
+        check_outside("client.sync", "steporal.client.Client.sync")
         temporal = await self.connect()
         catalog = self.dispatcher(temporal).catalog
         before = (await catalog.read(fresh=True)).apps.get(self.id)

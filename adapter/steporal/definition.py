@@ -211,7 +211,11 @@ def check_id(value: object, what: str) -> str:
     """An id of an app, workflow, run or step: any text that fits into Temporal's ids."""
     if not isinstance(value, str):
         raise DefinitionError(f"{what} is {value!r} ({type_label(type(value))}); ids are strings")
-    if not value.strip() or len(value.encode()) > MAX_ID_BYTES:
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise DefinitionError(f"{what} is {value!r}, which has half of a surrogate pair; ids are Unicode") from None
+    if not value.strip() or size > MAX_ID_BYTES:
         raise DefinitionError(f"{what} is {value!r}; ids have 1 to {MAX_ID_BYTES} bytes in UTF-8")
     return value
 

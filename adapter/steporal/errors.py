@@ -10,11 +10,16 @@
     ├── SendSignalError                   Temporal refused or was unreachable while a signal was sent
     ├── AlreadyStartedError               start_workflow(id=...): there is such a run already
     ├── UnknownWorkflowError              no app has registered such a workflow
+    ├── RunNotFoundError                  get_run(): no run has this workflow id
     ├── RunFailedError                    Run.result(): the run failed, timed out or was terminated
     │   └── RunCancelledError             Run.result(): the run was cancelled
     ├── RetryAfterError                   raise it: try again after a given time
     ├── NonRetryableError                 raise it: do not try again
     │   ├── InvalidArgumentError          what a method was called with (a ValueError and a TypeError)
+    │   │   └── UnknownStepError          a method that `step` does not have (an AttributeError)
+    │   ├── StepNotAwaitedError           a step that the body called without awaiting it
+    │   ├── NotInBodyError                a call that only works outside the body of a workflow
+    │   ├── DeadlockError                 a body that waits for something that cannot happen in a run
     │   ├── InvalidInputError             data that does not fit a schema
     │   ├── NestedStepError               a step called inside another step's function
     │   ├── CaptureError                  a step function that cannot be sent to a worker
@@ -35,11 +40,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from .durations import Duration, delay_of
+from .durations import Duration, check_delay, delay_of
 
 __all__ = [
     "AlreadyStartedError",
     "CaptureError",
+    "DeadlockError",
     "DefinitionError",
     "EncryptionError",
     "EventTooLargeError",
@@ -49,17 +55,21 @@ __all__ = [
     "InvokeTimeoutError",
     "NestedStepError",
     "NonRetryableError",
+    "NotInBodyError",
     "PayloadTooLargeError",
     "RetryAfterError",
     "RunCancelledError",
     "RunFailedError",
+    "RunNotFoundError",
     "SendEventError",
     "SendSignalError",
     "SignalConflictError",
     "StepCodeNotFoundError",
     "StepError",
+    "StepNotAwaitedError",
     "SteporalError",
     "UnknownKeyError",
+    "UnknownStepError",
     "UnknownWorkflowError",
     "UnserializableError",
 ]
@@ -109,6 +119,10 @@ class UnknownWorkflowError(SteporalError):
     """No app in the namespace has registered such a workflow."""
 
 
+class RunNotFoundError(SteporalError):
+    """No run has this workflow id: none was started with it, or Temporal's retention has removed the run."""
+
+
 class RunFailedError(SteporalError):
     """A run that did not complete, as ``await run.result()`` raises it.
 
@@ -138,10 +152,17 @@ class RetryAfterError(SteporalError):
 
     Args:
         message: What went wrong.
-        retry_after: A duration, or an aware ``datetime``.
+        retry_after: A duration, or an aware ``datetime``; one in the past means at once.
+
+    Raises:
+        InvalidArgumentError: ``retry_after`` is neither, is negative, or is naive.
     """
 
     def __init__(self, message: str, retry_after: Duration | datetime) -> None:
+        try:
+            check_delay(retry_after, what="retry_after of RetryAfterError")
+        except (TypeError, ValueError) as err:
+            raise InvalidArgumentError(str(err)) from None
         super().__init__(message, retry_after)
         self.message = message
         self.retry_after = retry_after
@@ -160,6 +181,25 @@ class NonRetryableError(SteporalError):
 
 class InvalidArgumentError(NonRetryableError, ValueError, TypeError):
     """What a method was called with, such as a negative duration. A run whose step it was fails at once."""
+
+
+class UnknownStepError(InvalidArgumentError, AttributeError):
+    """A method that ``step`` or ``step.ext`` does not have."""
+
+
+class StepNotAwaitedError(NonRetryableError):
+    """The body returned without awaiting a step that it had called. The step did not run, and the run fails."""
+
+
+class NotInBodyError(NonRetryableError):
+    """The body of a workflow called something that only works outside, such as ``client.send_event``.
+
+    Nothing was done. The message names the step that does the same.
+    """
+
+
+class DeadlockError(NonRetryableError):
+    """The body waits for something that cannot happen in a run, and no step, sleep or event is left to wake it."""
 
 
 class InvalidInputError(NonRetryableError):

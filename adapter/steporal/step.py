@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple, Unpack, overload
 
 from temporalio.common import RetryPolicy
 
+from .calls import Calls, no_such_step, step_method
 from .definition import Workflow, WorkflowReference
 from .durations import Duration
 from .events import EventLike, ReceivedEvent, SendEventResult
@@ -68,7 +69,13 @@ class Listener(Protocol):
 
 
 class Steps(Protocol):
-    """What performs steps: an attempt of a handler's body in a Temporal workflow."""
+    """What performs steps: an attempt of a handler's body in a Temporal workflow.
+
+    Attributes:
+        calls: The calls that the body has made.
+    """
+
+    calls: Calls
 
     def run(
         self, step_id: str, handler: Callable[..., Any], args: tuple[Any, ...], options: RunOptions
@@ -120,11 +127,17 @@ class Step:
         ext: Steps beyond those that every StepKit driver has.
     """
 
-    __slots__ = ("_steps", "ext")
+    __slots__ = ("_calls", "_steps", "ext")
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
+        self._calls = steps.calls
         self.ext = StepExt(steps)
+
+    if not TYPE_CHECKING:  # which would take any name to exist
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_such_step("step", name, _METHODS)
 
     @overload
     def run(
@@ -166,6 +179,7 @@ class Step:
         local: bool = False,
     ) -> Coroutine[None, None, T]: ...
 
+    @step_method("step.run")
     def run(
         self,
         step_id: str,
@@ -206,6 +220,7 @@ class Step:
         options = RunOptions(max_attempts, timeout, retry, task_queue, output_type, local)
         return self._steps.run(step_id, handler, args, options)
 
+    @step_method("step.sleep")
     def sleep(self, step_id: str, duration: Duration) -> Coroutine[None, None, None]:
         """Sleep for a time, as a Temporal timer, which costs no worker anything.
 
@@ -215,6 +230,7 @@ class Step:
         """
         return self._steps.sleep(step_id, duration)
 
+    @step_method("step.sleep_until")
     def sleep_until(self, step_id: str, when: datetime) -> Coroutine[None, None, None]:
         """Sleep until an aware ``datetime``; one in the past returns at once."""
         return self._steps.sleep_until(step_id, when)
@@ -234,6 +250,7 @@ class Step:
         timeout: Duration | datetime | None = None,
     ) -> Coroutine[None, None, O]: ...
 
+    @step_method("step.invoke_workflow")
     def invoke_workflow(
         self,
         step_id: str,
@@ -279,6 +296,7 @@ class Step:
         on_conflict: OnConflict = "fail",
     ) -> Coroutine[None, None, ReceivedSignal[Any] | None]: ...
 
+    @step_method("step.wait_for_signal")
     def wait_for_signal(
         self,
         step_id: str,
@@ -312,6 +330,7 @@ class Step:
         """
         return self._steps.wait_for_signal(step_id, signal, timeout, schema, on_conflict)
 
+    @step_method("step.send_signal")
     def send_signal(self, step_id: str, *, signal: str, data: Any = None) -> Coroutine[None, None, SendSignalResult]:
         """Send a signal to the run that waits for it; nothing happens if none does.
 
@@ -331,11 +350,18 @@ class Step:
 class StepExt:
     """Steps beyond those that every StepKit driver has."""
 
-    __slots__ = ("_steps",)
+    __slots__ = ("_calls", "_steps")
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
+        self._calls = steps.calls
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_such_step("step.ext", name, _METHODS)
+
+    @step_method("step.ext.send_event")
     def send_event(
         self, step_id: str, event_or_events: EventLike | Sequence[EventLike]
     ) -> Coroutine[None, None, SendEventResult]:
@@ -354,10 +380,12 @@ class StepExt:
         """
         return self._steps.send_event(step_id, event_or_events)
 
+    @step_method("step.ext.sleep_until")
     def sleep_until(self, step_id: str, when: datetime) -> Coroutine[None, None, None]:
         """The same as :meth:`Step.sleep_until`."""
         return self._steps.sleep_until(step_id, when)
 
+    @step_method("step.ext.wait_for_event")
     def wait_for_event(
         self,
         step_id: str,
@@ -385,6 +413,7 @@ class StepExt:
         """
         return self._steps.wait_for_event(step_id, Wanted(event, timeout, if_exp, match))
 
+    @step_method("step.ext.listen")
     def listen(
         self,
         step_id: str,
@@ -416,6 +445,7 @@ class StepExt:
         """
         return self._steps.listen(step_id, Wanted(event, timeout, if_exp, match))
 
+    @step_method("step.ext.fetch")
     def fetch(
         self,
         step_id: str,
@@ -458,3 +488,11 @@ class StepExt:
             method, url, headers or {}, params or {}, json, content, timeout, max_attempts, max_response_bytes
         )
         return self._steps.fetch(step_id, request)
+
+
+def _methods() -> dict[str, str]:
+    of = ((StepExt, "step.ext"), (Step, "step"))
+    return {name: f"{owner}.{name}" for cls, owner in of for name in vars(cls) if not name.startswith("_")}
+
+
+_METHODS = _methods()

@@ -16,9 +16,10 @@ from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import FailureError
 from temporalio.workflow import ActivityCancellationType
 
+from ..calls import Calls
 from ..context import Context
 from ..converter import TAG, dumps, from_raw, issues, to_raw
-from ..definition import Workflow, WorkflowReference, check_id, check_max_attempts, check_retry
+from ..definition import Workflow, WorkflowReference, check_max_attempts, check_retry
 from ..durations import Duration, parse_deadline, parse_duration
 from ..errors import StepError
 from ..events import EventLike, ReceivedEvent, SendEventResult, derived_ulid, prepare_events
@@ -27,7 +28,7 @@ from ..signals import OnConflict, ReceivedSignal, SendSignalResult
 from ..step import Listener, RunOptions, Step, StepExt, Wanted
 from ..types import JSON
 from . import event_steps, fetch_step, invoke_step, signal_steps
-from .arguments import arguments_checked
+from .arguments import arguments_checked, check_function, check_step_id, check_task_queue, check_type
 from .counting import StepKind
 from .endings import SEND_EVENT
 from .failures import NOT_BEGUN, failure_of, is_cancellation
@@ -69,10 +70,12 @@ class Attempt:
 
     Attributes:
         owner: The run.
+        calls: The calls of steps that the body has made.
     """
 
     def __init__(self, run: Run) -> None:
         self.owner = run
+        self.calls = Calls()
         self._loop = asyncio.get_running_loop()
         self._keys: dict[str, int] = {}
         self._waiting: dict[asyncio.Future[Outcome], None] = {}
@@ -80,6 +83,7 @@ class Attempt:
 
     def close(self) -> None:
         """End what of the body still waits for steps; the steps themselves go on, for the next attempt."""
+        self.calls.close()
         self._closed = True
         for waiter in list(self._waiting):
             waiter.cancel()
@@ -90,9 +94,11 @@ class Attempt:
         self, step_id: str, handler: Callable[..., Any], args: tuple[Any, ...], options: RunOptions
     ) -> Coroutine[Any, Any, Any]:
         key = self.key(step_id)
-        if key in self.owner.memo:
-            return self._run_result(key, handler, options, None)
         with arguments_checked(key):
+            check_function(handler, args)
+            check_type(options.output_type, "output_type")
+            if key in self.owner.memo:
+                return self._run_result(key, handler, options, None)
             start = self.activity(key, options, RUN_STEP, self._call(key, handler, args))
         return self._run_result(key, handler, options, start)
 
@@ -181,7 +187,7 @@ class Attempt:
     # --- what they share -------------------------------------------------------------------------------------------
 
     def key(self, step_id: str) -> str:
-        check_id(step_id, "a step id")
+        check_step_id(step_id)
         if self._is_forgotten():
             raise GeneratorExit
         if self._closed:
@@ -273,12 +279,11 @@ class Attempt:
             attempts = check_max_attempts(options.max_attempts, where)
         policy = definition.retry if options.retry is None else check_retry(options.retry, where)
         retry = _with_attempts(policy, attempts)
+        task_queue = check_task_queue(options.task_queue, is_local=options.local)
         timeout = None
         if options.timeout is not None:
             timeout = parse_duration(options.timeout, what="timeout", minimum=timedelta(milliseconds=1))
         if options.local:
-            if options.task_queue is not None:
-                raise ValueError("local=True runs the step where the run is; it takes no task_queue")
             return lambda: self.perform(
                 key,
                 lambda: workflow.start_local_activity(
@@ -299,7 +304,7 @@ class Attempt:
                 argument,
                 result_type=RawValue,
                 activity_id=self.owner.activity_id(key),
-                task_queue=options.task_queue,
+                task_queue=task_queue,
                 start_to_close_timeout=timeout or STEP_TIMEOUT,
                 heartbeat_timeout=HEARTBEAT_TIMEOUT,
                 retry_policy=retry,

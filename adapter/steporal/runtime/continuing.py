@@ -29,6 +29,7 @@ from ..search_attributes import waiting_for
 from ..types import JSON
 from .carried import Carried, outcome_json
 from .counting import count_checkpoint
+from .deadlock import deadlock
 from .limits import MAX_PAYLOAD_BYTES, MAX_STORED_BYTES, PAGE
 from .memo import Outcome
 from .pending import are_only
@@ -149,9 +150,11 @@ class Continuing:
         """Return when the body has ended; leave by continue-as-new if that comes first."""
         waits = self._run.waits
         while True:
-            await workflow.wait_condition(lambda: body.done() or self.is_quiet())
+            await workflow.wait_condition(lambda: body.done() or self.is_quiet() or self._run.cannot_wake())
             if body.done():
                 return
+            if self._run.cannot_wake():
+                raise deadlock(body, self._run.workflow.id)
             if self.held or self._is_held():
                 await self._until_all_is_seen()
                 if self.held or self._is_held():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from temporalio import workflow
 from temporalio.exceptions import FailureError
 
+from ..calls import step_method
 from ..durations import Duration
 from ..events import ReceivedEvent, event_matches
 from ..routing.waiting import check_events, check_expression
@@ -130,13 +131,15 @@ async def _perform_listen(attempt: Attempt, key: str, wait: Wait) -> Outcome:
 class EventListener:
     """A listener of a run; a new one in each attempt of the body, for the same events."""
 
-    __slots__ = ("_attempt", "_key", "_until")
+    __slots__ = ("_attempt", "_calls", "_key", "_until")
 
     def __init__(self, attempt: Attempt, key: str, until: float) -> None:
         self._attempt = attempt
+        self._calls = attempt.calls
         self._key = key
         self._until = until
 
+    @step_method("listener.next")
     def next(
         self, step_id: str, *, timeout: Duration | datetime | None = None
     ) -> Coroutine[Any, Any, ReceivedEvent | None]:
@@ -163,8 +166,12 @@ class EventListener:
             run.saw(key, event["id"])
         return Outcome(event)
 
-    async def close(self) -> None:
+    @step_method("listener.close")
+    def close(self) -> Coroutine[Any, Any, None]:
         """See :class:`~steporal.Listener`."""
+        return self._close()
+
+    async def _close(self) -> None:
         self._attempt.owner.subscriptions.unsubscribe(self._key)
 
     async def __aenter__(self) -> Listener:
@@ -173,4 +180,4 @@ class EventListener:
     async def __aexit__(self, *error: object) -> None:
         # The next attempt of a body that raised listens on, and gets what has come since.
         if error[0] is None:
-            await self.close()
+            await self._close()

@@ -17,3 +17,19 @@ def are_only(loop: AbstractEventLoop, *, timers: int, children: int) -> bool:
         and not instance["_pending_activities"]
         and not instance["_pending_nexus_operations"]
     )
+
+
+def is_idle(loop: AbstractEventLoop, *, conditions: int) -> bool:
+    """Whether only the world outside can wake a run.
+
+    Args:
+        loop: The run's event loop.
+        conditions: The number of calls of ``wait_condition`` that do not count.
+    """
+    instance = vars(loop)
+    return (
+        are_only(loop, timers=0, children=0)
+        and not instance["_pending_external_signals"]
+        and not instance["_pending_external_cancels"]
+        and len(instance["_conditions"]) <= conditions
+    )

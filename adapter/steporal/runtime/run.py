@@ -37,6 +37,7 @@ from .children import Children, failed_with, was_cancelled
 from .coming_back import WayBack
 from .continuing import Continuing
 from .counting import StepKind, count_body, count_end, count_start, counted
+from .deadlock import of_another_loop
 from .details import show_details
 from .determinism import explained, nondeterminism_in
 from .endings import tell_cancelled, tell_failed, tell_finished
@@ -45,6 +46,7 @@ from .inbox import Inbox
 from .limits import to_limited
 from .memo import Memo, Outcome
 from .ordered_tasks import number_tasks
+from .pending import is_idle
 from .signal_inbox import SignalInbox
 from .start import Origin, cron_data
 from .storage import StorageOfRun
@@ -250,6 +252,12 @@ class Run:
         waiting = len(self.waits.now) - (BACKOFF in self.waits.now)
         return len(self._in_flight) - waiting - len(self.continuing.held)
 
+    def cannot_wake(self) -> bool:
+        """Whether nothing is in flight that could wake the body, which has not ended."""
+        if self._in_flight or self.waits.now or self.way_back.is_paused:
+            return False
+        return is_idle(asyncio.get_running_loop(), conditions=1)  # the one by which the run waits for this
+
     @property
     def id(self) -> str:
         """The run's id, stable over continue-as-new."""
@@ -407,14 +415,21 @@ class Run:
                 self._attempt_began = self._elapsed()
             try:
                 result = await self.handler(self.context, Step(attempt))
+                attempt.calls.check_awaited()
+                self._warn_of(attempt.calls.still_running())
                 count_body("returned")
                 return result
             except Exception as err:
                 if nondeterminism_in(err):
                     raise
+                if foreign := of_another_loop(err, self.workflow.id):
+                    raise foreign from None
                 count_body("raised")
                 self.failures += 1
-                if is_final(err) or self.failures >= self.workflow.max_attempts:
+                if (
+                    is_final(err, self.workflow.retry.non_retryable_error_types)
+                    or self.failures >= self.workflow.max_attempts
+                ):
                     raise
                 delay = self._backoff(err)
                 self.logger.warning(
@@ -431,6 +446,16 @@ class Run:
                 attempt.close()
             await self._pause(Waiting("backoff", (workflow.now() + delay).timestamp()))
             self.body_logger.begin()
+
+    def _warn_of(self, running: str) -> None:
+        """Log the steps that a body left running when it returned; Temporal cancels them as the run ends."""
+        if running:
+            self.logger.warning(
+                "workflow %r returned while steps were still running, which cancels them: %s; await them, or cancel "
+                "them before the body returns",
+                self.workflow.id,
+                running,
+            )
 
     async def _pause(self, waiting: Waiting) -> None:
         assert waiting.until is not None

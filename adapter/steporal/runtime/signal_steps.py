@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 from temporalio import workflow
 
-from ..converter import adapter, issues, to_raw, validate
+from ..converter import issues, to_raw, validate
 from ..durations import Duration
 from ..errors import InvalidInputError, PayloadTooLargeError, UnserializableError
 from ..routing.mailbox import Wait
@@ -25,7 +25,7 @@ from ..signals import (
 )
 from ..step import RunOptions
 from ..types import JSON
-from .arguments import arguments_checked, deadline_of
+from .arguments import arguments_checked, check_type, deadline_of
 from .limits import to_limited
 from .memo import Outcome
 
@@ -46,23 +46,10 @@ def wait_for_signal(
     with arguments_checked(key):
         check_signal(signal)
         check_on_conflict(on_conflict)
-        _check_schema(schema)
+        check_type(schema, "schema")
         deadline = deadline_of(timeout, "timeout")
     perform = partial(_perform_wait, attempt, key, signal, deadline, on_conflict == "replace")
     return _wait(attempt, key, signal, schema, perform)
-
-
-def _check_schema(schema: Any) -> None:
-    if schema is None or (isinstance(schema, type) and issubclass(schema, pydantic.BaseModel)):
-        return
-    try:
-        if isinstance(schema, str):
-            raise TypeError("a string names a type, but is none")
-        adapter(schema)
-    except Exception as err:
-        raise ValueError(
-            f"schema is {schema!r}; it takes a pydantic model or any type that pydantic.TypeAdapter does: {err}"
-        ) from None
 
 
 async def _wait(
