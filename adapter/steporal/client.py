@@ -601,6 +601,8 @@ class Client:
             InvalidArgumentError: The name is none; nothing was sent.
             UnserializableError: The data is no JSON; nothing was sent.
             PayloadTooLargeError: The data has more than 2 MiB, or 8 MiB with external storage; nothing was sent.
+            InvalidInputError: The data does not fit the ``schema`` of the step that waits, which has not received it
+                and waits on.
             SendSignalError: Temporal could not be reached, or refused, or no worker was up to answer; a run may have
                 received it or not.
         """

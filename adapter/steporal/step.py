@@ -316,7 +316,9 @@ class Step:
             signal: The signal's name, unique in the Temporal namespace, such as ``approval/{order_id}``: any text of
                 up to 900 bytes in UTF-8.
             timeout: How long to wait, or until when.
-            schema: What its data is validated by: a pydantic model, or anything that ``pydantic.TypeAdapter`` takes.
+            schema: The type of its data: a pydantic model, or anything that ``pydantic.TypeAdapter`` takes. Data that
+                does not fit is refused to its sender, and the wait goes on. A type that only the handler has, such as
+                a class defined in it, is checked when the run receives the signal.
             on_conflict: What happens if another run waits for it already: this step fails, or it takes the other's
                 place, whose wait goes on to its timeout and then returns None.
 
@@ -325,8 +327,8 @@ class Step:
 
         Raises:
             SignalConflictError: Another run, or another wait of this run, waits for it; both are named.
-            InvalidInputError: The data does not fit ``schema``; trying again would not help, so the run fails if
-                nothing catches it.
+            InvalidInputError: The data does not fit a ``schema`` that the sender's side could not check; the run fails
+                if nothing catches it.
         """
         return self._steps.wait_for_signal(step_id, signal, timeout, schema, on_conflict)
 
@@ -343,6 +345,9 @@ class Step:
 
         Returns:
             The id of the run that received it, or None.
+
+        Raises:
+            StepError: Named ``InvalidInputError`` if the data does not fit the ``schema`` of the step that waits.
         """
         return self._steps.send_signal(step_id, signal, data)
 

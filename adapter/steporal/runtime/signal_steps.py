@@ -28,6 +28,7 @@ from ..types import JSON
 from .arguments import arguments_checked, check_type, deadline_of
 from .limits import to_limited
 from .memo import Outcome
+from .signal_types import type_to_check
 
 if TYPE_CHECKING:
     from .attempt import Attempt
@@ -48,7 +49,7 @@ def wait_for_signal(
         check_on_conflict(on_conflict)
         check_type(schema, "schema")
         deadline = deadline_of(timeout, "timeout")
-    perform = partial(_perform_wait, attempt, key, signal, deadline, on_conflict == "replace")
+    perform = partial(_perform_wait, attempt, key, signal, deadline, on_conflict == "replace", schema)
     return _wait(attempt, key, signal, schema, perform)
 
 
@@ -81,7 +82,9 @@ async def _outcome(attempt: Attempt, key: str, perform: Callable[[], Coroutine[A
         return await attempt.outcome(key, "wait_for_signal", None)
 
 
-async def _perform_wait(attempt: Attempt, key: str, signal: str, deadline: datetime, replace: bool) -> Outcome:
+async def _perform_wait(
+    attempt: Attempt, key: str, signal: str, deadline: datetime, replace: bool, schema: Any
+) -> Outcome:
     run = attempt.owner
     if carried := run.waits.resume(key, "signal"):
         return await run.signals.wait(key, Wait.model_validate(carried.more["wait"]), replace=replace, carried=carried)
@@ -93,6 +96,8 @@ async def _perform_wait(attempt: Attempt, key: str, signal: str, deadline: datet
         run_id=run.id,
         key=run.activity_id(key),
         until=deadline.timestamp(),
+        data_type=type_to_check(schema, run.handler),
+        task_queue=workflow.info().task_queue,
     )
     return await run.signals.wait(key, wait, replace=replace)
 
