@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from apps import values
+from apps import factory, values
 from pydantic import BaseModel
 from recording import Workers
 
@@ -269,6 +269,21 @@ async def test_what_is_no_function_of_the_app_is_refused(app: steporal.Client, w
 
     message = await failure(app, workers, handler, "CaptureError")
     assert "step 'call'" in message
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+async def test_a_helper_beside_a_handler_uses_the_variables_of_its_own_factory(workers: Workers, name: str) -> None:
+    async with workers(factory.client):
+        workflow = factory.client.get_workflow(f"factory {name}")
+        assert await (await workflow.start()).result() == [
+            f"{name} 1",
+            f"{name} 2",
+            f"{name} 3".upper(),
+            [1, f"{name} 4"],
+            f"{name} 5",
+            f"{name} 6",
+            f"{name} 7",
+        ]
 
 
 async def failure(app: steporal.Client, workers: Workers, workflow: steporal.Workflow[Any, Any], name: str) -> str:

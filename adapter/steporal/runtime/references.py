@@ -5,6 +5,8 @@ where the function's code is found again, and the values of the variables that i
 
 - a function or lambda written inside the handler: the handler's workflow, the path in its code tree, and, for what
   has no name of its own, a fingerprint of the code;
+- one written beside the handler, in the function that both are written in: the handler's variable that has it; the
+  worker's own function is used, with the worker's own variables around it;
 - one written inside a module-level function of the app: that function's name, and the same;
 - a module-level function, a method of a value, a ``functools.partial``: its name, and the values it comes with.
 
@@ -16,7 +18,7 @@ in the app's own packages.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
 from typing import Any, Protocol, cast
@@ -108,6 +110,9 @@ class Describer:
         if isinstance(function, FunctionType):
             if function in self._stack:
                 return {TAG: _FUNCTION, "enclosing": len(self._stack) - 1 - self._stack.index(function)}
+            if (variable := self._beside(function)) is not None:
+                code = fingerprint(function.__code__)
+                return {TAG: _FUNCTION, "workflow": self.workflow_id, "variable": variable, "code": code}
             inner = unwrapped(function)
             if function is inner and (LAMBDA in function.__qualname__ or "<locals>" in function.__qualname__):
                 return self._nested(function)
@@ -119,6 +124,13 @@ class Describer:
                 function,
             )
         raise self._refused(*_advice(function), None)
+
+    def _beside(self, function: FunctionType) -> str | None:
+        """The variable around the handler that a function is the value of, as of one defined beside it in a factory."""
+        handler = unwrapped(self.handler)
+        if handler is None or not _is_of(function, self.packages):
+            return None
+        return next((name for name, value in outer_values(handler) if value is function), None)
 
     def _named(self, function: Any) -> JSON:
         name = f"{function.__module__}:{function.__qualname__}"
@@ -223,6 +235,19 @@ class Describer:
         return CaptureError(f"step {self.step_id!r} {what}; {advice}{at}")
 
 
+def outer_values(handler: FunctionType) -> Iterator[tuple[str, Any]]:
+    """The variables around a handler that it uses, and their values."""
+    for name, cell in zip(handler.__code__.co_freevars, handler.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # nothing was assigned to it yet
+            continue
+
+
+def _is_of(function: Any, packages: Collection[str]) -> bool:
+    return str(getattr(function, "__module__", "")).partition(".")[0] in packages
+
+
 def _find(root: FunctionType, function: FunctionType) -> NestedCode | None:
     if root.__module__ != function.__module__:
         return None
@@ -294,7 +319,24 @@ class Resolver:
         if "enclosing" in data:
             depth: int = data["enclosing"]
             return self._stack[-1 - depth]()
+        if "variable" in data:
+            return self._outer(data)
         return self._nested(data)
+
+    def _outer(self, data: Mapping[str, JSON]) -> Callable[..., Any]:
+        """A function beside a handler: this worker's own, with the variables of its factory."""
+        name, root = self._root(data)
+        found = dict(outer_values(root)).get(data["variable"])
+        if (
+            not isinstance(found, FunctionType)
+            or not _is_of(found, self.app.packages)
+            or (found.__name__ == LAMBDA and fingerprint(found.__code__) != data["code"])
+        ):
+            raise StepCodeNotFoundError(
+                f"{name} has no function {data['variable']!r} around it with the code that the step was called with "
+                f"({position(root)}); this worker runs another version of the code"
+            )
+        return found
 
     def _root(self, data: Mapping[str, JSON]) -> tuple[str, FunctionType]:
         if "workflow" in data:
