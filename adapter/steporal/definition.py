@@ -18,6 +18,7 @@ from .context import Context
 from .converter import issues, return_type, validate
 from .durations import Duration, parse_duration
 from .errors import DefinitionError, InvalidInputError
+from .runtime.code import unwrapped
 from .triggers import CronTrigger, EventTrigger, Trigger
 from .type_names import type_label
 from .types import JSON
@@ -257,6 +258,11 @@ def check_handler(handler: object, workflow_id: str) -> None:
     where = f"the handler of workflow {workflow_id!r}"
     if not callable(handler):
         raise DefinitionError(f"{where} is {handler!r}; decorate an `async def handler(ctx, step)`")
+    if unwrapped(handler) is None:
+        raise DefinitionError(
+            f"{where} is {handler!r} ({type_label(type(handler))}), which has no name to be found by; decorate an "
+            "`async def handler(ctx, step)` and call the other from it"
+        )
     name = getattr(handler, "__qualname__", repr(handler))
     if not inspect.iscoroutinefunction(inspect.unwrap(handler)):
         raise DefinitionError(f"{where}, {name!r}, is not async; write `async def {name}(ctx, step)`")

@@ -271,6 +271,21 @@ async def test_what_is_no_function_of_the_app_is_refused(app: steporal.Client, w
     assert "step 'call'" in message
 
 
+@pytest.mark.parametrize("id", ["hides a step", "hides the handler", "method of a global"])
+async def test_what_cannot_be_named_is_refused_with_what_to_write(workers: Workers, id: str) -> None:
+    workflow = factory.hidden.get_workflow(id)
+    message = await failure(factory.hidden, workers, workflow, "CaptureError")
+    assert {
+        "hides a step": "step 'charge' cannot be run elsewhere: module 'apps.factory' defines no function 'charge'; if "
+        "a decorator hides it, add @functools.wraps(function) to what the decorator returns; or pass a lambda",
+        "hides the handler": "if 'hidden_handler' is the handler of workflow 'hides the handler', its decorator hides "
+        "it: add @functools.wraps(function)",
+        "method of a global": "is given the method 'Service.charge' of a apps.factory.Service, which cannot be sent to "
+        "an activity",
+    }[id] in message
+    assert id != "method of a global" or "write lambda: name.charge(...)" in message
+
+
 @pytest.mark.parametrize("name", ["first", "second"])
 async def test_a_helper_beside_a_handler_uses_the_variables_of_its_own_factory(workers: Workers, name: str) -> None:
     async with workers(factory.client):

@@ -56,3 +56,48 @@ def make(name: str) -> Workflow[Any, list[Any]]:
 
 
 first, second = make("first"), make("second")
+
+
+# --- what has no name ----------------------------------------------------------------------------------------------
+
+hidden = steporal.Client("hidden", max_attempts=1)
+
+
+def hiding(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator of handlers that forgets ``functools.wraps``."""
+
+    async def inner(ctx: Context[Any], step: Step) -> Any:
+        return await function(ctx, step)
+
+    return inner
+
+
+@counted
+def charge(amount: int) -> int:
+    return amount
+
+
+class Service:
+    """What is made once, at module level."""
+
+    def charge(self, amount: int) -> int:
+        return amount
+
+
+service = Service()
+
+
+@hidden.workflow(id="hides a step")
+async def hides_a_step(ctx: Context[Any], step: Step) -> Any:
+    return await step.run("charge", charge, 1)
+
+
+@hidden.workflow(id="hides the handler")
+@hiding
+async def hidden_handler(ctx: Context[Any], step: Step) -> int:
+    return await step.run("charge", lambda: 1)
+
+
+@hidden.workflow(id="method of a global")
+async def method_of_a_global(ctx: Context[Any], step: Step) -> int:
+    return await step.run("charge", service.charge, 1)

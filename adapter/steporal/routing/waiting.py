@@ -11,6 +11,7 @@ from .expressions import compile_expression
 
 MAX_EVENTS = 20
 
+_FIELDS = ("data", "id", "name", "ts", "v")
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
@@ -39,6 +40,12 @@ def check_expression(if_exp: object, match: object) -> str | None:
             raise ValueError("both if_exp and match are given; match='data.id' is short for an if_exp")
         if not isinstance(match, str) or not _PATH.fullmatch(match):
             raise ValueError(f"match is {match!r}; it takes a path in both events, such as 'data.order_id'")
+        first, _, rest = match.partition(".")
+        if first not in _FIELDS:
+            path = rest if first in ("event", "async") and rest.partition(".")[0] in _FIELDS else f"data.{match}"
+            raise ValueError(
+                f"match is {match!r}; it takes a path that both events have, from {', '.join(_FIELDS)}: {path!r}"
+            )
         return f"event.{match} == async.{match}"
     if if_exp is None:
         return None

@@ -85,6 +85,11 @@ def loaded_again(compiled: type, load: Callable[[str], None]) -> type:
     with collected() as found:
         load(target.module)
     loaded = found.get((definition.app, definition.id))
+    if loaded is None and (others := [app for app, id in found if id == definition.id]):
+        raise DefinitionError(
+            f"the client of workflow {definition.id!r} in {target.module} has another id each time the module is "
+            f"imported: {definition.app!r}, then {others[0]!r}; give it an id that is always the same"
+        )
     if loaded is None:
         raise DefinitionError(
             f"workflow {definition.id!r} is defined in {target.module}, but not when that module is imported again; "

@@ -105,7 +105,7 @@ class Describer:
         if isinstance(function, MethodType):
             if isinstance(function.__self__, type):
                 return self._named(function)
-            owner = self._value("self", function.__self__)
+            owner = self._owner(function)
             return {TAG: _FUNCTION, "method": function.__name__, "self": owner}
         if isinstance(function, FunctionType):
             if function in self._stack:
@@ -125,6 +125,18 @@ class Describer:
             )
         raise self._refused(*_advice(function), None)
 
+    def _owner(self, method: MethodType) -> JSON:
+        try:
+            return encode(method.__self__, self._other)
+        except UnserializableError as err:
+            raise self._refused(
+                f"is given the method {method.__qualname__!r} of a {type_label(type(method.__self__))}, which cannot "
+                f"be sent to an activity ({err})",
+                f"if a variable of the module holds the object, write lambda: name.{method.__name__}(...); if not, "
+                "create the object inside the step",
+                method,
+            ) from None
+
     def _beside(self, function: FunctionType) -> str | None:
         """The variable around the handler that a function is the value of, as of one defined beside it in a factory."""
         handler = unwrapped(self.handler)
@@ -137,7 +149,7 @@ class Describer:
         try:
             found = find_function(name, self.packages)
         except StepCodeNotFoundError as err:
-            raise self._refused(f"cannot be run elsewhere: {err}", _allow(function), function) from None
+            raise self._refused(f"cannot be run elsewhere: {err}", self._remedy(function), function) from None
         if getattr(unwrapped(found), "__code__", None) != getattr(unwrapped(function), "__code__", None):
             raise self._refused(
                 f"is given a function whose name, {name!r}, now means another function",
@@ -176,7 +188,7 @@ class Describer:
             try:
                 root = unwrapped(find_function(name, self.packages))
             except StepCodeNotFoundError as err:
-                raise self._refused(f"cannot be run elsewhere: {err}", _allow(function), function) from None
+                raise self._refused(f"cannot be run elsewhere: {err}", self._remedy(function), function) from None
             if root is not None and (found := _find(root, function)):
                 return {"root": name}, found
         raise self._refused(
@@ -229,6 +241,23 @@ class Describer:
         if isinstance(value, type) and "<locals>" not in value.__qualname__:
             return {TAG: "type", "name": name_of(value)}
         return None
+
+    def _remedy(self, function: Callable[..., Any]) -> str:
+        """What to do about a function that its name does not find."""
+        if not _is_of(function, self.packages):
+            return _allow(function)
+        handler = unwrapped(self.handler)
+        outermost = function.__qualname__.partition(".<locals>")[0]
+        is_nested = "<locals>" in function.__qualname__
+        if is_nested and handler is not None and not handler.__qualname__.startswith(outermost):
+            return (
+                f"if {outermost!r} is the handler of workflow {self.workflow_id!r}, its decorator hides it: add "
+                "@functools.wraps(function) to what the decorator returns"
+            )
+        return (
+            "if a decorator hides it, add @functools.wraps(function) to what the decorator returns; or pass a lambda "
+            "that calls it"
+        )
 
     def _refused(self, what: str, advice: str, function: Callable[..., Any] | None) -> CaptureError:
         at = f" ({position(function)})" if function is not None and position(function) else ""

@@ -41,7 +41,7 @@ from .deadlock import of_another_loop
 from .details import show_details
 from .determinism import explained, nondeterminism_in
 from .endings import tell_cancelled, tell_failed, tell_finished
-from .failures import application_error, is_final
+from .failures import application_error, is_final, message_of
 from .inbox import Inbox
 from .limits import to_limited
 from .memo import Memo, Outcome
@@ -438,7 +438,7 @@ class Run:
                     self.workflow.max_attempts,
                     self.workflow.id,
                     type(err).__name__,
-                    err,
+                    message_of(err),
                     format_duration(delay),
                     extra={"attempt": self.failures},
                 )
