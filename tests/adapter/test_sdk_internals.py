@@ -70,8 +70,9 @@ NOT_TEMPORALS = {
     "_inside",
     "_calls",
     "_getframe",
+    "_fut_waiter",
 }
-"""Private names of others: of named tuples, of our own classes, of zlib, os, sys and atexit."""
+"""Private names of others: of named tuples, of our own classes, of zlib, os, sys, asyncio and atexit."""
 
 PACKAGES = [Path(package.__file__).parent for package in (steporal, steporal_workers)]  # type: ignore[arg-type]
 

@@ -150,10 +150,10 @@ class Continuing:
         """Return when the body has ended; leave by continue-as-new if that comes first."""
         waits = self._run.waits
         while True:
-            await workflow.wait_condition(lambda: body.done() or self.is_quiet() or self._run.cannot_wake())
+            await workflow.wait_condition(lambda: body.done() or self.is_quiet() or self._run.cannot_wake(body))
             if body.done():
                 return
-            if self._run.cannot_wake():
+            if self._run.cannot_wake(body):
                 raise deadlock(body, self._run.workflow.id)
             if self.held or self._is_held():
                 await self._until_all_is_seen()

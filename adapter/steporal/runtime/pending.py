@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop
+from asyncio import AbstractEventLoop, Task
+from typing import Any
 
 
 def are_only(loop: AbstractEventLoop, *, timers: int, children: int) -> bool:
@@ -17,6 +18,11 @@ def are_only(loop: AbstractEventLoop, *, timers: int, children: int) -> bool:
         and not instance["_pending_activities"]
         and not instance["_pending_nexus_operations"]
     )
+
+
+def waits_for_a_future(task: Task[Any]) -> bool:
+    """Whether a task waits, unlike one that was lost as the SDK interrupted a workflow task: nothing wakes that one."""
+    return task._fut_waiter is not None  # type: ignore[attr-defined]
 
 
 def is_idle(loop: AbstractEventLoop, *, conditions: int) -> bool:

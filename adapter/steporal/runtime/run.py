@@ -46,7 +46,7 @@ from .inbox import Inbox
 from .limits import to_limited
 from .memo import Memo, Outcome
 from .ordered_tasks import number_tasks
-from .pending import is_idle
+from .pending import is_idle, waits_for_a_future
 from .signal_inbox import SignalInbox
 from .start import Origin, cron_data
 from .storage import StorageOfRun
@@ -252,9 +252,9 @@ class Run:
         waiting = len(self.waits.now) - (BACKOFF in self.waits.now)
         return len(self._in_flight) - waiting - len(self.continuing.held)
 
-    def cannot_wake(self) -> bool:
+    def cannot_wake(self, body: asyncio.Task[Any]) -> bool:
         """Whether nothing is in flight that could wake the body, which has not ended."""
-        if self._in_flight or self.waits.now or self.way_back.is_paused:
+        if self._in_flight or self.waits.now or self.way_back.is_paused or not waits_for_a_future(body):
             return False
         return is_idle(asyncio.get_running_loop(), conditions=1)  # the one by which the run waits for this
 
