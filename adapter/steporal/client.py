@@ -439,7 +439,9 @@ class Client:
 
         Raises:
             RuntimeError: The client has not connected yet.
+            NotInBodyError: The caller is the body of a workflow.
         """
+        check_outside("client.temporal", "steporal.client.Client.temporal")
         if self._temporal is None:
             raise RuntimeError(f"client {self.id!r} is not connected; `await client.connect()` first")
         return self._temporal

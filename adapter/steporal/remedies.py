@@ -70,7 +70,7 @@ _INSTEAD: dict[str, str] = {
     'use step.invoke_workflow("id", ...), which returns the result, or put it in a step.run(...)': """
         steporal.client.Client.get_run steporal.client.Run.result steporal.client.Run.cancel
         """,
-    STEP_OUTSIDE: "steporal.client.Client.connect steporal.client.Client.sync",
+    STEP_OUTSIDE: "steporal.client.Client.connect steporal.client.Client.temporal steporal.client.Client.sync",
 }
 
 NAMES: dict[str, str] = {name: instead for instead, names in _INSTEAD.items() for name in names.split()}

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+import temporalio.client
 from apps import shared_lock
 from recording import Workers
 from temporalio import workflow
@@ -35,6 +36,7 @@ CALLS: dict[str, tuple[Callable[[steporal.Client, Any], Awaitable[Any]], str]] =
     "client.start_workflow": (lambda app, own: app.start_workflow(own), "step.invoke_workflow"),
     "client.get_run": (lambda app, own: app.get_run("waits/1"), "step.invoke_workflow"),
     "client.sync": (lambda app, own: app.sync(), "outside the workflow"),
+    "client.temporal": (lambda app, own: app.temporal.count_workflows(), "outside the workflow"),
     "client.connect": (lambda app, own: app.connect(), "outside the workflow"),
 }
 
@@ -123,11 +125,10 @@ async def two_that_wait_for_each_other(step: Step) -> None:
 
 
 async def the_sdks_own_client(step: Step) -> None:
-    client = CLIENTS[-1]
-    await client.temporal.get_workflow_handle("none").describe()
+    await CONNECTIONS[-1].get_workflow_handle("none").describe()
 
 
-CLIENTS: list[steporal.Client] = []
+CONNECTIONS: list[temporalio.client.Client] = []
 
 
 @pytest.mark.parametrize(
@@ -141,9 +142,12 @@ CLIENTS: list[steporal.Client] = []
     ],
 )
 async def test_a_body_that_nothing_can_wake_fails(
-    app: steporal.Client, workers: Workers, waits: Callable[[Step], Awaitable[None]]
+    app: steporal.Client,
+    workers: Workers,
+    temporal: temporalio.client.Client,
+    waits: Callable[[Step], Awaitable[None]],
 ) -> None:
-    CLIENTS.append(app)
+    CONNECTIONS.append(temporal)
 
     async def body(ctx: Context[Any], step: Step) -> None:
         await waits(step)
