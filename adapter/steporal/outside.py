@@ -6,10 +6,10 @@ import sys
 
 from temporalio import workflow
 
-from .calls import place_of
 from .errors import NotInBodyError
 from .remedies import remedy
 from .runtime.failures import is_users
+from .step_calls import place_of
 
 
 def check_outside(call: str, name: str) -> None:

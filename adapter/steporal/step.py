@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple, Unpack, 
 
 from temporalio.common import RetryPolicy
 
-from .calls import Calls, no_such_step, step_method
 from .definition import Workflow, WorkflowReference
 from .durations import Duration
 from .events import EventLike, ReceivedEvent, SendEventResult
 from .http import FetchRequest, FetchResponse, Secret
 from .signals import OnConflict, ReceivedSignal, SendSignalResult
+from .step_calls import StepCalls, no_such_step, step_method
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
@@ -72,10 +72,10 @@ class Steps(Protocol):
     """What performs steps: an attempt of a handler's body in a Temporal workflow.
 
     Attributes:
-        calls: The calls that the body has made.
+        step_calls: The calls that the body has made.
     """
 
-    calls: Calls
+    step_calls: StepCalls
 
     def run(
         self, step_id: str, handler: Callable[..., Any], args: tuple[Any, ...], options: RunOptions
@@ -127,11 +127,11 @@ class Step:
         ext: Steps beyond those that every StepKit driver has.
     """
 
-    __slots__ = ("_calls", "_steps", "ext")
+    __slots__ = ("_step_calls", "_steps", "ext")
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
-        self._calls = steps.calls
+        self._step_calls = steps.step_calls
         self.ext = StepExt(steps)
 
     if not TYPE_CHECKING:  # which would take any name to exist
@@ -355,11 +355,11 @@ class Step:
 class StepExt:
     """Steps beyond those that every StepKit driver has."""
 
-    __slots__ = ("_calls", "_steps")
+    __slots__ = ("_step_calls", "_steps")
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
-        self._calls = steps.calls
+        self._step_calls = steps.step_calls
 
     if not TYPE_CHECKING:
 

@@ -72,7 +72,7 @@ async def wait_removed(body: Body) -> Any:
 
 
 async def reordered(body: Body) -> Any:
-    two, one = await body.run("b", 20), await body.run("a", 10)
+    two, one = await body.run("b", 2), await body.run("a", 1)
     return [one, two, await body.wait(), await body.run("c", 3)]
 
 
@@ -81,18 +81,13 @@ async def renamed(body: Body) -> Any:
     return [one, two, await body.wait(), await body.run("c", 3)]
 
 
-async def other_kind(body: Body) -> Any:
-    await body.sleep("a")
-    return [await body.run("b", 2), await body.wait(), await body.run("c", 3)]
-
-
 async def other_timeout(body: Body) -> Any:
     one, two = await body.run("a", 1), await body.run("b", 2)
     return [one, two, await body.wait("2m"), await body.run("c", 3)]
 
 
 async def other_arithmetic(body: Body) -> Any:
-    one, two = await body.run("a", 10), await body.run("b", 20)
+    one, two = await body.run("a", 1), await body.run("b", 2)
     return [one + two, await body.wait(), await body.run("c", 30)]
 
 
@@ -121,7 +116,6 @@ EDITS = [
     Edit(wait_removed, [1, 2, 3]),
     Edit(reordered, [1, 2, "go", 3]),
     Edit(renamed, [10, 2, "go", 3], ("A", "c")),
-    Edit(other_kind, [2, "go", 3]),
     Edit(other_timeout, [1, 2, "go", 3], is_stuck=False),
     Edit(other_arithmetic, [3, "go", 30], is_stuck=False),
 ]

@@ -20,7 +20,7 @@ from waiting import MEGABYTES, until_waiting
 import steporal
 from steporal import Context, PayloadTooLargeError, RunCancelledError, RunFailedError, Step
 from steporal.events import new_ulid
-from steporal.runtime import carried, coming_back, continuing, waits
+from steporal.runtime import carried, continuing, journal, waits
 from steporal.runtime.continuing import CHECKPOINT
 from steporal.runtime.inbox import DELIVER
 from steporal.runtime.memo import Failure, Outcome
@@ -201,7 +201,7 @@ async def test_a_body_comes_back_through_many_steps_in_parts(
     monkeypatch: pytest.MonkeyPatch, app: steporal.Client, workers: Workers
 ) -> None:
     """A workflow task that takes two seconds is ended by the SDK, which may lose the run."""
-    monkeypatch.setattr(coming_back, "STEPS_PER_TASK", 10)
+    monkeypatch.setattr(journal, "ENTRIES_PER_TASK", 10)
 
     @app.workflow(id="loops", max_attempts=2)
     async def loops(ctx: Context[Any], step: Step) -> Any:
@@ -225,7 +225,7 @@ async def test_a_run_that_came_back_in_one_part_replays(
     monkeypatch: pytest.MonkeyPatch, app: steporal.Client, workers: Workers
 ) -> None:
     """As versions before have done it."""
-    monkeypatch.setattr(coming_back, "STEPS_PER_TASK", 1_000_000)
+    monkeypatch.setattr(journal, "ENTRIES_PER_TASK", 1_000_000)
 
     @app.workflow(id="loops")
     async def loops(ctx: Context[Any], step: Step) -> Any:
@@ -235,7 +235,7 @@ async def test_a_run_that_came_back_in_one_part_replays(
         run = await loops.start()
         await run.result()
         assert len(await lengths(run, workers.temporal)) > 1
-    monkeypatch.setattr(coming_back, "STEPS_PER_TASK", 10)
+    monkeypatch.setattr(journal, "ENTRIES_PER_TASK", 10)
     await workers.replay()
 
 
@@ -243,8 +243,8 @@ async def test_a_run_that_came_back_in_one_part_replays(
 async def test_a_run_that_is_cancelled_while_its_body_comes_back_is_cancelled_where_it_waits(
     monkeypatch: pytest.MonkeyPatch, app: steporal.Client, workers: Workers
 ) -> None:
-    monkeypatch.setattr(coming_back, "STEPS_PER_TASK", 4)
-    monkeypatch.setattr(coming_back, "_MOMENT", timedelta(milliseconds=300))
+    monkeypatch.setattr(journal, "ENTRIES_PER_TASK", 4)
+    monkeypatch.setattr(journal, "_MOMENT", timedelta(milliseconds=300))
     given_back: list[str] = []
     signal = f"go {new_ulid()}"
 

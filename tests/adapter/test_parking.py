@@ -22,7 +22,7 @@ import steporal
 from steporal import CancelOn, Context, DefinitionError, RunCancelledError, Step, StepError, WorkflowExt, event_trigger
 from steporal.events import new_ulid
 from steporal.routing.dispatch import Dispatcher
-from steporal.runtime import continuing, invoke_step
+from steporal.runtime import invoke_step
 from steporal.runtime.carried import read_carried
 from steporal.runtime.children import ENDED
 from steporal.runtime.continuing import CHECKPOINT
@@ -327,11 +327,14 @@ async def test_a_parked_run_of_which_a_child_is_terminated_hears_of_it(
         assert await run.result() == "TerminatedError"
 
 
-async def test_a_body_that_waits_for_something_else_too_is_not_parked(app: steporal.Client, workers: Workers) -> None:
+async def test_a_body_that_waits_for_something_of_temporals_is_not_parked(
+    app: steporal.Client, workers: Workers
+) -> None:
     @app.workflow(id="waits")
     async def waits(ctx: Context[Any], step: Step) -> None:
-        async with asyncio.timeout(60):
-            await step.sleep("long", "3s")
+        native = asyncio.create_task(workflow.execute_activity("never", start_to_close_timeout=timedelta(hours=1)))
+        await step.sleep("long", "3s")
+        native.cancel()
 
     async with workers(app):
         run = await waits.start()
@@ -354,10 +357,8 @@ async def test_a_run_is_not_parked_where_it_should_not_be(workers: Workers, park
 
 
 async def test_the_body_of_a_parked_run_is_left_alone_when_its_worker_forgets_the_run(
-    app: steporal.Client, workers: Workers, name: str, monkeypatch: pytest.MonkeyPatch
+    app: steporal.Client, workers: Workers, name: str
 ) -> None:
-    """In the moment before it continues as new, too: it has no timer then whose end says that it is forgotten."""
-    monkeypatch.setattr(continuing, "_MOMENT", timedelta(seconds=1))
     began: list[str] = []
 
     @app.workflow(id="waits", ext=steporal.WorkflowExt(park_after="1s"))

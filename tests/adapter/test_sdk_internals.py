@@ -50,6 +50,7 @@ TOUCHED: dict[str, set[str]] = {
         "_pending_external_signals",
         "_pending_external_cancels",
         "_conditions",
+        "_ready",
     },
     "runtime/details.py": {"vars", "workflow_get_current_details"},
     "runtime/versioning.py": {"vars", "_versioning_behavior"},
@@ -68,7 +69,7 @@ NOT_TEMPORALS = {
     "_run_exitfuncs",
     "_goes_on",
     "_inside",
-    "_calls",
+    "_step_calls",
     "_getframe",
     "_fut_waiter",
 }
@@ -199,7 +200,7 @@ def test_what_we_touch_of_the_sdk_is_as_we_need_it() -> None:
 async def test_the_event_loop_of_a_run_has_what_we_look_at(app: steporal.Client, workers: Workers) -> None:
     pending = ["_pending_timers", "_pending_child_workflows", "_pending_activities", "_pending_nexus_operations"]
     pending += ["_pending_external_signals", "_pending_external_cancels"]
-    names = [*pending, "_tasks", "_conditions"]
+    names = [*pending, "_tasks", "_conditions", "_ready"]
 
     @app.workflow(id="looks")
     async def looks(ctx: Context[Any], step: Step) -> Any:
@@ -214,5 +215,5 @@ async def test_the_event_loop_of_a_run_has_what_we_look_at(app: steporal.Client,
 
     async with workers(app):
         found, counts, has_behavior = await (await looks.start()).result()
-    assert found == dict.fromkeys(pending, "dict") | {"_tasks": "set", "_conditions": "list"}
+    assert found == dict.fromkeys(pending, "dict") | {"_tasks": "set", "_conditions": "list", "_ready": "deque"}
     assert (counts, has_behavior) == ([1, 0], True)

@@ -16,27 +16,30 @@ from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import FailureError
 from temporalio.workflow import ActivityCancellationType
 
-from ..calls import Calls
 from ..context import Context
 from ..converter import TAG, dumps, from_raw, issues, to_raw
 from ..definition import Workflow, WorkflowReference, check_max_attempts, check_retry
 from ..durations import Duration, parse_deadline, parse_duration
-from ..errors import StepError
+from ..errors import CaptureError, PayloadTooLargeError, StepError
 from ..events import EventLike, ReceivedEvent, SendEventResult, derived_ulid, prepare_events
 from ..http import FetchRequest, FetchResponse
 from ..signals import OnConflict, ReceivedSignal, SendSignalResult
 from ..step import Listener, RunOptions, Step, StepExt, Wanted
+from ..step_calls import StepCalls
 from ..types import JSON
 from . import event_steps, fetch_step, invoke_step, signal_steps
 from .arguments import arguments_checked, check_function, check_step_id, check_task_queue, check_type
+from .branches import BRANCH, Branch
+from .calls import AnotherCallError, Call, check_call, digest
 from .counting import StepKind
 from .endings import SEND_EVENT
 from .failures import NOT_BEGUN, failure_of, is_cancellation
+from .keys import Keys
 from .limits import BATCH_BYTES, summary, to_limited
 from .memo import Outcome, decode_result
-from .references import Describer
+from .references import Describer, function_exists, target_of
 from .run import Run
-from .waits import UNTIL_CODE, Waiting, left_until
+from .waits import SHORTEST, UNTIL_CODE, Waiting, left_until
 
 RUN_STEP = "steporal.run_step"
 
@@ -70,23 +73,28 @@ class Attempt:
 
     Attributes:
         owner: The run.
-        calls: The calls of steps that the body has made.
+        step_calls: The calls of steps that the body has made.
+        branch: The branch of the body itself.
     """
 
     def __init__(self, run: Run) -> None:
         self.owner = run
-        self.calls = Calls()
+        self.step_calls = StepCalls()
+        self.branch = Branch()
         self._loop = asyncio.get_running_loop()
-        self._keys: dict[str, int] = {}
-        self._waiting: dict[asyncio.Future[Outcome], None] = {}
+        self._keys = Keys()
+        self._calls: dict[str, Call] = {}
         self._closed = False
 
     def close(self) -> None:
-        """End what of the body still waits for steps; the steps themselves go on, for the next attempt."""
-        self.calls.close()
-        self._closed = True
-        for waiter in list(self._waiting):
-            waiter.cancel()
+        """End the tasks of the body that are left; their steps go on, for the next attempt."""
+        self.step_calls.close()
+        self._closed = self.branch.is_closed = True
+        self.owner.journal.close()
+        for timer in list(self.branch.running):
+            timer.drop()
+        for task in list(self.branch.tasks):
+            task.cancel()
 
     # --- the kinds of step -----------------------------------------------------------------------------------------
 
@@ -97,9 +105,13 @@ class Attempt:
         with arguments_checked(key):
             check_function(handler, args)
             check_type(options.output_type, "output_type")
-            if key in self.owner.memo:
-                return self._run_result(key, handler, options, None)
-            start = self.activity(key, options, RUN_STEP, self._call(key, handler, args))
+        if key in self.owner.memo:
+            self._check_function(key, handler, args)
+            return self._run_result(key, handler, options, None)
+        with arguments_checked(key):
+            call, argument = self._described(key, handler, args)
+            start = self.activity(key, options, RUN_STEP, argument)
+        self.calls(key, call)
         return self._run_result(key, handler, options, start)
 
     async def _run_result(self, key: str, handler: Callable[..., Any], options: RunOptions, start: Any) -> Any:
@@ -114,25 +126,33 @@ class Attempt:
         key = self.key(step_id)
         with arguments_checked(key):
             deadline = workflow.now() + parse_duration(duration)
-        return self._sleep(key, deadline)
+        self.calls(key, Call("sleep"))
+        return self._sleep(key, deadline, self.owner.journal.now())
 
     def sleep_until(self, step_id: str, when: datetime) -> Coroutine[Any, Any, None]:
         key = self.key(step_id)
         with arguments_checked(key):
             deadline = parse_deadline(when, what="when")
-        return self._sleep(key, deadline)
+        self.calls(key, Call("sleep"))
+        return self._sleep(key, deadline, None)
 
-    async def _sleep(self, key: str, deadline: datetime) -> None:
-        await self.outcome(key, "sleep", partial(self._perform_sleep, key, deadline))
+    async def _sleep(self, key: str, deadline: datetime, asked: int | None) -> None:
+        if deadline <= workflow.now() and key not in self.owner.memo:
+            await self.owner.journal.next_turn()
+            return
+        await self.outcome(key, "sleep", partial(self._perform_sleep, key, deadline, asked))
 
-    async def _perform_sleep(self, key: str, deadline: datetime) -> Outcome:
-        if key in self.owner.slept:
-            return Outcome()
-        waiting = self.owner.waits.resume(key, "sleep") or Waiting("sleep", deadline.timestamp())
+    async def _perform_sleep(self, key: str, deadline: datetime, asked: int | None) -> Outcome:
+        run = self.owner
+        until = run.moved(deadline.timestamp(), asked)
+        waiting = run.waits.resume(key, "sleep") or Waiting("sleep", until)
         assert waiting.until is not None
-        if (left := left_until(waiting.until, workflow.time())) > timedelta(0):
-            with self.owner.waits.during(key, waiting):
-                await workflow.sleep(left, summary=summary(key))
+        left = left_until(waiting.until, workflow.time())
+        if left <= timedelta(0) and run.waits.is_known_to_be_over(key):
+            run.overdue[key] = run.microseconds(waiting.until)
+            return Outcome()
+        with run.waits.during(key, waiting):
+            await workflow.sleep(max(left, SHORTEST), summary=summary(key))
         return Outcome()
 
     def invoke(
@@ -151,6 +171,8 @@ class Attempt:
             new_id=partial(self.derived_id, key),
             now_ms=int(workflow.now().timestamp() * 1000),
         )
+        called = [(event.name, event.data, event.v) for event in prepared]
+        self.calls(key, Call("send_event", " and ".join({event.name: None for event in prepared}), digest(called)))
         return self._send(key, prepared)
 
     async def _send(self, key: str, events: list[ReceivedEvent]) -> SendEventResult:
@@ -192,14 +214,8 @@ class Attempt:
             raise GeneratorExit
         if self._closed:
             raise asyncio.CancelledError("this attempt of the body has ended")
-        index = self._keys.get(step_id, 0)
-        key = f"{step_id}:{index}" if index else step_id
-        while index and key in self._keys:  # the user has a step with that very id
-            index += 1
-            key = f"{step_id}:{index}"
-        self._keys[step_id] = index + 1
-        self._keys.setdefault(key, 1)
-        return key
+        branch = BRANCH.get()
+        return self._keys.next(step_id, branch.label if branch else "")
 
     def _is_forgotten(self) -> bool:
         """Whether the run is no more in memory, and Python ends what is left of its body.
@@ -212,46 +228,100 @@ class Attempt:
         except RuntimeError:
             return True
 
+    def calls(self, key: str, call: Call) -> None:
+        """A step is called: check that what is recorded of it was made by this call.
+
+        Raises:
+            AnotherCallError: It was made by another one, or is about to be.
+        """
+        run = self.owner
+        outcome = run.memo.get(key)
+        recorded = outcome.call if outcome else run.calls.get(key)
+        self._calls[key] = call
+        if recorded is not None:
+            try:
+                check_call(key, recorded, call, self._exists)
+            except AnotherCallError as err:
+                if recorded.kind == call.kind and run.journal.is_new_attempt and self._is_only(key):
+                    return  # what it captured may depend on ctx.attempt
+                run.journal.stop(err)
+                raise
+
+    def _is_only(self, key: str) -> bool:
+        """Whether the id of a step is used once in the run, so that its key cannot mean another call."""
+        others = (f"{key}:", f"{key}@")
+        return not any(other.startswith(others) for other in (*self.owner.memo, *self.owner.calls))
+
+    def _exists(self, call: Call) -> bool:
+        """Whether this version of the code has the function of a call."""
+        run = self.owner
+        return call.kind != "run" or function_exists(
+            call.target, call.code, run.handler, run.workflow.id, run.workflow.client.step_packages
+        )
+
     async def outcome(
-        self, key: str, kind: StepKind, start: Callable[[], Coroutine[Any, Any, Outcome]] | None
+        self,
+        key: str,
+        kind: StepKind,
+        start: Callable[[], Coroutine[Any, Any, Outcome]] | None,
+        *,
+        at_once: bool = False,
     ) -> Outcome:
-        await self.owner.until_cancelled(key)  # in an attempt of the body before this one
-        outcome = self.owner.memo.get(key)
-        if is_news := outcome is None:
-            assert start is not None
-            outcome = await self._wait(self.owner.step(key, kind, start))
-        else:
-            await self.owner.way_back.passes()
-        self.owner.reached(key, is_news=is_news)
+        """Wait until the outcome of a step reaches the body.
+
+        Args:
+            key: The step's key.
+            kind: The step's kind.
+            start: Performs it, if it has not ended; may be None if it has.
+            at_once: Whether it may begin while the body comes back.
+        """
+        run = self.owner
+        if self._closed:
+            raise asyncio.CancelledError("this attempt of the body has ended")
+        try:
+            await run.journal.until("step", key, partial(self._begin, key, kind, start), at_once=at_once)
+        except asyncio.CancelledError:
+            if not self._closed:
+                run.cancel_step(key)
+            raise
+        outcome = run.memo[key]
         if outcome.failure:
             raise outcome.failure.error(key)
         return outcome
 
-    async def _wait(self, task: asyncio.Task[Outcome]) -> Outcome:
-        if self._closed:
-            raise asyncio.CancelledError("this attempt of the body has ended")
-        waiter = asyncio.shield(task)
-        self._waiting[waiter] = None
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            if not self._closed:
-                task.cancel()
-            raise
-        finally:
-            del self._waiting[waiter]
+    def _begin(self, key: str, kind: StepKind, start: Callable[[], Coroutine[Any, Any, Outcome]] | None) -> None:
+        if key in self.owner.memo:  # it has ended since the attempt before, or the body has passed over it
+            self.owner.journal.arrive("step", key)
+        else:
+            assert start is not None
+            self.owner.calls[key] = self._calls[key]
+            self.owner.step(key, kind, start)
 
     def derived_id(self, key: str, position: int) -> str:
         return derived_ulid(self.owner.started, self.owner.id, key, position)
 
-    def _call(self, key: str, handler: Callable[..., Any], args: tuple[Any, ...]) -> RawValue:
+    def _described(self, key: str, handler: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Call, RawValue]:
+        """A call of a function, as it is compared with others, and as its activity is given it."""
         captives = Captives()
         run = self.owner
         describer = Describer(run.workflow.id, run.handler, run.workflow.client.step_packages, captives)
-        call = {"workflow": run.workflow.id, "step": key, **describer.call(key, handler, args)}
+        described = describer.call(key, handler, args)
+        target, fingerprint = target_of(described["function"])
+        call = Call("run", target, digest(*describer.values) if describer.values else "", fingerprint)
+        argument = {"workflow": run.workflow.id, "step": key, **described, "call": call.json()}
         if captives.context_is_captured:
-            call["context"] = self._context_json()
-        return to_limited(f"what step {key!r} captured or is given", call, run.storage.most)
+            argument["context"] = self._context_json()
+        return call, to_limited(f"what step {key!r} captured or is given", argument, run.storage.most)
+
+    def _check_function(self, key: str, handler: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        """Check that a finished step is called as it was; one that cannot be described any more is taken as it is."""
+        if self.owner.memo[key].call is None:
+            return
+        try:
+            call, _ = self._described(key, handler, args)
+        except (CaptureError, PayloadTooLargeError):
+            return
+        self.calls(key, call)
 
     def _context_json(self) -> JSON:
         context, info = self.owner.context, workflow.info()

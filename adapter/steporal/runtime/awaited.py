@@ -18,6 +18,7 @@ _WHAT: dict[Kind, str] = {
     "signal": "waits for signal",
     "invoke": "waits for run",
     "backoff": "pauses after an error",
+    "asyncio": "sleeps",
 }
 
 
@@ -73,10 +74,12 @@ class Awaited:
                 return ["backoff"]
             case "sleep" | "timer":
                 return [f"sleep:{self.step}"]
+            case "asyncio":
+                return []
 
     def markdown(self) -> str:
         """A line for Temporal's UI."""
-        who = "the body" if self.step == BACKOFF else f"step {code(self.step)}"
+        who = "the body" if self.step == BACKOFF or self.kind == "asyncio" else f"step {code(self.step)}"
         names = " or ".join(map(code, self.names))
         until = "" if self.until is None else f", until {utc(self.until)}"
         return f"- {who} {_WHAT[self.kind]} {names}".rstrip() + until

@@ -15,6 +15,7 @@ from temporalio.converter import DataConverter
 
 from ..converter import dumps, raw_text, to_raw
 from ..types import JSON
+from .calls import Call
 from .limits import MAX_PAYLOAD_BYTES
 from .memo import Failure, Outcome
 
@@ -32,8 +33,17 @@ class Carried(pydantic.BaseModel):
         seed: What ``ctx.random`` starts from in each attempt of the body; empty if this is the first execution, of a
             run that begins with steps of another.
         attempt_began: When the attempt of the body began, in microseconds after ``started``.
-        memo: The finished steps: what :func:`outcome_json` makes of each, and when it finished.
+        memo: The finished steps: what :func:`memo_json` makes of each.
+        past: What has reached the body, in order: entries of the journal.
+        base: What the times in the journal count from, in milliseconds since the epoch; 0 if that is ``started``. It is
+            another moment where a run begins with what another run has done.
         failures: How often the body has raised since a step finished last.
+        attempt: Which attempt of the body this is, from 0.
+        taken_over_until: Until when, on the body's clock, another run did what this one goes on from; -1: none did.
+        moved_by: By how much that was earlier, in microseconds, once it is known.
+        reopens: The listeners of that run that this one has to subscribe for itself.
+        repeated: How many entries of the journal it has in common with the attempt before.
+        begins_anew: Whether the next attempt of the body reads the time anew; see ``Journal.may_begin_anew``.
         scheduled: How often each step was scheduled.
         waits: What the body waits for, by step; the first element says whether it was in that wait.
         boxes: Subscriptions, and what came for them.
@@ -43,12 +53,9 @@ class Carried(pydantic.BaseModel):
         came: The ids of the last events that have come.
         is_cancelled: Whether the run was cancelled, and is told so again.
         began: When the first workflow task began, by the clock; where the run was recovered in its first execution.
-        slept: The sleeps, and waits of listeners in vain, that a history has shown to be over, with their end.
         mailboxes: The mailboxes that a history has shown to be chosen for signals to send, by step.
         taken: The ids of activities and waits that look as if they had a number.
-        seen: When the body has seen the events in boxes, by their ids, and the ends of invoked runs, by theirs, where a
-            history has shown it.
-        invoked: The runs that a history has shown to be invoked, by workflow id, where the step is not known.
+        invoked: The runs that a history has shown to be invoked, by workflow id, with the step that did, if known.
         reports_to: The runs that wait for the end of this one.
         size: About how many bytes the memo has here.
         warning: That there is nearly too much of it.
@@ -60,8 +67,16 @@ class Carried(pydantic.BaseModel):
     started: int
     seed: str
     attempt_began: int = 0
-    memo: dict[str, tuple[Any, int]] = {}
+    memo: dict[str, Any] = {}
+    past: list[Any] = []
+    base: int = 0
     failures: int = 0
+    attempt: int = 0
+    repeated: int = 0
+    taken_over_until: int = -1
+    moved_by: int | None = None
+    reopens: list[str] = []
+    begins_anew: bool = True
     scheduled: dict[str, int] = {}
     waits: dict[str, tuple[bool, Any]] = {}
     boxes: dict[str, Any] = {}
@@ -71,11 +86,9 @@ class Carried(pydantic.BaseModel):
     came: list[str] = []
     is_cancelled: bool = False
     began: str | None = None
-    slept: dict[str, int] = {}
     mailboxes: dict[str, str] = {}
     taken: list[str] = []
-    seen: dict[str, int] = {}
-    invoked: list[str] = []
+    invoked: dict[str, str | None] = {}
     reports_to: list[dict[str, str]] = []
     size: int = 0
     warning: str = ""
@@ -121,8 +134,17 @@ def read_recovery(message: JSON) -> tuple[Carried, int] | None:
 def _is_whole(carried: Carried) -> bool:
     waits = (waiting for _, waiting in carried.waits.values())
     return all(isinstance(waiting, dict) and {"kind", "until", "more"} <= waiting.keys() for waiting in waits) and all(
-        is_outcome(outcome) for outcome, _ in carried.memo.values()
+        is_outcome(outcome) for outcome in carried.memo.values()
     )
+
+
+def memo_json(outcome: Outcome) -> JSON:
+    """A finished step as JSON: what :func:`outcome_json` makes of it, with the description of its call."""
+    encoded = outcome_json(outcome)
+    if outcome.call is None:
+        return encoded
+    call = outcome.call.json()
+    return [*encoded, call] if isinstance(encoded, list) else {**encoded, "call": call}
 
 
 def outcome_json(outcome: Outcome) -> JSON:
@@ -140,9 +162,9 @@ def outcome_json(outcome: Outcome) -> JSON:
 
 
 def read_outcome(data: Any) -> Outcome:
-    """The inverse of :func:`outcome_json`."""
+    """The inverse of :func:`memo_json` and of :func:`outcome_json`."""
     if isinstance(data, list):
-        return Outcome(data[0])
+        return Outcome(data[0], call=Call.read(data[1]) if len(data) > 1 else None)
     cause = data.get("cause")
     return Outcome(
         failure=Failure(
@@ -151,7 +173,8 @@ def read_outcome(data: Any) -> Outcome:
             data.get("stack", ""),
             data.get("attempts", 0),
             None if cause is None else _read_cause(cause),
-        )
+        ),
+        call=Call.read(data.get("call")),
     )
 
 

@@ -53,13 +53,14 @@ class Children:
 
     Attributes:
         ended: How those have ended that have reported it, by workflow id.
-        invoked: Those that were invoked before the run was recovered, and have been asked to report.
+        invoked: Those that were invoked before the run was recovered, and have been asked to report, by workflow id;
+            with the steps that invoked them, where the history has their names.
         reports_to: Who waits for the end of this run.
     """
 
     def __init__(self) -> None:
         self.ended: dict[str, JSON] = {}
-        self.invoked: list[str] = []
+        self.invoked: dict[str, str | None] = {}
         self._awaited: dict[str, None] = {}
         self.reports_to: list[dict[str, str]] = []
         self._told = 0

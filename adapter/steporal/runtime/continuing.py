@@ -27,7 +27,7 @@ from ..converter import dumps, size_of
 from ..errors import PayloadTooLargeError
 from ..search_attributes import waiting_for
 from ..types import JSON
-from .carried import Carried, outcome_json
+from .carried import Carried, memo_json
 from .counting import count_checkpoint
 from .deadlock import deadlock
 from .limits import MAX_PAYLOAD_BYTES, MAX_STORED_BYTES, PAGE
@@ -35,7 +35,7 @@ from .memo import Outcome
 from .pending import are_only
 from .until import wait_until
 from .versioning import follow_the_current_version
-from .waits import GOES_ON, LEAVES, PARKS, Waiting
+from .waits import GOES_ON, PARKS, Waiting
 
 if TYPE_CHECKING:
     from .run import Run
@@ -59,8 +59,6 @@ WARN_FROM = 0.5
 _WARN_AGAIN = 1.25
 
 _LONGEST_HOLD = timedelta(days=365).total_seconds()
-
-_MOMENT = timedelta(milliseconds=1)
 
 
 class Continuing:
@@ -88,9 +86,8 @@ class Continuing:
 
     def checkpoint(self, message: JSON) -> None:
         """Park as soon as possible; or go on, if the hold is 0."""
-        hold = message.get("hold", 0) if isinstance(message, dict) else 0
-        is_held = isinstance(hold, int | float) and hold > 0
-        self.held_until = workflow.time() + min(hold, _LONGEST_HOLD) if is_held else None
+        hold = read_hold(message)
+        self.held_until = workflow.time() + hold if hold else None
         self._is_asked = self.held_until is not None
         self._run.waits.changes += 1
 
@@ -137,10 +134,12 @@ class Continuing:
         run = self._run
         if not (run.waits.now or self.held) or run.busy_steps() or run.subscriptions.is_busy or run.signals.is_busy:
             return False
+        if not run.journal.is_idle:
+            return False
         return bool(self.held) or self._is_alone()
 
     def _is_alone(self) -> bool:
-        """Whether the body waits for nothing but steps: no ``asyncio.sleep`` or ``timeout``, nothing of Temporal's."""
+        """Return whether the body waits for nothing but steps and timers: for nothing else of Temporal's."""
         waits = self._run.waits.now.values()
         timers = sum(waiting.timers for waiting in waits) + self._is_parking
         children = sum("look_at" not in waiting.more for waiting in waits if waiting.kind == "invoke")
@@ -150,20 +149,18 @@ class Continuing:
         """Return when the body has ended; leave by continue-as-new if that comes first."""
         waits = self._run.waits
         while True:
-            await workflow.wait_condition(lambda: body.done() or self.is_quiet() or self._run.cannot_wake(body))
-            if body.done():
+            await workflow.wait_condition(lambda: self._is_over(body) or self.is_quiet() or self._run.cannot_wake(body))
+            if self._is_over(body):
                 return
             if self._run.cannot_wake(body):
                 raise deadlock(body, self._run.workflow.id)
             if self.held or self._is_held():
-                await self._until_all_is_seen()
-                if self.held or self._is_held():
-                    await self._leave(is_parked=self._is_held())
+                await self._leave(is_parked=self._is_held(), is_held=True)
             seen = waits.changes
             self._is_parking = (after := self._park_in()) is not None
             try:
                 await wait_until(
-                    lambda: body.done() or waits.changes != seen or not self.is_quiet(),  # noqa: B023
+                    lambda: self._is_over(body) or waits.changes != seen or not self.is_quiet(),  # noqa: B023
                     timeout=after,
                     summary=PARKS,
                 )
@@ -172,6 +169,9 @@ class Continuing:
                 await self._leave(is_parked=self._run.workflow.park_after is not None)
             finally:
                 self._is_parking = False
+
+    def _is_over(self, body: asyncio.Task[Any]) -> bool:
+        return body.done() or self._run.journal.error is not None
 
     def _park_in(self) -> timedelta | None:
         after = self._run.workflow.park_after
@@ -187,19 +187,20 @@ class Continuing:
         return after
 
     async def _until_all_is_seen(self) -> None:
-        """Wait a moment, lest a cancellation is lost that has come with the signal by which the run continues as new.
+        """Wait for what has come in the same activation, lest a cancellation is lost."""
+        await workflow.wait_condition(lambda: not self._run.loop.has_more_jobs)
 
-        The SDK hands over the signals of a workflow task first, and cancellations when those have been handled.
+    async def _leave(self, *, is_parked: bool, is_held: bool = False) -> None:
+        """Continue as new, unless something happens meanwhile.
+
+        Args:
+            is_parked: Whether the next execution waits first, without the handler.
+            is_held: Whether that is so only as long as steps or the run are held.
         """
-        self._is_parking = True
-        try:
-            await workflow.sleep(_MOMENT, summary=LEAVES)
-        finally:
-            self._is_parking = False
-
-    async def _leave(self, *, is_parked: bool) -> None:
-        """Continue as new, unless something happens meanwhile."""
-        if not await self._ask_children() or not self.is_quiet():
+        if not await self._ask_children():
+            return
+        await self._until_all_is_seen()
+        if not self.is_quiet() or (is_held and not (self.held or self._is_held())):
             return
         self._go(self._run.state(is_parked=is_parked))
 
@@ -292,12 +293,12 @@ class Continuing:
 
     def _count(self, outcome: Outcome) -> None:
         """Add to the size: compressed, where that matters, and piece by piece, as a workflow task has little time."""
-        text = dumps(outcome_json(outcome))
+        text = dumps(memo_json(outcome))
         if self._packer is None:
             self.size += len(text)
             if not self._run.storage.is_there() and self.size >= WARN_FROM * MAX_PAYLOAD_BYTES:
                 self._packer = zlib.compressobj()
-                self.size = sum(self._packed(dumps(outcome_json(each))) for each in self._run.memo.values())
+                self.size = sum(self._packed(dumps(memo_json(each))) for each in self._run.memo.values())
         else:
             self.size += self._packed(text)
 
@@ -390,6 +391,12 @@ class Continuing:
         if waiting.kind == "signal":
             return run.signals.has(waiting.more["wait"]["key"])
         return waiting.kind == "invoke" and waiting.more["child"] in run.children.ended
+
+
+def read_hold(message: JSON) -> float:
+    """Return how long a checkpoint holds a run, in seconds; 0 to let it go on."""
+    hold = message.get("hold", 0) if isinstance(message, dict) else 0
+    return min(hold, _LONGEST_HOLD) if isinstance(hold, int | float) and hold > 0 else 0
 
 
 def untaken(boxes: Mapping[str, tuple[int, int]], steps: int) -> str:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from ..calls import place_of
 from ..errors import DeadlockError
+from ..step_calls import place_of
 from .failures import is_users
 
 _REMEDY = (

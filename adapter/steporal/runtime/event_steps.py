@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,21 +12,23 @@ from typing import TYPE_CHECKING, Any, Literal
 from temporalio import workflow
 from temporalio.exceptions import FailureError
 
-from ..calls import step_method
 from ..durations import Duration
 from ..events import ReceivedEvent, event_matches
 from ..routing.waiting import check_events, check_expression
 from ..step import Listener, Wanted
+from ..step_calls import step_method
 from .arguments import arguments_checked, deadline_of
+from .calls import Call
 from .failures import failure_of, is_cancellation
 from .inbox import Box
 from .limits import summary
 from .memo import Outcome
 from .until import wait_until
-from .waits import Waiting, Waits
+from .waits import SHORTEST, Waiting
 
 if TYPE_CHECKING:
     from .attempt import Attempt
+    from .run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +38,30 @@ class Wait:
     topics: tuple[str, ...]
     source: str | None
     until: float
+    asked: int | None
 
     @classmethod
-    def of(cls, key: str, wanted: Wanted) -> Wait:
+    def of(cls, key: str, wanted: Wanted, now: int) -> Wait:
         with arguments_checked(key):
             topics = check_events(wanted.event)
             source = check_expression(wanted.if_exp, wanted.match)
-            return cls(topics, source, deadline_of(wanted.timeout, "timeout").timestamp())
+            asked = None if isinstance(wanted.timeout, datetime) else now
+            return cls(topics, source, deadline_of(wanted.timeout, "timeout").timestamp(), asked)
+
+    def moved(self, run: Run) -> Wait:
+        """The same wait in a run that goes on from what another has done."""
+        return replace(self, until=run.moved(self.until, self.asked))
+
+    def call(self, kind: str) -> Call:
+        """The description of the call."""
+        return Call(kind, " or ".join(self.topics))
 
 
 def wait_for_event(attempt: Attempt, key: str, wanted: Wanted) -> Coroutine[Any, Any, ReceivedEvent | None]:
     """Perform ``step.ext.wait_for_event``."""
-    return _wait_for_event(attempt, key, Wait.of(key, wanted))
+    wait = Wait.of(key, wanted, attempt.owner.journal.now())
+    attempt.calls(key, wait.call("wait_for_event"))
+    return _wait_for_event(attempt, key, wait)
 
 
 async def _wait_for_event(attempt: Attempt, key: str, wait: Wait) -> ReceivedEvent | None:
@@ -60,6 +74,7 @@ def _received(outcome: Outcome) -> ReceivedEvent | None:
 
 async def _perform_wait(attempt: Attempt, key: str, wait: Wait) -> Outcome:
     subscriptions, waits = attempt.owner.subscriptions, attempt.owner.waits
+    wait = wait.moved(attempt.owner)
     waiting = waits.resume(key, "event")
     box: Box | Outcome | None = None
     if waiting is not None:
@@ -70,7 +85,7 @@ async def _perform_wait(attempt: Attempt, key: str, wait: Wait) -> Outcome:
     if isinstance(box, Outcome):
         return box
     try:
-        event = await _take(waits, box, key, waiting)
+        event = await _take(attempt.owner, box, key, waiting)
     except asyncio.CancelledError:
         subscriptions.unsubscribe(key)
         raise
@@ -96,16 +111,19 @@ async def _subscribe(attempt: Attempt, key: str, kind: Literal["once", "each"], 
         return Outcome(failure=failure_of(err))
 
 
-async def _take(waits: Waits, box: Box, key: str, waiting: Waiting) -> dict[str, Any] | None:
+async def _take(run: Run, box: Box, key: str, waiting: Waiting) -> dict[str, Any] | None:
     """The next event in a box; None when there is none in time, or the box is closed."""
     assert waiting.until is not None
     left = waiting.until - workflow.time()
-    if not box.events and not box.is_closed and left > 0:
-        with waits.during(key, waiting):
+    if left <= 0 and run.waits.is_known_to_be_over(key):
+        run.overdue[key] = run.microseconds(waiting.until)
+        return box.take()
+    if not box.events and not box.is_closed:
+        with run.waits.during(key, waiting):
             try:
                 await wait_until(
                     lambda: bool(box.events) or box.is_closed,
-                    timeout=timedelta(seconds=left),
+                    timeout=max(timedelta(seconds=left), SHORTEST),
                     summary=summary(key),
                 )
             except TimeoutError:
@@ -115,15 +133,31 @@ async def _take(waits: Waits, box: Box, key: str, waiting: Waiting) -> dict[str,
 
 def listen(attempt: Attempt, key: str, wanted: Wanted) -> Coroutine[Any, Any, Listener]:
     """Perform ``step.ext.listen``."""
-    return _listen(attempt, key, Wait.of(key, wanted))
+    wait = Wait.of(key, wanted, attempt.owner.journal.now())
+    attempt.calls(key, wait.call("listen"))
+    return _listen(attempt, key, wait)
 
 
 async def _listen(attempt: Attempt, key: str, wait: Wait) -> Listener:
+    run = attempt.owner
     outcome = await attempt.outcome(key, "listen", partial(_perform_listen, attempt, key, wait))
-    return EventListener(attempt, key, outcome.value["until"])
+    asked: int | None = run.journal.now()
+    if key in run.reopens:
+        del run.reopens[key]
+        run.subscriptions.serve(_reopen(attempt, key, wait))
+    return EventListener(attempt, key, outcome.value["until"], asked)
+
+
+async def _reopen(attempt: Attempt, key: str, wait: Wait) -> None:
+    """Subscribe for a listener of another run, from what this one goes on from, once the body is where that was."""
+    run = attempt.owner
+    await workflow.wait_condition(lambda: run.journal.is_back)
+    if isinstance(failed := await _subscribe(attempt, key, "each", wait.moved(run)), Outcome):
+        workflow.logger.warning("listener %r receives no events: %s", key, failed.failure)
 
 
 async def _perform_listen(attempt: Attempt, key: str, wait: Wait) -> Outcome:
+    wait = wait.moved(attempt.owner)
     box = await _subscribe(attempt, key, "each", wait)
     return box if isinstance(box, Outcome) else Outcome({"until": wait.until})
 
@@ -131,13 +165,14 @@ async def _perform_listen(attempt: Attempt, key: str, wait: Wait) -> Outcome:
 class EventListener:
     """A listener of a run; a new one in each attempt of the body, for the same events."""
 
-    __slots__ = ("_attempt", "_calls", "_key", "_until")
+    __slots__ = ("_asked", "_attempt", "_key", "_step_calls", "_until")
 
-    def __init__(self, attempt: Attempt, key: str, until: float) -> None:
+    def __init__(self, attempt: Attempt, key: str, until: float, asked: int | None) -> None:
         self._attempt = attempt
-        self._calls = attempt.calls
+        self._step_calls = attempt.step_calls
         self._key = key
         self._until = until
+        self._asked = asked
 
     @step_method("listener.next")
     def next(
@@ -145,26 +180,33 @@ class EventListener:
     ) -> Coroutine[Any, Any, ReceivedEvent | None]:
         """See :class:`~steporal.Listener`."""
         key = self._attempt.key(step_id)
-        until = self._until
+        run = self._attempt.owner
+        until, asked = None, None
         if timeout is not None:
             with arguments_checked(key):
-                until = min(until, deadline_of(timeout, "timeout").timestamp())
-        return self._next(key, until)
+                until = deadline_of(timeout, "timeout").timestamp()
+            asked = None if isinstance(timeout, datetime) else run.journal.now()
+        self._attempt.calls(key, Call("next", self._key))
+        return self._next(key, until, asked)
 
-    async def _next(self, key: str, until: float) -> ReceivedEvent | None:
-        return _received(await self._attempt.outcome(key, "next", partial(self._perform_next, key, until)))
+    async def _next(self, key: str, until: float | None, asked: int | None) -> ReceivedEvent | None:
+        at_once = self._attempt.owner.journal.takes_events
+        perform = partial(self._perform_next, key, until, asked)
+        return _received(await self._attempt.outcome(key, "next", perform, at_once=at_once))
 
-    async def _perform_next(self, key: str, until: float) -> Outcome:
+    async def _perform_next(self, key: str, own: float | None, asked: int | None) -> Outcome:
         run = self._attempt.owner
         box = run.subscriptions.inbox.boxes.get(self._key)
-        if box is None or key in run.slept:
+        if box is None:
             return Outcome()
+        if run.journal.takes_events:
+            await workflow.wait_condition(lambda: bool(box.events) or run.journal.is_back)
+        until = run.moved(self._until, self._asked)
+        if own is not None:
+            until = min(until, run.moved(own, asked))
         resumed = run.waits.resume(key, "next")
         waiting = Waiting("next", until if resumed is None else resumed.until, {"box": self._key})
-        event = await _take(run.waits, box, key, waiting)
-        if event is not None:
-            run.saw(key, event["id"])
-        return Outcome(event)
+        return Outcome(await _take(run, box, key, waiting))
 
     @step_method("listener.close")
     def close(self) -> Coroutine[Any, Any, None]:

@@ -128,6 +128,12 @@ class Inbox:
         if box is not None and self._came[id] >= box.opened:
             box.add(event)
 
+    def put(self, key: str, event: dict[str, JSON]) -> None:
+        """Put an event into a box that is known to have come for it."""
+        if (box := self.boxes.get(key)) is not None:
+            box.events.append(event)
+            box.size += _size_of(event)
+
     @property
     def size(self) -> int:
         """How many bytes the events have that nobody has taken."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from contextlib import nullcontext, suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from ..errors import InvalidInputError, InvokeTimeoutError, UnserializableError
 from ..search_attributes import is_indexed, of_run
 from ..types import JSON
 from .arguments import arguments_checked, deadline_of
+from .calls import Call, digest
 from .carried import read_outcome
 from .failures import failure_of
 from .limits import summary, to_limited
@@ -55,19 +56,29 @@ def invoke(
                 f"workflow is {target!r}; pass what client.workflow returned, or steporal.reference(app, id)"
             )
         deadline = None if timeout is None else deadline_of(timeout, "timeout")
-    return _invoke(attempt, key, target, data, deadline)
+    attempt.calls(key, Call("invoke_workflow", target.id, digest(data)))
+    asked = None if isinstance(timeout, datetime) else attempt.owner.journal.now()
+    return _invoke(attempt, key, target, data, deadline, asked)
 
 
-async def _invoke(attempt: Attempt, key: str, target: Target, data: Any, deadline: datetime | None) -> Any:
+async def _invoke(
+    attempt: Attempt, key: str, target: Target, data: Any, deadline: datetime | None, asked: int | None
+) -> Any:
     if key not in attempt.owner.memo:
         data = _input_json(attempt, key, target, data)
-    outcome = await attempt.outcome(key, "invoke_workflow", partial(_perform, attempt, key, target, data, deadline))
+    outcome = await attempt.outcome(
+        key, "invoke_workflow", partial(_perform, attempt, key, target, data, deadline, asked)
+    )
     kind = target.output_type
     return outcome.value if kind is None else validate(outcome.value, kind)
 
 
-async def _perform(attempt: Attempt, key: str, target: Target, data: JSON, deadline: datetime | None) -> Outcome:
+async def _perform(
+    attempt: Attempt, key: str, target: Target, data: JSON, deadline: datetime | None, asked: int | None
+) -> Outcome:
     run = attempt.owner
+    if deadline is not None:
+        deadline = datetime.fromtimestamp(run.moved(deadline.timestamp(), asked), UTC)
     if carried := run.waits.resume(key, "invoke"):
         return await _until_reported(attempt, key, carried)
     event_id = attempt.derived_id(key, 0)
@@ -187,7 +198,6 @@ async def _reported(attempt: Attempt, key: str, waiting: Waiting) -> Outcome:
                 )
             except TimeoutError:
                 continue
-    run.saw(key, child)
     return read_outcome(run.children.ended[child])
 
 

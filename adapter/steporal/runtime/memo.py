@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..converter import TAG, decode, plain, return_type, validate
 from ..errors import InvokeTimeoutError, SignalConflictError, StepError
 from ..type_names import TypeNotFoundError
 from ..types import JSON
+from .calls import Call
 
 TYPED = "typed"
 """The tag of a result that only its function's annotation describes."""
@@ -38,10 +39,17 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a step ended: with a value, encoded, or with a failure."""
+    """How a step ended: with a value, encoded, or with a failure.
+
+    Attributes:
+        value: The value.
+        failure: The failure.
+        call: What the step was called with, where that is known.
+    """
 
     value: JSON = None
     failure: Failure | None = None
+    call: Call | None = field(default=None, compare=False)
 
 
 Memo = dict[str, Outcome]

@@ -1,27 +1,33 @@
-"""What a run has done so far, told piece by piece.
+"""What a run has done so far, from what its history shows piece by piece.
 
-What comes between two workflow tasks counts when the second is done: then the body has seen it. What it has not seen
-stays where a body finds it that begins anew: in a box, in the mailboxes' deliveries, among the runs that have ended.
+A body is given what has come between two workflow tasks when the second is executed: the signals first, then the rest,
+one at a time, each in the order of the history. So it counts when that task is completed, in that order. What the body
+has not been given stays where a body finds it that begins anew: in the memo without an entry in the journal, in a box,
+among the signals that were received, among the runs that have ended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from ..events import derived_ulid
 from ..routing.mailbox import SIGNALLED, Wait
 from ..types import JSON
-from .carried import Carried, outcome_json
+from .carried import Carried, memo_json, read_outcome
 from .children import ENDED, REPORT, read_end, read_parent
+from .continuing import CHECKPOINT, read_hold
 from .inbox import DELIVER, Inbox, read_delivery
 from .invoke_step import LOOK_AFTER, too_late
+from .journal import Entry
+from .journal import Kind as EntryKind
 from .memo import Outcome
 from .signal_inbox import conflict, read_signal, summary_of_close, summary_of_open
-from .waits import BACKOFF, BACKOFF_AFTER, Kind, Waiting, is_of_no_step
+from .waits import ASYNCIO_TIMER, BACKOFF, BACKOFF_AFTER, BEGINS_ANEW, Kind, Waiting, is_of_no_step
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -85,34 +91,40 @@ class Past:
         run_id: The run's id: that of its first execution.
         workflow_id: Temporal's workflow id of the run.
         carried: What the execution before has handed over, or what a new run begins with.
+        is_first: Whether the run begins with this execution, and with nothing that another run has done.
 
     Attributes:
-        now: When the workflow task began that is told of, in seconds since the epoch.
+        now: When the present workflow task began, in seconds since the epoch.
     """
 
-    def __init__(self, run_id: str, workflow_id: str, carried: Carried) -> None:
+    def __init__(self, run_id: str, workflow_id: str, carried: Carried, *, is_first: bool) -> None:
         self.now = 0.0
         self._run_id = run_id
         self._workflow_id = workflow_id
-        self._finished: list[tuple[str, Outcome, int | None]] = []
+        self._signal_jobs: list[Callable[[], object]] = []  # what has come since the last workflow task
+        self._jobs: list[Callable[[], object]] = []
+        self._is_seen = True
         self._local_end: int | None = None
         self._local_completed = 0.0
-        self._unseen: list[str] = []
         self._timers: dict[int, tuple[str, float]] = {}
-        self._fired: list[str] = []
         self._cancelled: set[str] = set()  # timers
-        self._started: dict[str, None] = {}  # children of this execution
-        self._unclaimed: dict[str, list[dict[str, Any]]] = {}  # events that came before the subscription is told of
-        self._has_heard = False
+        self._started: set[str] = set()  # children of this execution
+        self._unclaimed: dict[str, list[dict[str, Any]]] = {}  # events before the history shows the subscription
+        self._has_event = False
+        self._has_begun = not is_first
         self._begin(carried)
 
     def _begin(self, carried: Carried) -> None:
         self._carried = carried
+        self._base = carried.base or carried.started
         self._memo = dict(carried.memo)
+        self._entries = [Entry.read(entry) for entry in carried.past]
         self._waits = {
             key: Waiting(waiting["kind"], waiting["until"], waiting["more"])
             for key, (_, waiting) in carried.waits.items()
         }
+        self._asleep = {key for key, (is_inside, _) in carried.waits.items() if is_inside}
+        self._held_until = carried.held_until if carried.is_parked else None
         self._inbox = Inbox()
         self._inbox.restore(carried.boxes, carried.came)
         self._once = {key for key in carried.boxes if self._kind(key) == "event"}
@@ -120,14 +132,15 @@ class Past:
         self._signals = Signals.of(carried)
         self._scheduled = dict(carried.scheduled)
         self._failures = carried.failures
+        self._attempt = carried.attempt
+        self._repeated = carried.repeated
+        self._begins_anew = carried.begins_anew
         self._ended = dict(carried.ended)
-        self._invoked = dict.fromkeys(carried.invoked)
+        self._invoked = dict(carried.invoked)
         self._reports_to = list(carried.reports_to)
-        self._attempt_began: int | None = carried.attempt_began or None
-        self._slept = dict(carried.slept)
+        self._attempt_began = carried.attempt_began
         self._mailboxes = dict(carried.mailboxes)
         self._taken = dict.fromkeys(carried.taken)
-        self._seen = dict(carried.seen)
         self._is_cancelled = carried.is_cancelled
         self._began = carried.began
 
@@ -135,50 +148,51 @@ class Past:
 
     def carried(self) -> Carried:
         """What another execution can go on with."""
-        for ended in self._finished:
-            self.remember(*ended)
-        self._finished.clear()
+        self._is_seen = False
+        self._do_jobs()
+        self._is_seen = True
         return self._carried.model_copy(
             update={
                 "is_parked": False,
                 "held_until": None,
-                "attempt_began": self._attempt_began or 0,
+                "attempt_began": self._attempt_began,
                 "memo": self._memo,
+                "past": [entry.json() for entry in self._entries],
                 "failures": self._failures,
+                "attempt": self._attempt,
+                "repeated": self._repeated,
+                "begins_anew": self._begins_anew,
                 "scheduled": self._scheduled,
                 "waits": {key: (False, waiting.json()) for key, waiting in self._all_waits().items()},
                 "boxes": self._inbox.state(),
                 "came": self._inbox.came(),
-                "slept": self._slept,
                 "mailboxes": self._mailboxes,
                 "taken": list(self._taken),
-                "seen": self._seen_of_what_is_left(),
                 "is_cancelled": self._is_cancelled,
                 "began": self._began,
                 "cancelling": self._cancelling,
                 "signals": self._signals.state(self._cancelled),
                 "ended": self._ended,
-                "invoked": list(self._invoked),
+                "invoked": self._invoked,
                 "reports_to": self._reports_to,
             }
         )
 
-    def _seen_of_what_is_left(self) -> dict[str, int]:
-        left = {event["id"] for box in self._inbox.boxes.values() for event in box.events}
-        return {id: at for id, at in self._seen.items() if id in left or id in self._ended}
-
     @property
     def ends_seen(self) -> int:
-        """How many ends of invoked runs the body has seen."""
-        return sum(child in self._seen for child in self._ended)
+        """How many ends of invoked runs there are whose step is not known."""
+        return len(self._ended)
 
     def _all_waits(self) -> dict[str, Waiting]:
-        waits = {key: waiting for key, waiting in self._waits.items() if key not in self._memo}
+        waits = {
+            key: waiting for key, waiting in self._waits.items() if key not in self._memo and waiting.kind != "asyncio"
+        }
         for key, until in self._timers.values():
             if key in waits or key in self._memo or key in self._signals.steps or is_of_no_step(key):
                 continue
             if child := self._child_of(key):
-                waits[key] = Waiting("invoke", until, {"child": child, "look_after": LOOK_AFTER.total_seconds()})
+                if child in self._started:
+                    waits[key] = Waiting("invoke", until, {"child": child, "look_after": LOOK_AFTER.total_seconds()})
             else:
                 waits[key] = Waiting("event" if key in self._once else "timer", until)
         for key, (wait, mailbox) in self._signals.open.items():
@@ -193,15 +207,22 @@ class Past:
         waiting = [waiting.more["child"] for waiting in self._waits.values() if waiting.kind == "invoke"]
         return (child for child in dict.fromkeys([*self._invoked, *waiting]) if child not in self._ended)
 
-    # --- signals ---------------------------------------------------------------------------------------------------
+    # --- what comes between two workflow tasks -----------------------------------------------------------------------
 
     def recover(self, carried: Carried) -> None:
-        """An earlier recovery has said what the run had done."""
+        """An earlier recovery has shown what the run had done."""
+        self._signal_jobs.clear()
+        self._has_begun = True
         self._begin(carried)
 
     def cancelled(self) -> None:
         """The run was cancelled."""
+        self._jobs.append(self._cancel)
+
+    def _cancel(self) -> None:
         self._is_cancelled = True
+        if self._is_seen and not any(entry.kind == "cancel" for entry in self._entries):
+            self._record("cancel", "")
 
     def signal(self, name: str, message: JSON) -> None:
         """Temporal's signal to the run has come."""
@@ -211,28 +232,125 @@ class Past:
                 self._reports_to.append(parent)
         elif name == DELIVER:
             if delivery := read_delivery(message, self._run_id):
-                self._deliver(*delivery)
+                self._signal_jobs.append(partial(self._deliver, *delivery))
         elif name == ENDED:
             if end := read_end(message, self._run_id):
-                self._ended.update([end])
-                self._unseen.append(end[0])
+                self._signal_jobs.append(partial(self._report, *end))
         elif name == SIGNALLED:
             signal = read_signal(message, self._run_id)
-            if signal is not None and signal[0] not in self._signals.over:
-                self._signals.received.setdefault(*signal)
+            if signal is not None:
+                self._signal_jobs.append(partial(self._receive, *signal))
+        elif name == CHECKPOINT:
+            self._signal_jobs.append(partial(self._hold, read_hold(message)))
 
-    def _deliver(self, key: str, event: dict[str, Any]) -> None:
-        if key not in self._inbox.boxes:
-            self._unclaimed.setdefault(key, []).append(event)
+    def _hold(self, seconds: float) -> None:
+        """A checkpoint holds the run, or no longer."""
+        self._held_until = self.now + seconds if seconds else None
+
+    def finished(self, key: str, outcome: Outcome) -> None:
+        """A step has ended; the body has seen it, if it was local, and else sees it in the next workflow task."""
+        if self._local_end is not None:
+            self.remember(key, outcome, self._local_end)
+        else:
+            self._jobs.append(partial(self.remember, key, outcome))
+
+    def timer_fired(self, number: int) -> None:
+        """A timer has fired; the body sees it in the next workflow task."""
+        if timer := self._timers.pop(number, None):
+            self._jobs.append(partial(self._timer_is_over, *timer))
+
+    def child_ended(self, child: str, outcome: Outcome) -> None:
+        """An invoked run has ended."""
+        self._jobs.append(partial(self._end_child, child, outcome))
+
+    def task_done(self) -> None:
+        """The body has seen what had come before the task."""
+        if not self._has_begun:
+            self._has_begun = True
+            self._attempt_began = self._since_start()
+        self._do_jobs()
+
+    def _do_jobs(self) -> None:
+        jobs, self._signal_jobs, self._jobs = [*self._signal_jobs, *self._jobs], [], []
+        self._has_event = False
+        if self._asleep:
+            self._do_jobs_asleep(jobs)
             return
-        self._has_heard = self._has_heard or key not in self._once
-        self._unseen.append(event["id"])
-        self._inbox.deliver(key, event)
+        for job in jobs:
+            job()
+
+    # --- an execution that has gone on with a run --------------------------------------------------------------------
+
+    def _do_jobs_asleep(self, jobs: list[Callable[[], object]]) -> None:
+        """Take what has come while the body is not there, and see whether it is there now."""
+        is_seen, self._is_seen = self._is_seen, False
+        for job in jobs:
+            job()
+        self._is_seen = is_seen
+        if is_seen and not (self._carried.is_parked and not self._is_due()):
+            self._wake()
+
+    def _is_due(self) -> bool:
+        """As ``Continuing`` has it."""
+        if self._held_until is not None:
+            return self.now >= self._held_until
+        moments = [waiting.until for waiting in self._inside().values() if waiting.until is not None]
+        moments += [waiting.more["look_at"] for waiting in self._inside().values() if "look_at" in waiting.more]
+        return min(moments, default=self.now + 1) <= self.now or any(map(self._has_come, self._inside()))
+
+    def _inside(self) -> dict[str, Waiting]:
+        return {key: self._waits[key] for key in self._waits if key in self._asleep}
+
+    def _has_come(self, key: str) -> bool:
+        waiting = self._waits[key]
+        if waiting.kind in ("event", "next"):
+            box = self._inbox.boxes.get(waiting.more.get("box", key))
+            return box is None or bool(box.events)
+        if waiting.kind == "signal":
+            return waiting.more["wait"]["key"] in self._signals.received
+        return waiting.kind == "invoke" and waiting.more["child"] in self._ended
+
+    def _wake(self) -> None:
+        """The body has come back, and was given what its waits have brought: first those whose time was over."""
+        inside, self._asleep = self._inside(), set()
+        overdue = [key for key, waiting in inside.items() if waiting.until is not None and waiting.until <= self.now]
+        for key in sorted(overdue, key=lambda key: inside[key].until or 0):
+            if not self._has_come(key):
+                self._end_of_time(key, inside[key])
+        for key, waiting in inside.items():
+            self._take_what_came(key, waiting)
+
+    def _end_of_time(self, key: str, waiting: Waiting) -> None:
+        match waiting.kind:
+            case "asyncio":
+                self._record("timer", key)
+            case "event":
+                self._end_wait(key, Outcome())
+            case "signal":  # its mailbox says how it ends
+                self._signals.timed_out.add(waiting.more["wait"]["key"])
+            case "invoke":
+                self.remember(key, too_late(waiting.more["child"]))
+            case "sleep" | "timer" | "next":
+                self.remember(key, Outcome())
+
+    def _take_what_came(self, key: str, waiting: Waiting) -> None:
+        if waiting.kind == "event":
+            box = self._inbox.boxes.get(key)
+            if box is not None and box.events:
+                self._end_wait(key, Outcome(box.events[0]))
+        elif waiting.kind == "next":
+            box = self._inbox.boxes.get(waiting.more.get("box", key))
+            if box is not None and (event := box.take()) is not None:
+                self.remember(key, Outcome(event))
+        elif waiting.kind == "invoke" and waiting.more["child"] in self._ended:
+            self.remember(key, read_outcome(self._ended.pop(waiting.more["child"])))
+        elif waiting.kind == "signal":
+            self._take_signal(waiting.more["wait"]["key"])
 
     # --- steps -----------------------------------------------------------------------------------------------------
 
     def first_task(self, began: str) -> None:
-        """When the first workflow task began; to be told in the first execution of a run."""
+        """When the first workflow task began; to be called in the first execution of a run."""
         if self._began is None:
             self._began = began
 
@@ -247,30 +365,13 @@ class Past:
         """The mailbox was chosen that a step sends a signal to."""
         self._mailboxes[key] = mailbox
 
-    def finished(self, key: str, outcome: Outcome) -> None:
-        """A step has ended; the body sees it in the next workflow task, or has seen it, if it was local."""
-        self._finished.append((key, outcome, self._local_end))
-
     def _is_local_after(self, until: float) -> bool:
         """Whether a local activity that has begun a wait has ended when the time of that was over."""
         return self._local_end is not None and until <= self._local_completed
 
-    def invoked(self, child: str) -> None:
-        """A run was invoked."""
-        self._invoked[child] = self._started[child] = None
-
-    def not_invoked(self, child: str) -> None:
-        """A run was not invoked after all: it was before, by the same step."""
-        self._started.pop(child, None)
-
-    def child_ended(self, child: str, outcome: Outcome) -> None:
-        """An invoked run has ended."""
-        self._ended[child] = outcome_json(outcome)
-        self._unseen.append(child)
-
     @contextmanager
     def local(self, completed: float) -> Iterator[None]:
-        """What is told in this context has come of a local activity, whose end the body has seen at once."""
+        """What is done in this context has come of a local activity, whose end the body has seen at once."""
         self._local_end = self._since_start_at(completed)
         self._local_completed = completed
         try:
@@ -278,10 +379,68 @@ class Past:
         finally:
             self._local_end = None
 
+    def remember(self, key: str, outcome: Outcome, at: int | None = None) -> None:
+        """The body has what a step has returned, since now or another time."""
+        if key not in self._memo:
+            self._memo[key] = memo_json(outcome)
+            if self._is_seen or self._local_end is not None:
+                self._record("step", key, at)
+        self._waits.pop(key, None)
+        self._mailboxes.pop(key, None)
+        self._failures = 0
+
+    def _record(self, kind: EntryKind, key: str, at: int | None = None, event: JSON = None) -> None:
+        if at is None:
+            at = self._since_start() if self._local_end is None else self._local_end
+        self._entries.append(Entry(kind, key, at, event))
+
+    # --- invoked runs ------------------------------------------------------------------------------------------------
+
+    def invoked(self, child: str, step: str | None) -> None:
+        """A run was invoked.
+
+        Args:
+            child: Temporal's workflow id of it.
+            step: The step that did, if the history has its name.
+        """
+        if step is not None and not child.endswith(f"/{self._derived(step)}"):
+            step = None  # its name was cut off
+        self._invoked[child] = step
+        self._started.add(child)
+
+    def not_invoked(self, child: str) -> None:
+        """A run was not invoked after all: it was before, by the same step."""
+        self._started.discard(child)
+
+    def _derived(self, key: str) -> str:
+        return derived_ulid(self._carried.started, self._run_id, key, 0)
+
+    def _child_of(self, key: str) -> str | None:
+        """The run that a step has invoked, and that has not ended."""
+        return next((child for child, step in self._invoked.items() if step == key), None)
+
+    def _end_child(self, child: str, outcome: Outcome) -> None:
+        step = self._invoked.get(child)
+        if step is None:
+            self._ended[child] = memo_json(outcome)
+        else:
+            del self._invoked[child]
+            self.remember(step, outcome)
+
+    def _report(self, child: str, outcome: JSON) -> None:
+        """An invoked run has reported its end; in an execution that it was not invoked in."""
+        invoked = {waiting.more["child"]: key for key, waiting in self._waits.items() if waiting.kind == "invoke"}
+        step = invoked.get(child) or self._invoked.get(child)
+        if step is None or not self._is_seen:
+            self._ended[child] = outcome
+        else:
+            self._invoked.pop(child, None)
+            self.remember(step, read_outcome(outcome))
+
     # --- waits for events and signals ------------------------------------------------------------------------------
 
     def subscribed(self, key: str, kind: str, topics: list[str], until: float) -> None:
-        """The run hears of events. Some may have come before: it listens while it subscribes, which may take long."""
+        """The run receives events from now on. Some may have come before, as the body subscribed."""
         if kind == "cancel":
             self._cancelling[key] = topics
             return
@@ -293,9 +452,49 @@ class Past:
         self._inbox.open(key, tuple(topics), until)
         for event in self._unclaimed.pop(key, ()):
             self._deliver(key, event)
-        if kind == "once" and self._is_local_after(until):  # then the body has started no timer
-            events = self._inbox.boxes[key].events
-            self._end_wait(key, Outcome(events[0] if events else None))
+        if kind == "once" and key in self._once and self._is_local_after(until):  # then the body has started no timer
+            self._end_wait(key, Outcome())
+
+    def _deliver(self, key: str, event: dict[str, Any]) -> None:
+        box = self._inbox.boxes.get(key)
+        if box is None:
+            self._unclaimed.setdefault(key, []).append(event)
+            return
+        before = len(box.events)
+        self._inbox.deliver(key, event)
+        if not self._is_seen or len(box.events) == before:
+            return
+        if key not in self._once:
+            self._has_event = True
+            self._record("event", key, event=box.take())
+        elif key not in self._cancelled:
+            self._end_wait(key, Outcome(event))
+        else:
+            self._inbox.close(key)
+            self._once.discard(key)
+
+    def _end_wait(self, key: str, outcome: Outcome) -> None:
+        self.remember(key, outcome)
+        self._inbox.close(key)
+        self._once.discard(key)
+
+    def _receive(self, key: str, data: JSON) -> None:
+        if key not in self._signals.over:
+            self._signals.received.setdefault(key, data)
+            if self._is_seen:
+                self._take_signal(key)
+
+    def _take_signal(self, key: str) -> None:
+        signals = self._signals
+        if key in signals.open and key in signals.received:
+            wait, data, step = signals.open[key][0], signals.received[key], signals.steps[key]
+            outcome = Outcome({"signal": wait.signal, "data": data})
+            signals.end(key)
+            if key in self._cancelled:
+                self._memo[step] = memo_json(outcome)
+                self._record("ended", step)
+            else:
+                self.remember(step, outcome)
 
     def opened(self, text: str, step: str | None, other: Wait, mailbox: str) -> None:
         """A mailbox was opened, or was found to be another wait's; ``text`` says for which wait of the step."""
@@ -309,6 +508,7 @@ class Past:
             signals.open[key] = other, mailbox
             if self._is_local_after(other.until):  # then the body has started no timer
                 signals.timed_out.add(key)
+            self._take_signal(key)
         elif other.run_id != self._run_id or (other.key in signals.open and other.key not in self._cancelled):
             wait = other.model_copy(update={"workflow_id": self._workflow_id, "run_id": self._run_id, "key": key})
             signals.end(key)
@@ -326,6 +526,8 @@ class Past:
                 self._signals.end(key)
                 if key in self._signals.timed_out:
                     self.finished(self._signals.steps[key], Outcome())
+                else:
+                    self._record("ended", self._signals.steps[key])
 
     # --- timers ----------------------------------------------------------------------------------------------------
 
@@ -335,40 +537,21 @@ class Past:
         self._cancelled.discard(text)
         if text.startswith(BACKOFF_AFTER):
             self._failures = int(text.removeprefix(BACKOFF_AFTER).split()[0])
+            self._begins_anew = text.endswith(BEGINS_ANEW)
             self._waits[BACKOFF] = Waiting("backoff", until)
-
-    def timer_fired(self, number: int) -> None:
-        """A timer's time is over; the body sees it in the next workflow task."""
-        if timer := self._timers.pop(number, None):
-            self._fired.append(timer[0])
 
     def timer_cancelled(self, number: int) -> None:
         """A timer runs no more."""
         if timer := self._timers.pop(number, None):
             self._cancelled.add(timer[0])
 
-    # --- what a workflow task has made of it -----------------------------------------------------------------------
-
-    def task_done(self) -> None:
-        """The body has seen what had come before the task."""
-        if self._attempt_began is None:
-            self._attempt_began = self._since_start()
-        self._seen.update(dict.fromkeys(self._unseen, self._since_start()))
-        self._unseen.clear()
-        for text in self._fired:
-            self._timer_is_over(text)
-        self._fired.clear()
-        self._take_events()
-        self._take_signals()
-        for ended in self._finished:
-            self.remember(*ended)
-        self._finished.clear()
-        self._has_heard = False
-
-    def _timer_is_over(self, text: str) -> None:
+    def _timer_is_over(self, text: str, until: float) -> None:
         if text.startswith(BACKOFF_AFTER):
             self._waits.pop(BACKOFF, None)
-            self._attempt_began = self._since_start()
+            self._next_attempt()
+        elif text.startswith(ASYNCIO_TIMER):
+            if self._is_seen:
+                self._record("timer", text)
         elif text in self._signals.steps:
             self._signals.timed_out.add(text)
         elif is_of_no_step(text):
@@ -377,60 +560,28 @@ class Past:
             box = self._inbox.boxes.get(text)
             self._end_wait(text, Outcome(box.events[0] if box and box.events else None))
         elif child := self._child_of(text):
-            if child not in self._ended:
-                self._invoked.pop(child, None)
-                self.finished(text, too_late(child))
+            self._invoked.pop(child, None)
+            self.remember(text, too_late(child))
         elif (waiting := self._waits.get(text)) is not None and waiting.kind == "invoke":
             if waiting.until is not None and waiting.until <= self.now and waiting.more["child"] not in self._ended:
-                self.finished(text, too_late(waiting.more["child"]))
+                self.remember(text, too_late(waiting.more["child"]))
         else:
             self._sleep_is_over(text)
 
+    def _next_attempt(self) -> None:
+        self._attempt = self._failures
+        self._repeated = len(self._entries)
+        if self._begins_anew and self._entries:
+            self._entries[-1] = replace(self._entries[-1], at=self._since_start())
+        elif self._begins_anew:
+            self._attempt_began = self._since_start()
+
     def _sleep_is_over(self, key: str) -> None:
         """A sleep is over, or a listener's wait, for which an event may have come in the same moment."""
-        if self._has_heard and self._kind(key) != "sleep":
+        if self._has_event and self._kind(key) != "sleep":
             self._waits[key] = Waiting("timer", self.now)
-            return
-        self._slept[key] = self._since_start()
-        self._waits.pop(key, None)
-        self._failures = 0
-
-    def _child_of(self, key: str) -> str | None:
-        """The run that a step has invoked in this execution."""
-        if not self._started:
-            return None
-        end = f"/{derived_ulid(self._carried.started, self._run_id, key, 0)}"
-        return next((child for child in self._started if child.endswith(end)), None)
-
-    def _take_events(self) -> None:
-        for key in list(self._once):
-            box = self._inbox.boxes.get(key)
-            if key in self._cancelled:
-                self._inbox.close(key)
-                self._once.discard(key)
-            elif box is not None and box.events:
-                self._end_wait(key, Outcome(box.events[0]))
-
-    def _end_wait(self, key: str, outcome: Outcome) -> None:
-        self.finished(key, outcome)
-        self._inbox.close(key)
-        self._once.discard(key)
-
-    def _take_signals(self) -> None:
-        signals = self._signals
-        for key, data in list(signals.received.items()):
-            if key in signals.open:
-                wait, _ = signals.open[key]
-                signals.end(key)
-                self.finished(signals.steps[key], Outcome({"signal": wait.signal, "data": data}))
-
-    def remember(self, key: str, outcome: Outcome, at: int | None = None) -> None:
-        """The body has what a step has returned, since now or another time."""
-        if key not in self._memo:
-            self._memo[key] = outcome_json(outcome), self._since_start() if at is None else at
-        self._waits.pop(key, None)
-        self._mailboxes.pop(key, None)
-        self._failures = 0
+        else:
+            self.remember(key, Outcome())
 
     def _kind(self, key: str) -> Kind | None:
         waiting = self._waits.get(key)
@@ -442,4 +593,4 @@ class Past:
     def _since_start_at(self, moment: float) -> int:
         """In microseconds, as the run counts them: by Temporal's ``workflow.now``."""
         seen = datetime.fromtimestamp(moment, UTC) - _EPOCH
-        return max(seen // _MICROSECOND - self._carried.started * 1000, 0)
+        return max(seen // _MICROSECOND - self._base * 1000, 0)

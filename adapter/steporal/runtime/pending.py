@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, Task
+from collections.abc import Callable
 from typing import Any
 
 
@@ -26,7 +27,7 @@ def waits_for_a_future(task: Task[Any]) -> bool:
 
 
 def is_idle(loop: AbstractEventLoop, *, conditions: int) -> bool:
-    """Whether only the world outside can wake a run.
+    """Whether only the world outside can wake a run: no task of it can go on, and nothing of Temporal's is in flight.
 
     Args:
         loop: The run's event loop.
@@ -38,4 +39,17 @@ def is_idle(loop: AbstractEventLoop, *, conditions: int) -> bool:
         and not instance["_pending_external_signals"]
         and not instance["_pending_external_cancels"]
         and len(instance["_conditions"]) <= conditions
+        and not instance["_ready"]
+    )
+
+
+def is_condition_met(loop: AbstractEventLoop, *, but: Callable[[], bool]) -> bool:
+    """Return whether a task of a run waits by ``workflow.wait_condition`` for a condition that holds now.
+
+    Args:
+        loop: The run's.
+        but: A condition that does not count.
+    """
+    return any(
+        condition is not but and not future.done() and condition() for condition, future in vars(loop)["_conditions"]
     )

@@ -7,7 +7,7 @@ is all in its history, though, and can be handed to a new execution as if the ol
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Any
 
@@ -26,12 +26,14 @@ from ..routing.mailbox import SIGNALLED, Wait
 from ..sealed import check_readable
 from ..types import JSON
 from .attempt import RUN_STEP
+from .calls import Call
 from .carried import Carried, read_carried, read_recovery
 from .children import ENDED, REPORT, was_cancelled
 from .continuing import CHECKPOINT, RECOVER
 from .endings import SEND_EVENT
 from .failures import NOT_BEGUN, failure_of, is_cancellation
 from .inbox import DELIVER
+from .invoke_step import invoking_step
 from .memo import Failure, Outcome
 from .past import Past
 from .signal_inbox import CLOSE_MAILBOX, OPEN_MAILBOX
@@ -62,7 +64,7 @@ class Rebuilt:
         first_task: The event with which the first workflow task was completed; None if none was, and nothing is lost.
         last_event: The last event of the history.
         in_flight: The steps that had begun, and whose end is not in the history.
-        invoked: How many invoked runs have ended.
+        invoked: How many invoked runs have ended whose step is not known.
         children: The invoked runs whose end is not in the history, by Temporal's workflow id.
     """
 
@@ -78,7 +80,7 @@ class Rebuilt:
     @property
     def finished(self) -> int:
         """How many steps are finished; a history does not say how many events the body has taken of listeners."""
-        return len(self.carried.memo) + len(self.carried.slept) + self.invoked
+        return len(self.carried.memo) + self.invoked
 
     def message(self, *, is_stored: bool) -> dict[str, JSON]:
         """The signal that hands it to another execution.
@@ -108,6 +110,7 @@ class _Activity:
 
     Attributes:
         key: The step's.
+        call: The description of the step's call, where the activity's argument has it.
         type: The activity's.
         max_attempts: How often it is tried.
         result: What it has returned.
@@ -116,6 +119,7 @@ class _Activity:
     key: str
     type: str
     max_attempts: int
+    call: Call | None = None
     result: Any = None
 
 
@@ -199,12 +203,13 @@ class _Reader:
         self._run_id = started.first_execution_run_id
         values = [await self._json(payload) for payload in started.input.payloads]
         carried = read_carried(values[2]) if len(values) > 2 else None
-        self._is_first = carried is None or not carried.seed
-        if carried is None or not carried.seed:
+        self._is_first = carried is None or not carried.started
+        if carried is None or not carried.started:
             moment = event.event_time.ToDatetime(tzinfo=UTC).timestamp()
             carried = carried or Carried(is_parked=False, started=0, seed="")
             carried = carried.model_copy(update={"started": int(moment * 1000)})
-        self._past = Past(self._run_id, started.workflow_id, carried)
+        is_new = self._is_first and not carried.base
+        self._past = Past(self._run_id, started.workflow_id, carried, is_first=is_new)
 
     async def _workflow_task_scheduled_event_attributes(self, event: HistoryEvent) -> None:
         self._end_sends()
@@ -258,7 +263,8 @@ class _Reader:
         key, kind = await self._summary(event), scheduled.activity_type.name
         if _is_of_step(key, scheduled.activity_id, kind):
             self._past.begun(key, scheduled.activity_id)
-            activity = _Activity(key, kind, scheduled.retry_policy.maximum_attempts)
+            call = await self._call(scheduled.input) if kind == RUN_STEP else None
+            activity = _Activity(key, kind, scheduled.retry_policy.maximum_attempts, call)
             self._activities[event.event_id] = activity
             if kind == SEND_EVENT:
                 self._sends.begin(activity)
@@ -269,7 +275,7 @@ class _Reader:
         if activity is not None:
             activity.result = await self._first(completed.result)
             if activity.type != SEND_EVENT:
-                self._past.finished(activity.key, Outcome(activity.result))
+                self._past.finished(activity.key, Outcome(activity.result, call=activity.call))
 
     async def _activity_task_failed_event_attributes(self, event: HistoryEvent) -> None:
         failed = event.activity_task_failed_event_attributes
@@ -292,11 +298,12 @@ class _Reader:
             return
         self._sends.give_up(activity.key)
         if failure is not None:
-            self._fail(activity.key, await self._failed(failure, activity.max_attempts))
+            outcome = await self._failed(failure, activity.max_attempts)
+            self._fail(activity.key, replace(outcome, call=activity.call))
 
     def _fail(self, key: str, outcome: Outcome) -> None:
         """A step has failed; not if it was cancelled, or begins again."""
-        if outcome != _CANCELLED and outcome.failure and outcome.failure.name not in NOT_BEGUN:
+        if outcome.failure != _CANCELLED.failure and outcome.failure and outcome.failure.name not in NOT_BEGUN:
             self._past.finished(key, outcome)
 
     async def _marker_recorded_event_attributes(self, event: HistoryEvent) -> None:
@@ -348,7 +355,8 @@ class _Reader:
     # --- invoked runs ----------------------------------------------------------------------------------------------
 
     async def _start_child_workflow_execution_initiated_event_attributes(self, event: HistoryEvent) -> None:
-        self._past.invoked(event.start_child_workflow_execution_initiated_event_attributes.workflow_id)
+        child = event.start_child_workflow_execution_initiated_event_attributes.workflow_id
+        self._past.invoked(child, invoking_step(await self._summary(event)))
 
     async def _start_child_workflow_execution_failed_event_attributes(self, event: HistoryEvent) -> None:
         self._past.not_invoked(event.start_child_workflow_execution_failed_event_attributes.workflow_id)
@@ -376,6 +384,10 @@ class _Reader:
         self._past.child_ended(attributes.workflow_execution.workflow_id, outcome)
 
     # --- values ----------------------------------------------------------------------------------------------------
+
+    async def _call(self, payloads: Payloads) -> Call | None:
+        argument = await self._first(payloads)
+        return Call.read(argument.get("call")) if isinstance(argument, dict) else None
 
     async def _first(self, payloads: Payloads) -> JSON:
         return await self._json(payloads.payloads[0]) if payloads.payloads else None

@@ -41,6 +41,7 @@ from .code import (
 )
 
 _FUNCTION = "function"
+_AROUND = "around it, "
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ class Describer:
     packages: Collection[str]
     captive: Captive
     step_id: str = ""
+    values: list[tuple[str, Any]] = field(default_factory=list)
+    """The values that the call sends, by name, in the order in which it does."""
     _stack: list[FunctionType] = field(default_factory=list)
 
     def call(self, step_id: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, JSON]:
@@ -88,6 +91,7 @@ class Describer:
             NestedStepError: It captured the run's ``step``.
         """
         self.step_id = step_id
+        self.values.clear()
         self._stack.clear()
         call = {"function": self.function(function)}
         if arguments:
@@ -221,6 +225,7 @@ class Describer:
         )
 
     def _value(self, name: str, value: Any, function: FunctionType | None = None) -> JSON:
+        self.values.append((name, value))
         try:
             return encode(value, self._other)
         except UnserializableError as err:
@@ -298,6 +303,42 @@ def _allow(function: Any) -> str:
     return f"wrap it in a lambda, or allow its package: Client(..., step_packages=[{package!r}])"
 
 
+# --- what a reference names ----------------------------------------------------------------------------------------
+
+
+def target_of(reference: Any) -> tuple[str, str]:
+    """Return the name of the function of a reference, and the fingerprint of its code where it needs one."""
+    if "partial" in reference:
+        return target_of(reference["partial"])
+    if "name" in reference:
+        return reference["name"], ""
+    if "method" in reference:
+        return f".{reference['method']}", ""
+    root = reference.get("root") or f"workflow {reference.get('workflow')}"
+    if "variable" in reference:
+        return f"{root}: {_AROUND}{reference['variable']}", reference["code"]
+    return f"{root}: {reference['path']}", reference["code"]
+
+
+def function_exists(
+    target: str, code: str, handler: Callable[..., Any], workflow_id: str, packages: Collection[str]
+) -> bool:
+    """Return whether the code of this process has the function that :func:`target_of` has named."""
+    if not code:
+        try:
+            return bool(target.startswith(".") or find_function(target, packages))
+        except StepCodeNotFoundError:
+            return False
+    name, _, path = target.partition(": ")
+    try:
+        root = unwrapped(handler if name == f"workflow {workflow_id}" else find_function(name, packages))
+    except StepCodeNotFoundError:
+        return False
+    if root is not None and path.startswith(_AROUND):
+        return find_outer(root, path.removeprefix(_AROUND), code, packages) is not None
+    return root is not None and find_nested(root, path, code) is not None
+
+
 # --- from a reference to a function --------------------------------------------------------------------------------
 
 
@@ -355,12 +396,8 @@ class Resolver:
     def _outer(self, data: Mapping[str, JSON]) -> Callable[..., Any]:
         """A function beside a handler: this worker's own, with the variables of its factory."""
         name, root = self._root(data)
-        found = dict(outer_values(root)).get(data["variable"])
-        if (
-            not isinstance(found, FunctionType)
-            or not _is_of(found, self.app.packages)
-            or (found.__name__ == LAMBDA and fingerprint(found.__code__) != data["code"])
-        ):
+        found = find_outer(root, data["variable"], data["code"], self.app.packages)
+        if found is None:
             raise StepCodeNotFoundError(
                 f"{name} has no function {data['variable']!r} around it with the code that the step was called with "
                 f"({position(root)}); this worker runs another version of the code"
@@ -425,6 +462,14 @@ class Resolver:
         if getattr(found, "__module__", "").partition(".")[0] not in {"builtins", *self.app.packages}:
             raise StepCodeNotFoundError(f"class {name!r} is not part of the app")
         return found
+
+
+def find_outer(handler: FunctionType, variable: str, code: str, packages: Collection[str]) -> FunctionType | None:
+    """The function of the app in a variable around a handler: by its name, or, if a lambda, by its fingerprint."""
+    found = dict(outer_values(handler)).get(variable)
+    if not isinstance(found, FunctionType) or not _is_of(found, packages):
+        return None
+    return None if found.__name__ == LAMBDA and fingerprint(found.__code__) != code else found
 
 
 def find_nested(root: FunctionType, path: str, code: str) -> NestedCode | None:

@@ -1,12 +1,14 @@
 """One run: its input, the attempts of its body, and the memo of its finished steps.
 
 The handler's body runs inside a Temporal workflow. An exception that it raises itself runs it again from the top,
-after a backoff, with finished steps returning from the memo; steps that were in flight go on, and are joined.
+after a backoff. The journal then hands it what it was handed before, in the same order; steps that were in flight go
+on, and are joined.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine
@@ -32,9 +34,10 @@ from ..step import Step
 from ..types import JSON
 from .awaited import Awaited, described
 from .body_log import BodyLogger, RunLogger
-from .carried import Carried, outcome_json, read_outcome
+from .branches import BRANCH, RunLoop, out_of_body
+from .calls import Call
+from .carried import Carried, memo_json, read_outcome
 from .children import Children, failed_with, was_cancelled
-from .coming_back import WayBack
 from .continuing import Continuing
 from .counting import StepKind, count_body, count_end, count_start, counted
 from .deadlock import of_another_loop
@@ -43,9 +46,9 @@ from .determinism import explained, nondeterminism_in
 from .endings import tell_cancelled, tell_failed, tell_finished
 from .failures import application_error, is_final, message_of
 from .inbox import Inbox
+from .journal import Entry, Journal
 from .limits import to_limited
 from .memo import Memo, Outcome
-from .ordered_tasks import number_tasks
 from .pending import is_idle, waits_for_a_future
 from .signal_inbox import SignalInbox
 from .start import Origin, cron_data
@@ -53,14 +56,22 @@ from .storage import StorageOfRun
 from .subscriptions import Subscriptions
 from .traced import TRACE
 from .until import wait_until
-from .waits import BACKOFF, BACKOFF_AFTER, UNTIL_TS, Waiting, Waits, left_until
+from .waits import BACKOFF, BACKOFF_AFTER, BEGINS_ANEW, UNTIL_TS, Waiting, Waits, left_until
 
 Perform = Callable[[], Coroutine[Any, Any, Outcome]]
 
 _CANCELLED_AGAIN = timedelta(minutes=1)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+
+
+def seed_of(run_id: str) -> str:
+    """Return what the random numbers of a run start from, in hexadecimal; a run that repeats another takes its seed.
+
+    Args:
+        run_id: The run's id, which the server draws at random.
+    """
+    return hashlib.sha256(f"steporal.random {run_id}".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +82,7 @@ class WorkflowSurroundings:
 
     @property
     def attempt(self) -> int:
-        return self.run.failures
+        return 0 if self.run.journal.has_news else self.run.attempt
 
     @property
     def random(self) -> random.Random:
@@ -82,7 +93,7 @@ class WorkflowSurroundings:
         return self.run.body_logger
 
     def now(self) -> datetime:
-        return self.run.now()
+        return _EPOCH + timedelta(microseconds=self.run.nanoseconds() // 1000)
 
     def uuid4(self) -> UUID:
         return UUID(int=self.run.random.getrandbits(128), version=4)
@@ -95,12 +106,19 @@ class Run:
         workflow: What the app defined: options, and what its references may name.
         handler: The handler to call; in the sandbox that of the module that was loaded again.
         memo: The finished steps.
+        journal: What has reached the body, in order.
+        base: What the journal's times count from, in milliseconds since the epoch.
         failures: How often the body has raised since a step finished last.
+        attempt: Which attempt of the body this is, from 0; none but those since a step finished last count.
+        loop: The run's event loop, as the body does not see it.
         logger: What is logged of it.
         body_logger: What the body logs with.
         scheduled: How often each step was scheduled, by key; activity ids must not repeat while one is pending.
-        finished: When each step has finished, in microseconds since the run's start.
-        slept: The same of sleeps, and of others that a recovery has found to be over, and that are not in the memo.
+        calls: What the steps in flight were called with, by key.
+        taken_over_until: Until when, on the body's clock, another run did what this one goes on from; -1: none did.
+        moved_by: By how much that was earlier, in microseconds, once it is known.
+        reopens: The listeners of that run that this one has to subscribe for itself.
+        overdue: When waits were over that the body had in an execution before, for those that were when it came back.
         mailboxes: The mailboxes that a recovery has found to be chosen for signals to send, by step.
         random: What the body draws from; begins anew with each attempt of it.
         started: When its first execution started, in milliseconds since the epoch.
@@ -110,7 +128,6 @@ class Run:
         children: The runs that it has invoked.
         continuing: When it continues as new.
         storage: Whether values over Temporal's limit go into external storage.
-        way_back: How far the body has come through finished steps.
     """
 
     def __init__(
@@ -121,6 +138,8 @@ class Run:
         self.handler = loaded.handler
         self.memo: Memo = {}
         self.failures = 0
+        self.attempt = 0
+        self.loop: RunLoop
         self.logger = RunLogger(lambda: self.failures + 1)
         self.scheduled: dict[str, int] = {}
         self.data: JSON = None
@@ -133,39 +152,44 @@ class Run:
         self.signals = SignalInbox(self.waits)
         self.children = Children()
         self.storage = StorageOfRun()
-        self.way_back = WayBack()
-        self.finished: dict[str, int] = {}
-        self.slept: dict[str, int] = {}
         self.mailboxes: dict[str, str] = {}
         self._taken: dict[str, None] = {}
-        self._seen: dict[str, int] = {}
-        self._reached: int | None = None
-        self._attempt_began = 0
+        self._body_task: asyncio.Task[Any] | None = None
         self.continuing = Continuing(self, carried.held_until if carried else None)
         self._carried = carried
         self._goes_on = carried is not None and workflow.info().continued_run_id is not None
         self._in_flight: dict[str, asyncio.Task[Outcome]] = {}
-        if carried is None or not carried.seed:
-            self.started = int(workflow.info().workflow_start_time.timestamp() * 1000)
-            self._seed = workflow.random().getrandbits(128)
-        else:
-            self.started, self._seed = carried.started, int(carried.seed, 16)
+        self.taken_over_until = -1
+        self.moved_by: int | None = None
+        self.reopens: dict[str, None] = {}
+        self.calls: dict[str, Call] = {}
+        self.overdue: dict[str, int] = {}
+        began = int(workflow.info().workflow_start_time.timestamp() * 1000)
+        self.started = (carried.started if carried else 0) or began
+        self.base = (carried.base if carried else 0) or self.started
+        self._seed = carried.seed if carried and carried.seed else seed_of(self.id)
+        self._event_loop: Any = asyncio.get_running_loop()
+        entries = [Entry.read(entry) for entry in carried.past] if carried else []
+        self.journal = Journal(self.elapsed, self._take_unasked, entries)
         if carried is not None:
             self._restore(carried)
-        self.body_logger = BodyLogger(lambda: self.failures + 1, self.memo)
+        self.body_logger = BodyLogger(lambda: self.failures + 1, self.journal)
 
     # --- from one execution to the next ----------------------------------------------------------------------------
 
     def _restore(self, carried: Carried) -> None:
-        self.memo = {key: read_outcome(outcome) for key, (outcome, _) in carried.memo.items()}
-        self.finished = {key: at for key, (_, at) in carried.memo.items()}
-        self._reached = self._attempt_began = carried.attempt_began
+        self.memo = {key: read_outcome(outcome) for key, outcome in carried.memo.items()}
+        self.journal.attempt_began = carried.attempt_began
+        self.journal.may_begin_anew = carried.begins_anew
         self.failures = carried.failures
+        self.attempt = carried.attempt
+        self.journal.repeated = carried.repeated
+        self.taken_over_until = carried.taken_over_until
+        self.moved_by = carried.moved_by
+        self.reopens = dict.fromkeys(carried.reopens)
         self.scheduled = carried.scheduled
-        self.slept = carried.slept
         self.mailboxes = carried.mailboxes
         self._taken = dict.fromkeys(carried.taken)
-        self._seen = carried.seen
         self.waits.restore(carried.waits)
         self.inbox.restore(carried.boxes, carried.came)
         self.subscriptions.cancelling = {key: tuple(topics) for key, topics in carried.cancelling.items()}
@@ -177,7 +201,7 @@ class Run:
 
     def recovered(self, carried: Carried) -> Run:
         """The same run, before it begins, with what its history has shown that it has done."""
-        run = Run(self.workflow, self.loaded, carried.model_copy(update={"seed": carried.seed or f"{self._seed:x}"}))
+        run = Run(self.workflow, self.loaded, carried.model_copy(update={"seed": carried.seed or self._seed}))
         run._goes_on = False
         return run
 
@@ -188,15 +212,21 @@ class Run:
             is_indexed=is_parked and is_indexed(workflow.info().typed_search_attributes),
             held_until=self.continuing.held_until,
             started=self.started,
-            seed=f"{self._seed:x}",
-            attempt_began=self._attempt_began,
-            memo={key: (outcome_json(outcome), self.finished[key]) for key, outcome in self.memo.items()},
+            base=0 if self.base == self.started else self.base,
+            seed=self._seed,
+            attempt_began=self.journal.attempt_began,
+            begins_anew=self.journal.may_begin_anew,
+            memo={key: memo_json(outcome) for key, outcome in self.memo.items()},
+            past=[entry.json() for entry in self.journal.entries()],
             failures=self.failures,
+            attempt=self.attempt,
+            repeated=self.journal.repeated,
+            taken_over_until=self.taken_over_until,
+            moved_by=self.moved_by,
             scheduled=self.scheduled,
             waits=self.waits.state(),
             boxes=self.inbox.state(),
             came=self.inbox.came(),
-            slept=self.slept,
             mailboxes=self.mailboxes,
             taken=list(self._taken),
             cancelling={key: list(topics) for key, topics in self.subscriptions.cancelling.items()},
@@ -204,36 +234,48 @@ class Run:
             ended=self.children.ended,
             invoked=self.children.invoked,
             reports_to=self.children.reports_to,
+            reopens=list(self.reopens),
             size=self.continuing.size,
             warning=self.continuing.warning,
         )
 
     # --- the time that the body sees -------------------------------------------------------------------------------
 
-    def _elapsed(self) -> int:
-        """How long it is since the run's start, in microseconds."""
-        return (workflow.now() - _EPOCH) // _MICROSECOND - self.started * 1000
+    def elapsed(self) -> int:
+        """Return the time of the present workflow task, in microseconds since :attr:`base`."""
+        loop = self._event_loop
+        now: int = type(loop).workflow_time_ns(loop)
+        return now // 1000 - self.base * 1000
 
-    def now(self) -> datetime:
-        """The time that ``ctx.now()`` is.
+    def microseconds(self, moment: float) -> int:
+        """Return a time in seconds since the epoch as the journal has it."""
+        return round(moment * 1_000_000) - self.base * 1000
 
-        In an execution that has continued as new, the body runs from the top again, through steps that have finished
-        long ago; until it has come to where it was, it is the time that it was then.
+    def nanoseconds(self) -> int:
+        """Return the time in the body, in nanoseconds since the epoch."""
+        return (self.base * 1000 + self.journal.now()) * 1000
+
+    def moved(self, until: float, asked: int | None) -> float:
+        """Return when something ends, in a run that goes on from what another run has done.
+
+        What that run had left of a time when it was there, this one has left.
+
+        Args:
+            until: When it would have ended in that run, in seconds since the epoch.
+            asked: When the body has asked for it, on its clock; None if it has asked for a moment, and not for a while.
         """
-        if self._reached is None:
-            return workflow.now()
-        return _EPOCH + (self.started * 1000 + self._reached) * _MICROSECOND
+        if asked is None or asked > self.taken_over_until or self.taken_over_until < 0:
+            return until
+        if self.moved_by is None:
+            self.moved_by = self.elapsed() - self.taken_over_until
+        return until + self.moved_by / 1_000_000
 
-    def reached(self, key: str, *, is_news: bool) -> None:
-        """The body has come to a finished step, in the memo already or awaited."""
-        self.body_logger.reach(key, is_news=is_news)
-        if self._reached is not None:
-            self._reached = max(self._reached, self.finished[key])
-
-    def saw(self, key: str, id: str) -> None:
-        """A step ends with an event, or the end of an invoked run, that the body has seen before a recovery."""
-        if self._reached is not None and id in self._seen:
-            self.slept[key] = max(self._reached, self._seen[id])
+    def _take_unasked(self, entry: Entry) -> None:
+        """Take what reaches the body though it has not asked for it."""
+        if entry.kind == "cancel" and self._body_task is not None:
+            self._body_task.cancel()
+        elif entry.kind == "event":
+            self.inbox.put(entry.key, entry.event)
 
     def awaited(self) -> list[Awaited]:
         """What it waits for."""
@@ -249,14 +291,15 @@ class Run:
 
     def busy_steps(self) -> int:
         """How many steps are in flight that another execution could not go on with."""
-        waiting = len(self.waits.now) - (BACKOFF in self.waits.now)
+        waiting = sum(waiting.kind not in ("backoff", "asyncio") for waiting in self.waits.now.values())
         return len(self._in_flight) - waiting - len(self.continuing.held)
 
     def cannot_wake(self, body: asyncio.Task[Any]) -> bool:
         """Whether nothing is in flight that could wake the body, which has not ended."""
-        if self._in_flight or self.waits.now or self.way_back.is_paused or not waits_for_a_future(body):
+        if self._in_flight or self.waits.now or not self.journal.is_idle or self.loop.has_more_jobs:
             return False
-        return is_idle(asyncio.get_running_loop(), conditions=1)  # the one by which the run waits for this
+        # The two conditions are the journal's and the one by which the run waits for this.
+        return waits_for_a_future(body) and is_idle(asyncio.get_running_loop(), conditions=2)
 
     @property
     def id(self) -> str:
@@ -272,7 +315,7 @@ class Run:
 
     async def execute(self, data: JSON, added: JSON) -> RawValue:
         """Run the handler to its end; what Temporal's workflow returns."""
-        number_tasks(asyncio.get_running_loop())
+        self.loop = RunLoop(self)
         self.origin = Origin.of_run(added, workflow.info().workflow_id)
         began = workflow.info().start_time
         if self._carried is not None and self._carried.began is not None:
@@ -344,30 +387,41 @@ class Run:
     async def _live(self, *, is_cancelled: bool) -> Any:
         """Run the body to its end, unless the run continues as new before."""
         self.waits.awake()
-        body = asyncio.create_task(self._body())
+        body = self._body_task = asyncio.create_task(self._body())
+        is_cancelled = is_cancelled and not self.journal.has("cancel", "")
         try:
             if self._carried is not None:
-                is_cancelled = await self._come_back() or is_cancelled
-                self._reached = None
-                self.body_logger.is_there()
+                is_cancelled = await self._come_back(body) or is_cancelled
             if is_cancelled:
-                body.cancel()
+                self.journal.arrive("cancel", "")
+                await self._until_done(body)
             else:
                 await self.continuing.until_left(body)
         except asyncio.CancelledError:
-            self.body_logger.is_there()
-            body.cancel()
+            self.journal.arrive("cancel", "")
+            await self._until_done(body)
         except Exception:
             body.cancel()
             raise
+        self._check_journal()
         return await body
 
-    async def _come_back(self) -> bool:
-        """Wait until the body has come to where it waits, and tell whether the run was cancelled meanwhile."""
+    async def _until_done(self, body: asyncio.Task[Any]) -> None:
+        await workflow.wait_condition(lambda: body.done() or self.journal.error is not None)
+
+    def _check_journal(self) -> None:
+        """Raise what a body may have caught: that it does not fit its past."""
+        if self.journal.error is not None:
+            raise self.journal.error
+
+    async def _come_back(self, body: asyncio.Task[Any]) -> bool:
+        """Wait until the body has come to where it waits; return whether the run was cancelled meanwhile."""
         is_cancelled = False
         while True:
             try:
-                await workflow.wait_condition(lambda: not self.way_back.is_paused)
+                await workflow.wait_condition(
+                    lambda: self.journal.is_back or body.done() or self.journal.error is not None
+                )
             except asyncio.CancelledError:
                 is_cancelled = True
             else:
@@ -401,51 +455,55 @@ class Run:
     async def _body(self) -> Any:
         from .attempt import Attempt
 
+        is_new = self._carried is None
         if carried := self.waits.resume(BACKOFF, "backoff"):
+            is_new = True
             await self._pause(carried)
-            self.body_logger.begin()
-        elif self._goes_on:
-            self.body_logger.go_on()
-        else:
-            self.body_logger.begin()
-        while True:
-            attempt = Attempt(self)
-            self.random = random.Random(self._seed)  # the same in each: what is drawn may name steps
-            if self._reached is None:
-                self._attempt_began = self._elapsed()
-            try:
-                result = await self.handler(self.context, Step(attempt))
-                attempt.calls.check_awaited()
-                self._warn_of(attempt.calls.still_running())
-                count_body("returned")
-                return result
-            except Exception as err:
-                if nondeterminism_in(err):
-                    raise
-                if foreign := of_another_loop(err, self.workflow.id):
-                    raise foreign from None
-                count_body("raised")
-                self.failures += 1
-                if (
-                    is_final(err, self.workflow.retry.non_retryable_error_types)
-                    or self.failures >= self.workflow.max_attempts
-                ):
-                    raise
-                delay = self._backoff(err)
-                self.logger.warning(
-                    "attempt %d of %d of the body of workflow %r raised %s: %s; the next starts in %s",
-                    self.failures,
-                    self.workflow.max_attempts,
-                    self.workflow.id,
-                    type(err).__name__,
-                    message_of(err),
-                    format_duration(delay),
-                    extra={"attempt": self.failures},
-                )
-            finally:
-                attempt.close()
-            await self._pause(Waiting("backoff", (workflow.now() + delay).timestamp()))
-            self.body_logger.begin()
+            self.attempt = self.failures
+        try:
+            while True:
+                self.random = random.Random(int(self._seed, 16))  # the same in each: what is drawn may name steps
+                self.journal.open(is_new=is_new, is_silent=self._goes_on and not is_new)
+                attempt = Attempt(self)
+                BRANCH.set(attempt.branch)
+                try:
+                    result = await self.handler(self.context, Step(attempt))
+                    attempt.step_calls.check_awaited()
+                    self._warn_of(attempt.step_calls.still_running())
+                    count_body("returned")
+                    return result
+                except Exception as err:
+                    if nondeterminism_in(err):
+                        raise
+                    if foreign := of_another_loop(err, self.workflow.id):
+                        raise foreign from None
+                    count_body("raised")
+                    self.failures += 1
+                    never_again = is_final(err, self.workflow.retry.non_retryable_error_types)
+                    if never_again or self.failures >= self.workflow.max_attempts:
+                        raise
+                    delay = self._backoff(err)
+                    self._log_failed_attempt(err, delay)
+                finally:
+                    BRANCH.set(None)
+                    attempt.close()
+                is_new = True
+                await self._pause(Waiting("backoff", (workflow.now() + delay).timestamp()))
+                self.attempt = self.failures
+        finally:
+            self.journal.end()
+
+    def _log_failed_attempt(self, error: Exception, delay: timedelta) -> None:
+        self.logger.warning(
+            "attempt %d of %d of the body of workflow %r raised %s: %s; the next starts in %s",
+            self.failures,
+            self.workflow.max_attempts,
+            self.workflow.id,
+            type(error).__name__,
+            message_of(error),
+            format_duration(delay),
+            extra={"attempt": self.failures},
+        )
 
     def _warn_of(self, running: str) -> None:
         """Log the steps that a body left running when it returned; Temporal cancels them as the run ends."""
@@ -460,8 +518,9 @@ class Run:
     async def _pause(self, waiting: Waiting) -> None:
         assert waiting.until is not None
         if (left := left_until(waiting.until, workflow.time())) > timedelta(0):
+            anew = BEGINS_ANEW if self.journal.may_begin_anew else ""
             with self.waits.during(BACKOFF, waiting):
-                await workflow.sleep(left, summary=f"{BACKOFF_AFTER}{self.failures} of the body")
+                await workflow.sleep(left, summary=f"{BACKOFF_AFTER}{self.failures} of the body{anew}")
 
     def _backoff(self, error: Exception) -> timedelta:
         if isinstance(error, RetryAfterError):
@@ -483,20 +542,37 @@ class Run:
     def step(self, key: str, kind: StepKind, perform: Perform) -> asyncio.Task[Outcome]:
         """The step with this key: in flight already, or started now."""
         task = self._in_flight.get(key)
-        if task is None:
-            task = self._in_flight[key] = asyncio.create_task(self._finish(key, kind, perform))
-            task.add_done_callback(lambda _: self._in_flight.pop(key))  # also of one that never began
+        if task is None or task.cancelling():
+            before = task
+            task = asyncio.create_task(self._finish(key, kind, perform, before), context=out_of_body())
+            self._in_flight[key] = task
+            task.add_done_callback(partial(self._has_landed, key))  # also of one that never began
         return task
 
-    async def _finish(self, key: str, kind: StepKind, perform: Perform) -> Outcome:
+    def _has_landed(self, key: str, task: asyncio.Task[Outcome]) -> None:
+        if self._in_flight.get(key) is task:
+            del self._in_flight[key]
+            self.calls.pop(key, None)
+
+    def cancel_step(self, key: str) -> None:
+        """Cancel a step that is in flight, as the body waits for it no longer."""
+        if (task := self._in_flight.get(key)) is not None:
+            task.cancel()
+
+    async def _finish(
+        self, key: str, kind: StepKind, perform: Perform, before: asyncio.Task[Outcome] | None
+    ) -> Outcome:
+        if before is not None:  # it was cancelled, and has not ended yet
+            await asyncio.wait([before])
         await self.continuing.hold(key)
         trace = TRACE.get()
         performed = perform if trace is None else partial(trace.step, key, perform)
         outcome = await counted(kind, performed, is_resumed=key in self.waits.carried)
+        outcome = replace(outcome, call=self.calls.get(key))
         self.memo[key] = outcome
-        self.finished[key] = self.slept.pop(key, self._elapsed())
         self.failures = 0
         self.continuing.grew(outcome)
+        self.journal.arrive("step", key, self.overdue.pop(key, None))
         return outcome
 
     async def until_cancelled(self, key: str) -> None:

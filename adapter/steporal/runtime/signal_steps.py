@@ -26,12 +26,15 @@ from ..signals import (
 from ..step import RunOptions
 from ..types import JSON
 from .arguments import arguments_checked, check_type, deadline_of
+from .branches import out_of_body
+from .calls import Call, digest
 from .limits import to_limited
 from .memo import Outcome
 from .signal_types import type_to_check
 
 if TYPE_CHECKING:
     from .attempt import Attempt
+    from .run import Run
 
 FIND_MAILBOX = "steporal.find_mailbox"
 SEND_SIGNAL = "steporal.send_signal"
@@ -49,13 +52,23 @@ def wait_for_signal(
         check_on_conflict(on_conflict)
         check_type(schema, "schema")
         deadline = deadline_of(timeout, "timeout")
-    perform = partial(_perform_wait, attempt, key, signal, deadline, on_conflict == "replace", schema)
-    return _wait(attempt, key, signal, schema, perform)
+    attempt.calls(key, Call("wait_for_signal", signal))
+    asked = None if isinstance(timeout, datetime) else attempt.owner.journal.now()
+    perform = partial(_perform_wait, attempt, key, signal, deadline, asked, on_conflict == "replace", schema)
+    return _wait(attempt, key, signal, schema, deadline, perform)
 
 
 async def _wait(
-    attempt: Attempt, key: str, signal: str, schema: Any, perform: Callable[[], Coroutine[Any, Any, Outcome]]
+    attempt: Attempt,
+    key: str,
+    signal: str,
+    schema: Any,
+    deadline: datetime,
+    perform: Callable[[], Coroutine[Any, Any, Outcome]],
 ) -> ReceivedSignal[Any] | None:
+    if deadline <= workflow.now() and key not in attempt.owner.memo:
+        await attempt.owner.journal.next_turn()
+        return None
     outcome = await _outcome(attempt, key, perform)
     if outcome.value is None:
         return None
@@ -76,26 +89,37 @@ async def _outcome(attempt: Attempt, key: str, perform: Callable[[], Coroutine[A
     try:
         return await attempt.outcome(key, "wait_for_signal", perform)
     except asyncio.CancelledError:
-        await run.until_cancelled(key)
-        if key not in run.memo or workflow.cancellation_reason() is not None:
+        if attempt.branch.is_closed:
             raise
-        return await attempt.outcome(key, "wait_for_signal", None)
+        await run.journal.until("ended", key, partial(_arrive_when_ended, run, key))
+        outcome = run.memo.get(key)
+        if outcome is None or workflow.cancellation_reason() is not None:
+            raise
+        if outcome.failure:
+            raise outcome.failure.error(key) from None
+        return outcome
+
+
+def _arrive_when_ended(run: Run, key: str) -> None:
+    async def until_ended() -> None:
+        await run.until_cancelled(key)
+        run.journal.arrive("ended", key)
+
+    asyncio.create_task(until_ended(), context=out_of_body())  # noqa: RUF006  the SDK keeps a run's tasks
 
 
 async def _perform_wait(
-    attempt: Attempt, key: str, signal: str, deadline: datetime, replace: bool, schema: Any
+    attempt: Attempt, key: str, signal: str, deadline: datetime, asked: int | None, replace: bool, schema: Any
 ) -> Outcome:
     run = attempt.owner
     if carried := run.waits.resume(key, "signal"):
         return await run.signals.wait(key, Wait.model_validate(carried.more["wait"]), replace=replace, carried=carried)
-    if deadline <= workflow.now():
-        return Outcome()
     wait = Wait(
         signal=signal,
         workflow_id=workflow.info().workflow_id,
         run_id=run.id,
         key=run.activity_id(key),
-        until=deadline.timestamp(),
+        until=run.moved(deadline.timestamp(), asked),
         data_type=type_to_check(schema, run.handler),
         task_queue=workflow.info().task_queue,
     )
@@ -114,6 +138,7 @@ def send_signal(attempt: Attempt, key: str, signal: str, data: Any) -> Coroutine
         to_limited(f"the data of signal {signal!r}", encoded, attempt.owner.storage.most)
     except (UnserializableError, PayloadTooLargeError) as err:
         raise type(err)(f"step {key!r}: {err}") from None
+    attempt.calls(key, Call("send_signal", signal, digest(encoded)))
     return _send(attempt, key, signal, encoded)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
@@ -13,6 +13,7 @@ from temporalio.exceptions import FailureError
 
 from ..converter import to_raw
 from ..types import JSON
+from .branches import out_of_body
 from .inbox import Box, Inbox
 from .limits import summary
 
@@ -37,12 +38,19 @@ class Subscriptions:
         self._run = run
         self.cancelling: dict[str, tuple[str, ...]] = {}
         self._ending: dict[asyncio.Task[None], str] = {}
+        self._served: set[asyncio.Task[None]] = set()
         self.inbox = inbox
 
     @property
     def is_busy(self) -> bool:
-        """Whether a topic is being told of the end of one."""
-        return bool(self._ending)
+        """Whether a topic is being told of the end of one, or of one that the body has already."""
+        return bool(self._ending or self._served)
+
+    def serve(self, subscribe: Coroutine[Any, Any, None]) -> None:
+        """Subscribe in the background."""
+        task = asyncio.create_task(subscribe, context=out_of_body())
+        self._served.add(task)
+        task.add_done_callback(self._served.discard)
 
     async def subscribe(
         self, key: str, kind: Literal["once", "each"], topics: tuple[str, ...], source: str | None, until: float
@@ -103,7 +111,7 @@ class Subscriptions:
         box = self.inbox.close(key)
         left = tuple(topics) if topics is not None else box.topics if box else ()
         if left:
-            task = asyncio.create_task(self._end({key: left}))
+            task = asyncio.create_task(self._end({key: left}), context=out_of_body())
             self._ending[task] = key
             task.add_done_callback(self._ending.pop)
 

@@ -29,14 +29,17 @@ async def wait_until(condition: Callable[[], bool], *, timeout: timedelta | None
     """
     async with asyncio.timeout(None) as limit:
         if timeout is not None:
-            with _timers_called(summary):
+            with timers_called(summary):
                 limit.reschedule(asyncio.get_running_loop().time() + timeout.total_seconds())
         await workflow.wait_condition(condition)
 
 
 @contextmanager
-def _timers_called(summary: str) -> Iterator[None]:
-    """The SDK has a public way to do this for ``workflow.sleep`` and ``wait_condition`` alone."""
+def timers_called(summary: str) -> Iterator[None]:
+    """Give the timers that are started in this context a summary.
+
+    The SDK has a public way to do this for ``workflow.sleep`` and ``wait_condition`` alone.
+    """
     from temporalio.worker._workflow_instance import _TimerOptions, _TimerOptionsCtxVar  # loaded, in a worker
 
     metadata = UserMetadata(summary=workflow.payload_converter().to_payload(summary)) if summary else None

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from ..types import JSON
 
-Kind = Literal["sleep", "event", "next", "signal", "invoke", "backoff", "timer"]
-"""``timer``: a sleep or a listener's ``next``, which a history does not tell apart."""
+Kind = Literal["sleep", "event", "next", "signal", "invoke", "backoff", "timer", "asyncio"]
+"""``timer``: a sleep or a listener's ``next``, which a history does not tell apart. ``asyncio``: a timer that the body
+has started by ``asyncio.sleep``, ``timeout`` or ``wait_for``."""
 
 BACKOFF = ""
 """The key of the wait between two attempts of the body; no step has it."""
@@ -20,16 +21,18 @@ BACKOFF = ""
 # The summaries of timers: a step's has its key. `rebuilding` reads them.
 PARKS = "until the run parks"
 GOES_ON = "until the run goes on"
-LEAVES = "until the run continues as new"
 COMES_BACK = "until the body has come to where it was"
 BACKOFF_AFTER = "backoff after attempt "
 UNTIL_TS = "until the event's ts, "
 UNTIL_CODE = "until a worker has the code of step "
+ASYNCIO_TIMER = "asyncio timer "
+BEGINS_ANEW = ", with a clock of its own"
+"""At the end of a backoff's summary: from the last entry of the journal on, the next attempt reads the time anew."""
 
 
 def is_of_no_step(text: str) -> bool:
     """Whether a timer's summary is none of a step's."""
-    return text in (PARKS, GOES_ON, LEAVES, COMES_BACK) or text.startswith((BACKOFF_AFTER, UNTIL_TS, UNTIL_CODE))
+    return text in (PARKS, GOES_ON, COMES_BACK) or text.startswith((BACKOFF_AFTER, UNTIL_TS, UNTIL_CODE, ASYNCIO_TIMER))
 
 
 @dataclass(slots=True)
@@ -53,6 +56,10 @@ class Waiting:
         return {"kind": self.kind, "until": self.until, "more": self.more}
 
 
+SHORTEST = timedelta(milliseconds=1)
+"""The time of a timer that is only there to be in the history."""
+
+
 def left_until(until: float, now: float) -> timedelta:
     """How long it is, in whole milliseconds, the last one begun counted; times since the epoch are not exact to one."""
     return timedelta(milliseconds=math.ceil((until - now) * 1000 - 0.01))
@@ -72,6 +79,7 @@ class Waits:
         self.carried: dict[str, Waiting] = {}
         self.changes = 0
         self._inside: set[str] = set()
+        self._were_inside: set[str] = set()
 
     def state(self) -> dict[str, tuple[bool, JSON]]:
         """What another execution goes on with: each wait, and whether the body is in it."""
@@ -84,6 +92,7 @@ class Waits:
             self.carried[key] = Waiting(waiting["kind"], waiting["until"], waiting["more"])
             if is_inside:
                 self._inside.add(key)
+                self._were_inside.add(key)
 
     def inside(self) -> dict[str, Waiting]:
         """The waits that the body was in when the execution before ended."""
@@ -92,17 +101,35 @@ class Waits:
     def awake(self) -> None:
         """The handler starts: from now on it says itself what it waits for."""
         self._inside.clear()
+        for key in [key for key, waiting in self.carried.items() if waiting.kind == "asyncio"]:
+            del self.carried[key]  # the body starts its timers itself when it comes back
+
+    def is_known_to_be_over(self, key: str) -> bool:
+        """Return whether it needs no further entry in the history that a wait is over whose time has passed.
+
+        It needs none if the execution before has handed the wait over. Else nothing in the history would show in which
+        order the body was given it, and a recovery could give it in another.
+        """
+        return key in self._were_inside
+
+    def begin(self, key: str, waiting: Waiting) -> None:
+        """The body is in a wait."""
+        self.now[key] = waiting
+        self.changes += 1
+
+    def end(self, key: str) -> None:
+        """The body is in a wait no more."""
+        self.now.pop(key, None)
+        self.changes += 1
 
     @contextmanager
     def during(self, key: str, waiting: Waiting) -> Iterator[None]:
         """What is awaited in this context can also be awaited by another execution."""
-        self.now[key] = waiting
-        self.changes += 1
+        self.begin(key, waiting)
         try:
             yield
         finally:
-            del self.now[key]
-            self.changes += 1
+            self.end(key)
 
     def resume(self, key: str, kind: Kind) -> Waiting | None:
         """The wait that a step was in when the execution before ended.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,9 @@ from steporal.converter import dumps, size_of
 from steporal.events import new_ulid
 from steporal.routing.catalog import Catalog
 from steporal.runtime.carried import Carried
+from steporal.runtime.journal import Entry
 from steporal.runtime.limits import MAX_PAYLOAD_BYTES, summary
+from steporal.runtime.run import seed_of
 from steporal.runtime.start import SCHEDULED_AT, Origin
 from steporal.runtime.storage import most_with
 from steporal.search_attributes import APP, of_run, start_indexed
@@ -27,7 +29,6 @@ from ..output import print_json, say
 from ..problems import Failure, Mistake
 from .finding import first_run_id, get_run
 from .story import RERUN_OF, Reader, Story
-from .timeline import Delivered
 
 SAME: Any = object()
 """The input is that of the run before."""
@@ -122,48 +123,51 @@ def kept_before(story: Story, step: str) -> Carried:
     Raises:
         Mistake: The run has no such step; the message lists those that it has.
     """
-    memo, timeline = story.finished, story.timeline
+    carried, timeline = story.rebuilt.carried, story.timeline
+    finished = story.finished
     entry = next((entry for entry in timeline.steps if entry.id == step and entry.is_step), None)
-    if entry is None and step not in memo:
+    if entry is None and step not in finished:
         raise _no_such_step(story, step)
     began = entry.start if entry else None
-    if began is None:
-        before = list(memo)[: list(memo).index(step)]
-    else:
-        since_start = story.since_start(began)
-        before = [key for key, (_, at) in memo.items() if at <= since_start]
     listeners = [entry.id for entry in timeline.steps if entry.kind == "listen"]
-    kept = {key: (memo[key][0], 0) for key in before if key not in (step, *listeners)}
-    taken = {str(outcome[0]["id"]) for outcome, _ in kept.values() if _is_event(outcome)}
-    heard = [
-        each for each in timeline.delivered if (began is None or each.at <= began) and each.event["id"] not in taken
+    past = [
+        each
+        for each in _before(carried, step, None if began is None else story.since_start(began))
+        if each.kind != "cancel"
     ]
+    memo = {each.key: carried.memo[each.key] for each in past if each.kind != "timer" and each.key in carried.memo}
+    kept = [listener for listener in listeners if listener in memo]
+    heard = {each.event["id"] for each in timeline.delivered if began is None or each.at <= began}
     return Carried(
         is_parked=False,
         started=0,
-        seed="",
-        memo=kept,
-        boxes=_boxes(listeners, [each for each in heard if each.event["id"] not in taken]),
-        size=sum(len(dumps(outcome)) for outcome, _ in kept.values()),
+        # The body reads the times and draws the random numbers that it had, or its steps would be other calls.
+        base=carried.base or carried.started,
+        seed=carried.seed or seed_of(first_run_id(story.described)),
+        attempt_began=carried.attempt_began,
+        begins_anew=False,
+        taken_over_until=past[-1].at if past else carried.attempt_began,
+        memo=memo,
+        past=[each.json() for each in past],
+        boxes={listener: _box(carried.boxes.get(listener), heard) for listener in kept},
+        reopens=kept,
+        size=sum(len(dumps(outcome)) for outcome in memo.values()),
     )
 
 
-def _is_event(outcome: Any) -> bool:
-    return isinstance(outcome, list) and isinstance(outcome[0], dict) and {"id", "name", "data"} <= outcome[0].keys()
+def _box(box: Any, heard: Collection[str]) -> dict[str, Any]:
+    """What a listener begins with that has to subscribe for itself: the events that had come and nobody had taken."""
+    events = [event for event in box["events"] if event["id"] in heard] if box else []
+    return {"topics": [], "until": 0.0, "events": events, "seen": sorted(heard)}
 
 
-def _boxes(listeners: Iterable[str], heard: Sequence[Delivered]) -> dict[str, Any]:
-    """What listeners begin with, which are made again, as the new run has to hear of events itself.
-
-    A history does not say which ``next`` has returned which event, unless the run has continued as new since; the body
-    comes past them again, and takes the events in the order in which they came.
-    """
-    boxes = {}
-    for listener in listeners:
-        if events := [each.event for each in heard if each.listener == listener]:
-            ids = [event["id"] for event in events]
-            boxes[listener] = {"topics": [], "until": 0.0, "events": events, "seen": ids}
-    return boxes
+def _before(carried: Carried, step: str, began: int | None) -> list[Entry]:
+    """What had reached the body when a step began; where that is not known, what did before the step's outcome."""
+    past = [Entry.read(entry) for entry in carried.past]
+    if began is None:
+        numbers = (number for number, entry in enumerate(past) if entry.key == step and entry.kind == "step")
+        return past[: next(numbers, len(past))]
+    return [entry for entry in past if entry.at <= began and entry.key != step]
 
 
 def _no_such_step(story: Story, step: str) -> Mistake:

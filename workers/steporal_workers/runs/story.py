@@ -18,8 +18,9 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from steporal.converter import from_raw, plain
 from steporal.runtime.awaited import Awaited
-from steporal.runtime.carried import outcome_json, read_carried, read_outcome
+from steporal.runtime.carried import read_carried, read_outcome
 from steporal.runtime.continuing import RECOVER
+from steporal.runtime.journal import Entry
 from steporal.runtime.memo import Outcome
 from steporal.runtime.rebuilding import Rebuilt, rebuild
 from steporal.runtime.start import Origin
@@ -99,14 +100,17 @@ class Story:
     def finished(self) -> dict[str, tuple[JSON, int]]:
         """The finished steps, as a run hands them on: how each ended, and when, in the order in which they did.
 
-        What is rebuilt to go on with a run has sleeps and invoked runs elsewhere than in the memo.
+        Invoked runs whose step the history does not name are elsewhere than in the memo.
         """
         carried = self.rebuilt.carried
-        found = {key: (outcome_json(Outcome()), at) for key, at in carried.slept.items()}
+        found = {
+            entry.key: (carried.memo[entry.key], entry.at)
+            for entry in map(Entry.read, carried.past)
+            if entry.key in carried.memo and entry.kind in ("step", "ended")
+        }
         for step in self.timeline.steps:
             if step.kind == "invoke" and step.end is not None and step.names[0] in carried.ended:
                 found[step.id] = carried.ended[step.names[0]], self.since_start(step.end)
-        found |= carried.memo
         return dict(sorted(found.items(), key=lambda item: item[1][1]))
 
     def since_start(self, moment: datetime) -> int:

@@ -48,13 +48,13 @@ class StepCall(Coroutine[Any, Any, T]):
         place: The file and line of the call.
     """
 
-    __slots__ = ("_calls", "_coroutine", "_is_begun", "method", "place", "step_id")
+    __slots__ = ("_coroutine", "_is_begun", "_step_calls", "method", "place", "step_id")
 
     def __init__(
-        self, coroutine: Coroutine[Any, Any, T], calls: Calls, method: str, step_id: str, place: tuple[str, int]
+        self, coroutine: Coroutine[Any, Any, T], calls: StepCalls, method: str, step_id: str, place: tuple[str, int]
     ) -> None:
         self._coroutine = coroutine
-        self._calls = calls
+        self._step_calls = calls
         self._is_begun = False
         self.method = method
         self.step_id = step_id
@@ -68,7 +68,7 @@ class StepCall(Coroutine[Any, Any, T]):
 
     def _begin(self) -> None:
         self._is_begun = True
-        self._calls.begun(self)
+        self._step_calls.begun(self)
 
     def __await__(self) -> Generator[Any, Any, T]:
         if self._is_begun:
@@ -80,7 +80,7 @@ class StepCall(Coroutine[Any, Any, T]):
         try:
             return (yield from self._coroutine.__await__())
         finally:
-            self._calls.ended(self)
+            self._step_calls.ended(self)
 
     def send(self, value: Any) -> Any:
         """See :class:`collections.abc.Coroutine`."""
@@ -96,13 +96,13 @@ class StepCall(Coroutine[Any, Any, T]):
         try:
             return go_on(*arguments)
         except BaseException:  # StopIteration, with the result, among them
-            self._calls.ended(self)
+            self._step_calls.ended(self)
             raise
 
     def close(self) -> None:
         """See :class:`collections.abc.Coroutine`."""
         self._is_begun = True
-        self._calls.ended(self)
+        self._step_calls.ended(self)
         self._coroutine.close()
 
     # What asyncio and debuggers look at to print a task's stack.
@@ -124,7 +124,7 @@ class StepCall(Coroutine[Any, Any, T]):
         return self._coroutine.cr_await  # type: ignore[attr-defined]
 
 
-class Calls:
+class StepCalls:
     """The calls of steps that one attempt of a body has made and that have not ended."""
 
     def __init__(self) -> None:
@@ -207,7 +207,7 @@ def place_of(file: str, line: int) -> str:
 
 
 class _Owner(Protocol):
-    _calls: Calls
+    _step_calls: StepCalls
 
 
 def step_method(name: str) -> Callable[[F], F]:
@@ -233,8 +233,8 @@ def step_method(name: str) -> Callable[[F], F]:
                     raise
                 what = f"{_what(name, step_id)}: " if isinstance(step_id, str) and step_id else ""
                 raise InvalidArgumentError(f"{what}{name}() {mismatch} ({place_of(*place)})") from None
-            return self._calls.add(
-                StepCall(coroutine, self._calls, name, step_id if isinstance(step_id, str) else "", place)
+            return self._step_calls.add(
+                StepCall(coroutine, self._step_calls, name, step_id if isinstance(step_id, str) else "", place)
             )
 
         return cast(F, call)

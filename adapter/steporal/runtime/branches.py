@@ -1,0 +1,308 @@
+"""The body's side of a run's event loop: its branches, its timers, its clock.
+
+Temporal's event loop is shared by the body and by the tasks that serve it. What the body does is known by a context
+variable, the branch, which its tasks inherit from one another. In the body
+
+- each task has a branch of its own: the second task that the body makes is ``2``, the first that this one makes is
+  ``2.1``, so that the keys of steps can name the branch;
+- ``loop.call_later`` and ``call_at``, and so ``asyncio.sleep``, ``timeout`` and ``wait_for``, start a timer that goes
+  through the journal: when the body comes back, it fires where it fired, and otherwise has the time that is left;
+- ``loop.time()``, ``workflow.now()`` and ``workflow.random()`` are the body's, not those of the present task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
+from datetime import timedelta
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from ..durations import format_duration
+from .journal import Request
+from .keys import Keys
+from .limits import summary
+from .ordered_tasks import number_tasks
+from .until import timers_called
+from .waits import ASYNCIO_TIMER, SHORTEST, Waiting
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+class Branch:
+    """A task of a body, or the body itself.
+
+    Attributes:
+        label: Where it stands among the tasks of the body: ``2.1``; empty for the body itself.
+        timers: The keys of the timers of this attempt of the body.
+        tasks: The tasks that this attempt of the body has made and that have not ended.
+        running: The timers of this attempt of the body that have not fired.
+        root: The branch of the body itself.
+    """
+
+    __slots__ = ("_children", "_is_closed", "label", "root", "running", "tasks", "timers")
+
+    def __init__(self, label: str = "", parent: Branch | None = None) -> None:
+        self.label = label
+        self.timers: Keys = Keys() if parent is None else parent.timers
+        self.tasks: dict[asyncio.Task[Any], None] = {} if parent is None else parent.tasks
+        self.running: dict[BodyTimer, None] = {} if parent is None else parent.running
+        self._children = 0
+        self.root: Branch = self if parent is None else parent.root
+        self._is_closed = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the attempt of the body has ended."""
+        return self.root._is_closed
+
+    @is_closed.setter
+    def is_closed(self, is_closed: bool) -> None:
+        self.root._is_closed = is_closed
+
+    def child(self) -> Branch:
+        """Return the branch of a further task that this one makes."""
+        self._children += 1
+        label = f"{self.label}.{self._children}" if self.label else str(self._children)
+        return Branch(label, self)
+
+
+BRANCH: ContextVar[Branch | None] = ContextVar("steporal_branch", default=None)
+"""The branch of the body in which this runs; None in what serves the body."""
+
+
+def out_of_body() -> Context:
+    """Return a copy of the present context for a task that serves the body."""
+    context = copy_context()
+    context.run(BRANCH.set, None)
+    return context
+
+
+class BodyTimer(asyncio.TimerHandle):
+    """A timer that a body has started.
+
+    Args:
+        when: When it fires, on the body's clock, in seconds since the epoch.
+        key: Its key in the journal.
+        branch: The branch of the body that has started it.
+        run: The run.
+    """
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., Any],
+        args: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: Context | None,
+        key: str,
+        branch: Branch,
+        run: Run,
+    ) -> None:
+        super().__init__(when, callback, args, loop, context)
+        self._key = key
+        self._branch = branch
+        self._owner = run
+        self._asked = run.journal.now()
+        self._native: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Ask the journal for it; what is due at once takes no time, and leaves no entry."""
+        journal = self._owner.journal
+        if self._branch.is_closed:  # nothing reaches the tasks that are left of an attempt that has ended
+            return
+        self._branch.running[self] = None
+        if self._due() <= journal.now():
+            journal.at_next_turn(self._fire)
+        else:
+            journal.ask("timer", self._key, Request(self._fire, self._begin))
+
+    def _due(self) -> int:
+        return self._owner.microseconds(self.when())
+
+    def _begin(self) -> None:
+        """Start a timer of Temporal's for the time that is left."""
+        run = self._owner
+        when = run.moved(self.when(), self._asked)
+        left = round(when - run.loop.clock(), 3)
+        if left <= 0 and run.waits.is_known_to_be_over(self._key):
+            run.journal.arrive("timer", self._key, self._due())
+            return
+        run.waits.begin(self._key, Waiting("asyncio", when))
+        with timers_called(summary(self._key)):
+            self._native = run.loop.call_later(max(left, SHORTEST.total_seconds()), self._fired)
+
+    def _fired(self) -> None:
+        self._native = None
+        self._owner.waits.end(self._key)
+        self._owner.journal.arrive("timer", self._key)
+
+    def _fire(self) -> None:
+        self._branch.running.pop(self, None)
+        self._loop.call_soon(self._call)  # type: ignore[attr-defined]
+
+    def _call(self) -> None:
+        if not self.cancelled():
+            self._run()
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def cancel(self) -> None:
+        """See base class."""
+        if not self.cancelled():
+            self.drop()
+        asyncio.Handle.cancel(self)
+
+    def drop(self) -> None:
+        """End it without a word to the body."""
+        self._branch.running.pop(self, None)
+        self._owner.journal.forget("timer", self._key)
+        if self._native is not None:
+            self._native.cancel()
+            self._native = None
+            self._owner.waits.end(self._key)
+
+
+class RunLoop:
+    """What of a run's event loop is not the body's.
+
+    Args:
+        run: The run, in whose task this is made.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._run = run
+        number_tasks(self._loop)
+        loop = self._loop
+        instance = vars(loop)
+        self._create_task = instance["create_task"]
+        instance["create_task"] = self._task
+        instance["call_later"] = self._call_later
+        instance["call_at"] = self._call_at
+        instance["time"] = self._time
+        instance["workflow_time_ns"] = self._time_ns
+        instance["workflow_random"] = self._random
+        self._jobs_left = 0
+        self._run_one_job_at_a_time()
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any) -> asyncio.TimerHandle:
+        """Start a timer of Temporal's."""
+        return type(self._loop).call_later(self._loop, delay, callback, *args, context=out_of_body())
+
+    @property
+    def has_more_jobs(self) -> bool:
+        """Whether more has come, in the present activation, that the run has not been given yet."""
+        return self._jobs_left > 0
+
+    def clock(self) -> float:
+        """Return the time of the present workflow task, in seconds since the epoch."""
+        return type(self._loop).time(self._loop)
+
+    # --- what the SDK's loop does, in the body ---------------------------------------------------------------------
+
+    def _task(
+        self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Context | None = None
+    ) -> asyncio.Task[Any]:
+        branch = BRANCH.get()
+        if branch is None or (context is not None and context.get(BRANCH) is None):
+            return self._create_task(coro, name=name, context=context)  # type: ignore[no-any-return]
+        context = copy_context() if context is None else context
+        if not _is_of_wait_for(sys._getframe(1)):
+            context.run(BRANCH.set, branch.child())
+        task: asyncio.Task[Any] = self._create_task(coro, name=name, context=context)
+        branch.tasks[task] = None
+        task.add_done_callback(lambda task: branch.tasks.pop(task, None), context=out_of_body())
+        return task
+
+    def _call_later(
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        loop = self._loop
+        branch = BRANCH.get()
+        if branch is None:
+            return type(loop).call_later(loop, delay, callback, *args, context=context)
+        delay = max(round(delay, 3), 0)
+        key = branch.timers.next(f"{ASYNCIO_TIMER}{format_duration(timedelta(seconds=delay))}", branch.label)
+        timer = BodyTimer(self._time() + delay, callback, args, loop, context, key, branch, self._run)
+        timer.start()
+        return timer
+
+    def _call_at(
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self._call_later(round(when - self._time(), 3), callback, *args, context=context)
+
+    def _time_ns(self) -> int:
+        if BRANCH.get() is None:
+            return type(self._loop).workflow_time_ns(self._loop)  # type: ignore[attr-defined, no-any-return]
+        return self._run.nanoseconds()
+
+    def _time(self) -> float:
+        return self._time_ns() / 1e9
+
+    def _random(self) -> Any:
+        if BRANCH.get() is None:
+            return type(self._loop).workflow_random(self._loop)  # type: ignore[attr-defined]
+        return self._run.random
+
+    def _run_one_job_at_a_time(self) -> None:
+        """Let the run make everything of one job of an activation before it is given the next one.
+
+        The SDK applies all jobs of an activation, the signals first, and then lets the tasks go on: what was resolved
+        by different jobs then interleaves, in an order that a history does not show. With one job at a time, the order
+        in which a body sees outcomes is the order of the events in the history.
+        """
+        loop: Any = self._loop
+        apply = type(loop)._apply
+
+        def activate(act: Any) -> Any:
+            self._jobs_left = sum(job.WhichOneof("variant") in _OUTCOMES for job in act.jobs)
+            return type(loop).activate(loop, act)
+
+        def apply_and_run(job: Any) -> None:
+            apply(loop, job)
+            if job.WhichOneof("variant") in _OUTCOMES:
+                self._jobs_left -= 1
+                loop.call_soon(lambda: None)  # conditions are looked at where something was to do
+                loop._run_once(check_conditions=True, jobs=[job])
+
+        instance = vars(loop)
+        instance["activate"] = activate
+        instance["_apply"] = apply_and_run
+
+
+def _is_of_wait_for(caller: FrameType) -> bool:
+    """Return whether ``asyncio.wait_for`` makes a task: in Python 3.11 alone it does, of what it is given.
+
+    A key that named the branch of that task would be another one in Python 3.12.
+    """
+    frame: FrameType | None = caller
+    for _ in range(3):
+        if frame is None:
+            return False
+        if frame.f_code is asyncio.wait_for.__code__:
+            return True
+        frame = frame.f_back
+    return False
+
+
+_OUTCOMES = frozenset(
+    {
+        "fire_timer",
+        "signal_workflow",
+        "cancel_workflow",
+        "resolve_activity",
+        "resolve_child_workflow_execution_start",
+        "resolve_child_workflow_execution",
+        "resolve_signal_external_workflow",
+        "resolve_request_cancel_external_workflow",
+    }
+)

@@ -1,0 +1,201 @@
+"""What a step was called with: so that a result never goes to another call than the one that made it.
+
+A step's key says which call of the body it is: the id, its branch, its number there. Where the code was edited, a key
+can come to mean another call, with other arguments. So each outcome keeps a short description of its call, and the
+description of the call that it is about to be given to has to fit it.
+
+A description has the kind of step, what it does (the function, the events, the workflow, the address), and a digest of
+the values that it was given or has captured. Edits that leave a call what it was do not change it: another body of the
+same function, a function with a new name, a class with a new name or with a new field that has its default value.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import enum
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import FunctionType, MethodType
+from typing import Any
+
+import pydantic
+from temporalio import workflow
+
+from ..context import Context
+from ..types import JSON
+
+_DIGEST_BYTES = 6
+
+
+class AnotherCallError(workflow.NondeterminismError):
+    """A finished step comes back as another call than the one whose result the run has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A description of a call.
+
+    Attributes:
+        kind: The method of ``step``.
+        target: What it does, in words: the function, the workflow, the names of the events.
+        values: A digest of what it was given; empty where nothing else makes the call.
+        code: A fingerprint of the function's code, for functions that have no name of their own.
+    """
+
+    kind: str
+    target: str = ""
+    values: str = ""
+    code: str = ""
+
+    def json(self) -> JSON:
+        """The description as histories have it."""
+        parts = [self.kind, self.target, self.values, self.code]
+        while parts and not parts[-1]:
+            parts.pop()
+        return list(parts)
+
+    @classmethod
+    def read(cls, data: Any) -> Call | None:
+        """The inverse of :meth:`json`; None if ``data`` is not a description."""
+        if not isinstance(data, list) or not 1 <= len(data) <= 4 or not all(isinstance(part, str) for part in data):
+            return None
+        return cls(*data)
+
+    def described(self) -> str:
+        """The call in a message."""
+        return f"{self.kind} of {self.target}" if self.target else self.kind
+
+
+def check_call(key: str, recorded: Call, called: Call, exists: Callable[[Call], bool]) -> None:
+    """Check that a result may be handed to a call.
+
+    Args:
+        key: The step's key.
+        recorded: The call that made the result.
+        called: The call that would get it.
+        exists: Returns whether this version of the code still has the function of a call.
+
+    Raises:
+        AnotherCallError: It is another call.
+    """
+    difference = _difference(recorded, called, exists)
+    if difference:
+        raise AnotherCallError(
+            f"step {key!r} comes back as another call: its result was made by {recorded.described()}, and the body now "
+            f"calls {called.described()} {difference}. The result is not handed over. Give the changed call a step id "
+            "of its own, so that it runs, or change the code back. The run waits: it goes on when a worker has the "
+            "corrected code."
+        )
+
+
+def _difference(recorded: Call, called: Call, exists: Callable[[Call], bool]) -> str:
+    if recorded.kind != called.kind:
+        return "instead"
+    if recorded.target != called.target and (recorded.values != called.values or exists(recorded)):
+        return "instead"
+    if recorded.code != called.code and recorded.code and exists(recorded):
+        return "at another place of the code"
+    return "with other arguments or captured values" if recorded.values != called.values else ""
+
+
+# --- digests -------------------------------------------------------------------------------------------------------
+
+
+def digest(*values: Any) -> str:
+    """Return a short digest of values, the same in each process and version of Python.
+
+    Names of classes do not count, nor do fields that have their default value, so that a class may be moved and may
+    get a field while runs are under way.
+    """
+    hashed = hashlib.sha256()
+    _add(values, hashed.update, 0)
+    return base64.urlsafe_b64encode(hashed.digest()[:_DIGEST_BYTES]).decode()
+
+
+_DEEP = 200
+_EMPTY = (list, dict, set, tuple, frozenset)
+
+
+def _add(value: Any, put: Callable[[bytes], object], depth: int) -> None:
+    if depth > _DEEP:
+        return
+    kind = type(value)
+    if kind is str:
+        put(b"s%d:" % len(value))
+        put(value.encode("utf-8", "surrogatepass"))
+    elif value is None or kind in (int, bool, float, complex, bytes):
+        put(f"{kind.__name__[0]}{value!r};".encode())
+    elif isinstance(value, Mapping):
+        _add_unordered([(key, item) for key, item in value.items()], put, depth, b"{")
+    elif isinstance(value, list | tuple):
+        put(b"[")
+        for item in value:
+            _add(item, put, depth + 1)
+        put(b"]")
+    elif isinstance(value, set | frozenset):
+        _add_unordered(value, put, depth, b"<")
+    elif isinstance(value, enum.Enum):
+        _add(value.value, put, depth + 1)
+    elif isinstance(value, pydantic.BaseModel):
+        _add_fields(_fields_of_model(value), put, depth)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        _add_fields(_fields_of_dataclass(value), put, depth)
+    elif isinstance(value, functools.partial):
+        _add((value.func, value.args, value.keywords), put, depth + 1)
+    elif isinstance(value, MethodType):
+        _add((value.__name__, value.__self__), put, depth + 1)
+    elif isinstance(value, FunctionType):
+        put(f"f{value.__name__};".encode())
+    elif isinstance(value, Context):
+        put(b"context;")
+    elif isinstance(value, type):
+        put(f"t{value.__name__};".encode())
+    else:
+        put(f"o{_text(value)};".encode("utf-8", "surrogatepass"))
+
+
+def _text(value: Any) -> str:
+    """Text for a value of another type: datetimes, Decimals, UUIDs and paths have one that says all of them."""
+    text = str(value)
+    return type(value).__name__ if " at 0x" in text else text
+
+
+def _add_unordered(items: Any, put: Callable[[bytes], object], depth: int, mark: bytes) -> None:
+    digests = []
+    for item in items:
+        hashed = hashlib.sha256()
+        _add(item, hashed.update, depth + 1)
+        digests.append(hashed.digest())
+    put(mark + b"".join(sorted(digests)))
+
+
+def _add_fields(fields: dict[str, Any], put: Callable[[bytes], object], depth: int) -> None:
+    _add_unordered(fields.items(), put, depth, b"{")
+
+
+def _fields_of_model(value: pydantic.BaseModel) -> dict[str, Any]:
+    fields: dict[str, Any] = {**vars(value), **(value.__pydantic_extra__ or {})}
+    for name, field in type(value).model_fields.items():
+        if name in fields and _is_default(fields[name], field.default, field.default_factory):
+            del fields[name]
+    return fields
+
+
+def _fields_of_dataclass(value: Any) -> dict[str, Any]:
+    fields = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
+    for field in dataclasses.fields(value):
+        if _is_default(fields[field.name], field.default, field.default_factory):
+            del fields[field.name]
+    return fields
+
+
+def _is_default(value: Any, default: Any, factory: Any) -> bool:
+    try:
+        if factory in _EMPTY:
+            return bool(value == factory())
+        return type(value) is type(default) and bool(value == default)
+    except Exception:  # an __eq__ of the user's
+        return False

@@ -1,0 +1,387 @@
+"""The journal of a run: what reached its body, in order, and how it reaches a body that begins again.
+
+A body begins again after parking, continue-as-new, an exception of its own, a recovery and a rerun. It then has to take
+the same way as before, so coming back is a replay of the run's own past:
+
+1. While a body runs, everything that reaches it from outside goes through the journal: the outcome of a step, a timer
+   of ``asyncio``, the cancellation of the run. The journal delivers one such entry, lets the body run until all of its
+   tasks wait, records the entry with the time, and only then delivers the next.
+2. When the body begins again, the journal delivers the recorded entries in the same order and at the recorded times,
+   with the same pause between two of them. What the body asks for meanwhile and no entry answers is put off: a step
+   that a timeout cancelled is put off and cancelled again, and so never begins a second time.
+3. When no recorded entry answers anything that the body asks for, the body is where it was. What was put off begins
+   now, in the order in which the body asked for it, and the run goes on live.
+
+An entry that nobody asks for, because the code was edited, is passed over; it is delivered if the body asks for it
+later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
+from itertools import count
+from typing import Any, Literal
+
+from temporalio import workflow
+
+from ..types import JSON
+from .pending import is_condition_met
+from .waits import COMES_BACK
+
+Kind = Literal["step", "timer", "ended", "cancel", "event"]
+"""The kinds of entries.
+
+``step``: the outcome of a step reached the body. ``timer``: a timer of ``asyncio`` that the body started fired.
+``ended``: a wait for a signal that the body cancelled has ended. ``cancel``: the run was cancelled. ``event``: an event
+arrived at a listener; only in a journal that was read from a history, which does not show which ``next`` took it.
+"""
+
+ENTRIES_PER_TASK = 1_000
+"""Number of entries that a body comes back through in one workflow task. The SDK ends a task that computes for two
+seconds; ten thousand entries take about half a second of an idle processor. A live run replays with this number."""
+
+_UNASKED = ("cancel", "event")
+_MOMENT = timedelta(milliseconds=1)
+
+Mark = tuple[str, str]
+"""Kind and key of an entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Something that reached the body.
+
+    Attributes:
+        kind: Its kind.
+        key: The step, timer, wait or listener that it reached; empty for a cancellation of the run.
+        at: The time in the body, in microseconds since the journal's epoch.
+        event: The event, for kind ``event``.
+    """
+
+    kind: Kind
+    key: str
+    at: int
+    event: Any = None
+
+    def json(self) -> JSON:
+        """The entry as an execution hands it to the next one."""
+        entry: list[JSON] = [self.kind, self.key, self.at]
+        return entry if self.event is None else [*entry, self.event]
+
+    @classmethod
+    def read(cls, data: Sequence[Any]) -> Entry:
+        """The inverse of :meth:`json`."""
+        return cls(*data)
+
+    @property
+    def mark(self) -> Mark:
+        """Kind and key."""
+        return self.kind, self.key
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Something that the body waits for.
+
+    Attributes:
+        wake: Hands the body what it waits for.
+        begin: Begins it for real; what comes of it arrives at the journal.
+    """
+
+    wake: Callable[[], object]
+    begin: Callable[[], object]
+
+
+class Journal:
+    """Delivers to a body, one entry at a time, and records the order.
+
+    Args:
+        elapsed: Returns the time of the run, in microseconds since the journal's epoch.
+        take_unasked: Takes an entry of a kind that no request asks for: a cancellation or an event.
+        entries: What reached the body before, in order.
+
+    Attributes:
+        attempt_began: When the attempt of the body began, on the body's clock.
+        may_begin_anew: Whether the attempt has begun nothing since the last entry. If it ends now, the next attempt
+            may read the time of its own beginning from there on, as nothing was begun with the time before.
+        repeated: How many of the entries the attempt has in common with the attempt before.
+        error: Why the run must not go on, if it must not.
+    """
+
+    def __init__(
+        self, elapsed: Callable[[], int], take_unasked: Callable[[Entry], object], entries: Sequence[Entry] = ()
+    ) -> None:
+        self._elapsed = elapsed
+        self._take_unasked = take_unasked
+        self._recorded: list[Entry] = list(entries)
+        self._past: list[Entry] = []
+        self._positions: dict[Mark, int] = {}  # of the entries of the past that have not been delivered
+        self._answerable: list[int] = []  # a heap of those positions that the body asks for
+        self._requests: dict[Mark, Request] = {}
+        self._put_off: dict[Mark, Callable[[], object]] = {}
+        self._due_now: deque[Callable[[], object]] = deque()
+        self._arrived: list[tuple[int, int, Mark]] = []  # a heap: when due, in which order
+        self._numbers = count()
+        self._loop = asyncio.get_running_loop()
+        self._predicate = self._turn
+        self._delivering: asyncio.Task[None] | None = None
+        self._clock = 0
+        self._delivered = 0
+        self._is_paused = False
+        self._is_back = False
+        self._is_new = False
+        self._is_silent = False
+        self._has_events = False
+        self.attempt_began = 0
+        self.may_begin_anew = True
+        self.repeated = 0
+        self._has_news = False
+        self.error: Exception | None = None
+
+    # --- attempts --------------------------------------------------------------------------------------------------
+
+    def entries(self) -> list[Entry]:
+        """What has reached the body, in order; last what reached one before it, and has not reached this one."""
+        return [*self._recorded, *(self._past[position] for position in sorted(self._positions.values()))]
+
+    def open(self, *, is_new: bool, is_silent: bool) -> None:
+        """Let the body begin at its top, and come back through the entries.
+
+        Args:
+            is_new: Whether this is a new attempt of the body, and not one that another execution has begun.
+            is_silent: Whether what the body did after the last entry, another execution has done before.
+        """
+        self._past = self.entries()
+        if is_new and self.may_begin_anew:
+            if self._past:
+                self._past[-1] = replace(self._past[-1], at=self._elapsed())
+            else:
+                self.attempt_began = self._elapsed()
+        self._recorded = []
+        self._positions = {self._place(position): position for position in range(len(self._past))}
+        self._answerable = [position for position, entry in enumerate(self._past) if entry.kind in _UNASKED]
+        self._has_events = any(entry.kind == "event" for entry in self._past)
+        self._requests.clear()
+        self._put_off.clear()
+        self._due_now.clear()
+        self._arrived.clear()
+        self._clock = self.attempt_began
+        self._is_back = False
+        self._is_new = is_new
+        self._is_silent = is_silent
+        self._has_news = False
+        self.may_begin_anew = True
+        if self._delivering is None:
+            self._delivering = asyncio.create_task(workflow.wait_condition(self._predicate))
+        self._wake_loop()
+
+    def _place(self, position: int) -> Mark:
+        """The mark of an entry; events at one listener are told apart by their positions."""
+        entry = self._past[position]
+        return ("event", str(position)) if entry.kind == "event" else entry.mark
+
+    def close(self) -> None:
+        """End the attempt: nothing reaches its body any more."""
+        self._requests.clear()
+        self._put_off.clear()
+        self._due_now.clear()
+
+    def end(self) -> None:
+        """Deliver nothing more, as the run ends."""
+        self.close()
+        if self._delivering is not None:
+            self._delivering.cancel()
+
+    def stop(self, error: Exception) -> None:
+        """Deliver nothing more, as the body does not fit its past."""
+        self.error = self.error or error
+        self.close()
+
+    # --- the clock -------------------------------------------------------------------------------------------------
+
+    def now(self) -> int:
+        """The time in the body, in microseconds since the journal's epoch."""
+        return self._elapsed() if self._is_back else self._clock
+
+    # --- what the body asks for ------------------------------------------------------------------------------------
+
+    @property
+    def is_back(self) -> bool:
+        """Whether the body is where it was."""
+        return self._is_back
+
+    @property
+    def repeats(self) -> bool:
+        """Whether what the body does now, it has done before."""
+        return not self._is_back and (self._is_silent or bool(self._positions))
+
+    @property
+    def is_new_attempt(self) -> bool:
+        """Whether the body comes back in a new attempt, and not in one that another execution has begun."""
+        return self._is_new
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the outcome of a step has reached this attempt of the body that has reached none before."""
+        return self._has_news
+
+    @property
+    def takes_events(self) -> bool:
+        """Whether the body comes back through events that it takes itself by ``next``: see :data:`Kind`."""
+        return self._has_events and not self._is_back
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the body has come back and has everything that has arrived."""
+        return self._is_back and not (self._put_off or self._due_now or self._arrived)
+
+    def has(self, kind: Kind, key: str) -> bool:
+        """Whether an entry of the past is left for this."""
+        return (kind, key) in self._positions
+
+    async def until(self, kind: Kind, key: str, begin: Callable[[], object], *, at_once: bool = False) -> None:
+        """Wait until this reaches the body.
+
+        Args:
+            kind: The kind of its entry.
+            key: The key of its entry.
+            begin: Begins it, unless an entry of the past answers.
+            at_once: Whether it is to begin while the body comes back.
+        """
+        future = self._loop.create_future()
+        self.ask(kind, key, Request(partial(_resolve, future), begin), at_once=at_once)
+        try:
+            await future
+        except asyncio.CancelledError:
+            self.forget(kind, key)
+            raise
+
+    def ask(self, kind: Kind, key: str, request: Request, *, at_once: bool = False) -> None:
+        """Ask for something; see :meth:`until`."""
+        mark: Mark = kind, key
+        self._requests[mark] = request
+        self.may_begin_anew = False
+        position = self._positions.get(mark)
+        if position is not None:
+            heapq.heappush(self._answerable, position)
+        elif (self._positions or not self._is_back) and not at_once:
+            self._put_off[mark] = request.begin
+        else:
+            request.begin()
+
+    def forget(self, kind: Kind, key: str) -> None:
+        """Take back what was asked for."""
+        self._requests.pop((kind, key), None)
+        self._put_off.pop((kind, key), None)
+
+    async def next_turn(self) -> None:
+        """Wait until all tasks of the body wait; for what takes no time, and leaves no entry."""
+        future = self._loop.create_future()
+        self._due_now.append(partial(_resolve, future))
+        await future
+
+    def at_next_turn(self, wake: Callable[[], object]) -> None:
+        """Call this when all tasks of the body wait; see :meth:`next_turn`."""
+        self._due_now.append(wake)
+
+    def arrive(self, kind: Kind, key: str, due: int | None = None) -> None:
+        """Something has arrived for the body, and reaches it when the body has everything that arrived before.
+
+        Args:
+            kind: Its kind.
+            key: Its key.
+            due: When it was due, if that is before now: of two sleeps that were over while no worker was up, the one
+                that was over first comes first.
+        """
+        mark: Mark = kind, key
+        if not self._is_back and mark in self._requests and mark not in self._put_off:
+            self._due_now.append(lambda: self._hand_over(Entry(kind, key, self._clock)))
+            self._wake_loop()
+            return
+        moment = self._elapsed() if due is None else min(due, self._elapsed())
+        heapq.heappush(self._arrived, (moment, next(self._numbers), mark))
+        self._wake_loop()
+
+    def _wake_loop(self) -> None:
+        """Have the run's loop look at its conditions, of which the delivery is one, when nothing else is to do."""
+        self._loop.call_soon(lambda: None)
+
+    # --- delivering ------------------------------------------------------------------------------------------------
+
+    def _turn(self) -> bool:
+        """Deliver the next entry.
+
+        The SDK evaluates the conditions of a run when no task of it can go on, and goes on with the tasks that they
+        wake. So a condition that is never met is the place where the body is known to wait. Where another condition is
+        met, its task goes first.
+        """
+        if not self._is_paused and self.error is None and not is_condition_met(self._loop, but=self._predicate):
+            self._deliver()
+        return False
+
+    def _deliver(self) -> None:
+        if self._due_now:
+            self._due_now.popleft()()
+            return
+        while self._answerable:
+            position = heapq.heappop(self._answerable)
+            mark = self._place(position)
+            if self._positions.get(mark) == position and (mark in self._requests or mark[0] in _UNASKED):
+                del self._positions[mark]
+                self._hand_over(self._past[position])
+                self._pause_now_and_then()
+                return
+        if self._put_off or not self._is_back:
+            self._go_live()
+            return
+        while self._arrived:
+            _, _, (kind, key) = heapq.heappop(self._arrived)
+            if (kind, key) in self._requests or kind in _UNASKED:
+                self._hand_over(Entry(kind, key, self._elapsed()))  # type: ignore[arg-type]
+                return
+
+    def _hand_over(self, entry: Entry) -> None:
+        self._clock = max(self._clock, entry.at)
+        self.may_begin_anew = True
+        if entry.kind != "event":  # the step that takes it has an entry of its own
+            self._recorded.append(replace(entry, at=self._clock))
+            is_news = (self._is_back or not self._is_new) and len(self._recorded) > self.repeated
+            self._has_news = self._has_news or (is_news and entry.kind == "step")
+        if entry.kind in _UNASKED:
+            self._take_unasked(entry)
+            self._wake_loop()
+        else:
+            self._requests.pop(entry.mark).wake()
+
+    def _go_live(self) -> None:
+        if self._is_new and not self._is_back:
+            self.repeated = len(self._recorded)
+        self._is_back = True
+        begun, self._put_off = self._put_off, {}
+        for mark, begin in begun.items():
+            if mark in self._requests:
+                begin()
+        self._wake_loop()
+
+    def _pause_now_and_then(self) -> None:
+        self._delivered += 1
+        if self._delivered % ENTRIES_PER_TASK == 0:
+            self._is_paused = True
+            self._loop.create_task(self._pause())
+
+    async def _pause(self) -> None:
+        try:
+            await workflow.sleep(_MOMENT, summary=COMES_BACK)
+        finally:
+            self._is_paused = False
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

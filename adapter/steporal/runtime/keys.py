@@ -1,0 +1,36 @@
+"""Keys of steps: a step's id, and what tells the further uses of an id in one run apart."""
+
+from __future__ import annotations
+
+BODY = "body"
+"""Branch of the body itself in keys."""
+
+
+class Keys:
+    """Gives a key to each use of an id, in one attempt of a body.
+
+    The first use has the id for its key. A further use in the same branch of the body is numbered: ``charge:1``,
+    ``charge:2``. A use in another branch names that branch, and is numbered there: ``charge@2``, ``charge@2:1``.
+    """
+
+    __slots__ = ("_counts", "_first", "_taken")
+
+    def __init__(self) -> None:
+        self._first: dict[str, str] = {}
+        self._counts: dict[str, int] = {}
+        self._taken: set[str] = set()
+
+    def next(self, id: str, branch: str) -> str:
+        """Return the key of the next use of an id.
+
+        Args:
+            id: The id.
+            branch: The branch that uses it.
+        """
+        base = id if self._first.setdefault(id, branch) == branch else f"{id}@{branch or BODY}"
+        number = self._counts.get(base, 0)
+        while (key := f"{base}:{number}" if number else base) in self._taken:  # another step has that very id
+            number += 1
+        self._counts[base] = number + 1
+        self._taken.add(key)
+        return key

@@ -1,0 +1,377 @@
+"""The app of the simulation: a handler that executes whatever program it is given."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from temporalio import workflow
+
+import steporal
+from steporal import Context, RetryPolicy, SentEvent, Step, StepError, WorkflowExt
+
+from . import programs
+from .effects import Seen, perform, recorder, result_of
+from .programs import Node, from_data
+
+QUICKLY = RetryPolicy(initial_interval=timedelta(milliseconds=1))
+
+client = steporal.Client("simulation", retry=QUICKLY, step_packages=["tests", "simulation"])
+
+
+class Oops(Exception):
+    """What a program raises itself."""
+
+
+class Fault(Exception):
+    """What a body attempt ends with, as no program says."""
+
+
+def written_as_function(label: str, seconds: tuple[float, ...], fails: int) -> str:
+    return perform(label, seconds, fails)
+
+
+async def written_as_coroutine(label: str, seconds: tuple[float, ...], fails: int) -> str:
+    return perform(label, seconds, fails)
+
+
+class Body:
+    """One attempt of a body.
+
+    Attributes:
+        seen: What its branches have seen, in order: the path of the statement, and what it saw.
+    """
+
+    def __init__(self, ctx: Context[Any], step: Step, fault: int | None) -> None:
+        self._ctx = ctx
+        self._step = step
+        self._fault = fault
+        self._points = 0
+        self.seen = Seen()
+        recorder().body_begins(self.seen)
+
+    def say(self, path: str, *what: Any) -> None:
+        self.seen.append([path, *what])
+        self.seen.times.append(workflow.time())
+
+    def _point(self) -> None:
+        """Between two statements that only the body's main branch and ``gather`` are in, a body attempt may end."""
+        self._points += 1
+        if self._points == self._fault:
+            recorder().interrupted("a body attempt", has_other_clock=True)
+            raise Fault("the body attempt ends here")
+
+    async def run(self, node: Node, path: str, is_open: bool) -> Any:
+        """Execute a statement.
+
+        Args:
+            node: The statement.
+            path: Where it is in the program, with the numbers of iterations; no two calls have the same.
+            is_open: Whether a body attempt may end there.
+        """
+        if is_open:
+            self._point()
+        execute: Callable[[Any, str, bool], Awaitable[Any]] = getattr(self, f"_{type(node).__name__}")
+        return await execute(node, path, is_open)
+
+    async def _or_error(self, path: str, awaitable: Awaitable[Any]) -> Any:
+        """What something returns, or what a program may raise, as text."""
+        try:
+            return await awaitable
+        except (StepError, Oops, TimeoutError) as err:
+            return _text(err)
+
+    def _tasks(self, branches: tuple[Node, ...], path: str) -> list[asyncio.Task[Any]]:
+        return [asyncio.create_task(self.run(b, f"{path}.{n}", False)) for n, b in enumerate(branches)]
+
+    # --- steps -----------------------------------------------------------------------------------------------------
+
+    async def _Step(self, node: programs.Step, path: str, is_open: bool) -> Any:
+        label, seconds, fails, step = path, node.seconds, node.fails, self._step
+        try:
+            match node.form:
+                case "lambda":
+                    result = await step.run(node.id, lambda: perform(label, seconds, fails))
+                case "function":
+                    result = await step.run(node.id, written_as_function, label, seconds, fails)
+                case "async":
+                    result = await step.run(node.id, written_as_coroutine, label, seconds, fails)
+                case "partial":
+                    result = await step.run(node.id, partial(written_as_function, label, seconds, fails=fails))
+                case "local":
+                    result = await step.run(node.id, written_as_function, label, seconds, fails, local=True)
+        except StepError as err:
+            self.say(path, "failed", _text(err))
+            if label not in str(err):
+                self.say(path, "EXCHANGED", str(err))
+            raise
+        except asyncio.CancelledError:
+            self.say(path, "cancelled")
+            raise
+        self.say(path, result)
+        if result != result_of(label):
+            self.say(path, "EXCHANGED", result)
+        return result
+
+    async def _Sleep(self, node: programs.Sleep, path: str, is_open: bool) -> Any:
+        await self._step.sleep(node.id, timedelta(seconds=node.seconds))
+        self.say(path, "slept")
+
+    async def _Pause(self, node: programs.Pause, path: str, is_open: bool) -> Any:
+        await asyncio.sleep(node.seconds)
+        self.say(path, "paused")
+
+    async def _Draw(self, node: programs.Draw, path: str, is_open: bool) -> Any:
+        match node.what:
+            case "random":
+                self.say(path, "random", self._ctx.random.random())
+            case "uuid":
+                self.say(path, "uuid", str(self._ctx.uuid4()))
+            case "now":
+                self.say(path, "now", self._ctx.now().timestamp())
+
+    async def _Send(self, node: programs.Send, path: str, is_open: bool) -> Any:
+        event = SentEvent(name=node.name, data={"seconds": node.seconds, "from": path})
+        sent = await self._step.ext.send_event(node.id, event)
+        self.say(path, "sent", sent.ids)
+
+    async def _WaitEvent(self, node: programs.WaitEvent, path: str, is_open: bool) -> Any:
+        event = await self._step.ext.wait_for_event(node.id, event=node.name, timeout=timedelta(seconds=node.timeout))
+        self.say(path, "event", None if event is None else event.id)
+
+    async def _Listen(self, node: programs.Listen, path: str, is_open: bool) -> Any:
+        options = {"event": node.name, "timeout": timedelta(seconds=node.timeout)}
+        async with await self._step.ext.listen(node.id, **options) as listener:
+            for number in range(node.times):
+                event = await listener.next(f"{node.id} next")
+                self.say(f"{path}.{number}", "heard", None if event is None else event.id)
+                if event is None:
+                    break
+                if node.each is not None:
+                    await self._or_error(path, self.run(node.each, f"{path}.{number}", is_open))
+
+    async def _WaitSignal(self, node: programs.WaitSignal, path: str, is_open: bool) -> Any:
+        timeout = timedelta(seconds=node.timeout)
+        signal = await self._step.wait_for_signal(node.id, signal=node.name, timeout=timeout, on_conflict="replace")
+        self.say(path, "signal", None if signal is None else signal.data)
+
+    async def _SendSignal(self, node: programs.SendSignal, path: str, is_open: bool) -> Any:
+        sent = await self._step.send_signal(node.id, signal=node.name, data={"seconds": node.seconds, "from": path})
+        self.say(path, "signalled", sent.run_id is not None)
+
+    async def _Invoke(self, node: programs.Invoke, path: str, is_open: bool) -> Any:
+        data = {"label": path, "seconds": node.seconds, "fails": node.fails}
+        timeout = None if node.timeout is None else timedelta(seconds=node.timeout)
+        try:
+            result = await self._step.invoke_workflow(node.id, workflow=invoked, data=data, timeout=timeout)
+        except StepError as err:
+            self.say(path, "failed", _text(err))
+            raise
+        self.say(path, result)
+        if result != f"{path} has ended":
+            self.say(path, "EXCHANGED", result)
+
+    # --- statements ------------------------------------------------------------------------------------------------
+
+    async def _Throw(self, node: programs.Throw, path: str, is_open: bool) -> Any:
+        raise Oops(path)
+
+    async def _Seq(self, node: programs.Seq, path: str, is_open: bool) -> Any:
+        return [await self.run(item, f"{path}.{number}", is_open) for number, item in enumerate(node.items)]
+
+    async def _Loop(self, node: programs.Loop, path: str, is_open: bool) -> Any:
+        return [await self.run(node.body, f"{path}.{number}", is_open) for number in range(node.times)]
+
+    async def _Try(self, node: programs.Try, path: str, is_open: bool) -> Any:
+        try:
+            return await self.run(node.body, f"{path}.t", is_open)
+        except (StepError, Oops, TimeoutError) as err:
+            self.say(path, "caught", _text(err))
+            return await self.run(node.handler, f"{path}.h", is_open)
+
+    async def _Finally(self, node: programs.Finally, path: str, is_open: bool) -> Any:
+        try:
+            return await self.run(node.body, f"{path}.b", is_open)
+        except (Fault, GeneratorExit):
+            raise  # in a body attempt that was to end here, nothing is cleaned up that the next one still needs
+        except BaseException:
+            await self.run(node.cleanup, f"{path}.f", False)
+            raise
+        else:
+            await self.run(node.cleanup, f"{path}.f", False)
+
+    async def _Gather(self, node: programs.Gather, path: str, is_open: bool) -> Any:
+        branches = [
+            self.run(branch, f"{path}.{n}", is_open and not node.return_exceptions)
+            for n, branch in enumerate(node.branches)
+        ]
+        if not node.return_exceptions:
+            return await asyncio.gather(*branches)
+        results = await asyncio.gather(*branches, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Fault):
+                raise result
+        results = [_text(result) if isinstance(result, BaseException) else result for result in results]
+        self.say(path, "gathered", results)
+        return results
+
+    async def _Group(self, node: programs.Group, path: str, is_open: bool) -> Any:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self.run(b, f"{path}.{n}", False)) for n, b in enumerate(node.branches)]
+        except* (StepError, Oops, TimeoutError) as errors:
+            self.say(path, "group", sorted(map(_text, errors.exceptions)))
+        else:
+            self.say(path, "group", [_result(task.result()) for task in tasks])
+
+    async def _Race(self, node: programs.Race, path: str, is_open: bool) -> Any:
+        tasks = self._tasks(node.branches, path)
+        done, pending = await asyncio.wait(tasks, return_when=getattr(asyncio, node.return_when))
+        self.say(path, "won", [_outcome(task) if task in done else "-" for task in tasks])
+        if node.after is not None:
+            await self._or_error(path, self.run(node.after, f"{path}.a", False))
+        if node.then == "cancel":
+            for task in tasks:
+                if task in pending:
+                    task.cancel()
+        if node.then != "leave":
+            self.say(path, "raced", [_result(each) for each in await asyncio.gather(*tasks, return_exceptions=True)])
+        else:
+            for task in tasks:
+                task.add_done_callback(_looked_at)
+
+    async def _AsCompleted(self, node: programs.AsCompleted, path: str, is_open: bool) -> Any:
+        for number, next_done in enumerate(asyncio.as_completed(self._tasks(node.branches, path))):
+            self.say(path, number, _result(await self._or_error(path, next_done)))
+            if node.after is not None:
+                await self._or_error(path, self.run(node.after, f"{path}.a.{number}", False))
+
+    async def _Limit(self, node: programs.Limit, path: str, is_open: bool) -> Any:
+        body = self.run(node.body, f"{path}.b", False)
+        try:
+            if node.how == "wait_for":
+                return await asyncio.wait_for(body, node.seconds)
+            async with asyncio.timeout(node.seconds):
+                return await body
+        except TimeoutError:
+            self.say(path, "too late")
+        if node.late is not None:
+            return await self.run(node.late, f"{path}.l", is_open)
+        return None
+
+    async def _Shielded(self, node: programs.Shielded, path: str, is_open: bool) -> Any:
+        task = asyncio.create_task(self.run(node.body, f"{path}.b", False))
+        try:
+            return await asyncio.wait_for(asyncio.shield(task), node.seconds)
+        except TimeoutError:
+            self.say(path, "too late")
+        await self._or_error(path, self.run(node.late, f"{path}.l", False))
+        return await task
+
+    async def _Channel(self, node: programs.Channel, path: str, is_open: bool) -> Any:
+        queue: asyncio.Queue[Any] = asyncio.Queue(maxsize=1)
+
+        async def produce(branch: Node, number: int) -> None:
+            done = await self._or_error(path, self.run(branch, f"{path}.{number}", False))
+            await queue.put([number, _result(done)])
+
+        tasks = [asyncio.create_task(produce(branch, number)) for number, branch in enumerate(node.producers)]
+        for number in range(len(tasks)):
+            self.say(path, "taken", await queue.get())
+            await self._or_error(path, self.run(node.each, f"{path}.e.{number}", False))
+        await asyncio.gather(*tasks)
+
+    async def _Locked(self, node: programs.Locked, path: str, is_open: bool) -> Any:
+        lock: Any = asyncio.Lock() if node.slots == 1 else asyncio.Semaphore(node.slots)
+
+        async def locked(branch: Node, number: int) -> Any:
+            async with lock:
+                self.say(f"{path}.{number}", "has it")
+                return await self.run(branch, f"{path}.{number}", False)
+
+        branches = [locked(branch, number) for number, branch in enumerate(node.branches)]
+        return [_result(each) for each in await asyncio.gather(*branches, return_exceptions=True)]
+
+    async def _Handoff(self, node: programs.Handoff, path: str, is_open: bool) -> Any:
+        event = asyncio.Event()
+
+        async def first() -> None:
+            await self._or_error(path, self.run(node.first, f"{path}.f", False))
+            event.set()
+
+        async def second() -> None:
+            await self._or_error(path, self.run(node.before, f"{path}.b", False))
+            await event.wait()
+            await self._or_error(path, self.run(node.second, f"{path}.s", False))
+
+        await asyncio.gather(first(), second())
+
+    async def _Spawn(self, node: programs.Spawn, path: str, is_open: bool) -> Any:
+        task = asyncio.create_task(self.run(node.body, f"{path}.b", False))
+        try:
+            await self._or_error(path, self.run(node.meanwhile, f"{path}.m", is_open))
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if node.then == "cancel":
+            task.cancel()
+        self.say(path, "joined", _result((await asyncio.gather(task, return_exceptions=True))[0]))
+
+
+def _text(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _result(value: Any) -> Any:
+    return _text(value) if isinstance(value, BaseException) else value
+
+
+def _outcome(task: asyncio.Task[Any]) -> Any:
+    if task.cancelled():
+        return "cancelled"
+    return _result(task.exception() or task.result())
+
+
+def _looked_at(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+def _fault(faults: list[list[int]]) -> int | None:
+    """Where the attempt of the body that begins now is to end: that many have begun in this execution."""
+    instance: Any = workflow.instance()
+    instance.begun = begun = getattr(instance, "begun", 0) + 1
+    number = int(workflow.info().run_id.rpartition("-")[2])
+    return next((point for execution, attempt, point in faults if (execution, attempt) == (number, begun)), None)
+
+
+async def execute(ctx: Context[Any], step: Step) -> Any:
+    """Execute the program that is the run's input; returns what its branches have seen."""
+    data = ctx.input.data
+    body = Body(ctx, step, _fault(data["faults"]))
+    try:
+        result = _result(await body.run(from_data(data["program"]), "p", True))
+    except (StepError, Oops, TimeoutError) as err:
+        result = _text(err)
+    return {"seen": list(body.seen), "result": result}
+
+
+@client.workflow(id="stays", ext=WorkflowExt(park_after="never"))
+async def stays(ctx: Context[Any], step: Step) -> Any:
+    """A run that is never parked."""
+    return await execute(ctx, step)
+
+
+@client.workflow(id="parks", ext=WorkflowExt(park_after="1s"))
+async def parks(ctx: Context[Any], step: Step) -> Any:
+    """A run that is parked whenever it waits."""
+    return await execute(ctx, step)
+
+
+@client.workflow(id="invoked")
+async def invoked(ctx: Context[Any], step: Step) -> Any:
+    """Invoked by programs; the world answers for it."""
+    raise AssertionError("nobody executes it")
