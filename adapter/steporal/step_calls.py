@@ -105,6 +105,13 @@ class StepCall(Coroutine[Any, Any, T]):
         self._step_calls.ended(self)
         self._coroutine.close()
 
+    def drop(self) -> None:
+        """End a call that nothing has awaited, as its attempt of the body has ended.
+
+        A task that would begin it later is cancelled.
+        """
+        self._coroutine.close()
+
     # What asyncio and debuggers look at to print a task's stack.
 
     @property
@@ -184,9 +191,10 @@ class StepCalls:
 
     def close(self) -> None:
         """End the calls that nothing has awaited, so that Python does not warn of them."""
-        for call in list(self._waiting):
-            call.close()
         self._is_closed = True
+        for call in self._waiting:
+            call.drop()
+        self._waiting.clear()
 
 
 def _listed(calls: list[StepCall[Any]]) -> str:

@@ -136,6 +136,21 @@ async def test_a_step_that_still_runs_when_the_body_returns_is_left_with_a_warni
     assert "'nap'" not in warnings[0]
 
 
+async def test_a_task_of_a_step_that_has_not_begun_when_the_body_raises_is_cancelled(
+    app: steporal.Client, workers: Workers
+) -> None:
+    tasks: list[asyncio.Task[None]] = []
+
+    async def body(ctx: Context[Any], step: Step) -> bool:
+        if ctx.attempt == 0:
+            tasks.append(asyncio.create_task(step.run("charge", lambda: None)))
+            raise RuntimeError("from the top")
+        await step.run("turn", lambda: None)
+        return tasks[0].cancelled()
+
+    assert await result(app, workers, body) is True
+
+
 async def test_a_call_that_is_awaited_twice_fails_the_run(app: steporal.Client, workers: Workers) -> None:
     async def body(ctx: Context[Any], step: Step) -> None:
         charge = step.run("charge", lambda: None)

@@ -239,7 +239,7 @@ class Journal:
     @property
     def is_idle(self) -> bool:
         """Whether the body has come back and has everything that has arrived."""
-        return self._is_back and not (self._put_off or self._due_now or self._arrived)
+        return self._is_back and not (self._answerable or self._put_off or self._due_now or self._arrived)
 
     def has(self, kind: Kind, key: str) -> bool:
         """Whether an entry of the past is left for this."""
