@@ -29,8 +29,8 @@ def main() -> None:
     print(f"seed {first}", flush=True)
 
     def is_over(tried: Tried) -> bool:
-        enough = given.seeds is not None and tried.seeds >= given.seeds
-        return enough or time.monotonic() > until or len(tried.found) >= given.most
+        enough = given.seeds is not None and tried.seeds >= int(given.seeds)
+        return bool(enough) or time.monotonic() > until or len(tried.found) >= int(given.most)
 
     def tell(seed: int, found: Found) -> None:
         print(f"\n=== seed {seed}: {found.why}", flush=True)

@@ -22,6 +22,9 @@ QUICKLY = RetryPolicy(initial_interval=timedelta(milliseconds=1))
 client = steporal.Client("simulation", retry=QUICKLY, step_packages=["tests", "simulation"])
 
 
+ELSEWHERE = steporal.reference("elsewhere", "invoked")
+
+
 class Oops(Exception):
     """What a program raises itself."""
 
@@ -143,8 +146,8 @@ class Body:
         self.say(path, "event", None if event is None else event.id)
 
     async def _Listen(self, node: programs.Listen, path: str, is_open: bool) -> Any:
-        options = {"event": node.name, "timeout": timedelta(seconds=node.timeout)}
-        async with await self._step.ext.listen(node.id, **options) as listener:
+        timeout = timedelta(seconds=node.timeout)
+        async with await self._step.ext.listen(node.id, event=node.name, timeout=timeout) as listener:
             for number in range(node.times):
                 event = await listener.next(f"{node.id} next")
                 self.say(f"{path}.{number}", "heard", None if event is None else event.id)
@@ -166,7 +169,8 @@ class Body:
         data = {"label": path, "seconds": node.seconds, "fails": node.fails}
         timeout = None if node.timeout is None else timedelta(seconds=node.timeout)
         try:
-            result = await self._step.invoke_workflow(node.id, workflow=invoked, data=data, timeout=timeout)
+            target: Any = ELSEWHERE if node.by_reference else invoked
+            result = await self._step.invoke_workflow(node.id, workflow=target, data=data, timeout=timeout)
         except StepError as err:
             self.say(path, "failed", _text(err))
             raise
@@ -194,20 +198,20 @@ class Body:
 
     async def _Finally(self, node: programs.Finally, path: str, is_open: bool) -> Any:
         try:
-            return await self.run(node.body, f"{path}.b", is_open)
+            result = await self.run(node.body, f"{path}.b", is_open)
         except (Fault, GeneratorExit):
             raise  # in a body attempt that was to end here, nothing is cleaned up that the next one still needs
         except BaseException:
             await self.run(node.cleanup, f"{path}.f", False)
             raise
-        else:
-            await self.run(node.cleanup, f"{path}.f", False)
+        await self.run(node.cleanup, f"{path}.f", False)
+        return result
 
     async def _Gather(self, node: programs.Gather, path: str, is_open: bool) -> Any:
-        branches = [
-            self.run(branch, f"{path}.{n}", is_open and not node.return_exceptions)
-            for n, branch in enumerate(node.branches)
-        ]
+        # Where a branch raises, the others call steps before the body's attempt is over: with the same ids, they would
+        # have others' keys than in the next attempt.
+        is_open = is_open and not (node.return_exceptions or programs.share_ids(node.branches))
+        branches = [self.run(branch, f"{path}.{n}", is_open) for n, branch in enumerate(node.branches)]
         if not node.return_exceptions:
             return await asyncio.gather(*branches)
         results = await asyncio.gather(*branches, return_exceptions=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, timedelta
 from typing import Any, Protocol
 
@@ -32,7 +32,7 @@ from temporalio.bridge.proto.workflow_commands import WorkflowCommand
 from temporalio.common import MetricMeter
 from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 
-from .history import LOCAL_ACTIVITY, PATCH, History, cancelled, nanoseconds, timestamp, value_of
+from .history import LOCAL_ACTIVITY, PATCH, History, cancelled, kind_of, nanoseconds, timestamp, value_of
 
 TERMINAL = (
     "complete_workflow_execution",
@@ -182,7 +182,7 @@ class CachedRun:
         while True:
             event = events[self._read]
             self._read += 1
-            kind = event.WhichOneof("attributes").removesuffix("_event_attributes")
+            kind = kind_of(event)
             if kind == "workflow_task_started":
                 task.started = event
                 if self._read == len(events):
@@ -556,7 +556,7 @@ class CachedRun:
 
 _SEARCH_ATTRIBUTES = "upsert_workflow_search_attributes_event_attributes"
 
-_EVENTS = {
+EVENTS = {
     "schedule_activity": "activity_task_scheduled",
     "request_cancel_activity": "activity_task_cancel_requested",
     "start_timer": "timer_started",
@@ -572,7 +572,7 @@ _EVENTS = {
     "local_activity": "marker_recorded",
     "set_patch_marker": "marker_recorded",
 }
-COMMAND_EVENTS = frozenset(f"{name}_event_attributes" for name in _EVENTS.values())
+COMMAND_EVENTS = frozenset(f"{name}_event_attributes" for name in EVENTS.values())
 
 
 def _is_command(event: HistoryEvent, completed: int) -> bool:
@@ -587,22 +587,22 @@ def _asked(command: Command) -> tuple[Any, ...]:
         return ("marker", local.activity_id, local.activity_type)
     body = command.body
     if kind == "schedule_activity":
-        return (_EVENTS[kind], body.activity_id, body.activity_type)
+        return (EVENTS[kind], body.activity_id, body.activity_type)
     if kind == "request_cancel_activity":
-        return (_EVENTS[kind], body.seq)
+        return (EVENTS[kind], body.seq)
     if kind in ("start_timer", "cancel_timer"):
-        return (_EVENTS[kind], str(body.seq))
+        return (EVENTS[kind], str(body.seq))
     if kind == "start_child_workflow_execution":
-        return (_EVENTS[kind], body.workflow_id, body.workflow_type)
+        return (EVENTS[kind], body.workflow_id, body.workflow_type)
     if kind == "signal_external_workflow_execution":
-        return (_EVENTS[kind], body.workflow_execution.workflow_id, body.signal_name)
+        return (EVENTS[kind], body.workflow_execution.workflow_id, body.signal_name)
     if kind == "set_patch_marker":
         return ("patch", body.patch_id)
-    return (_EVENTS[kind],)
+    return (EVENTS[kind],)
 
 
 def _known(event: HistoryEvent, activities: dict[int, int]) -> tuple[Any, ...]:
-    kind = event.WhichOneof("attributes").removesuffix("_event_attributes")
+    kind = kind_of(event)
     it = getattr(event, f"{kind}_event_attributes")
     if kind == "marker_recorded" and it.marker_name == LOCAL_ACTIVITY:
         data = value_of(it.details["data"].payloads[0])
@@ -646,7 +646,7 @@ def _markers(events: list[HistoryEvent]) -> dict[int, LocalEnd]:
 def _in_order(jobs: list[WorkflowActivationJob]) -> list[WorkflowActivationJob]:
     """The start first, then the seed, then signals, then the rest, as the SDK's core has them."""
     order = {"initialize_workflow": 0, "update_random_seed": 1, "signal_workflow": 2}
-    return sorted(jobs, key=lambda job: order.get(job.WhichOneof("variant"), 3))
+    return sorted(jobs, key=lambda job: order.get(str(job.WhichOneof("variant")), 3))
 
 
 def _resolved_local(seq: int, end: LocalEnd, *, is_cancelled: bool = False) -> WorkflowActivationJob:
@@ -693,16 +693,3 @@ def seed_of(run_id: str) -> int:
 def definition_of(workflow_class: type) -> temporalio.workflow._Definition:
     """The SDK's definition of a workflow class."""
     return temporalio.workflow._Definition.must_from_class(workflow_class)
-
-
-__all__ = [
-    "CachedRun",
-    "Command",
-    "LocalEnd",
-    "Locals",
-    "NotDeterministic",
-    "Surroundings",
-    "TaskFailed",
-    "definition_of",
-    "replace",
-]

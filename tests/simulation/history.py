@@ -52,6 +52,11 @@ def cancelled(message: str) -> Failure:
 _TYPES = {name.removeprefix("EVENT_TYPE_").lower() + "_event_attributes": value for name, value in EventType.items()}
 
 
+def kind_of(event: HistoryEvent) -> str:
+    """The kind of an event: the name of its attributes, without their suffix."""
+    return str(event.WhichOneof("attributes")).removesuffix("_event_attributes")
+
+
 class History:
     """The events of one execution, in order."""
 
@@ -87,7 +92,7 @@ class History:
         """The history for a person, one event a line."""
         lines = []
         for event in self.events:
-            kind = event.WhichOneof("attributes").removesuffix("_event_attributes")
+            kind = kind_of(event)
             at = nanoseconds(event.event_time) / 1e9 % 10**6
             summary = value_of(event.user_metadata.summary) if event.user_metadata.HasField("summary") else ""
             lines.append(f"{event.event_id:4} {at:12.3f} {kind} {summary} {_facts(event)}")
@@ -105,7 +110,7 @@ _SHOWN = (
 
 
 def _facts(event: HistoryEvent) -> str:
-    attributes = getattr(event, event.WhichOneof("attributes"))
+    attributes = getattr(event, f"{kind_of(event)}_event_attributes")
     facts = [f"{name}={value}" for name in _SHOWN if (value := getattr(attributes, name, None))]
     if event.HasField("marker_recorded_event_attributes") and "data" in attributes.details:
         facts.append(attributes.details["data"].payloads[0].data.decode())

@@ -6,12 +6,13 @@ import dataclasses
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from steporal.runtime.continuing import CHECKPOINT
 
 from .programs import KINDS as _STATEMENTS
 from .recovering import recover
-from .service import MILLISECOND, SECOND, START, Service
+from .service import SECOND, START, Service
 
 _QUIET = SECOND // 2
 """How long nothing is to happen around an interruption, which takes milliseconds."""
@@ -59,9 +60,12 @@ class Plan:
         for name in ("evictions", "suggestions", "checkpoints", "recoveries", "faults", "losses", "asks", "resets"):
             values = getattr(self, name)
             if len(values) > 1:
-                yield dataclasses.replace(self, **{name: ()})
+                yield self._with(name, ())
             for position in range(len(values)):
-                yield dataclasses.replace(self, **{name: values[:position] + values[position + 1 :]})
+                yield self._with(name, values[:position] + values[position + 1 :])
+
+    def _with(self, name: str, values: Any) -> Plan:
+        return dataclasses.replace(self, **{name: values})
 
     def __str__(self) -> str:
         fields = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
@@ -159,12 +163,12 @@ class Interrupted:
         """See :class:`~.service.Interruptions`."""
         if self._asks and self._comes(service, self._asks[0][0]):
             at, hold = self._asks.pop(0)
-            service.at(START + int(at * SECOND), lambda: service.signal(CHECKPOINT, {"hold": hold}) and None)
+            service.at(START + int(at * SECOND), lambda: service.signal(CHECKPOINT, {"hold": hold}))
         if self._resets and self._comes(service, self._resets[0]):
             service.at(START + int(self._resets.pop(0) * SECOND), lambda: recover(service))
         if self._checkpoints and self._is_due(service, self._checkpoints[0][0]):
             _, hold = self._checkpoints.pop(0)
-            service.after(_QUIET // 4, lambda: service.signal(CHECKPOINT, {"hold": hold}) and None)
+            service.after(_QUIET // 4, lambda: service.signal(CHECKPOINT, {"hold": hold}))
         elif self._recoveries and self._is_due(service, self._recoveries[0]):
             self._recoveries.pop(0)
             service.after(_QUIET // 4, lambda: recover(service))
@@ -179,6 +183,3 @@ class Interrupted:
         """Whether a moment comes before anything else happens, or has been."""
         next_at, moment = service.next_at(), START + int(at * SECOND)
         return moment <= service.now or (next_at is not None and moment < next_at)
-
-
-__all__ = ["KINDS", "MILLISECOND", "Interrupted", "Plan", "plan_of"]

@@ -236,13 +236,14 @@ class Invoke(Node):
     seconds: float
     fails: bool = False
     timeout: float | None = None
+    by_reference: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """Something that comes from outside: an event, or a signal."""
+    """Something that comes from outside: an event, a signal, or the run's cancellation."""
 
-    kind: Literal["event", "signal"]
+    kind: Literal["event", "signal", "cancel"]
     at: float
     name: str
     number: int
@@ -292,6 +293,22 @@ def written(node: Any, indent: str = "") -> str:
             own.append(f"{field.name}={value!r}")
     head = f"{type(node).__name__}({', '.join(own)})"
     return "\n".join([head, *(f"{indent}  {name}: {written(part, indent + '  ')}" for name, part in parts)])
+
+
+def ids(node: Any) -> set[str]:
+    """The step ids in a statement."""
+    if isinstance(node, tuple):
+        return set().union(*map(ids, node))
+    if not isinstance(node, Node):
+        return set()
+    own = {node.id} if hasattr(node, "id") else set()
+    return own.union(*(ids(getattr(node, field.name)) for field in dataclasses.fields(node)))
+
+
+def share_ids(branches: tuple[Node, ...]) -> bool:
+    """Whether two branches have steps with one id."""
+    each = [ids(branch) for branch in branches]
+    return sum(map(len, each)) > len(set().union(*each))
 
 
 # --- smaller programs ----------------------------------------------------------------------------------------------
@@ -359,6 +376,8 @@ class _Maker:
                 kind: Any = self._chance.choice(("event", "event", "signal"))
                 name = self._chance.choice(self._names) if kind == "event" else self._chance.choice(("go", "stop"))
                 arrivals.append(Arrival(kind, self.seconds(long=True), name, number))
+        if self._chance.random() < 0.06:
+            arrivals.append(Arrival("cancel", self.seconds(long=True), "", 0))
         return Scenario(Seq(tuple(items)), tuple(arrivals))
 
     def seconds(self, *, long: bool = False) -> float:
@@ -490,4 +509,5 @@ class _Maker:
 
     def invoke(self) -> Node:
         timeout = self.seconds(long=True) if self._chance.random() < 0.3 else None
-        return Invoke(self.id(), self.seconds(long=True), self._chance.random() < 0.2, timeout)
+        fails, by_reference = self._chance.random() < 0.2, self._chance.random() < 0.2
+        return Invoke(self.id(), self.seconds(long=True), fails, timeout, by_reference)

@@ -83,6 +83,9 @@ class _Handle:
         for event in self._execution.history.events:
             yield event
 
+    async def cancel(self) -> None:
+        self._service.cancel()
+
     async def signal(self, name: str, argument: RawValue) -> None:
         self._service.signal(name, value_of(argument.payload))
 

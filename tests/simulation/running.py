@@ -56,9 +56,9 @@ class Outcome:
     @property
     def seen(self) -> list[Any]:
         """What the branches of the program saw, in order."""
-        if self.ended is None or not isinstance(self.ended.value, dict):
-            return []
-        return list(self.ended.value["seen"])
+        if self.ended is not None and isinstance(self.ended.value, dict):
+            return list(self.ended.value["seen"])
+        return list(self.recorder.last or ())
 
     @property
     def result(self) -> Any:
@@ -147,7 +147,9 @@ def _limited() -> Iterator[None]:
 def _arriving(service: Service, arrival: Arrival) -> Any:
     def arrive() -> None:
         service.moments.append(service.now)
-        if arrival.kind == "signal":
+        if arrival.kind == "cancel":
+            service.cancel()
+        elif arrival.kind == "signal":
             service.world.send(arrival.name, arrival.number)
         else:
             ts = service.now // 10**6

@@ -16,16 +16,16 @@ from temporalio.bridge.proto.workflow_commands import WorkflowCommand
 from temporalio.common import RawValue
 from temporalio.converter import DataConverter
 
-from steporal.activities import Activities
-from steporal.converter import encode, from_raw, to_raw
+from steporal.converter import from_raw
+from steporal.runtime.attempt import RUN_STEP
 from steporal.runtime.children import REPORT
 from steporal.runtime.failures import application_error, is_final
 from steporal.runtime.references import App, Resolver
 
-from .core import _EVENTS, TERMINAL, CachedRun, Command, LocalEnd, Surroundings
+from .core import EVENTS, TERMINAL, CachedRun, Command, Surroundings
 from .effects import Recorder, use
-from .history import LOCAL_ACTIVITY, PATCH, History, cancelled, nanoseconds, payload, payloads, value_of
-from .world import RUN_STEP, Child, World, label_of
+from .history import LOCAL_ACTIVITY, PATCH, History, kind_of, nanoseconds, payload, payloads, value_of
+from .world import Child, World, label_of
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ class Execution:
     needs_task: bool = True
     activities: dict[int, Activity] = field(default_factory=dict)
     timers: dict[str, HistoryEvent] = field(default_factory=dict)
-    buffered: list[Callable[[], None]] = field(default_factory=list)
+    buffered: list[Callable[[], object]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +157,9 @@ class Service:
         self._surroundings = surroundings
         self._client = client
         self._interruptions = interruptions
-        self._agenda: list[tuple[int, int, Callable[[], None]]] = []
+        self._agenda: list[tuple[int, int, Callable[[], object]]] = []
         self._entries = 0
         self._app = App({w.id: w.handler for w in client.workflows}, client.step_packages)
-        self._activities = Activities(client, None)  # type: ignore[arg-type]
         self.now = START
         self.tasks = 0
         self.moments: list[int] = []
@@ -229,28 +228,24 @@ class Service:
         """
         use(self.recorder)
         try:
-            while self.ended is None:
+            while (ended := self.ended) is None:
                 if self.execution.needs_task:
                     self._interruptions.before_task(self)
                     self._task(self.execution)
-                    continue
-                self._interruptions.between(self)
-                if self.execution.needs_task:
-                    continue
-                if not self._agenda:
-                    raise Stuck("nothing happens any more")
-                self._next_moment()
+                else:
+                    self._interruptions.between(self)
+                    self._next_moment()
         finally:
             for execution in self.executions:
                 execution.cached.evict()
-        return self.ended
+        return ended
 
-    def at(self, moment: int, action: Callable[[], None]) -> None:
+    def at(self, moment: int, action: Callable[[], object]) -> None:
         """Do something at a moment, in nanoseconds since the epoch."""
         self._entries += 1
         heapq.heappush(self._agenda, (moment, self._entries, action))
 
-    def after(self, nanoseconds: int, action: Callable[[], None]) -> None:
+    def after(self, nanoseconds: int, action: Callable[[], object]) -> None:
         """Do something after a while."""
         self.at(self.now + nanoseconds, action)
 
@@ -259,6 +254,8 @@ class Service:
         return self._agenda[0][0] if self._agenda else None
 
     def _next_moment(self) -> None:
+        if not self._agenda:
+            raise Stuck("nothing happens any more")
         self.now = max(self.now, self._agenda[0][0])
         self._until(self.now)
 
@@ -319,7 +316,12 @@ class Service:
             write()
             execution.needs_task = True
 
-    def _tell(self, execution: Execution, write: Callable[[], None]) -> None:
+    def _event(self, execution: Execution, kind: str, **attributes: Any) -> None:
+        """Write an event that leads to a workflow task."""
+        now = self.now
+        self._tell(execution, lambda: execution.history.add(now, kind, **attributes))
+
+    def _tell(self, execution: Execution, write: Callable[[], object]) -> None:
         """Write events, which lead to a workflow task; those that come during one are written after it."""
         if execution.is_in_task:
             execution.buffered.append(write)
@@ -331,19 +333,20 @@ class Service:
         """Send a signal to the run; False if it has ended."""
         if self.ended is not None or not self.execution.is_open:
             return False
-        execution, now = self.execution, self.now
-        input = payloads([payload(value)])
-        self._tell(
-            execution,
-            lambda: execution.history.add(now, "workflow_execution_signaled", signal_name=name, input=input),  # type: ignore[arg-type, return-value]
-        )
+        self._event(self.execution, "workflow_execution_signaled", signal_name=name, input=payloads([payload(value)]))
         return True
+
+    def cancel(self) -> None:
+        """Cancel the run."""
+        is_cancelled = any(kind_of(e) == "workflow_execution_cancel_requested" for e in self.execution.history.events)
+        if self.ended is None and not is_cancelled:
+            self._event(self.execution, "workflow_execution_cancel_requested")
 
     # --- what a task asks for --------------------------------------------------------------------------------------
 
     def _write(self, execution: Execution, command: Command, completed: int) -> HistoryEvent:
         attributes = getattr(self, f"_{command.kind}")(execution, command)
-        kind = _EVENTS[command.kind]
+        kind = EVENTS[command.kind]
         event = execution.history.add(self.now, kind, workflow_task_completed_event_id=completed, **attributes)
         if command.command.HasField("user_metadata"):
             event.user_metadata.CopyFrom(command.command.user_metadata)
@@ -447,7 +450,7 @@ class Service:
     # --- what comes of it ------------------------------------------------------------------------------------------
 
     def _begin(self, execution: Execution, command: Command, event: HistoryEvent) -> None:
-        body = None if command.kind == "local_activity" else command.body
+        body: Any = None if command.kind == "local_activity" else command.body
         if command.kind == "schedule_activity":
             activity = Activity(event.event_id, command.command)
             execution.activities[event.event_id] = activity
@@ -527,12 +530,12 @@ class Service:
     def _run_step(self, call: Any) -> Payload:
         """As ``Activities.run_step`` does, without what it needs of a worker."""
         before = len(self.recorder.order)
-        function, arguments = Resolver(self._app, lambda data: self._activities._captive(data, call)).call(call)
+        function, arguments = Resolver(self._app, _captured).call(call)
         result = function(*arguments)
         if isinstance(result, Coroutine):
             result = at_once(result)
         assert len(self.recorder.order) == before + 1, "a step function says what it does"
-        return to_raw(encode(result)).payload
+        return payload(result)  # step functions here return text
 
     def _attempt_ends(
         self, execution: Execution, activity: Activity, result: Payload | None, failure: Failure | None
@@ -605,18 +608,14 @@ class Service:
     def _start_child(self, execution: Execution, event: HistoryEvent) -> None:
         asked = event.start_child_workflow_execution_initiated_event_attributes
         of_child = {"initiated_event_id": event.event_id, "workflow_type": asked.workflow_type}
-        now = self.now
         if asked.workflow_id in self.world.children:
             if execution.is_open:
-                self._tell(
+                self._event(
                     execution,
-                    lambda: execution.history.add(  # type: ignore[arg-type, return-value]
-                        now,
-                        "start_child_workflow_execution_failed",
-                        workflow_id=asked.workflow_id,
-                        cause=1,
-                        **of_child,
-                    ),
+                    "start_child_workflow_execution_failed",
+                    workflow_id=asked.workflow_id,
+                    cause=1,
+                    **of_child,
                 )
             return
         child = Child(asked.workflow_id, f"run of {asked.workflow_id}", value_of(asked.input.payloads[0]))
@@ -624,12 +623,7 @@ class Service:
         self.recorder.begin(f"invoked {child.data['label']}", 0)
         whole = WorkflowExecution(workflow_id=child.id, run_id=child.run_id)
         if execution.is_open:
-            self._tell(
-                execution,
-                lambda: execution.history.add(  # type: ignore[arg-type, return-value]
-                    now, "child_workflow_execution_started", workflow_execution=whole, **of_child
-                ),
-            )
+            self._event(execution, "child_workflow_execution_started", workflow_execution=whole, **of_child)
         self.after(int(child.data["seconds"] * SECOND), lambda: self._end_child(execution, child, whole, of_child))
 
     def _end_child(
@@ -638,7 +632,7 @@ class Service:
         self.world.end_child(child)
         if not execution.is_open:
             return
-        now = self.now
+        end: dict[str, Any]
         if child.data["fails"]:
             failure = Failure(message=f"{child.data['label']} failed", source="PythonSDK")
             failure.application_failure_info.type = "Declined"
@@ -646,29 +640,23 @@ class Service:
             kind, end = "child_workflow_execution_failed", {"failure": failure}
         else:
             kind, end = "child_workflow_execution_completed", {"result": payloads([payload(child.result)])}
-        self._tell(
-            execution,
-            lambda: execution.history.add(now, kind, workflow_execution=whole, **end, **of_child),  # type: ignore[arg-type, return-value]
-        )
+        self._event(execution, kind, workflow_execution=whole, **end, **of_child)
 
     def _signal_external(self, execution: Execution, event: HistoryEvent) -> None:
         asked = event.signal_external_workflow_execution_initiated_event_attributes
-        to, now = asked.workflow_execution, self.now
+        to = asked.workflow_execution
         is_told = asked.signal_name == REPORT and self.world.report(to.workflow_id, value_of(asked.input.payloads[0]))
         if not execution.is_open:
             return
         ids = {"initiated_event_id": event.event_id, "workflow_execution": to}
         if is_told:
-            self._tell(
-                execution,
-                lambda: execution.history.add(now, "external_workflow_execution_signaled", **ids),  # type: ignore[arg-type, return-value]
-            )
+            self._event(execution, "external_workflow_execution_signaled", **ids)
             return
-        cause = _NOT_FOUND
-        self._tell(
-            execution,
-            lambda: execution.history.add(now, "signal_external_workflow_execution_failed", cause=cause, **ids),  # type: ignore[arg-type, return-value]
-        )
+        self._event(execution, "signal_external_workflow_execution_failed", cause=_NOT_FOUND, **ids)
+
+
+def _captured(data: Any) -> Any:
+    raise AssertionError(f"no program captures {data!r}")
 
 
 def _failure_of(error: Exception, attempt: int) -> Failure:
@@ -684,6 +672,3 @@ def _is_tried_again(policy: Any, failure: Failure, attempt: int) -> bool:
     if info.non_retryable or info.type in policy.non_retryable_error_types:
         return False
     return not policy.maximum_attempts or attempt < policy.maximum_attempts
-
-
-__all__ = ["Ended", "Execution", "Interruptions", "LocalEnd", "Service", "Stuck", "Uninterrupted", "cancelled"]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from steporal.routing.topic import topics_of
-from steporal.runtime.attempt import RUN_STEP
 from steporal.runtime.children import ENDED
 from steporal.runtime.endings import SEND_EVENT
 from steporal.runtime.inbox import DELIVER
@@ -226,6 +225,3 @@ def label_of(kind: str, asked: dict[str, Any]) -> tuple[str, float]:
         return f"event {first['name']} {first['id']}", data.get("seconds", 1.0)
     data = asked["data"]
     return f"signal {asked['signal']} {asked['id']}", data["seconds"] if isinstance(data, dict) else 1.0
-
-
-__all__ = ["RUN_STEP", "Child", "World", "label_of"]

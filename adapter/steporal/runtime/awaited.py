@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .limits import code, utc
-from .waits import BACKOFF, Kind, Waiting
+from .waits import Kind, Waiting
 
 _SHOWN = 20
 
@@ -19,6 +19,7 @@ _WHAT: dict[Kind, str] = {
     "invoke": "waits for run",
     "backoff": "pauses after an error",
     "asyncio": "sleeps",
+    "start": "begins at the time of its event",
 }
 
 
@@ -74,12 +75,12 @@ class Awaited:
                 return ["backoff"]
             case "sleep" | "timer":
                 return [f"sleep:{self.step}"]
-            case "asyncio":
+            case "asyncio" | "start":
                 return []
 
     def markdown(self) -> str:
         """A line for Temporal's UI."""
-        who = "the body" if self.step == BACKOFF or self.kind == "asyncio" else f"step {code(self.step)}"
+        who = "the body" if self.kind in ("backoff", "asyncio", "start") else f"step {code(self.step)}"
         names = " or ".join(map(code, self.names))
         until = "" if self.until is None else f", until {utc(self.until)}"
         return f"- {who} {_WHAT[self.kind]} {names}".rstrip() + until

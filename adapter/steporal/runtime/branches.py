@@ -190,6 +190,7 @@ class RunLoop:
         instance["time"] = self._time
         instance["workflow_time_ns"] = self._time_ns
         instance["workflow_random"] = self._random
+        instance["workflow_sleep"] = self._sleep
         self._jobs_left = 0
         self._run_one_job_at_a_time()
 
@@ -247,6 +248,12 @@ class RunLoop:
 
     def _time(self) -> float:
         return self._time_ns() / 1e9
+
+    async def _sleep(self, duration: float, **options: Any) -> None:
+        if BRANCH.get() is None:
+            await type(self._loop).workflow_sleep(self._loop, duration, **options)  # type: ignore[attr-defined]
+        else:
+            await asyncio.sleep(duration)
 
     def _random(self) -> Any:
         if BRANCH.get() is None:

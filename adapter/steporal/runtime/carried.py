@@ -103,7 +103,7 @@ class Carried(pydantic.BaseModel):
         text = dumps(self.model_dump(mode="json", exclude_defaults=True))
         if len(text) < _COMPRESS_FROM or (len(text) > MAX_PAYLOAD_BYTES and is_stored()):
             return raw_text(text)
-        return to_raw({"zlib": base64.b85encode(zlib.compress(text)).decode()})
+        return to_raw({"zlib": base64.b64encode(zlib.compress(text)).decode()})
 
 
 def read_carried(data: JSON) -> Carried | None:
@@ -112,7 +112,7 @@ def read_carried(data: JSON) -> Carried | None:
         return None
     packed = data.get("zlib")
     if isinstance(packed, str):
-        data = json.loads(zlib.decompress(base64.b85decode(packed)))
+        data = json.loads(zlib.decompress(base64.b64decode(packed)))
     return Carried.model_validate(data)
 
 
@@ -190,9 +190,9 @@ def is_outcome(data: JSON) -> bool:
 def _cause_text(cause: BaseException) -> str:
     message = FailureMessage()
     DataConverter.default.failure_converter.to_failure(cause, DataConverter.default.payload_converter, message)
-    return base64.b85encode(message.SerializeToString()).decode()
+    return base64.b64encode(message.SerializeToString()).decode()
 
 
 def _read_cause(text: str) -> BaseException:
-    message = FailureMessage.FromString(base64.b85decode(text))
+    message = FailureMessage.FromString(base64.b64decode(text))
     return DataConverter.default.failure_converter.from_failure(message, DataConverter.default.payload_converter)

@@ -53,6 +53,12 @@ ends a run at 51,200. A live run replays with this number."""
 
 HARD_BYTES = 20 * 1024 * 1024
 
+LAST_LENGTH = 50_000
+"""From this many events on, a run that cannot continue as new fails, before Temporal terminates it without a word."""
+
+LAST_BYTES = 46 * 1024 * 1024
+"""The same in bytes; Temporal ends a run at 50 MiB."""
+
 WARN_FROM = 0.5
 """From which part of the most that a run can take along it warns."""
 
@@ -75,6 +81,7 @@ class Continuing:
         self._run = run
         self._is_parking = False
         self._may_park = True
+        self._too_large = ""
         self._is_asked = False
         self.held: dict[str, None] = {}
         self.held_until = held_until
@@ -94,7 +101,12 @@ class Continuing:
     # --- steps that wait for the next execution --------------------------------------------------------------------
 
     async def hold(self, key: str) -> None:
-        """Return if a step may begin; else never, as the run is about to continue as new."""
+        """Return if a step may begin; else never, as the run is about to continue as new.
+
+        Raises:
+            PayloadTooLargeError: It has to continue as new, and cannot.
+        """
+        self.check_room()
         if not self._must_hold():
             return
         waits = self._run.waits
@@ -115,7 +127,18 @@ class Continuing:
         return self.held_until is not None and workflow.time() < self.held_until
 
     def _is_leaving(self) -> bool:
-        return self._is_held() or workflow.info().is_continue_as_new_suggested()
+        return self._is_held() or (workflow.info().is_continue_as_new_suggested() and not self._too_large)
+
+    def check_room(self) -> None:
+        """Check that a run that has too much to continue as new has room left in its history.
+
+        Raises:
+            PayloadTooLargeError: It has none.
+        """
+        info = workflow.info()
+        is_full = info.get_current_history_length() > LAST_LENGTH or info.get_current_history_size() > LAST_BYTES
+        if self._too_large and is_full:
+            raise PayloadTooLargeError(f"the run cannot continue as new: {self._too_large}")
 
     def _must_hold(self) -> bool:
         if not self._is_leaving() or workflow.cancellation_reason() is not None:
@@ -191,12 +214,16 @@ class Continuing:
         await workflow.wait_condition(lambda: not self._run.loop.has_more_jobs)
 
     async def _leave(self, *, is_parked: bool, is_held: bool = False) -> None:
-        """Continue as new, unless something happens meanwhile.
+        """Continue as new, unless something happens meanwhile, or there is too much to take along.
 
         Args:
             is_parked: Whether the next execution waits first, without the handler.
             is_held: Whether that is so only as long as steps or the run are held.
         """
+        expected = self.size + self._packed_events()
+        if expected > self._most():  # to build and compress it would take longer than a workflow task may
+            self._cannot(expected)
+            return
         if not await self._ask_children():
             return
         await self._until_all_is_seen()
@@ -212,6 +239,7 @@ class Continuing:
         if size > self._run.storage.most(size):
             self._cannot(size)
             return
+        self._too_large = ""
         count_checkpoint(self._reason(), self.size)
         workflow.continue_as_new(
             args=[*self._run.origin.arguments(self._run.data), raw],
@@ -242,10 +270,11 @@ class Continuing:
 
     def _cannot(self, size: int) -> None:
         text = self._described_size(size, size - self.size if self._run.inbox.size else 0)
-        if self.held:
-            raise PayloadTooLargeError(f"the run cannot continue as new: {text}")
         self._warn(text)
         self._may_park = False
+        self._too_large = text  # the steps that are held begin, and the run goes on for as long as Temporal lets it
+        self.held_until = None
+        self._run.waits.changes += 1
 
     # --- how much there is to hand over ----------------------------------------------------------------------------
 
@@ -289,7 +318,7 @@ class Continuing:
         """How many bytes the events that nobody has taken have in what the next execution is handed."""
         if self._run.storage.is_there() or not self._run.inbox.size:
             return self._run.inbox.size
-        return len(zlib.compress(dumps(self._run.inbox.state()))) * 5 // 4  # base85
+        return len(zlib.compress(dumps(self._run.inbox.state()))) * 4 // 3  # base64
 
     def _count(self, outcome: Outcome) -> None:
         """Add to the size: compressed, where that matters, and piece by piece, as a workflow task has little time."""
@@ -304,7 +333,7 @@ class Continuing:
 
     def _packed(self, text: bytes) -> int:
         assert self._packer is not None
-        return len(self._packer.compress(text)) * 5 // 4  # base85
+        return len(self._packer.compress(text)) * 4 // 3  # base64
 
     def _most(self) -> int:
         return MAX_STORED_BYTES if self._run.storage.is_there() else MAX_PAYLOAD_BYTES

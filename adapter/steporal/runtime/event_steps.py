@@ -200,7 +200,7 @@ class EventListener:
         if box is None:
             return Outcome()
         if run.journal.takes_events:
-            await workflow.wait_condition(lambda: bool(box.events) or run.journal.is_back)
+            await workflow.wait_condition(lambda: box.seen_before > 0 or run.journal.is_back)
         until = run.moved(self._until, self._asked)
         if own is not None:
             until = min(until, run.moved(own, asked))

@@ -53,6 +53,7 @@ class Box:
         opened: How many events had come to the run when it was opened.
         is_closed: Whether nothing comes any more.
         size: How many bytes the events have.
+        seen_before: How many of the events, which are the first, a body that comes back has had before.
     """
 
     topics: tuple[str, ...]
@@ -62,6 +63,7 @@ class Box:
     seen: dict[str, None] = field(default_factory=dict)
     is_closed: bool = False
     size: int = 0
+    seen_before: int = 0
 
     def __post_init__(self) -> None:
         self.size = sum(map(_size_of, self.events))
@@ -81,6 +83,7 @@ class Box:
         if not self.events:
             return None
         event = self.events.popleft()
+        self.seen_before = max(self.seen_before - 1, 0)
         self.size -= _size_of(event)
         return event
 
@@ -129,9 +132,10 @@ class Inbox:
             box.add(event)
 
     def put(self, key: str, event: dict[str, JSON]) -> None:
-        """Put an event into a box that is known to have come for it."""
+        """Put an event into a box that is known to have come for it, before all that the body has not seen yet."""
         if (box := self.boxes.get(key)) is not None:
-            box.events.append(event)
+            box.events.insert(box.seen_before, event)
+            box.seen_before += 1
             box.size += _size_of(event)
 
     @property

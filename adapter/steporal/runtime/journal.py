@@ -207,7 +207,7 @@ class Journal:
 
     def now(self) -> int:
         """The time in the body, in microseconds since the journal's epoch."""
-        return self._elapsed() if self._is_back else self._clock
+        return max(self._elapsed(), self._clock) if self._is_back else self._clock
 
     # --- what the body asks for ------------------------------------------------------------------------------------
 
@@ -239,6 +239,8 @@ class Journal:
     @property
     def is_idle(self) -> bool:
         """Whether the body has come back and has everything that has arrived."""
+        if self._delivering is None:  # the body has not begun
+            return True
         return self._is_back and not (self._answerable or self._put_off or self._due_now or self._arrived)
 
     def has(self, kind: Kind, key: str) -> bool:

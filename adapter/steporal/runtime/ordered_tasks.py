@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextvars import Context
+from functools import wraps
 from itertools import count
 from typing import Any
 
@@ -53,6 +54,25 @@ class NumberedFuture(asyncio.Future[Any]):
 # The SDK and asyncio make these themselves, and nobody can give them a class that is to be used instead.
 for _kind in (asyncio.tasks._GatheringFuture, ActivityHandle, ChildWorkflowHandle):  # type: ignore[attr-defined]
     _kind.__hash__ = _number  # type: ignore[method-assign]
+
+
+_as_completed = asyncio.as_completed
+
+
+@wraps(_as_completed)
+def as_completed(fs: Any, *, timeout: float | None = None) -> Any:
+    """Do as ``asyncio.as_completed`` does; in a run, begin the awaitables in the order in which they are given.
+
+    asyncio puts them into a set first. A set of coroutines is in the order of their addresses; a set of a run's tasks
+    is in order.
+    """
+    is_one = asyncio.isfuture(fs) or asyncio.iscoroutine(fs)
+    if not is_one and getattr(asyncio.get_running_loop(), _NUMBERS, None) is not None:
+        fs = [asyncio.ensure_future(each) for each in fs]
+    return _as_completed(fs, timeout=timeout)
+
+
+asyncio.as_completed = asyncio.tasks.as_completed = as_completed
 
 
 def number_tasks(loop: asyncio.AbstractEventLoop) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -28,9 +27,6 @@ from .journal import Kind as EntryKind
 from .memo import Outcome
 from .signal_inbox import conflict, read_signal, summary_of_close, summary_of_open
 from .waits import ASYNCIO_TIMER, BACKOFF, BACKOFF_AFTER, BEGINS_ANEW, Kind, Waiting, is_of_no_step
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(slots=True)
@@ -95,10 +91,12 @@ class Past:
 
     Attributes:
         now: When the present workflow task began, in seconds since the epoch.
+        moment: The same, in nanoseconds.
     """
 
     def __init__(self, run_id: str, workflow_id: str, carried: Carried, *, is_first: bool) -> None:
         self.now = 0.0
+        self.moment = 0
         self._run_id = run_id
         self._workflow_id = workflow_id
         self._signal_jobs: list[Callable[[], object]] = []  # what has come since the last workflow task
@@ -332,6 +330,11 @@ class Past:
                 self.remember(key, too_late(waiting.more["child"]))
             case "sleep" | "timer" | "next":
                 self.remember(key, Outcome())
+            case "start":
+                self._waits.pop(key, None)
+            case "backoff":
+                self._waits.pop(key, None)
+                self._next_attempt()
 
     def _take_what_came(self, key: str, waiting: Waiting) -> None:
         if waiting.kind == "event":
@@ -370,10 +373,14 @@ class Past:
         return self._local_end is not None and until <= self._local_completed
 
     @contextmanager
-    def local(self, completed: float) -> Iterator[None]:
-        """What is done in this context has come of a local activity, whose end the body has seen at once."""
+    def local(self, completed: int) -> Iterator[None]:
+        """What is done in this context has come of a local activity, whose end the body has seen at once.
+
+        Args:
+            completed: When it was completed, in nanoseconds since the epoch.
+        """
         self._local_end = self._since_start_at(completed)
-        self._local_completed = completed
+        self._local_completed = completed / 1e9
         try:
             yield
         finally:
@@ -452,8 +459,6 @@ class Past:
         self._inbox.open(key, tuple(topics), until)
         for event in self._unclaimed.pop(key, ()):
             self._deliver(key, event)
-        if kind == "once" and key in self._once and self._is_local_after(until):  # then the body has started no timer
-            self._end_wait(key, Outcome())
 
     def _deliver(self, key: str, event: dict[str, Any]) -> None:
         box = self._inbox.boxes.get(key)
@@ -588,9 +593,8 @@ class Past:
         return None if waiting is None else waiting.kind
 
     def _since_start(self) -> int:
-        return self._since_start_at(self.now)
+        return self._since_start_at(self.moment)
 
-    def _since_start_at(self, moment: float) -> int:
-        """In microseconds, as the run counts them: by Temporal's ``workflow.now``."""
-        seen = datetime.fromtimestamp(moment, UTC) - _EPOCH
-        return max(seen // _MICROSECOND - self._base * 1000, 0)
+    def _since_start_at(self, moment: int) -> int:
+        """In microseconds, as the run counts them."""
+        return max(moment // 1000 - self._base * 1000, 0)

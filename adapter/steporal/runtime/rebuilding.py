@@ -217,6 +217,7 @@ class _Reader:
     async def _workflow_task_started_event_attributes(self, event: HistoryEvent) -> None:
         self._task_began = event.event_time
         self._past.now = _seconds(event.event_time)
+        self._past.moment = event.event_time.ToNanoseconds()
 
     async def _workflow_task_completed_event_attributes(self, event: HistoryEvent) -> None:
         if self._first_task is None:
@@ -432,9 +433,9 @@ def _is_of_step(key: str, activity_id: str, kind: str) -> bool:
     return kind in STEPS and (activity_id == key or activity_id.startswith(f"{key}#"))
 
 
-def _moment(told: dict[str, int]) -> float:
-    """A time as Temporal's core writes it into the marker of a local activity."""
-    return _seconds(Timestamp(seconds=told["seconds"], nanos=told["nanos"]))
+def _moment(written: dict[str, int]) -> int:
+    """A time as Temporal's core writes it into the marker of a local activity, in nanoseconds since the epoch."""
+    return Timestamp(seconds=written["seconds"], nanos=written["nanos"]).ToNanoseconds()
 
 
 def _seconds(moment: Timestamp) -> float:

@@ -48,9 +48,10 @@ from .failures import application_error, is_final, message_of
 from .inbox import Inbox
 from .journal import Entry, Journal
 from .limits import to_limited
-from .memo import Memo, Outcome
+from .memo import Failure, Memo, Outcome
 from .pending import is_idle, waits_for_a_future
 from .signal_inbox import SignalInbox
+from .slots import Slots
 from .start import Origin, cron_data
 from .storage import StorageOfRun
 from .subscriptions import Subscriptions
@@ -126,6 +127,7 @@ class Run:
         inbox: The events that it was sent.
         signals: Its waits for signals.
         children: The runs that it has invoked.
+        slots: How many steps may be in flight.
         continuing: When it continues as new.
         storage: Whether values over Temporal's limit go into external storage.
     """
@@ -151,6 +153,7 @@ class Run:
         self.subscriptions = Subscriptions(self, self.inbox)
         self.signals = SignalInbox(self.waits)
         self.children = Children()
+        self.slots = Slots()
         self.storage = StorageOfRun()
         self.mailboxes: dict[str, str] = {}
         self._taken: dict[str, None] = {}
@@ -291,8 +294,8 @@ class Run:
 
     def busy_steps(self) -> int:
         """How many steps are in flight that another execution could not go on with."""
-        waiting = sum(waiting.kind not in ("backoff", "asyncio") for waiting in self.waits.now.values())
-        return len(self._in_flight) - waiting - len(self.continuing.held)
+        waiting = sum(waiting.kind not in ("backoff", "asyncio", "start") for waiting in self.waits.now.values())
+        return len(self._in_flight) - waiting - len(self.continuing.held) - len(self.slots.queued)
 
     def cannot_wake(self, body: asyncio.Task[Any]) -> bool:
         """Whether nothing is in flight that could wake the body, which has not ended."""
@@ -435,12 +438,24 @@ class Run:
         await self.subscriptions.cancel_on(key, topics, source, until.timestamp())
 
     async def _until(self, origin: Origin) -> None:
-        """Wait for an event's ``ts`` in the future.
+        """Wait for an event's ``ts`` in the future, parked where that is long.
 
         The run waits itself: Temporal's start delay would end at the first resend of the start signal.
         """
-        if origin.type == "event" and (delay := origin.time() - workflow.now()) > timedelta(0):
-            await workflow.sleep(delay, summary=f"{UNTIL_TS}{origin.time().isoformat()}")
+        self.waits.carried.pop(UNTIL_TS, None)
+        if origin.type != "event" or origin.time() <= workflow.now():
+            return
+        waiting = asyncio.create_task(self._sleep_until(origin.time()))
+        try:
+            await self.continuing.until_left(waiting)
+        except asyncio.CancelledError:
+            waiting.cancel()
+            raise
+        await waiting
+
+    async def _sleep_until(self, moment: datetime) -> None:
+        with self.waits.during(UNTIL_TS, Waiting("start", moment.timestamp())):
+            await workflow.sleep(moment - workflow.now(), summary=f"{UNTIL_TS}{moment.isoformat()}")
 
     def _context(self, input: Input[Any]) -> Context[Any]:
         info = workflow.info()
@@ -553,6 +568,12 @@ class Run:
         if self._in_flight.get(key) is task:
             del self._in_flight[key]
             self.calls.pop(key, None)
+            if not task.cancelled() and isinstance(error := task.exception(), Exception):
+                self.journal.stop(error)  # no step's outcome, but an error of ours or of the SDK's
+
+    def is_in_flight(self, key: str) -> bool:
+        """Return whether a step has begun and has not ended."""
+        return key in self._in_flight
 
     def cancel_step(self, key: str) -> None:
         """Cancel a step that is in flight, as the body waits for it no longer."""
@@ -567,7 +588,14 @@ class Run:
         await self.continuing.hold(key)
         trace = TRACE.get()
         performed = perform if trace is None else partial(trace.step, key, perform)
-        outcome = await counted(kind, performed, is_resumed=key in self.waits.carried)
+        try:
+            async with self.slots.of(key, kind, is_resumed=key in self.waits.carried):
+                outcome = await counted(kind, performed, is_resumed=key in self.waits.carried)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            outcome = Outcome(failure=Failure("CancelledError", "the step was cancelled, and not by its run"))
         outcome = replace(outcome, call=self.calls.get(key))
         self.memo[key] = outcome
         self.failures = 0

@@ -72,7 +72,7 @@ class SteporalWorkflowRunner(WorkflowRunner):
 def _without_wait(members: SandboxMatcher) -> SandboxMatcher:
     """The SDK's restrictions but for ``asyncio.wait``, whose sets are in order in our runs (``ordered_tasks``)."""
     of_asyncio = members.children["asyncio"]
-    allowed = {name: matcher for name, matcher in of_asyncio.children.items() if name != "wait"}
+    allowed = {name: matcher for name, matcher in of_asyncio.children.items() if name not in ("wait", "as_completed")}
     return replace(members, children={**members.children, "asyncio": replace(of_asyncio, children=allowed)})
 
 

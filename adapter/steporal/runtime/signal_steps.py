@@ -89,8 +89,8 @@ async def _outcome(attempt: Attempt, key: str, perform: Callable[[], Coroutine[A
     try:
         return await attempt.outcome(key, "wait_for_signal", perform)
     except asyncio.CancelledError:
-        if attempt.branch.is_closed:
-            raise
+        if attempt.branch.is_closed or not (run.is_in_flight(key) or run.journal.has("ended", key)):
+            raise  # nobody waits any more, or it has not begun
         await run.journal.until("ended", key, partial(_arrive_when_ended, run, key))
         outcome = run.memo.get(key)
         if outcome is None or workflow.cancellation_reason() is not None:

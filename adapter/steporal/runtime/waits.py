@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from ..types import JSON
 
-Kind = Literal["sleep", "event", "next", "signal", "invoke", "backoff", "timer", "asyncio"]
+Kind = Literal["sleep", "event", "next", "signal", "invoke", "backoff", "timer", "asyncio", "start"]
 """``timer``: a sleep or a listener's ``next``, which a history does not tell apart. ``asyncio``: a timer that the body
-has started by ``asyncio.sleep``, ``timeout`` or ``wait_for``."""
+has started by ``asyncio.sleep``, ``timeout`` or ``wait_for``. ``start``: the time of the event that starts the run."""
 
 BACKOFF = ""
 """The key of the wait between two attempts of the body; no step has it."""

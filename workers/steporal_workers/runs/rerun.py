@@ -76,7 +76,7 @@ async def run_rerun(temporal: Client, id: str, *, from_step: str | None, data: A
             static_details=f"{origin.details()}\n\n{what}",
         ),
     )
-    steps = list(kept.memo) if kept else []
+    steps = [step for step in kept.memo if step not in kept.reopens] if kept else []
     if as_json:
         started = {"workflow_id": workflow_id, "run_id": handle.first_execution_run_id, "event_id": origin.id}
         print_json({**started, "rerun_of": rerun_of, "kept_steps": steps})

@@ -114,9 +114,14 @@ class Story:
         return dict(sorted(found.items(), key=lambda item: item[1][1]))
 
     def since_start(self, moment: datetime) -> int:
-        """How long after the run's start a moment is, in microseconds, rounded up."""
-        since_epoch = moment - datetime.fromtimestamp(0, UTC)
-        return math.ceil(since_epoch / timedelta(microseconds=1)) - self.rebuilt.carried.started * 1000
+        """How long after :attr:`base` a moment is, in microseconds, rounded up."""
+        return math.ceil((moment - self.base) / timedelta(microseconds=1))
+
+    @property
+    def base(self) -> datetime:
+        """The moment that the times of finished steps count from."""
+        carried = self.rebuilt.carried
+        return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=carried.base or carried.started)
 
     @property
     def started(self) -> datetime:
@@ -248,7 +253,7 @@ async def _settle(story: Story) -> None:
         entry = timeline.step(key)
         if entry is None or entry.id != key:
             entry = timeline.put(StepEntry(key, "step", None))
-        _finish(entry, read_outcome(encoded), story.started + timedelta(microseconds=at))
+        _finish(entry, read_outcome(encoded), story.base + timedelta(microseconds=at))
     for entry in timeline.steps:
         if entry.id in timeline.cut and entry.id not in finished:
             entry.state, entry.result = "cancelled", None
