@@ -271,7 +271,10 @@ async def test_what_is_no_function_of_the_app_is_refused(app: steporal.Client, w
     assert "step 'call'" in message
 
 
-@pytest.mark.parametrize("id", ["hides a step", "hides the handler", "method of a global"])
+NAMELESS = ["hides a step", "hides the handler", "method of a global", "another function of that name"]
+
+
+@pytest.mark.parametrize("id", NAMELESS)
 async def test_what_cannot_be_named_is_refused_with_what_to_write(workers: Workers, id: str) -> None:
     workflow = factory.hidden.get_workflow(id)
     message = await failure(factory.hidden, workers, workflow, "CaptureError")
@@ -280,6 +283,7 @@ async def test_what_cannot_be_named_is_refused_with_what_to_write(workers: Worke
         "a decorator hides it, add @functools.wraps(function) to what the decorator returns; or pass a lambda",
         "hides the handler": "if 'hidden_handler' is the handler of workflow 'hides the handler', its decorator hides "
         "it: add @functools.wraps(function)",
+        "another function of that name": "is given a function whose name, 'apps.factory:plain', now means another",
         "method of a global": "is given the method 'Service.charge' of a apps.factory.Service, which cannot be sent to "
         "an activity",
     }[id] in message

@@ -87,6 +87,28 @@ class Service:
 service = Service()
 
 
+def plain(amount: int) -> int:
+    return amount
+
+
+def doubled(function: Callable[..., int]) -> Callable[..., int]:
+    """A decorator that is transparent."""
+
+    @functools.wraps(function)
+    def inner(*args: int) -> int:
+        return 2 * function(*args)
+
+    return inner
+
+
+twice = doubled(plain)
+
+
+@hidden.workflow(id="another function of that name")
+async def another_function(ctx: Context[Any], step: Step) -> int:
+    return await step.run("charge", twice, 1)
+
+
 @hidden.workflow(id="hides a step")
 async def hides_a_step(ctx: Context[Any], step: Step) -> Any:
     return await step.run("charge", charge, 1)

@@ -33,6 +33,7 @@ from .code import (
     fingerprint,
     first_text_argument,
     imported_names,
+    layer_codes,
     nested_codes,
     nonlocal_writes,
     place,
@@ -154,7 +155,7 @@ class Describer:
             found = find_function(name, self.packages)
         except StepCodeNotFoundError as err:
             raise self._refused(f"cannot be run elsewhere: {err}", self._remedy(function), function) from None
-        if getattr(unwrapped(found), "__code__", None) != getattr(unwrapped(function), "__code__", None):
+        if layer_codes(found) != layer_codes(function):
             raise self._refused(
                 f"is given a function whose name, {name!r}, now means another function",
                 "give each function a name of its own",
