@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from datetime import timedelta
+from itertools import count
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +42,10 @@ class Branch:
         tasks: The tasks that this attempt of the body has made and that have not ended.
         running: The timers of this attempt of the body that have not fired.
         root: The branch of the body itself.
+        numbers: The numbers of the tasks and futures of this attempt of the body, at its root.
     """
 
-    __slots__ = ("_children", "_is_closed", "label", "root", "running", "tasks", "timers")
+    __slots__ = ("_children", "_is_closed", "label", "numbers", "root", "running", "tasks", "timers")
 
     def __init__(self, label: str = "", parent: Branch | None = None) -> None:
         self.label = label
@@ -52,6 +54,7 @@ class Branch:
         self.running: dict[BodyTimer, None] = {} if parent is None else parent.running
         self._children = 0
         self.root: Branch = self if parent is None else parent.root
+        self.numbers = count(1)
         self._is_closed = False
 
     @property
@@ -180,8 +183,9 @@ class RunLoop:
     def __init__(self, run: Run) -> None:
         self._loop = asyncio.get_running_loop()
         self._run = run
-        number_tasks(self._loop)
         loop = self._loop
+        self._numbers = count(1)
+        number_tasks(loop, iter(self._next_number, 0))
         instance = vars(loop)
         self._create_task = instance["create_task"]
         instance["create_task"] = self._task
@@ -208,6 +212,10 @@ class RunLoop:
         return type(self._loop).time(self._loop)
 
     # --- what the SDK's loop does, in the body ---------------------------------------------------------------------
+
+    def _next_number(self) -> int:
+        branch = BRANCH.get()
+        return next(self._numbers if branch is None else branch.root.numbers)
 
     def _task(
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Context | None = None

@@ -90,6 +90,8 @@ class Continuing:
         self._warn_at = 0.0
         self._look_at = 0.0
         self._packer: zlib._Compress | None = None
+        self._uncompressed = 0
+        self._compressed = 0
 
     def checkpoint(self, message: JSON) -> None:
         """Park as soon as possible; or go on, if the hold is 0."""
@@ -321,19 +323,27 @@ class Continuing:
         return len(zlib.compress(dumps(self._run.inbox.state()))) * 4 // 3  # base64
 
     def _count(self, outcome: Outcome) -> None:
-        """Add to the size: compressed, where that matters, and piece by piece, as a workflow task has little time."""
+        """Add to the size: compressed, where that matters, and piece by piece, as a workflow task has little time.
+
+        Where it is too large already, it is estimated from what was compressed before.
+        """
         text = dumps(memo_json(outcome))
         if self._packer is None:
             self.size += len(text)
             if not self._run.storage.is_there() and self.size >= WARN_FROM * MAX_PAYLOAD_BYTES:
                 self._packer = zlib.compressobj()
                 self.size = sum(self._packed(dumps(memo_json(each))) for each in self._run.memo.values())
-        else:
+        elif self.size <= MAX_PAYLOAD_BYTES:
             self.size += self._packed(text)
+        else:
+            self.size += int(len(text) * self._compressed / self._uncompressed)
 
     def _packed(self, text: bytes) -> int:
         assert self._packer is not None
-        return len(self._packer.compress(text)) * 4 // 3  # base64
+        size = len(self._packer.compress(text)) * 4 // 3  # base64
+        self._uncompressed += len(text)
+        self._compressed += size
+        return size
 
     def _most(self) -> int:
         return MAX_STORED_BYTES if self._run.storage.is_there() else MAX_PAYLOAD_BYTES

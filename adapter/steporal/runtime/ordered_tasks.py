@@ -9,10 +9,9 @@ the loop, and Temporal's own handles.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from contextvars import Context
 from functools import wraps
-from itertools import count
 from typing import Any
 
 from temporalio.workflow import ActivityHandle, ChildWorkflowHandle
@@ -75,12 +74,16 @@ def as_completed(fs: Any, *, timeout: float | None = None) -> Any:
 asyncio.as_completed = asyncio.tasks.as_completed = as_completed
 
 
-def number_tasks(loop: asyncio.AbstractEventLoop) -> None:
+def number_tasks(loop: asyncio.AbstractEventLoop, numbers: Iterator[int]) -> None:
     """From now on, number the tasks and futures of a run.
 
     The SDK takes no task factory; its workflow instance, which is the event loop of the run, makes the tasks itself.
+
+    Args:
+        loop: The run's.
+        numbers: The numbers. Sets of small numbers are not in the order of the numbers where the numbers are larger
+            than the set, so those that the body sees must be the same whenever it begins again.
     """
-    numbers = count(1)
     instance = vars(loop)
 
     def create_task(
@@ -94,4 +97,4 @@ def number_tasks(loop: asyncio.AbstractEventLoop) -> None:
 
     instance["create_task"] = create_task
     instance["create_future"] = lambda: NumberedFuture(loop=loop)
-    instance[_NUMBERS] = count(1)
+    instance[_NUMBERS] = numbers

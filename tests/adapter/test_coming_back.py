@@ -1,0 +1,343 @@
+"""A body that comes back is given what it was given before, in the same order: after a park, and in a new attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pydantic
+import pytest
+from recording import Workers
+from waiting import LONG
+
+import steporal
+from steporal import Context, RetryPolicy, Step, WorkflowExt
+from steporal.events import new_ulid
+from steporal.runtime.calls import AnotherCallError, Call, check_call, digest
+from steporal.runtime.keys import Keys
+
+SOON = RetryPolicy(initial_interval=timedelta(milliseconds=1))
+
+
+async def executions_of(run: steporal.Run[Any]) -> int:
+    """How many executions the run has had, if it has been parked and woken once at most."""
+    described = await run.temporal.describe()
+    return 1 + (described.raw_description.workflow_execution_info.first_run_id != described.run_id)
+
+
+@pytest.mark.parametrize("interruption", ["park", "attempt"])
+async def test_branches_that_use_the_same_ids_keep_their_results(
+    app: steporal.Client, workers: Workers, interruption: str
+) -> None:
+    charged: list[int] = []
+
+    async def charge(order: int) -> str:
+        await asyncio.sleep(0.4 if order == 1 else 0)  # the second order overtakes the first
+        charged.append(order)
+        return f"receipt of order {order}"
+
+    @app.workflow(id="orders", ext=WorkflowExt(park_after="1s"), retry=SOON)
+    async def orders(ctx: Context[Any], step: Step) -> Any:
+        async def handle(order: int) -> list[Any]:
+            receipt = await step.run("charge", lambda: charge(order))
+            label = await step.run("label", lambda: f"label of {receipt}")
+            return [order, receipt, label]
+
+        handled = await asyncio.gather(handle(1), handle(2))
+        if interruption == "attempt" and ctx.attempt == 0:
+            raise RuntimeError("once more")
+        await step.sleep("night", "2500ms")
+        return handled
+
+    async with workers(app), asyncio.timeout(LONG):
+        run = await orders.start(None)
+        assert await run.result() == [
+            [number, f"receipt of order {number}", f"label of receipt of order {number}"] for number in (1, 2)
+        ]
+        assert await executions_of(run) == 2
+    assert sorted(charged) == [1, 2]
+
+
+async def test_a_race_that_was_decided_stays_decided(app: steporal.Client, workers: Workers) -> None:
+    ordered: list[str] = []
+    answer = asyncio.Event()
+
+    async def ask(supplier: str) -> str:
+        if supplier == "slow":
+            await answer.wait()
+        return supplier
+
+    @app.workflow(id="race", ext=WorkflowExt(park_after="1s"))
+    async def race(ctx: Context[Any], step: Step) -> Any:
+        asked = [asyncio.create_task(step.run(f"ask {s}", ask, s)) for s in ("slow", "quick")]
+        (first,), _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        winner = first.result()
+        await step.run(f"order from {winner}", lambda: ordered.append(winner))
+        answer.set()
+        everybody = await asyncio.gather(*asked)
+        await step.sleep("delivery", "2500ms")  # both have answered when the body comes back
+        return [winner, everybody]
+
+    async with workers(app), asyncio.timeout(LONG):
+        run = await race.start(None)
+        assert await run.result() == ["quick", ["slow", "quick"]]
+        assert await executions_of(run) == 2
+    assert ordered == ["quick"]
+
+
+@pytest.mark.parametrize("limit", [asyncio.wait_for, asyncio.timeout])
+async def test_a_step_that_a_timeout_has_cancelled_never_begins_again(
+    app: steporal.Client, workers: Workers, limit: Callable[..., Any]
+) -> None:
+    begun: list[str] = []
+
+    async def charge() -> str:
+        begun.append("charge")
+        if len(begun) == 1:
+            await asyncio.sleep(60)
+        return "charged"
+
+    @app.workflow(id="charge", ext=WorkflowExt(park_after="1s"))
+    async def charge_in_time(ctx: Context[Any], step: Step) -> Any:
+        try:
+            if limit is asyncio.wait_for:
+                outcome = await asyncio.wait_for(step.run("charge", charge), 0.5)
+            else:
+                async with asyncio.timeout(0.5):
+                    outcome = await step.run("charge", charge)
+        except TimeoutError:
+            outcome = await step.run("say so", lambda: "not charged")
+        await step.sleep("night", "2500ms")
+        return outcome
+
+    async with workers(app), asyncio.timeout(LONG):
+        run = await charge_in_time.start(None)
+        assert await run.result() == "not charged"
+        assert await executions_of(run) == 2
+    assert begun == ["charge"]
+
+
+async def test_a_run_parks_with_timers_of_asyncio_and_has_what_is_left_of_them(
+    app: steporal.Client, workers: Workers
+) -> None:
+    @app.workflow(id="sleeps", ext=WorkflowExt(park_after="1s"))
+    async def sleeps(ctx: Context[Any], step: Step) -> Any:
+        began = ctx.now()
+        await step.run("begin", lambda: None)
+        try:
+            async with asyncio.timeout(4):
+                await asyncio.gather(asyncio.sleep(2), step.sleep("for long", "1h"))
+        except TimeoutError:
+            return (ctx.now() - began).total_seconds()
+
+    async with workers(app), asyncio.timeout(LONG):
+        run = await sleeps.start(None)
+        assert 4 <= await run.result() < 20
+        assert await executions_of(run) == 2
+
+
+async def test_ctx_now_and_random_numbers_are_what_they_were(app: steporal.Client, workers: Workers) -> None:
+    passes: list[list[Any]] = []
+
+    @app.workflow(id="draws", ext=WorkflowExt(park_after="1s"))
+    async def draws(ctx: Context[Any], step: Step) -> Any:
+        drawn: list[Any] = [ctx.now(), ctx.uuid4()]
+        passes.append(drawn)
+        await step.run("one", lambda: None)
+        drawn += [ctx.now(), ctx.random.random()]
+        await step.sleep("night", "2500ms")
+
+    async with workers(app), asyncio.timeout(LONG):
+        await (await draws.start(None)).result()
+    assert len(passes) >= 2
+    assert all(drawn == passes[0] for drawn in passes)
+
+
+async def test_a_retry_of_the_body_reads_the_time_anew(app: steporal.Client, workers: Workers) -> None:
+    """Nothing was begun with the time that was too early, so a body that waits for a time may come to it."""
+
+    @app.workflow(id="opens", max_attempts=50, retry=RetryPolicy(timedelta(milliseconds=100), 1.0))
+    async def opens(ctx: Context[Any], step: Step) -> str:
+        await step.run("look", lambda: None)
+        if ctx.now() < ctx.input.time + timedelta(seconds=1):
+            raise RuntimeError("still closed")
+        return "open"
+
+    async with workers(app), asyncio.timeout(LONG):
+        assert await (await opens.start(None)).result() == "open"
+
+
+async def test_the_keys_of_ids_that_branches_share_name_the_branch(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="branches")
+    async def branches(ctx: Context[Any], step: Step) -> None:
+        async def branch() -> None:
+            await step.run("work", lambda: None)
+            await step.run("work", lambda: None)
+
+        await asyncio.gather(branch(), branch())
+
+    async with workers(app), asyncio.timeout(LONG):
+        run = await branches.start(None)
+        await run.result()
+    history = await run.temporal.fetch_history()
+    ids = [
+        event.activity_task_scheduled_event_attributes.activity_id
+        for event in history.events
+        if event.HasField("activity_task_scheduled_event_attributes")
+    ]
+    assert sorted(ids) == ["work", "work:1", "work@2", "work@2:1"]
+
+
+# --- a result goes to the call that made it --------------------------------------------------------------------------
+
+
+async def test_a_result_is_not_handed_to_another_call(workers: Workers, caplog: pytest.LogCaptureFixture) -> None:
+    app_id = f"edits {new_ulid()}"
+    charged: list[str] = []
+
+    def version(order: str) -> steporal.Client:
+        app = steporal.Client(app_id, park_after="1s")
+
+        @app.workflow(id="order")
+        async def handler(ctx: Context[Any], step: Step) -> Any:
+            receipt = await step.run("charge", lambda: charged.append(order) or f"receipt of {order}")  # type: ignore[func-returns-value]
+            await step.sleep("night", "3s")
+            return receipt
+
+        return app
+
+    old, edited = version("order 1"), version("order 2")
+    async with asyncio.timeout(LONG):
+        async with workers(old):
+            run = await old.workflows[0].start(None)
+            while (await run.temporal.describe()).run_id == run.run_id:
+                await asyncio.sleep(0.05)
+        workers.drop(run.workflow_id)
+        async with workers(edited):
+            while not (message := await _task_failure(run)):
+                await asyncio.sleep(0.05)
+        assert "step 'charge' comes back as another call" in message
+        assert "its result was made by run of workflow order: <lambda>" in message
+        async with workers(old):
+            assert await run.result() == "receipt of order 1"
+    assert charged == ["order 1"]
+
+
+async def _task_failure(run: steporal.Run[Any]) -> str:
+    latest = run.temporal._client.get_workflow_handle(run.workflow_id)
+    failures = [
+        event.workflow_task_failed_event_attributes.failure.message
+        async for event in latest.fetch_history_events()
+        if event.HasField("workflow_task_failed_event_attributes")
+    ]
+    return failures[-1] if failures else ""
+
+
+class Order(pydantic.BaseModel):
+    id: str
+    lines: list[str] = []
+
+
+class EditedOrder(pydantic.BaseModel):
+    id: str
+    lines: list[str] = []
+    currency: str = "EUR"
+
+
+def test_a_field_that_was_added_with_a_default_makes_no_other_call() -> None:
+    assert digest(Order(id="1", lines=["a"])) == digest(EditedOrder(id="1", lines=["a"]))
+    assert digest(Order(id="1")) != digest(EditedOrder(id="1", currency="USD"))
+
+
+@pytest.mark.parametrize("values", [([1, 2], [2, 1]), (1, "1"), ({"a": 1}, {"a": 2}), ("ab", "a")])
+def test_other_values_have_another_digest(values: tuple[Any, Any]) -> None:
+    assert digest(values[0]) != digest(values[1])
+
+
+def test_the_order_of_a_set_and_of_a_dict_is_no_part_of_a_call() -> None:
+    assert digest({"b", "a", "c"}) == digest({"c", "b", "a"})
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+
+
+FUNCTION = Call("run", "shop:charge", "values")
+
+
+@pytest.mark.parametrize(
+    "called",
+    [
+        Call("run", "shop:charge", "other values"),
+        Call("run", "shop:refund", "values"),
+        Call("sleep"),
+    ],
+)
+def test_another_call_is_refused(called: Call) -> None:
+    with pytest.raises(AnotherCallError, match=r"step 'pay' comes back as another call: .*run of shop:charge"):
+        check_call("pay", FUNCTION, called, lambda call: True)
+
+
+def test_a_function_that_was_renamed_is_the_same_call() -> None:
+    check_call("pay", FUNCTION, Call("run", "shop:charge_card", "values"), lambda call: False)
+
+
+def test_a_lambda_that_was_edited_is_the_same_call() -> None:
+    recorded, called = (Call("run", "workflow order: <lambda>", "values", code) for code in ("old", "new"))
+    check_call("pay", recorded, called, lambda call: False)
+    with pytest.raises(AnotherCallError, match="at another place of the code"):
+        check_call("pay", recorded, called, lambda call: True)
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_id_is_its_own_key_where_it_is_used_first() -> None:
+    keys = Keys()
+    assert [keys.next("a", ""), keys.next("b", "1"), keys.next("b", "1")] == ["a", "b", "b:1"]
+
+
+def test_a_further_use_in_another_branch_names_the_branch() -> None:
+    keys = Keys()
+    assert [keys.next("a", "1"), keys.next("a", "2"), keys.next("a", "2"), keys.next("a", "")] == [
+        "a",
+        "a@2",
+        "a@2:1",
+        "a@body",
+    ]
+
+
+def test_no_two_uses_have_one_key_whatever_the_ids_look_like() -> None:
+    keys = Keys()
+    ids = ["a", "a:1", "a", "a@2", "a:1"]
+    found = [keys.next(id, branch) for id in ids for branch in ("", "2", "")]
+    assert len(set(found)) == len(found)
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.needs_cache("each workflow task would be replayed with thousands of events")
+@pytest.mark.takes_long
+async def test_more_steps_than_the_server_takes_at_a_time_all_run(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="many")
+    async def many(ctx: Context[Any], step: Step) -> int:
+        return sum(await asyncio.gather(*(step.run("one", lambda: 1) for _ in range(2_100))))
+
+    async with workers(app), asyncio.timeout(LONG * 3):
+        assert await (await many.start(None)).result() == 2_100
+
+
+async def test_a_run_that_waits_for_its_events_time_is_parked(
+    app: steporal.Client, workers: Workers, name: str
+) -> None:
+    @app.workflow(id="later", triggers=[steporal.event_trigger(name)], ext=WorkflowExt(park_after="1s"))
+    async def later(ctx: Context[Any], step: Step) -> str:
+        return await step.run("work", lambda: "done")
+
+    async with workers(app), asyncio.timeout(LONG):
+        soon = int(time.time() * 1000) + 4_000
+        sent = await app.send_event({"name": name, "data": {}, "ts": soon})
+        run = await app.get_run(f"later/{sent.ids[0]}")
+        assert await run.result() == "done"
+        assert await executions_of(run) == 2
