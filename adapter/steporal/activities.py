@@ -28,7 +28,7 @@ from .outbound.activities import HttpActivities
 from .reporting import alive, attempt_number, counted, failing
 from .routing.ended import find_end
 from .routing.lookup import find_listed
-from .routing.mailbox import Wait
+from .routing.mailbox import CHECK, Wait
 from .routing.publish import Topics
 from .routing.signalling import Mailboxes
 from .routing.topic import Subscription
@@ -41,6 +41,7 @@ from .runtime.references import App, Resolver
 from .runtime.sent_events import pack
 from .runtime.signal_inbox import CLOSE_MAILBOX, OPEN_MAILBOX, RELEASE_MAILBOXES
 from .runtime.signal_steps import FIND_MAILBOX, SEND_SIGNAL
+from .runtime.signal_types import issues_of
 from .runtime.step_activity import BEFORE
 from .runtime.storage import most_with
 from .runtime.subscriptions import SUBSCRIBE_RUN, UNSUBSCRIBE_RUN
@@ -108,6 +109,7 @@ class Activities:
             self.release_mailboxes,
             self.find_mailbox,
             self.send_signal,
+            self.check_signal,
             *self._http.all(),
         ]
 
@@ -205,6 +207,13 @@ class Activities:
             mailboxes = Mailboxes(activity.client())
             data = to_raw(asked["data"])
             return to_raw(await mailboxes.send(asked["signal"], asked["mailbox"], data, id=asked["id"]))
+
+    @activity.defn(name=CHECK)
+    async def check_signal(self, argument: RawValue) -> RawValue:
+        """Check a signal's data by the schema of the wait that is to receive it; return what is wrong, or null."""
+        asked = from_raw(argument)
+        async with failing():
+            return to_raw(issues_of(asked["data"], asked["type"], self._client.step_packages))
 
     async def _call(self, step_id: str, function: Callable[..., Any], arguments: list[Any]) -> Any:
         if inspect.iscoroutinefunction(function):

@@ -73,9 +73,11 @@ from .given import Given, given, given_to_other_app
 from .http import Secret
 from .loops import blocking
 from .misuse import explained
+from .outside import check_outside
 from .routing import schedules
 from .routing.catalog import App, Entry, Listed, is_about_namespace
 from .routing.dispatch import FAILED, Dispatcher
+from .routing.finding import find_run
 from .routing.lookup import find_listed
 from .routing.registration import Registration, module_of, warn_of_dropped
 from .routing.signalling import ANSWER_TIMEOUT, Mailboxes
@@ -148,6 +150,7 @@ class Run(Generic[O]):
             RunNotFoundError: Temporal has no such run, or no longer.
             TemporalCallError: Temporal refused, or could not be reached. The run goes on.
         """
+        check_outside("run.result", "steporal.client.Run.result")
         handle = self._handle
         with self._errors("the result of"):
             while True:
@@ -187,6 +190,7 @@ class Run(Generic[O]):
             RunNotFoundError: Temporal has no such run, or no longer.
             TemporalCallError: Temporal refused, or could not be reached.
         """
+        check_outside("run.cancel", "steporal.client.Run.cancel")
         with self._errors("cancelling"):
             try:
                 await self._handle.cancel()
@@ -526,7 +530,9 @@ class Client:
         Raises:
             ConnectError: The client has not connected yet.
             ForkError: It was connected in the process that this one was forked from.
+            NotInBodyError: The caller is the body of a workflow.
         """
+        check_outside("client.temporal", "steporal.client.Client.temporal")
         temporal = self._connection.temporal
         if temporal is None:
             raise ConnectError(f"client {self.id!r} is not connected; `await client.connect()` first")
@@ -556,6 +562,7 @@ class Client:
             ConnectError: Temporal does not answer, or its configuration is not valid.
             ForkError: The client was connected in the process that this one was forked from.
         """
+        check_outside("client.connect", "steporal.client.Client.connect")
         return await self._connection.get()
 
     async def _new_connection(self) -> temporalio.client.Client:
@@ -604,6 +611,7 @@ class Client:
             ConnectError: There is no connection to Temporal; nothing was started.
             TemporalCallError: Temporal refused, or did not answer; the run may have been started.
         """
+        check_outside("client.start_workflow", "steporal.client.Client.start_workflow")
         sent = self._given(workflow, input)
         to_limited(f"the input of workflow {workflow.id!r}", sent.both(), most_with(self.data_converter))
         temporal = await self.connect()
@@ -665,16 +673,25 @@ class Client:
     async def get_run(
         self, workflow_id: str, workflow: Workflow[Any, O] | WorkflowReference[O] | None = None
     ) -> Run[O]:
-        """A run that was started before, by its Temporal workflow id.
+        """Find a run that was started before, by its Temporal workflow id.
 
         Args:
             workflow_id: ``run.workflow_id``.
             workflow: Its workflow, which types its result; plain JSON without one.
+
+        Raises:
+            RunNotFoundError: No run has this workflow id.
+            ConnectError: There is no connection to Temporal.
+            TemporalCallError: Temporal refused, or could not be reached.
         """
+        check_outside("client.get_run", "steporal.client.Client.get_run")
         with sdk_errors(f"finding run {workflow_id!r}"):
             temporal = await self.connect()
-            handle = temporal.get_workflow_handle(workflow_id, result_type=RawValue)
-        return Run(temporal, handle, workflow_id.partition("/")[2], workflow)
+            found = await find_run(temporal, check_id(workflow_id, "a run's workflow id"))
+            handle = temporal.get_workflow_handle(
+                workflow_id, first_execution_run_id=found.run_id, result_type=RawValue
+            )
+        return Run(temporal, handle, found.event_id, workflow)
 
     get_run_sync = blocking(get_run, of="client")
 
@@ -695,6 +712,7 @@ class Client:
             SendEventError: Temporal could not be reached, or refused; some may have been sent. Sending the same
                 events again with the error's ``ids`` starts nothing twice.
         """
+        check_outside("client.send_event", "steporal.client.Client.send_event")
         now_ms = int(datetime.now(UTC).timestamp() * 1000)
         events = prepare_events(event_or_events, new_id=lambda position: new_ulid(), now_ms=now_ms)
         ids = [event.id for event in events]
@@ -719,9 +737,12 @@ class Client:
             InvalidArgumentError: The name is none; nothing was sent.
             UnserializableError: The data is no JSON; nothing was sent.
             PayloadTooLargeError: The data has more than 2 MiB, or 8 MiB with external storage; nothing was sent.
+            InvalidInputError: The data does not fit the ``schema`` of the step that waits, which has not received it
+                and waits on.
             SendSignalError: Temporal could not be reached, or refused, or no worker was up to answer; a run may have
                 received it or not.
         """
+        check_outside("client.send_signal", "steporal.client.Client.send_signal")
         try:
             check_signal(signal)
         except (TypeError, ValueError) as err:
@@ -757,6 +778,7 @@ class Client:
             ConnectError: There is no connection to Temporal.
             TemporalCallError: Temporal refused, or no worker answered.
         """
+        check_outside("client.sync", "steporal.client.Client.sync")
         with sdk_errors(f"registering app {self.id!r}"):
             temporal = await self.connect()
             catalog = self.dispatcher(temporal).catalog

@@ -18,6 +18,7 @@ from .durations import Duration, parse_duration
 from .errors import DefinitionError
 from .given import validated_input
 from .loops import blocking
+from .runtime.code import unwrapped
 from .triggers import CronTrigger, EventTrigger, Trigger
 from .type_names import type_label
 from .types import JSON
@@ -224,7 +225,11 @@ def check_id(value: object, what: str) -> str:
     """An id of an app, workflow, run or step: any text that fits into Temporal's ids."""
     if not isinstance(value, str):
         raise DefinitionError(f"{what} is {value!r} ({type_label(type(value))}); ids are strings")
-    if not value.strip() or len(value.encode()) > MAX_ID_BYTES:
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise DefinitionError(f"{what} is {value!r}, which has half of a surrogate pair; ids are Unicode") from None
+    if not value.strip() or size > MAX_ID_BYTES:
         raise DefinitionError(f"{what} is {value!r}; ids have 1 to {MAX_ID_BYTES} bytes in UTF-8")
     return value
 
@@ -283,6 +288,11 @@ def check_handler(handler: object, workflow_id: str) -> None:
     where = f"the handler of workflow {workflow_id!r}"
     if not callable(handler):
         raise DefinitionError(f"{where} is {handler!r}; decorate an `async def handler(ctx, step)`")
+    if unwrapped(handler) is None:
+        raise DefinitionError(
+            f"{where} is {handler!r} ({type_label(type(handler))}), which has no name to be found by; decorate an "
+            "`async def handler(ctx, step)` and call the other from it"
+        )
     name = getattr(handler, "__qualname__", repr(handler))
     if not inspect.iscoroutinefunction(inspect.unwrap(handler)):
         raise DefinitionError(f"{where}, {name!r}, is not async; write `async def {name}(ctx, step)`")

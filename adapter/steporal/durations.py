@@ -101,6 +101,21 @@ def delay_of(value: Duration | datetime, *, now: datetime) -> timedelta:
     return parse_duration(value)
 
 
+def check_delay(value: object, *, what: str) -> None:
+    """Check a duration or an aware ``datetime``.
+
+    Raises:
+        TypeError: It is of another type.
+        ValueError: It is out of range, or naive, or a string that is not a duration.
+    """
+    if isinstance(value, datetime):
+        parse_deadline(value, what=what)
+    elif isinstance(value, timedelta | int | str) and not isinstance(value, bool):
+        parse_duration(value, what=what)
+    else:
+        raise TypeError(f"{what} is {value!r} ({type(value).__name__}); {_ACCEPTED}, or an aware datetime")
+
+
 def format_duration(duration: timedelta) -> str:
     """A duration as :func:`parse_duration` reads it: ``1h30m``, ``250ms``, ``7d``. Cut to milliseconds."""
     left = duration // timedelta(milliseconds=1) * timedelta(milliseconds=1)

@@ -14,12 +14,17 @@
     ├── RunNotFoundError                  Temporal has no such run, or no longer
     ├── AlreadyStartedError               start_workflow(id=...): there is such a run already
     ├── UnknownWorkflowError              no app has registered such a workflow
+    ├── RunNotFoundError                  get_run(): no run has this workflow id
     ├── RunFailedError                    Run.result(): the run failed, timed out or was terminated
     │   └── RunCancelledError             Run.result(): the run was cancelled
     ├── RetryAfterError                   raise it: try again after a given time
     ├── NonRetryableError                 raise it: do not try again
     │   ├── InvalidArgumentError          what a method was called with (a ValueError and a TypeError)
     │   ├── EventLoopError (RuntimeError) a blocking method, called while an event loop is running
+    │   │   └── UnknownStepError          a method that `step` does not have (an AttributeError)
+    │   ├── StepNotAwaitedError           a step that the body called without awaiting it
+    │   ├── NotInBodyError                a call that only works outside the body of a workflow
+    │   ├── DeadlockError                 a body that waits for something that cannot happen in a run
     │   ├── InvalidInputError             data that does not fit a schema
     │   ├── NestedStepError               a step called inside another step's function
     │   ├── CaptureError                  a step function that cannot be sent to a worker
@@ -42,12 +47,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from .durations import Duration, delay_of
+from .durations import Duration, check_delay, delay_of
 
 __all__ = [
     "AlreadyStartedError",
     "CaptureError",
     "ConnectError",
+    "DeadlockError",
     "DefinitionError",
     "EncryptionError",
     "EventLoopError",
@@ -60,6 +66,7 @@ __all__ = [
     "InvokeTimeoutError",
     "NestedStepError",
     "NonRetryableError",
+    "NotInBodyError",
     "PayloadTooLargeError",
     "RetryAfterError",
     "RunCancelledError",
@@ -70,10 +77,12 @@ __all__ = [
     "SignalConflictError",
     "StepCodeNotFoundError",
     "StepError",
+    "StepNotAwaitedError",
     "SteporalError",
     "TemporalCallError",
     "UnencryptedSecretError",
     "UnknownKeyError",
+    "UnknownStepError",
     "UnknownWorkflowError",
     "UnserializableError",
 ]
@@ -143,7 +152,7 @@ class UnknownWorkflowError(SteporalError):
 
 
 class RunNotFoundError(SteporalError):
-    """Temporal has no run with this workflow id; or no longer, as its retention period is over."""
+    """No run has this workflow id: none was started with it, or Temporal's retention has removed the run."""
 
 
 class RunFailedError(SteporalError):
@@ -194,10 +203,17 @@ class RetryAfterError(SteporalError):
 
     Args:
         message: What went wrong.
-        retry_after: A duration, or an aware ``datetime``.
+        retry_after: A duration, or an aware ``datetime``; one in the past means at once.
+
+    Raises:
+        InvalidArgumentError: ``retry_after`` is neither, is negative, or is naive.
     """
 
     def __init__(self, message: str, retry_after: Duration | datetime) -> None:
+        try:
+            check_delay(retry_after, what="retry_after of RetryAfterError")
+        except (TypeError, ValueError) as err:
+            raise InvalidArgumentError(str(err)) from None
         super().__init__(message, retry_after)
         self.message = message
         self.retry_after = retry_after
@@ -220,6 +236,25 @@ class InvalidArgumentError(NonRetryableError, ValueError, TypeError):
 
 class EventLoopError(NonRetryableError, RuntimeError):
     """A blocking method, such as ``client.send_event_sync``, was called in a thread with a running event loop."""
+
+
+class UnknownStepError(InvalidArgumentError, AttributeError):
+    """A method that ``step`` or ``step.ext`` does not have."""
+
+
+class StepNotAwaitedError(NonRetryableError):
+    """The body returned without awaiting a step that it had called. The step did not run, and the run fails."""
+
+
+class NotInBodyError(NonRetryableError):
+    """The body of a workflow called something that only works outside, such as ``client.send_event``.
+
+    Nothing was done. The message names the step that does the same.
+    """
+
+
+class DeadlockError(NonRetryableError):
+    """The body waits for something that cannot happen in a run, and no step, sleep or event is left to wake it."""
 
 
 class InvalidInputError(NonRetryableError):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 STEP = "put it in a step.run(...)"
 
+STEP_OUTSIDE = "put it in a step.run(...), or do it outside the workflow"
+
 _TIME = f"use ctx.now(), or {STEP}"
 _SLEEP = f'use await step.sleep("id", "5s"), or {STEP}'
 _RANDOM = f"use ctx.random, or {STEP}"
@@ -66,6 +68,10 @@ _INSTEAD: dict[str, str] = {
     'use step.invoke_workflow("id", ...), or send an event that starts it': """
         steporal.client.Client.start_workflow steporal.definition.Workflow.start
         """,
+    'use step.invoke_workflow("id", ...), which returns the result, or put it in a step.run(...)': """
+        steporal.client.Client.get_run steporal.client.Run.result steporal.client.Run.cancel
+        """,
+    STEP_OUTSIDE: "steporal.client.Client.connect steporal.client.Client.temporal steporal.client.Client.sync",
 }
 
 NAMES: dict[str, str] = {name: instead for instead, names in _INSTEAD.items() for name in names.split()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, TypeVar, TypeVarTuple, Unpack, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple, Unpack, overload
 
 from temporalio.common import RetryPolicy
 
@@ -19,6 +19,7 @@ from .durations import Duration
 from .events import EventLike, ReceivedEvent, SendEventResult
 from .http import FetchRequest, FetchResponse, Secret
 from .signals import OnConflict, ReceivedSignal, SendSignalResult
+from .step_calls import StepCalls, no_such_step, step_method
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741
@@ -69,7 +70,13 @@ class Listener(Protocol):
 
 
 class Steps(Protocol):
-    """What performs steps: an attempt of a handler's body in a Temporal workflow."""
+    """What performs steps: an attempt of a handler's body in a Temporal workflow.
+
+    Attributes:
+        step_calls: The calls that the body has made.
+    """
+
+    step_calls: StepCalls
 
     def run(
         self, step_id: str, handler: Callable[..., Any], args: tuple[Any, ...], options: RunOptions
@@ -121,11 +128,17 @@ class Step:
         ext: Steps beyond those that every StepKit driver has.
     """
 
-    __slots__ = ("_steps", "ext")
+    __slots__ = ("_step_calls", "_steps", "ext")
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
+        self._step_calls = steps.step_calls
         self.ext = StepExt(steps)
+
+    if not TYPE_CHECKING:  # which would take any name to exist
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_such_step("step", name, _METHODS)
 
     @overload
     def run(
@@ -170,6 +183,7 @@ class Step:
         local: bool = False,
     ) -> Coroutine[None, None, T]: ...
 
+    @step_method("step.run")
     def run(
         self,
         step_id: str,
@@ -213,6 +227,7 @@ class Step:
         options = RunOptions(max_attempts, timeout, retry, task_queue, output_type, local, heartbeat_timeout)
         return self._steps.run(step_id, handler, args, options)
 
+    @step_method("step.sleep")
     def sleep(self, step_id: str, duration: Duration) -> Coroutine[None, None, None]:
         """Sleep for a time, as a Temporal timer, which costs no worker anything.
 
@@ -222,6 +237,7 @@ class Step:
         """
         return self._steps.sleep(step_id, duration)
 
+    @step_method("step.sleep_until")
     def sleep_until(self, step_id: str, when: datetime) -> Coroutine[None, None, None]:
         """Sleep until an aware ``datetime``; one in the past returns at once."""
         return self._steps.sleep_until(step_id, when)
@@ -241,6 +257,7 @@ class Step:
         timeout: Duration | datetime | None = None,
     ) -> Coroutine[None, None, O]: ...
 
+    @step_method("step.invoke_workflow")
     def invoke_workflow(
         self,
         step_id: str,
@@ -286,6 +303,7 @@ class Step:
         on_conflict: OnConflict = "fail",
     ) -> Coroutine[None, None, ReceivedSignal[Any] | None]: ...
 
+    @step_method("step.wait_for_signal")
     def wait_for_signal(
         self,
         step_id: str,
@@ -305,7 +323,9 @@ class Step:
             signal: The signal's name, unique in the Temporal namespace, such as ``approval/{order_id}``: any text of
                 up to 900 bytes in UTF-8.
             timeout: How long to wait, or until when.
-            schema: What its data is validated by: a pydantic model, or anything that ``pydantic.TypeAdapter`` takes.
+            schema: The type of its data: a pydantic model, or anything that ``pydantic.TypeAdapter`` takes. Data that
+                does not fit is refused to its sender, and the wait goes on. A type that only the handler has, such as
+                a class defined in it, is checked when the run receives the signal.
             on_conflict: What happens if another run waits for it already: this step fails, or it takes the other's
                 place, whose wait goes on to its timeout and then returns None.
 
@@ -314,11 +334,12 @@ class Step:
 
         Raises:
             SignalConflictError: Another run, or another wait of this run, waits for it; both are named.
-            InvalidInputError: The data does not fit ``schema``; trying again would not help, so the run fails if
-                nothing catches it.
+            InvalidInputError: The data does not fit a ``schema`` that the sender's side could not check; the run fails
+                if nothing catches it.
         """
         return self._steps.wait_for_signal(step_id, signal, timeout, schema, on_conflict)
 
+    @step_method("step.send_signal")
     def send_signal(self, step_id: str, *, signal: str, data: Any = None) -> Coroutine[None, None, SendSignalResult]:
         """Send a signal to the run that waits for it; nothing happens if none does.
 
@@ -331,6 +352,9 @@ class Step:
 
         Returns:
             The id of the run that received it, or None.
+
+        Raises:
+            StepError: Named ``InvalidInputError`` if the data does not fit the ``schema`` of the step that waits.
         """
         return self._steps.send_signal(step_id, signal, data)
 
@@ -338,11 +362,18 @@ class Step:
 class StepExt:
     """Steps beyond those that every StepKit driver has."""
 
-    __slots__ = ("_steps",)
+    __slots__ = ("_step_calls", "_steps")
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
+        self._step_calls = steps.step_calls
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_such_step("step.ext", name, _METHODS)
+
+    @step_method("step.ext.send_event")
     def send_event(
         self, step_id: str, event_or_events: EventLike | Sequence[EventLike]
     ) -> Coroutine[None, None, SendEventResult]:
@@ -361,10 +392,12 @@ class StepExt:
         """
         return self._steps.send_event(step_id, event_or_events)
 
+    @step_method("step.ext.sleep_until")
     def sleep_until(self, step_id: str, when: datetime) -> Coroutine[None, None, None]:
         """The same as :meth:`Step.sleep_until`."""
         return self._steps.sleep_until(step_id, when)
 
+    @step_method("step.ext.wait_for_event")
     def wait_for_event(
         self,
         step_id: str,
@@ -392,6 +425,7 @@ class StepExt:
         """
         return self._steps.wait_for_event(step_id, Wanted(event, timeout, if_exp, match))
 
+    @step_method("step.ext.listen")
     def listen(
         self,
         step_id: str,
@@ -423,6 +457,7 @@ class StepExt:
         """
         return self._steps.listen(step_id, Wanted(event, timeout, if_exp, match))
 
+    @step_method("step.ext.fetch")
     def fetch(
         self,
         step_id: str,
@@ -465,3 +500,11 @@ class StepExt:
             method, url, headers or {}, params or {}, json, content, timeout, max_attempts, max_response_bytes
         )
         return self._steps.fetch(step_id, request)
+
+
+def _methods() -> dict[str, str]:
+    of = ((StepExt, "step.ext"), (Step, "step"))
+    return {name: f"{owner}.{name}" for cls, owner in of for name in vars(cls) if not name.startswith("_")}
+
+
+_METHODS = _methods()

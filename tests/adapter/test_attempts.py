@@ -9,9 +9,19 @@ from typing import Any
 
 import pytest
 from recording import Workers
+from temporalio.exceptions import ApplicationError
 
 import steporal
-from steporal import Context, NonRetryableError, RetryAfterError, RetryPolicy, RunFailedError, Step, StepError
+from steporal import (
+    Context,
+    InvalidArgumentError,
+    NonRetryableError,
+    RetryAfterError,
+    RetryPolicy,
+    RunFailedError,
+    Step,
+    StepError,
+)
 
 
 async def test_a_body_that_raises_runs_again_with_its_finished_steps_done(
@@ -107,6 +117,34 @@ async def test_a_non_retryable_error_in_the_body_fails_the_run_at_once(app: step
         with pytest.raises(RunFailedError) as failed:
             await (await handler.start()).result()
     assert (failed.value.name, failed.value.message) == ("NonRetryableError", "hopeless at attempt 0")
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        (ValueError("never right"), 1),
+        (ExceptionGroup("two", [ValueError("a"), NonRetryableError("b")]), 1),
+        (ApplicationError("never right", type="ValueError"), 1),
+        (UnicodeError("a subclass, whose name is another"), 2),
+        (ExceptionGroup("two", [ValueError("a"), KeyError("b")]), 2),
+    ],
+    ids=repr,
+)
+async def test_the_non_retryable_error_types_of_a_retry_policy_hold_for_the_body(
+    app: steporal.Client, workers: Workers, error: Exception, attempts: int
+) -> None:
+    policy = RetryPolicy(initial_interval=timedelta(milliseconds=1), non_retryable_error_types=["ValueError"])
+    entered: set[int] = set()
+
+    @app.workflow(id="body", retry=policy, max_attempts=2)
+    async def handler(ctx: Context[Any], step: Step) -> None:
+        entered.add(ctx.attempt)
+        raise error
+
+    async with workers(app):
+        with pytest.raises(RunFailedError):
+            await (await handler.start()).result()
+    assert entered == set(range(attempts))
 
 
 async def test_a_subclass_of_a_non_retryable_error_is_one(app: steporal.Client, workers: Workers) -> None:
@@ -298,6 +336,24 @@ async def test_an_error_with_another_cause_keeps_it(app: steporal.Client, worker
     cause = failed.value.__cause__
     assert cause is not None
     assert "MISSING" in str(getattr(cause, "cause", None).__cause__)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("when", "says"),
+    [
+        ("soon", "is 'soon'; it takes a timedelta"),
+        (-1, "is -1, which is negative"),
+        (1.5, "is 1.5 (float)"),
+        (None, "is None (NoneType)"),
+        (True, "is True (bool)"),
+        (timedelta(days=366 * 101), "the most is a century"),
+        (datetime(2026, 1, 1), "which is naive"),
+    ],
+)
+def test_a_retry_after_that_cannot_be_is_refused_when_it_is_made(when: Any, says: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"^retry_after of RetryAfterError is") as refused:
+        RetryAfterError("busy", when)
+    assert says in str(refused.value)
 
 
 def test_retry_after_is_never_in_the_past() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from apps import payments, shop, values
+from apps import factory, payments, shop, values
 from pydantic import BaseModel
 from recording import Workers
 
@@ -263,7 +263,7 @@ async def test_a_step_in_a_function_that_a_step_captured_is_a_step_in_a_step(
     assert "'outer'" in message
 
 
-@pytest.mark.parametrize("function", [print, int, "text", None, asyncio.sleep])
+@pytest.mark.parametrize("function", [print, int, asyncio.gather])
 async def test_what_is_no_function_of_the_app_is_refused(app: steporal.Client, workers: Workers, function: Any) -> None:
     @app.workflow(id="foreign")
     async def handler(ctx: Context[Any], step: Step) -> None:
@@ -271,6 +271,40 @@ async def test_what_is_no_function_of_the_app_is_refused(app: steporal.Client, w
 
     message = await failure(app, workers, handler, "CaptureError")
     assert "step 'call'" in message
+
+
+NAMELESS = ["hides a step", "hides the handler", "method of a global", "another function of that name"]
+
+
+@pytest.mark.parametrize("id", NAMELESS)
+async def test_what_cannot_be_named_is_refused_with_what_to_write(workers: Workers, id: str) -> None:
+    workflow = factory.hidden.get_workflow(id)
+    message = await failure(factory.hidden, workers, workflow, "CaptureError")
+    assert {
+        "hides a step": "step 'charge' cannot be run elsewhere: module 'apps.factory' defines no function 'charge'; if "
+        "a decorator hides it, add @functools.wraps(function) to what the decorator returns; or pass a lambda",
+        "hides the handler": "if 'hidden_handler' is the handler of workflow 'hides the handler', its decorator hides "
+        "it: add @functools.wraps(function)",
+        "another function of that name": "is given a function whose name, 'apps.factory:plain', now means another",
+        "method of a global": "is given the method 'Service.charge' of a apps.factory.Service, which cannot be sent to "
+        "an activity",
+    }[id] in message
+    assert id != "method of a global" or "write lambda: name.charge(...)" in message
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+async def test_a_helper_beside_a_handler_uses_the_variables_of_its_own_factory(workers: Workers, name: str) -> None:
+    async with workers(factory.client):
+        workflow = factory.client.get_workflow(f"factory {name}")
+        assert await (await workflow.start()).result() == [
+            f"{name} 1",
+            f"{name} 2",
+            f"{name} 3".upper(),
+            [1, f"{name} 4"],
+            f"{name} 5",
+            f"{name} 6",
+            f"{name} 7",
+        ]
 
 
 async def failure(app: steporal.Client, workers: Workers, workflow: steporal.Workflow[Any, Any], name: str) -> str:

@@ -66,6 +66,13 @@ def test_a_handler_that_is_no_function_is_refused(client: steporal.Client, wrong
         client.workflow(id="process-order")(wrong)
 
 
+def test_a_partial_is_refused(client: steporal.Client) -> None:
+    async def more(number: int, ctx: Context[Any], step: Step) -> None: ...
+
+    with pytest.raises(DefinitionError, match=r"'process-order' is functools.partial.*no name to be found by"):
+        client.workflow(id="process-order")(functools.partial(more, 1))
+
+
 def test_a_decorated_handler_is_fine(client: steporal.Client) -> None:
     def logged(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)

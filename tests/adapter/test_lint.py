@@ -64,6 +64,49 @@ def lint_body(lint_app: Lint) -> Lint:
     return lint
 
 
+@pytest.mark.parametrize(
+    ("body", "called"),
+    [
+        ('step.run("a", print)', "step.run"),
+        ('step.sleep("a", "1s")', "step.sleep"),
+        ('step.ext.send_event("a", {"name": "b"})', "step.ext.send_event"),
+        ('charge = step.run("a", print)', "step.run"),
+        ('if ctx.attempt:\n    for n in range(3):\n        step.run("a", print)', "step.run"),
+        ('async def branch():\n    step.run("a", print)\nawait branch()', "step.run"),
+    ],
+)
+def test_a_step_that_nothing_awaits_is_found(lint_body: Lint, body: str, called: str) -> None:
+    [found] = lint_body(body)
+    assert found.does == f"calls {called} and never awaits it"
+    assert f"await {called}(...)" in found.instead
+
+
+def test_a_step_that_nothing_awaits_is_found_in_a_helper_by_its_type(lint_body: Lint) -> None:
+    helper = 'async def helper(steps: Step):\n    steps.run("a", print)\n    steps.ext.fetch("b", "GET", "http://a")'
+    assert does(lint_body("await helper(step)", helper)) == [
+        "calls steps.run and never awaits it",
+        "calls steps.ext.fetch and never awaits it",
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'await step.run("a", print)',
+        'charge = step.run("a", print)\nawait charge',
+        'charge = step.run("a", print)\nasync def later():\n    await charge\nawait later()',
+        'import asyncio\nawait asyncio.gather(step.run("a", print), step.run("b", print))',
+        'import asyncio\nasync with asyncio.TaskGroup() as group:\n    group.create_task(step.run("a", print))',
+        'return step.run("a", print)',
+        'steps = [step.run(f"{n}", print) for n in range(3)]\nfor each in steps:\n    await each',
+        'step.run("a", print)  # steporal: ignore',
+        'step.run("a", print).close()',
+    ],
+)
+def test_a_step_that_something_awaits_is_not_found(lint_body: Lint, body: str) -> None:
+    assert lint_body(body) == []
+
+
 def does(found: list[Finding]) -> list[str]:
     return [finding.does for finding in found]
 

@@ -40,7 +40,10 @@ TOUCHED: dict[str, set[str]] = {
         "_pending_child_workflows",
         "_pending_activities",
         "_pending_nexus_operations",
+        "_pending_external_signals",
+        "_pending_external_cancels",
         "_conditions",
+        "_ready",
     },
     "runtime/branches.py": {
         "vars",
@@ -74,9 +77,11 @@ NOT_TEMPORALS = {
     "_goes_on",
     "_inside",
     "_is_closed",
+    "_step_calls",
     "_getframe",
+    "_fut_waiter",
 }
-"""Private names of others: of named tuples, of our own classes, of zlib, os, sys and atexit."""
+"""Private names of others: of named tuples, of our own classes, of zlib, os, sys, asyncio and atexit."""
 
 PACKAGES = [Path(package.__file__).parent for package in (steporal, steporal_workers)]  # type: ignore[arg-type]
 
@@ -193,7 +198,8 @@ def test_what_we_touch_of_the_sdk_is_as_we_need_it() -> None:
 
 async def test_the_event_loop_of_a_run_has_what_we_look_at(app: steporal.Client, workers: Workers) -> None:
     pending = ["_pending_timers", "_pending_child_workflows", "_pending_activities", "_pending_nexus_operations"]
-    names = [*pending, "_tasks"]
+    pending += ["_pending_external_signals", "_pending_external_cancels"]
+    names = [*pending, "_tasks", "_conditions", "_ready"]
 
     @app.workflow(id="looks")
     async def looks(ctx: Context[Any], step: Step) -> Any:
@@ -209,5 +215,5 @@ async def test_the_event_loop_of_a_run_has_what_we_look_at(app: steporal.Client,
 
     async with workers(app):
         found, counts, has_behavior = await (await looks.start()).result()
-    assert found == dict.fromkeys(pending, "dict") | {"_tasks": "set"}
+    assert found == dict.fromkeys(pending, "dict") | {"_tasks": "set", "_conditions": "list", "_ready": "deque"}
     assert (counts, has_behavior) == ([1, 0], True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
+import pydantic
 import pytest
 import temporalio.client
 from pydantic import BaseModel
@@ -25,10 +27,10 @@ from steporal import (
     Step,
     UnserializableError,
 )
-from steporal.converter import from_raw
+from steporal.converter import from_raw, to_raw
 from steporal.events import new_ulid
 from steporal.routing import signalling
-from steporal.routing.mailbox import MAILBOX, mailbox_id
+from steporal.routing.mailbox import MAILBOX, Wait, mailbox_id
 from steporal.routing.signalling import Held, Mailboxes
 from steporal_workers.devserver import dev_server
 
@@ -36,6 +38,9 @@ from steporal_workers.devserver import dev_server
 class Decision(BaseModel):
     approved: bool
     by: str
+
+
+Positive = Annotated[int, pydantic.Field(gt=0)]
 
 
 @pytest.fixture
@@ -149,7 +154,97 @@ async def test_the_data_is_validated_by_the_schema(app: steporal.Client, workers
         assert await run.result() == ["Decision", "Ada", [1, 2]]
 
 
-async def test_data_that_does_not_fit_is_an_error_in_the_body_and_final(
+async def test_data_that_does_not_fit_is_refused_to_its_sender_and_the_wait_goes_on(
+    app: steporal.Client, workers: Workers, name: str
+) -> None:
+    @app.workflow(id="waits")
+    async def handler(ctx: Context[Any], step: Step) -> str:
+        signal = await step.wait_for_signal("approval", signal=name, timeout="1h", schema=Decision)
+        assert signal is not None
+        return signal.data.by
+
+    async with workers(app):
+        run = await handler.start()
+        await until_open(app, name)
+        for data in ({"approved": "perhaps"}, None, "yes"):
+            with pytest.raises(
+                InvalidInputError, match=f"step 'approval' of run '{run.workflow_id}', which"
+            ) as refused:
+                await app.send_signal(name, data)
+        with pytest.raises(InvalidInputError, match=r"approved: .*; by: Field required") as refused:
+            await app.send_signal(name, {"approved": "perhaps"})
+        assert repr(name) in str(refused.value)
+        assert (await app.send_signal(name, {"approved": True, "by": "Ada"})).run_id == run.run_id
+        assert await run.result() == "Ada"
+        assert (await app.send_signal(name, {"approved": "perhaps"})).run_id is None
+
+
+async def test_a_run_that_sends_data_that_does_not_fit_has_a_step_error(
+    app: steporal.Client, workers: Workers, name: str
+) -> None:
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        signal = await step.wait_for_signal("numbers", signal=name, timeout="1h", schema=list[int])
+        return signal and signal.data
+
+    @app.workflow(id="sends")
+    async def sends(ctx: Context[Any], step: Step) -> str | None:
+        try:
+            await step.send_signal("wrong", signal=name, data=["a"])
+        except steporal.StepError as err:
+            await step.send_signal("right", signal=name, data=[1, 2])
+            return f"{err.name} {err.attempts}: {err.message}"
+        return None
+
+    async with workers(app):
+        run = await waits.start()
+        await until_open(app, name)
+        told = await (await sends.start()).result()
+        assert await run.result() == [1, 2]
+    assert told is not None
+    assert told.startswith("InvalidInputError 1: ")
+    assert "0: Input should be" in told
+
+
+async def test_a_type_that_a_variable_of_the_module_holds_is_checked_for_the_sender(
+    app: steporal.Client, workers: Workers, name: str
+) -> None:
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        signal = await step.wait_for_signal("number", signal=name, timeout="1h", schema=Positive)
+        return signal and signal.data
+
+    async with workers(app):
+        run = await waits.start()
+        await until_open(app, name)
+        with pytest.raises(InvalidInputError, match="greater than 0"):
+            await app.send_signal(name, -1)
+        await app.send_signal(name, 1)
+        assert await run.result() == 1
+
+
+async def test_a_parked_run_is_not_disturbed_by_data_that_does_not_fit(
+    app: steporal.Client, workers: Workers, name: str
+) -> None:
+    @app.workflow(id="waits", ext=steporal.WorkflowExt(park_after="1s"))
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        signal = await step.wait_for_signal("approval", signal=name, timeout="1h", schema=Decision)
+        return signal and signal.data.by
+
+    async with workers(app):
+        run = await waits.start()
+        latest = app.temporal.get_workflow_handle(run.workflow_id)
+        async with asyncio.timeout(60):
+            while (parked := await latest.describe()).run_id == run.run_id:
+                await asyncio.sleep(0.05)
+        with pytest.raises(InvalidInputError):
+            await app.send_signal(name, {"approved": "perhaps"})
+        assert (await latest.describe()).run_id == parked.run_id
+        assert (await app.send_signal(name, {"approved": True, "by": "Ada"})).run_id == run.run_id
+        assert await run.result() == "Ada"
+
+
+async def test_data_that_only_the_run_can_check_is_an_error_in_the_body_and_final(
     app: steporal.Client, workers: Workers, name: str
 ) -> None:
     entered = []
@@ -157,8 +252,13 @@ async def test_data_that_does_not_fit_is_an_error_in_the_body_and_final(
     @app.workflow(id="waits")
     async def handler(ctx: Context[Any], step: Step) -> Any:
         entered.append(ctx.attempt)
+
+        class Local(pydantic.BaseModel):
+            approved: bool
+            by: str
+
         try:
-            await step.wait_for_signal("approval", signal=name, timeout="1h", schema=Decision)
+            await step.wait_for_signal("approval", signal=name, timeout="1h", schema=Local)
         except InvalidInputError:
             await step.run("clean up", lambda: None)
             raise
@@ -171,6 +271,21 @@ async def test_data_that_does_not_fit_is_an_error_in_the_body_and_final(
             await run.result()
     assert failed.value.name == "InvalidInputError"
     assert set(entered) == {0}
+
+
+async def test_a_mailbox_whose_wait_ends_while_data_is_checked_ends(
+    app: steporal.Client, other_app: steporal.Client, workers: Workers, name: str
+) -> None:
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> None: ...
+
+    async with workers(other_app):
+        mailboxes = Mailboxes(other_app.temporal)
+        until = time.time() + 1  # no worker checks data for the app
+        wait = Wait(signal=name, workflow_id="w", run_id="r", key="k", until=until, data_type="m:T", task_queue="none")
+        held = await mailboxes.open(wait, replace=False)
+        assert await mailboxes.send(name, held.run_id, to_raw(1), id="1") is None
+        assert await mailboxes.close(wait, held.run_id) is False
 
 
 async def test_the_second_of_two_signals_is_received_by_nobody(

@@ -287,6 +287,29 @@ async def test_a_signal_reaches_the_run_that_waits_for_it(app: steporal.Client, 
 
 
 @pytest.mark.usefixtures("signals")
+async def test_a_signal_whose_data_does_not_fit_the_waiting_step_is_refused(
+    app: steporal.Client, workers: Workers
+) -> None:
+    @app.workflow(id=f"waits {app.id}")
+    async def waits(ctx: steporal.Context[Any], step: steporal.Step) -> Any:
+        received = await step.wait_for_signal("wait", signal=f"count {app.id}", timeout="1m", schema=int)
+        return received and received.data
+
+    async with workers(app), gateway_of(app) as http:
+        run_id = (await http.post(f"/invoke/waits {app.id}", json={})).json()["id"]
+        async with asyncio.timeout(60):
+            while True:
+                sent = await http.post("/v1/signals", json={"signal": f"count {app.id}", "data": "many"})
+                if sent.status_code != 404:
+                    break
+                await asyncio.sleep(0.05)
+        assert sent.status_code == 400
+        assert "does not fit the schema of step 'wait'" in sent.json()["error"]
+        assert (await http.post("/v1/signals", json={"signal": f"count {app.id}", "data": 3})).status_code == 200
+        assert (await until(http, run_id, "Completed"))["output"] == 3
+
+
+@pytest.mark.usefixtures("signals")
 async def test_a_signal_that_nobody_waits_for_is_not_found(app: steporal.Client, workers: Workers) -> None:
     async with workers(app), gateway_of(app) as http:
         lost = await http.post("/v1/signals", json={"signal": f"approve {app.id}"})

@@ -7,9 +7,9 @@ import dataclasses
 import inspect
 import linecache
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeGuard
 
 import pydantic
 
@@ -17,6 +17,7 @@ from ..definition import Workflow
 from ..own_code import OwnCode
 from ..remedies import REFERENCES, STEP, remedy
 from ..source import Function, parsed
+from ..step import Step, StepExt
 from .finding import Finding
 from .module_state import INSTEAD, changes
 from .names import Nested, Scope, Thing, named, own_nodes
@@ -27,6 +28,8 @@ MAX_DEPTH = 20
 _IGNORED = re.compile(r"#.*\bsteporal:\s*ignore\b")
 _CALL_THEIR_ARGUMENT = {"sorted", "min", "max", "map", "filter", "functools.reduce", "list.sort"}
 _STEP = "step"
+_STEP_CLASSES = ("steporal.step.Step.", "steporal.step.StepExt.", "steporal.step.Listener.")
+_STEP_METHODS = {name for cls in (Step, StepExt) for name in vars(cls) if not name.startswith("_")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +92,7 @@ class Body:
 
     def _run(self, function: Function, place: _Place) -> Iterator[Finding]:
         body = function.body if isinstance(function.body, list) else [function.body]
+        yield from self._not_awaited(body, place)
         for part in body:
             yield from self._visit(part, place)
         for node, does in changes(function, place.scope):
@@ -176,6 +180,23 @@ class Body:
             else:
                 yield from self._called(factory, called_from)
 
+    def _not_awaited(self, body: Sequence[ast.AST], place: _Place) -> Iterator[Finding]:
+        """Steps that are called as statements, or kept in variables that nothing reads."""
+        nodes = [node for part in body for node in (part, *own_nodes(part))]
+        read = {node.id for part in body for node in ast.walk(part) if _is_read(node)}
+        for node in nodes:
+            match node:
+                case ast.Expr(value=ast.Call() as call):
+                    pass
+                case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call() as call) if name not in read:
+                    pass
+                case _:
+                    continue
+            if not _is_ignored(place.file, call) and _is_step_method(call.func, place.scope):
+                method = ast.unparse(call.func)
+                instead = f"write `await {method}(...)`, or the run fails when the body returns"
+                yield self._finding(call, place, f"calls {method} and never awaits it", instead)
+
     def _loop(self, loop: ast.AST, place: _Place) -> Iterator[Finding]:
         """Steps in the order of a set, which differs from process to process."""
         sources, repeated = _loop_parts(loop)
@@ -233,6 +254,19 @@ def _takes_steps(node: ast.AST) -> bool:
         or (isinstance(inner, ast.Call) and ast.unparse(inner.func).partition(".")[0] == _STEP)
         for inner in (node, *own_nodes(node))
     )
+
+
+def _is_read(node: ast.AST) -> TypeGuard[ast.Name]:
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+
+
+def _is_step_method(function: ast.expr, scope: Scope) -> bool:
+    """Whether it is ``step.run`` or the like: of a parameter of that name, or of that type."""
+    meaning = scope.resolve(function)
+    if isinstance(meaning, Thing):
+        return any(name.startswith(_STEP_CLASSES) for name in meaning.names)
+    of, _, method = ast.unparse(function).rpartition(".")
+    return meaning is None and of in (_STEP, f"{_STEP}.ext") and method in _STEP_METHODS
 
 
 # --- things --------------------------------------------------------------------------------------------------------

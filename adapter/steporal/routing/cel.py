@@ -207,7 +207,7 @@ def problems(node: Node, variables: frozenset[str], functions: Mapping[str, int]
             known = " and ".join(repr(variable) for variable in sorted(variables, reverse=True))
             yield (
                 f"uses the variable {name!r} at character {at + 1}; there is {known}, as in event.data.{name}. "
-                f"A text stands in quotes: '{name}'"
+                f'Put text in quotes: "{name}"; in an f-string, write {{value!r}}'
             )
         case Call(function, arguments, at) if problem := _problem_of_call(function, len(arguments), functions):
             yield f"calls {function!r} at character {at + 1}, {problem}"

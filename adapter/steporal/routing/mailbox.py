@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 from temporalio import workflow
-from temporalio.common import RawValue
+from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ApplicationError, FailureError
 
 from ..converter import from_raw, to_raw
@@ -43,6 +43,12 @@ _PATCH = "steporal.waits-for-a-full-run"
 _IS_FULL = "SignalCountLimitExceeded"
 """How the SDK calls it that a run has had all signals that Temporal allows it, until it continues as new."""
 
+CHECK = "steporal.check_signal"
+"""The activity that checks a signal's data."""
+
+_CHECK_TIMEOUT = timedelta(minutes=1)
+_CHECK_RETRY = RetryPolicy(maximum_interval=timedelta(seconds=10))
+
 _PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 
@@ -63,6 +69,8 @@ class Wait(BaseModel):
         run_id: The run's id: that of its first execution.
         key: What the run calls the wait; no two waits of a run have the same.
         until: When it ends, in seconds since the epoch.
+        data_type: The name of the type that its data has to fit; None if the mailbox need not check the data.
+        task_queue: The task queue of the app that has the type.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -72,6 +80,8 @@ class Wait(BaseModel):
     run_id: str
     key: str
     until: float
+    data_type: JSON = None
+    task_queue: str = ""
 
     def is_same(self, other: Wait) -> bool:
         """Whether two describe the same wait."""
@@ -89,6 +99,26 @@ class Claim(BaseModel):
 
     wait: Wait
     instead_of: Wait
+
+
+class Answer(BaseModel):
+    """What a sender is told.
+
+    Attributes:
+        run_id: The id of the run that has received the signal; None if none has.
+        issues: What is wrong with the data; None if nothing is. The wait goes on.
+        wait: The wait whose type the data does not fit.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str | None = None
+    issues: str | None = None
+    wait: Wait | None = None
+
+    def raw(self) -> RawValue:
+        """The answer as a payload."""
+        return to_raw(self.model_dump(mode="json"))
 
 
 class Ended(BaseModel):
@@ -154,9 +184,16 @@ class MailboxWorkflow:
 
     @workflow.update(name=SEND, description="A signal was sent.")
     async def send(self, data: RawValue) -> RawValue:
-        """Give a signal's data to the run that waits; returns the run's id, None if nobody waits any more."""
-        if self._end is not None or self._is_delivering:
-            return to_raw(None)
+        """Give a signal's data to the run that waits, and return an :class:`Answer`."""
+        while True:
+            wait = self._wait
+            issues = await self._issues(wait, data)
+            if self._end is not None or self._is_delivering:
+                return Answer().raw()
+            if self._wait is wait:
+                break
+        if issues is not None:
+            return Answer(issues=issues, wait=wait).raw()
         self._is_delivering = True
         workflow.upsert_memo({WAIT: None})
         try:
@@ -166,7 +203,34 @@ class MailboxWorkflow:
             self._end = "gone"
         finally:
             self._is_delivering = False
-        return to_raw(self._wait.run_id if self._end == "received" else None)
+        return Answer(run_id=self._wait.run_id if self._end == "received" else None).raw()
+
+    async def _issues(self, wait: Wait, data: RawValue) -> str | None:
+        """Let a worker of the app that waits check a signal's data; return what is wrong with it.
+
+        The app's code has the type, which this workflow cannot import. If the check itself fails, the run checks the
+        data when it receives it.
+        """
+        if wait.data_type is None:
+            return None
+        checking = workflow.start_activity(
+            CHECK,
+            to_raw({"type": wait.data_type, "data": from_raw(data)}),
+            task_queue=wait.task_queue,
+            result_type=RawValue,
+            start_to_close_timeout=_CHECK_TIMEOUT,
+            retry_policy=_CHECK_RETRY,
+            summary=f"check the data for {wait.workflow_id}"[:200],
+        )
+        await workflow.wait_condition(lambda: checking.done() or self._end is not None or self._wait is not wait)
+        if not checking.done():
+            checking.cancel()
+            return None
+        try:
+            issues: str | None = from_raw(await checking)
+        except FailureError:
+            return None
+        return issues
 
     async def _deliver(self, data: JSON) -> None:
         wait = self._wait

@@ -15,10 +15,11 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..converter import from_raw, to_raw
+from ..errors import InvalidInputError
 from ..runtime.limits import summary
 from ..sealed import memo_of
 from .catalog import SYSTEM_TASK_QUEUE, TASK_TIMEOUT, is_about_namespace
-from .mailbox import CLOSE, MAILBOX, RELEASE, SEND, TAKE, WAIT, Claim, Ended, Wait, mailbox_id
+from .mailbox import CLOSE, MAILBOX, RELEASE, SEND, TAKE, WAIT, Answer, Claim, Ended, Wait, mailbox_id
 
 ANSWER_TIMEOUT = timedelta(seconds=30)
 """How long a mailbox may take to answer; it takes some milliseconds where any app's worker is up."""
@@ -172,11 +173,20 @@ class Mailboxes:
             The id of the run that has received it, or None.
 
         Raises:
+            InvalidInputError: The data does not fit the schema of the wait, which goes on.
             RPCError: Temporal refused, or could not be reached.
             WorkflowUpdateRPCTimeoutOrCancelledError: No worker answered.
         """
-        answer = await self._ask(signal, run_id, SEND, data, id=id)
-        return None if answer is None else from_raw(answer)
+        raw = await self._ask(signal, run_id, SEND, data, id=id)
+        if raw is None:
+            return None
+        answer = Answer.model_validate(from_raw(raw))
+        if answer.issues is not None and answer.wait is not None:
+            raise InvalidInputError(
+                f"the data of signal {signal!r} does not fit the schema of step {answer.wait.key!r} of run "
+                f"{answer.wait.workflow_id!r}, which has not received it and waits on: {answer.issues}"
+            )
+        return answer.run_id
 
     async def _ask(
         self, signal: str, run_id: str, update: str, argument: RawValue, *, id: str | None = None

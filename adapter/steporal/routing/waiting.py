@@ -6,11 +6,12 @@ import re
 from collections.abc import Sequence
 
 from ..errors import DefinitionError
-from ..events import check_event_name, unknown_field
+from ..events import check_event_name
 from . import expressions
 
 MAX_EVENTS = 20
 
+_FIELDS = ("data", "id", "name", "ts", "v")
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
@@ -39,11 +40,12 @@ def check_expression(if_exp: object, match: object) -> str | None:
             raise ValueError("both if_exp and match are given; match='data.id' is short for an if_exp")
         if not isinstance(match, str) or not _PATH.fullmatch(match):
             raise ValueError(f"match is {match!r}; it takes a path in both events, such as 'data.order_id'")
-        root, _, rest = match.partition(".")
-        if root in ("event", "async") and rest:
-            raise ValueError(f"match is {match!r}; it is a path in both events, so write {rest!r}")
-        if unknown := unknown_field(root):
-            raise ValueError(f"match is {match!r}{unknown}")
+        first, _, rest = match.partition(".")
+        if first not in _FIELDS:
+            path = rest if first in ("event", "async") and rest.partition(".")[0] in _FIELDS else f"data.{match}"
+            raise ValueError(
+                f"match is {match!r}; it takes a path that both events have, from {', '.join(_FIELDS)}: {path!r}"
+            )
         return f"event.{match} == async.{match}"
     if if_exp is None:
         return None

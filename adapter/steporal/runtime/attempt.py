@@ -19,7 +19,6 @@ from ..definition import (
     Workflow,
     WorkflowReference,
     check_heartbeat_timeout,
-    check_id,
     check_max_attempts,
     check_retry,
 )
@@ -31,9 +30,10 @@ from ..http import FetchRequest, FetchResponse
 from ..outbound.fetching import FETCH
 from ..signals import OnConflict, ReceivedSignal, SendSignalResult
 from ..step import Listener, RunOptions, Step, StepExt, Wanted
+from ..step_calls import StepCalls
 from ..types import JSON
 from . import event_steps, fetch_step, invoke_step, signal_steps
-from .arguments import arguments_checked
+from .arguments import arguments_checked, check_function, check_step_id, check_task_queue, check_type
 from .branches import BRANCH, Branch
 from .calls import AnotherCallError, Call, check_call, digest
 from .counting import StepKind
@@ -75,11 +75,13 @@ class Attempt:
 
     Attributes:
         owner: The run.
+        step_calls: The calls of steps that the body has made.
         branch: The branch of the body itself.
     """
 
     def __init__(self, run: Run) -> None:
         self.owner = run
+        self.step_calls = StepCalls()
         self.branch = Branch()
         self._loop = asyncio.get_running_loop()
         self._keys = Keys()
@@ -88,6 +90,7 @@ class Attempt:
 
     def close(self) -> None:
         """End the tasks of the body that are left; their steps go on, for the next attempt."""
+        self.step_calls.close()
         self._closed = self.branch.is_closed = True
         self.owner.journal.close()
         for timer in list(self.branch.running):
@@ -101,6 +104,9 @@ class Attempt:
         self, step_id: str, handler: Callable[..., Any], args: tuple[Any, ...], options: RunOptions
     ) -> Coroutine[Any, Any, Any]:
         key = self.key(step_id)
+        with arguments_checked(key):
+            check_function(handler, args)
+            check_type(options.output_type, "output_type")
         if key in self.owner.memo:
             self._check_function(key, handler, args)
             return self._run_result(key, handler, options, None)
@@ -205,7 +211,7 @@ class Attempt:
     # --- what they share -------------------------------------------------------------------------------------------
 
     def key(self, step_id: str) -> str:
-        check_id(step_id, "a step id")
+        check_step_id(step_id)
         if self._is_forgotten():
             raise GeneratorExit
         if self._closed:
@@ -353,6 +359,7 @@ class Attempt:
         if options.max_attempts is not None:
             attempts = check_max_attempts(options.max_attempts, where)
         policy = definition.retry if options.retry is None else check_retry(options.retry, where)
+        task_queue = check_task_queue(options.task_queue, is_local=options.local)
         timeout = None
         if options.timeout is not None:
             timeout = parse_duration(options.timeout, what="timeout", minimum=timedelta(milliseconds=1))
@@ -360,8 +367,6 @@ class Attempt:
         if options.heartbeat_timeout is not None:
             heartbeat_timeout = check_heartbeat_timeout(options.heartbeat_timeout, where)
         if options.local:
-            if options.task_queue is not None:
-                raise ValueError("local=True runs the step where the run is; it takes no task_queue")
             if options.heartbeat_timeout is not None:
                 raise ValueError("local=True runs the step without heartbeats; it takes no heartbeat_timeout")
             return lambda: self.perform(
@@ -385,7 +390,7 @@ class Attempt:
             retry=policy,
             timeout=timeout or STEP_TIMEOUT,
             heartbeat_timeout=heartbeat_timeout,
-            task_queue=options.task_queue,
+            task_queue=task_queue,
             is_joinable=name in (RUN_STEP, FETCH),
         )
         return lambda: perform(self.owner, step)

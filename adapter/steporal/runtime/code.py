@@ -17,6 +17,7 @@ from typing import Any
 
 LAMBDA = "<lambda>"
 _LOCALS = ".<locals>."
+_MOST_LAYERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,16 @@ def unwrapped(function: Callable[..., Any]) -> FunctionType | None:
     """The plain function below a method, or below decorators that set ``__wrapped__``."""
     inner = inspect.unwrap(getattr(function, "__func__", function))
     return inner if isinstance(inner, FunctionType) else None
+
+
+def layer_codes(function: Callable[..., Any]) -> list[CodeType | None]:
+    """The code of a function, and of each one below it that its decorators have wrapped."""
+    codes: list[CodeType | None] = []
+    layer: Any = getattr(function, "__func__", function)
+    while layer is not None and len(codes) < _MOST_LAYERS:
+        codes.append(getattr(layer, "__code__", None))
+        layer = getattr(layer, "__wrapped__", None)
+    return codes
 
 
 def nested_codes(root: CodeType) -> list[NestedCode]:

@@ -29,6 +29,7 @@ from ..search_attributes import waiting_for
 from ..types import JSON
 from .carried import Carried, memo_json
 from .counting import count_checkpoint
+from .deadlock import deadlock
 from .limits import MAX_PAYLOAD_BYTES, MAX_STORED_BYTES, PAGE
 from .memo import Outcome
 from .pending import are_only
@@ -173,9 +174,11 @@ class Continuing:
         """Return when the body has ended; leave by continue-as-new if that comes first."""
         waits = self._run.waits
         while True:
-            await workflow.wait_condition(lambda: self._is_over(body) or self.is_quiet())
+            await workflow.wait_condition(lambda: self._is_over(body) or self.is_quiet() or self._run.cannot_wake(body))
             if self._is_over(body):
                 return
+            if self._run.cannot_wake(body):
+                raise deadlock(body, self._run.workflow.id)
             if self.held or self._is_held():
                 await self._leave(is_parked=self._is_held(), is_held=True)
             seen = waits.changes

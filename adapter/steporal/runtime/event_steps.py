@@ -16,6 +16,7 @@ from ..durations import Duration
 from ..events import ReceivedEvent, event_matches
 from ..routing.waiting import check_events, check_expression
 from ..step import Listener, Wanted
+from ..step_calls import step_method
 from .arguments import arguments_checked, deadline_of
 from .calls import Call
 from .failures import failure_of, is_cancellation
@@ -164,14 +165,16 @@ async def _perform_listen(attempt: Attempt, key: str, wait: Wait) -> Outcome:
 class EventListener:
     """A listener of a run; a new one in each attempt of the body, for the same events."""
 
-    __slots__ = ("_asked", "_attempt", "_key", "_until")
+    __slots__ = ("_asked", "_attempt", "_key", "_step_calls", "_until")
 
     def __init__(self, attempt: Attempt, key: str, until: float, asked: int | None) -> None:
         self._attempt = attempt
+        self._step_calls = attempt.step_calls
         self._key = key
         self._until = until
         self._asked = asked
 
+    @step_method("listener.next")
     def next(
         self, step_id: str, *, timeout: Duration | datetime | None = None
     ) -> Coroutine[Any, Any, ReceivedEvent | None]:
@@ -205,8 +208,12 @@ class EventListener:
         waiting = Waiting("next", until if resumed is None else resumed.until, {"box": self._key})
         return Outcome(await _take(run, box, key, waiting))
 
-    async def close(self) -> None:
+    @step_method("listener.close")
+    def close(self) -> Coroutine[Any, Any, None]:
         """See :class:`~steporal.Listener`."""
+        return self._close()
+
+    async def _close(self) -> None:
         self._attempt.owner.subscriptions.unsubscribe(self._key)
 
     async def __aenter__(self) -> Listener:
@@ -215,4 +222,4 @@ class EventListener:
     async def __aexit__(self, *error: object) -> None:
         # The next attempt of a body that raised listens on, and gets what has come since.
         if error[0] is None:
-            await self.close()
+            await self._close()

@@ -63,10 +63,18 @@ _WAITING = tuple(str(Path(module.__file__ or "").parent) for module in (asyncio,
 _CONTEXTS = contextlib.__file__
 
 
-def is_final(error: BaseException) -> bool:
-    """Whether an error ends a run or a step at once, whatever attempts are left."""
+def is_final(error: BaseException, non_retryable: Sequence[str] | None = ()) -> bool:
+    """Whether an error ends a run or a step at once, whatever attempts are left.
+
+    Args:
+        error: The error. A group is final if all errors in it are.
+        non_retryable: The retry policy's ``non_retryable_error_types``: names of classes, as Temporal compares them.
+    """
+    name = error.type if isinstance(error, ApplicationError) else type(error).__name__
+    if name in (non_retryable or ()):
+        return True
     if isinstance(error, BaseExceptionGroup):
-        return all(is_final(inner) for inner in error.exceptions)
+        return all(is_final(inner, non_retryable) for inner in error.exceptions)
     if isinstance(error, ApplicationError):
         return error.non_retryable
     return isinstance(error, NonRetryableError | StepError | InvalidEventError | DefinitionError | UnknownWorkflowError)

@@ -241,7 +241,7 @@ class Journal:
         """Whether the body has come back and has everything that has arrived."""
         if self._delivering is None:  # the body has not begun
             return True
-        return self._is_back and not (self._put_off or self._due_now or self._arrived)
+        return self._is_back and not (self._answerable or self._put_off or self._due_now or self._arrived)
 
     def has(self, kind: Kind, key: str) -> bool:
         """Whether an entry of the past is left for this."""

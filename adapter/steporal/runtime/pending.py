@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop
+from asyncio import AbstractEventLoop, Task
 from collections.abc import Callable
+from typing import Any
 
 
 def are_only(loop: AbstractEventLoop, *, timers: int, children: int) -> bool:
@@ -17,6 +18,28 @@ def are_only(loop: AbstractEventLoop, *, timers: int, children: int) -> bool:
         and len(instance["_pending_child_workflows"]) == children
         and not instance["_pending_activities"]
         and not instance["_pending_nexus_operations"]
+    )
+
+
+def waits_for_a_future(task: Task[Any]) -> bool:
+    """Whether a task waits, unlike one that was lost as the SDK interrupted a workflow task: nothing wakes that one."""
+    return task._fut_waiter is not None  # type: ignore[attr-defined]
+
+
+def is_idle(loop: AbstractEventLoop, *, conditions: int) -> bool:
+    """Whether only the world outside can wake a run: no task of it can go on, and nothing of Temporal's is in flight.
+
+    Args:
+        loop: The run's event loop.
+        conditions: The number of calls of ``wait_condition`` that do not count.
+    """
+    instance = vars(loop)
+    return (
+        are_only(loop, timers=0, children=0)
+        and not instance["_pending_external_signals"]
+        and not instance["_pending_external_cancels"]
+        and len(instance["_conditions"]) <= conditions
+        and not instance["_ready"]
     )
 
 

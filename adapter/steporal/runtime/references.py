@@ -5,6 +5,8 @@ where the function's code is found again, and the values of the variables that i
 
 - a function or lambda written inside the handler: the handler's workflow, the path in its code tree, and, for what
   has no name of its own, a fingerprint of the code;
+- one written beside the handler, in the function that both are written in: the handler's variable that has it; the
+  worker's own function is used, with the worker's own variables around it;
 - one written inside a module-level function of the app: that function's name, and the same;
 - a module-level function, a method of a value, a ``functools.partial``: its name, and the values it comes with.
 
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
 from typing import Any, Protocol, cast
@@ -33,6 +35,7 @@ from .code import (
     fingerprint,
     first_text_argument,
     imported_names,
+    layer_codes,
     nested_codes,
     nonlocal_writes,
     place,
@@ -42,6 +45,7 @@ from .code import (
 from .member_names import defines, global_name, imported_from, member, method_name
 
 _FUNCTION = "function"
+_AROUND = "around it, "
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,9 @@ class Describer:
         if isinstance(function, FunctionType):
             if function in self._stack:
                 return {TAG: _FUNCTION, "enclosing": len(self._stack) - 1 - self._stack.index(function)}
+            if (variable := self._beside(function)) is not None:
+                code = fingerprint(function.__code__)
+                return {TAG: _FUNCTION, "workflow": self.workflow_id, "variable": variable, "code": code}
             inner = unwrapped(function)
             if function is inner and (LAMBDA in function.__qualname__ or "<locals>" in function.__qualname__):
                 return self._nested(function)
@@ -137,7 +144,7 @@ class Describer:
         if not _is_of_app(method, self.packages):
             raise self._refused(f"is given the method {label!r}, which is not the app's", _allow(method), method)
         name, owner = named
-        reference: dict[str, JSON] = {TAG: _FUNCTION, "method": name, "self": self._value("self", method.__self__)}
+        reference: dict[str, JSON] = {TAG: _FUNCTION, "method": name, "self": self._owner(method)}
         if owner is not None:
             reference["of"] = self._value("self", owner)
         return reference
@@ -157,13 +164,33 @@ class Describer:
         name = global_name(function, module) if module is not None else None
         return None if module is None or name is None else f"{module.__name__}:{name}"
 
+    def _owner(self, method: MethodType) -> JSON:
+        self.values.append(("self", method.__self__))
+        try:
+            return encode(method.__self__, self._other)
+        except UnserializableError as err:
+            raise self._refused(
+                f"is given the method {method.__qualname__!r} of a {type_label(type(method.__self__))}, which cannot "
+                f"be sent to an activity ({err})",
+                f"if a variable of the module holds the object, write lambda: name.{method.__name__}(...); if not, "
+                "create the object inside the step",
+                method,
+            ) from None
+
+    def _beside(self, function: FunctionType) -> str | None:
+        """The variable around the handler that a function is the value of, as of one defined beside it in a factory."""
+        handler = unwrapped(self.handler)
+        if handler is None or not _is_of(function, self.packages):
+            return None
+        return next((name for name, value in outer_values(handler) if value is function), None)
+
     def _named(self, function: Any) -> JSON:
         name = f"{function.__module__}:{function.__qualname__}"
         try:
             found = find_function(name, self.packages)
         except StepCodeNotFoundError as err:
-            raise self._refused(f"cannot be run elsewhere: {err}", _allow(function), function) from None
-        if getattr(unwrapped(found), "__code__", None) != getattr(unwrapped(function), "__code__", None):
+            raise self._refused(f"cannot be run elsewhere: {err}", self._remedy(function), function) from None
+        if layer_codes(found) != layer_codes(function):
             raise self._refused(
                 f"is given a function whose name, {name!r}, now means another function",
                 "give each function a name of its own",
@@ -204,7 +231,7 @@ class Describer:
             try:
                 root = unwrapped(find_function(name, self.packages))
             except StepCodeNotFoundError as err:
-                raise self._refused(f"cannot be run elsewhere: {err}", _allow(function), function) from None
+                raise self._refused(f"cannot be run elsewhere: {err}", self._remedy(function), function) from None
             if root is not None and (found := _find(root, function)):
                 return {"root": name}, found
         raise self._refused(
@@ -261,9 +288,39 @@ class Describer:
             return {TAG: "type", "name": name_of(value)}
         return None
 
+    def _remedy(self, function: Callable[..., Any]) -> str:
+        """What to do about a function that its name does not find."""
+        if not _is_of(function, self.packages):
+            return _allow(function)
+        handler = unwrapped(self.handler)
+        outermost = function.__qualname__.partition(".<locals>")[0]
+        is_nested = "<locals>" in function.__qualname__
+        if is_nested and handler is not None and not handler.__qualname__.startswith(outermost):
+            return (
+                f"if {outermost!r} is the handler of workflow {self.workflow_id!r}, its decorator hides it: add "
+                "@functools.wraps(function) to what the decorator returns"
+            )
+        return (
+            "if a decorator hides it, add @functools.wraps(function) to what the decorator returns; or pass a lambda "
+            "that calls it"
+        )
+
     def _refused(self, what: str, advice: str, function: Callable[..., Any] | None) -> CaptureError:
         at = f" ({position(function)})" if function is not None and position(function) else ""
         return CaptureError(f"step {self.step_id!r} {what}; {advice}{at}")
+
+
+def outer_values(handler: FunctionType) -> Iterator[tuple[str, Any]]:
+    """The variables around a handler that it uses, and their values."""
+    for name, cell in zip(handler.__code__.co_freevars, handler.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # nothing was assigned to it yet
+            continue
+
+
+def _is_of(function: Any, packages: Collection[str]) -> bool:
+    return str(getattr(function, "__module__", "")).partition(".")[0] in packages
 
 
 def _find(root: FunctionType, function: FunctionType) -> NestedCode | None:
@@ -310,6 +367,8 @@ def target_of(reference: Any) -> tuple[str, str]:
     if "method" in reference:
         return f".{reference['method']}", ""
     root = reference.get("root") or f"workflow {reference.get('workflow')}"
+    if "variable" in reference:
+        return f"{root}: {_AROUND}{reference['variable']}", reference["code"]
     return f"{root}: {reference['path']}", reference["code"]
 
 
@@ -327,6 +386,8 @@ def function_exists(
         root = unwrapped(handler if name == f"workflow {workflow_id}" else find_function(name, packages))
     except StepCodeNotFoundError:
         return False
+    if root is not None and path.startswith(_AROUND):
+        return find_outer(root, path.removeprefix(_AROUND), code, packages) is not None
     return root is not None and find_nested(root, path, code) is not None
 
 
@@ -383,7 +444,20 @@ class Resolver:
         if "enclosing" in data:
             depth: int = data["enclosing"]
             return self._stack[-1 - depth]()
+        if "variable" in data:
+            return self._outer(data)
         return self._nested(data)
+
+    def _outer(self, data: Mapping[str, JSON]) -> Callable[..., Any]:
+        """A function beside a handler: this worker's own, with the variables of its factory."""
+        name, root = self._root(data)
+        found = find_outer(root, data["variable"], data["code"], self.app.packages)
+        if found is None:
+            raise StepCodeNotFoundError(
+                f"{name} has no function {data['variable']!r} around it with the code that the step was called with "
+                f"({position(root)}); this worker runs another version of the code"
+            )
+        return found
 
     def _root(self, data: Mapping[str, JSON]) -> tuple[str, FunctionType]:
         if "workflow" in data:
@@ -443,6 +517,14 @@ class Resolver:
         if getattr(found, "__module__", "").partition(".")[0] not in {"builtins", *self.app.packages}:
             raise StepCodeNotFoundError(f"class {name!r} is not part of the app")
         return found
+
+
+def find_outer(handler: FunctionType, variable: str, code: str, packages: Collection[str]) -> FunctionType | None:
+    """The function of the app in a variable around a handler: by its name, or, if a lambda, by its fingerprint."""
+    found = dict(outer_values(handler)).get(variable)
+    if not isinstance(found, FunctionType) or not _is_of(found, packages):
+        return None
+    return None if found.__name__ == LAMBDA and fingerprint(found.__code__) != code else found
 
 
 def find_nested(root: FunctionType, path: str, code: str) -> NestedCode | None:

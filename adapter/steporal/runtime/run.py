@@ -42,6 +42,7 @@ from .carried import Carried, memo_json, read_outcome
 from .children import Children, failed_with, was_cancelled
 from .continuing import Continuing
 from .counting import StepKind, count_body, count_end, count_start, counted
+from .deadlock import of_another_loop
 from .details import show_details
 from .determinism import explained, nondeterminism_in
 from .endings import tell_cancelled, tell_failed, tell_finished
@@ -51,6 +52,7 @@ from .interrupts import containing
 from .journal import Entry, Journal
 from .limits import to_limited
 from .memo import Failure, Memo, Outcome
+from .pending import is_idle, waits_for_a_future
 from .progress import run_ended, run_started, watched
 from .returned import read_result, write_result
 from .secrecy import SecretsOfRun
@@ -303,6 +305,13 @@ class Run:
         waiting = sum(waiting.kind not in ("backoff", "asyncio", "start") for waiting in self.waits.now.values())
         return len(self._in_flight) - waiting - len(self.continuing.held) - len(self.slots.queued)
 
+    def cannot_wake(self, body: asyncio.Task[Any]) -> bool:
+        """Whether nothing is in flight that could wake the body, which has not ended."""
+        if self._in_flight or self.waits.now or not self.journal.is_idle or self.loop.has_more_jobs:
+            return False
+        # The two conditions are the journal's and the one by which the run waits for this.
+        return waits_for_a_future(body) and is_idle(asyncio.get_running_loop(), conditions=2)
+
     @property
     def id(self) -> str:
         """The run's id, stable over continue-as-new."""
@@ -495,14 +504,19 @@ class Run:
                 BRANCH.set(attempt.branch)
                 try:
                     result = await self.handler(self.context, Step(attempt))
+                    attempt.step_calls.check_awaited()
+                    self._warn_of(attempt.step_calls.still_running())
                     count_body("returned")
                     return result
                 except Exception as err:
                     if nondeterminism_in(err):
                         raise
+                    if foreign := of_another_loop(err, self.workflow.id):
+                        raise foreign from None
                     count_body("raised")
                     self.failures += 1
-                    if is_final(err) or self.failures >= self.workflow.max_attempts:
+                    never_again = is_final(err, self.workflow.retry.non_retryable_error_types)
+                    if never_again or self.failures >= self.workflow.max_attempts:
                         raise
                     delay = self._backoff(err)
                     self._log_failed_attempt(err, delay)
@@ -527,6 +541,16 @@ class Run:
             exc_info=logged(error),
             extra={"attempt": self.failures, FAILED_CODE: True},
         )
+
+    def _warn_of(self, running: str) -> None:
+        """Log the steps that a body left running when it returned; Temporal cancels them as the run ends."""
+        if running:
+            self.logger.warning(
+                "workflow %r returned while steps were still running, which cancels them: %s; await them, or cancel "
+                "them before the body returns",
+                self.workflow.id,
+                running,
+            )
 
     async def _pause(self, waiting: Waiting) -> None:
         assert waiting.until is not None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 from temporalio import workflow
 
-from ..converter import adapter, issues, to_raw, validate
+from ..converter import issues, to_raw, validate
 from ..durations import Duration
 from ..errors import InvalidInputError, PayloadTooLargeError, UnserializableError
 from ..routing.mailbox import Wait
@@ -25,11 +25,12 @@ from ..signals import (
 )
 from ..step import RunOptions
 from ..types import JSON
-from .arguments import arguments_checked, deadline_of
+from .arguments import arguments_checked, check_type, deadline_of
 from .branches import out_of_body
 from .calls import Call, digest
 from .limits import to_limited
 from .memo import Outcome
+from .signal_types import type_to_check
 
 if TYPE_CHECKING:
     from .attempt import Attempt
@@ -49,25 +50,12 @@ def wait_for_signal(
     with arguments_checked(key):
         check_signal(signal)
         check_on_conflict(on_conflict)
-        _check_schema(schema)
+        check_type(schema, "schema")
         deadline = deadline_of(timeout, "timeout")
     attempt.calls(key, Call("wait_for_signal", signal))
     asked = None if isinstance(timeout, datetime) else attempt.owner.journal.now()
-    perform = partial(_perform_wait, attempt, key, signal, deadline, asked, on_conflict == "replace")
+    perform = partial(_perform_wait, attempt, key, signal, deadline, asked, on_conflict == "replace", schema)
     return _wait(attempt, key, signal, schema, deadline, perform)
-
-
-def _check_schema(schema: Any) -> None:
-    if schema is None or (isinstance(schema, type) and issubclass(schema, pydantic.BaseModel)):
-        return
-    try:
-        if isinstance(schema, str):
-            raise TypeError("a string names a type, but is none")
-        adapter(schema)
-    except Exception as err:
-        raise ValueError(
-            f"schema is {schema!r}; it takes a pydantic model or any type that pydantic.TypeAdapter does: {err}"
-        ) from None
 
 
 async def _wait(
@@ -121,7 +109,7 @@ def _arrive_when_ended(run: Run, key: str) -> None:
 
 
 async def _perform_wait(
-    attempt: Attempt, key: str, signal: str, deadline: datetime, asked: int | None, replace: bool
+    attempt: Attempt, key: str, signal: str, deadline: datetime, asked: int | None, replace: bool, schema: Any
 ) -> Outcome:
     run = attempt.owner
     if carried := run.waits.resume(key, "signal"):
@@ -132,6 +120,8 @@ async def _perform_wait(
         run_id=run.id,
         key=run.activity_id(key),
         until=run.moved(deadline.timestamp(), asked),
+        data_type=type_to_check(schema, run.handler),
+        task_queue=workflow.info().task_queue,
     )
     return await run.signals.wait(key, wait, replace=replace)
 

@@ -1,0 +1,34 @@
+"""Calls that only work outside the body of a workflow."""
+
+from __future__ import annotations
+
+import sys
+
+from temporalio import workflow
+
+from .errors import NotInBodyError
+from .remedies import remedy
+from .runtime.failures import is_users
+from .step_calls import place_of
+
+
+def check_outside(call: str, name: str) -> None:
+    """Check that the caller is not the body of a workflow, which a connection could never wake again.
+
+    Args:
+        call: What was called, as users write it: ``client.send_event``.
+        name: Its full name, by which :mod:`steporal.remedies` knows what to write instead.
+
+    Raises:
+        NotInBodyError: It is.
+    """
+    if not workflow.in_workflow():
+        return
+    frame = sys._getframe(1)
+    while not is_users(frame.f_code.co_filename) and frame.f_back is not None:
+        frame = frame.f_back
+    place = place_of(frame.f_code.co_filename, frame.f_lineno) if is_users(frame.f_code.co_filename) else ""
+    raise NotInBodyError(
+        f"workflow {workflow.info().workflow_type!r} calls {call} in its body{f' ({place})' if place else ''}, where "
+        f"a run cannot wait for a connection; {remedy(name)}"
+    )
