@@ -53,10 +53,15 @@ def _function_of(member: Any) -> Any:
 
 
 def global_name(function: Any, module: ModuleType) -> str | None:
-    """Return the name by which a module has a function, written there or imported; None if it has not."""
+    """Return the name by which a module has a function, written there, in a class of it or imported; or None."""
+    bound = _bound(module)
     for name, value in vars(module).items():
-        if value is function and name in _bound(module):
+        if value is function and name in bound:
             return name
+        if isinstance(value, type) and value.__module__ == module.__name__:
+            for member, attribute in vars(value).items():
+                if getattr(attribute, "__func__", attribute) is function and f"{name}.{member}" in bound:
+                    return f"{name}.{member}"
     return None
 
 

@@ -412,7 +412,7 @@ class Run:
         """Run the body to its end, unless the run continues as new before."""
         self.waits.awake()
         body = self._body_task = asyncio.create_task(self._body())
-        is_cancelled = is_cancelled and not self.journal.has("cancel", "")
+        is_cancelled = is_cancelled and not any(entry.kind == "cancel" for entry in self.journal.entries())
         try:
             if self._carried is not None:
                 is_cancelled = await self._come_back(body) or is_cancelled

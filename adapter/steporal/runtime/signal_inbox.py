@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
@@ -24,6 +24,8 @@ from .waits import Waiting, Waits
 OPEN_MAILBOX = "steporal.open_mailbox"
 CLOSE_MAILBOX = "steporal.close_mailbox"
 RELEASE_MAILBOXES = "steporal.release_mailboxes"
+
+T = TypeVar("T")
 
 _TIMEOUT = timedelta(minutes=1)
 _GIVE_UP = timedelta(minutes=10)
@@ -55,7 +57,7 @@ class SignalInbox:
         self._cancelled: set[str] = set()
         self._over: set[str] = set()
         self._received: dict[str, JSON] = {}
-        self._opening: set[asyncio.Task[Wait | str]] = set()
+        self._opening: set[asyncio.Task[Any]] = set()
 
     def receive(self, delivery: JSON) -> None:
         """Take what a mailbox delivers.
@@ -68,7 +70,7 @@ class SignalInbox:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a mailbox is being opened."""
+        """Whether a mailbox is being opened or closed."""
         return bool(self._opening)
 
     def has(self, key: str) -> bool:
@@ -115,9 +117,8 @@ class SignalInbox:
 
     async def _wait(self, step: str, wait: Wait, replace: bool, carried: Waiting | None) -> Outcome:
         if wait.key not in self._received:
-            opening = asyncio.create_task(_known(carried) if carried else self._open(step, wait, replace))
-            self._opening.add(opening)
-            opening.add_done_callback(self._opening.discard)
+            opening = self._in_background(_known(carried) if carried else self._open(step, wait, replace))
+            closing: asyncio.Task[bool] | None = None
             try:
                 mailbox = await asyncio.shield(opening)
                 if isinstance(mailbox, Wait):
@@ -126,10 +127,12 @@ class SignalInbox:
                 waiting = Waiting("signal", wait.until, {"wait": wait.model_dump(mode="json"), "mailbox": mailbox})
                 with self._all.during(step, waiting):
                     is_received = await self._until_received(wait)
-                is_received = is_received or await self._close(wait, mailbox)
+                if not is_received:
+                    closing = self._in_background(self._close(wait, mailbox))
+                    is_received = await asyncio.shield(closing)
             except asyncio.CancelledError:
                 self._cancelled.add(wait.key)
-                is_received = await self._close_cancelled(wait, opening)
+                is_received = await self._close_cancelled(wait, opening, closing)
                 if not is_received:
                     raise
             if is_received:  # the signal is in the history, and may be there after the mailbox's answer
@@ -139,10 +142,22 @@ class SignalInbox:
             return Outcome()
         return Outcome({"signal": wait.signal, "data": self._received[wait.key]})
 
-    async def _close_cancelled(self, wait: Wait, opening: asyncio.Task[Wait | str]) -> bool:
+    def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Open or close a mailbox in a task that a cancellation of the wait leaves alone."""
+        task = asyncio.create_task(work)
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+        return task
+
+    async def _close_cancelled(
+        self, wait: Wait, opening: asyncio.Task[Wait | str], closing: asyncio.Task[bool] | None
+    ) -> bool:
         try:
             mailbox = await opening
-            is_received = isinstance(mailbox, str) and await self._close(wait, mailbox)
+            if closing is not None:
+                is_received = await closing
+            else:
+                is_received = isinstance(mailbox, str) and await self._close(wait, mailbox)
         except FailureError:
             return False
         if not is_received:
