@@ -34,7 +34,7 @@ from ..step_calls import StepCalls
 from ..types import JSON
 from . import event_steps, fetch_step, invoke_step, signal_steps
 from .arguments import arguments_checked, check_function, check_step_id, check_task_queue, check_type
-from .branches import BRANCH, Branch
+from .branches import BRANCH, Branch, serving
 from .calls import AnotherCallError, Call, check_call, digest
 from .counting import StepKind
 from .endings import SEND_EVENT
@@ -281,7 +281,7 @@ class Attempt:
         if self._closed:
             raise asyncio.CancelledError("this attempt of the body has ended")
         try:
-            await run.journal.until("step", key, partial(self._begin, key, kind, start), at_once=at_once)
+            await run.journal.until("step", key, serving(self._begin, key, kind, start), at_once=at_once)
         except asyncio.CancelledError:
             if not self._closed:
                 run.cancel_step(key)

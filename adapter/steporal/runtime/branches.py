@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,15 @@ def out_of_body() -> Context:
     context = copy_context()
     context.run(BRANCH.set, None)
     return context
+
+
+def serving(function: Callable[..., object], *args: Any) -> Callable[[], object]:
+    """Return a callable that calls a function on behalf of the body, whenever and wherever it is called.
+
+    The function runs in the present context, apart from the branch. The journal calls such functions while no task
+    runs, where no context variable of the run has its value: neither its trace nor what the body has set.
+    """
+    return partial(out_of_body().run, function, *args)
 
 
 class BodyTimer(asyncio.TimerHandle):

@@ -26,7 +26,7 @@ from ..signals import (
 from ..step import RunOptions
 from ..types import JSON
 from .arguments import arguments_checked, check_type, deadline_of
-from .branches import out_of_body
+from .branches import out_of_body, serving
 from .calls import Call, digest
 from .limits import to_limited
 from .memo import Outcome
@@ -91,7 +91,7 @@ async def _outcome(attempt: Attempt, key: str, perform: Callable[[], Coroutine[A
     except asyncio.CancelledError:
         if attempt.branch.is_closed or not (run.is_in_flight(key) or run.journal.has("ended", key)):
             raise  # nobody waits any more, or it has not begun
-        await run.journal.until("ended", key, partial(_arrive_when_ended, run, key))
+        await run.journal.until("ended", key, serving(_arrive_when_ended, run, key))
         outcome = run.memo.get(key)
         if outcome is None or workflow.cancellation_reason() is not None:
             raise
