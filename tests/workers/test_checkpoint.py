@@ -14,6 +14,12 @@ from steporal_workers.devserver import DevServer
 WriteApp = Callable[[str], str]
 
 OLD = """
+    from contextlib import suppress
+    from datetime import timedelta
+
+    from temporalio import workflow
+    from temporalio.exceptions import ChildWorkflowError
+
     @client.workflow(id=f"order-{APP}")
     async def order(ctx, step):
         def note(what):
@@ -29,8 +35,13 @@ OLD = """
         await step.run("reserve", note, "reserved")
         if ctx.input.data == "slow":
             await step.run("charge", charge)
+        if ctx.input.data == "asyncio":
+            await asyncio.sleep(3600)
         if ctx.input.data == "native":
-            await asyncio.sleep(12)
+            with suppress(ChildWorkflowError):  # nobody takes it, so it times out
+                await workflow.execute_child_workflow(
+                    "child", task_queue="nobody's", execution_timeout=timedelta(seconds=12)
+                )
         await step.sleep("a while", "20s" if ctx.input.data == "short" else "1h")
         await step.run("ship", note, "shipped by the old code")
         return "old"
@@ -101,27 +112,29 @@ async def test_it_says_which_runs_are_not_parked_in_time_and_why(
     app = write_app(OLD)
     async with run.running("worker", "app") as worker:
         await worker.until("serving")
-        slow, parked, native = [
-            (await run("start", f"order-{app}", "--input", data)).out.strip() for data in ('"slow"', "1", '"native"')
+        slow, parked, _, native = [
+            (await run("start", f"order-{app}", "--input", data)).out.strip()
+            for data in ('"slow"', "1", '"asyncio"', '"native"')
         ]
         await run.until_exists("started")
-        await until_listed(server, app, 3)
+        await until_listed(server, app, 4)
         options = ("checkpoint", "app", "--timeout", "2s", "--hold", "4s", "--json")
         asked = await run(*options, "--where", f"WorkflowId != '{parked}'")
         assert asked.status == 1
-        assert {"parked": asked.data["parked"], "ended": asked.data["ended"]} == {"parked": 0, "ended": 0}
+        assert {"parked": asked.data["parked"], "ended": asked.data["ended"]} == {"parked": 1, "ended": 0}
         assert {busy["workflow_id"]: busy["busy_with"] for busy in asked.data["busy"]} == {
             slow: "in flight: charge (attempt 1)",
-            native: "waits for something that is no step: asyncio.sleep(), or Temporal's own workflow API",
+            native: "waits for something that is neither a step nor a timer, such as a child workflow by "
+            "Temporal's own API",
         }
         assert {busy["workflow"] for busy in asked.data["busy"]} == {f"order-{app}"}
         (run.folder / "finish").touch()
         asked = await run("checkpoint", "app", "--timeout", "45s", "--workflow", f"order-{app}")
-        assert (asked.status, "3 runs asked: 3 parked" in asked.err) == (0, True)
+        assert (asked.status, "4 runs asked: 4 parked" in asked.err) == (0, True)
         asked = await run(
             "checkpoint", "app", "--json", "--timeout", "20s"
         )  # they sleep: parked, or awake again for a moment
-        assert (asked.status, asked.data) == (0, {"parked": 3, "ended": 0, "busy": []})
+        assert (asked.status, asked.data) == (0, {"parked": 4, "ended": 0, "busy": []})
 
 
 async def test_without_a_worker_nothing_parks(run: Steporal, write_app: WriteApp) -> None:

@@ -257,10 +257,14 @@ def test_each_metric_of_the_list_is_exposed_as_the_list_says(scene: Scene) -> No
     assert ours == {metric.exposed for metric in METRICS}
 
 
+OF_PROMETHEUS = ("instance", "job")
+"""The labels that Prometheus itself adds to everything that it scrapes."""
+
+
 def test_everything_that_the_dashboard_and_the_alerts_ask_for_is_exposed(scene: Scene) -> None:
     """Also the labels, or a rule would be silent for ever."""
     for asked_for in asked():
-        there: set[str] = {"le"}
+        there: set[str] = {"le", *OF_PROMETHEUS}
         for name, labels in asked_for.selectors:
             of_metric = scene.metrics.labels(re.sub(r"_bucket$", "", name))
             assert name in scene.metrics.names, (asked_for.where, name)

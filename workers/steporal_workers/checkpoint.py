@@ -172,7 +172,7 @@ def _busy_with(described: WorkflowExecutionDescription) -> str:
         return f"in flight: {', '.join(steps)}"
     if raw.HasField("pending_workflow_task"):
         return "its workflow task waits for a worker"
-    return "waits for something that is no step: asyncio.sleep(), or Temporal's own workflow API"
+    return "waits for something that is neither a step nor a timer, such as a child workflow by Temporal's own API"
 
 
 async def _check_served(client: steporal.Client, temporal: temporalio.client.Client) -> None:
