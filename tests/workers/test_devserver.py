@@ -11,6 +11,7 @@ import httpx
 import pytest
 from temporalio.client import Client
 
+from steporal_workers import devserver
 from steporal_workers.devserver import DevServerError, dev_server
 
 
@@ -69,6 +70,13 @@ async def test_it_is_gone_after_a_cancellation() -> None:
 
 
 async def test_a_file_that_cannot_be_made_is_told_by_the_server(tmp_path: Path) -> None:
-    with pytest.raises(DevServerError, match=r"did not start: .*no such file or directory"):
+    with pytest.raises(DevServerError, match=r"did not start: it ended with status 1: .*no such file or directory"):
         async with dev_server(db_file=tmp_path / "nowhere" / "data.db"):
+            pass
+
+
+async def test_a_server_that_does_not_answer_in_time_is_said_to_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devserver, "_START_SECONDS", 0.001)
+    with pytest.raises(DevServerError, match=r"did not start: it did not answer within 0\.001s, and logged nothing"):
+        async with dev_server():
             pass

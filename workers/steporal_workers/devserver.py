@@ -135,7 +135,7 @@ async def dev_server(
             await process.stop()
         # A port that was free a moment ago may have been taken by another process since.
         if not remaining or not process.has_said("address already in use"):
-            raise DevServerError(f"the Temporal dev server did not start: {process.last_words()}")
+            raise DevServerError(f"the Temporal dev server did not start: {process.why_not()}")
 
 
 class _Process:
@@ -145,6 +145,7 @@ class _Process:
         self.address = address
         self._keeps_data = keeps_data
         self._process = process
+        self._ended_with: int | None = None
         self._lines: deque[str] = deque(maxlen=_LOG_LINES_KEPT)
         self._logging = asyncio.create_task(self._read_log())
 
@@ -180,23 +181,29 @@ class _Process:
         """A client, as soon as the server answers; None if its process ends, or does not answer in time."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_START_SECONDS):
-                while self._process.returncode is None:
+                while (status := self._process.returncode) is None:
                     try:
                         client = await Client.connect(self.address, namespace=NAMESPACE)
                         await client.count_workflows()  # the namespace is there a moment after the server
                         return client
                     except (RuntimeError, RPCError):
                         await asyncio.sleep(0.02)
+                self._ended_with = status
         return None
 
     def has_said(self, text: str) -> bool:
         """Whether it has logged a text."""
         return any(text in line for line in self._lines)
 
-    def last_words(self) -> str:
-        """The line that says why it has ended: where it panicked, what is before the stack trace; else the last one."""
+    def why_not(self) -> str:
+        """Why there is no client: how the process ended, or that it did not answer, and what it logged."""
+        what = f"it did not answer within {_START_SECONDS:g}s"
+        if self._ended_with is not None:
+            what = f"it ended with status {self._ended_with}"
+        # A panic logs its reason before the stack trace.
         panicked = (line for line in self._lines if line.startswith(("panic:", "fatal error:")))
-        return next(panicked, self._lines[-1] if self._lines else "it said nothing")
+        said = next(panicked, self._lines[-1] if self._lines else "")
+        return f"{what}: {said}" if said else f"{what}, and logged nothing"
 
     async def stop(self) -> None:
         """End the process, and wait for its end."""
