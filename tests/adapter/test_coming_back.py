@@ -156,6 +156,31 @@ async def test_ctx_now_and_random_numbers_are_what_they_were(app: steporal.Clien
     assert all(drawn == passes[0] for drawn in passes)
 
 
+@pytest.mark.parametrize("interruption", ["park", "attempt"])
+async def test_sets_of_tasks_have_the_order_that_they_had(
+    app: steporal.Client, workers: Workers, interruption: str
+) -> None:
+    """Steps begin at other moments when the body comes back, or not at all; their own tasks count for nothing."""
+    orders: list[str] = []
+
+    @app.workflow(id="sets", ext=WorkflowExt(park_after="1s"), retry=SOON)
+    async def sets(ctx: Context[Any], step: Step) -> None:
+        order = ""
+        for number in range(12):  # a set is in another order where the numbers of its tasks pass the size of its table
+            await step.run(f"part {number}", lambda: None)
+            tasks = {asyncio.create_task(asyncio.sleep(0), name=name) for name in "abcdef"}
+            order += "".join(task.get_name() for task in tasks)
+            await asyncio.wait(tasks)
+        orders.append(order)
+        if interruption == "attempt" and ctx.attempt == 0:
+            raise RuntimeError("once more")
+        await step.sleep("night", "2500ms")
+
+    async with workers(app), asyncio.timeout(LONG):
+        await (await sets.start(None)).result()
+    assert len(orders) > 1 and len(set(orders)) == 1, orders
+
+
 async def test_a_retry_of_the_body_reads_the_time_anew(app: steporal.Client, workers: Workers) -> None:
     """Nothing was begun with the time that was too early, so a body that waits for a time may come to it."""
 
