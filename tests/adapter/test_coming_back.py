@@ -160,12 +160,15 @@ async def test_ctx_now_and_random_numbers_are_what_they_were(app: steporal.Clien
 async def test_sets_of_tasks_have_the_order_that_they_had(
     app: steporal.Client, workers: Workers, interruption: str
 ) -> None:
-    """Steps begin at other moments when the body comes back, or not at all; their own tasks count for nothing."""
+    """What serves the body is begun at other moments when the body comes back, or not at all; it counts for nothing."""
+    heard = f"heard.{new_ulid()}"
     orders: list[str] = []
 
     @app.workflow(id="sets", ext=WorkflowExt(park_after="1s"), retry=SOON)
     async def sets(ctx: Context[Any], step: Step) -> None:
         order = ""
+        async with await step.ext.listen("listen", event=heard, timeout="1h"):
+            pass
         for number in range(12):  # a set is in another order where the numbers of its tasks pass the size of its table
             await step.run(f"part {number}", lambda: None)
             tasks = {asyncio.create_task(asyncio.sleep(0), name=name) for name in "abcdef"}

@@ -231,8 +231,10 @@ class RunLoop:
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Context | None = None
     ) -> asyncio.Task[Any]:
         branch = BRANCH.get()
-        if branch is None or (context is not None and context.get(BRANCH) is None):
+        if branch is None:
             return self._create_task(coro, name=name, context=context)  # type: ignore[no-any-return]
+        if context is not None and context.get(BRANCH) is None:  # serves the body, and takes no number of the body's
+            return context.run(self._create_task, coro, name=name, context=context)  # type: ignore[no-any-return]
         context = copy_context() if context is None else context
         if not _is_of_wait_for(sys._getframe(1)):
             context.run(BRANCH.set, branch.child())
