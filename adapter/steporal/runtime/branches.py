@@ -234,7 +234,7 @@ class RunLoop:
         if branch is None:
             return self._create_task(coro, name=name, context=context)  # type: ignore[no-any-return]
         if context is not None and context.get(BRANCH) is None:  # serves the body, and takes no number of the body's
-            return context.run(self._create_task, coro, name=name, context=context)  # type: ignore[no-any-return]
+            return context.run(self._create_task, coro, name=name, context=context)
         context = copy_context() if context is None else context
         if not _is_of_wait_for(sys._getframe(1)):
             context.run(BRANCH.set, branch.child())
