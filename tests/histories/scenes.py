@@ -236,7 +236,7 @@ async def parked(stage: Stage, name: str, *kinds: str) -> Handle:
 
 async def parking(stage: Stage) -> None:
     """Each kind of wait, by itself."""
-    kinds = ("sleep", "no event", "no signal", "child", "child fails", "child is late", "backoff")
+    kinds = ("sleep", "no event", "no signal", "child", "child fails", "child is late", "backoff", "timer", "timeout")
     runs = [await parked(stage, kind.replace(" ", "-"), kind) for kind in kinds]
     by_event = await parked(stage, "event", "event")
     by_signal = await parked(stage, "signal", "signal")
@@ -245,6 +245,16 @@ async def parking(stage: Stage) -> None:
     await ended(*runs, by_event, by_signal)
     (asked,) = await children_of(runs[kinds.index("child")])
     stage.keep("child.asked", asked)
+
+
+async def parking_until_it_begins(stage: Stage) -> None:
+    """A run whose event has a time in the future."""
+    later = int(time.time() * 1000) + 4_000
+    event = {"name": "parks.start", "id": "later", "data": {"for": [], "id": "later"}, "ts": later}
+    run = await stage.started_by(app.parks, event)
+    await shop.send_event(event)
+    await until_parked(run)
+    await ended(run)
 
 
 async def parking_for_all(stage: Stage) -> None:
@@ -397,7 +407,7 @@ async def begun_with_steps(stage: Stage) -> None:
 
 TOGETHER = (
     orders, failing, yearly, invoking, waiting, listening, stopping, ended_topic, signals, contested_signals,
-    raced_signals, lost_signals, parking, parking_for_all, leaving_parked, checkpoints, recovering,
-    deliveries,
+    raced_signals, lost_signals, parking, parking_until_it_begins, parking_for_all, leaving_parked,
+    checkpoints, recovering, deliveries,
 )  # fmt: skip
 """Scenes that may be played at once."""
