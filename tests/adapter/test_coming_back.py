@@ -342,3 +342,24 @@ async def test_a_run_that_waits_for_its_events_time_is_parked(app: steporal.Clie
         run = await app.get_run(f"later/{sent.ids[0]}")
         assert await run.result() == "done"
         assert await executions_of(run) == 2
+
+
+async def test_a_run_that_is_cancelled_before_its_events_time_never_begins(
+    app: steporal.Client, workers: Workers
+) -> None:
+    name, ran = f"{app.id}.later", []
+
+    @app.workflow(id="later", triggers=[steporal.event_trigger(name)], ext=WorkflowExt(park_after="1s"))
+    async def later(ctx: Context[Any], step: Step) -> None:
+        await step.run("work", lambda: ran.append("work"))
+
+    async with workers(app), asyncio.timeout(LONG):
+        in_an_hour = int(time.time() * 1000) + 3_600_000
+        sent = await app.send_event({"name": name, "data": {}, "ts": in_an_hour})
+        run = await app.get_run(f"later/{sent.ids[0]}")
+        while await executions_of(run) == 1:
+            await asyncio.sleep(0.05)
+        await run.cancel()
+        with pytest.raises(steporal.RunCancelledError):
+            await run.result()
+    assert ran == []

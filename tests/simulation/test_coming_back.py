@@ -18,11 +18,26 @@ from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
 from steporal.runtime.compiled import workflow_class
 
+from . import running
 from .app import client
-from .interruptions import KINDS, plan_of
-from .programs import from_data, scenario_of
-from .running import run
+from .interruptions import KINDS, Interrupted, Plan, plan_of
+from .programs import (
+    Arrival,
+    Draw,
+    Gather,
+    Invoke,
+    Pause,
+    Scenario,
+    Seq,
+    Sleep,
+    Step,
+    WaitEvent,
+    from_data,
+    scenario_of,
+)
+from .running import SECOND, run
 from .search import Found, Tried, look, search, shrunk, try_seed
+from .service import Service
 
 SECONDS = float(os.environ.get("SIMULATION_SECONDS", "10"))
 """How long fresh seeds are tried."""
@@ -83,3 +98,65 @@ async def test_the_histories_of_the_simulation_replay_in_temporals_core() -> Non
             for execution in outcome.service.executions:
                 history = WorkflowHistory(outcome.service.workflow_id, execution.history.events)
                 await replayer.replay_workflow(history)
+
+
+def sleep(seconds: float) -> Sleep:
+    return Sleep(f"sleep {seconds}", seconds)
+
+
+def step(id: str, seconds: float) -> Step:
+    return Step(id, "function", (seconds,))
+
+
+AROUND_PARKING = [1 + number / 2_000 for number in range(24)]
+"""Moments around the one in which a run parks that waits for a child from its start on."""
+
+
+@pytest.mark.parametrize("kind", ["event", "cancel"])
+def test_what_comes_in_the_moment_of_parking_is_not_lost(kind: Any) -> None:
+    program = Gather((Invoke("invoke", 60.0), Seq((WaitEvent("wait", "paid", 500.0), step("ship", 20.0)))))
+    tasks = set()
+    for at in AROUND_PARKING:
+        scenario = Scenario(program, (Arrival(kind, at, "paid", 1),))
+        found = look(scenario, Plan(parks=True))
+        assert found is None, f"at {at}:\n{found}"
+        tasks.add(run(scenario, Plan(parks=True)).service.tasks)
+    assert len(tasks) > 1, "no moment was that of parking"
+
+
+def test_activities_that_begin_again_have_ids_that_no_other_step_has() -> None:
+    scenario = Scenario(Gather((step("a", 100.0), Seq((step("b", 10.0), step("a#2", 50.0))))))
+    found = look(scenario, Plan(resets=(5.0,)))  # the first step is in flight, and begins again as its second activity
+    assert found is None, f"\n{found}"
+
+
+@pytest.mark.parametrize("kind", [Pause, sleep])
+def test_what_was_over_while_the_run_was_held_comes_in_the_order_in_which_it_was_due(kind: Any) -> None:
+    scenario = Scenario(Gather(tuple(kind(seconds) for seconds in (30.0, 10.0, 20.0))))
+    seen = run(scenario, Plan(asks=((2.0, 60.0),))).seen
+    assert [entry[0] for entry in seen[:3]] == ["p.1", "p.2", "p.0"]
+
+
+class OnAnotherHost(Interrupted):
+    """Each execution runs on a host whose clock is some seconds behind."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self._executions = 1
+
+    def before_task(self, service: Service) -> None:
+        super().before_task(service)
+        if len(service.executions) > self._executions:
+            self._executions = len(service.executions)
+            service.now -= 5 * SECOND
+
+
+def test_ctx_now_never_goes_back_though_the_clock_of_the_server_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "Interrupted", OnAnotherHost)
+    draws = [item for number in range(4) for item in (step(f"step {number}", 1.0), Draw("now"))]
+    outcome = run(Scenario(Seq(tuple(draws))), Plan(suggestions=(8, 8)))
+    assert outcome.ended is not None, outcome.problem
+    assert len(outcome.service.executions) == 3
+    drawn = [entry[2] for entry in outcome.seen if entry[1] == "now"]
+    assert drawn == sorted(drawn)
+    assert not [found for found in outcome.recorder.pasts if found.seen != outcome.seen[: len(found.seen)]]
