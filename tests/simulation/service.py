@@ -256,6 +256,10 @@ class Service:
         """Do something after a while."""
         self.at(self.now + nanoseconds, action)
 
+    def wait(self, nanoseconds: int) -> None:
+        """Let time pass, and happen what happens meanwhile, without a workflow task."""
+        self._until(self.now + nanoseconds)
+
     def next_at(self) -> int | None:
         """When the next thing happens."""
         return self._agenda[0][0] if self._agenda else None

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from .interruptions import KINDS, Interrupted, Plan, plan_of
 from .programs import (
     Arrival,
     Draw,
+    Finally,
     Gather,
     Invoke,
     Pause,
@@ -32,6 +34,7 @@ from .programs import (
     Sleep,
     Step,
     WaitEvent,
+    WaitSignal,
     from_data,
     scenario_of,
 )
@@ -160,3 +163,72 @@ def test_ctx_now_never_goes_back_though_the_clock_of_the_server_does(monkeypatch
     drawn = [entry[2] for entry in outcome.seen if entry[1] == "now"]
     assert drawn == sorted(drawn)
     assert not [found for found in outcome.recorder.pasts if found.seen != outcome.seen[: len(found.seen)]]
+
+
+def two_attempts(*branches: Any) -> tuple[list[Any], list[Any]]:
+    """What two attempts of a body see, the first of which ends as it reads the time the third time."""
+    program = Seq((step("first", 1.0), Draw("now"), Gather((*branches, Seq((Draw("now"), Draw("now")))))))
+    points = 7 + len(branches)
+    outcome = run(Scenario(program), Plan(faults=((0, 1, points),)))
+    assert outcome.ended is not None, outcome.problem
+    (past,) = outcome.recorder.pasts
+    return past.seen, outcome.seen[: len(past.seen)]
+
+
+def test_an_attempt_after_one_that_had_begun_nothing_reads_the_time_anew() -> None:
+    first, second = two_attempts()
+    assert [entry[0] for entry in first] == ["p.0", "p.1", "p.2.0.0"]
+    assert [entry[0] for entry in second] == [entry[0] for entry in first]
+    assert second[1][2] > first[1][2]
+
+
+def test_an_attempt_after_one_that_had_begun_a_step_has_its_time() -> None:
+    first, second = two_attempts(step("second", 50.0))
+    assert [entry[0] for entry in first] == ["p.0", "p.1", "p.2.1.0"]
+    assert second == first
+
+
+class Away(Interrupted):
+    """No worker is up for half a minute, so that its next task has all that has come."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self._was_away = False
+
+    def before_task(self, service: Service) -> None:
+        super().before_task(service)
+        if service.elapsed > 5 and not self._was_away:
+            self._was_away = True
+            service.wait(30 * SECOND)
+
+
+KINDS_OF_WAITS: list[Callable[[float], tuple[Any, Arrival | None]]] = [
+    lambda at: (Pause(at), None),
+    lambda at: (sleep(at), None),
+    lambda at: (step("step", at), None),
+    lambda at: (Invoke("invoke", at), None),
+    lambda at: (WaitEvent("event", "paid", 500.0), Arrival("event", at, "paid", 1)),
+    lambda at: (WaitEvent("late event", "shipped", at), None),
+    lambda at: (WaitSignal("signal", "go", 500.0), Arrival("signal", at, "go", 2)),
+    lambda at: (WaitSignal("late signal", "stop", at), None),
+]
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+@pytest.mark.parametrize("number", range(12))
+def test_what_came_while_no_worker_was_up_comes_again_in_the_same_order(
+    number: int, is_cancelled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "Interrupted", Away)
+    moments = random.Random(number).sample(range(10, 30), len(KINDS_OF_WAITS))
+    waits = [kind(float(at)) for kind, at in zip(KINDS_OF_WAITS, moments, strict=True)]
+    branches = tuple(Seq((wait, Pause(0.0), step(f"after {n}", 1.0))) for n, (wait, _) in enumerate(waits))
+    arrivals = [arrival for _, arrival in waits if arrival is not None]
+    if is_cancelled:
+        arrivals.append(Arrival("cancel", 20.5, "", 0))
+    program = Finally(Gather((Pause(6.0), sleep(200.0), *branches)), sleep(300.0))
+    outcome = run(Scenario(program, tuple(arrivals)), Plan(recoveries=(60.0,)))
+    assert outcome.ended is not None, outcome.problem
+    pasts = [past.seen for past in outcome.recorder.pasts]
+    assert max(map(len, pasts)) >= len(waits)
+    assert pasts == [outcome.seen[: len(past)] for past in pasts]
