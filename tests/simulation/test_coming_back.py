@@ -19,7 +19,7 @@ from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
 from steporal.runtime.compiled import workflow_class
 
-from . import running
+from . import rerunning, running
 from .app import client
 from .interruptions import KINDS, Interrupted, Plan, plan_of
 from .programs import (
@@ -191,13 +191,16 @@ def test_an_attempt_after_one_that_had_begun_a_step_has_its_time() -> None:
 class Away(Interrupted):
     """No worker is up for half a minute, so that its next task has all that has come."""
 
+    after = 5.0
+    """From when on, in seconds since the run's start, the next task of the run has no worker."""
+
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
         self._was_away = False
 
     def before_task(self, service: Service) -> None:
         super().before_task(service)
-        if service.elapsed > 5 and not self._was_away:
+        if service.elapsed > self.after and not self._was_away:
             self._was_away = True
             service.wait(30 * SECOND)
 
@@ -232,3 +235,45 @@ def test_what_came_while_no_worker_was_up_comes_again_in_the_same_order(
     pasts = [past.seen for past in outcome.recorder.pasts]
     assert max(map(len, pasts)) >= len(waits)
     assert pasts == [outcome.seen[: len(past)] for past in pasts]
+
+
+@pytest.mark.parametrize("kind", [Pause, sleep])
+def test_a_rerun_has_what_was_left_of_each_wait(kind: Any) -> None:
+    before = run(Scenario(Gather((kind(30.0), Seq((step("first", 10.0), step("second", 5.0)))))))
+    kept = rerunning.kept(before.service, -1)
+    assert kept is not None and kept.step == "second"
+    seen = run(before.scenario, Plan(rerun=1), kept=kept).seen
+    assert [entry[0] for entry in seen] == ["p.1.0", "p.1.1", "p.0"]
+    assert [entry[0] for entry in before.seen] == ["p.1.0", "p.1.1", "p.0"]
+
+
+@pytest.mark.parametrize("kind", [Pause, sleep])
+def test_a_wait_that_is_over_when_a_new_attempt_begins_it_is_in_the_history(kind: Any) -> None:
+    waits = [Seq((kind(milliseconds / 1000), Draw("now"))) for milliseconds in range(1, 8)]
+    program = Seq((step("first", 1.0), Gather((sleep(100.0), *waits, Seq((Draw("now"), Draw("now")))))))
+    outcome = run(Scenario(program), Plan(faults=((0, 1, 21),), recoveries=(60.0,)))
+    assert outcome.ended is not None, outcome.problem
+    attempt, recovered = (past.seen for past in outcome.recorder.pasts)
+    assert [entry[0] for entry in attempt] == ["p.0", "p.1.8.0"]
+    assert len(recovered) > 2 * len(waits)
+    assert recovered == outcome.seen[: len(recovered)]
+
+
+class AwayAsItParks(Away):
+    """No worker is up from the moment on in which the run would park."""
+
+    after = 1.0
+
+
+@pytest.mark.parametrize("with_child", [False, True])
+def test_a_run_that_was_cancelled_while_no_worker_was_up_to_park_it_is_cancelled(
+    with_child: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "Interrupted", AwayAsItParks)
+    waits = [Invoke("invoke", 60.0)] if with_child else []
+    program = Finally(Gather((sleep(100.0), *waits)), step("clean up", 1.0))
+    outcome = run(Scenario(program, (Arrival("cancel", 20.0, "", 0),)), Plan(parks=True))
+    assert outcome.ended is not None, outcome.problem
+    assert outcome.ended.kind == "cancelled"
+    assert outcome.begun["p.f"] == 1
+    assert len(outcome.service.executions) == 1
