@@ -17,6 +17,7 @@ import pytest
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
+from steporal.runtime import journal
 from steporal.runtime.compiled import workflow_class
 
 from . import rerunning, running
@@ -28,6 +29,7 @@ from .programs import (
     Finally,
     Gather,
     Invoke,
+    Limit,
     Pause,
     Scenario,
     Seq,
@@ -277,3 +279,45 @@ def test_a_run_that_was_cancelled_while_no_worker_was_up_to_park_it_is_cancelled
     assert outcome.ended.kind == "cancelled"
     assert outcome.begun["p.f"] == 1
     assert len(outcome.service.executions) == 1
+
+
+def test_temporals_own_clock_and_random_numbers_are_the_bodys() -> None:
+    program = Seq((Draw("temporal"), step("first", 10.0), Draw("temporal"), sleep(100.0), Draw("temporal")))
+    outcome = run(Scenario(program), Plan(parks=True, recoveries=(60.0,)))
+    assert outcome.ended is not None, outcome.problem
+    assert len(outcome.recorder.pasts) > 1
+    for past in outcome.recorder.pasts:
+        assert past.seen == outcome.seen[: len(past.seen)]
+
+
+def test_a_run_parks_after_a_timeout_that_was_not_reached() -> None:
+    program = Seq((Limit(500.0, step("in time", 10.0), "timeout"), sleep(100.0)))
+    outcome = run(Scenario(program), Plan(parks=True))
+    assert len(outcome.service.executions) == 2
+    assert outcome.ended is not None
+    assert outcome.ended.at < 120, "a timer that is cancelled wakes no run"
+
+
+def test_a_step_in_wait_for_is_in_the_branch_that_calls_it() -> None:
+    outcome = run(Scenario(Seq((step("a", 1.0), Limit(500.0, step("a", 1.0), "wait_for")))))
+    scheduled = [e.activity_task_scheduled_event_attributes for e in outcome.service.execution.history.events]
+    assert [each.activity_id for each in scheduled if each.activity_id] == ["a", "a:1"]
+
+
+def test_what_is_left_of_an_attempt_that_has_ended_starts_no_timers() -> None:
+    left = Finally(sleep(100.0), Pause(50.0))
+    program = Seq((step("first", 1.0), Gather((left, Seq((step("second", 1.0), Draw("random"), Draw("random")))))))
+    found = look(Scenario(program), Plan(faults=((0, 1, 8),)))
+    assert found is None, f"\n{found}"
+    outcome = run(Scenario(program), Plan(faults=((0, 1, 8),)))
+    summaries = [event.user_metadata.summary.data for event in outcome.service.execution.history.events]
+    assert len([text for text in summaries if b"asyncio timer" in text]) == 1
+
+
+@pytest.mark.parametrize("entries", [1, 3])
+def test_random_programs_come_back_the_same_in_parts(entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "ENTRIES_PER_TASK", entries)
+    tried = Tried()
+    for seed in range(FIRST, FIRST + 5):
+        if found := try_seed(seed, tried):
+            pytest.fail(_described(seed, found))
