@@ -279,6 +279,11 @@ def test_another_call_is_refused(called: Call) -> None:
         check_call("pay", FUNCTION, called, lambda call: True)
 
 
+def test_another_kind_of_step_is_another_call_though_it_names_the_same() -> None:
+    with pytest.raises(AnotherCallError, match="wait_for_signal of paid, and the body now calls next of paid"):
+        check_call("wait", Call("wait_for_signal", "paid"), Call("next", "paid"), lambda call: False)
+
+
 def test_a_function_that_was_renamed_is_the_same_call() -> None:
     check_call("pay", FUNCTION, Call("run", "shop:charge_card", "values"), lambda call: False)
 

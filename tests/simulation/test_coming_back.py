@@ -28,6 +28,7 @@ from .programs import (
     Draw,
     Finally,
     Gather,
+    Group,
     Invoke,
     Limit,
     Pause,
@@ -35,6 +36,8 @@ from .programs import (
     Seq,
     Sleep,
     Step,
+    Throw,
+    Try,
     WaitEvent,
     WaitSignal,
     from_data,
@@ -279,6 +282,15 @@ def test_a_run_that_was_cancelled_while_no_worker_was_up_to_park_it_is_cancelled
     assert outcome.ended.kind == "cancelled"
     assert outcome.begun["p.f"] == 1
     assert len(outcome.service.executions) == 1
+
+
+@pytest.mark.parametrize("before", range(8))
+def test_the_tasks_of_a_group_that_fails_are_cancelled_in_the_same_order(before: int) -> None:
+    fails = Seq((step("fails", 2.0), Throw()))
+    group = Group((fails, *(step(f"cancelled {number}", 50.0) for number in range(3))))
+    program = Seq((*(step(f"before {number}", 1.0) for number in range(before)), Try(group, sleep(100.0))))
+    found = look(Scenario(program), Plan(parks=True, suggestions=(12,)))
+    assert found is None, f"\n{found}"
 
 
 def test_temporals_own_clock_and_random_numbers_are_the_bodys() -> None:

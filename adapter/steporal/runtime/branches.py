@@ -221,8 +221,10 @@ class RunLoop:
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Context | None = None
     ) -> asyncio.Task[Any]:
         branch = BRANCH.get()
-        if branch is None or (context is not None and context.get(BRANCH) is None):
+        if branch is None:
             return self._create_task(coro, name=name, context=context)  # type: ignore[no-any-return]
+        if context is not None and context.get(BRANCH) is None:
+            return self._task_out_of_body(coro, name, context)
         context = copy_context() if context is None else context
         if not _is_of_wait_for(sys._getframe(1)):
             context.run(BRANCH.set, branch.child())
@@ -230,6 +232,16 @@ class RunLoop:
         branch.tasks[task] = None
         task.add_done_callback(lambda task: branch.tasks.pop(task, None), context=out_of_body())
         return task
+
+    def _task_out_of_body(
+        self, coro: Coroutine[Any, Any, Any], name: str | None, context: Context
+    ) -> asyncio.Task[Any]:
+        """Make a task that serves the body: its number is none of the body's, which makes it only where it goes on."""
+        branch = BRANCH.set(None)
+        try:
+            return self._create_task(coro, name=name, context=context)  # type: ignore[no-any-return]
+        finally:
+            BRANCH.reset(branch)
 
     def _call_later(
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
