@@ -227,6 +227,38 @@ async def test_a_result_is_not_handed_to_another_call(workers: Workers, caplog: 
     assert charged == ["order 1"]
 
 
+@pytest.mark.parametrize("ids", [("charge", "ship"), ("charge", "charge")], ids=["ids of their own", "one id"])
+async def test_a_step_in_flight_takes_other_values_from_a_new_attempt_only_where_its_id_is_its_own(
+    app: steporal.Client, workers: Workers, ids: tuple[str, str]
+) -> None:
+    async def slow(number: int) -> int:
+        await asyncio.sleep(1)
+        return number
+
+    @app.workflow(id="orders", retry=SOON)
+    async def orders(ctx: Context[Any], step: Step) -> list[int]:
+        attempt = ctx.attempt
+        tasks = [
+            asyncio.create_task(step.run(id, lambda number=number: slow(number)))
+            for id, number in zip(ids, (0, attempt), strict=True)
+        ]
+        await step.sleep("begin", "100ms")
+        if attempt == 0:
+            raise RuntimeError("once more")
+        return await asyncio.gather(*tasks)
+
+    async with workers(app), asyncio.timeout(LONG):
+        run = await orders.start(None)
+        if len(set(ids)) > 1:
+            assert await run.result() == [0, 0]
+        else:
+            workers.drop(run.workflow_id)
+            while not (message := await _task_failure(run)):
+                await asyncio.sleep(0.05)
+            assert "step 'charge:1' comes back as another call" in message
+            await run.temporal.terminate()
+
+
 async def _task_failure(run: steporal.Run[Any]) -> str:
     latest = run.temporal._client.get_workflow_handle(run.workflow_id)
     failures = [
@@ -253,7 +285,9 @@ def test_a_field_that_was_added_with_a_default_makes_no_other_call() -> None:
     assert digest(Order(id="1")) != digest(EditedOrder(id="1", currency="USD"))
 
 
-@pytest.mark.parametrize("values", [([1, 2], [2, 1]), (1, "1"), ({"a": 1}, {"a": 2}), ("ab", "a")])
+@pytest.mark.parametrize(
+    "values", [([1, 2], [2, 1]), (1, "1"), ({"a": 1}, {"a": 2}), ("ab", "a"), (["ab", "c"], ["a", "bc"])]
+)
 def test_other_values_have_another_digest(values: tuple[Any, Any]) -> None:
     assert digest(values[0]) != digest(values[1])
 
