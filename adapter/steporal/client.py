@@ -82,7 +82,7 @@ from .routing.lookup import find_listed
 from .routing.registration import Registration, module_of, warn_of_dropped
 from .routing.signalling import ANSWER_TIMEOUT, Mailboxes
 from .runtime.failures import attempts_of, stack_of, step_of
-from .runtime.limits import to_limited
+from .runtime.limits import MAX_WORKFLOW_ID_BYTES, to_limited
 from .runtime.returned import read_result, value_of
 from .runtime.start import Origin
 from .runtime.storage import check_storage, most_with
@@ -687,7 +687,8 @@ class Client:
         check_outside("client.get_run", "steporal.client.Client.get_run")
         with sdk_errors(f"finding run {workflow_id!r}"):
             temporal = await self.connect()
-            found = await find_run(temporal, check_id(workflow_id, "a run's workflow id"))
+            workflow_id = check_id(workflow_id, "a run's workflow id", max_bytes=MAX_WORKFLOW_ID_BYTES)
+            found = await find_run(temporal, workflow_id)
             handle = temporal.get_workflow_handle(
                 workflow_id, first_execution_run_id=found.run_id, result_type=RawValue
             )

@@ -221,7 +221,7 @@ class Workflow(Generic[I, O]):
 # --- checks --------------------------------------------------------------------------------------------------------
 
 
-def check_id(value: object, what: str) -> str:
+def check_id(value: object, what: str, *, max_bytes: int = MAX_ID_BYTES) -> str:
     """An id of an app, workflow, run or step: any text that fits into Temporal's ids."""
     if not isinstance(value, str):
         raise DefinitionError(f"{what} is {value!r} ({type_label(type(value))}); ids are strings")
@@ -229,8 +229,8 @@ def check_id(value: object, what: str) -> str:
         size = len(value.encode())
     except UnicodeEncodeError:
         raise DefinitionError(f"{what} is {value!r}, which has half of a surrogate pair; ids are Unicode") from None
-    if not value.strip() or size > MAX_ID_BYTES:
-        raise DefinitionError(f"{what} is {value!r}; ids have 1 to {MAX_ID_BYTES} bytes in UTF-8")
+    if not value.strip() or size > max_bytes:
+        raise DefinitionError(f"{what} is {value!r}; it must have 1 to {max_bytes} bytes in UTF-8")
     return value
 
 

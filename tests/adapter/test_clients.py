@@ -307,7 +307,7 @@ async def test_a_step_calls_a_blocking_method(app: steporal.Client, workers: Wor
 # --- forks ---------------------------------------------------------------------------------------------------------
 
 FORKS = """
-    import asyncio, os, sys
+    import asyncio, os, sys, uuid
     import steporal
 
     def in_child(work):
@@ -324,7 +324,13 @@ FORKS = """
     event = {"name": "nobody.cares"}
     before, other = steporal.Client("before"), steporal.Client("other")
     in_child(lambda: len(steporal.Client("in a child").send_event_sync(event).ids))
-    run = before.get_run_sync("no/run")
+    async def start(id):
+        temporal = await before.connect()
+        await temporal.start_workflow("nobody", id=id, task_queue="nobody")
+
+    name = f"nobody/{uuid.uuid4()}"
+    asyncio.run(start(name))
+    run = before.get_run_sync(name)
     before.send_event_sync(event)
     in_child(lambda: before.send_event_sync(event))
     in_child(lambda: asyncio.run(before.send_event(event)))

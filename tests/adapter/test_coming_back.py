@@ -152,8 +152,9 @@ async def test_ctx_now_and_random_numbers_are_what_they_were(app: steporal.Clien
 
     async with workers(app), asyncio.timeout(LONG):
         await (await draws.start(None)).result()
+    passes.sort(key=len)  # a body that is interrupted has drawn less
     assert len(passes) >= 2
-    assert all(drawn == passes[0] for drawn in passes)
+    assert all(drawn == passes[-1][: len(drawn)] for drawn in passes)
 
 
 async def test_a_retry_of_the_body_reads_the_time_anew(app: steporal.Client, workers: Workers) -> None:

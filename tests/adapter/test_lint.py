@@ -468,3 +468,37 @@ def test_every_name_has_a_remedy(name: str) -> None:
     instead = remedies.remedy(name.replace("*", "anything"))
     assert instead is not None
     assert "step." in instead or "NonRetryableError" in instead
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "await asyncio.gather(*(branch(n) for n in range(3)))",
+        "await asyncio.gather(*[branch(n) for n in range(3)])",
+        "await asyncio.gather(branch(1), branch(2))",
+        "async with asyncio.TaskGroup() as group:\n    for n in range(3):\n        group.create_task(branch(n))",
+        "first = asyncio.create_task(branch(1))\nsecond = asyncio.ensure_future(branch(2))\nawait first, await second",
+    ],
+)
+def test_ids_that_branches_share_are_warned_of(lint_body: Lint, body: str) -> None:
+    branch = 'async def branch(n):\n    await step.run("charge", print, n)\n'
+    (found,) = lint_body(branch + body, module="import asyncio")
+    assert found.is_warning
+    assert found.does == "calls step.run with the id 'charge' in several branches"
+
+
+@pytest.mark.parametrize(
+    "branch",
+    [
+        'async def branch(n):\n    await step.run(f"charge {n}", print, n)\n',
+        'async def branch(n):\n    await step.run("charge", print, n)  # steporal: ignore\n',
+    ],
+)
+def test_ids_of_branches_that_differ_are_not(lint_body: Lint, branch: str) -> None:
+    assert lint_body(f"{branch}await asyncio.gather(*(branch(n) for n in range(3)))", module="import asyncio") == []
+
+
+def test_an_id_in_one_branch_is_not(lint_body: Lint) -> None:
+    branch = 'async def branch(n):\n    await step.run("charge", print, n)\n'
+    body = f'{branch}await asyncio.gather(branch(1), step.sleep("a", 1))'
+    assert lint_body(body, module="import asyncio") == []

@@ -674,5 +674,5 @@ def test_an_id_is_used_once_in_a_client(app: steporal.Client) -> None:
 
 async def test_a_sink_at_module_level_is_defined_once(workers: Workers) -> None:
     async with workers(notify.client):
-        assert await (await notify.count_sinks.start()).result() == []
+        assert await (await notify.count_sinks.start()).result() == ["notify-example"]
     assert list(notify.client.sinks.values()) == [notify.sink]

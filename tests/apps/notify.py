@@ -1,4 +1,4 @@
-"""An app that defines a sink at module level, where the sandbox loads it again."""
+"""An app that defines a sink at module level."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ sink = client.event_sink("notify.*", "https://example.com/hooks", id="notify-exa
 
 @client.workflow(id="count-sinks")
 async def count_sinks(ctx: Context[Any], step: Step) -> list[str]:
-    """The sinks of the client of this load, which only the first load defines."""
+    """Return the sinks that a body sees."""
     return list(client.sinks)

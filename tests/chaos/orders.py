@@ -90,6 +90,35 @@ async def bodies(ctx: Context[int], step: Step) -> list[int]:
     return [before, await beside, after]
 
 
+@client.workflow(id="branches", input_schema=int)
+async def branches(ctx: Context[int], step: Step) -> Any:
+    """Three branches of several steps with the same ids, a race, and a body that raises and is parked amid them."""
+    number = ctx.input.data
+    takes = [a_while(ctx) for _ in range(6)]
+
+    async def order(n: int) -> list[int]:
+        reserved = await step.run("reserve", lambda: act(number + n, takes[n]))
+        if n == 1:
+            await step.sleep("wait for stock", "2500ms")
+        charged = await step.run("charge", lambda: act(reserved, takes[n + 3]))
+        return [reserved, charged, await step.run("ship", lambda: act(charged))]
+
+    asked = [asyncio.create_task(step.run(f"ask {n}", act, n, takes[n])) for n in range(3)]
+    (first, *_), _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+    winner = first.result()
+    ordered = await step.run(f"order from {winner}", act, winner)
+    try:
+        async with asyncio.timeout(0.5):
+            late = await step.run("too slow", act_async, 1, 60.0)
+    except TimeoutError:
+        late = None
+    orders = [asyncio.create_task(order(n)) for n in range(3)]
+    await step.sleep("a moment", "200ms")
+    if ctx.attempt == 0 and not await step.run("again", act, False):
+        raise ValueError("the body does not like its first attempt")
+    return [ordered == winner, late, await asyncio.gather(*orders), await asyncio.gather(*asked)]
+
+
 @client.workflow(id="sleeper", input_schema=int)
 async def sleeper(ctx: Context[int], step: Step) -> float:
     """Sleeps between two steps; returns for how many seconds."""

@@ -48,6 +48,17 @@ async def bodies(stage: Stage) -> None:
     await stage.ended(run, result=[stage.number + n for n in range(3)])
 
 
+async def branches(stage: Stage) -> None:
+    """Each branch gets its own results, a race is decided once, and what was given up does not begin again."""
+    run, _ = await stage.start(
+        orders.branches, stage.number, "reserve", "reserve@5", "reserve@6", "ask 0", "ask 1", "ask 2"
+    )
+    expected = [[stage.number + n] * 3 for n in range(3)]
+    await stage.ended(run, result=[True, None, expected, [0, 1, 2]])
+    ordered = [n for n in range(3) if stage.count(run, f"order from {n}", "begin")]
+    stage.demand(len(ordered) == 1, f"{run} has ordered from {ordered}")
+
+
 async def sleeper(stage: Stage) -> None:
     milliseconds = stage.random.randint(500, 6_000)
     run, _ = await stage.start(orders.sleeper, milliseconds, "before", "after")
@@ -190,6 +201,7 @@ PLAYS: dict[Play, int] = {
     retried: 4,
     once: 4,
     bodies: 4,
+    branches: 4,
     sleeper: 5,
     invoker: 4,
     announcer: 4,

@@ -374,6 +374,14 @@ async def _waited(ctx: Context[Any], step: Step, kind: str) -> Any:
         case "child is gone":
             data = {"of": name, "sleep": "1h"}
             return await error_of(step.invoke_workflow("child", workflow=child, data=data))
+        case "timer":
+            return await asyncio.sleep(2, "slept")
+        case "timeout":
+            try:
+                async with asyncio.timeout(2):
+                    await step.sleep("too long", "1h")
+            except TimeoutError:
+                return "too long"
         case "backoff":
             failed = await error_of(step.run("broken", final))
             if ctx.attempt == 0:

@@ -76,9 +76,9 @@ def _scrubbed_payload(data: str) -> str:
 
 def _scrubbed_cause(text: str) -> str:
     """The cause of a failed step, as a run that continues as new carries it."""
-    message = FailureMessage.FromString(base64.b85decode(text))
+    message = FailureMessage.FromString(base64.b64decode(text))
     scrubbed = ParseDict(_scrubbed(MessageToDict(message)), FailureMessage())
-    return base64.b85encode(scrubbed.SerializeToString()).decode()
+    return base64.b64encode(scrubbed.SerializeToString()).decode()
 
 
 def _without_places(text: str) -> str:

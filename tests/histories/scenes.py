@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
@@ -10,6 +11,7 @@ from unittest.mock import patch
 from temporalio.common import RawValue
 from temporalio.testing import TimeSkipper
 
+from steporal import InvalidInputError
 from steporal.routing.catalog import CATALOG, App, Catalog, Entry, Listed
 from steporal.routing.mailbox import MAILBOX, mailbox_id
 from steporal.routing.publish import Topics
@@ -177,7 +179,9 @@ async def signals(stage: Stage) -> None:
     sent = await approval(stage, "sent", order=True)
     sender = await stage.start("", app.sends_signals, "sent")
     unfit = await approval(stage, "unfit", order=True)
-    await shop.send_signal("unfit", "no order")
+    with suppress(InvalidInputError):  # the wait goes on
+        await shop.send_signal("unfit", "no order")
+    await shop.send_signal("unfit", {"order_id": "2"})
     late = await approval(stage, "timeout", timeout="1s")
     left = await stage.start("", app.leaves_a_signal, "left")
     await until_open(stage, "left", left)
@@ -232,7 +236,7 @@ async def parked(stage: Stage, name: str, *kinds: str) -> Handle:
 
 async def parking(stage: Stage) -> None:
     """Each kind of wait, by itself."""
-    kinds = ("sleep", "no event", "no signal", "child", "child fails", "child is late", "backoff")
+    kinds = ("sleep", "no event", "no signal", "child", "child fails", "child is late", "backoff", "timer", "timeout")
     runs = [await parked(stage, kind.replace(" ", "-"), kind) for kind in kinds]
     by_event = await parked(stage, "event", "event")
     by_signal = await parked(stage, "signal", "signal")
@@ -241,6 +245,16 @@ async def parking(stage: Stage) -> None:
     await ended(*runs, by_event, by_signal)
     (asked,) = await children_of(runs[kinds.index("child")])
     stage.keep("child.asked", asked)
+
+
+async def parking_until_it_begins(stage: Stage) -> None:
+    """A run whose event has a time in the future."""
+    later = int(time.time() * 1000) + 4_000
+    event = {"name": "parks.start", "id": "later", "data": {"for": [], "id": "later"}, "ts": later}
+    run = await stage.started_by(app.parks, event)
+    await shop.send_event(event)
+    await until_parked(run)
+    await ended(run)
 
 
 async def parking_for_all(stage: Stage) -> None:
@@ -393,7 +407,7 @@ async def begun_with_steps(stage: Stage) -> None:
 
 TOGETHER = (
     orders, failing, yearly, invoking, waiting, listening, stopping, ended_topic, signals, contested_signals,
-    raced_signals, lost_signals, parking, parking_for_all, leaving_parked, checkpoints, recovering,
-    deliveries,
+    raced_signals, lost_signals, parking, parking_until_it_begins, parking_for_all, leaving_parked,
+    checkpoints, recovering, deliveries,
 )  # fmt: skip
 """Scenes that may be played at once."""

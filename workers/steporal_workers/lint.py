@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from rich.markup import escape
@@ -14,7 +15,7 @@ from .problems import Mistake
 
 
 def run_lint(client: steporal.Client, target: str, *, as_json: bool) -> int:
-    """Print what is found, and return the exit status: 1 if anything is.
+    """Print what is found, and return the exit status: 1 if anything but a warning is.
 
     Raises:
         Mistake: The app has no workflows, so that there is nothing to check.
@@ -28,7 +29,7 @@ def run_lint(client: steporal.Client, target: str, *, as_json: bool) -> int:
     found = findings(client)
     if as_json:
         print_json([asdict(finding) for finding in found])
-        return int(bool(found))
+        return _status(found)
     shown = console()
     for finding in found:
         shown.print(_in_colour(finding), soft_wrap=True)
@@ -41,10 +42,16 @@ def run_lint(client: steporal.Client, target: str, *, as_json: bool) -> int:
         )
     else:
         say(f"{escape(workflows)}: [green]nothing found[/]")
-    return int(bool(found))
+    return _status(found)
+
+
+def _status(found: Sequence[Finding]) -> int:
+    return int(any(not finding.is_warning for finding in found))
 
 
 def _in_colour(finding: Finding) -> str:
     place, _, rest = str(finding).partition(": ")
+    if finding.is_warning:
+        rest = f"warning: {rest}"
     what, _, instead = rest.rpartition("; ")
     return f"[bold]{escape(place)}[/]: [yellow]{escape(what)}[/]; {escape(instead)}"

@@ -18,6 +18,8 @@ from ..own_code import OwnCode
 from ..remedies import REFERENCES, STEP, remedy
 from ..source import Function, parsed
 from ..step import Step, StepExt
+from . import branches
+from .branches import shared_ids
 from .finding import Finding
 from .module_state import INSTEAD, changes
 from .names import Nested, Scope, Thing, named, own_nodes
@@ -95,6 +97,10 @@ class Body:
         yield from self._not_awaited(body, place)
         for part in body:
             yield from self._visit(part, place)
+        for call, step_id in shared_ids(function, place.scope, _is_step_method):
+            if not _is_ignored(place.file, call):
+                does = f"calls {ast.unparse(call.func)} with the id {step_id!r} in several branches"
+                yield dataclasses.replace(self._finding(call, place, does, branches.INSTEAD), is_warning=True)
         for node, does in changes(function, place.scope):
             if not _is_ignored(place.file, node):
                 yield self._finding(node, place, does, INSTEAD)

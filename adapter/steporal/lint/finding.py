@@ -17,6 +17,7 @@ class Finding:
         does: What the body does: ``calls time.time``, ``reads os.environ``.
         instead: What to write instead: ``use ctx.now(), or put it in a step.run(...)``.
         called_from: The lines that lead there from the body, as ``file:line``; empty where it stands in the body.
+        is_warning: Whether the code is right, and only an edit of it needs care.
     """
 
     file: str
@@ -25,6 +26,7 @@ class Finding:
     does: str
     instead: str
     called_from: tuple[str, ...] = ()
+    is_warning: bool = False
 
     def __str__(self) -> str:
         way = f" (called from {', '.join(map(_shown, self.called_from))})" if self.called_from else ""

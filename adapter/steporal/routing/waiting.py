@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 
@@ -29,6 +30,14 @@ def check_events(event: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(check_event_name(name, pattern=True) for name in names))
 
 
+def _suggested(first: str, rest: str) -> str | None:
+    """Return the path that was meant, where one is likely."""
+    if first in ("event", "async"):
+        return rest if rest.partition(".")[0] in _FIELDS else None
+    close = difflib.get_close_matches(first, _FIELDS, n=1)
+    return ".".join(filter(None, [close[0], rest])) if close else None
+
+
 def check_expression(if_exp: object, match: object) -> str | None:
     """The expression of a wait, from ``if_exp`` or ``match``.
 
@@ -42,7 +51,7 @@ def check_expression(if_exp: object, match: object) -> str | None:
             raise ValueError(f"match is {match!r}; it takes a path in both events, such as 'data.order_id'")
         first, _, rest = match.partition(".")
         if first not in _FIELDS:
-            path = rest if first in ("event", "async") and rest.partition(".")[0] in _FIELDS else f"data.{match}"
+            path = _suggested(first, rest) or f"data.{match}"
             raise ValueError(
                 f"match is {match!r}; it takes a path that both events have, from {', '.join(_FIELDS)}: {path!r}"
             )

@@ -16,6 +16,7 @@ from ..converter import to_raw
 from ..types import JSON
 from .carried import is_outcome, outcome_json
 from .failures import stack_of
+from .limits import MAX_WORKFLOW_ID_BYTES
 from .memo import Failure, Outcome
 from .waits import Waits
 
@@ -26,16 +27,12 @@ ENDED = "steporal.ended"
 """Temporal's signal that an invoked run has ended: ``{"run_id", "child", "outcome"}``."""
 
 
-_MAX_ID_BYTES = 1_000
-"""Of a workflow id, in Temporal; a longer one would fail the workflow task that signals to it."""
-
-
 def read_parent(message: JSON) -> dict[str, str] | None:
     """Who wants to hear of a run's end, in what :data:`REPORT` brings; None if it is no such message."""
     if not isinstance(message, dict):
         return None
     workflow_id, run_id = message.get("workflow_id"), message.get("run_id")
-    if not isinstance(workflow_id, str) or not 0 < len(workflow_id.encode()) <= _MAX_ID_BYTES:
+    if not isinstance(workflow_id, str) or not 0 < len(workflow_id.encode()) <= MAX_WORKFLOW_ID_BYTES:
         return None
     return {"workflow_id": workflow_id, "run_id": run_id} if isinstance(run_id, str) else None
 

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import re
+import traceback
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -219,8 +220,24 @@ def _is_machinery(file: str) -> bool:
 
 
 def logged(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
-    """Return an error as ``exc_info`` for a log record, with the user's frames only."""
+    """Return an error as ``exc_info`` for a log record, with the user's frames only.
+
+    A log handler cannot write an error whose text UTF-8 cannot encode, or that cannot be made; one with the same name
+    and an escaped text takes its place.
+    """
+    if not _can_be_written(error):
+        kind = type(error)
+        shown = type(kind.__name__, (Exception,), {"__module__": kind.__module__, "__qualname__": kind.__qualname__})
+        error = shown(message_of(error)).with_traceback(error.__traceback__)
     return type(error), error, users_part(error.__traceback__)
+
+
+def _can_be_written(error: BaseException) -> bool:
+    try:
+        "".join(traceback.format_exception(error)).encode()
+    except Exception:
+        return False
+    return True
 
 
 def stack_of(error: BaseException) -> str:

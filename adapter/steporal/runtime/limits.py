@@ -28,6 +28,9 @@ BATCH_BYTES = 1024 * 1024
 MAX_MESSAGE_LENGTH = 4_000
 """Of an error; Temporal replaces a failure that is too large by one that says only that."""
 
+MAX_WORKFLOW_ID_BYTES = 1_000
+"""Temporal's ``limit.maxIDLength`` of a workflow id; a longer one would fail the workflow task that signals to it."""
+
 MAX_SUMMARY_BYTES = 400
 """Temporal's ``limit.userMetadataSummarySize``."""
 
