@@ -31,6 +31,7 @@ from .programs import (
     Group,
     Invoke,
     Limit,
+    Listen,
     Pause,
     Scenario,
     Seq,
@@ -333,3 +334,58 @@ def test_random_programs_come_back_the_same_in_parts(entries: int, monkeypatch: 
     for seed in range(FIRST, FIRST + 5):
         if found := try_seed(seed, tried):
             pytest.fail(_described(seed, found))
+
+
+LATER = (step("later", 5.0), Draw("now"), sleep(200.0))
+
+RECOVERED = {
+    "a local step": (Seq((Step("local", "local", (1.0,)), Draw("now"), *LATER)), ()),
+    "a wait for a signal that was cancelled": (
+        Seq((Limit(20.0, WaitSignal("wait", "go", 500.0), "timeout"), Draw("now"), *LATER)),
+        (),
+    ),
+    **{
+        f"an event {milliseconds} ms after the run's start": (
+            Seq((Gather((WaitEvent("wait", "paid", 20.0), Listen("listen", "paid", 1, 20.0))), *LATER)),
+            (Arrival("event", milliseconds / 1000, "paid", 1),),
+        )
+        for milliseconds in range(8)
+    },
+    **{
+        f"an event {milliseconds} ms after a listener's wait would end": (
+            Seq((Listen("listen", "paid", 2, 20.0), *LATER)),
+            (Arrival("event", 20 + milliseconds / 1000, "paid", 1),),
+        )
+        for milliseconds in range(8)
+    },
+}
+
+
+@pytest.mark.parametrize("what", RECOVERED)
+def test_a_recovered_body_has_seen_what_it_saw_before(what: str) -> None:
+    program, arrivals = RECOVERED[what]
+    outcome = run(Scenario(program, arrivals), Plan(recoveries=(60.0,)))
+    assert outcome.ended is not None, outcome.problem
+    (past,) = outcome.recorder.pasts
+    assert past.seen == outcome.seen[: len(past.seen)]
+
+
+@pytest.mark.parametrize("kind", [Pause, sleep])
+def test_a_recovered_body_has_seen_in_order_what_was_over_while_it_was_held(kind: Any) -> None:
+    waits = (Seq((kind(seconds), Draw("now"))) for seconds in (30.0, 10.0, 20.0))
+    program = Gather((*waits, sleep(300.0)))
+    outcome = run(Scenario(program), Plan(asks=((2.0, 60.0),), recoveries=(100.0,)))
+    assert outcome.ended is not None, outcome.problem
+    past = outcome.recorder.pasts[-1]
+    assert len(past.seen) == 6
+    assert past.seen == outcome.seen[:6]
+
+
+def test_a_recovered_body_reads_the_time_that_its_second_attempt_has_read() -> None:
+    program = Seq((step("first", 1.0), Draw("now"), step("second", 1.0), sleep(200.0)))
+    outcome = run(Scenario(program), Plan(faults=((0, 1, 4),), recoveries=(60.0,)))
+    assert outcome.ended is not None, outcome.problem
+    attempt, recovered = (past.seen for past in outcome.recorder.pasts)
+    assert len(attempt) == 2 and len(recovered) == 3
+    assert recovered[1] != attempt[1], "the second attempt has read the time anew"
+    assert recovered == outcome.seen[:3]
