@@ -256,6 +256,38 @@ async def test_a_result_is_not_handed_to_another_call(workers: Workers, caplog: 
     assert charged == ["order 1"]
 
 
+@pytest.mark.parametrize("ids", [("charge", "ship"), ("charge", "charge")], ids=["ids of their own", "one id"])
+async def test_a_step_in_flight_takes_other_values_from_a_new_attempt_only_where_its_id_is_its_own(
+    app: steporal.Client, workers: Workers, ids: tuple[str, str]
+) -> None:
+    async def slow(number: int) -> int:
+        await asyncio.sleep(1)
+        return number
+
+    @app.workflow(id="orders", retry=SOON)
+    async def orders(ctx: Context[Any], step: Step) -> list[int]:
+        attempt = ctx.attempt
+        tasks = [
+            asyncio.create_task(step.run(id, lambda number=number: slow(number)))
+            for id, number in zip(ids, (0, attempt), strict=True)
+        ]
+        await step.sleep("begin", "100ms")
+        if attempt == 0:
+            raise RuntimeError("once more")
+        return await asyncio.gather(*tasks)
+
+    async with workers(app), asyncio.timeout(LONG):
+        run = await orders.start(None)
+        if len(set(ids)) > 1:
+            assert await run.result() == [0, 0]
+        else:
+            workers.drop(run.workflow_id)
+            while not (message := await _task_failure(run)):
+                await asyncio.sleep(0.05)
+            assert "step 'charge:1' comes back as another call" in message
+            await run.temporal.terminate()
+
+
 async def _task_failure(run: steporal.Run[Any]) -> str:
     latest = run.temporal._client.get_workflow_handle(run.workflow_id)
     failures = [
@@ -282,7 +314,9 @@ def test_a_field_that_was_added_with_a_default_makes_no_other_call() -> None:
     assert digest(Order(id="1")) != digest(EditedOrder(id="1", currency="USD"))
 
 
-@pytest.mark.parametrize("values", [([1, 2], [2, 1]), (1, "1"), ({"a": 1}, {"a": 2}), ("ab", "a")])
+@pytest.mark.parametrize(
+    "values", [([1, 2], [2, 1]), (1, "1"), ({"a": 1}, {"a": 2}), ("ab", "a"), (["ab", "c"], ["a", "bc"])]
+)
 def test_other_values_have_another_digest(values: tuple[Any, Any]) -> None:
     assert digest(values[0]) != digest(values[1])
 
@@ -306,6 +340,11 @@ FUNCTION = Call("run", "shop:charge", "values")
 def test_another_call_is_refused(called: Call) -> None:
     with pytest.raises(AnotherCallError, match=r"step 'pay' comes back as another call: .*run of shop:charge"):
         check_call("pay", FUNCTION, called, lambda call: True)
+
+
+def test_another_kind_of_step_is_another_call_though_it_names_the_same() -> None:
+    with pytest.raises(AnotherCallError, match="wait_for_signal of paid, and the body now calls next of paid"):
+        check_call("wait", Call("wait_for_signal", "paid"), Call("next", "paid"), lambda call: False)
 
 
 def test_a_function_that_was_renamed_is_the_same_call() -> None:
@@ -371,3 +410,24 @@ async def test_a_run_that_waits_for_its_events_time_is_parked(app: steporal.Clie
         run = await app.get_run(f"later/{sent.ids[0]}")
         assert await run.result() == "done"
         assert await executions_of(run) == 2
+
+
+async def test_a_run_that_is_cancelled_before_its_events_time_never_begins(
+    app: steporal.Client, workers: Workers
+) -> None:
+    name, ran = f"{app.id}.later", []
+
+    @app.workflow(id="later", triggers=[steporal.event_trigger(name)], ext=WorkflowExt(park_after="1s"))
+    async def later(ctx: Context[Any], step: Step) -> None:
+        await step.run("work", lambda: ran.append("work"))
+
+    async with workers(app), asyncio.timeout(LONG):
+        in_an_hour = int(time.time() * 1000) + 3_600_000
+        sent = await app.send_event({"name": name, "data": {}, "ts": in_an_hour})
+        run = await app.get_run(f"later/{sent.ids[0]}")
+        while await executions_of(run) == 1:
+            await asyncio.sleep(0.05)
+        await run.cancel()
+        with pytest.raises(steporal.RunCancelledError):
+            await run.result()
+    assert ran == []

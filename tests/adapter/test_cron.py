@@ -109,6 +109,25 @@ async def test_a_paused_schedule_stays_paused(app: steporal.Client, workers: Wor
     assert after.schedule.state.note == "on holiday"
 
 
+async def test_a_paused_schedule_that_is_changed_stays_paused(app: steporal.Client, workers: Workers) -> None:
+    daily(app, cron_trigger("0 9 * * *", jitter="1m"))
+    changed = steporal.Client(app.id)
+    daily(changed, cron_trigger("0 9 * * *", jitter="5m"))
+    async with workers(app):
+        (before,) = await schedules_of(app, app.id)
+        schedule = app.temporal.get_schedule_handle(before.id)
+        await schedule.pause(note="on holiday")
+        async with asyncio.timeout(60):
+            while not (await schedule.describe()).schedule.state.paused:
+                await asyncio.sleep(0.01)
+        changed.temporal = app.temporal
+        await changed.sync()
+        (after,) = await schedules_of(app, app.id)
+    assert after.schedule.spec.jitter == timedelta(minutes=5)
+    assert after.schedule.state.paused
+    assert after.schedule.state.note == "on holiday"
+
+
 async def test_a_schedule_starts_runs(app: steporal.Client, workers: Workers) -> None:
     inputs: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 

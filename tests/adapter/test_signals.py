@@ -13,6 +13,7 @@ import pytest
 import temporalio.client
 from pydantic import BaseModel
 from recording import Workers
+from temporalio.common import RawValue
 from temporalio.worker import Replayer
 
 import steporal
@@ -30,7 +31,7 @@ from steporal import (
 from steporal.converter import from_raw, to_raw
 from steporal.events import new_ulid
 from steporal.routing import signalling
-from steporal.routing.mailbox import MAILBOX, Wait, mailbox_id
+from steporal.routing.mailbox import MAILBOX, TAKE, Claim, Wait, mailbox_id
 from steporal.routing.signalling import Held, Mailboxes
 from steporal_workers.devserver import dev_server
 
@@ -463,6 +464,29 @@ async def test_opening_a_mailbox_again_for_the_same_wait_changes_nothing(
         assert await run.result() == 1
         assert await mailboxes.close(held.wait, held.run_id) is True
         assert await mailboxes.close(held.wait.model_copy(update={"key": "another"}), held.run_id) is False
+
+
+async def test_a_wait_whose_place_was_taken_cannot_be_replaced_again(
+    app: steporal.Client, workers: Workers, name: str
+) -> None:
+    waiter(app)
+    async with workers(app):
+        mailboxes = Mailboxes(app.temporal)
+        first, second, third = (
+            Wait(signal=name, workflow_id=f"run {n}", run_id=f"run {n}", key="approval", until=time.time() + 600)
+            for n in range(3)
+        )
+        held = await mailboxes.open(first, replace=False)
+        mailbox = app.temporal.get_workflow_handle(mailbox_id(name))
+
+        async def take(wait: Wait) -> Any:
+            claim = Claim(wait=wait, instead_of=first).model_dump(mode="json")
+            return from_raw(await mailbox.execute_update(TAKE, to_raw(claim), result_type=RawValue))
+
+        assert await take(second) is True
+        assert await take(third) is False, "the second waits there now"
+        assert (await until_open(app, name)).wait == second
+        await mailboxes.close(second, held.run_id)
 
 
 async def test_of_many_runs_that_take_each_others_place_one_receives(

@@ -16,7 +16,7 @@ from temporalio.client import WorkflowHistory
 from temporalio.service import RPCError
 from temporalio.testing import ActivityEnvironment
 from temporalio.worker import Replayer
-from waiting import until_waiting
+from waiting import LONG, until_waiting
 
 import steporal
 from steporal import Context, Step
@@ -113,6 +113,54 @@ async def test_a_topic_that_continues_as_new_under_fire_loses_nothing(
         assert [await run.result() for run in runs] == list(range(20))
         assert sorted(await listening.result()) == list(range(count))
         assert len(await executions(workers.temporal, handle.id)) > 1
+
+
+async def test_an_event_that_is_sent_again_reaches_no_later_wait_after_its_topic_has_continued_as_new(
+    app: steporal.Client,
+    workers: Workers,
+    name: str,
+    handle: temporalio.client.WorkflowHandle[Any, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(topic, "_SIGNALS_PER_EXECUTION", 4)
+
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        event = await step.ext.wait_for_event("paid", event=name, timeout="1h")
+        return event and event.data["n"]
+
+    async with workers(app), asyncio.timeout(LONG):
+        first = await waits.start()
+        await until_waiting(first)
+        event = {"name": name, "id": f"{name} 1", "data": {"n": 1}}
+        await app.send_event(event)
+        assert await first.result() == 1
+        while len(await executions(workers.temporal, handle.id)) == 1:
+            await app.send_event({"name": name, "id": new_ulid(), "data": {"n": 0}})
+        second = await waits.start()
+        await until_waiting(second)
+        await app.send_event(event)
+        await app.send_event({"name": name, "id": f"{name} 2", "data": {"n": 2}})
+        assert await second.result() == 2
+
+
+async def test_a_topic_forgets_a_wait_for_one_event_when_that_has_come(
+    app: steporal.Client, workers: Workers, name: str, handle: temporalio.client.WorkflowHandle[Any, Any]
+) -> None:
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        event = await step.ext.wait_for_event("paid", event=name, match="data.n", timeout="1h")
+        return event and event.data["n"]
+
+    async with workers(app), asyncio.timeout(LONG):
+        received, other = await waits.start({"n": 1}), await waits.start({"n": 2})
+        for run in (received, other):
+            await until_waiting(run)
+        await app.send_event({"name": name, "data": {"n": 1}})
+        assert await received.result() == 1
+        assert (await handle.query("steporal.subscriptions"))["count"] == 1
+        await app.send_event({"name": name, "data": {"n": 2}})
+        assert await other.result() == 2
 
 
 @pytest.mark.needs_cache(MANY_AT_ONCE)

@@ -150,6 +150,8 @@ class Body:
                 return self._ctx.random.random()
             case "uuid":
                 return str(self._ctx.uuid4())
+            case "temporal":
+                return [workflow.random().random(), str(workflow.uuid4()), workflow.time()]
             case _:
                 return self._ctx.now().timestamp()
 

@@ -62,7 +62,7 @@ class Pause(Node):
 class Draw(Node):
     """``ctx.random``, ``ctx.uuid4()`` or ``ctx.now()``."""
 
-    what: Literal["random", "uuid", "now"]
+    what: Literal["random", "uuid", "now", "temporal"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from steporal.runtime.children import REPORT
 from steporal.runtime.failures import application_error, is_final
 from steporal.runtime.references import App, Resolver
 
-from .core import EVENTS, TERMINAL, CachedRun, Command, Surroundings
+from .core import EVENTS, TERMINAL, CachedRun, Command, Surroundings, TaskFailed
 from .effects import Recorder, use
 from .history import LOCAL_ACTIVITY, PATCH, History, kind_of, nanoseconds, payload, payloads, value_of
 from .world import Child, World, label_of
@@ -90,6 +90,10 @@ class Activity:
     is_cancelled: bool = False
     is_over: bool = False
     last_failure: Failure | None = None
+
+    @property
+    def id(self) -> str:
+        return self.command.schedule_activity.activity_id
 
 
 @dataclass(slots=True, eq=False)
@@ -252,6 +256,10 @@ class Service:
         """Do something after a while."""
         self.at(self.now + nanoseconds, action)
 
+    def wait(self, nanoseconds: int) -> None:
+        """Let time pass, and happen what happens meanwhile, without a workflow task."""
+        self._until(self.now + nanoseconds)
+
     def next_at(self) -> int | None:
         """When the next thing happens."""
         return self._agenda[0][0] if self._agenda else None
@@ -357,6 +365,9 @@ class Service:
 
     def _schedule_activity(self, execution: Execution, command: Command) -> dict[str, Any]:
         body = command.body
+        pending = {activity.id for activity in execution.activities.values() if not activity.is_over}
+        if body.activity_id in pending:
+            raise TaskFailed(f"Temporal refuses a second pending activity with id {body.activity_id!r}")
         return {
             "activity_id": body.activity_id,
             "activity_type": ActivityType(name=body.activity_type),

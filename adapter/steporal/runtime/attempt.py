@@ -251,8 +251,10 @@ class Attempt:
 
     def _is_only(self, key: str) -> bool:
         """Whether the id of a step is used once in the run, so that its key cannot mean another call."""
-        others = (f"{key}:", f"{key}@")
-        return not any(other.startswith(others) for other in (*self.owner.memo, *self.owner.calls))
+        return not any(
+            other.startswith((f"{key}:", f"{key}@")) or key.startswith((f"{other}:", f"{other}@"))
+            for other in (*self.owner.memo, *self.owner.calls)
+        )
 
     def _exists(self, call: Call) -> bool:
         """Whether this version of the code has the function of a call."""

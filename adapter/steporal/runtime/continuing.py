@@ -226,7 +226,12 @@ class Continuing:
         if expected > self._most():  # to build and compress it would take longer than a workflow task may
             self._cannot(expected)
             return
-        if not await self._ask_children():
+        has_asked = await self._ask_children()
+        if workflow.cancellation_reason() is not None:
+            # A task that is cancelled while it sends a signal to another workflow goes on as if nothing had happened:
+            # the SDK cancels the signal instead of the task.
+            raise asyncio.CancelledError
+        if not has_asked:
             return
         await self._until_all_is_seen()
         if not self.is_quiet() or (is_held and not (self.held or self._is_held())):

@@ -45,3 +45,28 @@ def test_a_wait_goes_on_with_what_it_had() -> None:
     for id in ("2", "3"):
         next_one.deliver("a", event(id))
     assert ids(next_one, "a") == ["1", "2", "3"]
+
+
+def test_an_event_that_came_in_an_earlier_execution_is_not_for_a_wait_that_begins_later() -> None:
+    inbox, next_one = Inbox(), Inbox()
+    inbox.open("a", ("paid",), 0)
+    inbox.deliver("a", event("1"))
+    inbox.close("a")
+    next_one.restore(inbox.state(), inbox.came())
+    next_one.open("b", ("paid",), 0)
+    for id in ("1", "2"):
+        next_one.deliver("b", event(id))
+    assert ids(next_one, "b") == ["2"]
+
+
+def test_events_of_the_past_come_in_their_order_before_those_that_the_body_has_not_seen() -> None:
+    inbox = Inbox()
+    box = inbox.open("a", ("paid",), 0)
+    for id in ("4", "5"):
+        inbox.deliver("a", event(id))
+    for id in ("1", "2"):
+        inbox.put("a", event(id))
+    taken = [box.take()]
+    inbox.put("a", event("3"))
+    taken += [box.take() for _ in range(4)]
+    assert [each and each["id"] for each in taken] == ["1", "2", "3", "4", "5"]
