@@ -307,8 +307,8 @@ class Continuing:
 
     def restore(self, carried: Carried) -> None:
         """Go on with what an execution before had."""
-        self.size = carried.size
         self.json_size = carried.json_size or sum(_json_size(key, _text(key, it)) for key, it in self._run.memo.items())
+        self.size = carried.size or self.json_size
         self.warning = carried.warning
         if self.warning:
             self._warn_at = self.size * _WARN_AGAIN
