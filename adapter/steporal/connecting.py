@@ -113,6 +113,9 @@ class Connection:
 def sdk_errors(what: str, kind: Callable[[str], TemporalCallError] = TemporalCallError) -> Iterator[None]:
     """Raise errors of Temporal's SDK as errors of ours, with the SDK's error as ``__cause__``.
 
+    A ``RuntimeError``, which drivers of external storages raise, becomes one of ours only where ``kind`` says more than
+    that a call has failed.
+
     Args:
         what: The beginning of the message: what did not succeed.
         kind: Makes the error to raise; also instead of a :class:`ConnectError`, unless that is a kind of it.
@@ -132,6 +135,10 @@ def sdk_errors(what: str, kind: Callable[[str], TemporalCallError] = TemporalCal
     except RPCError as err:
         raise kind(f"{what}: {err.message} ({err.status.name})") from err
     except temporalio.exceptions.TemporalError as err:
+        raise kind(f"{what}: {err}") from err
+    except RuntimeError as err:  # of the driver of an external storage
+        if kind in (TemporalCallError, ConnectError) or isinstance(err, SteporalError):
+            raise
         raise kind(f"{what}: {err}") from err
     except AssertionError as err:
         if "across forks" not in str(err):

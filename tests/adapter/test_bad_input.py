@@ -269,6 +269,10 @@ RECOVERIES: tuple[Any, ...] = (
     {"carried": {"is_parked": False, "started": 1, "seed": "ff", "memo": {"wait": [5, 1]}}},
     {"carried": {"is_parked": False, "started": 1, "seed": "ff", "waits": {"wait": [True, 5]}}},
     {"carried": {"is_parked": False, "started": 1, "seed": "no number"}},
+    {"carried": {"is_parked": False, "started": 1, "seed": "ff", "past": ["step"]}},
+    {"carried": {"is_parked": False, "started": 1, "seed": "ff", "past": [["step", "count"]]}},
+    {"carried": {"is_parked": False, "started": 1, "seed": "ff", "past": [["step", "count", "now"]]}},
+    {"carried": {"is_parked": False, "started": 1, "seed": "ff", "past": [["nothing", "count", 1]]}},
     {"carried": {"is_parked": False, "started": 1, "seed": "ff"}, "signals": "all"},
 )
 

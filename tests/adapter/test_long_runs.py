@@ -143,7 +143,10 @@ async def test_a_loop_that_hears_events_loses_none(app: steporal.Client, workers
 @pytest.mark.needs_cache("as the loop of many steps, which runs without")
 async def test_a_loop_that_waits_for_events_for_months_is_one_run(workers: Workers) -> None:
     app = steporal.Client(f"waits for months {new_ulid()}", park_after="never")
-    name, days = f"tick.{new_ulid()}", 240
+    name, days = (
+        f"tick.{new_ulid()}",
+        120,
+    )  # more would reach the year 2262, as the server skips all again when a run goes on
 
     async def is_delivered(workflow_id: str) -> None:
         """Days go by much faster than an event comes."""
@@ -168,7 +171,7 @@ async def test_a_loop_that_waits_for_events_for_months_is_one_run(workers: Worke
         app.temporal = TimeSkipper(workers.temporal).client
         run = await waits.start()
         heard, lasted, run_id = await run.result()
-        assert (heard, run_id) == ([[day, day] for day in range(30, days, 60)], run.run_id)
+        assert (heard, run_id) == ([(day, day) for day in range(30, days, 60)], run.run_id)
         assert lasted >= days - len(heard)
         assert len(await lengths(run, workers.temporal)) > 3
 
@@ -218,25 +221,6 @@ async def test_a_body_comes_back_through_many_steps_in_parts(
         pauses = [len(each) for each in await pauses_of(run, workers.temporal)]
     assert pauses[0] == 0
     assert sum(pauses[1:]) >= (45 + 40) // 10, "the second attempt passes all of them"
-
-
-@pytest.mark.needs_cache("as the loop of many steps, which runs without")
-async def test_a_run_that_came_back_in_one_part_replays(
-    monkeypatch: pytest.MonkeyPatch, app: steporal.Client, workers: Workers
-) -> None:
-    """As versions before have done it."""
-    monkeypatch.setattr(journal, "ENTRIES_PER_TASK", 1_000_000)
-
-    @app.workflow(id="loops")
-    async def loops(ctx: Context[Any], step: Step) -> Any:
-        return sum([await step.run("add", lambda: number) for number in range(60)])
-
-    async with workers(app):
-        run = await loops.start()
-        await run.result()
-        assert len(await lengths(run, workers.temporal)) > 1
-    monkeypatch.setattr(journal, "ENTRIES_PER_TASK", 10)
-    await workers.replay()
 
 
 @pytest.mark.needs_cache("each workflow task has to be done before the next one, in a moment that the test waits for")
@@ -297,8 +281,9 @@ async def details_of(run: steporal.Run[Any], run_id: str | None = None) -> str:
 
 @pytest.mark.needs_cache(MEGABYTES)
 async def test_a_memo_that_grows_warns_in_the_log_and_in_the_ui_before_anything_fails(
-    app: steporal.Client, workers: Workers, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, app: steporal.Client, workers: Workers, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(continuing, "LAST_LENGTH", 2 * SUGGESTED_FROM)
     go_on = asyncio.Event()
 
     @app.workflow(id="hoards")
@@ -326,12 +311,38 @@ async def test_a_memo_that_grows_warns_in_the_log_and_in_the_ui_before_anything_
             await run.result()
         assert caught.value.name == PayloadTooLargeError.__name__
         assert "docs/long-runs.md" in caught.value.message
+        assert len(await lengths(run, workers.temporal)) == 1
+
+
+@pytest.mark.needs_cache(MEGABYTES)
+@pytest.mark.parametrize(
+    ("steps", "kilobytes"),
+    [
+        pytest.param(8, 400, id="found out by building it"),
+        pytest.param(20, 450, id="found out by an estimate"),  # over 8 MiB
+    ],
+)
+async def test_a_run_that_is_too_large_to_continue_as_new_goes_on_to_its_end(
+    app: steporal.Client, workers: Workers, caplog: pytest.LogCaptureFixture, steps: int, kilobytes: int
+) -> None:
+    @app.workflow(id="hoards")
+    async def hoards(ctx: Context[Any], step: Step) -> Any:
+        sizes = [len(await step.run("item", lambda: incompressible(number, kilobytes))) for number in range(steps)]
+        return sum(sizes) + sum([await step.run("count", lambda: number) for number in range(30)])
+
+    async with workers(app):
+        run = await hoards.start()
+        assert await run.result() == steps * kilobytes * 1024 + sum(range(30))
+        (length,) = await lengths(run, workers.temporal)
+        assert length > 2 * SUGGESTED_FROM
+    assert "of 2,080,768 that a run can take along" in caplog.text
 
 
 @pytest.mark.needs_cache(MEGABYTES)
 async def test_a_listener_with_too_many_events_is_named_before_anything_fails(
-    app: steporal.Client, workers: Workers, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, app: steporal.Client, workers: Workers, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(continuing, "LAST_LENGTH", 2 * SUGGESTED_FROM)
     name, stop = f"rows.{new_ulid()}", asyncio.Event()
 
     @app.workflow(id="listens")
@@ -416,7 +427,7 @@ def test_an_outcome_comes_back(outcome: Outcome) -> None:
 
 
 def test_a_large_state_is_compressed() -> None:
-    state = carried.Carried(is_parked=False, started=1, seed="ff", memo={f"s{n}": (["x" * 50], n) for n in range(5000)})
+    state = carried.Carried(is_parked=False, started=1, seed="ff", memo={f"s{n}": ["x" * 50] for n in range(5000)})
     raw = state.raw(lambda: False)
     assert len(raw.payload.data) < 200_000
     assert carried.read_carried(carried.json.loads(raw.payload.data)) == state

@@ -16,6 +16,7 @@ from temporalio.converter import DataConverter
 from ..converter import dumps, raw_text, to_raw
 from ..types import JSON
 from .calls import Call
+from .journal import is_entry
 from .limits import MAX_PAYLOAD_BYTES
 from .memo import Failure, Outcome
 
@@ -57,7 +58,8 @@ class Carried(pydantic.BaseModel):
         taken: The ids of activities and waits that look as if they had a number.
         invoked: The runs that a history has shown to be invoked, by workflow id, with the step that did, if known.
         reports_to: The runs that wait for the end of this one.
-        size: About how many bytes the memo has here.
+        size: About how many bytes the finished steps have here.
+        json_size: The same as JSON, not compressed.
         warning: That there is nearly too much of it.
     """
 
@@ -91,6 +93,7 @@ class Carried(pydantic.BaseModel):
     invoked: dict[str, str | None] = {}
     reports_to: list[dict[str, str]] = []
     size: int = 0
+    json_size: int = 0
     warning: str = ""
 
     def raw(self, is_stored: Callable[[], bool]) -> RawValue:
@@ -133,9 +136,21 @@ def read_recovery(message: JSON) -> tuple[Carried, int] | None:
 
 def _is_whole(carried: Carried) -> bool:
     waits = (waiting for _, waiting in carried.waits.values())
-    return all(isinstance(waiting, dict) and {"kind", "until", "more"} <= waiting.keys() for waiting in waits) and all(
-        is_outcome(outcome) for outcome in carried.memo.values()
+    return (
+        all(isinstance(waiting, dict) and {"kind", "until", "more"} <= waiting.keys() for waiting in waits)
+        and all(is_outcome(outcome) for outcome in carried.memo.values())
+        and all(is_entry(entry) for entry in carried.past)
+        and (not carried.seed or is_seed(carried.seed))
     )
+
+
+def is_seed(text: str) -> bool:
+    """Whether random numbers can start from it: a number in hexadecimal."""
+    try:
+        int(text, 16)
+    except ValueError:
+        return False
+    return True
 
 
 def memo_json(outcome: Outcome) -> JSON:

@@ -64,6 +64,12 @@ WARN_FROM = 0.5
 
 _WARN_AGAIN = 1.25
 
+_ENTRY_BYTES = 10
+"""About how many bytes the journal's entry of a step has in what the next execution is handed, compressed."""
+
+_ENTRY_JSON_BYTES = 24
+"""The same as JSON, without the step's id."""
+
 _LONGEST_HOLD = timedelta(days=365).total_seconds()
 
 
@@ -73,7 +79,8 @@ class Continuing:
     Attributes:
         held: The steps that have not begun and wait for the next execution.
         held_until: Until when a checkpoint holds the run, in seconds since the epoch.
-        size: About how many bytes the memo has in what the next execution is handed.
+        size: About how many bytes the finished steps have in what the next execution is handed.
+        json_size: The same as JSON, whatever the worker makes of it.
         warning: That the next execution is to be handed nearly more than Temporal takes.
     """
 
@@ -86,6 +93,7 @@ class Continuing:
         self.held: dict[str, None] = {}
         self.held_until = held_until
         self.size = 0
+        self.json_size = 0
         self.warning = ""
         self._warn_at = 0.0
         self._look_at = 0.0
@@ -222,9 +230,7 @@ class Continuing:
             is_parked: Whether the next execution waits first, without the handler.
             is_held: Whether that is so only as long as steps or the run are held.
         """
-        expected = self.size + self._packed_events()
-        if expected > self._most():  # to build and compress it would take longer than a workflow task may
-            self._cannot(expected)
+        if self._is_surely_too_large():
             return
         has_asked = await self._ask_children()
         if workflow.cancellation_reason() is not None:
@@ -238,13 +244,32 @@ class Continuing:
             return
         self._go(self._run.state(is_parked=is_parked))
 
+    def _is_surely_too_large(self) -> bool:
+        """Whether there is too much to take along, by an estimate; to build it would take longer than a task may.
+
+        A replay has to come to the same: the sizes as JSON are the same on each worker, and the history says whether
+        there was external storage.
+        """
+        as_json = self.json_size + self._run.inbox.size
+        if as_json <= MAX_STORED_BYTES:
+            return False
+        if self._run.storage.is_used():
+            self._cannot(as_json, self._run.inbox.size)
+            return True
+        self._pack_all()
+        events = self._packed_events()
+        if self.size + events <= MAX_PAYLOAD_BYTES:
+            return False
+        self._cannot(self.size + events, events)
+        return True
+
     def _go(self, carried: Carried) -> None:
         if workflow.cancellation_reason() is not None:  # it has come in this moment, and is for this execution alone
             return
         raw = carried.raw(self._run.storage.is_used)
         size = size_of(raw)
         if size > self._run.storage.most(size):
-            self._cannot(size)
+            self._cannot(size, max(size - self.size, 0) if self._run.inbox.size else 0)
             return
         self._too_large = ""
         count_checkpoint(self._reason(), self.size)
@@ -275,8 +300,8 @@ class Continuing:
                 waiting.more["asked"] = True
         return True
 
-    def _cannot(self, size: int) -> None:
-        text = self._described_size(size, size - self.size if self._run.inbox.size else 0)
+    def _cannot(self, size: int, events: int) -> None:
+        text = self._described_size(size, events)
         self._warn(text)
         self._may_park = False
         self._too_large = text  # the steps that are held begin, and the run goes on for as long as Temporal lets it
@@ -287,15 +312,16 @@ class Continuing:
 
     def restore(self, carried: Carried) -> None:
         """Go on with what an execution before had."""
-        self.size = carried.size
+        self.json_size = carried.json_size or sum(_json_size(key, _text(key, it)) for key, it in self._run.memo.items())
+        self.size = carried.size or self.json_size
         self.warning = carried.warning
         if self.warning:
             self._warn_at = self.size * _WARN_AGAIN
             workflow.set_current_details(self.warning)
 
-    def grew(self, outcome: Outcome) -> None:
+    def grew(self, key: str, outcome: Outcome) -> None:
         """A step has finished: warn if the next execution is to be handed nearly more than Temporal takes."""
-        self._count(outcome)
+        self._count(key, outcome)
         enough = max(self._warn_at, WARN_FROM * self._most())
         if self.size + self._run.inbox.size < enough:
             return
@@ -327,28 +353,37 @@ class Continuing:
             return self._run.inbox.size
         return len(zlib.compress(dumps(self._run.inbox.state()))) * 4 // 3  # base64
 
-    def _count(self, outcome: Outcome) -> None:
-        """Add to the size: compressed, where that matters, and piece by piece, as a workflow task has little time.
+    def _count(self, key: str, outcome: Outcome) -> None:
+        """Add to the sizes: compressed, where that matters, and piece by piece, as a workflow task has little time."""
+        text = _text(key, outcome)
+        size = _json_size(key, text)
+        self.json_size += size
+        if self._packer is not None:
+            self._pack(text)
+            return
+        self.size += size
+        if not self._run.storage.is_there() and self.size >= WARN_FROM * MAX_PAYLOAD_BYTES:
+            self._pack_all()
 
-        Where it is too large already, it is estimated from what was compressed before.
-        """
-        text = dumps(memo_json(outcome))
+    def _pack_all(self) -> None:
+        """Have the size compressed from now on; it depends on nothing but the finished steps."""
         if self._packer is None:
-            self.size += len(text)
-            if not self._run.storage.is_there() and self.size >= WARN_FROM * MAX_PAYLOAD_BYTES:
-                self._packer = zlib.compressobj()
-                self.size = sum(self._packed(dumps(memo_json(each))) for each in self._run.memo.values())
-        elif self.size <= MAX_PAYLOAD_BYTES:
-            self.size += self._packed(text)
-        else:
-            self.size += int(len(text) * self._compressed / self._uncompressed)
+            self._packer = zlib.compressobj()
+            self.size = 0
+            for key, outcome in self._run.memo.items():
+                self._pack(_text(key, outcome))
 
-    def _packed(self, text: bytes) -> int:
+    def _pack(self, text: bytes) -> None:
+        """Add to the compressed size; where it is too large already, it is estimated from what was compressed."""
         assert self._packer is not None
+        self.size += _ENTRY_BYTES
+        if self.size > MAX_PAYLOAD_BYTES:
+            self.size += int(len(text) * self._compressed / self._uncompressed)
+            return
         size = len(self._packer.compress(text)) * 4 // 3  # base64
         self._uncompressed += len(text)
         self._compressed += size
-        return size
+        self.size += size
 
     def _most(self) -> int:
         return MAX_STORED_BYTES if self._run.storage.is_there() else MAX_PAYLOAD_BYTES
@@ -435,6 +470,16 @@ class Continuing:
         if waiting.kind == "signal":
             return run.signals.has(waiting.more["wait"]["key"])
         return waiting.kind == "invoke" and waiting.more["child"] in run.children.ended
+
+
+def _text(key: str, outcome: Outcome) -> bytes:
+    """A finished step, about as the next execution is handed it."""
+    return dumps([key, memo_json(outcome)])
+
+
+def _json_size(key: str, text: bytes) -> int:
+    """How many bytes a finished step has with its entry in the journal, as JSON."""
+    return len(text) + len(key) + _ENTRY_JSON_BYTES
 
 
 def read_hold(message: JSON) -> float:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from itertools import count
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from temporalio import workflow
 
@@ -83,6 +83,19 @@ class Entry:
     def mark(self) -> Mark:
         """Kind and key."""
         return self.kind, self.key
+
+
+def is_entry(data: JSON) -> bool:
+    """Whether :meth:`Entry.read` makes an entry of it."""
+    if not isinstance(data, list) or len(data) not in (3, 4):
+        return False
+    kind, key, at = data[:3]
+    return (
+        kind in get_args(Kind)
+        and isinstance(key, str)
+        and isinstance(at, int)
+        and (kind == "event") == (len(data) == 4)
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from ..durations import format_duration, parse_duration
 from ..errors import RetryAfterError, UnserializableError
 from ..given import received
 from ..routing.waiting import check_events, check_expression
+from ..sealed import unreadable
 from ..search_attributes import WAITING_FOR, is_indexed, of_run
 from ..step import Step
 from ..types import JSON
@@ -247,6 +248,7 @@ class Run:
             reports_to=self.children.reports_to,
             reopens=list(self.reopens),
             size=self.continuing.size,
+            json_size=self.continuing.json_size,
             warning=self.continuing.warning,
         )
 
@@ -349,6 +351,8 @@ class Run:
             run_ended("cancelled", self.started)
             raise
         except Exception as err:
+            if unreadable() is not None:
+                raise  # the workflow task fails, and is tried again until a worker has the key: no run has ended
             if nondeterminism := nondeterminism_in(err):
                 raise explained(nondeterminism, workflow.info()) from None
             failure = application_error(err, attempt=self.failures, non_retryable=True)
@@ -629,7 +633,7 @@ class Run:
         outcome = replace(outcome, call=self.calls.get(key))
         self.memo[key] = outcome
         self.failures = 0
-        self.continuing.grew(outcome)
+        self.continuing.grew(key, outcome)
         self.journal.arrive("step", key, self.overdue.pop(key, None))
         return outcome
 
