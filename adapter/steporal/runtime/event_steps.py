@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from temporalio import workflow
 from temporalio.exceptions import FailureError
 
+from ..converter import copied
 from ..durations import Duration
 from ..events import ReceivedEvent, event_matches
 from ..routing.waiting import check_events, check_expression
@@ -69,7 +70,7 @@ async def _wait_for_event(attempt: Attempt, key: str, wait: Wait) -> ReceivedEve
 
 
 def _received(outcome: Outcome) -> ReceivedEvent | None:
-    return None if outcome.value is None else ReceivedEvent.model_validate(outcome.value)
+    return None if outcome.value is None else ReceivedEvent.model_validate(copied(outcome.value))
 
 
 async def _perform_wait(attempt: Attempt, key: str, wait: Wait) -> Outcome:

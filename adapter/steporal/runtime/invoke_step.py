@@ -14,6 +14,7 @@ from temporalio.common import RawValue, TypedSearchAttributes, WorkflowIDReusePo
 from temporalio.exceptions import ChildWorkflowError, WorkflowAlreadyStartedError
 from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
+from ..converter import copied
 from ..definition import Workflow, WorkflowReference
 from ..durations import Duration
 from ..errors import InvalidInputError, InvalidResultError, InvokeTimeoutError, StepError
@@ -73,7 +74,7 @@ async def _invoke(
     )
     where, is_own = f"workflow {target.id!r}", isinstance(target, Workflow)
     try:
-        return value_of(of_memo(outcome.value), where, target.output_type, is_own=is_own)
+        return value_of(of_memo(copied(outcome.value)), where, target.output_type, is_own=is_own)
     except InvalidResultError as err:
         raise StepError(key, type(err).__name__, str(err)) from None
 

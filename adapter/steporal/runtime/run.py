@@ -24,12 +24,12 @@ from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
-from ..context import Context, ContextExt, Input
+from ..context import Context, ContextExt
 from ..converter import return_type
 from ..definition import CANCEL_ON_TIMEOUT, CancelOn, Workflow
 from ..durations import format_duration, parse_duration
 from ..errors import RetryAfterError, UnserializableError
-from ..given import received
+from ..given import check_received, received
 from ..routing.waiting import check_events, check_expression
 from ..search_attributes import WAITING_FOR, is_indexed, of_run
 from ..step import Step
@@ -399,8 +399,8 @@ class Run:
             if not is_cancelled:
                 await self._cancel_on(f"cancel_on:{number}", cancel)
         await self._until(self.origin)
-        validated = received(self.workflow.id, self.loaded.input_schema, self.data, self.origin.exact)
-        self.context = self._context(self.origin.input(validated))
+        with workflow.unsafe.sandbox_unrestricted():  # what the schema draws shows in what it makes
+            check_received(self.workflow.id, self.loaded.input_schema, self.data, self.origin.exact)
         return self._result(await self._live(is_cancelled=is_cancelled))
 
     async def _until_cancelled(self) -> None:
@@ -478,10 +478,14 @@ class Run:
         with self.waits.during(UNTIL_TS, Waiting("start", moment.timestamp())):
             await workflow.sleep(moment - workflow.now(), summary=f"{UNTIL_TS}{moment.isoformat()}")
 
-    def _context(self, input: Input[Any]) -> Context[Any]:
+    def _input(self) -> Any:
+        """Return the input as a value of its own: an attempt of the body may change it."""
+        return received(self.workflow.id, self.loaded.input_schema, self.data, self.origin.exact)
+
+    def _context(self) -> Context[Any]:
         info = workflow.info()
         return Context(
-            input=input,
+            input=self.origin.input(self._input()),
             run_id=self.id,
             max_attempts=self.workflow.max_attempts,
             ext=ContextExt(info.workflow_id, info.namespace, info.task_queue),
@@ -500,6 +504,7 @@ class Run:
             while True:
                 self.random = random.Random(int(self._seed, 16))  # the same in each: what is drawn may name steps
                 self.journal.open(is_new=is_new, is_silent=self._goes_on and not is_new)
+                self.context = self._context()
                 attempt = Attempt(self)
                 BRANCH.set(attempt.branch)
                 try:
