@@ -370,10 +370,17 @@ class Run:
         await self.signals.end()
         await self.children.report(outcome)
         await tell()
+        await self._until_all_is_seen()
         await self.children.report(outcome)  # to those who have asked meanwhile
         if (trace := TRACE.get()) is not None:
             failure = None if outcome.failure is None else outcome.failure.name
             trace.ended(self.workflow.app, self.origin, self.started, failure, is_cancelled=outcome == was_cancelled())
+
+    async def _until_all_is_seen(self) -> None:
+        """Let the run see the rest of what came with the job that ended it: one of its parents may ask for the end."""
+        while self.loop.has_more_jobs:
+            with suppress(asyncio.CancelledError):  # the run has ended, and is not cancelled any more
+                await workflow.wait_condition(lambda: not self.loop.has_more_jobs)
 
     def _log_end(self, failure: ApplicationError, error: Exception) -> None:
         """Log that the run has failed; with the body's own frames, unless a step's log lines have shown the error."""
