@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -119,16 +120,15 @@ async def _take(run: Run, box: Box, key: str, waiting: Waiting) -> dict[str, Any
     if left <= 0 and run.waits.is_known_to_be_over(key):
         run.overdue[key] = run.microseconds(waiting.until)
         return box.take()
-    if not box.events and not box.is_closed:
-        with run.waits.during(key, waiting):
-            try:
-                await wait_until(
-                    lambda: bool(box.events) or box.is_closed,
-                    timeout=max(timedelta(seconds=left), SHORTEST),
-                    summary=summary(key),
-                )
-            except TimeoutError:
-                pass
+    if box.events or box.is_closed:
+        return box.take()
+    with run.waits.during(key, waiting), suppress(TimeoutError):
+        while not box.events and not box.is_closed:  # another call of `next` may take the event that has woken this one
+            await wait_until(
+                lambda: bool(box.events) or box.is_closed,
+                timeout=max(timedelta(seconds=waiting.until - workflow.time()), SHORTEST),
+                summary=summary(key),
+            )
     return box.take()
 
 
