@@ -417,6 +417,8 @@ class Run:
 
     async def _live(self, *, is_cancelled: bool) -> Any:
         """Run the body to its end, unless the run continues as new before."""
+        if is_cancelled and self._is_between_attempts():
+            raise asyncio.CancelledError
         self.waits.awake()
         body = self._body_task = asyncio.create_task(self._body())
         is_cancelled = is_cancelled and not any(entry.kind == "cancel" for entry in self.journal.entries())
@@ -455,8 +457,14 @@ class Run:
                 )
             except asyncio.CancelledError:
                 is_cancelled = True
+                if self._is_between_attempts():
+                    body.cancel()
             else:
                 return is_cancelled
+
+    def _is_between_attempts(self) -> bool:
+        """Whether the body has raised and waits for its next attempt, so that none of it is there to be cancelled."""
+        return BACKOFF in self.waits.now or BACKOFF in self.waits.carried
 
     async def _cancel_on(self, key: str, cancel: CancelOn) -> None:
         if key in self.subscriptions.cancelling:  # since an execution before
