@@ -55,6 +55,13 @@ def from_raw(raw: RawValue) -> JSON:
         raise
 
 
+def copied(data: JSON) -> JSON:
+    """Return a copy of JSON, to any depth, for code that may change it."""
+    if isinstance(data, dict):
+        return {key: copied(value) for key, value in data.items()}
+    return [copied(item) for item in data] if isinstance(data, list) else data
+
+
 def size_of(raw: RawValue) -> int:
     """Bytes of a payload's data."""
     return len(raw.payload.data)

@@ -17,6 +17,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 from ulid import ULID
 
+from .converter import copied
 from .errors import EventTooLargeError, InvalidEventError
 from .types import JSON
 
@@ -249,7 +250,7 @@ def _prepare(
         raise InvalidEventError(f"{label}: v is {_short(v)}; versions are strings of valid Unicode")
     prepared = ReceivedEvent.model_construct(
         name=name,
-        data=data,
+        data=copied(data),  # as it is now: a step may send it later
         id=new_id(position) if event_id is None else event_id,
         ts=now_ms if ts is None else ts,
         v=v,

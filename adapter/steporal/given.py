@@ -9,9 +9,9 @@ from typing import Any
 import pydantic
 
 from .annotated import same
-from .converter import issues, to_json, validate
+from .converter import copied, issues, to_json, validate
 from .decoding import decode, validated
-from .encoding import encode, never
+from .encoding import always, encode, never
 from .errors import InvalidInputError, UnencryptedSecretError, UnserializableError
 from .fitting import fits
 from .readable import is_plain, outward, plain
@@ -49,8 +49,7 @@ def given(workflow_id: str, schema: Any, value: Any, *, secrets: Callable[[], bo
     except UnserializableError as err:
         return _faithful(workflow_id, schema, value, err)
     if encoded == value:
-        _check_plain(workflow_id, schema, encoded, secrets)
-        return Given(encoded)
+        return _given_json(workflow_id, schema, encoded, secrets)
     if schema is None or fits(value, schema, trusts_metadata=False):
         return Given(_readable(value, encoded), encoded)
     return _made(workflow_id, schema, value, secrets)
@@ -97,18 +96,56 @@ def received(workflow_id: str, schema: Any, data: JSON, exact: JSON = None, pack
         raise _unfit(workflow_id, err) from None
 
 
+def check_received(workflow_id: str, schema: Any, data: JSON, exact: JSON = None) -> None:
+    """Check the input of a run: it fits the schema, which makes the same value of it each time.
+
+    A run reads its input again in each replay, and in each attempt of its body. A field whose default factory is
+    ``uuid4`` or ``datetime.now`` would have another value there.
+
+    Raises:
+        InvalidInputError: It does not fit, or is another value each time.
+    """
+    value = received(workflow_id, schema, data, exact)
+    if schema is None or exact is not None:
+        return
+    fields = _differences(value, validated_input(workflow_id, schema, data))
+    if fields:
+        names = ", ".join(fields)
+        raise InvalidInputError(
+            f"the input_schema of workflow {workflow_id!r} fills in {names} with a new value each time it reads the "
+            f"input, and a run reads its input again whenever it is replayed; send {names} with the input, or make it "
+            "in the handler with ctx.uuid4(), ctx.now() or ctx.random"
+        )
+
+
 def validated_input(workflow_id: str, schema: Any, data: JSON) -> Any:
-    """Return plain JSON as ``schema`` has it; as it is without a schema.
+    """Return plain JSON as ``schema`` has it; a copy of it without a schema.
 
     Raises:
         InvalidInputError: It does not fit.
     """
     if schema is None:
-        return data
+        return copied(data)
     try:
         return validate(data, schema)
     except pydantic.ValidationError as err:
         raise _unfit(workflow_id, err) from None
+
+
+def _differences(value: Any, other: Any) -> list[str]:
+    """The fields in which two values of one schema differ, quoted; none if they are equal or cannot be compared."""
+    try:
+        if _shown(value) == _shown(other):
+            return []
+        fields, others = getattr(value, "__dict__", {}), getattr(other, "__dict__", {})
+        names = [repr(name) for name in fields if _shown(fields[name]) != _shown(others.get(name))]
+        return names or ["a default"]
+    except UnserializableError:
+        return []
+
+
+def _shown(value: Any) -> JSON:
+    return encode(value, secrets=always)
 
 
 def _unfit(workflow_id: str, error: pydantic.ValidationError) -> InvalidInputError:
@@ -127,16 +164,23 @@ def _readable(value: Any, encoded: JSON) -> JSON:
         return plain(encoded)
 
 
-def _check_plain(workflow_id: str, schema: Any, data: JSON, secrets: Callable[[], bool]) -> None:
-    """Check that plain JSON fits, and that the schema finds no secret in it."""
+def _given_json(workflow_id: str, schema: Any, data: JSON, secrets: Callable[[], bool]) -> Given:
+    """Plain JSON, which the run validates; or what the schema makes of it, if that is another value each time.
+
+    Raises:
+        InvalidInputError: It does not fit, or the schema finds a secret in it.
+    """
     if schema is None:
-        return
+        return Given(data)
     try:
-        encode(validated_input(workflow_id, schema, data), secrets=secrets)
+        value = validated_input(workflow_id, schema, data)
+        encoded = encode(value, secrets=secrets)
+        again = encode(validated_input(workflow_id, schema, data), secrets=secrets)
     except UnencryptedSecretError as err:
         raise _refused(workflow_id, err) from None
     except UnserializableError:
-        return  # a value of the schema that only its validator makes, in the run
+        return Given(data)  # a value of the schema that only its validator makes, in the run
+    return Given(data) if encoded == again else Given(_readable(value, encoded), encoded)
 
 
 def _faithful(workflow_id: str, schema: Any, value: Any, error: UnserializableError) -> Given:

@@ -11,7 +11,7 @@ from typing import Any
 import pydantic
 import pytest
 from recording import Workers
-from waiting import LONG
+from waiting import LONG, until_received, until_waiting
 
 import steporal
 from steporal import Context, RetryPolicy, Step, WorkflowExt
@@ -59,6 +59,44 @@ async def test_branches_that_use_the_same_ids_keep_their_results(
         ]
         assert await executions_of(run) == 2
     assert sorted(charged) == [1, 2]
+
+
+@pytest.mark.parametrize("interruption", ["park", "attempt"])
+async def test_what_a_body_changes_in_a_value_that_it_was_given_is_changed_once(
+    app: steporal.Client, workers: Workers, interruption: str
+) -> None:
+    name = f"row.{new_ulid()}"
+
+    @app.workflow(id="rows")
+    async def rows(ctx: Context[Any], step: Step) -> Any:
+        return ["first"]
+
+    @app.workflow(id="collects", ext=WorkflowExt(park_after="1s"), retry=SOON)
+    async def collects(ctx: Context[Any], step: Step) -> Any:
+        listener = await step.ext.listen("listen", event=name, timeout="1h")
+        heard = await listener.next("next")
+        event = await step.ext.wait_for_event("event", event=name, timeout="1h")
+        signal = await step.wait_for_signal("signal", signal=name, timeout="1h")
+        assert heard and event and signal
+        given = [ctx.input.data, heard.data["rows"], event.data["rows"], signal.data]
+        given.append(await step.run("rows", lambda: ["first"]))
+        given.append(await step.invoke_workflow("invoke", workflow=rows))
+        for each in given:
+            each.append("second")
+        seen = await step.run("look", lambda: given)
+        if interruption == "attempt" and ctx.attempt == 0:
+            raise RuntimeError("once more")
+        await step.sleep("night", "2s")
+        await step.sleep("another night", "2s")
+        return [given == seen, given]
+
+    async with workers(app), asyncio.timeout(LONG):
+        run = await collects.start(["first"])
+        for timers in (1, 2):
+            await until_waiting(run, timers)
+            await app.send_event({"name": name, "data": {"rows": ["first"]}})
+        await until_received(app, name, ["first"])
+        assert await run.result() == [True, [["first", "second"]] * 6]
 
 
 async def test_a_race_that_was_decided_stays_decided(app: steporal.Client, workers: Workers) -> None:

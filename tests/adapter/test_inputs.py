@@ -6,23 +6,30 @@ import asyncio
 import math
 from datetime import datetime
 from typing import Annotated, Any
+from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import pydantic
 import pytest
 from apps import data_kinds as kinds
-from pydantic import AfterValidator, BaseModel, SecretStr
+from pydantic import AfterValidator, BaseModel, Field, SecretStr
 from recording import Workers
 from typing_extensions import TypedDict
 
 import steporal
-from steporal import Context, InvalidInputError, Step, WorkflowExt
+from steporal import Context, InvalidInputError, RunFailedError, Step, WorkflowExt, event_trigger
 from steporal.given import given, received
 
 
 class Login(BaseModel):
     user: str
     token: SecretStr
+
+
+class Ticket(BaseModel):
+    seat: int
+    key: UUID = Field(default_factory=uuid4)
+    bought: datetime = Field(default_factory=lambda: datetime.now(BERLIN.tzinfo))
 
 
 class Opening(TypedDict):
@@ -115,6 +122,42 @@ async def test_a_run_that_was_parked_still_has_its_input(app: steporal.Client, w
     async with workers(app):
         data, differs = await (await workflow.start(value)).result()
     assert (data, differs) == (value, None)
+
+
+async def test_defaults_that_are_new_each_time_are_made_where_a_run_is_started(
+    app: steporal.Client, workers: Workers
+) -> None:
+    @app.workflow(id="buy", input_schema=Ticket, ext=WorkflowExt(park_after="1s"))
+    async def buy(ctx: Context[Ticket], step: Step) -> bool:
+        kept = await step.run("keep", lambda: ctx.input.data)
+        await step.sleep("night", "2s")
+        return kept == ctx.input.data
+
+    async with workers(app):
+        assert await (await buy.start({"seat": 4})).result()
+
+
+async def test_a_run_whose_schema_makes_another_input_each_time_fails_and_names_the_fields(
+    app: steporal.Client, workers: Workers
+) -> None:
+    name = f"bought.{uuid4()}"
+
+    @app.workflow(id="buy", input_schema=Ticket, triggers=[event_trigger(name)])
+    async def buy(ctx: Context[Ticket], step: Step) -> int:
+        return ctx.input.data.seat
+
+    async with workers(app):
+        sent = await app.send_event(
+            [
+                {"name": name, "data": {"seat": 4}},
+                {"name": name, "data": {"seat": 5, "key": str(uuid4()), "bought": "2026-05-01T12:00:00Z"}},
+            ]
+        )
+        unfit, fit = [await app.get_run(run.workflow_id, buy) for run in sent.runs]
+        with pytest.raises(RunFailedError, match="'key', 'bought' with a new value each time") as failed:
+            await unfit.result()
+        assert failed.value.name == "InvalidInputError"
+        assert await fit.result() == 5
 
 
 async def test_an_invoked_run_is_given_and_returns_values_as_they_are(app: steporal.Client, workers: Workers) -> None:

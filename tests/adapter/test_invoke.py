@@ -12,12 +12,15 @@ import temporalio.client
 from pydantic import BaseModel
 from recording import Workers
 from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
-from waiting import LONG, until_received
+from waiting import LONG, until_received, until_waiting
 
 import steporal
 from steporal import Context, InvokeTimeoutError, RunFailedError, Step, StepError
 from steporal.events import new_ulid
+from steporal.runtime.children import ENDED, REPORT
+from steporal.runtime.inbox import DELIVER
 from steporal_workers.devserver import find_binary
 
 
@@ -322,6 +325,31 @@ async def test_an_invoked_run_that_ends_while_a_run_that_was_reset_asks_for_its_
         while len(waiting) < len(numbers):
             await asyncio.sleep(0.05)
         assert await asyncio.gather(*map(is_reset_while_its_child_ends, numbers, runs)) == list(numbers)
+
+
+async def test_who_asks_for_the_end_of_a_run_with_what_ends_it_is_told(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="child")
+    async def child(ctx: Context[Any], step: Step) -> Any:
+        event = await step.ext.wait_for_event("wait", event="paid", timeout="1h")
+        return event and event.id
+
+    async with workers(app):
+        run = await child.start()
+        await until_waiting(run)
+    event = {"name": "paid", "id": "1", "data": {}, "ts": 0, "v": None}
+    await run.temporal.signal(DELIVER, {"run_id": run.run_id, "key": "wait", "event": event})
+    await run.temporal.signal(REPORT, {"workflow_id": "a parent", "run_id": "its run"})
+    await run.temporal.signal(REPORT, {"workflow_id": "another parent", "run_id": "its run"})
+    async with workers(app), asyncio.timeout(LONG):
+        assert await run.result() == "1"
+    asked = [event.signal_external_workflow_execution_initiated_event_attributes for event in await events_of(run)]
+    told = [each.workflow_execution.workflow_id for each in asked if each.signal_name == ENDED]
+    assert told == ["a parent", "another parent"]
+
+
+async def events_of(run: steporal.Run[Any]) -> list[HistoryEvent]:
+    """The events of a run's history."""
+    return list((await run.temporal.fetch_history()).events)
 
 
 async def reset(run: steporal.Run[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -32,6 +33,23 @@ async def test_what_comes_while_a_run_does_something_else_is_kept_in_order(
 
     async with workers(app):
         assert await (await handler.start()).result() == [0, 1, 2, 3, 4]
+
+
+async def test_each_of_several_calls_that_wait_at_once_gets_an_event(
+    app: steporal.Client, workers: Workers, name: str
+) -> None:
+    @app.workflow(id="listens")
+    async def handler(ctx: Context[Any], step: Step) -> Any:
+        listener = await step.ext.listen("listen", event=name, timeout="1h")
+        events = await asyncio.gather(*(listener.next("payment") for _ in range(3)))
+        return [event and event.data["n"] for event in events]
+
+    async with workers(app):
+        run = await handler.start()
+        await until_waiting(run, 3)
+        for number in range(3):
+            await app.send_event({"name": name, "data": {"n": number}})
+        assert await run.result() == [0, 1, 2]
 
 
 async def test_only_what_matches_is_kept(app: steporal.Client, workers: Workers, name: str) -> None:

@@ -221,6 +221,25 @@ async def test_a_parked_run_that_is_cancelled_cleans_up_where_it_waits(app: step
     assert ran == ["clean up"]
 
 
+async def test_a_run_that_is_cancelled_between_two_attempts_of_its_body_is_cancelled_at_once(
+    app: steporal.Client, workers: Workers
+) -> None:
+    attempts: list[int] = []
+
+    @app.workflow(id="waits for its next attempt")
+    async def waits(ctx: Context[Any], step: Step) -> None:
+        attempts.append(ctx.attempt)
+        raise steporal.RetryAfterError("busy", "1h")
+
+    async with workers(app), asyncio.timeout(LONG):
+        run = await waits.start()
+        await until_parked(run)
+        await run.cancel()
+        with pytest.raises(RunCancelledError):
+            await run.result()
+    assert set(attempts) == {0}
+
+
 async def test_a_run_that_is_cancelled_in_the_moment_in_which_it_parks_is_cancelled(
     app: steporal.Client, workers: Workers
 ) -> None:

@@ -14,6 +14,7 @@ from recording import Workers
 
 import steporal
 from steporal import Context, RunFailedError, Step
+from steporal.events import new_ulid
 
 Body = Callable[[Context[Any], Any], Awaitable[Any]]
 
@@ -300,3 +301,31 @@ async def test_functions_that_take_the_arguments_are_called(app: steporal.Client
         ]
 
     assert await result(app, workers, body) == [1, 3, 3, 6, 11]
+
+
+# --- what is sent --------------------------------------------------------------------------------------------------
+
+
+async def test_every_kind_of_step_sends_what_it_was_given_at_the_call(app: steporal.Client, workers: Workers) -> None:
+    name = f"row.{new_ulid()}"
+
+    @app.workflow(id="echo")
+    async def echo(ctx: Context[Any], step: Step) -> Any:
+        return ctx.input.data
+
+    async def body(ctx: Context[Any], step: Step) -> Any:
+        listener = await step.ext.listen("listen", event=name, timeout="1h")
+        row = {"number": 1}
+        calls = [
+            step.run("captured", lambda: row),
+            step.run("argument", lambda given: given, row),
+            step.invoke_workflow("invoke", workflow=echo, data=row),
+        ]
+        sent = step.ext.send_event("send", {"name": name, "data": row})
+        row["number"] = 2
+        returned = await asyncio.gather(*calls)
+        await sent
+        event = await listener.next("next")
+        return [*returned, event and event.data]
+
+    assert await result(app, workers, body) == [{"number": 1}] * 4

@@ -67,7 +67,7 @@ class Carried(pydantic.BaseModel):
     is_indexed: bool = False
     held_until: float | None = None
     started: int
-    seed: str
+    seed: str = pydantic.Field(pattern="^[0-9a-f]*$")
     attempt_began: int = 0
     memo: dict[str, Any] = {}
     past: list[Any] = []

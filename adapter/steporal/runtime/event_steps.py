@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from temporalio import workflow
 from temporalio.exceptions import FailureError
 
+from ..converter import copied
 from ..durations import Duration
 from ..events import ReceivedEvent, event_matches
 from ..routing.waiting import check_events, check_expression
@@ -69,7 +71,7 @@ async def _wait_for_event(attempt: Attempt, key: str, wait: Wait) -> ReceivedEve
 
 
 def _received(outcome: Outcome) -> ReceivedEvent | None:
-    return None if outcome.value is None else ReceivedEvent.model_validate(outcome.value)
+    return None if outcome.value is None else ReceivedEvent.model_validate(copied(outcome.value))
 
 
 async def _perform_wait(attempt: Attempt, key: str, wait: Wait) -> Outcome:
@@ -118,16 +120,15 @@ async def _take(run: Run, box: Box, key: str, waiting: Waiting) -> dict[str, Any
     if left <= 0 and run.waits.is_known_to_be_over(key):
         run.overdue[key] = run.microseconds(waiting.until)
         return box.take()
-    if not box.events and not box.is_closed:
-        with run.waits.during(key, waiting):
-            try:
-                await wait_until(
-                    lambda: bool(box.events) or box.is_closed,
-                    timeout=max(timedelta(seconds=left), SHORTEST),
-                    summary=summary(key),
-                )
-            except TimeoutError:
-                pass
+    if box.events or box.is_closed:
+        return box.take()
+    with run.waits.during(key, waiting), suppress(TimeoutError):
+        while not box.events and not box.is_closed:  # another call of `next` may take the event that has woken this one
+            await wait_until(
+                lambda: bool(box.events) or box.is_closed,
+                timeout=max(timedelta(seconds=waiting.until - workflow.time()), SHORTEST),
+                summary=summary(key),
+            )
     return box.take()
 
 

@@ -14,6 +14,7 @@ from temporalio.common import RawValue, TypedSearchAttributes, WorkflowIDReusePo
 from temporalio.exceptions import ChildWorkflowError, WorkflowAlreadyStartedError
 from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
+from ..converter import copied
 from ..definition import Workflow, WorkflowReference
 from ..durations import Duration
 from ..errors import InvalidInputError, InvalidResultError, InvokeTimeoutError, StepError
@@ -60,20 +61,18 @@ def invoke(
         deadline = None if timeout is None else deadline_of(timeout, "timeout")
     attempt.calls(key, Call("invoke_workflow", target.id, digest(data)))
     asked = None if isinstance(timeout, datetime) else attempt.owner.journal.now()
-    return _invoke(attempt, key, target, data, deadline, asked)
+    sent = None if key in attempt.owner.memo else _given(attempt, key, target, data)
+    return _invoke(attempt, key, target, sent, deadline, asked)
 
 
 async def _invoke(
-    attempt: Attempt, key: str, target: Target, data: Any, deadline: datetime | None, asked: int | None
+    attempt: Attempt, key: str, target: Target, data: Given | None, deadline: datetime | None, asked: int | None
 ) -> Any:
-    if key not in attempt.owner.memo:
-        data = _given(attempt, key, target, data)
-    outcome = await attempt.outcome(
-        key, "invoke_workflow", partial(_perform, attempt, key, target, data, deadline, asked)
-    )
+    start = None if data is None else partial(_perform, attempt, key, target, data, deadline, asked)
+    outcome = await attempt.outcome(key, "invoke_workflow", start)
     where, is_own = f"workflow {target.id!r}", isinstance(target, Workflow)
     try:
-        return value_of(of_memo(outcome.value), where, target.output_type, is_own=is_own)
+        return value_of(of_memo(copied(outcome.value)), where, target.output_type, is_own=is_own)
     except InvalidResultError as err:
         raise StepError(key, type(err).__name__, str(err)) from None
 

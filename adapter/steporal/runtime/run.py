@@ -24,12 +24,12 @@ from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
-from ..context import Context, ContextExt, Input
+from ..context import Context, ContextExt
 from ..converter import return_type
 from ..definition import CANCEL_ON_TIMEOUT, CancelOn, Workflow
 from ..durations import format_duration, parse_duration
 from ..errors import RetryAfterError, UnserializableError
-from ..given import received
+from ..given import check_received, received
 from ..routing.waiting import check_events, check_expression
 from ..sealed import unreadable
 from ..search_attributes import WAITING_FOR, is_indexed, of_run
@@ -374,10 +374,17 @@ class Run:
         await self.signals.end()
         await self.children.report(outcome)
         await tell()
+        await self._until_all_is_seen()
         await self.children.report(outcome)  # to those who have asked meanwhile
         if (trace := TRACE.get()) is not None:
             failure = None if outcome.failure is None else outcome.failure.name
             trace.ended(self.workflow.app, self.origin, self.started, failure, is_cancelled=outcome == was_cancelled())
+
+    async def _until_all_is_seen(self) -> None:
+        """Let the run see the rest of what came with the job that ended it: one of its parents may ask for the end."""
+        while self.loop.has_more_jobs:
+            with suppress(asyncio.CancelledError):  # the run has ended, and is not cancelled any more
+                await workflow.wait_condition(lambda: not self.loop.has_more_jobs)
 
     def _log_end(self, failure: ApplicationError, error: Exception) -> None:
         """Log that the run has failed; with the body's own frames, unless a step's log lines have shown the error."""
@@ -403,8 +410,8 @@ class Run:
             if not is_cancelled:
                 await self._cancel_on(f"cancel_on:{number}", cancel)
         await self._until(self.origin)
-        validated = received(self.workflow.id, self.loaded.input_schema, self.data, self.origin.exact)
-        self.context = self._context(self.origin.input(validated))
+        with workflow.unsafe.sandbox_unrestricted():  # what the schema draws shows in what it makes
+            check_received(self.workflow.id, self.loaded.input_schema, self.data, self.origin.exact)
         return self._result(await self._live(is_cancelled=is_cancelled))
 
     async def _until_cancelled(self) -> None:
@@ -414,6 +421,8 @@ class Run:
 
     async def _live(self, *, is_cancelled: bool) -> Any:
         """Run the body to its end, unless the run continues as new before."""
+        if is_cancelled and self._is_between_attempts():
+            raise asyncio.CancelledError
         self.waits.awake()
         body = self._body_task = asyncio.create_task(self._body())
         is_cancelled = is_cancelled and not any(entry.kind == "cancel" for entry in self.journal.entries())
@@ -452,8 +461,14 @@ class Run:
                 )
             except asyncio.CancelledError:
                 is_cancelled = True
+                if self._is_between_attempts():
+                    body.cancel()
             else:
                 return is_cancelled
+
+    def _is_between_attempts(self) -> bool:
+        """Whether the body has raised and waits for its next attempt, so that none of it is there to be cancelled."""
+        return BACKOFF in self.waits.now or BACKOFF in self.waits.carried
 
     async def _cancel_on(self, key: str, cancel: CancelOn) -> None:
         if key in self.subscriptions.cancelling:  # since an execution before
@@ -482,10 +497,14 @@ class Run:
         with self.waits.during(UNTIL_TS, Waiting("start", moment.timestamp())):
             await workflow.sleep(moment - workflow.now(), summary=f"{UNTIL_TS}{moment.isoformat()}")
 
-    def _context(self, input: Input[Any]) -> Context[Any]:
+    def _input(self) -> Any:
+        """Return the input as a value of its own: an attempt of the body may change it."""
+        return received(self.workflow.id, self.loaded.input_schema, self.data, self.origin.exact)
+
+    def _context(self) -> Context[Any]:
         info = workflow.info()
         return Context(
-            input=input,
+            input=self.origin.input(self._input()),
             run_id=self.id,
             max_attempts=self.workflow.max_attempts,
             ext=ContextExt(info.workflow_id, info.namespace, info.task_queue),
@@ -504,6 +523,7 @@ class Run:
             while True:
                 self.random = random.Random(int(self._seed, 16))  # the same in each: what is drawn may name steps
                 self.journal.open(is_new=is_new, is_silent=self._goes_on and not is_new)
+                self.context = self._context()
                 attempt = Attempt(self)
                 BRANCH.set(attempt.branch)
                 try:

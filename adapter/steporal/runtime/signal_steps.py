@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 from temporalio import workflow
 
-from ..converter import issues, to_raw, validate
+from ..converter import copied, issues, to_raw, validate
 from ..durations import Duration
 from ..errors import InvalidInputError, PayloadTooLargeError, UnserializableError
 from ..routing.mailbox import Wait
@@ -72,7 +72,7 @@ async def _wait(
     outcome = await _outcome(attempt, key, perform)
     if outcome.value is None:
         return None
-    data, kind = outcome.value["data"], ReceivedSignal
+    data, kind = copied(outcome.value["data"]), ReceivedSignal
     if schema is not None:
         try:
             data, kind = validate(data, schema), ReceivedSignal[schema]
