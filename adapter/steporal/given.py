@@ -108,7 +108,7 @@ def check_received(workflow_id: str, schema: Any, data: JSON, exact: JSON = None
     value = received(workflow_id, schema, data, exact)
     if schema is None or exact is not None:
         return
-    fields = _differences(value, validated_input(workflow_id, schema, data))
+    fields = fields_made_anew(value, validated_input(workflow_id, schema, data))
     if fields:
         names = ", ".join(fields)
         raise InvalidInputError(
@@ -132,8 +132,11 @@ def validated_input(workflow_id: str, schema: Any, data: JSON) -> Any:
         raise _unfit(workflow_id, err) from None
 
 
-def _differences(value: Any, other: Any) -> list[str]:
-    """The fields in which two values of one schema differ, quoted; none if they are equal or cannot be compared."""
+def fields_made_anew(value: Any, other: Any) -> list[str]:
+    """Return the fields in which two values that a type made of the same data differ, quoted, as in a message.
+
+    Empty if the values are equal or cannot be compared.
+    """
     try:
         if _shown(value) == _shown(other):
             return []

@@ -15,6 +15,7 @@ from apps import data_kinds as kinds
 from pydantic import AfterValidator, BaseModel, Field, SecretStr
 from recording import Workers
 from typing_extensions import TypedDict
+from waiting import until_received
 
 import steporal
 from steporal import Context, InvalidInputError, RunFailedError, Step, WorkflowExt, event_trigger
@@ -158,6 +159,32 @@ async def test_a_run_whose_schema_makes_another_input_each_time_fails_and_names_
             await unfit.result()
         assert failed.value.name == "InvalidInputError"
         assert await fit.result() == 5
+
+
+async def test_a_type_that_makes_another_value_each_time_it_reads_a_result_or_a_signal_is_refused(
+    app: steporal.Client, workers: Workers
+) -> None:
+    signal = f"ticket {uuid4()}"
+
+    @app.workflow(id="buy", max_attempts=1)
+    async def buy(ctx: Context[Any], step: Step) -> list[str]:
+        errors = []
+        try:
+            await step.run("buy", lambda: {"seat": 4, "bought": "2026-05-01"}, output_type=Ticket)
+        except steporal.StepError as err:
+            errors.append(err.message)
+        try:
+            await step.wait_for_signal("sold", signal=signal, schema=Ticket, timeout="1h")
+        except InvalidInputError as err:
+            errors.append(str(err))
+        return errors
+
+    async with workers(app):
+        run = await buy.start()
+        await until_received(app, signal, {"seat": 4, "bought": "2026-05-01"})
+        result, received = await run.result()
+    assert "fills in 'key' with a new value each time it reads the result" in result
+    assert f"fills in 'key' with a new value each time it reads signal {signal!r}" in received
 
 
 async def test_an_invoked_run_is_given_and_returns_values_as_they_are(app: steporal.Client, workers: Workers) -> None:

@@ -26,6 +26,7 @@ from ..durations import Duration, parse_deadline, parse_duration
 from ..encoding import TAG, encode
 from ..errors import CaptureError, PayloadTooLargeError, StepError, UnserializableError
 from ..events import EventLike, ReceivedEvent, SendEventResult, derived_ulid, prepare_events
+from ..given import fields_made_anew
 from ..http import FetchRequest, FetchResponse
 from ..outbound.fetching import FETCH
 from ..signals import OnConflict, ReceivedSignal, SendSignalResult
@@ -119,10 +120,15 @@ class Attempt:
     async def _run_result(self, key: str, handler: Callable[..., Any], options: RunOptions, start: Any) -> Any:
         outcome = await self.outcome(key, "run", start)
         try:
-            return decode_result(outcome.value, handler, options.output_type)
+            result = decode_result(outcome.value, handler, options.output_type)
         except pydantic.ValidationError as err:
             message = f"the result does not fit output_type {options.output_type!r}: {issues(err)}"
             raise StepError(key, "ValidationError", message) from None
+        if options.output_type is not None:
+            again = decode_result(outcome.value, handler, options.output_type)
+            if fields := fields_made_anew(result, again):
+                raise StepError(key, "ValidationError", _made_anew(options.output_type, fields))
+        return result
 
     def sleep(self, step_id: str, duration: Duration) -> Coroutine[Any, Any, None]:
         key = self.key(step_id)
@@ -409,6 +415,14 @@ class Attempt:
 
     async def perform(self, key: str, start: Callable[[], Any], max_attempts: int = 0) -> Outcome:
         return await until_begun(key, start, max_attempts, self.owner.workflow.code_timeout)
+
+
+def _made_anew(kind: Any, fields: list[str]) -> str:
+    names = ", ".join(fields)
+    return (
+        f"output_type {kind!r} fills in {names} with a new value each time it reads the result, and a run reads it "
+        f"again whenever it is replayed; return {names} from the step"
+    )
 
 
 def _batches(events: list[ReceivedEvent]) -> list[list[JSON]]:

@@ -14,6 +14,7 @@ from temporalio import workflow
 from ..converter import copied, issues, to_raw, validate
 from ..durations import Duration
 from ..errors import InvalidInputError, PayloadTooLargeError, UnserializableError
+from ..given import fields_made_anew
 from ..routing.mailbox import Wait
 from ..signals import (
     OnConflict,
@@ -80,6 +81,12 @@ async def _wait(
             raise InvalidInputError(
                 f"step {key!r}: the data of signal {signal!r} does not fit the schema: {issues(err)}"
             ) from None
+        if fields := fields_made_anew(data, validate(outcome.value["data"], schema)):
+            names = ", ".join(fields)
+            raise InvalidInputError(
+                f"step {key!r}: the schema fills in {names} with a new value each time it reads signal {signal!r}, and "
+                f"a run reads it again whenever it is replayed; send {names} with the signal"
+            )
     return kind.model_construct(signal=outcome.value["signal"], data=data)
 
 
