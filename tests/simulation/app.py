@@ -150,6 +150,8 @@ class Body:
                 return self._ctx.random.random()
             case "uuid":
                 return str(self._ctx.uuid4())
+            case "attempt":
+                return self._ctx.attempt
             case "temporal":
                 return [workflow.random().random(), str(workflow.uuid4()), workflow.time()]
             case _:

@@ -60,9 +60,9 @@ class Pause(Node):
 
 @dataclass(frozen=True, slots=True)
 class Draw(Node):
-    """``ctx.random``, ``ctx.uuid4()`` or ``ctx.now()``."""
+    """``ctx.random``, ``ctx.uuid4()``, ``ctx.now()``, ``ctx.attempt``, or what Temporal's SDK has of these."""
 
-    what: Literal["random", "uuid", "now", "temporal"]
+    what: Literal["random", "uuid", "now", "temporal", "attempt"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -382,10 +383,21 @@ def test_a_recovered_body_has_seen_in_order_what_was_over_while_it_was_held(kind
 
 
 def test_a_recovered_body_reads_the_time_that_its_second_attempt_has_read() -> None:
-    program = Seq((step("first", 1.0), Draw("now"), step("second", 1.0), sleep(200.0)))
-    outcome = run(Scenario(program), Plan(faults=((0, 1, 4),), recoveries=(60.0,)))
+    program = Seq((Draw("now"), step("first", 1.0), Draw("now"), step("second", 1.0), sleep(200.0)))
+    outcome = run(Scenario(program), Plan(faults=((0, 1, 5),), recoveries=(60.0,)))
     assert outcome.ended is not None, outcome.problem
     attempt, recovered = (past.seen for past in outcome.recorder.pasts)
-    assert len(attempt) == 2 and len(recovered) == 3
-    assert recovered[1] != attempt[1], "the second attempt has read the time anew"
-    assert recovered == outcome.seen[:3]
+    assert len(attempt) == 3 and len(recovered) == 4
+    assert recovered[0] == attempt[0]
+    assert recovered[2] != attempt[2], "the second attempt has read the time anew"
+    assert recovered == outcome.seen[:4]
+
+
+@pytest.mark.parametrize("plan", [Plan(recoveries=(60.0,)), Plan(parks=True)], ids=["recovered", "parked"])
+def test_a_body_that_comes_back_reads_the_attempt_that_it_has_read(plan: Plan) -> None:
+    program = Seq((step("first", 1.0), Draw("attempt"), step("second", 1.0), Draw("attempt"), sleep(200.0)))
+    outcome = run(Scenario(program), replace(plan, faults=((0, 1, 4),)))
+    assert outcome.ended is not None, outcome.problem
+    attempt, interrupted = (past.seen for past in outcome.recorder.pasts)
+    assert [entry[2] for entry in (attempt[1], interrupted[1], interrupted[3])] == [0, 1, 0]
+    assert interrupted == outcome.seen[:4]
