@@ -138,6 +138,19 @@ class Inbox:
             box.seen_before += 1
             box.size += _size_of(event)
 
+    def take_back(self, key: str, id: str) -> bool:
+        """Take an event out of a box that :meth:`put` has put there; return whether it was there still."""
+        box = self.boxes.get(key)
+        if box is None:
+            return False
+        for position in range(box.seen_before):
+            if (event := box.events[position])["id"] == id:
+                del box.events[position]
+                box.seen_before -= 1
+                box.size -= _size_of(event)
+                return True
+        return False
+
     @property
     def size(self) -> int:
         """How many bytes the events have that nobody has taken."""

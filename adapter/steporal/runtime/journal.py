@@ -117,6 +117,7 @@ class Journal:
     Args:
         elapsed: Returns the time of the run, in microseconds since the journal's epoch.
         take_unasked: Takes an entry of a kind that no request asks for: a cancellation or an event.
+        take_back: Takes an event back from its listener; returns whether no ``next`` had taken it.
         entries: What reached the body before, in order.
 
     Attributes:
@@ -128,13 +129,20 @@ class Journal:
     """
 
     def __init__(
-        self, elapsed: Callable[[], int], take_unasked: Callable[[Entry], object], entries: Sequence[Entry] = ()
+        self,
+        elapsed: Callable[[], int],
+        take_unasked: Callable[[Entry], object],
+        take_back: Callable[[Entry], bool],
+        entries: Sequence[Entry] = (),
     ) -> None:
         self._elapsed = elapsed
         self._take_unasked = take_unasked
-        self._recorded: list[Entry] = list(entries)
-        self._past: list[Entry] = []
-        self._positions: dict[Mark, int] = {}  # of the entries of the past that have not been delivered
+        self._take_back = take_back
+        self._recorded: list[Entry] = []
+        self._past: list[Entry] = list(entries)
+        self._positions: dict[Mark, int] = {  # of the entries of the past that have not been delivered
+            self._place(position): position for position in range(len(self._past))
+        }
         self._answerable: list[int] = []  # a heap of those positions that the body asks for
         self._requests: dict[Mark, Request] = {}
         self._put_off: dict[Mark, Callable[[], object]] = {}
@@ -150,6 +158,7 @@ class Journal:
         self._is_back = False
         self._is_new = False
         self._is_silent = False
+        self._is_open = False
         self._has_events = False
         self.attempt_began = 0
         self.may_begin_anew = True
@@ -160,8 +169,19 @@ class Journal:
     # --- attempts --------------------------------------------------------------------------------------------------
 
     def entries(self) -> list[Entry]:
-        """What has reached the body, in order; last what reached one before it, and has not reached this one."""
-        return [*self._recorded, *(self._past[position] for position in sorted(self._positions.values()))]
+        """What has reached the body, in order; last what reached one before it, and has not reached this one.
+
+        An event that has reached a listener is not among it: the listener has it, or the ``next`` that took it.
+        """
+        return [*(entry for entry in self._recorded if entry.kind != "event"), *self._undelivered()]
+
+    def _undelivered(self) -> list[Entry]:
+        return [self._past[position] for position in sorted(self._positions.values())]
+
+    def _of_attempt_before(self) -> list[Entry]:
+        """What the next attempt comes back through: also the events that listeners had and no ``next`` took."""
+        recorded = [entry for entry in self._recorded if entry.kind != "event" or self._take_back(entry)]
+        return [*recorded, *self._undelivered()]
 
     def open(self, *, is_new: bool, is_silent: bool) -> None:
         """Let the body begin at its top, and come back through the entries.
@@ -170,8 +190,9 @@ class Journal:
             is_new: Whether this is a new attempt of the body, and not one that another execution has begun.
             is_silent: Whether what the body did after the last entry, another execution has done before.
         """
-        self._past = self.entries()
-        if is_new and self.may_begin_anew:
+        begins_anew = self.begins_anew
+        self._past = self._of_attempt_before()
+        if is_new and begins_anew:
             if self._past:
                 self._past[-1] = replace(self._past[-1], at=self._elapsed())
             else:
@@ -188,6 +209,7 @@ class Journal:
         self._is_back = False
         self._is_new = is_new
         self._is_silent = is_silent
+        self._is_open = True
         self._has_news = False
         self.may_begin_anew = True
         if self._delivering is None:
@@ -199,8 +221,14 @@ class Journal:
         entry = self._past[position]
         return ("event", str(position)) if entry.kind == "event" else entry.mark
 
+    @property
+    def begins_anew(self) -> bool:
+        """Whether an attempt that begins after this one reads the time anew from the last entry on."""
+        return self.may_begin_anew and not (self._delivering is not None and self._positions)
+
     def close(self) -> None:
         """End the attempt: nothing reaches its body any more."""
+        self._is_open = False
         self._requests.clear()
         self._put_off.clear()
         self._due_now.clear()
@@ -215,6 +243,11 @@ class Journal:
         """Deliver nothing more, as the body does not fit its past."""
         self.error = self.error or error
         self.close()
+
+    @property
+    def repeated_entries(self) -> int:
+        """:attr:`repeated` as another execution counts, which is handed no events that have reached a listener."""
+        return sum(entry.kind != "event" for entry in self._recorded[: self.repeated])
 
     # --- the clock -------------------------------------------------------------------------------------------------
 
@@ -252,7 +285,7 @@ class Journal:
     @property
     def is_idle(self) -> bool:
         """Whether the body has come back and has everything that has arrived."""
-        if self._delivering is None:  # the body has not begun
+        if not self._is_open:  # no attempt of the body is under way
             return True
         return self._is_back and not (self._answerable or self._put_off or self._due_now or self._arrived)
 
@@ -341,6 +374,9 @@ class Journal:
         return False
 
     def _deliver(self) -> None:
+        if not self._is_open:
+            self._deliver_between_attempts()
+            return
         if self._due_now:
             self._due_now.popleft()()
             return
@@ -361,13 +397,20 @@ class Journal:
                 self._hand_over(Entry(kind, key, self._elapsed()))  # type: ignore[arg-type]
                 return
 
+    def _deliver_between_attempts(self) -> None:
+        """Deliver a cancellation of the run; what else arrives is there for the next attempt to ask for."""
+        while self._arrived:
+            _, _, (kind, key) = heapq.heappop(self._arrived)
+            if kind == "cancel":
+                self._hand_over(Entry("cancel", key, self._elapsed()))
+                return
+
     def _hand_over(self, entry: Entry) -> None:
         self._clock = max(self._clock, entry.at)
         self.may_begin_anew = True
-        if entry.kind != "event":  # the step that takes it has an entry of its own
-            self._recorded.append(replace(entry, at=self._clock))
-            is_news = (self._is_back or not self._is_new) and len(self._recorded) > self.repeated
-            self._has_news = self._has_news or (is_news and entry.kind == "step")
+        self._recorded.append(replace(entry, at=self._clock))
+        is_news = (self._is_back or not self._is_new) and len(self._recorded) > self.repeated
+        self._has_news = self._has_news or (is_news and entry.kind == "step")
         if entry.kind in _UNASKED:
             self._take_unasked(entry)
             self._wake_loop()

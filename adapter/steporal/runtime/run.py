@@ -182,7 +182,7 @@ class Run:
         self._seed = carried.seed if carried and carried.seed else seed_of(self.id)
         self._event_loop: Any = asyncio.get_running_loop()
         entries = [Entry.read(entry) for entry in carried.past] if carried else []
-        self.journal = Journal(self.elapsed, self._take_unasked, entries)
+        self.journal = Journal(self.elapsed, self._take_unasked, self._take_back, entries)
         if carried is not None:
             self._restore(carried)
         self.body_logger = BodyLogger(lambda: self.failures + 1, self.journal)
@@ -227,12 +227,12 @@ class Run:
             base=0 if self.base == self.started else self.base,
             seed=self._seed,
             attempt_began=self.journal.attempt_began,
-            begins_anew=self.journal.may_begin_anew,
+            begins_anew=self.journal.begins_anew,
             memo={key: memo_json(outcome) for key, outcome in self.memo.items()},
             past=[entry.json() for entry in self.journal.entries()],
             failures=self.failures,
             attempt=self.attempt,
-            repeated=self.journal.repeated,
+            repeated=self.journal.repeated_entries,
             taken_over_until=self.taken_over_until,
             moved_by=self.moved_by,
             scheduled=self.scheduled,
@@ -289,6 +289,9 @@ class Run:
             self._body_task.cancel()
         elif entry.kind == "event":
             self.inbox.put(entry.key, entry.event)
+
+    def _take_back(self, entry: Entry) -> bool:
+        return self.inbox.take_back(entry.key, str(entry.event["id"]))
 
     def awaited(self) -> list[Awaited]:
         """What it waits for."""
@@ -579,7 +582,7 @@ class Run:
     async def _pause(self, waiting: Waiting) -> None:
         assert waiting.until is not None
         if (left := left_until(waiting.until, workflow.time())) > timedelta(0):
-            anew = BEGINS_ANEW if self.journal.may_begin_anew else ""
+            anew = BEGINS_ANEW if self.journal.begins_anew else ""
             with self.waits.during(BACKOFF, waiting):
                 await workflow.sleep(left, summary=f"{BACKOFF_AFTER}{self.failures} of the body{anew}")
 
