@@ -102,7 +102,8 @@ class Workers:
         for client_id, client in self._clients.items():
             mine = [run for run, owner in self._runs.items() if owner == client_id]
             mine = mine[:: len(mine) // _REPLAYED_PER_TEST + 1]
-            replayer = Replayer(workflows=[], plugins=[client.plugin()])
+            # In debug mode the SDK interrupts no workflow task that computes for two seconds, as on a busy machine.
+            replayer = Replayer(workflows=[], plugins=[client.plugin()], debug_mode=True)
             results = await replayer.replay_workflows(self._histories(mine), raise_on_replay_failure=False)
             failures = [f"{run_id}: {failure}" for run_id, failure in results.replay_failures.items()]
             assert not failures, f"runs of app {client_id!r} do not replay:\n" + "\n".join(failures)

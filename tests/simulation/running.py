@@ -74,9 +74,6 @@ class Outcome:
 @cache
 def surroundings(sandboxed: bool = False) -> Surroundings:
     """A worker of the app."""
-    logging.getLogger("temporalio").setLevel(logging.CRITICAL)
-    logging.getLogger("steporal").setLevel(logging.CRITICAL)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     definitions = {w.id: definition_of(workflow_class(w)) for w in client.workflows}
     runner: Any = UnsandboxedWorkflowRunner()
     if sandboxed:
@@ -104,7 +101,7 @@ def run(scenario: Scenario, plan: Plan | None = None, *, sandboxed: bool = False
         service.at(service.began + int(arrival.at * SECOND), _arriving(service, arrival))
     ended, problem = None, ""
     try:
-        with _no_loop(), _limited():
+        with _no_loop(), _limited(), _silent():
             ended = service.run()
     except (Stuck, NotDeterministic, TaskFailed, NotRecovered, Endless) as err:
         problem = f"{type(err).__name__}: {err}"
@@ -114,6 +111,20 @@ def run(scenario: Scenario, plan: Plan | None = None, *, sandboxed: bool = False
 
 class Endless(BaseException):
     """A workflow task computes for ever: no exception that a body could catch."""
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """While a run goes on, nothing is logged."""
+    loggers = [logging.getLogger(name) for name in ("temporalio", "steporal", "asyncio")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager

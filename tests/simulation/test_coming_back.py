@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,17 @@ from .programs import (
 from .running import SECOND, run
 from .search import Found, Tried, look, search, shrunk, try_seed
 from .service import Service
+
+pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+"""A run that is thrown away leaves what its body had called and not awaited yet."""
+
+
+@pytest.fixture(autouse=True)
+def leave_nothing() -> Iterator[None]:
+    """What a test leaves is collected in it, lest another test is warned of it."""
+    yield
+    gc.collect()
+
 
 SECONDS = float(os.environ.get("SIMULATION_SECONDS", "10"))
 """How long fresh seeds are tried."""

@@ -57,6 +57,7 @@ async def test_findings_are_there_as_json(offline: Steporal) -> None:
             "does": "calls time.time",
             "instead": "use ctx.now(), or put it in a step.run(...)",
             "called_from": [],
+            "is_warning": False,
         }
     ]
     offline.write("right.py", APP)
