@@ -27,6 +27,9 @@ _REPLAYED_PER_TEST = 40
 
 Seen = Callable[[str, str], None]
 
+_TOO_SLOW = "TMPRL1101"
+"""In the failure of a workflow task that took two seconds, as on a busy machine; it is replayed once more."""
+
 
 class RunRecorder(Interceptor):
     """Tells ``seen`` the workflow id and the run id of each run that a worker executes or replays."""
@@ -102,11 +105,14 @@ class Workers:
         for client_id, client in self._clients.items():
             mine = [run for run, owner in self._runs.items() if owner == client_id]
             mine = mine[:: len(mine) // _REPLAYED_PER_TEST + 1]
-            # In debug mode the SDK interrupts no workflow task that computes for two seconds, as on a busy machine.
-            replayer = Replayer(workflows=[], plugins=[client.plugin()], debug_mode=True)
-            results = await replayer.replay_workflows(self._histories(mine), raise_on_replay_failure=False)
-            failures = [f"{run_id}: {failure}" for run_id, failure in results.replay_failures.items()]
-            assert not failures, f"runs of app {client_id!r} do not replay:\n" + "\n".join(failures)
+            replayer = Replayer(workflows=[], plugins=[client.plugin()])
+            for is_last in (False, True):
+                results = await replayer.replay_workflows(self._histories(mine), raise_on_replay_failure=False)
+                failures = [f"{run_id}: {failure}" for run_id, failure in results.replay_failures.items()]
+                if is_last or not any(_TOO_SLOW in failure for failure in failures):
+                    break
+            text = "\n".join(failures).encode(errors="backslashreplace").decode()
+            assert not failures, f"runs of app {client_id!r} do not replay:\n{text}"
 
     async def _histories(self, runs: list[tuple[str, str]]) -> AsyncIterator[WorkflowHistory]:
         for workflow_id, run_id in runs:

@@ -62,10 +62,10 @@ def leave_nothing() -> Iterator[None]:
 
 
 SECONDS = float(os.environ.get("SIMULATION_SECONDS", "10"))
-"""How long fresh seeds are tried."""
+"""How long seeds are tried."""
 
-FIRST = int(os.environ.get("SIMULATION_SEED") or random.randrange(10**9))
-"""The first of them."""
+FIRST = int(os.environ.get("SIMULATION_SEED") or 20261129)
+"""The first of them: the same in each run of the tests, as a new fault is for ``make simulation`` to find."""
 
 KNOWN: list[Any] = json.loads((Path(__file__).parent / "seeds.json").read_text())
 """What once failed, and how."""
