@@ -218,14 +218,14 @@ class Attempt:
 
     def key(self, step_id: str) -> str:
         check_step_id(step_id)
-        if self._is_forgotten():
+        if self.is_forgotten():
             raise GeneratorExit
         if self._closed:
             raise asyncio.CancelledError("this attempt of the body has ended")
         branch = BRANCH.get()
         return self._keys.next(step_id, branch.label if branch else "")
 
-    def _is_forgotten(self) -> bool:
+    def is_forgotten(self) -> bool:
         """Whether the run is no more in memory, and Python ends what is left of its body.
 
         It does so whenever it collects garbage, which may be while another run has the thread: a step in a ``finally``

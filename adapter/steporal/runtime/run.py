@@ -548,8 +548,12 @@ class Run:
                     delay = self._backoff(err)
                     self._log_failed_attempt(err, delay)
                 finally:
-                    BRANCH.set(None)
-                    attempt.close()
+                    # Where the run is forgotten, Python ends this body as it collects garbage, in the context of
+                    # whatever run has the thread: to set a variable there would change that one's, and crashes Python
+                    # 3.11 where it copies the context just then.
+                    if not attempt.is_forgotten():
+                        BRANCH.set(None)
+                        attempt.close()
                 is_new = True
                 await self._pause(Waiting("backoff", (workflow.now() + delay).timestamp()))
                 self.attempt = self.failures
