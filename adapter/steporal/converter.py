@@ -25,9 +25,12 @@ from .types import JSON
 # --- bytes ---------------------------------------------------------------------------------------------------------
 
 
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 def dumps(data: JSON) -> bytes:
     """JSON text of ``data`` in UTF-8, compact."""
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return _compact.encode(data).encode()
 
 
 def to_raw(data: JSON) -> RawValue:

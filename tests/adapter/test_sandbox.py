@@ -229,6 +229,29 @@ async def test_what_is_forbidden_is_caught_wherever_the_app_calls_it_and_though_
     workers.drop(run.workflow_id)
 
 
+@pytest.mark.parametrize("what", ordinary.LATER)
+async def test_what_is_forbidden_is_caught_in_what_the_event_loop_calls(
+    workers: Workers, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    async with workers(ordinary.client):
+        run = await start(workers, ordinary.forbidden_later, what)
+        message = await first_said_of(run, caplog)
+        await run.temporal.terminate()
+    assert "the body of workflow 'forbidden-later' calls random.random (" in message
+    workers.drop(run.workflow_id)
+
+
+async def test_what_is_forbidden_is_caught_in_a_validator_of_the_input(
+    workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with workers(ordinary.client):
+        run = await start(workers, ordinary.forbidden_input, {"days": 1})
+        message = await first_said_of(run, caplog)
+        await run.temporal.terminate()
+    assert "the body of workflow 'forbidden-input' calls datetime.date.today (" in message
+    workers.drop(run.workflow_id)
+
+
 async def test_log_handlers_of_the_app_and_what_is_said_to_be_harmless_are_not_watched(workers: Workers) -> None:
     ordinary.stamped.clear()
     async with workers(ordinary.client):

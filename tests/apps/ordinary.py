@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import os
@@ -18,7 +19,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 from temporalio import workflow
 
 import steporal
@@ -229,3 +230,50 @@ async def forbidden(ctx: Context[Any], step: Step) -> str:
     except Exception:
         return "hidden"
     return "not caught"
+
+
+def draw() -> float:
+    return random.random()
+
+
+async def drawing() -> float:
+    return draw()
+
+
+def call_when_done() -> object:
+    task = asyncio.ensure_future(asyncio.sleep(0))
+    task.add_done_callback(lambda task: None if task.cancelled() else draw())
+    return task
+
+
+LATER: dict[str, Callable[[], object]] = {
+    "a callback": lambda: asyncio.get_running_loop().call_soon(draw),
+    "a timer": lambda: asyncio.get_running_loop().call_later(0.01, draw),
+    "a timer of no time": lambda: asyncio.get_running_loop().call_later(0, draw),
+    "the callback of a task": call_when_done,
+    "a task": lambda: asyncio.ensure_future(drawing()),
+    "a task of a library": lambda: asyncio.ensure_future(asyncio.wait_for(drawing(), 1)),
+    "several tasks": lambda: asyncio.gather(drawing(), asyncio.sleep(0)),
+}
+
+
+@client.workflow(id="forbidden-later")
+async def forbidden_later(ctx: Context[Any], step: Step) -> str:
+    """Has what its input names called by the event loop."""
+    kept = LATER[ctx.input.data]()
+    await asyncio.sleep(0.1)
+    return f"not caught: {kept}"
+
+
+class Due(BaseModel):
+    days: int
+
+    @field_validator("days")
+    @classmethod
+    def from_today(cls, days: int) -> int:
+        return date.today().day + days
+
+
+@client.workflow(id="forbidden-input", input_schema=Due)
+async def forbidden_input(ctx: Context[Due], step: Step) -> int:
+    return ctx.input.data.days

@@ -47,6 +47,7 @@ from .run import Run
 from .sent_events import unpack
 from .step_activity import StepActivity, perform, until_begun, with_attempts
 from .waits import SHORTEST, Waiting, left_until
+from .watch import aside
 
 RUN_STEP = "steporal.run_step"
 
@@ -112,8 +113,8 @@ class Attempt:
             self._check_function(key, handler, args)
             return self._run_result(key, handler, options, None)
         with arguments_checked(key):
-            call, argument = self._described(key, handler, args)
-            start = self.activity(key, options, RUN_STEP, argument)
+            call, argument = aside(self._described, key, handler, args)
+            start = aside(self.activity, key, options, RUN_STEP, argument)
         self.calls(key, call)
         return self._run_result(key, handler, options, start)
 

@@ -29,6 +29,7 @@ from .limits import summary
 from .ordered_tasks import number_tasks
 from .until import timers_called
 from .waits import ASYNCIO_TIMER, SHORTEST, Waiting
+from .watch import in_body
 
 if TYPE_CHECKING:
     from .run import Run
@@ -155,7 +156,7 @@ class BodyTimer(asyncio.TimerHandle):
 
     def _fire(self) -> None:
         self._branch.running.pop(self, None)
-        self._loop.call_soon(self._call)  # type: ignore[attr-defined]
+        self._loop.call_soon(in_body, self._call)  # type: ignore[attr-defined]
 
     def _call(self) -> None:
         if not self.cancelled():
@@ -199,6 +200,7 @@ class RunLoop:
         instance = vars(loop)
         self._create_task = instance["create_task"]
         instance["create_task"] = self._task
+        instance["call_soon"] = self._call_soon
         instance["call_later"] = self._call_later
         instance["call_at"] = self._call_at
         instance["time"] = self._time
@@ -252,6 +254,12 @@ class RunLoop:
             return self._create_task(coro, name=name, context=context)  # type: ignore[no-any-return]
         finally:
             BRANCH.reset(branch)
+
+    def _call_soon(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> asyncio.Handle:
+        branch = BRANCH.get() if context is None else context.get(BRANCH)
+        if branch is not None:
+            callback, args = in_body, (callback, *args)
+        return type(self._loop).call_soon(self._loop, callback, *args, context=context)
 
     def _call_later(
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None

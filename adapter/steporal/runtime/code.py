@@ -41,7 +41,9 @@ class NestedCode:
 
 def unwrapped(function: Callable[..., Any]) -> FunctionType | None:
     """The plain function below a method, or below decorators that set ``__wrapped__``."""
-    inner = inspect.unwrap(getattr(function, "__func__", function))
+    inner = getattr(function, "__func__", function)
+    if hasattr(inner, "__wrapped__"):
+        inner = inspect.unwrap(inner)
     return inner if isinstance(inner, FunctionType) else None
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import NonRetryableError
 from .failures import is_users
+from .watch import in_body
 
 _FROM_OUTSIDE = ("temporalio.", "asyncio.")
 """Modules whose errors interrupt a body: Temporal's SDK does, and a cancellation."""
@@ -51,7 +52,7 @@ class Contained(Coroutine[Any, Any, Any]):
     def send(self, value: Any) -> Any:
         """See base class."""
         try:
-            return self._coroutine.send(value)
+            return in_body(self._coroutine.send, value)
         except BaseException as err:
             if ends_the_program(err):
                 raise contained(err) from None
@@ -60,7 +61,7 @@ class Contained(Coroutine[Any, Any, Any]):
     def throw(self, *error: Any) -> Any:
         """See base class."""
         try:
-            return self._coroutine.throw(*error)
+            return in_body(self._coroutine.throw, *error)
         except BaseException as err:
             is_thrown = err is error[0] or type(err) is error[0]
             if not is_thrown and ends_the_program(err):

@@ -54,7 +54,9 @@ def _function_of(member: Any) -> Any:
 
 def global_name(function: Any, module: ModuleType) -> str | None:
     """Return the name by which a module has a function, written there, in a class of it or imported; or None."""
-    bound = _bound(module)
+    bound, usual = _bound(module), getattr(function, "__name__", "")
+    if usual in bound and vars(module).get(usual) is function:
+        return usual
     for name, value in vars(module).items():
         if value is function and name in bound:
             return name

@@ -113,17 +113,19 @@ class Describer:
             }
         if isinstance(function, MethodType):
             return self._method(function)
+        if isinstance(function, FunctionType) and function in self._stack:
+            return {TAG: _FUNCTION, "enclosing": len(self._stack) - 1 - self._stack.index(function)}
+        if (found := self._in_handler(function)) is not None:
+            return self._nested(function, {"workflow": self.workflow_id}, found)
         if (name := self._replaced(function)) is not None:
             return {TAG: _FUNCTION, "name": name}
         if isinstance(function, FunctionType):
-            if function in self._stack:
-                return {TAG: _FUNCTION, "enclosing": len(self._stack) - 1 - self._stack.index(function)}
             if (variable := self._beside(function)) is not None:
                 code = fingerprint(function.__code__)
                 return {TAG: _FUNCTION, "workflow": self.workflow_id, "variable": variable, "code": code}
             inner = unwrapped(function)
             if function is inner and (LAMBDA in function.__qualname__ or "<locals>" in function.__qualname__):
-                return self._nested(function)
+                return self._nested(function, *self._root_of(function))
             if "<locals>" not in function.__qualname__:
                 return self._named(function)
             raise self._refused(
@@ -201,8 +203,7 @@ class Describer:
             reference["alias"] = alias
         return reference
 
-    def _nested(self, function: FunctionType) -> JSON:
-        root, found = self._root_of(function)
+    def _nested(self, function: FunctionType, root: dict[str, JSON], found: NestedCode) -> JSON:
         if written := nonlocal_writes(function.__code__):
             names = ", ".join(repr(name) for name in written)
             raise self._refused(
@@ -221,10 +222,14 @@ class Describer:
         self._stack.pop()
         return reference
 
-    def _root_of(self, function: FunctionType) -> tuple[dict[str, JSON], NestedCode]:
+    def _in_handler(self, function: Any) -> NestedCode | None:
+        """The code of a function that is written inside the handler, and not decorated."""
+        if not isinstance(function, FunctionType) or hasattr(function, "__wrapped__"):
+            return None
         handler = unwrapped(self.handler)
-        if handler is not None and (found := _find(handler, function)):
-            return {"workflow": self.workflow_id}, found
+        return None if handler is None else _find(handler, function)
+
+    def _root_of(self, function: FunctionType) -> tuple[dict[str, JSON], NestedCode]:
         outermost = function.__qualname__.partition(".<locals>")[0]
         name = f"{function.__module__}:{outermost}"
         if LAMBDA not in outermost:
@@ -440,7 +445,7 @@ class Resolver:
             if method is None or not _is_of_app(method, self.app.packages):
                 label = type_label(owner if isinstance(owner, type) else type(owner))
                 raise StepCodeNotFoundError(f"{label} has no method {data['method']!r} of the app")
-            return cast(Callable[..., Any], method)
+            return cast("Callable[..., Any]", method)
         if "enclosing" in data:
             depth: int = data["enclosing"]
             return self._stack[-1 - depth]()
@@ -558,10 +563,10 @@ def find_function(name: str, packages: Collection[str]) -> Callable[..., Any]:
         found = getattr(found, part, None)
     # The name must be the function's own: `app.orders:os.system` and `from os import system` are none of the app's.
     if callable(found) and not _is_own(found, name) and _is_of_function(module, qualname, packages):
-        return cast(Callable[..., Any], found)  # a test has replaced it
+        return cast("Callable[..., Any]", found)  # a test has replaced it
     if not _is_own(found, name) or unwrapped(found) is None:
         raise StepCodeNotFoundError(f"module {module_name!r} defines no function {qualname!r}")
-    return cast(Callable[..., Any], found)
+    return cast("Callable[..., Any]", found)
 
 
 def _is_own(found: Any, name: str) -> bool:
@@ -590,6 +595,6 @@ def _replaced(function: Callable[..., Any], alias: str, packages: Collection[str
     if found is function or source is None or not callable(found):
         return function
     try:
-        return cast(Callable[..., Any], found) if find_function(source, packages) is function else function
+        return cast("Callable[..., Any]", found) if find_function(source, packages) is function else function
     except StepCodeNotFoundError:
         return function

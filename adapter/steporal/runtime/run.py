@@ -65,6 +65,7 @@ from .subscriptions import Subscriptions
 from .traced import TRACE
 from .until import wait_until
 from .waits import BACKOFF, BACKOFF_AFTER, BEGINS_ANEW, UNTIL_TS, Waiting, Waits, left_until
+from .watch import in_body
 
 Perform = Callable[[], Coroutine[Any, Any, Outcome]]
 
@@ -526,7 +527,7 @@ class Run:
             while True:
                 self.random = random.Random(int(self._seed, 16))  # the same in each: what is drawn may name steps
                 self.journal.open(is_new=is_new, is_silent=self._goes_on and not is_new)
-                self.context = self._context()
+                self.context = in_body(self._context)
                 attempt = Attempt(self)
                 BRANCH.set(attempt.branch)
                 try:

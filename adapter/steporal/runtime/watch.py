@@ -5,9 +5,10 @@ a workflow task of a run is executed, the thread that executes it watches calls:
 that would give another result in a replay (``remedies.NAMES``), the call raises `ForbiddenCallError` instead. Libraries
 may do what they like inside; so may steps, which run in other threads.
 
-Python 3.11 reports the calls of one thread to a profile function. Since Python 3.12, ``sys.monitoring`` reports events
-of single functions: of the app's code, calls of built-in functions; of each forbidden Python function, that it starts.
-Everything else runs at full speed.
+Since Python 3.12, ``sys.monitoring`` reports events of single functions: of the app's code, calls of built-in
+functions; of each forbidden Python function, that it starts. Everything else runs at full speed. Python 3.11 can only
+report all calls of a thread to a profile function, which makes each of them slower; so there, only what is called by
+``in_body`` is watched: the tasks and callbacks of a body, and not the SDK and our code around them.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from types import BuiltinFunctionType, CodeType, FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from temporalio import workflow
 
 from ..own_code import OwnCode
 from ..remedies import remedy
 from .forbidden import Forbidden, forbidden
+
+T = TypeVar("T")
 
 _OBSERVERS = frozenset({"logging", "structlog", "loguru", "sentry_sdk", "opentelemetry", "warnings", "importlib"})
 """What they call of the app does not decide what a body does: handlers of log records, the tops of modules."""
@@ -77,17 +80,18 @@ class Watch:
 
     own_code: OwnCode
     error: workflow.NondeterminismError | None = None
+    profile: Callable[[FrameType, str, Any], None] | None = None
+    """What Python 3.11 is to report calls to."""
     _globals: list[tuple[dict[str, Any], str, Any, CodeType]] = field(default_factory=list)
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
-        """Watch this thread."""
+        """Watch what this thread calls by :func:`in_body`."""
         before, _thread.watch = _thread.watch, self
-        _watcher.start(self.own_code)
+        _watcher.start(self)
         try:
             yield
         finally:
-            _watcher.stop()
             _thread.watch = before
             self._compare_globals()
 
@@ -145,6 +149,30 @@ class _Thread(threading.local):
 _thread = _Thread()
 
 
+def in_body(function: Callable[..., T], *args: Any) -> T:
+    """Call a function as a part of the body that this thread executes, watching what it calls."""
+    if (watch := _thread.watch) is None or watch.profile is None:
+        return function(*args)
+    before = sys.getprofile()
+    sys.setprofile(watch.profile)
+    try:
+        return function(*args)
+    finally:
+        sys.setprofile(before)
+
+
+def aside(function: Callable[..., T], *args: Any) -> T:
+    """Call a function of ours that the body has called, without watching what it calls, which takes its time."""
+    profile = sys.getprofile()
+    if profile is None or (watch := _thread.watch) is None or profile is not watch.profile:
+        return function(*args)
+    sys.setprofile(None)
+    try:
+        return function(*args)
+    finally:
+        sys.setprofile(profile)
+
+
 def global_writes(code: CodeType) -> tuple[str, ...]:
     """Return the names of global variables that a function assigns or deletes."""
     return tuple(dict.fromkeys(i.argval for i in dis.get_instructions(code) if i.opname in _GLOBAL_WRITES))
@@ -196,19 +224,12 @@ class _Profiler:
     def __init__(self) -> None:
         self._codes: dict[int, tuple[CodeType, bool]] = {}
         """The code that was called, by identity, and whether it assigns global variables."""
-        self._before = threading.local()
 
-    def start(self, own_code: OwnCode) -> None:
-        """Begin to watch this thread."""
-        self._before.profile = sys.getprofile()
-        sys.setprofile(self._profile_of(_thread.watch))
+    def start(self, watch: Watch) -> None:
+        """Prepare to watch a thread."""
+        watch.profile = self._profile_of(watch)
 
-    def stop(self) -> None:
-        """Stop watching this thread."""
-        sys.setprofile(self._before.profile)
-
-    def _profile_of(self, watch: Watch | None) -> Callable[[FrameType, str, Any], None]:
-        assert watch is not None
+    def _profile_of(self, watch: Watch) -> Callable[[FrameType, str, Any], None]:
         index, known = forbidden(), self._codes
         builtins, codes, loaded = index.builtins, index.codes, len(sys.modules)
         if len(known) > self._MAX_CODES:
@@ -251,8 +272,9 @@ class _Monitoring:
         self._loaded = 0
         self._tool: int | None = None
 
-    def start(self, own_code: OwnCode) -> None:
+    def start(self, watch: Watch) -> None:
         """See that the code of an app is watched, with all that the process has loaded by now."""
+        own_code = watch.own_code
         if self._loaded == len(sys.modules) and own_code in self._own:
             return
         with self._lock:
@@ -262,9 +284,6 @@ class _Monitoring:
             self._loaded = len(sys.modules)
             self._index = forbidden()
             _monitoring.restart_events()  # of code that has been found to be of no interest before
-
-    def stop(self) -> None:
-        """Nothing to do: threads that are not watched are ignored."""
 
     def _begin(self) -> int:
         tool = next((tool for tool in self._TOOL_IDS if _monitoring.get_tool(tool) is None), None)

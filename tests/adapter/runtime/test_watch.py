@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from steporal.own_code import OwnCode
 from steporal.runtime.forbidden import forbidden
-from steporal.runtime.watch import ForbiddenCallError, GlobalChangedError, Watch, global_writes
+from steporal.runtime.watch import ForbiddenCallError, GlobalChangedError, Watch, global_writes, in_body
 
 number = 1
 
@@ -49,7 +50,7 @@ def watch() -> Watch:
 )
 def test_a_call_that_is_not_deterministic_is_refused(watch: Watch, call: Callable[[], Any], name: str) -> None:
     with pytest.raises(ForbiddenCallError, match=name), watch():
-        call()
+        in_body(call)
     assert isinstance(watch.error, ForbiddenCallError)
     assert watch.error.qualified_name == name
 
@@ -70,16 +71,17 @@ def test_a_call_that_is_not_deterministic_is_refused(watch: Watch, call: Callabl
 )
 def test_what_gives_the_same_result_each_time_is_allowed(watch: Watch, call: Callable[[], Any]) -> None:
     with watch():
-        call()
+        in_body(call)
     assert watch.error is None
 
 
 def test_an_error_that_is_caught_is_remembered(watch: Watch) -> None:
-    with watch():
-        try:
+    def body() -> None:
+        with suppress(Exception):
             time.time()
-        except Exception:
-            pass
+
+    with watch():
+        in_body(body)
     assert isinstance(watch.error, ForbiddenCallError)
 
 
@@ -96,15 +98,16 @@ def test_other_threads_are_not_watched(watch: Watch) -> None:
     thread.start()
     waits.wait(10)
     with watch():
-        goes_on.set()
-        thread.join(10)
+        in_body(goes_on.set)
+        in_body(thread.join, 10)
     assert drawn
     assert watch.error is None
 
 
 def test_nothing_is_watched_afterwards(watch: Watch) -> None:
     with watch():
-        pass
+        in_body(int)
+        assert time.time()
     assert time.time()
 
 
@@ -122,7 +125,7 @@ def assign(value: int) -> None:
 
 def test_a_global_variable_that_was_changed_is_found(watch: Watch, restored: None) -> None:
     with watch():
-        assign(2)
+        in_body(assign, 2)
     assert isinstance(watch.error, GlobalChangedError)
     assert watch.error.variable == "number"
     assert global_writes(assign.__code__) == ("number",)
@@ -130,7 +133,7 @@ def test_a_global_variable_that_was_changed_is_found(watch: Watch, restored: Non
 
 def test_a_global_variable_that_is_given_the_value_that_it_has_is_not_changed(watch: Watch, restored: None) -> None:
     with watch():
-        assign(1)
+        in_body(assign, 1)
     assert watch.error is None
 
 
