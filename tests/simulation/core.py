@@ -142,7 +142,7 @@ class CachedRun:
         self._locals = locals
         self._workflow_id = workflow_id
         self._run_id = run_id
-        self._instance: WorkflowInstance | None = None
+        self.instance: WorkflowInstance | None = None
         self._read = 0
         self._activities: dict[int, int] = {}  # seq by the event that scheduled it
         self._open: set[int] = set()  # activities that the instance waits for
@@ -157,16 +157,16 @@ class CachedRun:
 
     def evict(self) -> None:
         """Forget the run, in the way that a worker does."""
-        if self._instance is None:
+        if self.instance is None:
             return
         job = WorkflowActivationJob(remove_from_cache=RemoveFromCache(message="evicted"))
         for _ in range(_EVICTION_ATTEMPTS):  # a worker tries for ever, as a body may survive the first cancellation
             try:
-                self._instance.activate(WorkflowActivation(run_id=self._run_id, jobs=[job]))
+                self.instance.activate(WorkflowActivation(run_id=self._run_id, jobs=[job]))
                 break
             except RuntimeError:
                 asyncio._set_running_loop(None)
-        self._instance = None
+        self.instance = None
 
     # --- tasks -----------------------------------------------------------------------------------------------------
 
@@ -272,10 +272,10 @@ class CachedRun:
 
     def _activate(self, activation: WorkflowActivation) -> list[WorkflowCommand]:
         self.activations += 1
-        if self._instance is None:
-            self._instance = self._create(activation)
+        if self.instance is None:
+            self.instance = self._create(activation)
         try:
-            completion = self._instance.activate(activation)
+            completion = self.instance.activate(activation)
         finally:
             asyncio._set_running_loop(None)
         if completion.HasField("failed"):

@@ -101,7 +101,7 @@ def run(scenario: Scenario, plan: Plan | None = None, *, sandboxed: bool = False
         service.at(service.began + int(arrival.at * SECOND), _arriving(service, arrival))
     ended, problem = None, ""
     try:
-        with _no_loop(), _limited(), _silent():
+        with in_memory():
             ended = service.run()
     except (Stuck, NotDeterministic, TaskFailed, NotRecovered, Endless) as err:
         problem = f"{type(err).__name__}: {err}"
@@ -111,6 +111,13 @@ def run(scenario: Scenario, plan: Plan | None = None, *, sandboxed: bool = False
 
 class Endless(BaseException):
     """A workflow task computes for ever: no exception that a body could catch."""
+
+
+@contextmanager
+def in_memory() -> Iterator[None]:
+    """While a run goes on in this thread, which is no thread of an event loop then, and may not compute for ever."""
+    with _no_loop(), _limited(), _silent():
+        yield
 
 
 @contextmanager

@@ -10,7 +10,9 @@ import json
 import os
 import random
 import time
+import weakref
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
 from steporal.runtime import journal
+from steporal.runtime.branches import BRANCH, Branch
 from steporal.runtime.compiled import workflow_class
 
 from . import rerunning, running
@@ -45,10 +48,11 @@ from .programs import (
     WaitSignal,
     from_data,
     scenario_of,
+    to_data,
 )
 from .running import SECOND, run
 from .search import Found, Tried, look, search, shrunk, try_seed
-from .service import Service
+from .service import Service, Uninterrupted
 
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 """A run that is thrown away leaves what its body had called and not awaited yet."""
@@ -413,3 +417,39 @@ def test_a_body_that_comes_back_reads_the_attempt_that_it_has_read(plan: Plan) -
     attempt, interrupted = (past.seen for past in outcome.recorder.pasts)
     assert [entry[2] for entry in (attempt[1], interrupted[1], interrupted[3])] == [0, 1, 0]
     assert interrupted == outcome.seen[:4]
+
+
+class Collected(Uninterrupted):
+    """Lets Python collect a run as garbage, where a worker would evict it, while another run has the thread."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def between(self, service: Service) -> None:
+        """See base class."""
+        if service.execution.cached.instance is None:
+            return
+        instance = weakref.ref(service.execution.cached.instance)
+        service.execution.cached.instance = None
+        service.forget(service.execution)
+        copy_context().run(self._collect)
+        assert instance() is None
+
+    def _collect(self) -> None:
+        BRANCH.set(Branch("of another run"))
+        gc.collect()
+        branch = BRANCH.get()
+        self.seen.append(branch.label if branch else "")
+
+
+def test_a_body_that_python_collects_as_garbage_changes_nothing_of_the_run_that_has_the_thread() -> None:
+    """In Python 3.11, a context variable that is set while its context is copied crashes the process."""
+    body = Gather((Finally(sleep(20.0), step("late", 1.0)), Limit(30.0, sleep(40.0), "timeout"), step("early", 5.0)))
+    collected = Collected()
+    service = Service(running.surroundings(), client, collected)
+    origin = {"type": "event", "id": "started", "name": "start", "ts": 0, "listened": False}
+    service.start("stays", "started", [{"program": to_data(body), "faults": []}, origin])
+    with running.in_memory():
+        assert service.run().kind == "completed"
+    assert len(collected.seen) > 2
+    assert set(collected.seen) == {"of another run"}
