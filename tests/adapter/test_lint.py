@@ -425,6 +425,39 @@ def test_what_changes_nothing_that_runs_share_is_not_found(lint_body: Lint, body
     assert lint_body(body, "counter, CACHE, seen, settings = 0, {'a': 1}, [], None") == []
 
 
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ("out = []\nawait step.run('a', lambda: out.append(1))", "out"),
+        ("seen: set[int] = set()\nawait step.run('a', lambda: seen.add(1))", "seen"),
+        ("found = {}\ndef search():\n    found['a'] = 1\nawait step.run('a', search)", "found"),
+        ("order = load()\ndef close():\n    order.lines[0].state = 'closed'\nawait step.run('a', close)", "order"),
+        ("found = {'a': 1}\nasync def forget():\n    del found['a']\nawait step.run('a', forget)", "found"),
+        ("n = {}\ndef count():\n    n['a'] += 1\nawait asyncio.gather(step.run('a', count), load())", "n"),
+    ],
+)
+def test_a_change_that_a_step_makes_to_a_variable_of_the_body_is_found(lint_body: Lint, body: str, name: str) -> None:
+    [finding] = lint_body(body, "def load(): ...")
+    assert finding.does == f"changes {name!r} inside a step, and the change is lost"
+    assert finding.instead == "return the value from the step, and change the variable in the body"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "out = []\nout.append(await step.run('a', lambda: 1))",
+        "await step.run('a', lambda: load().append(1))",
+        "orders = load()\nawait step.run('a', lambda: orders.add(1))",
+        "def search():\n    found = []\n    found.append(1)\n    return found\nawait step.run('a', search)",
+        "order = {}\ndef fill():\n    order['a'] = 1\n    return order\norder = await step.run('a', fill)",
+        "out = []\nawait step.run('a', lambda: out.append(1))  # steporal: ignore",
+        "out = []\nlater = lambda: out.append(1)\nlater()",
+    ],
+)
+def test_a_step_that_changes_what_is_its_own_or_what_it_returns_is_right(lint_body: Lint, body: str) -> None:
+    assert lint_body(body, "def load(): ...") == []
+
+
 def test_a_handler_without_source_is_passed_over() -> None:
     client = steporal.Client("linted")
     names: dict[str, object] = {"client": client, "__name__": "linted"}

@@ -18,10 +18,11 @@ from ..own_code import OwnCode
 from ..remedies import REFERENCES, STEP, remedy
 from ..source import Function, parsed
 from ..step import Step, StepExt
-from . import branches
+from . import branches, captured, module_state
 from .branches import shared_ids
+from .captured import lost_changes
 from .finding import Finding
-from .module_state import INSTEAD, changes
+from .module_state import changes
 from .names import Nested, Scope, Thing, named, own_nodes
 
 MAX_DEPTH = 20
@@ -103,7 +104,10 @@ class Body:
                 yield dataclasses.replace(self._finding(call, place, does, branches.INSTEAD), is_warning=True)
         for node, does in changes(function, place.scope):
             if not _is_ignored(place.file, node):
-                yield self._finding(node, place, does, INSTEAD)
+                yield self._finding(node, place, does, module_state.INSTEAD)
+        for node, does in lost_changes(function, place.scope, _is_step_method):
+            if not _is_ignored(place.file, node):
+                yield self._finding(node, place, does, captured.INSTEAD)
 
     def _visit(self, node: ast.AST, place: _Place) -> Iterator[Finding]:
         match node:

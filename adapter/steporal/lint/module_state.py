@@ -14,8 +14,10 @@ from .names import Scope, own_nodes
 
 INSTEAD = "keep it in a local variable, and pass it on"
 
-_MUTABLE = (MutableMapping, MutableSequence, MutableSet, deque)
-_CHANGING = frozenset(
+MUTABLE = (MutableMapping, MutableSequence, MutableSet, deque)
+"""Classes of containers."""
+
+CHANGING = frozenset(
     {
         *("add", "append", "appendleft", "clear", "discard", "extend", "extendleft", "insert", "pop", "popitem"),
         *("popleft", "remove", "reverse", "rotate", "setdefault", "sort", "update"),
@@ -39,7 +41,7 @@ def changes(function: Function, scope: Scope) -> Iterator[tuple[ast.expr, str]]:
             case ast.Subscript(value=ast.Name(id=name), ctx=ast.Store() | ast.Del()) if _is_mutable(scope, name):
                 yield node, f"changes the global variable {name!r}"
             case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=method)) if (
-                method in _CHANGING and _is_mutable(scope, name)
+                method in CHANGING and _is_mutable(scope, name)
             ):
                 yield node, f"changes the global variable {name!r}"
 
@@ -50,4 +52,4 @@ def _is_unset(scope: Scope, name: str) -> bool:
 
 
 def _is_mutable(scope: Scope, name: str) -> bool:
-    return isinstance(scope.global_value(name), _MUTABLE)
+    return isinstance(scope.global_value(name), MUTABLE)

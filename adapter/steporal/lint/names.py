@@ -134,6 +134,16 @@ class Scope:
             return _UNKNOWN
         return self._real.__globals__.get(name, _UNKNOWN)
 
+    def is_captured(self, name: str) -> bool:
+        """Return whether a variable is of a function around this one."""
+        return name not in self._locals and bool(self.bindings(name))
+
+    def bindings(self, name: str) -> list[Binding]:
+        """Return what is assigned to a variable of this function, or of one around it; nothing if it is global."""
+        if name in self._locals:
+            return self._locals[name]
+        return self._outer.bindings(name) if self._outer is not None else []
+
     def _global(self, name: str) -> Meaning:
         if self._real is None:
             return None
