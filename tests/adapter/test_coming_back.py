@@ -223,6 +223,29 @@ async def test_sets_of_tasks_have_the_order_that_they_had(
     assert len(orders) > 1 and len(set(orders)) == 1, orders
 
 
+async def test_tasks_have_the_names_that_the_body_gives_them_and_keep_them(
+    app: steporal.Client, workers: Workers
+) -> None:
+    passes: list[list[str]] = []
+
+    @app.workflow(id="names", ext=WorkflowExt(park_after="1s"))
+    async def names(ctx: Context[Any], step: Step) -> list[str]:
+        async with asyncio.TaskGroup() as group:
+            named = [
+                asyncio.create_task(asyncio.sleep(0), name="charge"),
+                group.create_task(asyncio.sleep(0), name="2"),
+            ]
+            unnamed = [asyncio.ensure_future(asyncio.sleep(0)), group.create_task(asyncio.sleep(0))]
+        passes.append([task.get_name() for task in (*named, *unnamed)])
+        await step.sleep("night", "2500ms")
+        return passes[-1]
+
+    async with workers(app), asyncio.timeout(LONG):
+        assert (await (await names.start(None)).result())[:2] == ["charge", "2"]
+    assert len(passes) > 1
+    assert all(each == passes[0] for each in passes)
+
+
 async def test_a_retry_of_the_body_reads_the_time_anew(app: steporal.Client, workers: Workers) -> None:
     """Nothing was begun with the time that was too early, so a body that waits for a time may come to it."""
 

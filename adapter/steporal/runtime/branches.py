@@ -241,6 +241,8 @@ class RunLoop:
         if not _is_of_wait_for(sys._getframe(1)):
             context.run(BRANCH.set, branch.child())
         task: asyncio.Task[Any] = self._create_task(coro, name=name, context=context)
+        # The SDK appends the ids of the execution, and asyncio counts the tasks of the process: both change.
+        task.set_name(name or f"Task-{hash(task)}")
         branch.tasks[task] = None
         task.add_done_callback(lambda task: branch.tasks.pop(task, None), context=out_of_body())
         return task
