@@ -246,6 +246,29 @@ async def test_tasks_have_the_names_that_the_body_gives_them_and_keep_them(
     assert all(each == passes[0] for each in passes)
 
 
+async def test_a_branch_that_raised_before_its_step_does_not_get_the_result_of_another(
+    app: steporal.Client, workers: Workers
+) -> None:
+    charged: list[str] = []
+
+    def charge(order: str) -> str:
+        charged.append(order)
+        return f"{order} is charged"
+
+    @app.workflow(id="pays", retry=SOON)
+    async def pays(ctx: Context[Any], step: Step) -> list[str]:
+        async def pay(order: str) -> str:
+            if order == "a" and ctx.attempt == 0:
+                raise RuntimeError("once more")
+            return await step.run("charge", lambda: charge(order))
+
+        return await asyncio.gather(pay("a"), pay("b"))
+
+    async with workers(app), asyncio.timeout(LONG):
+        assert await (await pays.start(None)).result() == ["a is charged", "b is charged"]
+    assert sorted(charged) == ["a", "b"]
+
+
 async def test_a_retry_of_the_body_reads_the_time_anew(app: steporal.Client, workers: Workers) -> None:
     """Nothing was begun with the time that was too early, so a body that waits for a time may come to it."""
 

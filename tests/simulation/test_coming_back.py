@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from .app import client
 from .interruptions import KINDS, Interrupted, Plan, plan_of
 from .programs import (
     Arrival,
+    AsCompleted,
     Draw,
     Finally,
     Gather,
@@ -417,6 +419,48 @@ def test_a_body_that_comes_back_reads_the_attempt_that_it_has_read(plan: Plan) -
     attempt, interrupted = (past.seen for past in outcome.recorder.pasts)
     assert [entry[2] for entry in (attempt[1], interrupted[1], interrupted[3])] == [0, 1, 0]
     assert interrupted == outcome.seen[:4]
+
+
+WAITS: dict[str, Callable[[str, float], Any]] = {
+    "signal": lambda id, seconds: WaitSignal(id, "go", seconds),
+    "event": lambda id, seconds: WaitEvent(id, "paid", seconds),
+    "invoke": lambda id, seconds: Invoke(id, 60.0, timeout=seconds),
+    "listen": lambda id, seconds: Listen(id, "shipped.eu", 1, seconds),
+    "sleep": Sleep,
+    "pause": lambda id, seconds: Pause(seconds),
+    "a limit of a sleep": lambda id, seconds: Limit(seconds, Sleep(id, 100.0), "timeout"),
+    "a limit of a signal": lambda id, seconds: Limit(seconds, WaitSignal(id, "stop", 100.0), "timeout"),
+    "a limit of an event": lambda id, seconds: Limit(seconds, WaitEvent(id, "gone", 100.0), "wait_for"),
+}
+
+HELD_AND_RECOVERED = [
+    Plan(asks=((1.029, 30.0),), recoveries=(6.931, 7.472)),
+    Plan(asks=((1.029, 6.0),), recoveries=(7.5, 8.0)),
+    Plan(asks=((1.029, 30.0),), recoveries=(6.931, 7.472), parks=True),
+]
+
+
+@pytest.mark.parametrize("first", WAITS)
+def test_waits_that_were_over_when_a_recovered_body_came_back_end_in_the_order_in_which_they_were_over(
+    first: str,
+) -> None:
+    for second, plan in product(WAITS, HELD_AND_RECOVERED):
+        for seconds in ((6.0, 2.0), (2.0, 6.0)):
+            waits = WAITS[first]("s1", seconds[0]), WAITS[second]("s0", seconds[1])
+            found = look(Scenario(AsCompleted(waits, after=Pause(4.0)), ()), plan)
+            assert found is None, f"{first} and {second}: \n{found}"
+
+
+@pytest.mark.parametrize("first", WAITS)
+def test_of_waits_that_are_over_when_a_recovered_body_comes_back_the_one_that_was_over_first_ends_first(
+    first: str,
+) -> None:
+    plan = Plan(checkpoints=((1.029, 30.0),), recoveries=(6.931,))
+    for second in WAITS:
+        for seconds in ((6.0, 2.0), (2.0, 6.0)):
+            waits = WAITS[first]("s1", seconds[0]), WAITS[second]("s0", seconds[1])
+            found = look(Scenario(Gather(waits), ()), plan)
+            assert found is None, f"{first} and {second}: \n{found}"
 
 
 class Collected(Uninterrupted):

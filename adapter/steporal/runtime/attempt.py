@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from types import MethodType
@@ -36,7 +37,7 @@ from ..types import JSON
 from . import event_steps, fetch_step, invoke_step, signal_steps
 from .arguments import arguments_checked, check_function, check_step_id, check_task_queue, check_type
 from .branches import BRANCH, Branch, serving
-from .calls import AnotherCallError, Call, check_call, digest
+from .calls import AnotherCallError, Call, check_call, digest, is_other
 from .counting import StepKind
 from .endings import SEND_EVENT
 from .keys import Keys
@@ -46,7 +47,7 @@ from .references import Describer, function_exists, target_of
 from .run import Run
 from .sent_events import unpack
 from .step_activity import StepActivity, perform, until_begun, with_attempts
-from .waits import SHORTEST, Waiting, left_until
+from .waits import Waiting, left_until
 from .watch import aside
 
 RUN_STEP = "steporal.run_step"
@@ -109,6 +110,8 @@ class Attempt:
         with arguments_checked(key):
             check_function(handler, args)
             check_type(options.output_type, "output_type")
+        if key == step_id:
+            key = self._own_key(step_id, handler, args)
         if key in self.owner.memo:
             self._check_function(key, handler, args)
             return self._run_result(key, handler, options, None)
@@ -161,7 +164,7 @@ class Attempt:
             run.overdue[key] = run.microseconds(waiting.until)
             return Outcome()
         with run.waits.during(key, waiting):
-            await workflow.sleep(max(left, SHORTEST), summary=summary(key))
+            await workflow.sleep(max(left, run.shortest(key)), summary=summary(key))
         return Outcome()
 
     def invoke(
@@ -223,8 +226,7 @@ class Attempt:
             raise GeneratorExit
         if self._closed:
             raise asyncio.CancelledError("this attempt of the body has ended")
-        branch = BRANCH.get()
-        return self._keys.next(step_id, branch.label if branch else "")
+        return self._keys.next(step_id, _label())
 
     def is_forgotten(self) -> bool:
         """Whether the run is no more in memory, and Python ends what is left of its body.
@@ -243,18 +245,39 @@ class Attempt:
         Raises:
             AnotherCallError: It was made by another one, or is about to be.
         """
-        run = self.owner
-        outcome = run.memo.get(key)
-        recorded = outcome.call if outcome else run.calls.get(key)
+        run, call = self.owner, replace(call, branch=_label())
+        recorded = self._recorded(key)
         self._calls[key] = call
         if recorded is not None:
             try:
                 check_call(key, recorded, call, self._exists)
             except AnotherCallError as err:
-                if recorded.kind == call.kind and run.journal.is_new_attempt and self._is_only(key):
+                is_same_place = recorded.kind == call.kind and recorded.branch == call.branch
+                if is_same_place and run.journal.is_new_attempt and self._is_only(key):
                     return  # what it captured may depend on ctx.attempt
                 run.journal.stop(err)
                 raise
+
+    def _recorded(self, key: str) -> Call | None:
+        outcome = self.owner.memo.get(key)
+        return outcome.call if outcome else self.owner.calls.get(key)
+
+    def _own_key(self, step_id: str, handler: Callable[..., Any], args: tuple[Any, ...]) -> str:
+        """The key of the first call of a function with an id.
+
+        It is the id, which stays with the branch whose result it has: another attempt of the body, which ended before
+        one of its branches came to its step, may have come to the id in another branch first.
+        """
+        recorded = self._recorded(step_id)
+        if recorded is None or recorded.branch == _label():
+            return step_id
+        try:
+            call, _ = aside(self._described, step_id, handler, args)
+        except (CaptureError, PayloadTooLargeError):
+            return step_id
+        if not is_other(recorded, call, self._exists):
+            return step_id
+        return self._keys.instead(step_id, recorded.branch, _label())
 
     def _is_only(self, key: str) -> bool:
         """Whether the id of a step is used once in the run, so that its key cannot mean another call."""
@@ -290,7 +313,8 @@ class Attempt:
         if self._closed:
             raise asyncio.CancelledError("this attempt of the body has ended")
         try:
-            await run.journal.until("step", key, serving(self._begin, key, kind, start), at_once=at_once)
+            due = run.due(key)
+            await run.journal.until("step", key, serving(self._begin, key, kind, start), due=due, at_once=at_once)
         except asyncio.CancelledError:
             if not self._closed:
                 run.cancel_step(key)
@@ -319,7 +343,8 @@ class Attempt:
         describer = Describer(run.workflow.id, run.handler, packages, captives, secrets)
         described = describer.call(key, handler, args)
         target, fingerprint = target_of(described["function"])
-        call = Call("run", target, digest(*describer.values) if describer.values else "", fingerprint)
+        values = digest(*describer.values) if describer.values else ""
+        call = Call("run", target, values, fingerprint, _label())
         argument = {"workflow": run.workflow.id, "step": key, **described, "call": call.json()}
         if captives.context_is_captured:
             argument["context"] = self._context_json()
@@ -438,3 +463,9 @@ def _batches(events: list[ReceivedEvent]) -> list[list[JSON]]:
         batches[-1].append(encoded)
         size += length
     return batches
+
+
+def _label() -> str:
+    """The branch of the body that runs, as keys name it."""
+    branch = BRANCH.get()
+    return branch.label if branch else ""

@@ -28,7 +28,7 @@ from .keys import Keys
 from .limits import summary
 from .ordered_tasks import number_tasks
 from .until import timers_called
-from .waits import ASYNCIO_TIMER, SHORTEST, Waiting
+from .waits import ASYNCIO_TIMER, Waiting
 from .watch import in_body
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class BodyTimer(asyncio.TimerHandle):
         if self._due() <= journal.now():
             journal.at_next_turn(self._fire)
         else:
-            journal.ask("timer", self._key, Request(self._fire, self._begin))
+            journal.ask("timer", self._key, Request(self._fire, self._begin, self._due()))
 
     def _due(self) -> int:
         return self._owner.microseconds(self.when())
@@ -147,7 +147,7 @@ class BodyTimer(asyncio.TimerHandle):
             return
         run.waits.begin(self._key, Waiting("asyncio", when))
         with timers_called(summary(self._key)):
-            self._native = run.loop.call_later(max(left, SHORTEST.total_seconds()), self._fired)
+            self._native = run.loop.call_later(max(left, run.shortest(self._key).total_seconds()), self._fired)
 
     def _fired(self) -> None:
         self._native = None

@@ -17,7 +17,7 @@ import enum
 import functools
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -43,16 +43,18 @@ class Call:
         target: What it does, in words: the function, the workflow, the names of the events.
         values: A digest of what it was given; empty where nothing else makes the call.
         code: A fingerprint of the function's code, for functions that have no name of their own.
+        branch: The branch of the body that has made it; the same call in another branch is no other call.
     """
 
     kind: str
     target: str = ""
     values: str = ""
     code: str = ""
+    branch: str = field(default="", compare=False)
 
     def json(self) -> JSON:
         """The description as histories have it."""
-        parts = [self.kind, self.target, self.values, self.code]
+        parts = [self.kind, self.target, self.values, self.code, self.branch]
         while parts and not parts[-1]:
             parts.pop()
         return list(parts)
@@ -60,7 +62,7 @@ class Call:
     @classmethod
     def read(cls, data: Any) -> Call | None:
         """The inverse of :meth:`json`; None if ``data`` is not a description."""
-        if not isinstance(data, list) or not 1 <= len(data) <= 4 or not all(isinstance(part, str) for part in data):
+        if not isinstance(data, list) or not 1 <= len(data) <= 5 or not all(isinstance(part, str) for part in data):
             return None
         return cls(*data)
 
@@ -89,6 +91,11 @@ def check_call(key: str, recorded: Call, called: Call, exists: Callable[[Call], 
             "of its own, so that it runs, or change the code back. The run waits: it goes on when a worker has the "
             "corrected code."
         )
+
+
+def is_other(recorded: Call, called: Call, exists: Callable[[Call], bool]) -> bool:
+    """Return whether a result was made by another call."""
+    return bool(_difference(recorded, called, exists))
 
 
 def _difference(recorded: Call, called: Call, exists: Callable[[Call], bool]) -> str:
@@ -178,17 +185,17 @@ def _add_fields(fields: dict[str, Any], put: Callable[[bytes], object], depth: i
 
 def _fields_of_model(value: pydantic.BaseModel) -> dict[str, Any]:
     fields: dict[str, Any] = {**vars(value), **(value.__pydantic_extra__ or {})}
-    for name, field in type(value).model_fields.items():
-        if name in fields and _is_default(fields[name], field.default, field.default_factory):
+    for name, info in type(value).model_fields.items():
+        if name in fields and _is_default(fields[name], info.default, info.default_factory):
             del fields[name]
     return fields
 
 
 def _fields_of_dataclass(value: Any) -> dict[str, Any]:
-    fields = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}
-    for field in dataclasses.fields(value):
-        if _is_default(fields[field.name], field.default, field.default_factory):
-            del fields[field.name]
+    fields = {each.name: getattr(value, each.name, None) for each in dataclasses.fields(value)}
+    for each in dataclasses.fields(value):
+        if _is_default(fields[each.name], each.default, each.default_factory):
+            del fields[each.name]
     return fields
 
 

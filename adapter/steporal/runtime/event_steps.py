@@ -26,7 +26,7 @@ from .inbox import Box
 from .limits import summary
 from .memo import Outcome
 from .until import wait_until
-from .waits import SHORTEST, Waiting
+from .waits import Waiting
 
 if TYPE_CHECKING:
     from .attempt import Attempt
@@ -126,7 +126,7 @@ async def _take(run: Run, box: Box, key: str, waiting: Waiting) -> dict[str, Any
         while not box.events and not box.is_closed:  # another call of `next` may take the event that has woken this one
             await wait_until(
                 lambda: bool(box.events) or box.is_closed,
-                timeout=max(timedelta(seconds=waiting.until - workflow.time()), SHORTEST),
+                timeout=max(timedelta(seconds=waiting.until - workflow.time()), run.shortest(key)),
                 summary=summary(key),
             )
     return box.take()

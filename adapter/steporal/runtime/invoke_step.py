@@ -168,6 +168,11 @@ def too_late(child: str) -> Outcome:
     return Outcome(failure=Failure(InvokeTimeoutError.__name__, message))
 
 
+def next_look_after(seconds: float) -> float:
+    """Return when an invoked run is looked at again, by when it was looked at last, in seconds."""
+    return min(seconds * 2, _LOOK_AT_LEAST_EVERY.total_seconds())
+
+
 async def _until_reported(attempt: Attempt, key: str, waiting: Waiting) -> Outcome:
     """Wait for a run that an execution before has invoked.
 
@@ -179,6 +184,8 @@ async def _until_reported(attempt: Attempt, key: str, waiting: Waiting) -> Outco
 
 async def _reported(attempt: Attempt, key: str, waiting: Waiting) -> Outcome:
     run, child = attempt.owner, waiting.more["child"]
+    is_known_to_be_over = run.waits.is_known_to_be_over(key)
+    is_timer_over = False
     while child not in run.children.ended:
         now = workflow.time()
         if waiting.more.get("look_at", 0) and now >= waiting.more["look_at"]:
@@ -187,9 +194,12 @@ async def _reported(attempt: Attempt, key: str, waiting: Waiting) -> Outcome:
                 return found
             if found.value is not None:
                 return read_outcome(found.value)
-            waiting.more["look_after"] = min(waiting.more["look_after"] * 2, _LOOK_AT_LEAST_EVERY.total_seconds())
+            waiting.more["look_after"] = next_look_after(waiting.more["look_after"])
             waiting.more["look_at"] = workflow.time() + waiting.more["look_after"]
-        if waiting.until is not None and now >= waiting.until:
+            is_known_to_be_over = is_timer_over = False
+        if waiting.until is not None and now >= waiting.until and (is_known_to_be_over or is_timer_over):
+            if not is_timer_over:
+                run.overdue[key] = run.microseconds(waiting.until)
             return too_late(child)
         waiting.more.setdefault("look_at", now + waiting.more["look_after"])
         next_look = waiting.more["look_at"]
@@ -198,11 +208,11 @@ async def _reported(attempt: Attempt, key: str, waiting: Waiting) -> Outcome:
             try:
                 await wait_until(
                     lambda: child in run.children.ended,
-                    timeout=timedelta(seconds=max(left, 0)),
+                    timeout=max(timedelta(seconds=left), run.shortest(key)),
                     summary=summary(key),
                 )
             except TimeoutError:
-                continue
+                is_timer_over = True
     return read_outcome(run.children.ended[child])
 
 

@@ -105,10 +105,12 @@ class Request:
     Attributes:
         wake: Hands the body what it waits for.
         begin: Begins it for real; what comes of it arrives at the journal.
+        due: When it is over, in microseconds since the journal's epoch, if that is known before it begins.
     """
 
     wake: Callable[[], object]
     begin: Callable[[], object]
+    due: int | None = None
 
 
 class Journal:
@@ -125,6 +127,7 @@ class Journal:
         may_begin_anew: Whether the attempt has begun nothing since the last entry. If it ends now, the next attempt
             may read the time of its own beginning from there on, as nothing was begun with the time before.
         repeated: How many of the entries the attempt has in common with the attempt before.
+        ranks: The places, among what was over when the body had come back, in the order in which it was over, by key.
         error: Why the run must not go on, if it must not.
     """
 
@@ -145,7 +148,7 @@ class Journal:
         }
         self._answerable: list[int] = []  # a heap of those positions that the body asks for
         self._requests: dict[Mark, Request] = {}
-        self._put_off: dict[Mark, Callable[[], object]] = {}
+        self._put_off: dict[Mark, Request] = {}
         self._due_now: deque[Callable[[], object]] = deque()
         self._arrived: list[tuple[int, int, Mark]] = []  # a heap: when due, in which order
         self._numbers = count()
@@ -163,6 +166,7 @@ class Journal:
         self.attempt_began = 0
         self.may_begin_anew = True
         self.repeated = 0
+        self.ranks: dict[str, int] = {}
         self._has_news = False
         self.error: Exception | None = None
 
@@ -293,17 +297,20 @@ class Journal:
         """Whether an entry of the past is left for this."""
         return (kind, key) in self._positions
 
-    async def until(self, kind: Kind, key: str, begin: Callable[[], object], *, at_once: bool = False) -> None:
+    async def until(
+        self, kind: Kind, key: str, begin: Callable[[], object], *, due: int | None = None, at_once: bool = False
+    ) -> None:
         """Wait until this reaches the body.
 
         Args:
             kind: The kind of its entry.
             key: The key of its entry.
             begin: Begins it, unless an entry of the past answers.
+            due: When it is over, in microseconds since the journal's epoch, if that is known before it begins.
             at_once: Whether it is to begin while the body comes back.
         """
         future = self._loop.create_future()
-        self.ask(kind, key, Request(partial(_resolve, future), begin), at_once=at_once)
+        self.ask(kind, key, Request(partial(_resolve, future), begin, due), at_once=at_once)
         try:
             await future
         except asyncio.CancelledError:
@@ -319,7 +326,7 @@ class Journal:
         if position is not None:
             heapq.heappush(self._answerable, position)
         elif (self._positions or not self._is_back) and not at_once:
-            self._put_off[mark] = request.begin
+            self._put_off[mark] = request
         else:
             request.begin()
 
@@ -422,10 +429,19 @@ class Journal:
             self.repeated = len(self._recorded)
         self._is_back = True
         begun, self._put_off = self._put_off, {}
-        for mark, begin in begun.items():
+        self._rank(begun)
+        for mark, request in begun.items():
             if mark in self._requests:
-                begin()
+                request.begin()
         self._wake_loop()
+
+    def _rank(self, requests: dict[Mark, Request]) -> None:
+        """Number the requests that are over as they begin, the one first that was over first."""
+        now = self._elapsed()
+        dues = {
+            mark: request.due for mark, request in requests.items() if request.due is not None and request.due <= now
+        }
+        self.ranks = {key: rank for rank, (_, key) in enumerate(sorted(dues, key=lambda mark: dues[mark]))}
 
     def _pause_now_and_then(self) -> None:
         self._delivered += 1

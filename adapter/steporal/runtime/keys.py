@@ -34,3 +34,16 @@ class Keys:
         self._counts[base] = number + 1
         self._taken.add(key)
         return key
+
+    def instead(self, id: str, owner: str, branch: str) -> str:
+        """Return another key for the first use of an id, as another branch has used the id before.
+
+        Args:
+            id: The id.
+            owner: The branch that the key of the first use belongs to.
+            branch: The branch that has just been given that key.
+        """
+        self._taken.discard(id)
+        self._counts[id] = 0
+        self._first[id] = owner
+        return self.next(id, branch)

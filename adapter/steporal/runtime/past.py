@@ -21,7 +21,7 @@ from .carried import Carried, memo_json, read_outcome
 from .children import ENDED, REPORT, read_end, read_parent
 from .continuing import CHECKPOINT, read_hold
 from .inbox import DELIVER, Inbox, read_delivery
-from .invoke_step import LOOK_AFTER, too_late
+from .invoke_step import LOOK_AFTER, next_look_after, too_late
 from .journal import Entry
 from .journal import Kind as EntryKind
 from .memo import Outcome
@@ -107,6 +107,7 @@ class Past:
         self._timers: dict[int, tuple[str, float]] = {}
         self._cancelled: set[str] = set()  # timers
         self._started: set[str] = set()  # children of this execution
+        self._looks: dict[str, dict[str, float]] = {}
         self._unclaimed: dict[str, list[dict[str, Any]]] = {}  # events before the history shows the subscription
         self._has_event = False
         self._has_begun = not is_first
@@ -186,6 +187,9 @@ class Past:
         waits = {
             key: waiting for key, waiting in self._waits.items() if key not in self._memo and waiting.kind != "asyncio"
         }
+        for key, look in self._looks.items():
+            if key in waits:
+                waits[key] = replace(waits[key], more={**waits[key].more, **look})
         for key, until in self._timers.values():
             if key in waits or key in self._memo or key in self._signals.steps or is_of_no_step(key):
                 continue
@@ -341,7 +345,7 @@ class Past:
                 self._end_wait(key, Outcome())
             case "signal":  # its mailbox says how it ends
                 self._signals.timed_out.add(waiting.more["wait"]["key"])
-            case "invoke":
+            case "invoke" if not self._is_look_due(key):
                 self.remember(key, too_late(waiting.more["child"]))
             case "sleep" | "timer" | "next":
                 self.remember(key, Outcome())
@@ -441,19 +445,46 @@ class Past:
         """The run that a step has invoked, and that has not ended."""
         return next((child for child, step in self._invoked.items() if step == key), None)
 
+    def _awaited_child(self, key: str) -> str | None:
+        """The run that a step has invoked, in this execution or one before."""
+        waiting = self._waits.get(key)
+        if waiting is not None and waiting.kind == "invoke":
+            return str(waiting.more["child"])
+        return self._child_of(key)
+
+    def _look(self, key: str) -> dict[str, float]:
+        """When the run that a step has invoked is looked at next; nothing if it is a child of this execution."""
+        waiting = self._waits.get(key)
+        more = {} if waiting is None else waiting.more
+        return self._looks.get(key) or {name: more[name] for name in ("look_after", "look_at") if name in more}
+
+    def _is_look_due(self, key: str) -> bool:
+        return self._look(key).get("look_at", self.now + 1) <= self.now
+
+    def looked_at_child(self, key: str, outcome: JSON) -> None:
+        """A step has looked at the run that it has invoked; ``outcome`` is None if that has not ended."""
+        if outcome is None:
+            after = next_look_after(self._look(key).get("look_after", LOOK_AFTER.total_seconds()))
+            self._looks[key] = {"look_after": after, "look_at": self.now + after}
+        else:
+            self._invoked.pop(self._awaited_child(key) or "", None)
+            self.finished(key, read_outcome(outcome))
+
     def _end_child(self, child: str, outcome: Outcome) -> None:
         step = self._invoked.get(child)
         if step is None:
             self._ended[child] = memo_json(outcome)
         else:
             del self._invoked[child]
+            self._ended.pop(child, None)
             self.remember(step, outcome)
 
     def _report(self, child: str, outcome: JSON) -> None:
         """An invoked run has reported its end; in an execution that it was not invoked in."""
         invoked = {waiting.more["child"]: key for key, waiting in self._waits.items() if waiting.kind == "invoke"}
         step = invoked.get(child) or self._invoked.get(child)
-        if step is None or not self._is_seen:
+        # Of a child of this execution, the step waits for what Temporal says.
+        if step is None or not self._is_seen or child in self._started:
             self._ended[child] = outcome
         else:
             self._invoked.pop(child, None)
@@ -579,12 +610,10 @@ class Past:
         elif text in self._once:
             box = self._inbox.boxes.get(text)
             self._end_wait(text, Outcome(box.events[0] if box and box.events else None))
-        elif child := self._child_of(text):
-            self._invoked.pop(child, None)
-            self.remember(text, too_late(child))
-        elif (waiting := self._waits.get(text)) is not None and waiting.kind == "invoke":
-            if waiting.until is not None and waiting.until <= self.now and waiting.more["child"] not in self._ended:
-                self.remember(text, too_late(waiting.more["child"]))
+        elif child := self._awaited_child(text):
+            if not self._is_look_due(text) and (child in self._started or child not in self._ended):
+                self._invoked.pop(child, None)
+                self.remember(text, too_late(child))
         else:
             self._sleep_is_over(text)
 

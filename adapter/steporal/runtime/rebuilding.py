@@ -33,7 +33,7 @@ from .continuing import CHECKPOINT, RECOVER
 from .endings import SEND_EVENT
 from .failures import NOT_BEGUN, failure_of, is_cancellation
 from .inbox import DELIVER
-from .invoke_step import invoking_step
+from .invoke_step import FIND_END, invoking_step
 from .memo import Failure, Outcome
 from .past import Past
 from .returned import read_result
@@ -371,6 +371,8 @@ class _Reader:
             self._past.closed_in_vain(text)
         elif kind == FIND_MAILBOX and result is None:  # nobody waits for the signal, which ends the step that sends it
             self._past.finished(text, Outcome())
+        elif kind == FIND_END:
+            self._past.looked_at_child(text, result)
         elif kind == FIND_MAILBOX:
             self._past.sends_to(text, result)
         elif _is_of_step(text, told["activity_id"], kind):

@@ -64,7 +64,7 @@ from .storage import StorageOfRun
 from .subscriptions import Subscriptions
 from .traced import TRACE
 from .until import wait_until
-from .waits import BACKOFF, BACKOFF_AFTER, BEGINS_ANEW, UNTIL_TS, Waiting, Waits, left_until
+from .waits import BACKOFF, BACKOFF_AFTER, BEGINS_ANEW, SHORTEST, UNTIL_TS, Waiting, Waits, left_until
 from .watch import in_body
 
 Perform = Callable[[], Coroutine[Any, Any, Outcome]]
@@ -283,6 +283,19 @@ class Run:
         if self.moved_by is None:
             self.moved_by = self.elapsed() - self.taken_over_until
         return until + self.moved_by / 1_000_000
+
+    def due(self, key: str) -> int | None:
+        """Return when a wait is over that the body was in, as the journal has it; None for other steps."""
+        waiting = self.waits.carried.get(key)
+        return None if waiting is None or waiting.until is None else self.microseconds(waiting.until)
+
+    def shortest(self, key: str) -> timedelta:
+        """Return how long the timer of a wait is at least.
+
+        What is over when the body has come back has timers that fire in the order in which it was over, and not in that
+        in which the body asks for it.
+        """
+        return SHORTEST * (1 + self.journal.ranks.get(key, 0))
 
     def _take_unasked(self, entry: Entry) -> None:
         """Take what reaches the body though it has not asked for it."""
@@ -645,7 +658,8 @@ class Run:
     ) -> Outcome:
         if before is not None:  # it was cancelled, and has not ended yet
             await asyncio.wait([before])
-        await self.continuing.hold(key)
+        if not self.journal.takes_events:  # or a `next` would take its event later than it did
+            await self.continuing.hold(key)
         trace = TRACE.get()
         performed = perform if trace is None else partial(trace.step, key, perform)
         is_resumed = key in self.waits.carried

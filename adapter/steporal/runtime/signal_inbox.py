@@ -95,7 +95,15 @@ class SignalInbox:
         self._over |= set(state.get("over", ()))
         self._received |= state.get("received", {})
 
-    async def wait(self, step: str, wait: Wait, *, replace: bool, carried: Waiting | None = None) -> Outcome:
+    async def wait(
+        self,
+        step: str,
+        wait: Wait,
+        *,
+        replace: bool,
+        carried: Waiting | None = None,
+        shortest: timedelta = timedelta(0),
+    ) -> Outcome:
         """Wait until the signal comes or the wait's time is over; cancelled too late, it returns what has come.
 
         Args:
@@ -103,11 +111,12 @@ class SignalInbox:
             wait: The wait; its key is new in the run.
             replace: Whether to take the place of another run that waits.
             carried: The same wait in the execution before, which has opened the mailbox.
+            shortest: How long its timer is at least.
         """
         self._waits[wait.key] = wait
         self._active.add(wait.key)
         try:
-            return await self._wait(step, wait, replace, carried)
+            return await self._wait(step, wait, replace, carried, shortest)
         except FailureError as err:  # its mailbox may be open, so it stays in the list until the run ends
             return Outcome(failure=failure_of(err))
         finally:
@@ -115,7 +124,9 @@ class SignalInbox:
             self._over.add(wait.key)
             self._received.pop(wait.key, None)
 
-    async def _wait(self, step: str, wait: Wait, replace: bool, carried: Waiting | None) -> Outcome:
+    async def _wait(
+        self, step: str, wait: Wait, replace: bool, carried: Waiting | None, shortest: timedelta
+    ) -> Outcome:
         if wait.key not in self._received:
             opening = self._in_background(_known(carried) if carried else self._open(step, wait, replace))
             closing: asyncio.Task[bool] | None = None
@@ -126,7 +137,7 @@ class SignalInbox:
                     return Outcome(failure=conflict(wait, mailbox))
                 waiting = Waiting("signal", wait.until, {"wait": wait.model_dump(mode="json"), "mailbox": mailbox})
                 with self._all.during(step, waiting):
-                    is_received = await self._until_received(wait)
+                    is_received = await self._until_received(wait, shortest)
                 if not is_received:
                     closing = self._in_background(self._close(wait, mailbox))
                     is_received = await asyncio.shield(closing)
@@ -164,12 +175,12 @@ class SignalInbox:
             del self._waits[wait.key]
         return is_received
 
-    async def _until_received(self, wait: Wait) -> bool:
+    async def _until_received(self, wait: Wait, shortest: timedelta) -> bool:
         left = wait.until - workflow.time()
         try:
             await wait_until(
                 lambda: wait.key in self._received,
-                timeout=timedelta(seconds=max(left, 0)),
+                timeout=max(timedelta(seconds=left), shortest),
                 summary=summary(wait.key),
             )
         except TimeoutError:

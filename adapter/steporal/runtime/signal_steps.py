@@ -120,7 +120,8 @@ async def _perform_wait(
 ) -> Outcome:
     run = attempt.owner
     if carried := run.waits.resume(key, "signal"):
-        return await run.signals.wait(key, Wait.model_validate(carried.more["wait"]), replace=replace, carried=carried)
+        wait = Wait.model_validate(carried.more["wait"])
+        return await run.signals.wait(key, wait, replace=replace, carried=carried, shortest=run.shortest(key))
     wait = Wait(
         signal=signal,
         workflow_id=workflow.info().workflow_id,
