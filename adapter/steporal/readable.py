@@ -11,7 +11,7 @@ from typing import Any, cast
 import pydantic
 
 from .converter import dumps, to_json
-from .encoding import TAG, encode
+from .encoding import TAG, encode, is_unchanged
 from .errors import UnencryptedSecretError, UnserializableError
 from .types import JSON
 
@@ -77,7 +77,7 @@ _PLAIN_LEAVES: dict[str, Callable[[dict[str, JSON]], JSON]] = {
 def is_plain(data: JSON) -> bool:
     """Return whether JSON says all of a value: without NaN, for one."""
     try:
-        return bool(encode(data) == data)
+        return is_unchanged(encode(data), data)
     except UnserializableError:
         return False
 
@@ -90,7 +90,7 @@ def outward(value: Any) -> JSON:
     """
     try:
         encoded = encode(value)
-        if encoded == value:
+        if is_unchanged(encoded, value):
             return encoded
     except UnencryptedSecretError:
         raise UnencryptedSecretError(
