@@ -376,6 +376,8 @@ async def test_a_result_that_does_not_fit_its_annotation_is_an_error_of_ours(
         (kinds.CamelOut(first_name="Ann"), kinds.CamelOut, {"firstName": "Ann"}),
         (BERLIN, Any, "2026-05-01T12:00:00+02:00"),
         ({"n": float("nan")}, Any, {"n": "NaN"}),
+        ({"n": float("nan")}, dict[str, float], {"n": "NaN"}),
+        ([MASKED, float("inf")], list[kinds.Masked | float], [{"number": "****1111"}, "Infinity"]),
         (kinds.Whole(inner=1), kinds.Whole, {"hidden": True}),
     ],
 )

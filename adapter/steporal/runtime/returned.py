@@ -23,7 +23,7 @@ from ..decoding import decode, validated
 from ..encoding import TAG, encode, is_unchanged
 from ..errors import InvalidResultError, UnencryptedSecretError, UnserializableError
 from ..fitting import fits
-from ..readable import is_plain, plain
+from ..readable import is_plain, plain, readable
 from ..type_names import TypeNotFoundError
 from ..types import JSON
 from .start import payload_json
@@ -83,7 +83,7 @@ def write_result(value: Any, kind: Any, to_limited: ToLimited, secrets: Callable
         return to_limited(data, {})
     if is_unchanged(encoded, value):
         return to_limited(encoded, {})
-    data = _readable(value, kind, encoded)
+    data = readable(value, encoded, kind)
     if _says_all(data, kind, encoded, secrets):
         return to_limited(data, {})
     return to_limited(data, {EXACT: zlib.compress(dumps(encoded))})
@@ -143,14 +143,6 @@ def value_of(returned: Returned, where: str, output_type: Any, *, is_own: bool, 
 def _as_own(data: JSON, kind: Any) -> Any:
     """Plain JSON as the app of the workflow reads it: it may be of the annotated type as it is."""
     return data if fits(data, kind) else validate(data, kind)
-
-
-def _readable(value: Any, kind: Any, encoded: JSON) -> JSON:
-    try:
-        data = to_json(value, kind)
-        return data if is_plain(data) else plain(encoded)
-    except Exception:  # a serializer of the user's own may raise anything
-        return plain(encoded)
 
 
 def _says_all(data: JSON, kind: Any, encoded: JSON, secrets: Callable[[], bool]) -> bool:
