@@ -59,10 +59,10 @@ def from_raw(raw: RawValue) -> JSON:
 
 
 def copied(data: JSON) -> JSON:
-    """Return a copy of JSON, to any depth, for code that may change it."""
+    """Return a copy of JSON, to any depth, for code that may change it; tuples become lists, as in JSON text."""
     if isinstance(data, dict):
         return {key: copied(value) for key, value in data.items()}
-    return [copied(item) for item in data] if isinstance(data, list) else data
+    return [copied(item) for item in data] if isinstance(data, list | tuple) else data
 
 
 def size_of(raw: RawValue) -> int:
