@@ -127,7 +127,10 @@ def outward(value: Any) -> JSON:
         if not isinstance(value, pydantic.BaseModel) and not dataclasses.is_dataclass(value):
             raise
         refusal = err
-    data = to_json(value)
+    try:
+        data = to_json(value)
+    except UnserializableError as err:
+        raise refusal or err from None  # the refusal has the path
     dumped = adapter(Any).dump_python(value, warnings=False)
     if _has(dumped, lambda item: isinstance(item, _SECRETS)):  # behind a part that encode has refused first
         raise _masked()

@@ -82,7 +82,11 @@ def echo_of(app: steporal.Client, schema: Any, **ext: Any) -> steporal.Workflow[
         (kinds.Lenient, kinds.Lenient(n=1)),
         (None, [kinds.Lenient(n=1)]),
         (kinds.Careless, kinds.Careless(n=1)),
-        (Annotated[kinds.Pair, "what pydantic cannot write"], kinds.Pair(NameEmail("A", "a@example.com"), 1)),
+        (Annotated[tuple[float, datetime], "a note"], (1, BERLIN)),
+        (
+            Annotated[kinds.Pair, Field(description="what pydantic cannot write")],
+            kinds.Pair(NameEmail("A", "a@example.com"), 1),
+        ),
     ],
 )
 async def test_an_instance_of_the_schema_arrives_as_itself(

@@ -59,7 +59,7 @@ def test_other_programs_are_given_what_pydantic_writes(value: Any, expected: Any
         (kinds.Tree(value=math.nan), "such as NaN"),
         (Credentials(device=Opaque(), token=SecretStr("hunter2")), "a secret, of which JSON for other programs shows"),
         ({"rows": [Opaque()]}, r"Opaque at rows\[0\] cannot be sent"),
-        (WithOpaque(inner=Opaque()), "Opaque"),
+        (WithOpaque(inner=[Opaque()]), r"Opaque at inner\[0\] cannot be sent"),
     ],
 )
 def test_what_other_programs_could_not_read_is_refused(value: Any, says: str) -> None:
