@@ -59,10 +59,10 @@ def from_raw(raw: RawValue) -> JSON:
 
 
 def copied(data: JSON) -> JSON:
-    """Return a copy of JSON, to any depth, for code that may change it."""
+    """Return a copy of JSON, to any depth, for code that may change it; tuples become lists, as in JSON text."""
     if isinstance(data, dict):
         return {key: copied(value) for key, value in data.items()}
-    return [copied(item) for item in data] if isinstance(data, list) else data
+    return [copied(item) for item in data] if isinstance(data, list | tuple) else data
 
 
 def size_of(raw: RawValue) -> int:
@@ -103,12 +103,12 @@ def to_json(value: Any, kind: Any = None) -> JSON:
     Raises:
         UnserializableError: It is no JSON, and of no type that pydantic serialises.
     """
-    if isinstance(value, str | int | bool | None):
+    if value is None or type(value) in (str, int, bool):
         return value
     try:
         if kind is not None and not isinstance(value, pydantic.BaseModel):
             return adapter(kind).dump_python(value, mode="json", by_alias=True, warnings=False)
-        return pydantic_core.to_jsonable_python(value, by_alias=True, inf_nan_mode="strings")
+        return pydantic_core.to_jsonable_python(value, by_alias=True)
     except (ValueError, RecursionError, pydantic.PydanticSchemaGenerationError) as err:
         raise UnserializableError(f"{type_label(type(value))} is no JSON: {err}") from None
 

@@ -27,7 +27,7 @@ from .shapes import Shape, is_data_class, shape_of
 from .type_names import name_of, type_label
 from .types import JSON
 
-__all__ = ["FACTORIES", "MAX_DEPTH", "TAG", "Encoder", "always", "encode", "never"]
+__all__ = ["FACTORIES", "MAX_DEPTH", "TAG", "Encoder", "always", "encode", "is_unchanged", "never"]
 
 MAX_DEPTH = 150
 """How deep containers nest in a value. Each level takes up to three levels of JSON, and Python reads about 1,000."""
@@ -78,6 +78,19 @@ def encode(value: Any, other: Encoder | None = None, *, secrets: Callable[[], bo
         raise refusal.error() from None
     except RecursionError:
         raise UnserializableError(f"{type_label(type(value))} cannot be sent, as it is nested too deep") from None
+
+
+def is_unchanged(encoded: JSON, value: Any) -> bool:
+    """Return whether a value is the JSON that :func:`encode` returned for it.
+
+    ``encoded == value`` does not tell: a class may have an ``__eq__`` that is true of everything, or raises.
+    """
+    kind = type(value)
+    if type(encoded) is not kind:
+        return False
+    if kind is dict:
+        return TAG not in encoded and all(map(is_unchanged, encoded.values(), value.values()))
+    return all(map(is_unchanged, encoded, value)) if kind is list else True
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ import pydantic
 from .annotated import same
 from .converter import copied, issues, to_json, validate
 from .decoding import decode, validated
-from .encoding import always, encode, never
+from .encoding import always, encode, is_unchanged, never
 from .errors import InvalidInputError, UnencryptedSecretError, UnserializableError
 from .fitting import fits
-from .readable import is_plain, outward, plain
+from .readable import is_plain, outward, plain, readable
 from .type_names import TypeNotFoundError
 from .types import JSON
 
@@ -48,11 +48,11 @@ def given(workflow_id: str, schema: Any, value: Any, *, secrets: Callable[[], bo
         raise _refused(workflow_id, err) from None
     except UnserializableError as err:
         return _faithful(workflow_id, schema, value, err)
-    if encoded == value:
+    if is_unchanged(encoded, value):
         return _given_json(workflow_id, schema, encoded, secrets)
     if schema is None or fits(value, schema, trusts_metadata=False):
-        return Given(_readable(value, encoded), encoded)
-    return _made(workflow_id, schema, value, secrets)
+        return Given(readable(value, encoded), encoded)
+    return _made(workflow_id, schema, value, encoded, secrets)
 
 
 def given_to_other_app(workflow_id: str, value: Any) -> Given:
@@ -159,14 +159,6 @@ def _refused(workflow_id: str, why: object) -> InvalidInputError:
     return InvalidInputError(f"the input of workflow {workflow_id!r} cannot be sent: {why}")
 
 
-def _readable(value: Any, encoded: JSON) -> JSON:
-    try:
-        data = to_json(value)
-        return data if is_plain(data) else plain(encoded)
-    except Exception:  # a serializer of the user's own may raise anything
-        return plain(encoded)
-
-
 def _given_json(workflow_id: str, schema: Any, data: JSON, secrets: Callable[[], bool]) -> Given:
     """Plain JSON, which the run validates; or what the schema makes of it, if that is another value each time.
 
@@ -183,7 +175,7 @@ def _given_json(workflow_id: str, schema: Any, data: JSON, secrets: Callable[[],
         raise _refused(workflow_id, err) from None
     except UnserializableError:
         return Given(data)  # a value of the schema that only its validator makes, in the run
-    return Given(data) if encoded == again else Given(_readable(value, encoded), encoded)
+    return Given(data) if encoded == again else Given(readable(value, encoded), encoded)
 
 
 def _faithful(workflow_id: str, schema: Any, value: Any, error: UnserializableError) -> Given:
@@ -199,16 +191,13 @@ def _faithful(workflow_id: str, schema: Any, value: Any, error: UnserializableEr
     raise _refused(workflow_id, error) from None
 
 
-def _made(workflow_id: str, schema: Any, value: Any, secrets: Callable[[], bool]) -> Given:
+def _made(workflow_id: str, schema: Any, value: Any, exact: JSON, secrets: Callable[[], bool]) -> Given:
     """What the schema makes of a value that is neither plain JSON nor an instance of it."""
-    data: JSON = None
+    data = readable(value, exact)
     try:
-        data = to_json(value)
         made = validated(value, data, schema)
     except pydantic.ValidationError as err:
         raise _unfit(workflow_id, err) from None
-    except UnserializableError as err:
-        raise _refused(workflow_id, err) from None
     try:
         encoded = encode(made, secrets=secrets)
     except UnencryptedSecretError as err:
@@ -216,4 +205,4 @@ def _made(workflow_id: str, schema: Any, value: Any, secrets: Callable[[], bool]
     except UnserializableError:
         return Given(data)
     # Of plain JSON the run makes the value anew, so it is sent what this one was made of.
-    return Given(data) if encoded == made else Given(_readable(made, encoded), encoded)
+    return Given(data) if is_unchanged(encoded, made) else Given(readable(made, encoded), encoded)

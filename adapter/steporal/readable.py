@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import json
+import math
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, cast
 
 import pydantic
 
-from .converter import dumps, to_json
-from .encoding import TAG, encode
+from .converter import adapter, dumps, to_json
+from .encoding import TAG, encode, is_unchanged
 from .errors import UnencryptedSecretError, UnserializableError
 from .types import JSON
 
 _MASK = "**********"
+_SECRETS = (pydantic.SecretStr, pydantic.SecretBytes, pydantic.Secret)
 
 
 def plain(data: JSON, *, reveal: bool = False) -> JSON:
@@ -75,11 +78,36 @@ _PLAIN_LEAVES: dict[str, Callable[[dict[str, JSON]], JSON]] = {
 
 
 def is_plain(data: JSON) -> bool:
-    """Return whether JSON says all of a value: without NaN, for one."""
+    """Return whether data can be written as JSON. NaN cannot, for one."""
     try:
-        return bool(encode(data) == data)
-    except UnserializableError:
+        dumps(data)
+    except (ValueError, TypeError, RecursionError):
         return False
+    return True
+
+
+def readable(value: Any, encoded: JSON, kind: Any = None) -> JSON:
+    """Return a value as JSON for other programs to read beside the exact value, as pydantic writes it.
+
+    Args:
+        value: The value.
+        encoded: It as :func:`encode` writes it, for what pydantic cannot write.
+        kind: The type through which pydantic writes it, instead of the value's own.
+    """
+    try:
+        data = _with_finite_numbers(to_json(value, kind))
+        return data if is_plain(data) else plain(encoded)
+    except Exception:  # a serializer of the user's own may raise anything
+        return plain(encoded)
+
+
+def _with_finite_numbers(data: JSON) -> JSON:
+    """JSON with ``"NaN"`` for NaN, which pydantic leaves as it is."""
+    if isinstance(data, float):
+        return data if math.isfinite(data) else json.dumps(data)
+    if isinstance(data, dict):
+        return {key: _with_finite_numbers(item) for key, item in data.items()}
+    return [_with_finite_numbers(item) for item in data] if isinstance(data, list) else data
 
 
 def outward(value: Any) -> JSON:
@@ -88,22 +116,44 @@ def outward(value: Any) -> JSON:
     Raises:
         UnserializableError: It cannot be written, or has a secret, or a value that JSON does not have, such as NaN.
     """
+    refusal: UnserializableError | None = None
     try:
         encoded = encode(value)
-        if encoded == value:
+        if is_unchanged(encoded, value):
             return encoded
     except UnencryptedSecretError:
-        raise UnencryptedSecretError(
-            "it has a secret, of which JSON for other programs shows asterisks; send a name by which the secret is "
-            "looked up"
-        ) from None
+        raise _masked() from None
     except UnserializableError as err:
         if not isinstance(value, pydantic.BaseModel) and not dataclasses.is_dataclass(value):
             raise
-        refusal: UnserializableError | None = err
-    else:
-        refusal = None
-    data = to_json(value)
-    if is_plain(data):
+        refusal = err
+    try:
+        data = to_json(value)
+    except UnserializableError as err:
+        raise refusal or err from None  # the refusal has the path
+    dumped = adapter(Any).dump_python(value, warnings=False)
+    if _has(dumped, lambda item: isinstance(item, _SECRETS)):  # behind a part that encode has refused first
+        raise _masked()
+    if is_plain(data) and not _has(dumped, _is_no_number):  # for which pydantic may have written null
         return data
     raise refusal or UnserializableError("it has a value that JSON does not have, such as NaN; convert it to a string")
+
+
+def _masked() -> UnencryptedSecretError:
+    return UnencryptedSecretError(
+        "it has a secret, of which JSON for other programs shows asterisks; send a name by which the secret is "
+        "looked up"
+    )
+
+
+def _is_no_number(item: Any) -> bool:
+    return isinstance(item, float) and not math.isfinite(item)
+
+
+def _has(dumped: Any, is_it: Callable[[Any], bool]) -> bool:
+    """Return whether a part of a value, as pydantic dumps it, is of a kind."""
+    if isinstance(dumped, dict):
+        return any(_has(item, is_it) for item in dumped.values())
+    if isinstance(dumped, list | tuple | set | frozenset):
+        return any(_has(item, is_it) for item in dumped)
+    return is_it(dumped)

@@ -18,6 +18,7 @@ from typing import Annotated, Any, ForwardRef, Literal, TypeVar, Union, cast
 from weakref import WeakKeyDictionary
 
 import pydantic
+import pydantic.dataclasses
 
 from .errors import UnserializableError
 from .type_names import TypeNotFoundError, find_type, name_of, type_label
@@ -72,13 +73,30 @@ def shape_of(kind: type) -> Shape:
     """
     known = _shapes.get(kind)
     if known is None:
+        is_complete = _complete(kind)
         known = _shapes[kind] = _examined(kind)
         try:
             _check_name(kind, known)
         except UnserializableError:
             del _shapes[kind]
             raise
+        if not is_complete:
+            del _shapes[kind]  # its digest is another one when the classes exist that its annotations name
     return known
+
+
+def _complete(kind: type) -> bool:
+    """Let pydantic build a class, and return whether it could.
+
+    Pydantic puts off a model whose annotations name a class that is defined further down, until the first validation.
+    Until then its fields have ``ForwardRef('Later')`` for an annotation, and the digest would be another one than in a
+    process that has validated an instance already.
+    """
+    if getattr(kind, "__pydantic_complete__", True):
+        return True
+    if issubclass(kind, pydantic.BaseModel):
+        return bool(kind.model_rebuild(raise_errors=False, _types_namespace={}))
+    return bool(pydantic.dataclasses.rebuild_dataclass(cast(Any, kind), raise_errors=False, _types_namespace={}))
 
 
 def _examined(kind: type) -> Shape:
@@ -125,8 +143,12 @@ def _check_name(kind: type, shape: Shape) -> None:
     except TypeNotFoundError as err:
         raise UnserializableError(f"{type_label(kind)} cannot be sent, as it cannot be found by name: {err}") from None
     found = typing.get_origin(found) or found
-    if found is kind or (is_data_class(found) and _examined(found) == shape):
+    if found is kind:
         return
+    if is_data_class(found):
+        _complete(found)
+        if _examined(found) == shape:
+            return
     raise UnserializableError(
         f"{type_label(kind)} cannot be sent, as its name now means another class; give each class a name of its own"
     )
@@ -149,7 +171,7 @@ def _computed(kind: type) -> frozenset[str]:
     return frozenset(
         name
         for cls in kind.__mro__
-        for name, attribute in vars(cls).items()
+        for name, attribute in list(vars(cls).items())  # pydantic replaces its own where they are looked at first
         if isinstance(getattr(attribute, "wrapped", attribute), functools.cached_property)
     )
 

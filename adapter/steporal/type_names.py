@@ -25,6 +25,7 @@ from .types import JSON
 
 _ANY = "typing:Any"
 _UNION = "|"
+_TYPING = "typing:"
 _ELLIPSIS = "..."
 
 
@@ -47,6 +48,8 @@ def name_of(kind: Any) -> JSON:
         return _ANY
     if kind is ...:
         return _ELLIPSIS
+    if kind is None:  # Page[None], which to pydantic is not Page[NoneType]
+        return None
     origin, arguments = _parts(kind)
     if origin is Literal:
         return {"literal": [_literal_name(argument) for argument in arguments]}
@@ -54,9 +57,10 @@ def name_of(kind: Any) -> JSON:
         raise UnserializableError(
             f"{kind!r} cannot be a parameter of a generic class that is sent; derive a class from it, and use that"
         )
+    if _is_alias_of_typing(kind) and not hasattr(kind, "__args__"):
+        return f"{_TYPING}{kind._name}"
     if origin is not None:
-        name = _UNION if origin in (Union, UnionType) else name_of(origin)
-        return {"generic": name, "of": [name_of(argument) for argument in arguments]}
+        return {"generic": _generic_name(kind, origin), "of": [name_of(argument) for argument in arguments]}
     if not isinstance(kind, type):
         raise UnserializableError(f"{kind!r} cannot be sent; use a class")
     if kind is NoneType:
@@ -67,6 +71,20 @@ def name_of(kind: Any) -> JSON:
             "move the class to module level"
         )
     return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _generic_name(kind: Any, origin: Any) -> JSON:
+    """Name what has the parameters. To pydantic, ``Page[List[int]]`` and ``Page[list[int]]`` are two classes."""
+    if origin is UnionType:
+        return _UNION
+    if origin is Union:
+        return f"{_TYPING}Union"
+    return f"{_TYPING}{kind._name}" if _is_alias_of_typing(kind) else name_of(origin)
+
+
+def _is_alias_of_typing(kind: Any) -> bool:
+    """Return whether a type is an old spelling of another, such as ``typing.List`` or ``typing.List[int]``."""
+    return getattr(kind, "__module__", None) == "typing" and bool(getattr(kind, "_name", None))
 
 
 def _literal_name(argument: Any) -> JSON:
@@ -108,14 +126,25 @@ def find_type(name: JSON, packages: Collection[str]) -> Any:
     Raises:
         TypeNotFoundError: This process has none.
     """
+    if name is None:
+        return None
     if isinstance(name, str):
-        return {_ANY: Any, _ELLIPSIS: ...}[name] if name in (_ANY, _ELLIPSIS) else _find_class(name, packages)
+        if name in (_ANY, _ELLIPSIS):
+            return {_ANY: Any, _ELLIPSIS: ...}[name]
+        return _find_alias(name) if name.startswith(_TYPING) else _find_class(name, packages)
     if "literal" in name:
         return Literal[tuple(_literal(argument, packages) for argument in name["literal"])]
     arguments = tuple(find_type(argument, packages) for argument in name["of"])
     if name["generic"] == _UNION:
         return functools.reduce(operator.or_, arguments)
     return find_type(name["generic"], packages)[arguments]
+
+
+def _find_alias(name: str) -> Any:
+    found = getattr(typing, name.removeprefix(_TYPING), None)
+    if found is not Union and not _is_alias_of_typing(found):
+        raise TypeNotFoundError(f"{name!r} is not a type that takes parameters")
+    return found
 
 
 def _literal(argument: JSON, packages: Collection[str]) -> Any:

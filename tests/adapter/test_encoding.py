@@ -6,8 +6,9 @@ import dataclasses
 import json
 import sys
 import threading
+import typing
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, tzinfo
 from types import ModuleType
@@ -323,6 +324,88 @@ def test_a_member_of_an_enum_is_found_by_name_or_value() -> None:
     assert swapped.value == "red"
     with pytest.raises(TypeNotFoundError, match=r"edited\.Colour has no member 'RED'; was it renamed or removed\?"):
         edited("Colour.RED", ('RED = "red"', 'PINK = "pink"'))
+
+
+FORWARD = """
+import dataclasses, pydantic
+from typing import Optional
+class Person(pydantic.BaseModel):
+    address: 'Optional[Address]' = None
+    number: int = 1
+    @pydantic.field_validator('number')
+    def doubled(cls, value): return value * 2
+class Employee(Person):
+    pass
+@pydantic.dataclasses.dataclass
+class Visit:
+    to: 'Address'
+class Forest(pydantic.RootModel['list[Forest] | int']):
+    pass
+class Address(pydantic.BaseModel):
+    city: str = ''
+class Manager(Person):
+    pass
+class Late(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(defer_build=True)
+    trees: 'list[Late]' = []
+"""
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        "Person(address=Address(city='Rome'), number=2)",
+        "Employee(number=2)",
+        "Manager(number=2)",
+        "Visit(Address(city='Rome'))",
+        "Forest([Forest(1)])",
+        "Late(trees=[Late()])",
+        "Person.model_construct(number=4)",
+    ],
+)
+def test_a_class_that_names_one_further_down_comes_back_where_nobody_has_used_it_yet(make: str) -> None:
+    with module(FORWARD) as sender:
+        value = eval(make, sender.__dict__)
+        encoded = json.loads(json.dumps(encode(value)))
+    with module(FORWARD) as reader:
+        decoded = decode(encoded)
+        assert type(decoded) is getattr(reader, make.partition("(")[0].partition(".")[0])
+        assert (repr(decoded), encode(decoded)) == (repr(value), encoded)
+
+
+def test_the_digest_of_a_class_is_the_same_as_soon_as_the_classes_exist_that_it_names() -> None:
+    first, _, rest = FORWARD.partition("class Address")
+    with module(first) as made:
+        encode(made.Person.model_construct())
+        exec(f"class Address{rest}", made.__dict__)
+        after = encode(made.Person.model_construct())
+    with module(FORWARD) as made:
+        assert encode(made.Person.model_construct()) == after
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        int,
+        None,
+        list[int],
+        typing.List[int],  # noqa: UP006 (to pydantic another class than list[int])
+        typing.List,  # noqa: UP006
+        typing.Dict[str, typing.Tuple[int, ...]],  # noqa: UP006
+        tuple[()],
+        int | None,
+        typing.Optional[int],  # noqa: UP045
+        typing.Union[int, typing.List[str]],  # noqa: UP006, UP007
+        typing.Sequence[int],
+        Sequence[int],
+        kinds.Page[typing.List[int]],  # noqa: UP006
+    ],
+)
+def test_a_generic_model_has_its_parameters_as_they_were_written(parameter: Any) -> None:
+    page = kinds.Page[parameter].model_construct(items=[])
+    assert type(decode(json.loads(json.dumps(encode(page))))) is type(page)
+    holder = kinds.Holder[parameter](1)
+    assert decode(json.loads(json.dumps(encode(holder)))).__orig_class__ == kinds.Holder[parameter]
 
 
 def test_a_list_of_instances_names_their_class_once() -> None:

@@ -88,6 +88,13 @@ def test_several_keep_their_order_and_get_ids_by_position(container: Callable[[A
     assert [(event.name, event.id) for event in prepare(events)] == [("a", "new 0"), ("b", "given"), ("c", "new 2")]
 
 
+def test_data_is_sent_as_it_was_with_tuples_as_lists() -> None:
+    names = ["a"]
+    (event,) = prepare({"name": "order.placed", "data": {"pairs": (1, names)}})
+    names.append("b")
+    assert event.data == {"pairs": [1, ["a"]]}
+
+
 @pytest.mark.parametrize("none", [[], ()])
 def test_no_events_are_none(none: Any) -> None:
     assert prepare(none) == []
@@ -102,7 +109,7 @@ def test_any_json_object_passes_as_it_is(data: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("data", [OrderedDict(a=1), {"pair": (1, 2)}])
 def test_what_json_writes_as_an_object_or_array_passes(data: Any) -> None:
-    assert prepare({"name": "a", "data": data})[0].data == data
+    assert prepare({"name": "a", "data": data})[0].data == json.loads(json.dumps(data))
 
 
 @pytest.mark.parametrize("text", ["😀", "größe/née", "a b", "!?#%&'\"\\", "x" * 512])

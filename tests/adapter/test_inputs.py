@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pydantic
 import pytest
 from apps import data_kinds as kinds
-from pydantic import AfterValidator, BaseModel, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, Field, NameEmail, SecretStr
 from recording import Workers
 from typing_extensions import TypedDict
 from waiting import until_received
@@ -79,6 +79,14 @@ def echo_of(app: steporal.Client, schema: Any, **ext: Any) -> steporal.Workflow[
         (Opening, {"at": BERLIN}),
         (None, BERLIN),
         (None, {"orders": {kinds.Pair(1, kinds.Shade.DARK)}}),
+        (kinds.Lenient, kinds.Lenient(n=1)),
+        (None, [kinds.Lenient(n=1)]),
+        (kinds.Careless, kinds.Careless(n=1)),
+        (Annotated[tuple[float, datetime], "a note"], (1, BERLIN)),
+        (
+            Annotated[kinds.Pair, Field(description="what pydantic cannot write")],
+            kinds.Pair(NameEmail("A", "a@example.com"), 1),
+        ),
     ],
 )
 async def test_an_instance_of_the_schema_arrives_as_itself(

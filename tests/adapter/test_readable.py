@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from apps import data_kinds as kinds
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import BaseModel, ConfigDict, PlainSerializer, SecretStr
 from recording import Workers
 
 import steporal
@@ -19,6 +19,12 @@ from steporal.readable import outward, plain
 
 class Opaque:
     pass
+
+
+class Credentials(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    device: Annotated[Opaque, PlainSerializer(lambda device: "device")]
+    token: SecretStr
 
 
 class WithOpaque(BaseModel):
@@ -33,6 +39,12 @@ class WithOpaque(BaseModel):
         (kinds.CamelOut(first_name="Ann"), {"firstName": "Ann"}),
         (kinds.Masked(number="4111111111111111"), {"number": "****1111"}),
         ({"at": datetime(2026, 1, 1, tzinfo=UTC), "of": (1, 2)}, {"at": "2026-01-01T00:00:00Z", "of": [1, 2]}),
+        (kinds.Shade.DARK, "dark"),
+        (kinds.Size.SMALL, 1),
+        ({"$": "model"}, {"$": "model"}),
+        (kinds.Tree(value={"$": 1}), {"value": {"$": 1}, "children": []}),
+        (kinds.Lenient(n=1), {"n": 1}),
+        (kinds.Careless(n=1), {"n": 1}),
     ],
 )
 def test_other_programs_are_given_what_pydantic_writes(value: Any, expected: Any) -> None:
@@ -44,8 +56,10 @@ def test_other_programs_are_given_what_pydantic_writes(value: Any, expected: Any
     [
         ({"token": SecretStr("hunter2")}, "a secret, of which JSON for other programs shows asterisks"),
         ({"n": math.nan}, "such as NaN"),
+        (kinds.Tree(value=math.nan), "such as NaN"),
+        (Credentials(device=Opaque(), token=SecretStr("hunter2")), "a secret, of which JSON for other programs shows"),
         ({"rows": [Opaque()]}, r"Opaque at rows\[0\] cannot be sent"),
-        (WithOpaque(inner=Opaque()), "Opaque"),
+        (WithOpaque(inner=[Opaque()]), r"Opaque at inner\[0\] cannot be sent"),
     ],
 )
 def test_what_other_programs_could_not_read_is_refused(value: Any, says: str) -> None:

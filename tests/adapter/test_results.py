@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
@@ -14,6 +14,7 @@ import pytest
 from apps import data_kinds as kinds
 from pydantic import BaseModel
 from recording import Workers
+from typing_extensions import TypedDict
 from waiting import MEGABYTES
 
 import steporal
@@ -31,6 +32,11 @@ class Order(BaseModel):
 class Receipt:
     number: int
     at: datetime
+
+
+class Dated(TypedDict):
+    a: int
+    b: date
 
 
 class Opaque:
@@ -309,6 +315,17 @@ def returning(app: steporal.Client, value: Any, annotation: Any = Any) -> stepor
         ({1: b"\xff"}, Any),
         ({"$": "model", "type": "os:system"}, Any),
         (3, float),
+        (Order(id="a"), Order | dict),
+        (Order(id="a"), dict[str, Any] | Order),
+        (date(2026, 1, 1), date | str),
+        (b"text", bytes | str),
+        (kinds.Reading.model_construct(value=1), kinds.Reading),
+        (Order.model_construct(id="a", total=True), Order),
+        ((1, 2), tuple[float, float]),
+        ({"later": {"b": date(2026, 1, 1), "a": 1}}, dict[str, Dated]),
+        (kinds.Lenient(n=1), Any),
+        ([kinds.Lenient(n=1)], Any),
+        (kinds.Careless(n=1), kinds.Careless),
     ],
 )
 async def test_a_run_returns_what_its_handler_returned(
@@ -359,6 +376,8 @@ async def test_a_result_that_does_not_fit_its_annotation_is_an_error_of_ours(
         (kinds.CamelOut(first_name="Ann"), kinds.CamelOut, {"firstName": "Ann"}),
         (BERLIN, Any, "2026-05-01T12:00:00+02:00"),
         ({"n": float("nan")}, Any, {"n": "NaN"}),
+        ({"n": float("nan")}, dict[str, float], {"n": "NaN"}),
+        ([MASKED, float("inf")], list[kinds.Masked | float], [{"number": "****1111"}, "Infinity"]),
         (kinds.Whole(inner=1), kinds.Whole, {"hidden": True}),
     ],
 )

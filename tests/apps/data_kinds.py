@@ -130,6 +130,28 @@ class Numbers(pydantic.RootModel[list[Any]]):
     pass
 
 
+class Lenient(BaseModel):
+    """Its ``__eq__`` is true of everything, even of its own JSON."""
+
+    n: int
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+
+class Careless(BaseModel):
+    """Its ``__eq__`` takes everything for one of its kind."""
+
+    n: int
+
+    def __eq__(self, other: Any) -> bool:
+        return bool(self.n == other.n)
+
+
+class Reading(BaseModel):
+    value: float
+
+
 class Page(BaseModel, Generic[T]):
     items: list[T]
     next: Page[T] | None = None

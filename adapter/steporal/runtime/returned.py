@@ -20,10 +20,10 @@ from temporalio.common import RawValue
 from ..annotated import same
 from ..converter import dumps, issues, to_json, validate
 from ..decoding import decode, validated
-from ..encoding import TAG, encode
+from ..encoding import TAG, encode, is_unchanged
 from ..errors import InvalidResultError, UnencryptedSecretError, UnserializableError
 from ..fitting import fits
-from ..readable import is_plain, plain
+from ..readable import is_plain, plain, readable
 from ..type_names import TypeNotFoundError
 from ..types import JSON
 from .start import payload_json
@@ -81,9 +81,9 @@ def write_result(value: Any, kind: Any, to_limited: ToLimited, secrets: Callable
         if data is None:
             raise
         return to_limited(data, {})
-    if encoded == value:
+    if is_unchanged(encoded, value):
         return to_limited(encoded, {})
-    data = _readable(value, kind, encoded)
+    data = readable(value, encoded, kind)
     if _says_all(data, kind, encoded, secrets):
         return to_limited(data, {})
     return to_limited(data, {EXACT: zlib.compress(dumps(encoded))})
@@ -123,8 +123,9 @@ def value_of(returned: Returned, where: str, output_type: Any, *, is_own: bool, 
     """
     try:
         if not is_own or returned.exact is None:
-            is_typed = output_type is None or (is_own and fits(returned.data, output_type))
-            return returned.data if is_typed else validate(returned.data, output_type)
+            if output_type is None:
+                return returned.data
+            return _as_own(returned.data, output_type) if is_own else validate(returned.data, output_type)
         try:
             value = decode(returned.exact, packages=packages)
         except TypeNotFoundError:
@@ -139,18 +140,18 @@ def value_of(returned: Returned, where: str, output_type: Any, *, is_own: bool, 
         raise InvalidResultError(f"the result of {where} does not fit {output_type!r}: {issues(err)}") from None
 
 
-def _readable(value: Any, kind: Any, encoded: JSON) -> JSON:
-    try:
-        data = to_json(value, kind)
-        return data if is_plain(data) else plain(encoded)
-    except Exception:  # a serializer of the user's own may raise anything
-        return plain(encoded)
+def _as_own(data: JSON, kind: Any) -> Any:
+    """Plain JSON as the app of the workflow reads it: it may be of the annotated type as it is."""
+    return data if fits(data, kind) else validate(data, kind)
 
 
 def _says_all(data: JSON, kind: Any, encoded: JSON, secrets: Callable[[], bool]) -> bool:
-    """Whether the annotated type makes the same value of plain JSON."""
+    """Whether a reader who knows the annotated type has the same value from plain JSON.
+
+    The texts are compared, as to Python ``1 == 1.0 == True``, and dicts are equal in any order.
+    """
     try:
-        return kind is not None and bool(encode(validate(data, kind), secrets=secrets) == encoded)
+        return kind is not None and dumps(encode(_as_own(data, kind), secrets=secrets)) == dumps(encoded)
     except Exception:  # such as of a validator
         return False
 
@@ -161,6 +162,6 @@ def _faithful(value: Any, kind: Any) -> JSON | None:
         return None
     try:
         data = to_json(value, kind)
-        return data if is_plain(data) and same(validate(data, kind), value) else None
+        return data if is_plain(data) and same(_as_own(data, kind), value) else None
     except Exception:  # such as of a validator, or of an __eq__
         return None
