@@ -68,7 +68,7 @@ from .errors import (
     SendEventError,
     SendSignalError,
 )
-from .events import EventLike, SendEventResult, new_ulid, prepare_events
+from .events import EventLike, ReceivedEvent, SendEventResult, new_ulid, prepare_events
 from .given import Given, given, given_to_other_app
 from .http import Secret
 from .loops import blocking
@@ -583,6 +583,12 @@ class Client:
         found = self._dispatchers.get(temporal)
         return found if found is not None else self._dispatchers.setdefault(temporal, Dispatcher(temporal))
 
+    async def dispatch(self, temporal: temporalio.client.Client, events: Sequence[ReceivedEvent]) -> SendEventResult:
+        """Send events, when a worker has registered the triggers that this client has for them, or after a while."""
+        dispatcher = self.dispatcher(temporal)
+        await self._registration.wait(dispatcher.catalog, events)
+        return await dispatcher.dispatch(events)
+
     # --- start and send --------------------------------------------------------------------------------------------
 
     @overload
@@ -718,9 +724,7 @@ class Client:
         events = prepare_events(event_or_events, new_id=lambda position: new_ulid(), now_ms=now_ms)
         ids = [event.id for event in events]
         with sdk_errors("Temporal did not take the events", partial(SendEventError, ids=ids)):
-            dispatcher = self.dispatcher(await self.connect())
-            await self._registration.wait(dispatcher.catalog, events)
-            return await dispatcher.dispatch(events)
+            return await self.dispatch(await self.connect(), events)
 
     send_event_sync = blocking(send_event, of="client")
 

@@ -144,7 +144,7 @@ async def test_kept_steps_may_have_been_given_the_ids_of_their_run(
     async def order(ctx: Context[Any], step: Step) -> list[Any]:
         ids = [ctx.run_id, ctx.ext.workflow_id, ctx.input.id]
         for n in range(2):
-            await step.run("charge", lambda key: ran.append("charge"), f"{ctx.run_id}/charge/{n}")  # noqa: B023
+            await step.run("charge", lambda key: ran.append("charge"), f"{ctx.run_id}/charge/{n}")
         await step.run("at", lambda at: ran.append("at"), [ctx.input.time, ctx.now(), *ids])
         await step.invoke_workflow("echo", workflow=echo, data={"of": ids})
         await step.ext.send_event("tell", {"name": f"{app.id}.told", "data": {"of": ids}})
