@@ -504,7 +504,7 @@ class Client:
         once. It needs ``steporal[cli]``.
 
         The module that calls it is imported a second time, by its own name instead of ``__main__``: all workers of the
-        app then name its functions alike, and its workflows run in the sandbox. Code after the call never runs.
+        app then name its functions alike. Code after the call never runs.
 
         Example:
             ::
