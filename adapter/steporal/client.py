@@ -339,7 +339,8 @@ class Client:
         """Define a workflow: decorates an ``async def handler(ctx, step)``.
 
         Args:
-            id: Its id, unique in the app; the Temporal workflow type.
+            id: Its id; the Temporal workflow type. Unique in the app. Of workflows in two apps with the same id, an
+                event starts only one; give them different ids.
             input_schema: A pydantic model, or any type that ``pydantic.TypeAdapter`` takes; types ``ctx.input.data``.
             triggers: What starts it: :func:`~steporal.event_trigger`, :func:`~steporal.cron_trigger`.
             max_attempts: Attempts of each step in all, and of the body; 4 by default, as in StepKit.
