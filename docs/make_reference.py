@@ -47,7 +47,7 @@ INSIDE: dict[str, dict[str, Any]] = {
 IN_PASSING = {"CronTrigger", "EventTrigger", "WorkflowReference", "Duration", "RetryPolicy", "Secret", "FailedWith"}
 """Names that the page explains where they are returned or taken."""
 
-INTERNAL = {"Client.dispatcher", "Client.listed", "StartedRun.of"}
+INTERNAL = {"Client.dispatch", "Client.dispatcher", "Client.listed", "StartedRun.of"}
 """Methods without an underscore that are for the other half of the project."""
 
 VARIABLES = {

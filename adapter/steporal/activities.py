@@ -130,7 +130,7 @@ class Activities:
         """Send events."""
         events = [ReceivedEvent.model_validate(event) for event in from_raw(argument)["events"]]
         async with alive(), failing(), counted():
-            return to_raw(pack(await self._client.dispatcher(activity.client()).dispatch(events)))
+            return to_raw(pack(await self._client.dispatch(activity.client(), events)))
 
     @activity.defn(name=FIND_WORKFLOW)
     async def find_workflow(self, argument: RawValue) -> RawValue:

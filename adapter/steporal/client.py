@@ -68,7 +68,7 @@ from .errors import (
     SendEventError,
     SendSignalError,
 )
-from .events import EventLike, SendEventResult, new_ulid, prepare_events
+from .events import EventLike, ReceivedEvent, SendEventResult, new_ulid, prepare_events
 from .given import Given, given, given_to_other_app
 from .http import Secret
 from .loops import blocking
@@ -339,7 +339,8 @@ class Client:
         """Define a workflow: decorates an ``async def handler(ctx, step)``.
 
         Args:
-            id: Its id, unique in the app; the Temporal workflow type.
+            id: Its id; the Temporal workflow type. Unique in the app. Of workflows in two apps with the same id, an
+                event starts only one; give them different ids.
             input_schema: A pydantic model, or any type that ``pydantic.TypeAdapter`` takes; types ``ctx.input.data``.
             triggers: What starts it: :func:`~steporal.event_trigger`, :func:`~steporal.cron_trigger`.
             max_attempts: Attempts of each step in all, and of the body; 4 by default, as in StepKit.
@@ -504,7 +505,7 @@ class Client:
         once. It needs ``steporal[cli]``.
 
         The module that calls it is imported a second time, by its own name instead of ``__main__``: all workers of the
-        app then name its functions alike, and its workflows run in the sandbox. Code after the call never runs.
+        app then name its functions alike. Code after the call never runs.
 
         Example:
             ::
@@ -582,6 +583,12 @@ class Client:
         """What sends events into a namespace; one for each Temporal client, as it caches the catalog."""
         found = self._dispatchers.get(temporal)
         return found if found is not None else self._dispatchers.setdefault(temporal, Dispatcher(temporal))
+
+    async def dispatch(self, temporal: temporalio.client.Client, events: Sequence[ReceivedEvent]) -> SendEventResult:
+        """Send events, when a worker has registered the triggers that this client has for them, or after a while."""
+        dispatcher = self.dispatcher(temporal)
+        await self._registration.wait(dispatcher.catalog, events)
+        return await dispatcher.dispatch(events)
 
     # --- start and send --------------------------------------------------------------------------------------------
 
@@ -718,9 +725,7 @@ class Client:
         events = prepare_events(event_or_events, new_id=lambda position: new_ulid(), now_ms=now_ms)
         ids = [event.id for event in events]
         with sdk_errors("Temporal did not take the events", partial(SendEventError, ids=ids)):
-            dispatcher = self.dispatcher(await self.connect())
-            await self._registration.wait(dispatcher.catalog, events)
-            return await dispatcher.dispatch(events)
+            return await self.dispatch(await self.connect(), events)
 
     send_event_sync = blocking(send_event, of="client")
 

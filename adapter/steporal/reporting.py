@@ -31,8 +31,6 @@ async def failing() -> AsyncIterator[None]:
     """Turns what a step raises into what Temporal records."""
     try:
         yield
-    except asyncio.CancelledError:
-        raise
     except ApplicationError as err:
         failure = application_error(err, attempt=attempt_number(), non_retryable=err.non_retryable)
         raise failure from failure.__cause__
@@ -41,8 +39,20 @@ async def failing() -> AsyncIterator[None]:
         failure = application_error(err, attempt=attempt_number(), non_retryable=False, next_retry_delay=delay)
         raise failure from failure.__cause__
     except BaseException as err:  # also SystemExit: a step function cannot end the worker
+        if _is_cancellation(err):
+            raise
         failure = application_error(err, attempt=attempt_number(), non_retryable=is_final(err))
         raise failure from failure.__cause__
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Return whether an error ends a cancelled attempt.
+
+    A function may also raise a CancelledError of its own, as one that awaits a task that it has cancelled. Temporal's
+    SDK records such an error as "Application error", without the lines of the function.
+    """
+    task = asyncio.current_task()
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 @asynccontextmanager
@@ -52,8 +62,9 @@ async def counted() -> AsyncIterator[None]:
     try:
         yield
         outcome = "finished"
-    except asyncio.CancelledError:
-        outcome = "cancelled"
+    except asyncio.CancelledError as err:
+        if _is_cancellation(err):
+            outcome = "cancelled"
         raise
     finally:
         meter, workflow_type = activity.metric_meter(), activity.info().workflow_type or ""

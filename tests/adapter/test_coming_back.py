@@ -515,3 +515,18 @@ async def test_a_run_that_is_cancelled_before_its_events_time_never_begins(
         with pytest.raises(steporal.RunCancelledError):
             await run.result()
     assert ran == []
+
+
+def test_in_a_rerun_a_call_with_its_own_ids_is_the_call_with_those_of_the_runs_before() -> None:
+    first = Call.of("run", "shop:charge", ("key", "run-1/charge"), ("order", Order(id="event-1", lines=["run-1"])))
+    second = Call.of("wait_for_signal", "paid/run-2")
+    reruns = [{"run-3": "run-2", "event-3": "event-2"}, {"run-3": "run-1", "event-3": "event-1"}]
+
+    def again(key: str) -> Call:
+        order = Order(id="event-3", lines=["run-3"])
+        return Call.of("run", "shop:charge", ("key", key), ("order", order), reruns=reruns)
+
+    check_call("charge", first, again("run-3/charge"), lambda call: True)
+    check_call("wait", second, Call.of("wait_for_signal", "paid/run-3", reruns=reruns), lambda call: True)
+    with pytest.raises(AnotherCallError, match="rerun from this step, or from an earlier one"):
+        check_call("charge", first, again("run-3/refund"), lambda call: True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -404,6 +405,33 @@ async def test_an_event_waits_until_its_own_workflow_is_registered(
     async with workers(app):
         (run,) = (await sending).runs
         assert await (await app.get_run(run.workflow_id)).result() == "order"
+
+
+async def test_an_event_of_a_step_waits_until_its_own_workflow_is_registered(
+    app: steporal.Client, workers: Workers, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @app.workflow(id="order", triggers=[event_trigger(name)])
+    async def order(ctx: Context[Any], step: Step) -> str:
+        return "order"
+
+    @app.workflow(id="sender")
+    async def sender(ctx: Context[Any], step: Step) -> list[StartedRun]:
+        await step.run("begin", lambda: began.set())
+        return (await step.ext.send_event("send", {"name": name})).runs
+
+    began = threading.Event()
+
+    async def register_later() -> Any:
+        await asyncio.to_thread(began.wait)
+        await asyncio.sleep(0.5)  # a worker runs steps while it registers
+        return await steporal.Client.sync(app)
+
+    app.temporal = workers.temporal
+    run = await sender.start()
+    monkeypatch.setattr(app, "sync", register_later)
+    async with workers(app):
+        (started,) = await run.result()
+        assert await (await app.get_run(started.workflow_id)).result() == "order"
 
 
 async def test_an_event_whose_own_workflow_nobody_registers_is_warned_of_once(

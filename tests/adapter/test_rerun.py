@@ -131,6 +131,47 @@ async def test_finished_steps_before_a_step_are_not_done_again(
     assert first[5] == second[5] == third[5], "the random numbers are those that the kept steps were given"
 
 
+async def test_kept_steps_may_have_been_given_the_ids_of_their_run(
+    app: steporal.Client, workers: Workers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[str] = []
+
+    @app.workflow(id="echo")
+    async def echo(ctx: Context[Any], step: Step) -> Any:
+        return ctx.input.data
+
+    @app.workflow(id="order")
+    async def order(ctx: Context[Any], step: Step) -> list[Any]:
+        ids = [ctx.run_id, ctx.ext.workflow_id, ctx.input.id]
+        for n in range(2):
+            await step.run("charge", lambda key: ran.append("charge"), f"{ctx.run_id}/charge/{n}")
+        await step.run("at", lambda at: ran.append("at"), [ctx.input.time, ctx.now(), *ids])
+        await step.invoke_workflow("echo", workflow=echo, data={"of": ids})
+        await step.ext.send_event("tell", {"name": f"{app.id}.told", "data": {"of": ids}})
+        await step.send_signal("signal", signal=f"nobody/{ctx.run_id}", data=ids)
+        await step.wait_for_signal("none", signal=f"none/{ctx.run_id}", timeout="10ms")
+        await step.run("first", lambda: ran.append("first"))
+        await step.run("mark", lambda: ran.append(f"mark {ids[0]}"))
+        await step.run("second", lambda: ran.append("second"))
+        return ids
+
+    async with workers(app):
+        run = await order.start()
+        first = await run.result()
+        assert (run.workflow_id, run.event_id) == (first[1], first[2])
+        ran.clear()
+        again, kept = await rerun(run, capsys, "first")
+        second = await again.result()
+        assert kept == ["charge", "charge:1", "at", "echo", "tell", "signal", "none"]
+        assert ran == ["first", f"mark {second[0]}", "second"]
+        ran.clear()
+        third_run, kept = await rerun(again, capsys, "second")
+        third = await third_run.result()
+        assert kept[-2:] == ["first", "mark"]  # the first of the ids of the run before, the others of that before it
+        assert ran == ["second"]
+    assert len({*first, *second, *third}) == 9
+
+
 async def test_a_run_that_continued_as_new_is_run_again_from_the_step_that_failed(
     app: steporal.Client, workers: Workers, capsys: pytest.CaptureFixture[str]
 ) -> None:

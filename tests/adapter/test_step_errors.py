@@ -69,6 +69,35 @@ async def test_a_step_error_says_which_step_what_and_where(app: steporal.Client,
     }
 
 
+@pytest.mark.parametrize("local", [False, True])
+async def test_a_step_that_raises_a_cancelled_error_of_its_own_fails_as_with_any_other(
+    app: steporal.Client, workers: Workers, local: bool
+) -> None:
+    @app.workflow(id="cancelling")
+    async def handler(ctx: Context[Any], step: Step) -> list[Any]:
+        async def cancels_a_task_of_its_own() -> None:
+            task = asyncio.create_task(asyncio.sleep(60))
+            task.cancel("no longer needed")
+            await task
+
+        def raises() -> None:
+            raise asyncio.CancelledError("in a thread")
+
+        errors: list[Any] = []
+        for function in (cancels_a_task_of_its_own, raises):
+            try:
+                await step.run("cancels", function, max_attempts=2, local=local)
+            except StepError as err:
+                errors.append([err.name, err.message, err.attempts, function.__name__ in err.stack])
+        return errors
+
+    async with workers(app):
+        assert await (await handler.start()).result() == [
+            ["CancelledError", "no longer needed", 2, True],
+            ["CancelledError", "in a thread", 2, True],
+        ]
+
+
 async def test_a_non_retryable_error_in_a_step_is_a_step_error_at_once(app: steporal.Client, workers: Workers) -> None:
     calls = []
 

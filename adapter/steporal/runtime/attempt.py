@@ -37,7 +37,7 @@ from ..types import JSON
 from . import event_steps, fetch_step, invoke_step, signal_steps
 from .arguments import arguments_checked, check_function, check_step_id, check_task_queue, check_type
 from .branches import BRANCH, Branch, serving
-from .calls import AnotherCallError, Call, check_call, digest, is_other
+from .calls import AnotherCallError, Call, check_call, is_other
 from .counting import StepKind
 from .endings import SEND_EVENT
 from .keys import Keys
@@ -184,7 +184,7 @@ class Attempt:
             now_ms=int(workflow.now().timestamp() * 1000),
         )
         called = [(event.name, event.data, event.v) for event in prepared]
-        self.calls(key, Call("send_event", " and ".join({event.name: None for event in prepared}), digest(called)))
+        self.calls(key, self.owner.call("send_event", " and ".join({event.name: None for event in prepared}), called))
         return self._send(key, prepared)
 
     async def _send(self, key: str, events: list[ReceivedEvent]) -> SendEventResult:
@@ -343,8 +343,7 @@ class Attempt:
         describer = Describer(run.workflow.id, run.handler, packages, captives, secrets)
         described = describer.call(key, handler, args)
         target, fingerprint = target_of(described["function"])
-        values = digest(*describer.values) if describer.values else ""
-        call = Call("run", target, values, fingerprint, _label())
+        call = replace(run.call("run", target, *describer.values, code=fingerprint), branch=_label())
         argument = {"workflow": run.workflow.id, "step": key, **described, "call": call.json()}
         if captives.context_is_captured:
             argument["context"] = self._context_json()

@@ -16,7 +16,7 @@ import dataclasses
 import enum
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType, MethodType
 from typing import Any
@@ -28,6 +28,15 @@ from ..context import Context
 from ..types import JSON
 
 _DIGEST_BYTES = 6
+
+Names = Mapping[str, str]
+"""The ids of a run, each with the id that the run had of which this one is a rerun."""
+
+
+_OF_RERUN = (
+    " This run is a rerun from a later step: if its input differs from that of the run before, rerun from this step, "
+    "or from an earlier one."
+)
 
 
 class AnotherCallError(workflow.NondeterminismError):
@@ -44,6 +53,7 @@ class Call:
         values: A digest of what it was given; empty where nothing else makes the call.
         code: A fingerprint of the function's code, for functions that have no name of their own.
         branch: The branch of the body that has made it; the same call in another branch is no other call.
+        before: The same call in the runs of which this one is a rerun, with their ids in place of this run's.
     """
 
     kind: str
@@ -51,6 +61,24 @@ class Call:
     values: str = ""
     code: str = ""
     branch: str = field(default="", compare=False)
+    before: tuple[Call, ...] = field(default=(), compare=False)
+
+    @classmethod
+    def of(cls, kind: str, target: str, *values: Any, code: str = "", reruns: Sequence[Names] = ()) -> Call:
+        """Describe a call.
+
+        Args:
+            kind: The method of ``step``.
+            target: What it does, in words.
+            *values: What it was given.
+            code: A fingerprint of the function's code.
+            reruns: The ids of the runs of which this one is a rerun.
+        """
+
+        def called(names: Names) -> Call:
+            return cls(kind, _renamed(target, names), digest(*values, names=names) if values else "", code)
+
+        return dataclasses.replace(called({}), before=tuple(map(called, reruns)))
 
     def json(self) -> JSON:
         """The description as histories have it."""
@@ -83,13 +111,12 @@ def check_call(key: str, recorded: Call, called: Call, exists: Callable[[Call], 
     Raises:
         AnotherCallError: It is another call.
     """
-    difference = _difference(recorded, called, exists)
-    if difference:
+    if difference := _difference(recorded, called, exists):
         raise AnotherCallError(
             f"step {key!r} comes back as another call: its result was made by {recorded.described()}, and the body now "
             f"calls {called.described()} {difference}. The result is not handed over. Give the changed call a step id "
             "of its own, so that it runs, or change the code back. The run waits: it goes on when a worker has the "
-            "corrected code."
+            f"corrected code.{_OF_RERUN if called.before else ''}"
         )
 
 
@@ -99,6 +126,12 @@ def is_other(recorded: Call, called: Call, exists: Callable[[Call], bool]) -> bo
 
 
 def _difference(recorded: Call, called: Call, exists: Callable[[Call], bool]) -> str:
+    """Return what tells two calls apart, and empty text if nothing does, in this run or one that it is a rerun of."""
+    difference = _difference_from(recorded, called, exists)
+    return difference if all(_difference_from(recorded, before, exists) for before in called.before) else ""
+
+
+def _difference_from(recorded: Call, called: Call, exists: Callable[[Call], bool]) -> str:
     if recorded.kind != called.kind:
         return "instead"
     if recorded.target != called.target and (recorded.values != called.values or exists(recorded)):
@@ -111,49 +144,62 @@ def _difference(recorded: Call, called: Call, exists: Callable[[Call], bool]) ->
 # --- digests -------------------------------------------------------------------------------------------------------
 
 
-def digest(*values: Any) -> str:
+def digest(*values: Any, names: Names | None = None) -> str:
     """Return a short digest of values, the same in each process and version of Python.
 
     Names of classes do not count, nor do fields that have their default value, so that a class may be moved and may
     get a field while runs are under way.
+
+    Args:
+        *values: The values.
+        names: What to read in their text instead of the ids of the run.
     """
     hashed = hashlib.sha256()
-    _add(values, hashed.update, 0)
+    _add(values, hashed.update, 0, names or {})
     return base64.urlsafe_b64encode(hashed.digest()[:_DIGEST_BYTES]).decode()
 
+
+def _renamed(text: str, names: Names) -> str:
+    for name, before in names.items():
+        text = text.replace(name, before)
+    return text
+
+
+_Put = Callable[[bytes], object]
 
 _DEEP = 200
 _EMPTY = (list, dict, set, tuple, frozenset)
 
 
-def _add(value: Any, put: Callable[[bytes], object], depth: int) -> None:
+def _add(value: Any, put: _Put, depth: int, names: Names) -> None:
     if depth > _DEEP:
         return
     kind = type(value)
     if kind is str:
+        value = _renamed(value, names)
         put(b"s%d:" % len(value))
         put(value.encode("utf-8", "surrogatepass"))
     elif value is None or kind in (int, bool, float, complex, bytes):
         put(f"{kind.__name__[0]}{value!r};".encode())
     elif isinstance(value, Mapping):
-        _add_unordered([(key, item) for key, item in value.items()], put, depth, b"{")
+        _add_unordered([(key, item) for key, item in value.items()], put, depth, names, b"{")
     elif isinstance(value, list | tuple):
         put(b"[")
         for item in value:
-            _add(item, put, depth + 1)
+            _add(item, put, depth + 1, names)
         put(b"]")
     elif isinstance(value, set | frozenset):
-        _add_unordered(value, put, depth, b"<")
+        _add_unordered(value, put, depth, names, b"<")
     elif isinstance(value, enum.Enum):
-        _add(value.value, put, depth + 1)
+        _add(value.value, put, depth + 1, names)
     elif isinstance(value, pydantic.BaseModel):
-        _add_fields(_fields_of_model(value), put, depth)
+        _add_fields(_fields_of_model(value), put, depth, names)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        _add_fields(_fields_of_dataclass(value), put, depth)
+        _add_fields(_fields_of_dataclass(value), put, depth, names)
     elif isinstance(value, functools.partial):
-        _add((value.func, value.args, value.keywords), put, depth + 1)
+        _add((value.func, value.args, value.keywords), put, depth + 1, names)
     elif isinstance(value, MethodType):
-        _add((value.__name__, value.__self__), put, depth + 1)
+        _add((value.__name__, value.__self__), put, depth + 1, names)
     elif isinstance(value, FunctionType):
         put(f"f{value.__name__};".encode())
     elif isinstance(value, Context):
@@ -161,7 +207,7 @@ def _add(value: Any, put: Callable[[bytes], object], depth: int) -> None:
     elif isinstance(value, type):
         put(f"t{value.__name__};".encode())
     else:
-        put(f"o{_text(value)};".encode("utf-8", "surrogatepass"))
+        put(f"o{_renamed(_text(value), names)};".encode("utf-8", "surrogatepass"))
 
 
 def _text(value: Any) -> str:
@@ -170,17 +216,17 @@ def _text(value: Any) -> str:
     return type(value).__name__ if " at 0x" in text else text
 
 
-def _add_unordered(items: Any, put: Callable[[bytes], object], depth: int, mark: bytes) -> None:
+def _add_unordered(items: Any, put: _Put, depth: int, names: Names, mark: bytes) -> None:
     digests = []
     for item in items:
         hashed = hashlib.sha256()
-        _add(item, hashed.update, depth + 1)
+        _add(item, hashed.update, depth + 1, names)
         digests.append(hashed.digest())
     put(mark + b"".join(sorted(digests)))
 
 
-def _add_fields(fields: dict[str, Any], put: Callable[[bytes], object], depth: int) -> None:
-    _add_unordered(fields.items(), put, depth, b"{")
+def _add_fields(fields: dict[str, Any], put: _Put, depth: int, names: Names) -> None:
+    _add_unordered(fields.items(), put, depth, names, b"{")
 
 
 def _fields_of_model(value: pydantic.BaseModel) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Carried(pydantic.BaseModel):
         attempt: Which attempt of the body this is, from 0.
         taken_over_until: Until when, on the body's clock, another run did what this one goes on from; -1: none did.
         moved_by: By how much that was earlier, in microseconds, once it is known.
+        reruns: The ids of the runs of which this one is a rerun, the last one first; see ``Run.own_ids``.
         reopens: The listeners of that run that this one has to subscribe for itself.
         repeated: How many entries of the journal it has in common with the attempt before.
         begins_anew: Whether the next attempt of the body reads the time anew; see ``Journal.may_begin_anew``.
@@ -77,6 +78,7 @@ class Carried(pydantic.BaseModel):
     repeated: int = 0
     taken_over_until: int = -1
     moved_by: int | None = None
+    reruns: list[list[str]] = []
     reopens: list[str] = []
     begins_anew: bool = True
     scheduled: dict[str, int] = {}

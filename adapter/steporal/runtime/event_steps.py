@@ -54,15 +54,15 @@ class Wait:
         """The same wait in a run that goes on from what another has done."""
         return replace(self, until=run.moved(self.until, self.asked))
 
-    def call(self, kind: str) -> Call:
+    def call(self, run: Run, kind: str) -> Call:
         """The description of the call."""
-        return Call(kind, " or ".join(self.topics))
+        return run.call(kind, " or ".join(self.topics))
 
 
 def wait_for_event(attempt: Attempt, key: str, wanted: Wanted) -> Coroutine[Any, Any, ReceivedEvent | None]:
     """Perform ``step.ext.wait_for_event``."""
     wait = Wait.of(key, wanted, attempt.owner.journal.now())
-    attempt.calls(key, wait.call("wait_for_event"))
+    attempt.calls(key, wait.call(attempt.owner, "wait_for_event"))
     return _wait_for_event(attempt, key, wait)
 
 
@@ -135,7 +135,7 @@ async def _take(run: Run, box: Box, key: str, waiting: Waiting) -> dict[str, Any
 def listen(attempt: Attempt, key: str, wanted: Wanted) -> Coroutine[Any, Any, Listener]:
     """Perform ``step.ext.listen``."""
     wait = Wait.of(key, wanted, attempt.owner.journal.now())
-    attempt.calls(key, wait.call("listen"))
+    attempt.calls(key, wait.call(attempt.owner, "listen"))
     return _listen(attempt, key, wait)
 
 

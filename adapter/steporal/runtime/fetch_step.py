@@ -10,7 +10,6 @@ from ..http import FetchRequest, FetchResponse
 from ..outbound.fetching import FETCH, FetchCall
 from ..step import RunOptions
 from .arguments import arguments_checked
-from .calls import Call
 from .limits import to_limited
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ _MARGIN = timedelta(seconds=10)
 
 def fetch(attempt: Attempt, key: str, request: FetchRequest) -> Coroutine[Any, Any, FetchResponse]:
     """Perform ``step.ext.fetch``."""
-    attempt.calls(key, Call("fetch", f"{request.method} {request.url}"))
+    attempt.calls(key, attempt.owner.call("fetch", f"{request.method} {request.url}"))
     if key in attempt.owner.memo:
         return _response(attempt, key, None)
     with arguments_checked(key):

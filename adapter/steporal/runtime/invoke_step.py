@@ -22,7 +22,6 @@ from ..given import Given, given, given_to_other_app
 from ..search_attributes import is_indexed, of_run
 from ..types import JSON
 from .arguments import arguments_checked, deadline_of
-from .calls import Call, digest
 from .carried import read_outcome
 from .failures import failure_of, is_cancellation
 from .limits import summary, to_limited
@@ -59,7 +58,7 @@ def invoke(
                 f"workflow is {target!r}; pass what client.workflow returned, or steporal.reference(app, id)"
             )
         deadline = None if timeout is None else deadline_of(timeout, "timeout")
-    attempt.calls(key, Call("invoke_workflow", target.id, digest(data)))
+    attempt.calls(key, attempt.owner.call("invoke_workflow", target.id, data))
     asked = None if isinstance(timeout, datetime) else attempt.owner.journal.now()
     sent = None if key in attempt.owner.memo else _given(attempt, key, target, data)
     return _invoke(attempt, key, target, sent, deadline, asked)

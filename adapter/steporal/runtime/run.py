@@ -126,6 +126,7 @@ class Run:
         calls: What the steps in flight were called with, by key.
         taken_over_until: Until when, on the body's clock, another run did what this one goes on from; -1: none did.
         moved_by: By how much that was earlier, in microseconds, once it is known.
+        reruns: The ids of the runs of which this one is a rerun; see :attr:`own_ids`.
         reopens: The listeners of that run that this one has to subscribe for itself.
         overdue: When waits were over that the body had in an execution before, for those that were when it came back.
         mailboxes: The mailboxes that a recovery has found to be chosen for signals to send, by step.
@@ -174,6 +175,7 @@ class Run:
         self._in_flight: dict[str, asyncio.Task[Outcome]] = {}
         self.taken_over_until = -1
         self.moved_by: int | None = None
+        self.reruns: list[list[str]] = []
         self.reopens: dict[str, None] = {}
         self.calls: dict[str, Call] = {}
         self.overdue: dict[str, int] = {}
@@ -199,6 +201,7 @@ class Run:
         self.journal.repeated = carried.repeated
         self.taken_over_until = carried.taken_over_until
         self.moved_by = carried.moved_by
+        self.reruns = carried.reruns
         self.reopens = dict.fromkeys(carried.reopens)
         self.scheduled = carried.scheduled
         self.mailboxes = carried.mailboxes
@@ -247,11 +250,24 @@ class Run:
             ended=self.children.ended,
             invoked=self.children.invoked,
             reports_to=self.children.reports_to,
+            reruns=self.reruns,
             reopens=list(self.reopens),
             size=self.continuing.size,
             json_size=self.continuing.json_size,
             warning=self.continuing.warning,
         )
+
+    # --- the calls of steps ----------------------------------------------------------------------------------------
+
+    @property
+    def own_ids(self) -> list[str]:
+        """The ids that the body sees and that a rerun has of its own: of Temporal, of the run, of its event."""
+        return [workflow.info().workflow_id, self.id, self.origin.id]
+
+    def call(self, kind: str, target: str, *values: Any, code: str = "") -> Call:
+        """Describe a call of a step; see :meth:`Call.of`."""
+        reruns = [dict(zip(self.own_ids, ids, strict=False)) for ids in self.reruns]
+        return Call.of(kind, target, *values, code=code, reruns=reruns)
 
     # --- the time that the body sees -------------------------------------------------------------------------------
 

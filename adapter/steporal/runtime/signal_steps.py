@@ -28,7 +28,6 @@ from ..step import RunOptions
 from ..types import JSON
 from .arguments import arguments_checked, check_type, deadline_of
 from .branches import out_of_body, serving
-from .calls import Call, digest
 from .limits import to_limited
 from .memo import Outcome
 from .signal_types import type_to_check
@@ -53,7 +52,7 @@ def wait_for_signal(
         check_on_conflict(on_conflict)
         check_type(schema, "schema")
         deadline = deadline_of(timeout, "timeout")
-    attempt.calls(key, Call("wait_for_signal", signal))
+    attempt.calls(key, attempt.owner.call("wait_for_signal", signal))
     asked = None if isinstance(timeout, datetime) else attempt.owner.journal.now()
     perform = partial(_perform_wait, attempt, key, signal, deadline, asked, on_conflict == "replace", schema)
     return _wait(attempt, key, signal, schema, deadline, perform)
@@ -146,7 +145,7 @@ def send_signal(attempt: Attempt, key: str, signal: str, data: Any) -> Coroutine
         to_limited(f"the data of signal {signal!r}", encoded, attempt.owner.storage.most)
     except (UnserializableError, PayloadTooLargeError) as err:
         raise type(err)(f"step {key!r}: {err}") from None
-    attempt.calls(key, Call("send_signal", signal, digest(encoded)))
+    attempt.calls(key, attempt.owner.call("send_signal", signal, encoded))
     return _send(attempt, key, signal, encoded)
 
 

@@ -194,7 +194,7 @@ def rerun(id: str, from_step: str | None, data: str | None, connection: Any, cod
     """Do the work of the run ID again, in a new run, and print that run's workflow id.
 
     The new run has the same input and an event id of its own. With --from, it begins with what had finished when that
-    step began; its waits, listeners, ids and random numbers are its own.
+    step began; its waits, listeners and ids are its own.
     """
     from ..arguments import read_json
 

@@ -54,6 +54,8 @@ async def run_rerun(temporal: Client, id: str, *, from_step: str | None, data: A
     workflow_id = f"{described.workflow_type}/{event_id}"
     kept = None if from_step is None else kept_before(story, from_step)
     origin = await _origin(temporal, story, event_id)
+    if kept is not None and origin.ts is None:  # the body reads the time that it had, as it does from ctx.now()
+        origin = replace(origin, ts=int((story.first_task or story.started).timestamp() * 1000))
     arguments = origin.arguments(_input(story)) if data is SAME else replace(origin, exact=None).arguments(data)
     if kept is not None:
         arguments.append(_handed_over(temporal, kept))
@@ -141,7 +143,9 @@ def kept_before(story: Story, step: str) -> Carried:
     return Carried(
         is_parked=False,
         started=0,
-        # The body reads the times and draws the random numbers that it had, or its steps would be other calls.
+        # The body reads the times and draws the random numbers that it had, or its steps would be other calls. The ids
+        # are its own; in what its steps are called with, they stand for those that the run before had.
+        reruns=[[story.described.id, first_run_id(story.described), story.origin.id], *carried.reruns],
         base=carried.base or carried.started,
         seed=carried.seed or seed_of(first_run_id(story.described)),
         attempt_began=carried.attempt_began,
