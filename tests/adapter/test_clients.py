@@ -358,6 +358,38 @@ async def test_a_connection_of_the_parent_is_an_error_in_a_forked_child(address:
         assert "connect after the fork" in said
 
 
+# --- the end of a process ------------------------------------------------------------------------------------------
+
+GIVES_UP = """
+    import asyncio
+    import steporal
+
+    client = steporal.Client("impatient")
+
+    @client.workflow(id="unserved")
+    async def unserved(ctx, step): ...
+
+    async def main():
+        run = await unserved.start()
+        try:
+            await asyncio.wait_for(run.result(), 0.3)
+        except TimeoutError:
+            print("gave up", flush=True)
+
+    asyncio.run(main())
+    """
+
+
+async def test_a_process_ends_although_a_call_is_in_flight(address: str) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(GIVES_UP)]
+    environment = {**os.environ, "TEMPORAL_ADDRESS": address}
+    for _ in range(5):  # a thread that blocks at the end is a race, which most but not all processes lose
+        ended = await asyncio.to_thread(
+            subprocess.run, command, env=environment, capture_output=True, text=True, timeout=30, check=False
+        )
+        assert (ended.stdout, ended.returncode) == ("gave up\n", 0)
+
+
 # --- errors --------------------------------------------------------------------------------------------------------
 
 
