@@ -117,10 +117,10 @@ class Connection:
 def _keep_runtime(chosen: Runtime | None) -> None:
     """Keep the SDK's default runtime until the process ends, unless the connection has a runtime chosen by the user.
 
-    A call that is still in flight when the program ends, such as a ``run.result()`` that was given up, holds a thread of
-    the SDK. Once Python finalizes, that thread blocks when it asks for the interpreter. Python then frees the runtime,
-    which waits for its threads, so the process would never exit. The extra reference keeps the runtime from being freed.
-    A runtime that the user has chosen is left alone, since freeing it may flush its metrics.
+    A call that is still in flight when the program ends, such as a ``run.result()`` that was given up, holds a thread
+    of the SDK. Once Python finalizes, that thread blocks when it asks for the interpreter. Python then frees the
+    runtime, which waits for its threads, so the process would never exit. The extra reference keeps the runtime from
+    being freed. A runtime that the user has chosen is left alone, since freeing it may flush its metrics.
     """
     if chosen is None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(Runtime.default()))
