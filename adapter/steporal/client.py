@@ -612,6 +612,7 @@ class Client:
             id: Temporal's workflow id; ``{workflow id}/{event id}`` by default.
 
         Raises:
+            InvalidArgumentError: ``workflow`` is neither a workflow nor a reference; nothing was started.
             InvalidInputError: The input does not fit the ``input_schema``, or cannot be sent; nothing was started.
             AlreadyStartedError: There is, or was within Temporal's retention, a run with this ``id``.
             UnknownWorkflowError: The referenced app or workflow is not registered.
@@ -619,6 +620,7 @@ class Client:
             TemporalCallError: Temporal refused, or did not answer; the run may have been started.
         """
         check_outside("client.start_workflow", "steporal.client.Client.start_workflow")
+        _check_workflow(workflow)
         sent = self._given(workflow, input)
         to_limited(f"the input of workflow {workflow.id!r}", sent.both(), most_with(self.data_converter))
         temporal = await self.connect()
@@ -687,11 +689,14 @@ class Client:
             workflow: Its workflow, which types its result; plain JSON without one.
 
         Raises:
+            InvalidArgumentError: ``workflow`` is neither a workflow nor a reference.
             RunNotFoundError: No run has this workflow id.
             ConnectError: There is no connection to Temporal.
             TemporalCallError: Temporal refused, or could not be reached.
         """
         check_outside("client.get_run", "steporal.client.Client.get_run")
+        if workflow is not None:
+            _check_workflow(workflow)
         with sdk_errors(f"finding run {workflow_id!r}"):
             temporal = await self.connect()
             workflow_id = check_id(workflow_id, "a run's workflow id", max_bytes=MAX_WORKFLOW_ID_BYTES)
@@ -820,6 +825,13 @@ class Client:
             for trigger in workflow.triggers
             if isinstance(trigger, CronTrigger)
         ]
+
+
+def _check_workflow(workflow: object) -> None:
+    if not isinstance(workflow, Workflow | WorkflowReference):
+        raise InvalidArgumentError(
+            f"workflow is {workflow!r}; pass what client.workflow returned, or steporal.reference(app, id)"
+        )
 
 
 def _is_imported_again(other: Handler[Any, Any], handler: Handler[Any, Any]) -> bool:

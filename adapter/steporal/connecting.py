@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,6 +14,7 @@ import temporalio.client
 import temporalio.exceptions
 from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 from temporalio.client import RPCTimeoutOrCancelledError
+from temporalio.runtime import Runtime
 from temporalio.service import RPCError
 
 from .errors import ConnectError, ForkError, SteporalError, TemporalCallError
@@ -58,6 +60,8 @@ class Connection:
         # The SDK connects a lazy client on its first call, under a lock of one event loop.
         self._temporal, self._is_ready = temporal, not temporal.service_client.config.lazy
         self._process = os.getpid()
+        if self._is_ready:
+            _keep_runtime(temporal.service_client.config.runtime)
 
     async def get(self) -> temporalio.client.Client:
         """Return the Temporal client, connected.
@@ -93,6 +97,7 @@ class Connection:
     async def _make(self) -> temporalio.client.Client:
         what = f"client {self._client_id!r} could not connect to Temporal"
         temporal = self._temporal
+        _keep_runtime(None if temporal is None else temporal.service_client.config.runtime)
         with sdk_errors(what, ConnectError):
             try:
                 if temporal is None:
@@ -107,6 +112,18 @@ class Connection:
             self._temporal = temporal
         self._is_ready = True
         return self._temporal
+
+
+def _keep_runtime(chosen: Runtime | None) -> None:
+    """Keep the SDK's default runtime until the process ends, unless the connection has a runtime chosen by the user.
+
+    A call that is still in flight when the program ends, such as a ``run.result()`` that was given up, holds a thread
+    of the SDK. Once Python finalizes, that thread blocks when it asks for the interpreter. Python then frees the
+    runtime, which waits for its threads, so the process would never exit. The extra reference keeps the runtime from
+    being freed. A runtime that the user has chosen is left alone, since freeing it may flush its metrics.
+    """
+    if chosen is None:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(Runtime.default()))
 
 
 @contextmanager

@@ -294,6 +294,8 @@ def check_handler(handler: object, workflow_id: str) -> None:
             "`async def handler(ctx, step)` and call the other from it"
         )
     name = getattr(handler, "__qualname__", repr(handler))
+    if inspect.isasyncgenfunction(inspect.unwrap(handler)):
+        raise DefinitionError(f"{where}, {name!r}, yields, which a workflow cannot do; return its result instead")
     if not inspect.iscoroutinefunction(inspect.unwrap(handler)):
         raise DefinitionError(f"{where}, {name!r}, is not async; write `async def {name}(ctx, step)`")
     parameters = inspect.signature(handler).parameters.values()

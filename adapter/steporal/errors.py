@@ -14,14 +14,13 @@
     ├── RunNotFoundError                  Temporal has no such run, or no longer
     ├── AlreadyStartedError               start_workflow(id=...): there is such a run already
     ├── UnknownWorkflowError              no app has registered such a workflow
-    ├── RunNotFoundError                  get_run(): no run has this workflow id
     ├── RunFailedError                    Run.result(): the run failed, timed out or was terminated
     │   └── RunCancelledError             Run.result(): the run was cancelled
     ├── RetryAfterError                   raise it: try again after a given time
     ├── NonRetryableError                 raise it: do not try again
     │   ├── InvalidArgumentError          what a method was called with (a ValueError and a TypeError)
-    │   ├── EventLoopError (RuntimeError) a blocking method, called while an event loop is running
     │   │   └── UnknownStepError          a method that `step` does not have (an AttributeError)
+    │   ├── EventLoopError (RuntimeError) a blocking method, called while an event loop is running
     │   ├── StepNotAwaitedError           a step that the body called without awaiting it
     │   ├── NotInBodyError                a call that only works outside the body of a workflow
     │   ├── DeadlockError                 a body that waits for something that cannot happen in a run

@@ -142,7 +142,8 @@ def _check_schedule(schedule: str, what: str) -> None:
     fields = schedule.split()
     accepted = "it takes minute, hour, day of month, month and day of week, such as '0 9 * * MON-FRI'"
     if len(fields) != 5:
-        raise DefinitionError(f"{what} has {len(fields)} fields; {accepted}, or '@every 5m', {', '.join(_SHORTHANDS)}")
+        count = f"{len(fields)} field{'s' * (len(fields) != 1)}"
+        raise DefinitionError(f"{what} has {count}; {accepted}, or '@every 5m', {', '.join(_SHORTHANDS)}")
     if extension := _EXTENSION.search(schedule):
         raise DefinitionError(f"{what} has {extension[0]!r}, which Temporal's schedules do not know; {accepted}")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -23,7 +24,7 @@ from temporalio.converter import DataConverter, PayloadCodec
 from waiting import until_waiting
 
 import steporal
-from steporal import Context, Step, event_trigger
+from steporal import Context, InvalidArgumentError, Step, event_trigger
 
 NOWHERE = "127.0.0.1:1"
 """An address at which no server listens."""
@@ -356,6 +357,48 @@ async def test_a_connection_of_the_parent_is_an_error_in_a_forked_child(address:
     for said in (of_run, unconnected):
         assert said.startswith("ForkError ")
         assert "connect after the fork" in said
+
+
+@pytest.mark.parametrize("wrong", ["process-order", 3])
+async def test_what_is_not_a_workflow_is_refused_by_name(temporal: temporalio.client.Client, wrong: Any) -> None:
+    client = steporal.Client("shop", temporal=temporal)
+    message = re.escape(f"workflow is {wrong!r}; pass what client.workflow returned")
+    with pytest.raises(InvalidArgumentError, match=message):
+        await client.start_workflow(wrong)
+    with pytest.raises(InvalidArgumentError, match=message):
+        await client.get_run("process-order/1", wrong)
+
+
+# --- the end of a process ------------------------------------------------------------------------------------------
+
+GIVES_UP = """
+    import asyncio
+    import steporal
+
+    client = steporal.Client("impatient")
+
+    @client.workflow(id="unserved")
+    async def unserved(ctx, step): ...
+
+    async def main():
+        run = await unserved.start()
+        try:
+            await asyncio.wait_for(run.result(), 0.3)
+        except TimeoutError:
+            print("gave up", flush=True)
+
+    asyncio.run(main())
+    """
+
+
+async def test_a_process_ends_although_a_call_is_in_flight(address: str) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(GIVES_UP)]
+    environment = {**os.environ, "TEMPORAL_ADDRESS": address}
+    for _ in range(5):  # a thread that blocks at the end is a race, which most but not all processes lose
+        ended = await asyncio.to_thread(
+            subprocess.run, command, env=environment, capture_output=True, text=True, timeout=30, check=False
+        )
+        assert (ended.stdout, ended.returncode) == ("gave up\n", 0)
 
 
 # --- errors --------------------------------------------------------------------------------------------------------

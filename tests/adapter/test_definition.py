@@ -66,6 +66,14 @@ def test_a_handler_that_is_no_function_is_refused(client: steporal.Client, wrong
         client.workflow(id="process-order")(wrong)
 
 
+def test_a_handler_that_yields_is_refused(client: steporal.Client) -> None:
+    async def numbers(ctx: Context[Any], step: Step) -> Any:
+        yield 1
+
+    with pytest.raises(DefinitionError, match=r"'process-order'.*numbers', yields, .*return its result instead"):
+        client.workflow(id="process-order")(numbers)
+
+
 def test_a_partial_is_refused(client: steporal.Client) -> None:
     async def more(number: int, ctx: Context[Any], step: Step) -> None: ...
 
