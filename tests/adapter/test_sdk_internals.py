@@ -49,6 +49,7 @@ TOUCHED: dict[str, set[str]] = {
         "vars",
         "_apply",
         "_run_once",
+        "call_soon",
         "call_later",
         "call_at",
         "create_task",
