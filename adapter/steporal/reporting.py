@@ -48,8 +48,8 @@ async def failing() -> AsyncIterator[None]:
 def _is_cancellation(error: BaseException) -> bool:
     """Return whether an error ends a cancelled attempt.
 
-    A function may also raise a CancelledError of its own, as one that awaits a task that it has cancelled. Temporal's
-    SDK records such an error as "Application error", without the lines of the function.
+    A function can also raise a CancelledError without being cancelled, for example by awaiting a task that it has
+    cancelled. Temporal's SDK records such an error as "Application error", without the lines of the function.
     """
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0

@@ -115,7 +115,7 @@ class Endless(BaseException):
 
 @contextmanager
 def in_memory() -> Iterator[None]:
-    """While a run goes on in this thread, which is no thread of an event loop then, and may not compute for ever."""
+    """Run in this thread without a running event loop, without logs, and with a limit on the time spent computing."""
     with _no_loop(), _limited(), _silent():
         yield
 

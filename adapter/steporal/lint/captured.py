@@ -64,7 +64,7 @@ def _root(node: ast.expr) -> str | None:
 
 
 def _is_container(scope: Scope, name: str) -> bool:
-    """Whether all that is assigned to a variable is known to be a container."""
+    """Return whether every value assigned to a variable is known to be a container."""
     bindings = scope.bindings(name)
     return bool(bindings) and all(
         isinstance(binding, _DISPLAYS) or (isinstance(binding, ast.expr) and _makes_container(scope.resolve(binding)))

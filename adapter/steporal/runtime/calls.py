@@ -52,7 +52,7 @@ class Call:
         target: What it does, in words: the function, the workflow, the names of the events.
         values: A digest of what it was given; empty where nothing else makes the call.
         code: A fingerprint of the function's code, for functions that have no name of their own.
-        branch: The branch of the body that has made it; the same call in another branch is no other call.
+        branch: The branch of the body that made the call; not part of the comparison.
         before: The same call in the runs of which this one is a rerun, with their ids in place of this run's.
     """
 

@@ -146,7 +146,7 @@ def _as_own(data: JSON, kind: Any) -> Any:
 
 
 def _says_all(data: JSON, kind: Any, encoded: JSON, secrets: Callable[[], bool]) -> bool:
-    """Whether a reader who knows the annotated type has the same value from plain JSON.
+    """Return whether plain JSON and the annotated type together give a reader the same value.
 
     The texts are compared, as to Python ``1 == 1.0 == True``, and dicts are equal in any order.
     """

@@ -261,7 +261,7 @@ class Run:
 
     @property
     def own_ids(self) -> list[str]:
-        """The ids that the body sees and that a rerun has of its own: of Temporal, of the run, of its event."""
+        """Ids that differ between a run and its rerun: the workflow id, the run id and the id of the event."""
         return [workflow.info().workflow_id, self.id, self.origin.id]
 
     def call(self, kind: str, target: str, *values: Any, code: str = "") -> Call:

@@ -81,7 +81,7 @@ class Watch:
     own_code: OwnCode
     error: workflow.NondeterminismError | None = None
     profile: Callable[[FrameType, str, Any], None] | None = None
-    """What Python 3.11 is to report calls to."""
+    """Profile function for Python 3.11."""
     _globals: list[tuple[dict[str, Any], str, Any, CodeType]] = field(default_factory=list)
 
     @contextlib.contextmanager
