@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from .routing.publish import Topics
 from .routing.signalling import Mailboxes
 from .routing.topic import Subscription
 from .runtime.attempt import RUN_STEP
+from .runtime.calls import told
 from .runtime.endings import SEND_EVENT
 from .runtime.invoke_step import FIND_END, FIND_WORKFLOW
 from .runtime.limits import to_limited
@@ -120,17 +121,19 @@ class Activities:
         return await self._executions.run(call["step"], call.pop(BEFORE, {}), lambda: self._run_step(call))
 
     async def _run_step(self, call: dict[str, JSON]) -> RawValue:
-        async with failing(), counted():
+        async with failing(call.get("call")), counted():
             function, arguments = Resolver(self._app, lambda data: self._captive(data, call)).call(call)
             result = await self._call(call["step"], function, arguments)
-            return _encoded_result(call["step"], function, result)
+            return _encoded_result(call["step"], function, result, told(call.get("call")))
 
     @activity.defn(name=SEND_EVENT)
     async def send_event(self, argument: RawValue) -> RawValue:
         """Send events."""
-        events = [ReceivedEvent.model_validate(event) for event in from_raw(argument)["events"]]
-        async with alive(), failing(), counted():
-            return to_raw(pack(await self._client.dispatch(activity.client(), events)))
+        asked = from_raw(argument)
+        events = [ReceivedEvent.model_validate(event) for event in asked["events"]]
+        call = asked.get("call")
+        async with alive(), failing(call), counted():
+            return to_raw(pack(await self._client.dispatch(activity.client(), events)), told(call))
 
     @activity.defn(name=FIND_WORKFLOW)
     async def find_workflow(self, argument: RawValue) -> RawValue:
@@ -203,10 +206,11 @@ class Activities:
     async def send_signal(self, argument: RawValue) -> RawValue:
         """Send a signal to a mailbox."""
         asked = from_raw(argument)
-        async with alive(), failing(), counted():
+        call = asked.get("call")
+        async with alive(), failing(call), counted():
             mailboxes = Mailboxes(activity.client())
             data = to_raw(asked["data"])
-            return to_raw(await mailboxes.send(asked["signal"], asked["mailbox"], data, id=asked["id"]))
+            return to_raw(await mailboxes.send(asked["signal"], asked["mailbox"], data, id=asked["id"]), told(call))
 
     @activity.defn(name=CHECK)
     async def check_signal(self, argument: RawValue) -> RawValue:
@@ -248,15 +252,15 @@ class Activities:
         return received(workflow.id, workflow.input_schema, given["data"], given["exact"], packages)
 
 
-def _encoded_result(step_id: str, function: Callable[..., Any], result: Any) -> RawValue:
+def _encoded_result(step_id: str, function: Callable[..., Any], result: Any, metadata: Mapping[str, bytes]) -> RawValue:
     converter = activity.client().data_converter
     what, most = f"the result of step {step_id!r}", most_with(converter)
     try:
-        return to_limited(what, encode(result, secrets=lambda: encrypts(converter)), most)
+        return to_limited(what, encode(result, secrets=lambda: encrypts(converter)), most, metadata)
     except UnencryptedSecretError as err:
         raise UnencryptedSecretError(f"step {step_id!r} returned a value that cannot be sent: {err}") from None
     except UnserializableError as err:
-        return to_limited(what, _typed(step_id, function, result, err), most)
+        return to_limited(what, _typed(step_id, function, result, err), most, metadata)
 
 
 def _typed(step_id: str, function: Callable[..., Any], result: Any, error: Exception) -> JSON:

@@ -33,14 +33,14 @@ def dumps(data: JSON) -> bytes:
     return _compact.encode(data).encode()
 
 
-def to_raw(data: JSON) -> RawValue:
-    """A JSON value as a finished ``json/plain`` payload."""
-    return raw_text(dumps(data))
+def to_raw(data: JSON, metadata: Mapping[str, bytes] | None = None) -> RawValue:
+    """A JSON value as a finished ``json/plain`` payload, with further metadata."""
+    return raw_text(dumps(data), metadata)
 
 
-def raw_text(text: bytes) -> RawValue:
-    """JSON text, as :func:`dumps` writes it, as a finished ``json/plain`` payload."""
-    return RawValue(Payload(metadata={"encoding": b"json/plain"}, data=text))
+def raw_text(text: bytes, metadata: Mapping[str, bytes] | None = None) -> RawValue:
+    """JSON text, as :func:`dumps` writes it, as a finished ``json/plain`` payload, with further metadata."""
+    return RawValue(Payload(metadata={"encoding": b"json/plain", **(metadata or {})}, data=text))
 
 
 def from_raw(raw: RawValue) -> JSON:

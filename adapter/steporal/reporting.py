@@ -16,6 +16,7 @@ from .errors import RetryAfterError
 from .heartbeats import beating
 from .metrics import STEP_ATTEMPT_DURATION, STEP_ATTEMPTS
 from .runtime.failures import application_error, is_final
+from .types import JSON
 
 attempts_before: ContextVar[int] = ContextVar("steporal_attempts_before", default=0)
 """How many attempts the current step has had in earlier activities."""
@@ -27,21 +28,27 @@ def attempt_number() -> int:
 
 
 @asynccontextmanager
-async def failing() -> AsyncIterator[None]:
-    """Turns what a step raises into what Temporal records."""
+async def failing(call: JSON = None) -> AsyncIterator[None]:
+    """Turns what a step raises into what Temporal records.
+
+    Args:
+        call: The description of the step's call.
+    """
     try:
         yield
     except ApplicationError as err:
-        failure = application_error(err, attempt=attempt_number(), non_retryable=err.non_retryable)
+        failure = application_error(err, attempt=attempt_number(), non_retryable=err.non_retryable, call=call)
         raise failure from failure.__cause__
     except RetryAfterError as err:
         delay = err.delay(datetime.now(UTC))
-        failure = application_error(err, attempt=attempt_number(), non_retryable=False, next_retry_delay=delay)
+        failure = application_error(
+            err, attempt=attempt_number(), non_retryable=False, next_retry_delay=delay, call=call
+        )
         raise failure from failure.__cause__
     except BaseException as err:  # also SystemExit: a step function cannot end the worker
         if _is_cancellation(err):
             raise
-        failure = application_error(err, attempt=attempt_number(), non_retryable=is_final(err))
+        failure = application_error(err, attempt=attempt_number(), non_retryable=is_final(err), call=call)
         raise failure from failure.__cause__
 
 

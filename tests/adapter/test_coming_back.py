@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import pydantic
 import pytest
+from http_server import http_server
 from recording import Workers
-from waiting import LONG, until_received, until_waiting
+from temporalio import workflow
+from waiting import LONG, TIMER, until_received, until_waiting
 
 import steporal
-from steporal import Context, RetryPolicy, Step, WorkflowExt
+from steporal import Context, NonRetryableError, RetryPolicy, Step, StepError, WorkflowExt
 from steporal.events import new_ulid
 from steporal.runtime.calls import AnotherCallError, Call, check_call, digest
 from steporal.runtime.keys import Keys
+from steporal_workers.recover import RecoverOptions, run_recover
 
 SOON = RetryPolicy(initial_interval=timedelta(milliseconds=1))
 
@@ -269,6 +274,90 @@ async def test_a_branch_that_raised_before_its_step_does_not_get_the_result_of_a
     assert sorted(charged) == ["a", "b"]
 
 
+class KindOfStep:
+    """A step with one id in two branches, and what it brings each of them."""
+
+    name: str
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def call(self, step: Step, order: str) -> Any:
+        """Perform it for an order; return which order it was for."""
+
+    async def meet(self, app: steporal.Client, run: steporal.Run[Any]) -> None:
+        """Do what the step of each branch waits for."""
+
+
+class WaitsForEvent(KindOfStep):
+    async def call(self, step: Step, order: str) -> Any:
+        event = await step.ext.wait_for_event(
+            "paid", event=self.name, if_exp=f"async.data.order == '{order}'", timeout="1h"
+        )
+        return event and event.data["order"]
+
+    async def meet(self, app: steporal.Client, run: steporal.Run[Any]) -> None:
+        await until_waiting(run, 4)  # with the sleep of the first attempt, and the pause after it
+        await app.send_event([{"name": self.name, "data": {"order": order}} for order in "ba"])
+
+
+class WaitsForSignal(KindOfStep):
+    async def call(self, step: Step, order: str) -> Any:
+        received = await step.wait_for_signal("paid", signal=f"{self.name}/{order}", timeout="1h")
+        return received and received.data
+
+    async def meet(self, app: steporal.Client, run: steporal.Run[Any]) -> None:
+        for order in "ba":
+            await until_received(app, f"{self.name}/{order}", order)
+
+
+class SendsSignal(KindOfStep):
+    async def call(self, step: Step, order: str) -> Any:
+        waiting = asyncio.create_task(step.wait_for_signal(order, signal=f"{self.name}/{order}", timeout="1h"))
+        while (await step.send_signal("send", signal=f"{self.name}/{order}", data=order)).run_id is None:
+            await asyncio.sleep(0.05)
+        received = await waiting
+        return received and received.data
+
+
+class Invokes(KindOfStep):
+    async def call(self, step: Step, order: str) -> Any:
+        return await step.invoke_workflow("pay", workflow=steporal.reference(self.name, "echo"), data=order)
+
+
+class Sleeps(KindOfStep):
+    async def call(self, step: Step, order: str) -> Any:
+        began = workflow.time()
+        await step.sleep("pause", "1s" if order == "a" else "1ms")
+        return order if (workflow.time() - began >= 1) == (order == "a") else f"{workflow.time() - began} s"
+
+
+@pytest.mark.parametrize("kind", [WaitsForEvent, WaitsForSignal, SendsSignal, Invokes, Sleeps])
+async def test_a_branch_that_raised_before_its_step_has_a_step_of_its_own_whatever_the_kind(
+    app: steporal.Client, workers: Workers, kind: type[KindOfStep]
+) -> None:
+    meant = kind(app.id)
+
+    @app.workflow(id="echo")
+    async def echo(ctx: Context[Any], step: Step) -> Any:
+        return ctx.input.data
+
+    @app.workflow(id="pays", retry=SOON)
+    async def pays(ctx: Context[Any], step: Step) -> list[str]:
+        async def pay(order: str) -> Any:
+            if order == "a" and ctx.attempt == 0:
+                await asyncio.sleep(0.2)
+                raise RuntimeError("once more")
+            return await meant.call(step, order)
+
+        return await asyncio.gather(pay("a"), pay("b"))
+
+    async with workers(app), asyncio.timeout(LONG):
+        run = await pays.start(None)
+        await meant.meet(app, run)
+        assert await run.result() == ["a", "b"]
+
+
 async def test_a_retry_of_the_body_reads_the_time_anew(app: steporal.Client, workers: Workers) -> None:
     """Nothing was begun with the time that was too early, so a body that waits for a time may come to it."""
 
@@ -307,37 +396,140 @@ async def test_the_keys_of_ids_that_branches_share_name_the_branch(app: steporal
 # --- a result goes to the call that made it --------------------------------------------------------------------------
 
 
-async def test_a_result_is_not_handed_to_another_call(workers: Workers, caplog: pytest.LogCaptureFixture) -> None:
+CHARGED: list[str] = []
+"""The orders that were charged, and the app that did."""
+
+
+@dataclass(frozen=True)
+class Called:
+    """What steps are called with in one version of the code, each kind in a workflow of its own.
+
+    Attributes:
+        order: What differs between versions.
+        url: An HTTP server.
+        topic: Names that no other test uses.
+    """
+
+    order: str
+    url: str
+    topic: str
+
+    def charge(self, order: str) -> str:
+        CHARGED.append(f"{order} of {self.topic}")
+        return f"receipt of {order}"
+
+    def note(self, order: str) -> str:
+        return f"note of {order}"
+
+    def refuse(self, order: str) -> None:
+        raise NonRetryableError(f"no {order}")
+
+    async def run(self, step: Step) -> Any:
+        charge, order = self.charge, self.order
+        return await step.run("do", lambda: charge(order))
+
+    async def run_locally(self, step: Step) -> Any:
+        return await step.run("do", self.note, self.order, local=True)
+
+    async def run_in_vain(self, step: Step) -> Any:
+        with pytest.raises(StepError) as refused:
+            await step.run("do", self.refuse, self.order)
+        return refused.value.message
+
+    async def send_event(self, step: Step) -> Any:
+        sent = await step.ext.send_event("do", {"name": self.topic, "data": {"order": self.order}})
+        return len(sent.ids)
+
+    async def fetch(self, step: Step) -> Any:
+        return (await step.ext.fetch("do", "POST", self.url, json=self.order)).status
+
+    async def invoke_workflow(self, step: Step) -> Any:
+        return await step.invoke_workflow("do", workflow=steporal.reference(self.topic, f"echo of {self.order}"))
+
+    async def wait_for_event(self, step: Step) -> Any:
+        return await step.ext.wait_for_event("do", event=f"{self.topic}/{self.order}", timeout="1ms")
+
+    async def wait_for_signal(self, step: Step) -> Any:
+        return await step.wait_for_signal("do", signal=f"{self.topic}/{self.order}", timeout="1ms")
+
+    async def listen(self, step: Step) -> Any:
+        async with await step.ext.listen("do", event=f"{self.topic}/{self.order}", timeout="1h"):
+            return "listens"
+
+
+RETURNED = {
+    "run": "receipt of order 1",
+    "run_locally": "note of order 1",
+    "run_in_vain": "no order 1",
+    "send_event": 1,
+    "fetch": 200,
+    "invoke_workflow": "echo",
+    "wait_for_event": None,
+    "wait_for_signal": None,
+    "listen": "listens",
+}
+"""What each kind returns."""
+
+SEEN_IN_A_REPLAY = {"run", "run_locally", "run_in_vain", "send_event", "fetch"}
+"""Those whose results say what they were called with; of the others, Temporal compares nothing that says it."""
+
+
+@pytest.mark.needs_cache("each version comes with a new worker, which has none anyway")
+@pytest.mark.parametrize("state", ["parked", "busy", "recovered"])
+async def test_a_result_is_not_handed_to_another_call(
+    workers: Workers, other_app: steporal.Client, state: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     app_id = f"edits {new_ulid()}"
-    charged: list[str] = []
+    go = f"go {app_id}"
 
-    def version(order: str) -> steporal.Client:
-        app = steporal.Client(app_id, park_after="1s")
+    def version(order: str, url: str, *, is_edited: bool = False) -> steporal.Client:
+        app = steporal.Client(app_id, park_after="1s" if state == "parked" else "never")
+        called = Called(order, url, app_id)
 
-        @app.workflow(id="order")
-        async def handler(ctx: Context[Any], step: Step) -> Any:
-            due = order
-            receipt = await step.run("charge", lambda: charged.append(due) or f"receipt of {due}")  # type: ignore[func-returns-value]
-            await step.sleep("night", "3s")
-            return receipt
+        for id in ("echo of order 1", "echo of order 2"):
 
+            @app.workflow(id=id)
+            async def echo(ctx: Context[Any], step: Step) -> Any:
+                return "echo"
+
+        def define(kind: str) -> None:
+            @app.workflow(id=kind)
+            async def handler(ctx: Context[Any], step: Step) -> Any:
+                if is_edited and state == "recovered":
+                    await step.run("new", called.note, "what makes it stuck")
+                result = await getattr(called, kind)(step)
+                await step.wait_for_signal("go", signal=f"{go} {kind}", timeout="1h")
+                return result
+
+        for kind in RETURNED:
+            define(kind)
         return app
 
-    old, edited = version("order 1"), version("order 2")
-    async with asyncio.timeout(LONG):
+    async with http_server() as server, workers(other_app), asyncio.timeout(LONG):  # which serves the mailboxes
+        old, edited = version("order 1", server.url), version("order 2", server.url, is_edited=True)
+        kinds = [each for each in old.workflows if each.id in RETURNED]
         async with workers(old):
-            run = await old.workflows[0].start(None)
-            while (await run.temporal.describe()).run_id == run.run_id:
-                await asyncio.sleep(0.05)
-        workers.drop(run.workflow_id)
+            runs = {each.id: await each.start(None) for each in kinds}
+            for run in runs.values():
+                while not await (_is_parked(run) if state == "parked" else _waits_for_go(run)):
+                    await asyncio.sleep(0.05)
+        workers.drop(*[run.workflow_id for run in runs.values()])
+        if state == "recovered":
+            assert await run_recover(edited, workers.temporal, RecoverOptions(as_json=True)) == 0
+            assert {found["workflow"] for found in json.loads(capsys.readouterr().out)["stuck"]} == set(runs)
+        compared = SEEN_IN_A_REPLAY if state == "busy" else set(runs)
         async with workers(edited):
-            while not (message := await _task_failure(run)):
-                await asyncio.sleep(0.05)
-        assert "step 'charge' comes back as another call" in message
-        assert "its result was made by run of workflow order: <lambda>" in message
+            for kind in runs:
+                await edited.send_signal(f"{go} {kind}", None)
+            if state == "busy":  # Temporal compares the type of an invoked run
+                while "echo of order 2" not in await _task_failure(runs["invoke_workflow"]):
+                    await asyncio.sleep(0.05)
+            for kind in compared:
+                while "step 'do' comes back as another call" not in await _task_failure(runs[kind]):
+                    await asyncio.sleep(0.05)
         async with workers(old):
-            assert await run.result() == "receipt of order 1"
-    assert charged == ["order 1"]
+            assert {kind: await run.result() for kind, run in runs.items()} == RETURNED
+    assert [each for each in CHARGED if app_id in each] == [f"order 1 of {app_id}"]
 
 
 @pytest.mark.parametrize("ids", [("charge", "ship"), ("charge", "charge")], ids=["ids of their own", "one id"])
@@ -370,6 +562,15 @@ async def test_a_step_in_flight_takes_other_values_from_a_new_attempt_only_where
                 await asyncio.sleep(0.05)
             assert "step 'charge:1' comes back as another call" in message
             await run.temporal.terminate()
+
+
+async def _is_parked(run: steporal.Run[Any]) -> bool:
+    return (await run.temporal.describe()).run_id != run.run_id
+
+
+async def _waits_for_go(run: steporal.Run[Any]) -> bool:
+    history = await run.temporal.fetch_history()
+    return any(b'"go"' in event.user_metadata.summary.data for event in history.events if event.event_type == TIMER)
 
 
 async def _task_failure(run: steporal.Run[Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -17,9 +17,10 @@ LOCAL_ACTIVITY = "core_local_activity"
 PATCH = "core_patch"
 
 
-def payload(value: Any) -> Payload:
-    """JSON as a payload."""
-    return Payload(metadata={"encoding": b"json/plain"}, data=json.dumps(value, separators=(",", ":")).encode())
+def payload(value: Any, metadata: Mapping[str, bytes] | None = None) -> Payload:
+    """JSON as a payload, with further metadata."""
+    text = json.dumps(value, separators=(",", ":")).encode()
+    return Payload(metadata={"encoding": b"json/plain", **(metadata or {})}, data=text)
 
 
 def value_of(payload: Payload) -> Any:

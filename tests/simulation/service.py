@@ -18,6 +18,7 @@ from temporalio.converter import DataConverter
 
 from steporal.converter import from_raw
 from steporal.runtime.attempt import RUN_STEP
+from steporal.runtime.calls import told
 from steporal.runtime.children import REPORT
 from steporal.runtime.failures import application_error, is_final
 from steporal.runtime.references import App, Resolver
@@ -528,21 +529,20 @@ class Service:
     def _performed(self, command: Any, attempt: int) -> tuple[float, str, Payload | None, Failure | None]:
         """Perform an attempt of an activity; its effects are there at once, its end comes later."""
         self.recorder.attempt = attempt
-        kind, argument = command.activity_type, RawValue(command.arguments[0])
+        kind, asked = command.activity_type, from_raw(RawValue(command.arguments[0]))
         try:
             if kind == RUN_STEP:
-                result = self._run_step(from_raw(argument))
+                result = self._run_step(asked)
                 return self.recorder.seconds, self.recorder.order[-1], result, None
-            asked = from_raw(argument)
             label, seconds = label_of(kind, asked)
             self.recorder.begin(label, seconds)
-            return seconds, label, payload(self.world.perform(kind, asked)), None
+            return seconds, label, payload(self.world.perform(kind, asked), told(asked.get("call"))), None
         except Exception as err:
             return (
                 self.recorder.seconds,
                 self.recorder.order[-1] if self.recorder.order else "",
                 None,
-                _failure_of(err, attempt),
+                _failure_of(err, attempt, asked.get("call")),
             )
 
     def _run_step(self, call: Any) -> Payload:
@@ -553,7 +553,7 @@ class Service:
         if isinstance(result, Coroutine):
             result = at_once(result)
         assert len(self.recorder.order) == before + 1, "a step function says what it does"
-        return payload(result)  # step functions here return text
+        return payload(result, told(call["call"]))  # step functions here return text
 
     def _attempt_ends(
         self, execution: Execution, activity: Activity, result: Payload | None, failure: Failure | None
@@ -685,9 +685,9 @@ def _too_late() -> Failure:
     return failure
 
 
-def _failure_of(error: Exception, attempt: int) -> Failure:
+def _failure_of(error: Exception, attempt: int, call: Any) -> Failure:
     converter = DataConverter.default
-    converted = application_error(error, attempt=attempt, non_retryable=is_final(error))
+    converted = application_error(error, attempt=attempt, non_retryable=is_final(error), call=call)
     failure = Failure()
     converter.failure_converter.to_failure(converted, converter.payload_converter, failure)
     return failure

@@ -17,10 +17,12 @@ from ..events import ReceivedEvent
 from ..executions import Executions
 from ..metrics import SINK_ATTEMPTS
 from ..reporting import alive, counted, failing
+from ..runtime.calls import told
 from ..runtime.limits import to_limited
 from ..runtime.step_activity import BEFORE
 from ..runtime.storage import most_with
 from ..tracing import is_traced
+from ..types import JSON
 from .addresses import addresses_of, public_addresses_of
 from .delivery import POST_EVENT
 from .exchange import Addresses, Answer, Request, exchange, phrase
@@ -65,17 +67,17 @@ class HttpActivities:
         given = from_raw(argument)
         before = given.pop(BEFORE, {})
         call = FetchCall.model_validate(given)
-        return await self._executions.run(call.step, before, lambda: self._fetch(call))
+        return await self._executions.run(call.step, before, lambda: self._fetch(call, given.get("call")))
 
-    async def _fetch(self, call: FetchCall) -> RawValue:
-        async with failing(), counted():
+    async def _fetch(self, call: FetchCall, description: JSON) -> RawValue:
+        async with failing(description), counted():
             request = call.request()
             answer = await _exchanged(request)
             if answer.status == _TOO_MANY_REQUESTS or answer.status >= 500:
                 raise _status_error(request, answer, LONGEST_OF_A_FETCH)
             response = response_of(answer)
             what, most = f"the response of step {call.step!r}", most_with(activity.client().data_converter)
-            return to_limited(what, response.model_dump(mode="json"), most)
+            return to_limited(what, response.model_dump(mode="json"), most, told(description))
 
     @activity.defn(name=POST_EVENT)
     async def post_event(self, argument: RawValue) -> RawValue:

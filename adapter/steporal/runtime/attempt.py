@@ -37,13 +37,13 @@ from ..types import JSON
 from . import event_steps, fetch_step, invoke_step, signal_steps
 from .arguments import arguments_checked, check_function, check_step_id, check_task_queue, check_type
 from .branches import BRANCH, Branch, serving
-from .calls import AnotherCallError, Call, check_call, is_other
+from .calls import UNKNOWN, AnotherCallError, Call, check_call, digest, is_other
 from .counting import StepKind
 from .endings import SEND_EVENT
 from .keys import Keys
 from .limits import BATCH_BYTES, summary, to_limited
 from .memo import Outcome, decode_result
-from .references import Describer, function_exists, target_of
+from .references import Describer, target_of
 from .run import Run
 from .sent_events import unpack
 from .step_activity import StepActivity, perform, until_begun, with_attempts
@@ -110,16 +110,21 @@ class Attempt:
         with arguments_checked(key):
             check_function(handler, args)
             check_type(options.output_type, "output_type")
-        if key == step_id:
-            key = self._own_key(step_id, handler, args)
-        if key in self.owner.memo:
-            self._check_function(key, handler, args)
-            return self._run_result(key, handler, options, None)
-        with arguments_checked(key):
-            call, argument = aside(self._described, key, handler, args)
-            start = aside(self.activity, key, options, RUN_STEP, argument)
-        self.calls(key, call)
-        return self._run_result(key, handler, options, start)
+        try:
+            with arguments_checked(key):
+                call, argument = aside(self._described, key, handler, args)
+        except (CaptureError, PayloadTooLargeError):
+            if key not in self.owner.memo:
+                raise
+            return self._run_result(key, handler, options, None)  # it has ended, and can be described no more
+        own = self.called(key, call)
+        if own in self.owner.memo:
+            return self._run_result(own, handler, options, None)
+        with arguments_checked(own):
+            if own != key:
+                _, argument = aside(self._described, own, handler, args)
+            start = aside(self.activity, own, options, RUN_STEP, argument)
+        return self._run_result(own, handler, options, start)
 
     async def _run_result(self, key: str, handler: Callable[..., Any], options: RunOptions, start: Any) -> Any:
         outcome = await self.outcome(key, "run", start)
@@ -138,14 +143,14 @@ class Attempt:
         key = self.key(step_id)
         with arguments_checked(key):
             deadline = workflow.now() + parse_duration(duration)
-        self.calls(key, Call("sleep"))
+        key = self.called(key, Call("sleep", details=digest(duration)))
         return self._sleep(key, deadline, self.owner.journal.now())
 
     def sleep_until(self, step_id: str, when: datetime) -> Coroutine[Any, Any, None]:
         key = self.key(step_id)
         with arguments_checked(key):
             deadline = parse_deadline(when, what="when")
-        self.calls(key, Call("sleep"))
+        key = self.called(key, Call("sleep", details=digest(when)))
         return self._sleep(key, deadline, None)
 
     async def _sleep(self, key: str, deadline: datetime, asked: int | None) -> None:
@@ -178,14 +183,15 @@ class Attempt:
 
     def send_event(self, step_id: str, events: EventLike | Sequence[EventLike]) -> Coroutine[Any, Any, SendEventResult]:
         key = self.key(step_id)
-        prepared = prepare_events(
-            events,
-            new_id=partial(self.derived_id, key),
-            now_ms=int(workflow.now().timestamp() * 1000),
-        )
-        called = [(event.name, event.data, event.v) for event in prepared]
-        self.calls(key, self.owner.call("send_event", " and ".join({event.name: None for event in prepared}), called))
-        return self._send(key, prepared)
+        prepared = self._prepared(key, events)
+        given = [(event.name, event.data, event.v) for event in prepared]
+        call = self.owner.call("send_event", " and ".join({event.name: None for event in prepared}), given)
+        own = self.called(key, call)
+        return self._send(own, prepared if own == key else self._prepared(own, events))
+
+    def _prepared(self, key: str, events: EventLike | Sequence[EventLike]) -> list[ReceivedEvent]:
+        now_ms = int(workflow.now().timestamp() * 1000)
+        return prepare_events(events, new_id=partial(self.derived_id, key), now_ms=now_ms)
 
     async def _send(self, key: str, events: list[ReceivedEvent]) -> SendEventResult:
         outcome = await self.outcome(key, "send_event", partial(self._perform_send, key, events))
@@ -194,12 +200,13 @@ class Attempt:
     async def _perform_send(self, key: str, events: list[ReceivedEvent]) -> Outcome:
         sent_batches: list[JSON] = []
         for batch in _batches(events):
-            start = self.activity(key, RunOptions(), SEND_EVENT, to_raw({"events": batch}))
+            argument = to_raw({"events": batch, "call": self.described(key)})
+            start = self.activity(key, RunOptions(), SEND_EVENT, argument)
             sent = await start()
             if sent.failure:
                 return sent
             sent_batches.append(sent.value)
-        return Outcome(sent_batches)
+        return Outcome(sent_batches, call=sent.call)
 
     def wait_for_event(self, step_id: str, wanted: Wanted) -> Coroutine[Any, Any, ReceivedEvent | None]:
         return event_steps.wait_for_event(self, self.key(step_id), wanted)
@@ -239,58 +246,57 @@ class Attempt:
         except RuntimeError:
             return True
 
-    def calls(self, key: str, call: Call) -> None:
-        """A step is called: check that what is recorded of it was made by this call.
+    def called(self, key: str, call: Call) -> str:
+        """A step is called: return its key, once it is sure that what is recorded under it was made by this call.
+
+        That is the key that it was given, or another one where that has the result of another branch.
 
         Raises:
             AnotherCallError: It was made by another one, or is about to be.
         """
         run, call = self.owner, replace(call, branch=_label())
+        key = self._own_key(key, call)
         recorded = self._recorded(key)
         self._calls[key] = call
         if recorded is not None:
             try:
-                check_call(key, recorded, call, self._exists)
+                check_call(key, recorded, call, run.has_function)
             except AnotherCallError as err:
-                is_same_place = recorded.kind == call.kind and recorded.branch == call.branch
+                is_same_place = recorded.kind == call.kind and recorded.branch in (call.branch, UNKNOWN)
                 if is_same_place and run.journal.is_new_attempt and self._is_only(key):
-                    return  # what it captured may depend on ctx.attempt
+                    return key  # what it captured may depend on ctx.attempt
                 run.journal.stop(err)
                 raise
+        return key
+
+    def described(self, key: str) -> JSON:
+        """The call of a step, for the argument of its activity."""
+        return self._calls[key].json()
 
     def _recorded(self, key: str) -> Call | None:
         outcome = self.owner.memo.get(key)
         return outcome.call if outcome else self.owner.calls.get(key)
 
-    def _own_key(self, step_id: str, handler: Callable[..., Any], args: tuple[Any, ...]) -> str:
-        """The key of the first call of a function with an id.
+    def _own_key(self, key: str, call: Call) -> str:
+        """The key of a call, which was given one as if nothing had happened yet.
 
-        It is the id, which stays with the branch whose result it has: another attempt of the body, which ended before
-        one of its branches came to its step, may have come to the id in another branch first.
+        The first use of an id has the id for its key. It stays with the branch whose result it has: another attempt of
+        the body, which ended before one of its branches came to its step, may have come to the id in another branch
+        first.
         """
-        recorded = self._recorded(step_id)
-        if recorded is None or recorded.branch == _label():
-            return step_id
-        try:
-            call, _ = aside(self._described, step_id, handler, args)
-        except (CaptureError, PayloadTooLargeError):
-            return step_id
-        if not is_other(recorded, call, self._exists):
-            return step_id
-        return self._keys.instead(step_id, recorded.branch, _label())
+        recorded = self._recorded(key)
+        if recorded is None or recorded.branch in (call.branch, UNKNOWN) or not self._keys.is_first(key):
+            return key
+        is_same = recorded.details == call.details and not is_other(recorded, call, self.owner.has_function)
+        if is_same and self._recorded(Keys.in_branch(key, call.branch)) is None:
+            return key
+        return self._keys.instead(key, recorded.branch, call.branch)
 
     def _is_only(self, key: str) -> bool:
         """Whether the id of a step is used once in the run, so that its key cannot mean another call."""
         return not any(
             other.startswith((f"{key}:", f"{key}@")) or key.startswith((f"{other}:", f"{other}@"))
             for other in (*self.owner.memo, *self.owner.calls)
-        )
-
-    def _exists(self, call: Call) -> bool:
-        """Whether this version of the code has the function of a call."""
-        run = self.owner
-        return call.kind != "run" or function_exists(
-            call.target, call.code, run.handler, run.workflow.id, run.workflow.client.step_packages
         )
 
     async def outcome(
@@ -348,16 +354,6 @@ class Attempt:
         if captives.context_is_captured:
             argument["context"] = self._context_json()
         return call, to_limited(f"what step {key!r} captured or is given", argument, run.storage.most)
-
-    def _check_function(self, key: str, handler: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        """Check that a finished step is called as it was; one that cannot be described any more is taken as it is."""
-        if self.owner.memo[key].call is None:
-            return
-        try:
-            call, _ = self._described(key, handler, args)
-        except (CaptureError, PayloadTooLargeError):
-            return
-        self.calls(key, call)
 
     def _context_json(self) -> JSON:
         context, info = self.owner.context, workflow.info()

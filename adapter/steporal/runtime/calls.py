@@ -16,6 +16,7 @@ import dataclasses
 import enum
 import functools
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType, MethodType
@@ -23,11 +24,19 @@ from typing import Any
 
 import pydantic
 from temporalio import workflow
+from temporalio.common import RawValue
 
 from ..context import Context
+from ..converter import dumps
 from ..types import JSON
 
 _DIGEST_BYTES = 6
+
+CALL = "steporal.call"
+"""Metadata of a result: the description of the call that made it."""
+
+UNKNOWN = "?"
+"""The values or the branch of a call, where a history does not tell them."""
 
 Names = Mapping[str, str]
 """The ids of a run, each with the id that the run had of which this one is a rerun."""
@@ -50,9 +59,11 @@ class Call:
     Attributes:
         kind: The method of ``step``.
         target: What it does, in words: the function, the workflow, the names of the events.
-        values: A digest of what it was given; empty where nothing else makes the call.
+        values: A digest of what it was given; empty where nothing else makes the call, :data:`UNKNOWN` if nobody knows.
         code: A fingerprint of the function's code, for functions that have no name of their own.
         branch: The branch of the body that made the call; not part of the comparison.
+        details: A digest of what an edit may change of a call that has begun, such as the duration of a sleep; not part
+            of the comparison, but tells calls of two branches apart.
         before: The same call in the runs of which this one is a rerun, with their ids in place of this run's.
     """
 
@@ -61,6 +72,7 @@ class Call:
     values: str = ""
     code: str = ""
     branch: str = field(default="", compare=False)
+    details: str = field(default="", compare=False)
     before: tuple[Call, ...] = field(default=(), compare=False)
 
     @classmethod
@@ -82,7 +94,7 @@ class Call:
 
     def json(self) -> JSON:
         """The description as histories have it."""
-        parts = [self.kind, self.target, self.values, self.code, self.branch]
+        parts = [self.kind, self.target, self.values, self.code, self.branch, self.details]
         while parts and not parts[-1]:
             parts.pop()
         return list(parts)
@@ -90,13 +102,32 @@ class Call:
     @classmethod
     def read(cls, data: Any) -> Call | None:
         """The inverse of :meth:`json`; None if ``data`` is not a description."""
-        if not isinstance(data, list) or not 1 <= len(data) <= 5 or not all(isinstance(part, str) for part in data):
+        if not isinstance(data, list) or not 1 <= len(data) <= 6 or not all(isinstance(part, str) for part in data):
             return None
         return cls(*data)
 
+    @classmethod
+    def told_by(cls, raw: RawValue) -> Call | None:
+        """The call that made a result; see :func:`told`."""
+        text = raw.payload.metadata.get(CALL)
+        return None if text is None else cls.read(json.loads(text))
+
     def described(self) -> str:
         """The call in a message."""
-        return f"{self.kind} of {self.target}" if self.target else self.kind
+        target = f"method {self.target[1:]}" if self.target.startswith(".") else self.target
+        return f"{self.kind} of {target}" if target else self.kind
+
+
+def told(call: JSON) -> dict[str, bytes]:
+    """The metadata of a result, which says what call it was made by.
+
+    Temporal checks that a replay schedules the same activities, not that it gives them the same arguments. A body
+    that was edited meanwhile would be handed a result of arguments that it no longer has.
+
+    Args:
+        call: The call's description in the argument of its activity; None if there is none.
+    """
+    return {} if call is None else {CALL: dumps(call)}
 
 
 def check_call(key: str, recorded: Call, called: Call, exists: Callable[[Call], bool]) -> None:
@@ -138,7 +169,7 @@ def _difference_from(recorded: Call, called: Call, exists: Callable[[Call], bool
         return "instead"
     if recorded.code != called.code and recorded.code and exists(recorded):
         return "at another place of the code"
-    return "with other arguments or captured values" if recorded.values != called.values else ""
+    return "with other arguments or captured values" if recorded.values not in (called.values, UNKNOWN) else ""
 
 
 # --- digests -------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from ..routing.waiting import check_events, check_expression
 from ..step import Listener, Wanted
 from ..step_calls import step_method
 from .arguments import arguments_checked, deadline_of
-from .calls import Call
+from .calls import Call, digest
 from .failures import failure_of, is_cancellation
 from .inbox import Box
 from .limits import summary
@@ -41,6 +41,7 @@ class Wait:
     source: str | None
     until: float
     asked: int | None
+    timeout: Duration | datetime
 
     @classmethod
     def of(cls, key: str, wanted: Wanted, now: int) -> Wait:
@@ -48,7 +49,8 @@ class Wait:
             topics = check_events(wanted.event)
             source = check_expression(wanted.if_exp, wanted.match)
             asked = None if isinstance(wanted.timeout, datetime) else now
-            return cls(topics, source, deadline_of(wanted.timeout, "timeout").timestamp(), asked)
+            until = deadline_of(wanted.timeout, "timeout").timestamp()
+            return cls(topics, source, until, asked, wanted.timeout)
 
     def moved(self, run: Run) -> Wait:
         """The same wait in a run that goes on from what another has done."""
@@ -56,13 +58,14 @@ class Wait:
 
     def call(self, run: Run, kind: str) -> Call:
         """The description of the call."""
-        return run.call(kind, " or ".join(self.topics))
+        call = run.call(kind, " or ".join(self.topics))
+        return replace(call, details=digest(self.source, self.timeout))
 
 
 def wait_for_event(attempt: Attempt, key: str, wanted: Wanted) -> Coroutine[Any, Any, ReceivedEvent | None]:
     """Perform ``step.ext.wait_for_event``."""
     wait = Wait.of(key, wanted, attempt.owner.journal.now())
-    attempt.calls(key, wait.call(attempt.owner, "wait_for_event"))
+    key = attempt.called(key, wait.call(attempt.owner, "wait_for_event"))
     return _wait_for_event(attempt, key, wait)
 
 
@@ -135,7 +138,7 @@ async def _take(run: Run, box: Box, key: str, waiting: Waiting) -> dict[str, Any
 def listen(attempt: Attempt, key: str, wanted: Wanted) -> Coroutine[Any, Any, Listener]:
     """Perform ``step.ext.listen``."""
     wait = Wait.of(key, wanted, attempt.owner.journal.now())
-    attempt.calls(key, wait.call(attempt.owner, "listen"))
+    key = attempt.called(key, wait.call(attempt.owner, "listen"))
     return _listen(attempt, key, wait)
 
 
@@ -187,7 +190,7 @@ class EventListener:
             with arguments_checked(key):
                 until = deadline_of(timeout, "timeout").timestamp()
             asked = None if isinstance(timeout, datetime) else run.journal.now()
-        self._attempt.calls(key, Call("next", self._key))
+        key = self._attempt.called(key, Call("next", self._key, details=digest(timeout)))
         return self._next(key, until, asked)
 
     async def _next(self, key: str, until: float | None, asked: int | None) -> ReceivedEvent | None:

@@ -36,6 +36,8 @@ from ..errors import (
     UnknownWorkflowError,
 )
 from ..sealed import check_told
+from ..types import JSON
+from .calls import Call
 from .limits import MAX_MESSAGE_LENGTH, shortened
 from .memo import Failure
 
@@ -82,17 +84,29 @@ def is_final(error: BaseException, non_retryable: Sequence[str] | None = ()) -> 
 
 
 def application_error(
-    error: BaseException, *, attempt: int, non_retryable: bool, next_retry_delay: timedelta | None = None
+    error: BaseException,
+    *,
+    attempt: int,
+    non_retryable: bool,
+    next_retry_delay: timedelta | None = None,
+    call: JSON = None,
 ) -> ApplicationError:
     """Return an error as Temporal records it: its class's name, its message, the user's part of its stack.
 
     Temporal takes text that UTF-8 can encode. A failure that it cannot take would fail the workflow task, for ever.
+
+    Args:
+        error: The error.
+        attempt: The attempt that has raised it, from 1.
+        non_retryable: Whether it ends the activity.
+        next_retry_delay: How long until the next attempt; what the retry policy says if None.
+        call: The call of the step that has raised it, beside it as beside results (:func:`~.calls.told`).
     """
     if isinstance(error, ApplicationError):
         return _recordable(error)
     converted = ApplicationError(
         shortened(message_of(error)),
-        _details(error, attempt),
+        _details(error, attempt, call),
         type=type(error).__name__,
         non_retryable=non_retryable,
         next_retry_delay=next_retry_delay,
@@ -103,10 +117,10 @@ def application_error(
     return converted
 
 
-def _details(error: BaseException, attempt: int) -> dict[str, Any]:
-    """Return what Temporal records beside the message: the attempts, and the failed step that ended a body."""
+def _details(error: BaseException, attempt: int, call: JSON) -> dict[str, Any]:
+    """Return what Temporal records beside the message: the attempts, the call, the failed step that ended a body."""
     if not isinstance(error, StepError):
-        return {"attempts": attempt}
+        return {"attempts": attempt} if call is None else {"attempts": attempt, "call": call}
     step = {
         "id": error.step_id,
         "name": error.name,
@@ -121,6 +135,12 @@ def attempts_of(error: ApplicationError) -> int:
     """Return how many attempts were made when an error was recorded; 0 if that is unknown."""
     attempts = _recorded(error).get("attempts", 0)
     return attempts if isinstance(attempts, int) else 0
+
+
+def call_of(error: FailureError) -> Call | None:
+    """Return the call of a step that has failed, if the error says it."""
+    cause = error.cause if isinstance(error, ActivityError) else error
+    return Call.read(_recorded(cause).get("call")) if isinstance(cause, ApplicationError) else None
 
 
 def step_of(error: BaseException) -> StepError | None:

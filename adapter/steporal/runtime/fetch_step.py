@@ -21,15 +21,17 @@ _MARGIN = timedelta(seconds=10)
 
 def fetch(attempt: Attempt, key: str, request: FetchRequest) -> Coroutine[Any, Any, FetchResponse]:
     """Perform ``step.ext.fetch``."""
-    attempt.calls(key, attempt.owner.call("fetch", f"{request.method} {request.url}"))
+    target = f"{request.method} {request.url}"
+    sent = (request.headers, request.params, request.json, request.content)
+    key = attempt.called(key, attempt.owner.call("fetch", target, *sent))
     if key in attempt.owner.memo:
         return _response(attempt, key, None)
     with arguments_checked(key):
         most = attempt.owner.storage.most
         call = FetchCall.of(key, request, most)
         options = RunOptions(max_attempts=request.max_attempts, timeout=timedelta(seconds=call.timeout) + _MARGIN)
-        argument = to_limited(f"the request of step {key!r}", call.model_dump(mode="json"), most)
-        start = attempt.activity(key, options, FETCH, argument)
+        argument = {**call.model_dump(mode="json"), "call": attempt.described(key)}
+        start = attempt.activity(key, options, FETCH, to_limited(f"the request of step {key!r}", argument, most))
     return _response(attempt, key, start)
 
 

@@ -27,13 +27,22 @@ class Keys:
             id: The id.
             branch: The branch that uses it.
         """
-        base = id if self._first.setdefault(id, branch) == branch else f"{id}@{branch or BODY}"
+        base = id if self._first.setdefault(id, branch) == branch else self.in_branch(id, branch)
         number = self._counts.get(base, 0)
         while (key := f"{base}:{number}" if number else base) in self._taken:  # another step has that very id
             number += 1
         self._counts[base] = number + 1
         self._taken.add(key)
         return key
+
+    @staticmethod
+    def in_branch(id: str, branch: str) -> str:
+        """Return the key of the first use of an id in another branch than the first."""
+        return f"{id}@{branch or BODY}"
+
+    def is_first(self, key: str) -> bool:
+        """Return whether a key is that of the first use of an id."""
+        return key in self._first
 
     def instead(self, id: str, owner: str, branch: str) -> str:
         """Return another key for the first use of an id, as another branch has used the id before.

@@ -8,7 +8,7 @@ among the signals that were received, among the runs that have ended.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,6 +17,7 @@ from typing import Any
 from ..events import derived_ulid
 from ..routing.mailbox import SIGNALLED, Wait
 from ..types import JSON
+from .calls import UNKNOWN, Call
 from .carried import Carried, memo_json, read_outcome
 from .children import ENDED, REPORT, read_end, read_parent
 from .continuing import CHECKPOINT, read_hold
@@ -111,6 +112,7 @@ class Past:
         self._unclaimed: dict[str, list[dict[str, Any]]] = {}  # events before the history shows the subscription
         self._has_event = False
         self._has_begun = not is_first
+        self._calls: dict[str, Call] = {}  # of steps that end otherwise than by an activity
         self._begin(carried)
 
     def _begin(self, carried: Carried) -> None:
@@ -143,6 +145,14 @@ class Past:
         self._taken = dict.fromkeys(carried.taken)
         self._is_cancelled = carried.is_cancelled
         self._began = carried.began
+        for key, waiting in self._waits.items():
+            match waiting.kind:
+                case "event" if key in self._inbox.boxes:
+                    self._waits_for_event(key, self._inbox.boxes[key].topics)
+                case "signal":
+                    self._waits_for_signal(key, Wait.model_validate(waiting.more["wait"]))
+                case "invoke":
+                    self._waits_for_end(key, waiting.more["child"])
 
     # --- what comes of it ------------------------------------------------------------------------------------------
 
@@ -408,12 +418,24 @@ class Past:
     def remember(self, key: str, outcome: Outcome, at: int | None = None) -> None:
         """The body has what a step has returned, since now or another time."""
         if key not in self._memo:
-            self._memo[key] = memo_json(outcome)
+            self._memo[key] = self._remembered(key, outcome)
             if self._sent.pop(key, None) is None and (self._is_seen or self._local_end is not None):
                 self._record("step", key, at)
         self._waits.pop(key, None)
         self._mailboxes.pop(key, None)
         self._failures = 0
+
+    def _remembered(self, key: str, outcome: Outcome) -> JSON:
+        return memo_json(replace(outcome, call=outcome.call or self._calls.get(key)))
+
+    def _waits_for_event(self, key: str, topics: Sequence[str], kind: str = "wait_for_event") -> None:
+        self._calls[key] = Call(kind, " or ".join(topics), branch=UNKNOWN)
+
+    def _waits_for_signal(self, key: str, wait: Wait) -> None:
+        self._calls[key] = Call("wait_for_signal", wait.signal, branch=UNKNOWN)
+
+    def _waits_for_end(self, key: str, child: str) -> None:
+        self._calls[key] = Call("invoke_workflow", child.rpartition("/")[0], UNKNOWN, branch=UNKNOWN)
 
     def _record(self, kind: EntryKind, key: str, at: int | None = None, event: JSON = None) -> None:
         if at is None:
@@ -431,6 +453,8 @@ class Past:
         """
         if step is not None and not child.endswith(f"/{self._derived(step)}"):
             step = None  # its name was cut off
+        if step is not None:
+            self._waits_for_end(step, child)
         self._invoked[child] = step
         self._started.add(child)
 
@@ -498,9 +522,11 @@ class Past:
             self._cancelling[key] = topics
             return
         if kind == "once":
+            self._waits_for_event(key, topics)
             self._once.add(key)
             self._cancelled.discard(key)
         else:
+            self._waits_for_event(key, topics, "listen")
             self.finished(key, Outcome({"until": until}))
         self._inbox.open(key, tuple(topics), until)
         for event in self._unclaimed.pop(key, ()):
@@ -542,7 +568,7 @@ class Past:
             outcome = Outcome({"signal": wait.signal, "data": data})
             signals.end(key)
             if key in self._cancelled:
-                self._memo[step] = memo_json(outcome)
+                self._memo[step] = self._remembered(step, outcome)
                 self._record("ended", step)
             else:
                 self.remember(step, outcome)
@@ -557,6 +583,7 @@ class Past:
             self.begun(step, key)
         if is_ours:
             signals.open[key] = other, mailbox
+            self._waits_for_signal(signals.steps[key], other)
             if self._is_local_after(other.until):  # then the body has started no timer
                 signals.timed_out.add(key)
             self._take_signal(key)

@@ -31,7 +31,7 @@ from .carried import Carried, read_carried, read_recovery
 from .children import ENDED, REPORT, was_cancelled
 from .continuing import CHECKPOINT, RECOVER
 from .endings import SEND_EVENT
-from .failures import NOT_BEGUN, failure_of, is_cancellation
+from .failures import NOT_BEGUN, call_of, failure_of, is_cancellation
 from .inbox import DELIVER
 from .invoke_step import FIND_END, invoking_step
 from .memo import Failure, Outcome
@@ -160,7 +160,7 @@ class _Sends:
         for key, count in self._seen.items():
             batches = self._batches.get(key, [])
             if len(batches) == count:
-                finished.append((key, Outcome([batch.result for batch in batches])))
+                finished.append((key, Outcome([batch.result for batch in batches], call=batches[0].call)))
                 del self._batches[key]
         self._seen.clear()
         return finished
@@ -272,11 +272,11 @@ class _Reader:
         key, kind = await self._summary(event), scheduled.activity_type.name
         if _is_of_step(key, scheduled.activity_id, kind):
             self._past.begun(key, scheduled.activity_id)
-            call = await self._call(scheduled.input) if kind == RUN_STEP else self._calls.get(key)
+            call = self._calls.get(key) if kind == JOIN_STEP else await self._call(scheduled.input)
             activity = _Activity(key, kind, scheduled.retry_policy.maximum_attempts, call)
             self._activities[event.event_id] = activity
             self._lost.pop(key, None)
-            if kind == RUN_STEP:
+            if kind in (RUN_STEP, FETCH):
                 self._calls[key] = call
             if kind in (RUN_STEP, FETCH):
                 policy = scheduled.retry_policy
@@ -318,7 +318,8 @@ class _Reader:
         self._sends.give_up(activity.key)
         if failure is not None:
             outcome = await self._failed(failure, activity.max_attempts)
-            self._fail(activity.key, replace(self._followed(activity, outcome), call=activity.call))
+            outcome = self._followed(activity, outcome)
+            self._fail(activity.key, replace(outcome, call=outcome.call or activity.call))
 
     def _followed(self, activity: _Activity, outcome: Outcome) -> Outcome:
         """An outcome, as the run takes it: a step whose attempt was interrupted goes on, if it has another attempt."""
@@ -352,17 +353,17 @@ class _Reader:
         text = await self._summary(event)
         completed = told["complete_time"]
         if not marker.HasField("failure"):
-            result = await self._first(marker.details["result"])
+            returned = await self._outcome(marker.details["result"])
             with self._past.local(_moment(completed)):
-                self._local_done(told, text, result)
+                self._local_done(told, text, returned)
         elif _is_of_step(text, told["activity_id"], told["activity_type"]):
             self._past.begun(text, told["activity_id"])
             failed = await self._failed(marker.failure, told["attempt"])
             with self._past.local(_moment(completed)):
                 self._fail(text, failed)
 
-    def _local_done(self, told: dict[str, Any], text: str, result: JSON) -> None:
-        kind = told["activity_type"]
+    def _local_done(self, told: dict[str, Any], text: str, returned: Outcome) -> None:
+        kind, result = told["activity_type"], returned.value
         if kind == SUBSCRIBE_RUN and result is not None:
             self._past.subscribed(result["key"], result["kind"], result["topics"], result["until"])
         elif kind == OPEN_MAILBOX:
@@ -377,7 +378,7 @@ class _Reader:
             self._past.sends_to(text, result)
         elif _is_of_step(text, told["activity_id"], kind):
             self._past.begun(text, told["activity_id"])
-            self._past.finished(text, Outcome(result))
+            self._past.finished(text, returned)
 
     # --- timers ----------------------------------------------------------------------------------------------------
 
@@ -432,6 +433,12 @@ class _Reader:
     async def _first(self, payloads: Payloads) -> JSON:
         return await self._json(payloads.payloads[0]) if payloads.payloads else None
 
+    async def _outcome(self, payloads: Payloads) -> Outcome:
+        if not payloads.payloads:
+            return Outcome()
+        (raw,) = await self._converter.decode([payloads.payloads[0]], [RawValue])
+        return Outcome(self._read(raw), call=Call.told_by(raw))
+
     async def _returned(self, payloads: Payloads) -> JSON:
         if not payloads.payloads:
             return None
@@ -471,7 +478,7 @@ class _Reader:
         if is_cancellation(error):
             return _CANCELLED
         assert isinstance(error, FailureError)
-        return Outcome(failure=failure_of(error, max_attempts))
+        return Outcome(failure=failure_of(error, max_attempts), call=call_of(error))
 
 
 def _is_of_step(key: str, activity_id: str, kind: str) -> bool:

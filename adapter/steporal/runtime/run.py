@@ -38,7 +38,7 @@ from ..types import JSON
 from .awaited import Awaited, described
 from .body_log import BodyLogger, RunLogger
 from .branches import BRANCH, RunLoop, out_of_body
-from .calls import Call
+from .calls import Call, check_call
 from .carried import Carried, memo_json, read_outcome
 from .children import Children, failed_with, was_cancelled
 from .continuing import Continuing
@@ -55,6 +55,7 @@ from .limits import to_limited
 from .memo import Failure, Memo, Outcome
 from .pending import is_idle, waits_for_a_future
 from .progress import run_ended, run_started, watched
+from .references import function_exists
 from .returned import read_result, write_result
 from .secrecy import SecretsOfRun
 from .signal_inbox import SignalInbox
@@ -268,6 +269,12 @@ class Run:
         """Describe a call of a step; see :meth:`Call.of`."""
         reruns = [dict(zip(self.own_ids, ids, strict=False)) for ids in self.reruns]
         return Call.of(kind, target, *values, code=code, reruns=reruns)
+
+    def has_function(self, call: Call) -> bool:
+        """Return whether this version of the code has the function of a call."""
+        return call.kind != "run" or function_exists(
+            call.target, call.code, self.handler, self.workflow.id, self.workflow.client.step_packages
+        )
 
     # --- the time that the body sees -------------------------------------------------------------------------------
 
@@ -647,7 +654,8 @@ class Run:
         task = self._in_flight.get(key)
         if task is None or task.cancelling():
             before = task
-            task = asyncio.create_task(self._finish(key, kind, perform, before), context=out_of_body())
+            finish = self._finish(key, kind, perform, self.calls.get(key), before)
+            task = asyncio.create_task(finish, context=out_of_body())
             self._in_flight[key] = task
             task.add_done_callback(partial(self._has_landed, key))  # also of one that never began
         return task
@@ -670,7 +678,7 @@ class Run:
             task.cancel()
 
     async def _finish(
-        self, key: str, kind: StepKind, perform: Perform, before: asyncio.Task[Outcome] | None
+        self, key: str, kind: StepKind, perform: Perform, call: Call | None, before: asyncio.Task[Outcome] | None
     ) -> Outcome:
         if before is not None:  # it was cancelled, and has not ended yet
             await asyncio.wait([before])
@@ -688,6 +696,8 @@ class Run:
             if task is None or task.cancelling():
                 raise
             outcome = Outcome(failure=Failure("CancelledError", "the step was cancelled, and not by its run"))
+        if outcome.call is not None and call is not None:
+            check_call(key, outcome.call, call, self.has_function)
         outcome = replace(outcome, call=self.calls.get(key))
         self.memo[key] = outcome
         self.failures = 0

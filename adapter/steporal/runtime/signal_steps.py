@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from ..step import RunOptions
 from ..types import JSON
 from .arguments import arguments_checked, check_type, deadline_of
 from .branches import out_of_body, serving
+from .calls import digest
 from .limits import to_limited
 from .memo import Outcome
 from .signal_types import type_to_check
@@ -52,7 +54,7 @@ def wait_for_signal(
         check_on_conflict(on_conflict)
         check_type(schema, "schema")
         deadline = deadline_of(timeout, "timeout")
-    attempt.calls(key, attempt.owner.call("wait_for_signal", signal))
+    key = attempt.called(key, replace(attempt.owner.call("wait_for_signal", signal), details=digest(timeout)))
     asked = None if isinstance(timeout, datetime) else attempt.owner.journal.now()
     perform = partial(_perform_wait, attempt, key, signal, deadline, asked, on_conflict == "replace", schema)
     return _wait(attempt, key, signal, schema, deadline, perform)
@@ -145,7 +147,7 @@ def send_signal(attempt: Attempt, key: str, signal: str, data: Any) -> Coroutine
         to_limited(f"the data of signal {signal!r}", encoded, attempt.owner.storage.most)
     except (UnserializableError, PayloadTooLargeError) as err:
         raise type(err)(f"step {key!r}: {err}") from None
-    attempt.calls(key, attempt.owner.call("send_signal", signal, encoded))
+    key = attempt.called(key, attempt.owner.call("send_signal", signal, encoded))
     return _send(attempt, key, signal, encoded)
 
 
@@ -163,4 +165,5 @@ async def _perform_send(attempt: Attempt, key: str, signal: str, data: JSON) -> 
             return found
         mailbox = found.value
     argument = {"signal": signal, "mailbox": mailbox, "data": data, "id": attempt.derived_id(key, 0)}
+    argument["call"] = attempt.described(key)
     return await attempt.activity(key, RunOptions(), SEND_SIGNAL, to_raw(argument))()

@@ -24,7 +24,8 @@ from temporalio.workflow import ActivityCancellationType
 from ..converter import from_raw, to_raw
 from ..durations import format_duration
 from ..types import JSON
-from .failures import CODE_NOT_FOUND, LOST, NOT_BEGUN, failure_of, is_cancellation
+from .calls import Call
+from .failures import CODE_NOT_FOUND, LOST, NOT_BEGUN, call_of, failure_of, is_cancellation
 from .limits import summary
 from .memo import Failure, Outcome
 from .waits import UNTIL_CODE, UNTIL_NEXT_ATTEMPT
@@ -193,18 +194,22 @@ async def perform(run: Run, step: StepActivity) -> Outcome:
             return outcome
         failure, has_another = attempts.not_joined(outcome.failure)
         if not has_another:
-            return Outcome(failure=failure)
+            return replace(outcome, failure=failure)
         if pause := _pause(step.retry, attempts.begun, failure.cause):
             await workflow.sleep(pause, summary=f"{UNTIL_NEXT_ATTEMPT}{step.key}")
 
 
 async def _join(run: Run, step: StepActivity, attempts: Attempts, worker: str | None) -> Outcome:
     try:
-        return Outcome(from_raw(await step.join(run, attempts, worker)))
+        return _returned(await step.join(run, attempts, worker))
     except FailureError as err:
         if is_cancellation(err):
             raise asyncio.CancelledError from None
-        return Outcome(failure=failure_of(err))
+        return Outcome(failure=failure_of(err), call=call_of(err))
+
+
+def _returned(raw: RawValue) -> Outcome:
+    return Outcome(from_raw(raw), call=Call.told_by(raw))
 
 
 def _pause(policy: RetryPolicy, begun: int, cause: BaseException | None) -> timedelta:
@@ -234,13 +239,13 @@ async def until_begun(key: str, start: Callable[[], Any], max_attempts: int, cod
     since, tries = workflow.now(), 0
     while True:
         try:
-            return Outcome(from_raw(await start()))
+            return _returned(await start())
         except FailureError as err:  # a local activity raises its cause alone, and on replay not always the same way
             if is_cancellation(err):
                 raise asyncio.CancelledError from None
-            failure = failure_of(err, max_attempts)
+            failure, call = failure_of(err, max_attempts), call_of(err)
         if failure.name not in NOT_BEGUN:
-            return Outcome(failure=failure)
+            return Outcome(failure=failure, call=call)
         pause = min(_CODE_PAUSE * 2 ** min(tries, 20), _LONGEST_CODE_PAUSE) if tries else timedelta(0)
         if failure.name == CODE_NOT_FOUND and workflow.now() + pause >= since + code_timeout:
             message = f"no worker could begin the step within {format_duration(code_timeout)}; the last one says: "
