@@ -482,7 +482,7 @@ async def test_a_result_is_not_handed_to_another_call(
     app_id = f"edits {new_ulid()}"
     go = f"go {app_id}"
 
-    def version(order: str, url: str, *, is_edited: bool = False) -> steporal.Client:
+    def version(order: str, url: str, *, has_new_step: bool = False) -> steporal.Client:
         app = steporal.Client(app_id, park_after="1s" if state == "parked" else "never")
         called = Called(order, url, app_id)
 
@@ -495,8 +495,8 @@ async def test_a_result_is_not_handed_to_another_call(
         def define(kind: str) -> None:
             @app.workflow(id=kind)
             async def handler(ctx: Context[Any], step: Step) -> Any:
-                if is_edited and state == "recovered":
-                    await step.run("new", called.note, "what makes it stuck")
+                if has_new_step:
+                    await step.run("new", lambda: "makes it stuck")
                 result = await getattr(called, kind)(step)
                 await step.wait_for_signal("go", signal=f"{go} {kind}", timeout="1h")
                 return result
@@ -506,7 +506,10 @@ async def test_a_result_is_not_handed_to_another_call(
         return app
 
     async with http_server() as server, workers(other_app), asyncio.timeout(LONG):  # which serves the mailboxes
-        old, edited = version("order 1", server.url), version("order 2", server.url, is_edited=True)
+        has_new_step = state == "recovered"
+        old = version("order 1", server.url)
+        edited = version("order 2", server.url, has_new_step=has_new_step)
+        corrected = version("order 1", server.url, has_new_step=has_new_step)
         kinds = [each for each in old.workflows if each.id in RETURNED]
         async with workers(old):
             runs = {each.id: await each.start(None) for each in kinds}
@@ -527,7 +530,7 @@ async def test_a_result_is_not_handed_to_another_call(
             for kind in compared:
                 while "step 'do' comes back as another call" not in await _task_failure(runs[kind]):
                     await asyncio.sleep(0.05)
-        async with workers(old):
+        async with workers(corrected):
             assert {kind: await run.result() for kind, run in runs.items()} == RETURNED
     assert [each for each in CHARGED if app_id in each] == [f"order 1 of {app_id}"]
 
