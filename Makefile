@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -n 5 --dist worksteal
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test pytest test-fast chaos simulation rolling histories lint types docs docs-check bench build clean format
+.PHONY: help demo test pytest test-fast chaos simulation hostile rolling histories lint types docs docs-check bench build clean format
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -53,6 +53,9 @@ chaos: $(INSTALLED) ## Kill workers and the server at random under load (MINUTES
 
 simulation: $(INSTALLED) ## Search in memory for programs that an interruption makes another run (MINUTES=60 SEED=1)
 	$(BIN)/python -m tests.simulation --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED))
+
+hostile: $(INSTALLED) ## Attack each part of the system with hostile inputs (MINUTES=60 SEED=1)
+	$(BIN)/python -m tests.hostile --minutes $(or $(MINUTES),3) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--json $(REPORT))
 
 # Writes benchmarks/ROLLING.md, which `make bench` puts into RESULTS.md.
 rolling: $(INSTALLED) ## Restart workers, gateways and the server in turn under load (MINUTES=4 SEED=1)
