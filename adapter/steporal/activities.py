@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -124,7 +124,7 @@ class Activities:
         async with failing(call.get("call")), counted():
             function, arguments = Resolver(self._app, lambda data: self._captive(data, call)).call(call)
             result = await self._call(call["step"], function, arguments)
-            return _encoded_result(call["step"], function, result, told(call.get("call")))
+            return _encoded_result(call["step"], function, result, told(call.get("call")), self._app.packages)
 
     @activity.defn(name=SEND_EVENT)
     async def send_event(self, argument: RawValue) -> RawValue:
@@ -252,11 +252,17 @@ class Activities:
         return received(workflow.id, workflow.input_schema, given["data"], given["exact"], packages)
 
 
-def _encoded_result(step_id: str, function: Callable[..., Any], result: Any, metadata: Mapping[str, bytes]) -> RawValue:
+def _encoded_result(
+    step_id: str,
+    function: Callable[..., Any],
+    result: Any,
+    metadata: Mapping[str, bytes],
+    packages: Collection[str],
+) -> RawValue:
     converter = activity.client().data_converter
     what, most = f"the result of step {step_id!r}", most_with(converter)
     try:
-        return to_limited(what, encode(result, secrets=lambda: encrypts(converter)), most, metadata)
+        return to_limited(what, encode(result, secrets=lambda: encrypts(converter), packages=packages), most, metadata)
     except UnencryptedSecretError as err:
         raise UnencryptedSecretError(f"step {step_id!r} returned a value that cannot be sent: {err}") from None
     except UnserializableError as err:

@@ -658,7 +658,8 @@ class Client:
     def _given(self, workflow: Workflow[Any, Any] | WorkflowReference[Any], input: Any) -> Given:
         if isinstance(workflow, WorkflowReference):
             return given_to_other_app(workflow.id, input)
-        return given(workflow.id, workflow.input_schema, input, secrets=self._encrypts)
+        packages = workflow.client.step_packages
+        return given(workflow.id, workflow.input_schema, input, secrets=self._encrypts, packages=packages)
 
     def _encrypts(self) -> bool:
         temporal = self._connection.temporal

@@ -1,4 +1,8 @@
-"""From encoded data to values: rebuilt as they were, and validated only where their class has changed since."""
+"""From encoded data to values: rebuilt as they were, and validated only where their class has changed since.
+
+Whoever can write to the namespace chooses the data. What reading it costs is limited before it is spent, and the only
+code that it runs is that of the app's own classes: see ``known_types``.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,24 @@ import dataclasses
 import enum
 import typing
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from types import MemberDescriptorType
 from typing import Any, cast
 
 import pydantic
 
 from .annotated import annotation_of
 from .converter import adapter, dumps, issues, validate
-from .encoding import FACTORIES, TAG, encode
+from .encoding import FACTORIES, MAX_DEPTH, MAX_EMPTY, MAX_SAME_HASH, TAG, encode, has_same_hashes
 from .errors import SteporalError
-from .leaves import LOADERS
+from .known_types import compares_by_code, is_foreign
+from .leaves import LOADERS, MAX_PATTERN_COST, pattern_cost, read_pattern
 from .readable import plain
 from .shapes import Shape, shape_of
-from .type_names import TypeNotFoundError, find_data_class, type_label
+from .type_names import TypeNotFoundError, allow, find_data_class, shown, type_label
 from .types import JSON
 
-_SEQUENCE_TAGS: dict[str, Callable[[list[Any]], Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
+_SET_TAGS: dict[str, Callable[[list[Any]], Any]] = {"set": set, "frozenset": frozenset}
 _MAPPING_TAGS: dict[str, type] = {"dict": dict, "ordereddict": OrderedDict, "counter": Counter}
 _SECRET_TAGS: dict[str, Callable[[Any], Any]] = {
     "str": pydantic.SecretStr,
@@ -39,49 +45,73 @@ def decode(data: JSON, other: Decoder | None = None, packages: Collection[str] =
     Args:
         data: What ``encode`` returned.
         other: Decodes the tags of the ``other`` that ``encode`` was given.
-        packages: Top-level packages from which a class may be imported if its module is not loaded yet.
+        packages: The app's packages, of whose classes a value may be, beside those that ``known_types`` lists.
 
     Raises:
-        TypeNotFoundError: It names a class that this process does not have, or that has changed so that the value
-            does not fit it; or it is not as ``encode`` writes it.
+        TypeNotFoundError: It names a class that this process does not have or a value may not be of, or that has
+            changed so that the value does not fit it; or it is not as ``encode`` writes it.
     """
     try:
         return _Decoding(other, packages).value(data)
     except SteporalError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as err:
-        raise TypeNotFoundError(f"a value is not as steporal writes it: {type(err).__name__}: {err}") from err
+    except Exception as err:  # also of the app's own classes
+        text = str(err)[:_MAX_TEXT]
+        raise TypeNotFoundError(f"a value is not as steporal writes it: {type(err).__name__}: {text}") from None
+
+
+_SCALARS = (str, int, float, bool, type(None))
+_MAX_TEXT = 500
+_MAX_LEVELS = 2 * MAX_DEPTH  # a level of a value may be two of its JSON
+_MAX_GENERICS = 100
+_MAX_FLAG = 1 << 128
 
 
 class _Decoding:
     """One pass over encoded data."""
 
-    __slots__ = ("_found", "_other", "_packages")
+    __slots__ = ("_empty", "_found", "_generics", "_keys", "_level", "_other", "_packages", "_pattern_cost")
 
     def __init__(self, other: Decoder | None, packages: Collection[str]) -> None:
         self._other = other
         self._packages = packages
         self._found: dict[str, Any] = {}
+        self._level = 0
+        self._keys = 0
+        self._empty = 0
+        self._generics = 0
+        self._pattern_cost = 0
 
     def value(self, data: JSON) -> Any:
         kind = type(data)
-        if kind is list:
-            return [self.value(item) for item in data]
-        if kind is not dict:
+        if kind is not list and kind is not dict:
             return data
-        tag = data.get(TAG)
-        if tag is None:
-            return self._values(data)
-        if tag == "model":
-            return self.model(data)
-        if tag in LOADERS:
-            return LOADERS[tag](data)
-        load = _TAGS.get(tag)
-        if load is not None:
-            return load(self, data)
-        if self._other is not None:
-            return self._other(data)
-        raise TypeNotFoundError(f"a value is tagged {tag!r}, which this version of steporal does not know")
+        self._level += 1
+        if self._level > _MAX_LEVELS:
+            raise TypeNotFoundError(f"a value is nested more than {MAX_DEPTH} levels deep")
+        if kind is list:
+            value: Any = [self.value(item) for item in data]
+        elif (tag := data.get(TAG)) is None:
+            value = self._values(data)
+        elif tag == "model":
+            value = self.model(data)
+        elif (load := LOADERS.get(tag)) is not None:
+            if tag == "pattern":
+                self._check_pattern(data)
+            value = load(data)
+        elif (read := _TAGS.get(tag)) is not None:
+            value = read(self, data)
+        elif self._other is not None:
+            value = self._other(data)
+        else:
+            raise TypeNotFoundError(f"a value is tagged {shown(tag)}, which this version of steporal does not know")
+        self._level -= 1
+        return value
+
+    def _check_pattern(self, data: dict[str, JSON]) -> None:
+        self._pattern_cost += pattern_cost(*read_pattern(data))
+        if self._pattern_cost > MAX_PATTERN_COST:
+            raise TypeNotFoundError("a value has more patterns than steporal sends")
 
     def _class(self, data: dict[str, JSON]) -> tuple[Any, type]:
         name = data["type"]
@@ -89,9 +119,19 @@ class _Decoding:
             found = self._found.get(name)
             if found is None:
                 found = self._found[name] = find_data_class(name, self._packages)
-            return found, found
-        found = find_data_class(name, self._packages)
-        return found, typing.get_origin(found) or found
+            kind = found
+        else:
+            self._generics += 1
+            if self._generics > _MAX_GENERICS:  # a generic model makes a class for each of its parameters
+                raise TypeNotFoundError(f"a value names more than {_MAX_GENERICS} generic classes")
+            found = find_data_class(name, self._packages)
+            kind = typing.get_origin(found) or found
+        if self._keys and self._is_foreign(kind) and compares_by_code(kind):
+            raise TypeNotFoundError(f"a {type_label(kind)} in a key is compared by code that is not the app's")
+        return found, kind
+
+    def _is_foreign(self, kind: type) -> bool:
+        return is_foreign(kind, self._packages)
 
     def _values(self, data: Any) -> dict[str, Any]:
         value = self.value
@@ -105,7 +145,7 @@ class _Decoding:
         }
 
     def _field(self, data: Any, kind: type, name: str) -> Any:
-        if data.get(TAG) != "annotated":
+        if data.get(TAG) != "annotated" or self._is_foreign(kind):
             return self.value(data)
         annotation = annotation_of(kind, name)
         try:
@@ -117,10 +157,23 @@ class _Decoding:
             ) from None
 
     def sequence(self, data: dict[str, JSON]) -> Any:
-        return _SEQUENCE_TAGS[data[TAG]]([self.value(item) for item in data["value"]])
+        if data[TAG] == "tuple":
+            return tuple([self.value(item) for item in data["value"]])
+        self._keys += 1
+        items = [self.value(item) for item in data["value"]]
+        self._keys -= 1
+        _check_hashes(items)
+        return _SET_TAGS[data[TAG]](items)
 
     def _pairs(self, data: dict[str, JSON]) -> list[tuple[Any, Any]]:
-        return [(self.value(key), self.value(item)) for key, item in data["value"]]
+        pairs: list[tuple[Any, Any]] = []
+        for key, item in data["value"]:
+            self._keys += 1
+            read = self.value(key)
+            self._keys -= 1
+            pairs.append((read, self.value(item)))
+        _check_hashes(key for key, _ in pairs)
+        return pairs
 
     def mapping(self, data: dict[str, JSON]) -> Any:
         return _MAPPING_TAGS[data[TAG]](dict(self._pairs(data)))
@@ -139,20 +192,39 @@ class _Decoding:
         _, kind = self._class(data)
         members = cast(type[enum.Enum], kind)
         member = members.__members__.get(data["name"]) if "name" in data else None
-        if member is not None and ("value" not in data or encode(member.value) == data["value"]):
+        if member is not None and ("value" not in data or self._is_of_value(member, data["value"])):
             return member
+        level, keys = self._level, self._keys
         try:
-            return members(self.value(data["value"]))
+            return self._member_of_value(members, data["value"])
         except (ValueError, KeyError) as err:
+            self._level, self._keys = level, keys
             if member is not None:
                 return member  # its value was edited
             known = data.get("name", data.get("value"))
-            raise TypeNotFoundError(f"{type_label(kind)} has no member {known!r}; was it renamed or removed?") from err
+            raise TypeNotFoundError(
+                f"{type_label(kind)} has no member {shown(known)}; was it renamed or removed?"
+            ) from err
+
+    def _is_of_value(self, member: enum.Enum, data: JSON) -> bool:
+        content = member.value
+        if type(content) in _SCALARS or not self._is_foreign(type(member)):
+            return bool(encode(content) == data)
+        return True  # of another package, whose values are not looked at
+
+    def _member_of_value(self, members: type[enum.Enum], data: JSON) -> enum.Enum:
+        if type(data) is int and not -_MAX_FLAG < data < _MAX_FLAG:  # Python keeps each combination of flags
+            raise ValueError("too many flags")
+        if not self._is_foreign(members):
+            return members(self.value(data))
+        if type(data) not in _SCALARS:
+            raise ValueError("not a plain value")
+        return enum.EnumMeta.__call__(members, data)
 
     def namedtuple(self, data: dict[str, JSON]) -> Any:
         _, kind = self._class(data)
         values = self._fields(data["value"], kind)
-        if data.get("shape") == shape_of(kind).digest:
+        if data.get("shape") == shape_of(kind).digest and tuple(values) == kind._fields:  # type: ignore[attr-defined]
             return tuple.__new__(kind, values.values())
         return self._changed(data, kind, values)
 
@@ -169,12 +241,17 @@ class _Decoding:
 
     def _dataclass_instance(self, data: dict[str, JSON], kind: type, shape: Shape, values: dict[str, Any]) -> Any:
         made: Any = object.__new__(kind)
-        if shape.slots:
-            for name, value in values.items():
-                object.__setattr__(made, name, value)
-        else:
-            made.__dict__.update(values)
+        self._count_empty(values)
+        _set_slots(made, shape, values)
+        if values:
+            object.__getattribute__(made, "__dict__").update(values)
         return made
+
+    def _count_empty(self, values: dict[str, Any]) -> None:
+        if not values:
+            self._empty += 1
+            if self._empty > MAX_EMPTY:
+                raise TypeNotFoundError(f"a value has more than {MAX_EMPTY:,} instances without any field")
 
     def model(self, data: dict[str, JSON]) -> Any:
         _, kind = self._class(data)
@@ -195,11 +272,10 @@ class _Decoding:
             return self._changed(data, kind, {**values, **(extra or {})}, private)
         if extra is None and ("extra" in data) != shape.has_extra:
             extra = {}
-        made: Any = cast(Any, kind).__new__(kind)
+        made: Any = object.__new__(kind)
+        self._count_empty(values)
+        _set_slots(made, shape, values)
         set_attribute = object.__setattr__
-        for slot in shape.slots:
-            if slot in values:
-                set_attribute(made, slot, values.pop(slot))
         set_attribute(made, "__pydantic_fields_set__", _fields_set(data, values))
         set_attribute(made, "__dict__", values)
         if shape.tag == "model":
@@ -212,6 +288,11 @@ class _Decoding:
         self, data: dict[str, JSON], kind: type, values: dict[str, Any], private: dict[str, Any] | None = None
     ) -> Any:
         """A value of a class that has changed since: validated by its field names."""
+        if self._is_foreign(kind):
+            raise TypeNotFoundError(
+                f"{type_label(kind)} has changed since this value was encoded, and only classes of the app are "
+                f"validated then; {allow(kind)}"
+            )
         whole = values["root"] if data[TAG] == "root" else values
         try:
             made = validated(whole, data, kind)
@@ -231,6 +312,23 @@ class _Decoding:
         return made
 
 
+def _set_slots(made: Any, shape: Shape, values: dict[str, Any]) -> None:
+    """Take the values of slots out of ``values``, and set them, whatever else has their name."""
+    for name in shape.slots:
+        if name not in values:
+            continue
+        slot = next((vars(cls)[name] for cls in type(made).__mro__ if name in vars(cls)), None)
+        if type(slot) is MemberDescriptorType:
+            slot.__set__(made, values.pop(name))
+        else:
+            object.__setattr__(made, name, values.pop(name))
+
+
+def _check_hashes(keys: Iterable[Any]) -> None:
+    if has_same_hashes(keys):
+        raise TypeNotFoundError(f"a value has more than {MAX_SAME_HASH} keys with the same hash")
+
+
 def _fields_set(data: dict[str, JSON], values: dict[str, Any]) -> set[str]:
     if "set" in data:
         return set(data["set"])
@@ -248,7 +346,7 @@ _TAGS: dict[str, Callable[[_Decoding, dict[str, JSON]], Any]] = {
     "defaultdict": _Decoding.default_mapping,
     "float": lambda _, data: float(data["value"]),
     "int": lambda _, data: int(data["value"], 16),
-    **dict.fromkeys(_SEQUENCE_TAGS, _Decoding.sequence),
+    **dict.fromkeys(("tuple", *_SET_TAGS), _Decoding.sequence),
     **dict.fromkeys(_MAPPING_TAGS, _Decoding.mapping),
 }
 

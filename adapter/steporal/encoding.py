@@ -4,8 +4,8 @@ What JSON can say is written as it is. Everything else is written as ``{"$": tag
 taken apart into their fields, extra fields and private attributes; neither serializers nor aliases take part, and
 decoding runs no validator. Only where a class has changed since the value was encoded is the value validated anew.
 
-A class is named by module and qualified name, and only classes of data are made again, only from modules that the
-process has loaded or that belong to the app: who can write to a task queue cannot have any other code imported.
+A class is named by module and qualified name, and only classes of data are made again: those of the app, those that
+``known_types`` lists, and, without any code of theirs, those of packages that the app imports.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import enum
 import json
 import math
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NoReturn
 
 import pydantic
@@ -22,15 +22,22 @@ import pydantic
 from .annotated import annotation_of, dump_annotated
 from .converter import dumps
 from .errors import UnencryptedSecretError, UnserializableError
-from .leaves import LEAVES, TAG
-from .shapes import Shape, is_data_class, shape_of
-from .type_names import name_of, type_label
+from .known_types import compares_by_code, is_data, is_foreign, package_of
+from .leaves import LEAVES, MAX_PATTERN_COST, TAG, pattern_cost
+from .shapes import Shape, shape_of
+from .type_names import find_data_class, name_of, type_label
 from .types import JSON
 
 __all__ = ["FACTORIES", "MAX_DEPTH", "TAG", "Encoder", "always", "encode", "is_unchanged", "never"]
 
 MAX_DEPTH = 150
 """How deep containers nest in a value. Each level takes up to three levels of JSON, and Python reads about 1,000."""
+
+MAX_SAME_HASH = 100
+"""How many keys of a dict, or elements of a set, may have the same hash: Python compares each with all others."""
+
+MAX_EMPTY = 10_000
+"""How many instances without any field a value may have: one takes three bytes of JSON, and hundreds of memory."""
 
 _MAX_INT = 10**4000  # Python neither prints nor parses integers of more than 4,300 digits
 
@@ -60,20 +67,28 @@ def never() -> bool:
     return False
 
 
-def encode(value: Any, other: Encoder | None = None, *, secrets: Callable[[], bool] = never) -> JSON:
+def encode(
+    value: Any,
+    other: Encoder | None = None,
+    *,
+    secrets: Callable[[], bool] = never,
+    packages: Collection[str] | None = None,
+) -> JSON:
     """Return ``value`` as JSON that :func:`decode` turns back.
 
     Args:
         value: The value.
         other: Encodes further types.
         secrets: Returns whether payloads are encrypted, so that secrets may be in them.
+        packages: The app's packages, which decide of which classes a value may be. None takes all, for a value that
+            is compared here and not sent.
 
     Raises:
         UnserializableError: A part of the value cannot be sent; the message has the path of the part and its type.
         UnencryptedSecretError: It has a secret, and payloads are not encrypted.
     """
     try:
-        return _Encoding(other, secrets).value(value)
+        return _Encoding(other, secrets, packages).value(value)
     except _Refusal as refusal:
         raise refusal.error() from None
     except RecursionError:
@@ -91,6 +106,14 @@ def is_unchanged(encoded: JSON, value: Any) -> bool:
     if kind is dict:
         return TAG not in encoded and all(map(is_unchanged, encoded.values(), value.values()))
     return all(map(is_unchanged, encoded, value)) if kind is list else True
+
+
+def has_same_hashes(keys: Iterable[Any]) -> bool:
+    """Return whether more than ``MAX_SAME_HASH`` keys have the same hash, other than of texts, whose hash is random."""
+    hashes = [hash(key) for key in keys if type(key) is not str]
+    if len(hashes) <= MAX_SAME_HASH:
+        return False
+    return Counter(hashes).most_common(1)[0][1] > MAX_SAME_HASH
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------
@@ -173,13 +196,17 @@ def _key_part(key: Any) -> str:
 class _Encoding:
     """One pass over a value."""
 
-    __slots__ = ("_depth", "_other", "_secrets", "_shapes")
+    __slots__ = ("_depth", "_empty", "_keys", "_other", "_packages", "_pattern_cost", "_secrets", "_shapes")
 
-    def __init__(self, other: Encoder | None, secrets: Callable[[], bool]) -> None:
+    def __init__(self, other: Encoder | None, secrets: Callable[[], bool], packages: Collection[str] | None) -> None:
         self._other = other
         self._secrets = secrets
+        self._packages = packages
         self._shapes: dict[type, Shape] = {}
         self._depth = 0
+        self._keys = 0
+        self._empty = 0
+        self._pattern_cost = 0
 
     def value(self, value: Any) -> JSON:
         kind = type(value)
@@ -200,9 +227,11 @@ class _Encoding:
             return self._data(value, kind, shape)
         leaf = LEAVES.get(kind)
         if leaf is not None:
+            if leaf.tag == "pattern":
+                self._check_pattern(value)
             try:
                 return leaf.dump(value)
-            except UnserializableError as err:
+            except (UnserializableError, ValueError) as err:  # such as a fraction of more digits than Python prints
                 raise _Refusal(type_label(kind), f"cannot be sent: {err}") from None
         return self._rarer(value, kind)
 
@@ -217,9 +246,12 @@ class _Encoding:
             return self._defaultdict(value)
         if kind in _SECRETS:
             return self._secret(value, kind)
-        if is_data_class(kind):
+        if is_data(kind):
             try:
-                shape = self._shapes[kind] = shape_of(kind)
+                shape = shape_of(kind)
+                if self._packages is not None:
+                    find_data_class(shape.name, self._packages)
+                self._shapes[kind] = shape
             except UnserializableError as err:
                 label, text = type_label(kind), str(err)
                 is_named = text.startswith(f"{label} ")
@@ -232,6 +264,15 @@ class _Encoding:
         if isinstance(value, tuple(_SECRETS)):
             _refuse(value, "use pydantic.SecretStr or SecretBytes itself, which are sent if payloads are encrypted")
         _refuse(value, _advice(value))
+
+    def _check_pattern(self, value: Any) -> None:
+        self._pattern_cost += pattern_cost(value.pattern, value.flags)
+        if self._pattern_cost > MAX_PATTERN_COST:
+            raise _Refusal(
+                type_label(type(value)),
+                f"cannot be sent: the patterns of a value have at most {MAX_PATTERN_COST:,} characters, and few ranges "
+                "beyond ASCII without regard to case; send its text, and compile it where it is used",
+            )
 
     def _text(self, value: str) -> str:
         try:
@@ -260,10 +301,21 @@ class _Encoding:
         return encoded
 
     def _sequence(self, value: Any, kind: type) -> JSON:
+        if kind is tuple:
+            return {TAG: _SEQUENCES[kind], "value": self._items(value, value)}
+        self._check_hashes(value)
+        self._keys += 1
         items = self._items(value, value)
-        if kind is not tuple:  # hashes of strings differ between processes, and so does the order of a set
-            items.sort(key=dumps)
+        self._keys -= 1
+        items.sort(key=dumps)  # hashes of strings differ between processes, and so does the order of a set
         return {TAG: _SEQUENCES[kind], "value": items}
+
+    def _check_hashes(self, keys: Any) -> None:
+        if has_same_hashes(keys):
+            raise _Refusal(
+                type_label(type(keys)),
+                f"has more than {MAX_SAME_HASH} keys with the same hash, which would take long to read; send a list",
+            )
 
     def _dict(self, value: dict[Any, Any]) -> JSON:
         for key in value:
@@ -279,11 +331,14 @@ class _Encoding:
         return {TAG: "dict", "value": self._pairs(value)}
 
     def _key(self, container: Any, key: Any) -> JSON:
+        self._keys += 1
         try:
-            return self.value(key)
+            encoded = self.value(key)
         except _Refusal as refusal:
             refusal.inside(container, f" key {key!r}")
             raise
+        self._keys -= 1
+        return encoded
 
     def _named(self, values: dict[str, Any], container: Any) -> dict[str, JSON]:
         self._deeper(container)
@@ -321,7 +376,8 @@ class _Encoding:
             try:
                 encoded[name] = self.value(item)
             except _Refusal as refusal:
-                dumped = dump_annotated(item, annotation_of(kind, name)) if refusal.is_of_type else None
+                is_annotated = refusal.is_of_type and not self._is_foreign(kind)
+                dumped = dump_annotated(item, annotation_of(kind, name)) if is_annotated else None
                 if dumped is None:
                     refusal.make_final()
                     refusal.inside(container, f".{name}")
@@ -332,6 +388,7 @@ class _Encoding:
         return encoded
 
     def _pairs(self, value: Any) -> list[JSON]:
+        self._check_hashes(value)
         self._deeper(value)
         encoded: list[JSON] = []
         for key, item in value.items():
@@ -368,7 +425,16 @@ class _Encoding:
 
     # --- data classes ----------------------------------------------------------------------------------------------
 
+    def _is_foreign(self, kind: type) -> bool:
+        return self._packages is not None and is_foreign(kind, self._packages)
+
     def _data(self, value: Any, kind: type, shape: Shape) -> JSON:
+        if self._keys and self._is_foreign(kind) and compares_by_code(kind):
+            _refuse(
+                value,
+                "as a key or in a set it is compared by code of its class, which is not the app's; use a class of the "
+                f"app, or allow its package: Client(..., step_packages=[{package_of(kind.__module__)!r}])",
+            )
         if shape.tag == "model":
             return self._model(value, kind, shape)
         if shape.tag == "enum":
@@ -381,6 +447,14 @@ class _Encoding:
         if shape.tag == "dataclass":
             return self._dataclass(value, kind, shape)
         return self._model(value, kind, shape)
+
+    def _count_empty(self, kind: type, fields: Any) -> None:
+        if not fields:
+            self._empty += 1
+            if self._empty > MAX_EMPTY:
+                raise _Refusal(
+                    type_label(kind), f"cannot be sent more than {MAX_EMPTY:,} times without any field; send a number"
+                )
 
     def _object(self, shape: Shape, fields: dict[str, JSON]) -> dict[str, JSON]:
         return {TAG: shape.tag, "type": shape.name, "shape": shape.digest, "value": fields}
@@ -413,6 +487,7 @@ class _Encoding:
 
     def _dataclass(self, value: Any, kind: type, shape: Shape) -> JSON:
         state = self._state(value, shape)
+        self._count_empty(kind, state)
         alias = state.get("__orig_class__")
         if alias is None:
             return self._object(shape, self._fields(state, value, kind))
@@ -428,6 +503,7 @@ class _Encoding:
         state = self._state(value, shape) if shape.computed or shape.slots else value.__dict__
         if shape.tag == "root":  # a RootModel keeps private attributes beside its root
             state = {name: item for name, item in state.items() if not name.startswith("__pydantic_")}
+        self._count_empty(kind, state)
         encoded: dict[str, JSON] = {
             TAG: shape.tag,
             "type": shape.name,

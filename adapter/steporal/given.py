@@ -36,23 +36,37 @@ class Given:
         return self.data if self.exact is None else [self.data, self.exact]
 
 
-def given(workflow_id: str, schema: Any, value: Any, *, secrets: Callable[[], bool] = never) -> Given:
+def given(
+    workflow_id: str,
+    schema: Any,
+    value: Any,
+    *,
+    secrets: Callable[[], bool] = never,
+    packages: Collection[str] | None = None,
+) -> Given:
     """Return the input of a workflow of this app: an instance of its schema, or what the schema makes one of.
+
+    Args:
+        workflow_id: The workflow, for messages.
+        schema: Its ``input_schema``.
+        value: The input.
+        secrets: Returns whether payloads are encrypted.
+        packages: The app's packages, of whose classes it may be.
 
     Raises:
         InvalidInputError: It does not fit the schema, or cannot be sent.
     """
     try:
-        encoded = encode(value, secrets=secrets)
+        encoded = encode(value, secrets=secrets, packages=packages)
     except UnencryptedSecretError as err:
         raise _refused(workflow_id, err) from None
     except UnserializableError as err:
         return _faithful(workflow_id, schema, value, err)
     if is_unchanged(encoded, value):
-        return _given_json(workflow_id, schema, encoded, secrets)
+        return _given_json(workflow_id, schema, encoded, secrets, packages)
     if schema is None or fits(value, schema, trusts_metadata=False):
         return Given(readable(value, encoded), encoded)
-    return _made(workflow_id, schema, value, encoded, secrets)
+    return _made(workflow_id, schema, value, encoded, secrets, packages)
 
 
 def given_to_other_app(workflow_id: str, value: Any) -> Given:
@@ -75,7 +89,7 @@ def received(workflow_id: str, schema: Any, data: JSON, exact: JSON = None, pack
         schema: Its ``input_schema``.
         data: Plain JSON.
         exact: The exact value, encoded, where the sender has sent it.
-        packages: Top-level packages from which its class may be imported.
+        packages: The app's packages, of whose classes it may be.
 
     Raises:
         InvalidInputError: It does not fit the schema.
@@ -88,7 +102,7 @@ def received(workflow_id: str, schema: Any, data: JSON, exact: JSON = None, pack
         except TypeNotFoundError:
             if schema is None:
                 raise
-            value = plain(exact, reveal=True)  # the class was moved or renamed
+            value = _plain(exact)  # the class was moved or renamed
         return value if schema is None or fits(value, schema) else validated(value, exact, schema)
     except TypeNotFoundError as err:
         raise InvalidInputError(f"the input of workflow {workflow_id!r} cannot be read: {err}") from None
@@ -96,7 +110,16 @@ def received(workflow_id: str, schema: Any, data: JSON, exact: JSON = None, pack
         raise _unfit(workflow_id, err) from None
 
 
-def check_received(workflow_id: str, schema: Any, data: JSON, exact: JSON = None) -> None:
+def _plain(exact: JSON) -> JSON:
+    try:
+        return plain(exact, reveal=True)
+    except Exception as err:
+        raise TypeNotFoundError(f"it is not as steporal writes it: {type(err).__name__}") from None
+
+
+def check_received(
+    workflow_id: str, schema: Any, data: JSON, exact: JSON = None, packages: Collection[str] = ()
+) -> None:
     """Check the input of a run: it fits the schema, which makes the same value of it each time.
 
     A run reads its input again in each replay, and in each attempt of its body. A field whose default factory is
@@ -105,7 +128,7 @@ def check_received(workflow_id: str, schema: Any, data: JSON, exact: JSON = None
     Raises:
         InvalidInputError: It does not fit, or is another value each time.
     """
-    value = received(workflow_id, schema, data, exact)
+    value = received(workflow_id, schema, data, exact, packages)
     if schema is None or exact is not None:
         return
     fields = fields_made_anew(value, validated_input(workflow_id, schema, data))
@@ -159,7 +182,9 @@ def _refused(workflow_id: str, why: object) -> InvalidInputError:
     return InvalidInputError(f"the input of workflow {workflow_id!r} cannot be sent: {why}")
 
 
-def _given_json(workflow_id: str, schema: Any, data: JSON, secrets: Callable[[], bool]) -> Given:
+def _given_json(
+    workflow_id: str, schema: Any, data: JSON, secrets: Callable[[], bool], packages: Collection[str] | None
+) -> Given:
     """Plain JSON, which the run validates; or what the schema makes of it, if that is another value each time.
 
     Raises:
@@ -169,8 +194,8 @@ def _given_json(workflow_id: str, schema: Any, data: JSON, secrets: Callable[[],
         return Given(data)
     try:
         value = validated_input(workflow_id, schema, data)
-        encoded = encode(value, secrets=secrets)
-        again = encode(validated_input(workflow_id, schema, data), secrets=secrets)
+        encoded = encode(value, secrets=secrets, packages=packages)
+        again = encode(validated_input(workflow_id, schema, data), secrets=secrets, packages=packages)
     except UnencryptedSecretError as err:
         raise _refused(workflow_id, err) from None
     except UnserializableError:
@@ -191,7 +216,14 @@ def _faithful(workflow_id: str, schema: Any, value: Any, error: UnserializableEr
     raise _refused(workflow_id, error) from None
 
 
-def _made(workflow_id: str, schema: Any, value: Any, exact: JSON, secrets: Callable[[], bool]) -> Given:
+def _made(
+    workflow_id: str,
+    schema: Any,
+    value: Any,
+    exact: JSON,
+    secrets: Callable[[], bool],
+    packages: Collection[str] | None,
+) -> Given:
     """What the schema makes of a value that is neither plain JSON nor an instance of it."""
     data = readable(value, exact)
     try:
@@ -199,7 +231,7 @@ def _made(workflow_id: str, schema: Any, value: Any, exact: JSON, secrets: Calla
     except pydantic.ValidationError as err:
         raise _unfit(workflow_id, err) from None
     try:
-        encoded = encode(made, secrets=secrets)
+        encoded = encode(made, secrets=secrets, packages=packages)
     except UnencryptedSecretError as err:
         raise _refused(workflow_id, err) from None
     except UnserializableError:

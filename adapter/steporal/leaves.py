@@ -23,7 +23,7 @@ import pydantic.networks
 from pydantic_core import MultiHostUrl, TzInfo, Url
 
 from .errors import UnserializableError
-from .type_names import TypeNotFoundError, type_label
+from .type_names import TypeNotFoundError, shown, type_label
 from .types import JSON
 
 TAG = "$"
@@ -42,6 +42,42 @@ class Leaf:
     tag: str
     dump: Callable[[Any], dict[str, JSON]]
     load: Callable[[dict[str, JSON]], Any]
+
+
+# --- parts of leaves -----------------------------------------------------------------------------------------------
+
+_ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
+_MAX_ZONE = 100
+_FRACTION = re.compile(r"-?[0-9]+(/[0-9]+)?")  # Fraction("1e999999999") would be computed
+
+MAX_PATTERN_COST = 20_000
+"""How much compiling the patterns of one value may cost: a character costs 1, about 20 µs."""
+_COST_OF_RANGE = 2_000
+_IGNORES_CASE = re.compile(r"\(\?[aLmsux]*i")
+_IS_WIDE = re.compile(r"\\[0-9xuUN]|[^\x00-\x7f]")
+
+
+def _text(value: JSON) -> str:
+    if type(value) is not str:
+        raise TypeError(f"{shown(value)} is not a text")
+    return value
+
+
+def _whole(value: JSON) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{shown(value)} is not an integer")
+    return value
+
+
+def pattern_cost(pattern: str | bytes, flags: int) -> int:
+    """Return how much compiling a pattern costs.
+
+    Without regard to case, Python looks at each character of each range, such as the 65,000 of ``[\\u0100-\\uffff]``.
+    """
+    text = pattern if isinstance(pattern, str) else pattern.decode("latin-1")
+    ignores_case = flags & re.IGNORECASE or _IGNORES_CASE.search(text)
+    is_wide = ignores_case and isinstance(pattern, str) and _IS_WIDE.search(text)
+    return len(text) + (_COST_OF_RANGE * text.count("-") if is_wide else 0)
 
 
 # --- times ---------------------------------------------------------------------------------------------------------
@@ -75,15 +111,17 @@ def read_zone(data: JSON) -> tzinfo:
         TypeNotFoundError: This machine has no such zone.
     """
     if isinstance(data, str):
+        if len(data) > _MAX_ZONE or not _ZONE.fullmatch(data):  # ZoneInfo would look for a module of that name
+            raise TypeNotFoundError(f"{shown(data)} is not the name of a time zone")
         try:
             return ZoneInfo(data)
         except (KeyError, ValueError, OSError) as err:
             raise TypeNotFoundError(f"this machine has no time zone {data!r}; install the package tzdata") from err
     if "pydantic" in data:
-        return TzInfo(data["pydantic"])
+        return TzInfo(_whole(data["pydantic"]))
     offset = timedelta(seconds=data["offset"])
     if "name" in data:
-        return timezone(offset, data["name"])
+        return timezone(offset, _text(data["name"]))
     return timezone(offset) if offset else UTC
 
 
@@ -101,7 +139,7 @@ def _dump_time(value: datetime | time) -> dict[str, JSON]:
 
 def _load_time(kind: type[datetime] | type[time]) -> Callable[[dict[str, JSON]], Any]:
     def load(members: dict[str, JSON]) -> Any:
-        value = kind.fromisoformat(members["value"])
+        value = kind.fromisoformat(_text(members["value"]))
         if "zone" in members:
             value = value.replace(tzinfo=read_zone(members["zone"]))
         return value.replace(fold=1) if "fold" in members else value
@@ -123,8 +161,8 @@ def _load_path(members: dict[str, JSON]) -> PurePath:
     import pathlib  # in a body that of the sandbox, whose paths do no I/O
 
     if members["class"] not in _PATHS.values():
-        raise TypeNotFoundError(f"{members['class']!r} is not a path that this version of steporal knows")
-    path: PurePath = getattr(pathlib, members["class"])(members["value"])
+        raise TypeNotFoundError(f"{shown(members['class'])} is not a path that this version of steporal knows")
+    path: PurePath = getattr(pathlib, members["class"])(_text(members["value"]))
     return path
 
 
@@ -147,15 +185,15 @@ _ADDRESSES: tuple[type, ...] = (
 
 
 def _text_leaf(tag: str, load: Callable[[str], Any]) -> Leaf:
-    return Leaf(tag, lambda value: {TAG: tag, "value": str(value)}, lambda members: load(members["value"]))
+    return Leaf(tag, lambda value: {TAG: tag, "value": str(value)}, lambda members: load(_text(members["value"])))
 
 
 def _classes(tag: str, classes: dict[str, type]) -> dict[type, Leaf]:
     def load(members: dict[str, JSON]) -> Any:
         kind = classes.get(members["class"])
         if kind is None:
-            raise TypeNotFoundError(f"{members['class']!r} is not a {tag} that this version of steporal knows")
-        return kind(members["value"])
+            raise TypeNotFoundError(f"{shown(members['class'])} is not a {tag} that this version of steporal knows")
+        return kind(_text(members["value"]))
 
     return _named_texts(tag, {kind: name for name, kind in classes.items()}, load)
 
@@ -174,9 +212,14 @@ def _base64(value: bytes | bytearray) -> str:
     return base64.b64encode(value).decode()
 
 
+def read_pattern(members: dict[str, JSON]) -> tuple[str | bytes, int]:
+    """Return the text and the flags of an encoded pattern; without the flag that has Python print it."""
+    text = _text(members["value"])
+    return base64.b64decode(text) if members.get("bytes") else text, _whole(members["flags"]) & ~re.DEBUG
+
+
 def _load_pattern(members: dict[str, JSON]) -> re.Pattern[Any]:
-    text = members["value"]
-    return re.compile(base64.b64decode(text) if members.get("bytes") else text, members["flags"])
+    return re.compile(*read_pattern(members))
 
 
 def _dump_pattern(value: re.Pattern[Any]) -> dict[str, JSON]:
@@ -193,6 +236,12 @@ def _dump_zone(value: tzinfo) -> dict[str, JSON]:
     return {TAG: "zone", "value": zone_json(value)}
 
 
+def _load_fraction(text: str) -> Fraction:
+    if not _FRACTION.fullmatch(text):
+        raise ValueError(f"{shown(text)} is not a fraction")
+    return Fraction(text)
+
+
 def _load_zone(members: dict[str, JSON]) -> tzinfo:
     return read_zone(members["value"])
 
@@ -200,32 +249,38 @@ def _load_zone(members: dict[str, JSON]) -> tzinfo:
 LEAVES: dict[type, Leaf] = {
     datetime: Leaf("datetime", _dump_time, _load_time(datetime)),
     time: Leaf("time", _dump_time, _load_time(time)),
-    date: Leaf("date", lambda v: {TAG: "date", "value": v.isoformat()}, lambda m: date.fromisoformat(m["value"])),
-    timedelta: Leaf("timedelta", _dump_timedelta, lambda m: timedelta(*m["value"])),
+    date: Leaf(
+        "date", lambda v: {TAG: "date", "value": v.isoformat()}, lambda m: date.fromisoformat(_text(m["value"]))
+    ),
+    timedelta: Leaf("timedelta", _dump_timedelta, lambda m: timedelta(*map(_whole, m["value"]))),
     timezone: Leaf("zone", _dump_zone, _load_zone),
     ZoneInfo: Leaf("zone", _dump_zone, _load_zone),
     TzInfo: Leaf("zone", _dump_zone, _load_zone),
     uuid.UUID: _text_leaf("uuid", uuid.UUID),
     Decimal: _text_leaf("decimal", Decimal),
-    Fraction: _text_leaf("fraction", Fraction),
-    bytes: Leaf("bytes", lambda v: {TAG: "bytes", "value": _base64(v)}, lambda m: base64.b64decode(m["value"])),
+    Fraction: _text_leaf("fraction", _load_fraction),
+    bytes: Leaf("bytes", lambda v: {TAG: "bytes", "value": _base64(v)}, lambda m: base64.b64decode(_text(m["value"]))),
     bytearray: Leaf(
         "bytearray",
         lambda v: {TAG: "bytearray", "value": _base64(v)},
-        lambda m: bytearray(base64.b64decode(m["value"])),
+        lambda m: bytearray(base64.b64decode(_text(m["value"]))),
     ),
     complex: Leaf(
         "complex",
         lambda v: {TAG: "complex", "value": [repr(v.real), repr(v.imag)]},
-        lambda m: complex(float(m["value"][0]), float(m["value"][1])),
+        lambda m: complex(float(_text(m["value"][0])), float(_text(m["value"][1]))),
     ),
-    range: Leaf("range", lambda v: {TAG: "range", "value": [v.start, v.stop, v.step]}, lambda m: range(*m["value"])),
+    range: Leaf(
+        "range", lambda v: {TAG: "range", "value": [v.start, v.stop, v.step]}, lambda m: range(*map(_whole, m["value"]))
+    ),
     re.Pattern: Leaf("pattern", _dump_pattern, _load_pattern),
     pydantic.ByteSize: Leaf(
-        "bytesize", lambda v: {TAG: "bytesize", "value": int(v)}, lambda m: pydantic.ByteSize(m["value"])
+        "bytesize", lambda v: {TAG: "bytesize", "value": int(v)}, lambda m: pydantic.ByteSize(_whole(m["value"]))
     ),
     pydantic.NameEmail: Leaf(
-        "nameemail", lambda v: {TAG: "nameemail", "value": [v.name, v.email]}, lambda m: pydantic.NameEmail(*m["value"])
+        "nameemail",
+        lambda v: {TAG: "nameemail", "value": [v.name, v.email]},
+        lambda m: pydantic.NameEmail(*map(_text, m["value"])),
     ),
     Url: _text_leaf("coreurl", Url),
     MultiHostUrl: _text_leaf("coreurls", MultiHostUrl),

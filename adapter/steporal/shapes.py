@@ -21,6 +21,7 @@ import pydantic
 import pydantic.dataclasses
 
 from .errors import UnserializableError
+from .known_types import is_data
 from .type_names import TypeNotFoundError, find_type, name_of, type_label
 from .types import JSON
 
@@ -54,17 +55,6 @@ class Shape:
 _shapes: WeakKeyDictionary[type, Shape] = WeakKeyDictionary()
 
 
-def is_data_class(kind: type) -> bool:
-    """Return whether values of a class are taken apart by its fields."""
-    if issubclass(kind, BaseException):
-        return False
-    return (
-        issubclass(kind, pydantic.BaseModel | enum.Enum)
-        or dataclasses.is_dataclass(kind)
-        or (issubclass(kind, tuple) and hasattr(kind, "_fields"))
-    )
-
-
 def shape_of(kind: type) -> Shape:
     """Return the shape of a data class.
 
@@ -90,35 +80,36 @@ def _complete(kind: type) -> bool:
 
     Pydantic puts off a model whose annotations name a class that is defined further down, until the first validation.
     Until then its fields have ``ForwardRef('Later')`` for an annotation, and the digest would be another one than in a
-    process that has validated an instance already.
+    process that has validated an instance already. A model with ``defer_build`` has its fields before it is complete.
     """
-    if getattr(kind, "__pydantic_complete__", True):
+    if getattr(kind, "__pydantic_complete__", True) or getattr(kind, "__pydantic_fields_complete__", False):
         return True
-    if issubclass(kind, pydantic.BaseModel):
-        return bool(kind.model_rebuild(raise_errors=False, _types_namespace={}))
+    if pydantic.BaseModel in kind.__mro__:
+        return bool(cast(type[pydantic.BaseModel], kind).model_rebuild(raise_errors=False, _types_namespace={}))
     return bool(pydantic.dataclasses.rebuild_dataclass(cast(Any, kind), raise_errors=False, _types_namespace={}))
 
 
 def _examined(kind: type) -> Shape:
     name = name_of(kind)
-    if issubclass(kind, enum.Enum):
+    if enum.Enum in kind.__mro__:
         return Shape("enum", name, "")
-    if issubclass(kind, tuple):
+    if tuple in kind.__mro__:
         fields: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]
         annotations: dict[str, Any] = getattr(kind, "__annotations__", {})
         return Shape("namedtuple", name, _digest((field, _text(annotations.get(field, Any))) for field in fields))
-    if issubclass(kind, pydantic.BaseModel):
-        return _of_model(kind, name)
+    if pydantic.BaseModel in kind.__mro__:
+        return _of_model(cast(type[pydantic.BaseModel], kind), name)
     _check_layout(kind)
     parts = [(field.name, _text(field.type)) for field in dataclasses.fields(cast(Any, kind))]
     return Shape("dataclass", name, _digest(sorted(parts)), _slots(kind), _computed(kind))
 
 
 def _of_model(kind: type[pydantic.BaseModel], name: JSON) -> Shape:
+    _check_layout(kind)
     parts = [(field, _text(info.annotation)) for field, info in kind.model_fields.items()]
     parts += [(private, "") for private in kind.__private_attributes__]
     return Shape(
-        "root" if issubclass(kind, pydantic.RootModel) else "model",
+        "root" if pydantic.RootModel in kind.__mro__ else "model",
         name,
         _digest(sorted(parts)),
         _slots(kind),
@@ -128,10 +119,11 @@ def _of_model(kind: type[pydantic.BaseModel], name: JSON) -> Shape:
 
 
 def _check_layout(kind: type) -> None:
-    base = next((base for base in _BUILTINS_WITH_CONTENT if issubclass(kind, base)), None)
+    base = next((base for base in _BUILTINS_WITH_CONTENT if base in kind.__mro__), None)
     if base is not None:
+        what = "model" if pydantic.BaseModel in kind.__mro__ else "dataclass"
         raise UnserializableError(
-            f"{type_label(kind)} cannot be sent, as it is a dataclass and a {base.__name__} at once; "
+            f"{type_label(kind)} cannot be sent, as it is a {what} and a {base.__name__} at once; "
             f"keep the {base.__name__} in a field"
         )
 
@@ -139,13 +131,13 @@ def _check_layout(kind: type) -> None:
 def _check_name(kind: type, shape: Shape) -> None:
     """Check that the class's name means this class, or its twin in a module that the sandbox has loaded again."""
     try:
-        found = find_type(shape.name, ())
+        found = find_type(shape.name, None)
     except TypeNotFoundError as err:
         raise UnserializableError(f"{type_label(kind)} cannot be sent, as it cannot be found by name: {err}") from None
     found = typing.get_origin(found) or found
     if found is kind:
         return
-    if is_data_class(found):
+    if is_data(found):
         _complete(found)
         if _examined(found) == shape:
             return

@@ -6,27 +6,42 @@ its parts. Found again are only classes of modules that the process has loaded, 
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import functools
 import importlib
 import operator
 import sys
-import types
 import typing
 from collections.abc import Collection
 from types import ModuleType, NoneType, UnionType
 from typing import Annotated, Any, Literal, Union
 
-import pydantic
-
 from .errors import UnserializableError
+from .known_types import (
+    NEVER_FOREIGN,
+    STANDARD_DATA,
+    STANDARD_TYPES,
+    full_name,
+    imports,
+    is_class,
+    is_data,
+    is_own,
+    package_of,
+    static_member,
+    why_not_data_alone,
+)
 from .types import JSON
 
 _ANY = "typing:Any"
 _UNION = "|"
 _TYPING = "typing:"
 _ELLIPSIS = "..."
+
+MAX_PARTS = 100
+"""How many parts the name of a generic type may have."""
+
+MAX_SHOWN = 200
+"""How many characters of a payload's name stand in a message."""
 
 
 class TypeNotFoundError(UnserializableError):
@@ -102,74 +117,136 @@ def _parts(kind: Any) -> tuple[Any, tuple[Any, ...]]:
     return typing.get_origin(kind), typing.get_args(kind)
 
 
-def find_data_class(name: JSON, packages: Collection[str]) -> Any:
+def find_data_class(name: JSON, packages: Collection[str] | None) -> Any:
     """The model, dataclass, enum or named tuple of a name.
 
+    Args:
+        name: What :func:`name_of` returned.
+        packages: The app's packages. None finds every class of a loaded module, for names that this process has made.
+
     Raises:
-        TypeNotFoundError: There is none.
+        TypeNotFoundError: There is none that a value may be of.
     """
-    found = find_type(name, packages)
-    plain = typing.get_origin(found) or found
-    is_data = isinstance(plain, type) and (
-        issubclass(plain, pydantic.BaseModel | enum.Enum)
-        or dataclasses.is_dataclass(plain)
-        or (issubclass(plain, tuple) and hasattr(plain, "_fields"))
-    )
-    if not is_data:
-        raise TypeNotFoundError(f"{name!r} is not a model, dataclass, enum or named tuple")
+    found = _find_class(name, packages, with_foreign=True) if isinstance(name, str) else find_type(name, packages)
+    if not is_data(found if is_class(found) else typing.get_origin(found)):
+        raise TypeNotFoundError(f"{shown(name)} is not a model, dataclass, enum or named tuple")
     return found
 
 
-def find_type(name: JSON, packages: Collection[str]) -> Any:
-    """The type of a name.
+def find_type(name: JSON, packages: Collection[str] | None) -> Any:
+    """The type of a name: of the app, or one of those that :mod:`known_types` lists.
+
+    Args:
+        name: What :func:`name_of` returned.
+        packages: The app's packages. None finds every class of a loaded module, for names that this process has made.
 
     Raises:
-        TypeNotFoundError: This process has none.
+        TypeNotFoundError: This process has none, or a payload may not name it.
     """
-    if name is None:
-        return None
-    if isinstance(name, str):
-        if name in (_ANY, _ELLIPSIS):
-            return {_ANY: Any, _ELLIPSIS: ...}[name]
-        return _find_alias(name) if name.startswith(_TYPING) else _find_class(name, packages)
-    if "literal" in name:
-        return Literal[tuple(_literal(argument, packages) for argument in name["literal"])]
-    arguments = tuple(find_type(argument, packages) for argument in name["of"])
-    if name["generic"] == _UNION:
-        return functools.reduce(operator.or_, arguments)
-    return find_type(name["generic"], packages)[arguments]
+    return _Finding(packages).type(name)
+
+
+class _Finding:
+    """The search for one type, of which a name has a limited number of parts."""
+
+    def __init__(self, packages: Collection[str] | None) -> None:
+        self._packages = packages
+        self._parts = 0
+
+    def type(self, name: JSON) -> Any:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise TypeNotFoundError(f"the name of a type has more than {MAX_PARTS} parts")
+        if name is None:
+            return None
+        if isinstance(name, str):
+            if name in (_ANY, _ELLIPSIS):
+                return {_ANY: Any, _ELLIPSIS: ...}[name]
+            if name.startswith(_TYPING):
+                return _find_alias(name)
+            return _find_class(name, self._packages)
+        if "literal" in name:
+            return Literal[tuple(self._literal(argument) for argument in name["literal"])]
+        arguments = tuple(self.type(argument) for argument in name["of"])
+        if name["generic"] == _UNION:
+            return functools.reduce(operator.or_, arguments)
+        return self.type(name["generic"])[arguments]
+
+    def _literal(self, argument: JSON) -> Any:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise TypeNotFoundError(f"the name of a type has more than {MAX_PARTS} parts")
+        if not isinstance(argument, dict):
+            return argument
+        members = getattr(find_data_class(argument["enum"], self._packages), "__members__", {})
+        if argument["name"] not in members:
+            raise TypeNotFoundError(
+                f"{shown(argument['enum'])} has no member {shown(argument['name'])}; was it renamed or removed?"
+            )
+        return members[argument["name"]]
 
 
 def _find_alias(name: str) -> Any:
-    found = getattr(typing, name.removeprefix(_TYPING), None)
-    if found is not Union and not _is_alias_of_typing(found):
-        raise TypeNotFoundError(f"{name!r} is not a type that takes parameters")
+    found = vars(typing).get(name.removeprefix(_TYPING))
+    if found is not Union and not (_is_alias_of_typing(found) and typing.get_origin(found) is not None):
+        raise TypeNotFoundError(f"{shown(name)} is not a type that takes parameters")
     return found
 
 
-def _literal(argument: JSON, packages: Collection[str]) -> Any:
-    if not isinstance(argument, dict):
-        return argument
-    members = getattr(find_data_class(argument["enum"], packages), "__members__", {})
-    if argument["name"] not in members:
-        raise TypeNotFoundError(f"{argument['enum']!r} has no member {argument['name']!r}; was it renamed or removed?")
-    return members[argument["name"]]
+def _find_class(name: str, packages: Collection[str] | None, *, with_foreign: bool = False) -> type:
+    module_name, _, qualname = name.partition(":")
+    package = package_of(module_name)
+    is_listed = name in STANDARD_DATA or name in STANDARD_TYPES
+    if packages is None or package in packages:
+        module: ModuleType | None = load_module(module_name, packages or ())
+    elif is_listed or (with_foreign and imports(packages, package)):
+        module = sys.modules.get(module_name)
+    else:
+        raise TypeNotFoundError(_not_known(name, package, packages, with_foreign))
+    found = static_member(module, qualname) if module is not None else None
+    if not is_class(found):
+        raise TypeNotFoundError(f"module {shown(module_name)} has no class {shown(qualname)}; was it renamed or moved?")
+    kind: type = found
+    if packages is None or is_listed or is_own(kind, packages) or full_name(kind) in STANDARD_DATA | STANDARD_TYPES:
+        return kind
+    if not with_foreign or package_of(kind.__module__) != package:  # a name that the module imports
+        raise TypeNotFoundError(_not_known(full_name(kind), package_of(kind.__module__), packages, with_foreign))
+    if (why := why_not_data_alone(kind)) is not None:
+        raise TypeNotFoundError(f"{type_label(kind)} is of package {package!r} and {why}; {_allow(package)}")
+    return kind
 
 
-def _find_class(name: str, packages: Collection[str]) -> type:
-    module, _, qualname = name.partition(":")
-    found: Any = types if module == "types" else load_module(module, packages)
-    for part in qualname.split("."):
-        if isinstance(found, ModuleType) and found.__name__ != module:
-            break
-        found = getattr(found, part, None)
-    if not isinstance(found, type):
-        raise TypeNotFoundError(f"module {module!r} has no class {qualname!r}; was it renamed or moved?")
-    return found
+def _not_known(name: str, package: str, packages: Collection[str], with_foreign: bool) -> str:
+    """Say why a payload may not name a class, and what to do."""
+    if package in NEVER_FOREIGN:
+        return f"{shown(name)} is not one of the classes of package {package!r} that are sent; convert it to JSON"
+    if not with_foreign and imports(packages, package):
+        return f"{shown(name)} is not of the app; derive a class of the app from it, or from what has it as a parameter"
+    return (
+        f"{shown(name)} is not of the app, whose packages are {', '.join(sorted(map(repr, packages)))}; import "
+        f"{shown(package)} at the top of one of its modules, or {_allow(package)}"
+    )
+
+
+def _allow(package: str) -> str:
+    return f"convert it to a class of the app, or allow its package: Client(..., step_packages=[{shown(package)}])"
+
+
+def allow(kind: type) -> str:
+    """Say what to do about a class that is not the app's."""
+    return _allow(package_of(kind.__module__))
+
+
+def shown(text: Any) -> str:
+    """Return the ``repr`` of what a payload has, cut off where it is long."""
+    written = repr(text)
+    return written if len(written) <= MAX_SHOWN else f"{written[:MAX_SHOWN]}…"
 
 
 def load_module(name: str, packages: Collection[str]) -> ModuleType:
     """A module that is loaded already, or that belongs to one of ``packages``.
+
+    A ``__main__`` of a package is not loaded: it is a program, which would run.
 
     Raises:
         TypeNotFoundError: It is neither, or cannot be imported.
@@ -177,9 +254,9 @@ def load_module(name: str, packages: Collection[str]) -> ModuleType:
     module = sys.modules.get(name)
     if module is not None:
         return module
-    if name.partition(".")[0] not in packages:
-        raise TypeNotFoundError(f"module {name!r} is not loaded in this process, and not part of the app")
+    if name.partition(".")[0] not in packages or any(not part or part.startswith("__") for part in name.split(".")):
+        raise TypeNotFoundError(f"module {shown(name)} is not loaded in this process, and not part of the app")
     try:
         return importlib.import_module(name)
     except ImportError as err:
-        raise TypeNotFoundError(f"module {name!r} cannot be imported: {err}") from err
+        raise TypeNotFoundError(f"module {shown(name)} cannot be imported: {err}") from err

@@ -128,13 +128,14 @@ class Attempt:
 
     async def _run_result(self, key: str, handler: Callable[..., Any], options: RunOptions, start: Any) -> Any:
         outcome = await self.outcome(key, "run", start)
+        packages = self.owner.workflow.client.step_packages
         try:
-            result = decode_result(outcome.value, handler, options.output_type)
+            result = decode_result(outcome.value, handler, options.output_type, packages)
         except pydantic.ValidationError as err:
             message = f"the result does not fit output_type {options.output_type!r}: {issues(err)}"
             raise StepError(key, "ValidationError", message) from None
         if options.output_type is not None:
-            again = decode_result(outcome.value, handler, options.output_type)
+            again = decode_result(outcome.value, handler, options.output_type, packages)
             if fields := fields_made_anew(result, again):
                 raise StepError(key, "ValidationError", _made_anew(options.output_type, fields))
         return result
@@ -375,7 +376,8 @@ class Attempt:
         """The input as it is now; one that cannot be sent is made anew of what the run was started with."""
         run = self.owner
         try:
-            return {"input": encode(run.context.input.data, secrets=run.secrets.are_sent)}
+            packages = run.workflow.client.step_packages
+            return {"input": encode(run.context.input.data, secrets=run.secrets.are_sent, packages=packages)}
         except UnserializableError:
             return {"data": run.data, "exact": run.origin.exact}
 

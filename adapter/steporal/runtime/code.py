@@ -9,9 +9,10 @@ from __future__ import annotations
 import dis
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -33,6 +34,10 @@ class NestedCode:
     path: str
     code: CodeType
     parents: tuple[CodeType, ...]
+
+    def modules(self, name: str) -> frozenset[str]:
+        """The modules that the functions around it import into a variable of theirs."""
+        return frozenset().union(*(imported_into(parent).get(name, ()) for parent in self.parents))
 
     def is_outside(self, name: str) -> bool:
         """Whether a free variable belongs to something around the root, and not to the root or what is in it."""
@@ -122,13 +127,21 @@ def nonlocal_writes(code: CodeType) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4096)
-def imported_names(root: CodeType) -> frozenset[str]:
-    """Modules that a function, or a function in it, imports by an ``import`` statement."""
-    names = {i.argval for i in dis.get_instructions(root) if i.opname == "IMPORT_NAME"}
-    for constant in root.co_consts:
-        if isinstance(constant, CodeType):
-            names |= imported_names(constant)
-    return frozenset(names)
+def imported_into(root: CodeType) -> Mapping[str, frozenset[str]]:
+    """The modules that a function's import statements bring into its variables, by variable that others capture."""
+    found: dict[str, frozenset[str]] = {}
+    module = ""
+    for instruction, after in pairwise(dis.get_instructions(root)):
+        names: set[str] = set()
+        if instruction.opname == "IMPORT_NAME":
+            module = instruction.argval
+            names = {module.partition(".")[0]}  # what `import a.b` binds
+        elif instruction.opname == "IMPORT_FROM":  # of `from a import b`, and of `import a.b as c`
+            names = {f"{module}.{instruction.argval}"}
+            names |= {module} if module.endswith(f".{instruction.argval}") else set()
+        if names and after.opname == "STORE_DEREF":
+            found[after.argval] = found.get(after.argval, frozenset()) | names
+    return found
 
 
 def first_text_argument(code: CodeType, variable: str) -> str | None:

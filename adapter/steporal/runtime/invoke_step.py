@@ -71,7 +71,9 @@ async def _invoke(
     outcome = await attempt.outcome(key, "invoke_workflow", start)
     where, is_own = f"workflow {target.id!r}", isinstance(target, Workflow)
     try:
-        return value_of(of_memo(copied(outcome.value)), where, target.output_type, is_own=is_own)
+        packages = target.client.step_packages if isinstance(target, Workflow) else ()
+        returned = of_memo(copied(outcome.value))
+        return value_of(returned, where, target.output_type, is_own=is_own, packages=packages)
     except InvalidResultError as err:
         raise StepError(key, type(err).__name__, str(err)) from None
 
@@ -218,7 +220,8 @@ async def _reported(attempt: Attempt, key: str, waiting: Waiting) -> Outcome:
 def _given(attempt: Attempt, key: str, target: Target, data: Any) -> Given:
     try:
         if isinstance(target, Workflow):
-            sent = given(target.id, target.input_schema, data, secrets=attempt.owner.secrets.are_sent)
+            secrets, packages = attempt.owner.secrets.are_sent, target.client.step_packages
+            sent = given(target.id, target.input_schema, data, secrets=secrets, packages=packages)
         else:
             sent = given_to_other_app(target.id, data)
     except InvalidInputError as err:

@@ -10,10 +10,15 @@ from __future__ import annotations
 
 import ast
 import linecache
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
-from types import MethodType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
+
+from ..known_types import is_class, is_own, package_of
+from .code import unwrapped
+
+_FUNCTIONS = (FunctionType, type(lru_cache(lambda: None)))
 
 
 def method_name(method: MethodType) -> tuple[str, type | None] | None:
@@ -24,32 +29,61 @@ def method_name(method: MethodType) -> tuple[str, type | None] | None:
         ``super().total``. None if no class of the owner has the method.
     """
     owner = method.__self__
-    kind = owner if isinstance(owner, type) else type(owner)
+    kind = owner if is_class(owner) else type(owner)
     for each in kind.__mro__:
-        for name, member in vars(each).items():
-            if _function_of(member) is method.__func__:
-                return (name, None) if is_method(getattr(owner, name, None), method) else (name, each)
+        for name, attribute in vars(each).items():
+            if getattr(attribute, "__func__", attribute) is method.__func__:
+                own = member(owner, name, None)
+                return (name, None if own is not None and own.__func__ is method.__func__ else each)
     return None
 
 
-def member(owner: Any, name: str, kind: type | None) -> MethodType | None:
-    """Return the bound method that :func:`method_name` named, or None if there is none."""
-    if kind is None:
-        found = getattr(owner, name, None)
+def member(owner: Any, name: str, kind: type | None, packages: Collection[str] | None = None) -> MethodType | None:
+    """Return the bound method that :func:`method_name` named, or None if there is none.
+
+    No code of the owner's class runs: the method is looked up in the classes' dictionaries, and only functions and
+    class methods are bound.
+
+    Args:
+        owner: The value, or the class.
+        name: The name of the method.
+        kind: The class whose own member it is, if it is not the one that the owner has under that name.
+        packages: The app's packages. Only a method counts that a class of the app has itself, and that is written in
+            the app, below its decorators; and none whose name has two underscores at both ends, which Python calls.
+    """
+    owners = owner if is_class(owner) else type(owner)
+    classes = owners.__mro__ if kind is None else (kind,) if kind in owners.__mro__ else ()
+    holder = next((each for each in classes if name in vars(each)), None)
+    if holder is None:
+        return None
+    attribute = vars(holder)[name]
+    if type(attribute) is classmethod:
+        method = _bound_to(attribute.__func__, owners)
     else:
-        owners = owner if isinstance(owner, type) else type(owner)
-        found = vars(kind).get(name) if issubclass(owners, kind) else None
-        found = found.__get__(owner, owners) if found is not None and hasattr(found, "__get__") else None
-    return found if isinstance(found, MethodType) and found.__self__ is owner else None
+        method = None if is_class(owner) else _bound_to(attribute, owner)
+    if method is None or packages is None:
+        return method
+    is_app = is_own(holder, packages) and not is_dunder(name) and is_written_in(method.__func__, packages)
+    return method if is_app else None
 
 
-def is_method(found: Any, method: MethodType) -> bool:
-    """Return whether two bound methods are the same function of the same owner."""
-    return isinstance(found, MethodType) and found.__func__ is method.__func__ and found.__self__ is method.__self__
+def is_dunder(name: str) -> bool:
+    """Return whether Python itself calls a method of this name."""
+    return name.startswith("__") and name.endswith("__")
 
 
-def _function_of(member: Any) -> Any:
-    return member.__func__ if isinstance(member, classmethod | staticmethod) else member
+def is_written_in(function: Any, packages: Collection[str]) -> bool:
+    """Return whether a function, below its decorators, is written in one of the app's packages.
+
+    ``functools.wraps`` lets a function of another package say that it is of the app's; its global variables do not.
+    """
+    plain = unwrapped(function)
+    return plain is not None and package_of(str(plain.__globals__.get("__name__"))) in packages
+
+
+def _bound_to(function: Any, owner: Any) -> MethodType | None:
+    """Bind a function as Python does; None for properties and other descriptors, whose code would run."""
+    return MethodType(function, owner) if type(function) in _FUNCTIONS else None
 
 
 def global_name(function: Any, module: ModuleType) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,13 +60,14 @@ Memo = dict[str, Outcome]
 """The finished steps of a run, by step id, in the order in which they finished."""
 
 
-def decode_result(data: JSON, function: Callable[..., Any], output_type: Any) -> Any:
+def decode_result(data: JSON, function: Callable[..., Any], output_type: Any, packages: Collection[str]) -> Any:
     """A step's result.
 
     Args:
         data: As the activity returned it.
         function: The step's, whose annotations may name the type.
         output_type: The type that the call asks for, or None.
+        packages: The app's packages.
 
     Raises:
         pydantic.ValidationError: The result does not fit ``output_type``.
@@ -74,7 +75,7 @@ def decode_result(data: JSON, function: Callable[..., Any], output_type: Any) ->
     if isinstance(data, dict) and data.get(TAG) == TYPED:
         return validate(data["value"], _wanted(function, output_type))
     try:
-        value = decode(data)
+        value = decode(data, packages=packages)
     except TypeNotFoundError:
         if (kind := _wanted(function, output_type)) is None:
             raise

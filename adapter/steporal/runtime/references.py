@@ -26,15 +26,22 @@ from typing import Any, Protocol, cast
 
 from ..decoding import decode
 from ..encoding import TAG, encode, never
-from ..errors import CaptureError, NestedStepError, StepCodeNotFoundError, UnencryptedSecretError, UnserializableError
-from ..type_names import TypeNotFoundError, find_type, load_module, name_of, type_label
+from ..errors import (
+    CaptureError,
+    NestedStepError,
+    StepCodeNotFoundError,
+    SteporalError,
+    UnencryptedSecretError,
+    UnserializableError,
+)
+from ..known_types import is_class, package_of, static_member
+from ..type_names import TypeNotFoundError, find_type, load_module, name_of, shown, type_label
 from ..types import JSON
 from .code import (
     LAMBDA,
     NestedCode,
     fingerprint,
     first_text_argument,
-    imported_names,
     layer_codes,
     nested_codes,
     nonlocal_writes,
@@ -42,10 +49,12 @@ from .code import (
     position,
     unwrapped,
 )
-from .member_names import defines, global_name, imported_from, member, method_name
+from .member_names import defines, global_name, imported_from, is_dunder, member, method_name
 
 _FUNCTION = "function"
 _AROUND = "around it, "
+_MAX_DEPTH = 50
+_MAX_TEXT = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +152,10 @@ class Describer:
                 "wrap it in a lambda",
                 method,
             )
-        if not _is_of_app(method, self.packages):
-            raise self._refused(f"is given the method {label!r}, which is not the app's", _allow(method), method)
         name, owner = named
+        if member(method.__self__, name, owner, self.packages) is None:
+            what = "which Python calls itself" if is_dunder(name) else "which is not the app's"
+            raise self._refused(f"is given the method {label!r}, {what}", "wrap it in a lambda", method)
         reference: dict[str, JSON] = {TAG: _FUNCTION, "method": name, "self": self._owner(method)}
         if owner is not None:
             reference["of"] = self._value("self", owner)
@@ -169,7 +179,7 @@ class Describer:
     def _owner(self, method: MethodType) -> JSON:
         self.values.append(("self", method.__self__))
         try:
-            return encode(method.__self__, self._other)
+            return encode(method.__self__, self._other, packages=self.packages)
         except UnserializableError as err:
             raise self._refused(
                 f"is given the method {method.__qualname__!r} of a {type_label(type(method.__self__))}, which cannot "
@@ -258,8 +268,18 @@ class Describer:
                 ) from None
             if self.captive.is_step(value):
                 raise self._nested_step(first_text_argument(function.__code__, name), name, function)
-            values[name] = self._value(name, value, function)
+            values[name] = self._module(value, found.modules(name)) or self._value(name, value, function)
         return values
+
+    def _module(self, value: Any, names: frozenset[str]) -> JSON | None:
+        """A module, where the function around imports it into the variable that has it, or where it is the app's.
+
+        Elsewhere a module could stand for another value, whose methods the step calls.
+        """
+        if not isinstance(value, ModuleType):
+            return None
+        is_known = value.__name__ in names or package_of(value.__name__) in self.packages
+        return {TAG: "module", "name": value.__name__} if is_known else None
 
     def _nested_step(self, inner: str | None, variable: str, function: FunctionType) -> NestedStepError:
         what = f"step {inner!r} is called inside" if inner else f"{variable!r} is used inside"
@@ -271,7 +291,7 @@ class Describer:
     def _value(self, name: str, value: Any, function: FunctionType | None = None) -> JSON:
         self.values.append((name, value))
         try:
-            return encode(value, self._other, secrets=self.secrets)
+            return encode(value, self._other, secrets=self.secrets, packages=self.packages)
         except UnserializableError as err:
             verb = "captured" if function else "is given"
             at = f" ({place(function.__code__)})" if function else ""
@@ -287,10 +307,12 @@ class Describer:
             return encoded
         if isinstance(value, FunctionType | MethodType | functools.partial):
             return self.function(value)
-        if isinstance(value, ModuleType):
-            return {TAG: "module", "name": value.__name__}
+        if (module := self._module(value, frozenset())) is not None:
+            return module
         if isinstance(value, type) and "<locals>" not in value.__qualname__:
-            return {TAG: "type", "name": name_of(value)}
+            name = name_of(value)
+            find_type(name, self.packages)
+            return {TAG: "type", "name": name}
         return None
 
     def _remedy(self, function: Callable[..., Any]) -> str:
@@ -339,12 +361,6 @@ def _class_of(method: MethodType) -> type:
     return owner if isinstance(owner, type) else type(owner)
 
 
-def _is_of_app(method: MethodType, packages: Collection[str]) -> bool:
-    """Whether a method's function, below its decorators, is written in one of the app's packages."""
-    function = unwrapped(method)
-    return function is not None and function.__module__.partition(".")[0] in packages
-
-
 def _advice(function: Any) -> tuple[str, str]:
     if isinstance(function, BuiltinFunctionType | type):
         return f"is given {function!r}, which is not a function of the app", "wrap it in a lambda"
@@ -356,7 +372,7 @@ def _advice(function: Any) -> tuple[str, str]:
 
 
 def _allow(function: Any) -> str:
-    package = str(getattr(function, "__module__", "")).partition(".")[0]
+    package = package_of(str(getattr(function, "__module__", "")))
     return f"wrap it in a lambda, or allow its package: Client(..., step_packages=[{package!r}])"
 
 
@@ -406,6 +422,7 @@ class Resolver:
     app: App
     captive: Callable[[dict[str, JSON]], Any]
     _stack: list[Callable[[], FunctionType]] = field(default_factory=list)
+    _depth: int = 0
 
     def call(self, call: Mapping[str, JSON]) -> tuple[Callable[..., Any], list[Any]]:
         """The function and its arguments.
@@ -418,9 +435,21 @@ class Resolver:
             return function, [self._value(value) for value in call.get("arguments", ())]
         except TypeNotFoundError as err:
             raise StepCodeNotFoundError(str(err)) from err
+        except SteporalError:
+            raise
+        except Exception as err:
+            text = f"{type(err).__name__}: {str(err)[:_MAX_TEXT]}"
+            raise StepCodeNotFoundError(f"a step is not called as steporal calls it: {text}") from None
 
     def _value(self, data: JSON) -> Any:
         return decode(data, self._other, self.app.packages)
+
+    def _captured(self, variable: str, data: JSON, found: NestedCode) -> Any:
+        """The value of a captured variable, which may be a module that the function around it imports into it."""
+        name = data["name"] if type(data) is dict and data.get(TAG) == "module" else None
+        if type(name) is str and name in found.modules(variable):
+            return load_module(name, {package_of(name)})
+        return self._value(data)
 
     def _other(self, data: dict[str, JSON]) -> Any:
         if data[TAG] == _FUNCTION:
@@ -428,10 +457,18 @@ class Resolver:
         if data[TAG] == "module":
             return self._module(data["name"])
         if data[TAG] == "type":
-            return self._type(data["name"])
+            return find_type(data["name"], self.app.packages)
         return self.captive(data)
 
     def _function(self, data: Mapping[str, JSON]) -> Callable[..., Any]:
+        if self._depth >= _MAX_DEPTH:
+            raise StepCodeNotFoundError(f"functions are nested more than {_MAX_DEPTH} levels deep")
+        self._depth += 1
+        function = self._found(data)
+        self._depth -= 1
+        return function
+
+    def _found(self, data: Mapping[str, JSON]) -> Callable[..., Any]:
         if "name" in data:
             function = find_function(data["name"], self.app.packages)
             return _replaced(function, data["alias"], self.app.packages) if "alias" in data else function
@@ -441,13 +478,16 @@ class Resolver:
             return functools.partial(self._function(data["partial"]), *arguments, **keywords)
         if "method" in data:
             owner = self._value(data["self"])
-            method = member(owner, data["method"], self._value(data["of"]) if "of" in data else None)
-            if method is None or not _is_of_app(method, self.app.packages):
-                label = type_label(owner if isinstance(owner, type) else type(owner))
-                raise StepCodeNotFoundError(f"{label} has no method {data['method']!r} of the app")
+            kind = self._value(data["of"]) if "of" in data else None
+            method = member(owner, data["method"], kind, self.app.packages)
+            if method is None:
+                label = type_label(owner if is_class(owner) else type(owner))
+                raise StepCodeNotFoundError(f"{label} has no method {shown(data['method'])} of the app")
             return cast("Callable[..., Any]", method)
         if "enclosing" in data:
             depth: int = data["enclosing"]
+            if type(depth) is not int or not 0 <= depth < len(self._stack):
+                raise StepCodeNotFoundError(f"no function is {shown(depth)} levels around a captured one")
             return self._stack[-1 - depth]()
         if "variable" in data:
             return self._outer(data)
@@ -501,7 +541,7 @@ class Resolver:
                         f"{data['path']!r} of {name} uses {variable!r}, which the run did not send; "
                         "this worker runs another version of the code"
                     )
-                cells[variable].cell_contents = self._value(captured[variable])
+                cells[variable].cell_contents = self._captured(variable, captured[variable], found)
         if "defaults" in data:
             function.__defaults__ = tuple(self._value(value) for value in data["defaults"])
         if "kwdefaults" in data:
@@ -510,18 +550,11 @@ class Resolver:
         return function
 
     def _module(self, name: str) -> ModuleType:
-        roots = [unwrapped(handler) for handler in self.app.handlers.values()]
-        if name.partition(".")[0] in self.app.packages or any(
-            root is not None and name in imported_names(root.__code__) for root in roots
-        ):
-            return load_module(name, {name.partition(".")[0]})
-        raise StepCodeNotFoundError(f"module {name!r} is not imported by any workflow of this worker")
-
-    def _type(self, name: JSON) -> Any:
-        found = find_type(name, self.app.packages)
-        if getattr(found, "__module__", "").partition(".")[0] not in {"builtins", *self.app.packages}:
-            raise StepCodeNotFoundError(f"class {name!r} is not part of the app")
-        return found
+        if package_of(name) not in self.app.packages:
+            raise StepCodeNotFoundError(
+                f"module {shown(name)} is not the app's, and no variable of the workflow that imports it"
+            )
+        return load_module(name, self.app.packages)
 
 
 def find_outer(handler: FunctionType, variable: str, code: str, packages: Collection[str]) -> FunctionType | None:
@@ -548,25 +581,32 @@ def find_function(name: str, packages: Collection[str]) -> Callable[..., Any]:
         StepCodeNotFoundError: It is not one of the app's own, or there is none.
     """
     module_name, _, qualname = name.partition(":")
-    if module_name.partition(".")[0] not in packages:
+    if package_of(module_name) not in packages:
         raise StepCodeNotFoundError(
-            f"{name!r} is not a function of the app, whose packages are {', '.join(sorted(map(repr, packages)))}"
+            f"{shown(name)} is not a function of the app, whose packages are {', '.join(sorted(map(repr, packages)))}"
         )
     try:
         module = load_module(module_name, packages)
     except TypeNotFoundError as err:
         raise StepCodeNotFoundError(str(err)) from err
-    found: Any = module
-    for part in qualname.split("."):
-        if found is None or (isinstance(found, ModuleType) and found.__name__ != module_name):
-            break
-        found = getattr(found, part, None)
+    found = None if any(map(is_dunder, qualname.split("."))) else _bound_member(module, qualname)
     # The name must be the function's own: `app.orders:os.system` and `from os import system` are none of the app's.
     if callable(found) and not _is_own(found, name) and _is_of_function(module, qualname, packages):
         return cast("Callable[..., Any]", found)  # a test has replaced it
-    if not _is_own(found, name) or unwrapped(found) is None:
-        raise StepCodeNotFoundError(f"module {module_name!r} defines no function {qualname!r}")
+    if found is None or not _is_own(found, name) or unwrapped(found) is None:
+        raise StepCodeNotFoundError(f"module {shown(module_name)} defines no function {shown(qualname)}")
     return cast("Callable[..., Any]", found)
+
+
+def _bound_member(module: ModuleType, qualname: str) -> Any:
+    """What a module, and the classes in it, have under a name: a function, or a class method bound to its class."""
+    found = static_member(module, qualname)
+    if type(found) is staticmethod:
+        return found.__func__
+    if type(found) is classmethod:
+        owner = static_member(module, qualname.rpartition(".")[0])
+        return MethodType(found.__func__, owner) if is_class(owner) else None
+    return found
 
 
 def _is_own(found: Any, name: str) -> bool:

@@ -59,7 +59,9 @@ class Returned:
         return self.data
 
 
-def write_result(value: Any, kind: Any, to_limited: ToLimited, secrets: Callable[[], bool]) -> RawValue:
+def write_result(
+    value: Any, kind: Any, to_limited: ToLimited, secrets: Callable[[], bool], packages: Collection[str]
+) -> RawValue:
     """Return what a handler returned as a payload.
 
     Args:
@@ -67,13 +69,14 @@ def write_result(value: Any, kind: Any, to_limited: ToLimited, secrets: Callable
         kind: What its annotations say, or None.
         to_limited: Makes the payload.
         secrets: Returns whether payloads are encrypted.
+        packages: The app's packages.
 
     Raises:
         UnserializableError: It cannot be sent.
         PayloadTooLargeError: It is too large.
     """
     try:
-        encoded = encode(value, secrets=secrets)
+        encoded = encode(value, secrets=secrets, packages=packages)
     except UnencryptedSecretError:
         raise
     except UnserializableError:
@@ -116,7 +119,7 @@ def value_of(returned: Returned, where: str, output_type: Any, *, is_own: bool, 
         where: The run, for messages.
         output_type: The type that the reader asks for, or None.
         is_own: Whether the workflow is of the reader's app, so that its classes are the reader's.
-        packages: Top-level packages from which its class may be imported.
+        packages: The packages of the app of the workflow.
 
     Raises:
         InvalidResultError: It does not fit, or is of a class that the reader does not have.

@@ -451,7 +451,8 @@ class Run:
                 await self._cancel_on(f"cancel_on:{number}", cancel)
         await self._until(self.origin)
         with workflow.unsafe.sandbox_unrestricted():  # what the schema draws shows in what it makes
-            check_received(self.workflow.id, self.loaded.input_schema, self.data, self.origin.exact)
+            packages = self.workflow.client.step_packages
+            check_received(self.workflow.id, self.loaded.input_schema, self.data, self.origin.exact, packages)
         return self._result(await self._live(is_cancelled=is_cancelled))
 
     async def _until_cancelled(self) -> None:
@@ -539,7 +540,8 @@ class Run:
 
     def _input(self) -> Any:
         """Return the input as a value of its own: an attempt of the body may change it."""
-        return received(self.workflow.id, self.loaded.input_schema, self.data, self.origin.exact)
+        packages = self.workflow.client.step_packages
+        return received(self.workflow.id, self.loaded.input_schema, self.data, self.origin.exact, packages)
 
     def _context(self) -> Context[Any]:
         info = workflow.info()
@@ -643,6 +645,7 @@ class Run:
                 return_type(self.handler),
                 lambda data, metadata: to_limited(f"the result of {where}", data, self.storage.most, metadata),
                 self.secrets.are_sent,
+                self.workflow.client.step_packages,
             )
         except UnserializableError as err:
             raise type(err)(f"the handler of {where} returned a value that cannot be sent: {err}") from None

@@ -12,7 +12,7 @@ import pytest
 
 from steporal.runtime.code import (
     fingerprint,
-    imported_names,
+    imported_into,
     nested_codes,
     nonlocal_writes,
     place,
@@ -123,9 +123,23 @@ def test_nonlocal_writes_are_found_at_any_depth() -> None:
     assert nonlocal_writes(own.__code__) == ()
 
 
-def test_imports_inside_a_function_are_found() -> None:
-    code = compiled("def f():\n    import json\n    def g():\n        from os import path\n    return g").__code__
-    assert imported_names(code) == {"json", "os"}
+def test_the_modules_that_a_function_imports_are_known_by_the_variables_that_have_them() -> None:
+    source = """
+def f():
+    import os
+    import xml.dom
+    import xml.dom.minidom as parser, json as reader
+    from concurrent import futures as later
+    other = 5
+    return lambda: (os, xml, parser, reader, later, other)
+"""
+    assert imported_into(compiled(source).__code__) == {
+        "os": {"os"},
+        "xml": {"xml"},
+        "parser": {"xml.dom.minidom", "xml.dom.minidom.minidom"},
+        "reader": {"json"},
+        "later": {"concurrent.futures"},
+    }
 
 
 def test_a_decorated_function_is_unwrapped() -> None:
