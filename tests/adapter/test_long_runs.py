@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import re
 from collections.abc import AsyncIterator
@@ -430,4 +431,4 @@ def test_a_large_state_is_compressed() -> None:
     state = carried.Carried(is_parked=False, started=1, seed="ff", memo={f"s{n}": ["x" * 50] for n in range(5000)})
     raw = state.raw(lambda: False)
     assert len(raw.payload.data) < 200_000
-    assert carried.read_carried(carried.json.loads(raw.payload.data)) == state
+    assert carried.read_carried(json.loads(raw.payload.data)) == state

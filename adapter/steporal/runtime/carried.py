@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-import json
 import zlib
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pydantic
@@ -14,10 +14,11 @@ from temporalio.common import RawValue
 from temporalio.converter import DataConverter
 
 from ..converter import dumps, raw_text, to_raw
+from ..packed import MAX_UNPACKED_BYTES, unpack_json
 from ..types import JSON
 from .calls import Call
 from .journal import is_entry
-from .limits import MAX_PAYLOAD_BYTES
+from .limits import MAX_MILLISECONDS, MAX_PAYLOAD_BYTES
 from .memo import Failure, Outcome
 
 _COMPRESS_FROM = 64 * 1024
@@ -66,13 +67,13 @@ class Carried(pydantic.BaseModel):
 
     is_parked: bool
     is_indexed: bool = False
-    held_until: float | None = None
-    started: int
+    held_until: float | None = pydantic.Field(default=None, allow_inf_nan=False)
+    started: int = pydantic.Field(ge=0, le=MAX_MILLISECONDS)
     seed: str = pydantic.Field(pattern="^[0-9a-f]*$")
     attempt_began: int = 0
     memo: dict[str, Any] = {}
     past: list[Any] = []
-    base: int = 0
+    base: int = pydantic.Field(default=0, ge=0, le=MAX_MILLISECONDS)
     failures: int = 0
     attempt: int = 0
     repeated: int = 0
@@ -98,6 +99,13 @@ class Carried(pydantic.BaseModel):
     json_size: int = 0
     warning: str = ""
 
+    @pydantic.field_validator("began")
+    @classmethod
+    def _is_a_time(cls, began: str | None) -> str | None:
+        if began is not None:
+            datetime.fromisoformat(began)
+        return began
+
     def raw(self, is_stored: Callable[[], bool]) -> RawValue:
         """As an argument of the next execution, compressed where it is large.
 
@@ -106,18 +114,23 @@ class Carried(pydantic.BaseModel):
                 compressed then: that takes longer than all else, of the little time that a workflow task has.
         """
         text = dumps(self.model_dump(mode="json", exclude_defaults=True))
-        if len(text) < _COMPRESS_FROM or (len(text) > MAX_PAYLOAD_BYTES and is_stored()):
+        is_small, is_large = len(text) < _COMPRESS_FROM, len(text) > MAX_UNPACKED_BYTES
+        if is_small or is_large or (len(text) > MAX_PAYLOAD_BYTES and is_stored()):
             return raw_text(text)
         return to_raw({"zlib": base64.b64encode(zlib.compress(text)).decode()})
 
 
 def read_carried(data: JSON) -> Carried | None:
-    """What the execution before has handed over; None in the first."""
-    if not isinstance(data, dict):
+    """What the execution before has handed over; None in the first.
+
+    Raises:
+        ValueError: Somebody has made it up.
+    """
+    if data is None:
         return None
-    packed = data.get("zlib")
+    packed = data.get("zlib") if isinstance(data, dict) else None
     if isinstance(packed, str):
-        data = json.loads(zlib.decompress(base64.b64decode(packed)))
+        data = unpack_json(base64.b64decode(packed))
     return Carried.model_validate(data)
 
 

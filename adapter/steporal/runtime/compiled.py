@@ -12,7 +12,7 @@ from temporalio.common import RawValue
 
 from ..converter import to_raw
 from ..definition import Workflow
-from ..errors import UnknownKeyError
+from ..errors import InvalidInputError, UnknownKeyError
 from ..routing.mailbox import SIGNALLED
 from ..types import JSON
 from .carried import Carried, read_carried, read_recovery
@@ -20,7 +20,7 @@ from .children import ENDED, REPORT
 from .continuing import CHECKPOINT, RECOVER
 from .inbox import DELIVER, read_delivery
 from .run import Run
-from .start import START_SIGNAL, payload_json
+from .start import START_SIGNAL, argument_json
 
 Take = Callable[[Run, JSON], None]
 """What a run makes of a signal."""
@@ -73,10 +73,8 @@ def _of_any_count(handler: Callable[[Any, RawValue], None]) -> Callable[..., Non
 def _said(message: RawValue) -> JSON:
     """What a signal brings; None if it is nothing that can be read."""
     try:
-        return payload_json(message)
-    except UnknownKeyError:  # the run waits for a worker that has the key
-        raise
-    except Exception:
+        return argument_json(message, "a signal")
+    except InvalidInputError:
         return None
 
 
@@ -87,6 +85,28 @@ def _recovered(run: Run, carried: Carried) -> Run | None:
     except Exception as err:
         workflow.logger.warning("the run was told to begin with what it cannot begin with: %r", err)
         return None
+
+
+def _first(definition: Workflow[Any, Any], carried: RawValue) -> tuple[Run, InvalidInputError | None]:
+    """A run as it begins, and why it is to fail at once, where what it is to go on with is made up."""
+    what = f"the state of a run of workflow {definition.id!r}"
+    try:
+        return Run(definition, definition, read_carried(argument_json(carried, what))), None
+    except InvalidInputError as err:
+        refusal = err
+    except UnknownKeyError:
+        raise
+    except Exception as err:
+        refusal = InvalidInputError(f"{what} cannot be read: {type(err).__name__}: {str(err)[:200]}")
+    return Run(definition, definition), refusal
+
+
+def _given(data: RawValue, added: RawValue) -> tuple[JSON, JSON, InvalidInputError | None]:
+    """The input of a run and what its starter has added, and why the run is to fail, where one cannot be read."""
+    try:
+        return argument_json(data, "the input"), argument_json(added, "the second argument of the run"), None
+    except InvalidInputError as err:
+        return None, None, err
 
 
 def _class_name(definition: Workflow[Any, Any]) -> str:
@@ -100,12 +120,13 @@ def _compile(name: str, definition: Workflow[Any, Any]) -> type:
         @workflow.init
         def __init__(self, data: RawValue = _NONE, added: RawValue = _NONE, carried: RawValue = _NONE) -> None:
             # Before any signal is handled: what comes first may be for a wait of the execution before.
-            self.execution = Run(definition, definition, read_carried(payload_json(carried)))
+            self.execution, self._refusal = _first(definition, carried)
             self._early: list[tuple[Take, JSON]] | None = []
 
         async def run(self, data: RawValue = _NONE, added: RawValue = _NONE, carried: RawValue = _NONE) -> RawValue:
             self._early = None
-            return await self.execution.execute(payload_json(data), payload_json(added))
+            given, more, refusal = _given(data, added)
+            return await self.execution.execute(given, more, self._refusal or refusal)
 
         def _take(self, take: Take, message: RawValue) -> None:
             said = _said(message)

@@ -59,6 +59,9 @@ LAST_LENGTH = 50_000
 LAST_BYTES = 46 * 1024 * 1024
 """The same in bytes; Temporal ends a run at 50 MiB."""
 
+_MOST_JSON = 48 * 1024 * 1024
+"""How many bytes of JSON a run takes along, however small they are compressed: the next execution reads so much."""
+
 WARN_FROM = 0.5
 """From which part of the most that a run can take along it warns."""
 
@@ -253,7 +256,7 @@ class Continuing:
         as_json = self.json_size + self._run.inbox.size
         if as_json <= MAX_STORED_BYTES:
             return False
-        if self._run.storage.is_used():
+        if as_json > _MOST_JSON or self._run.storage.is_used():
             self._cannot(as_json, self._run.inbox.size)
             return True
         self._pack_all()

@@ -22,6 +22,9 @@ much JSON of small objects takes half a second of CPU time."""
 PAGE = "docs/long-runs.md"
 """Where this is explained to users."""
 
+MAX_MILLISECONDS = 4_102_444_800_000
+"""The latest time since the epoch that a run reckons with: the beginning of 2100."""
+
 BATCH_BYTES = 1024 * 1024
 """How much of a list of events is handed to one activity."""
 

@@ -8,7 +8,6 @@ payload only if it has no further metadata, and so there is none where it is not
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -21,8 +20,9 @@ from ..annotated import same
 from ..converter import dumps, issues, to_json, validate
 from ..decoding import decode, validated
 from ..encoding import TAG, encode, is_unchanged
-from ..errors import InvalidResultError, UnencryptedSecretError, UnserializableError
+from ..errors import InvalidResultError, PayloadTooLargeError, UnencryptedSecretError, UnserializableError
 from ..fitting import fits
+from ..packed import MAX_UNPACKED_BYTES, unpack_json
 from ..readable import is_plain, plain, readable
 from ..type_names import TypeNotFoundError
 from ..types import JSON
@@ -89,7 +89,10 @@ def write_result(
     data = readable(value, encoded, kind)
     if _says_all(data, kind, encoded, secrets):
         return to_limited(data, {})
-    return to_limited(data, {EXACT: zlib.compress(dumps(encoded))})
+    text = dumps(encoded)
+    if len(text) > MAX_UNPACKED_BYTES:
+        raise PayloadTooLargeError(f"its exact value has {len(text):,} bytes; the most is {MAX_UNPACKED_BYTES:,}")
+    return to_limited(data, {EXACT: zlib.compress(text)})
 
 
 def read_result(raw: RawValue | JSON, to_json: Callable[[RawValue | JSON], JSON] = payload_json) -> Returned:
@@ -98,10 +101,20 @@ def read_result(raw: RawValue | JSON, to_json: Callable[[RawValue | JSON], JSON]
     Args:
         raw: The payload, or what Temporal's SDK has made of it.
         to_json: Reads the JSON of a payload.
+
+    Raises:
+        InvalidResultError: It has an exact value that cannot be read.
     """
     data = to_json(raw)
     exact = raw.payload.metadata.get(EXACT) if isinstance(raw, RawValue) else None
-    return Returned(data) if exact is None else Returned(data, json.loads(zlib.decompress(exact)))
+    return Returned(data) if exact is None else Returned(data, _unpacked(exact))
+
+
+def _unpacked(exact: bytes) -> JSON:
+    try:
+        return unpack_json(exact)
+    except ValueError as err:
+        raise InvalidResultError(f"the exact value of a result cannot be read: {err}") from None
 
 
 def of_memo(value: JSON) -> Returned:

@@ -28,7 +28,7 @@ from ..context import Context, ContextExt
 from ..converter import return_type
 from ..definition import CANCEL_ON_TIMEOUT, CancelOn, Workflow
 from ..durations import format_duration, parse_duration
-from ..errors import RetryAfterError, UnserializableError
+from ..errors import InvalidInputError, RetryAfterError, UnserializableError
 from ..given import check_received, received
 from ..routing.waiting import check_events, check_expression
 from ..sealed import unreadable
@@ -366,13 +366,19 @@ class Run:
         ts = int(origin.time().timestamp() * 1000)
         return {"name": origin.name, "data": self.data, "id": origin.id, "ts": ts, "v": origin.v}
 
-    async def execute(self, data: JSON, added: JSON) -> RawValue:
-        """Run the handler to its end; what Temporal's workflow returns."""
+    async def execute(self, data: JSON, added: JSON, refusal: InvalidInputError | None = None) -> RawValue:
+        """Run the handler to its end; what Temporal's workflow returns.
+
+        Args:
+            data: The input, as plain JSON.
+            added: What the starter has added.
+            refusal: Why the run fails at once.
+        """
         self.loop = RunLoop(self)
         self.origin = Origin.of_run(added, workflow.info().workflow_id)
         began = workflow.info().start_time
         if self._carried is not None and self._carried.began is not None:
-            began = datetime.fromisoformat(self._carried.began)
+            began = datetime.fromisoformat(self._carried.began)  # Carried has checked it
         if self.origin.ts is None:
             self.origin = replace(self.origin, ts=int(began.timestamp() * 1000))
         show_details(asyncio.get_running_loop(), self._details)
@@ -384,6 +390,8 @@ class Run:
             found_by = of_run(self.workflow.app, self.workflow.id, self.origin.name, self.origin.id)
             workflow.upsert_search_attributes([pair.key.value_set(pair.value) for pair in found_by])
         try:
+            if refusal is not None:
+                raise refusal
             result = await self._handled()
         except asyncio.CancelledError:
             await self._end(was_cancelled(), partial(tell_cancelled, self))

@@ -6,6 +6,7 @@ adds: the event that started it, and the exact input where JSON does not say all
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
@@ -15,11 +16,12 @@ from temporalio import workflow
 from temporalio.common import RawValue, SearchAttributeKey
 
 from ..context import Input, InputExt, InputType
-from ..converter import from_raw, to_json, to_raw
+from ..converter import dumps, from_raw, to_json, to_raw
+from ..errors import InvalidInputError, UnknownKeyError
 from ..events import ReceivedEvent
 from ..sealed import check_readable
 from ..types import JSON
-from .limits import code, utc
+from .limits import MAX_MILLISECONDS, code, utc
 
 START_SIGNAL = "steporal.event"
 """Temporal's signal that starts a run, and tells one that is there that its event was sent again."""
@@ -28,6 +30,10 @@ INVOKED = "inngest/function.invoked"
 SCHEDULED = "inngest/scheduled.timer"
 
 SCHEDULED_AT = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
+_MAX_TEXT = 1_000
+_MAX_NESTING = 500
+"""How deep an argument may be nested. A value of 150 levels takes up to 450 of JSON."""
+_MAY_BE_ODD = re.compile(rb"NaN|Infinity|[0-9][eE]|\\u[dD][89a-fA-F]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -66,21 +72,25 @@ class Origin:
 
     @classmethod
     def of_run(cls, added: object, workflow_id: str) -> Origin:
-        """The origin of the current run; one that a foreign client started has only its input."""
+        """The origin of the current run; one that a foreign client started has only its input.
+
+        What no starter of ours writes is left out.
+        """
         fallback = workflow_id.partition("/")[2] or workflow_id
         given: Mapping[str, JSON] = added if isinstance(added, Mapping) else {}
         kind = given.get("type")
         if kind not in ("event", "cron", "invoke"):
             kind = "invoke"
+        ts, listened, indexed = given.get("ts"), given.get("listened"), given.get("indexed")
         return cls(
             cast(InputType, kind),
-            str(given.get("id") or fallback),
-            str(given.get("name") or (SCHEDULED if kind == "cron" else INVOKED)),
-            given["ts"] if isinstance(given.get("ts"), int) else None,
-            given.get("v"),
-            given.get("cron"),
-            given.get("listened"),
-            given.get("indexed"),
+            _text(given.get("id")) or fallback,
+            _text(given.get("name")) or (SCHEDULED if kind == "cron" else INVOKED),
+            ts if type(ts) is int and 0 <= ts <= MAX_MILLISECONDS else None,
+            _text(given.get("v")),
+            _text(given.get("cron")),
+            listened if isinstance(listened, bool) else None,
+            indexed if isinstance(indexed, bool) else None,
             given.get("exact"),
         )
 
@@ -102,6 +112,53 @@ def cron_data(cron: str, began: datetime) -> dict[str, JSON]:
     """The data of a run that a schedule started, as Inngest has it: ``{cron, scheduledAt, fireAt}``."""
     scheduled = workflow.info().typed_search_attributes.get(SCHEDULED_AT) or began
     return {"cron": cron, "scheduledAt": scheduled.isoformat(), "fireAt": began.isoformat()}
+
+
+def _text(value: JSON) -> str | None:
+    """A text that may stand in a header, a search attribute and a message; None for what is none."""
+    return value if isinstance(value, str) and len(value) <= _MAX_TEXT else None
+
+
+def argument_json(raw: RawValue | object, what: str) -> JSON:
+    """Return an argument of a run as JSON.
+
+    Args:
+        raw: The argument.
+        what: What it is, for the message.
+
+    Raises:
+        InvalidInputError: It is not JSON that a run can hand on: no JSON at all, nested too deep, with NaN or
+            infinity, or with text that is not Unicode.
+        UnknownKeyError: It is encrypted, and this process does not have the key.
+    """
+    try:
+        data = payload_json(raw)
+        text = raw.payload.data if isinstance(raw, RawValue) else dumps(data)
+        if _MAY_BE_ODD.search(text):
+            dumps(data)
+    except UnknownKeyError:
+        raise
+    except Exception as err:
+        why = "nested too deep" if isinstance(err, RecursionError) else f"{type(err).__name__}: {str(err)[:200]}"
+        raise InvalidInputError(f"{what} cannot be read: {why}") from None
+    if text.count(b"[") + text.count(b"{") > _MAX_NESTING and _is_deep(data):
+        raise InvalidInputError(f"{what} is nested more than {_MAX_NESTING} levels deep")
+    return data
+
+
+def _is_deep(data: JSON) -> bool:
+    """Whether containers are nested too deep, without recursion."""
+    level = [data]
+    for _ in range(_MAX_NESTING):
+        level = [
+            item
+            for container in level
+            for item in (container.values() if isinstance(container, dict) else container)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def payload_json(raw: RawValue | object) -> JSON:

@@ -23,6 +23,7 @@ from .counting import COUNT
 from .determinism import NondeterminismError
 from .failures import FAILED_CODE, logged
 from .progress import is_watched
+from .sandbox import give_three_arguments
 from .task_log import is_news, said_once
 
 _REASON = re.compile(r'message: "((?:[^"\\]|\\.)*)"')
@@ -173,6 +174,8 @@ class _Watched(WorkflowInstance):
             if removal.reason == removal.NONDETERMINISM:
                 self._say(removal.message)
         forget_unreadable()
+        if self._can_recover:
+            give_three_arguments(act)
         done = self._instance.activate(act)
         # The task fails, also where the body has caught the error: it is tried again until a worker has the key.
         error = unreadable()

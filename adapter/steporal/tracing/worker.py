@@ -252,7 +252,7 @@ class _TracedWorkflow(temporalio.worker.WorkflowInboundInterceptor):
         elif module in (_OF_RUNS, _OF_DELIVERIES):
             info = workflow.info()
             payload = info.headers.get(_BEGUN_HEADER)
-            begun = {} if payload is None else _json.from_payload(payload)
+            begun = {} if payload is None else _begun(payload)
             self.trace = RunTrace(f"run {info.workflow_type}", get_current(), begun, self._sent)
             attach(self.trace.context)
             if module == _OF_DELIVERIES:
@@ -280,9 +280,21 @@ class _TracedWorkflow(temporalio.worker.WorkflowInboundInterceptor):
         await super().handle_signal(input)
 
 
+def _begun(payload: Payload) -> Any:
+    """What the header of a run says of its spans; nothing if a starter of another kind has made it up."""
+    try:
+        begun = _json.from_payload(payload)
+    except Exception:
+        return {}
+    return begun if isinstance(begun, dict) else {}
+
+
 def _of_signal(args: Sequence[Any]) -> str | None:
     """What a signal is about: the id of the event that it delivers, or the step that waits for it."""
-    message = from_raw(args[0]) if args and isinstance(args[0], RawValue) else None
+    try:
+        message = from_raw(args[0]) if args and isinstance(args[0], RawValue) else None
+    except (ValueError, RecursionError):  # anybody can send one, with anything in it
+        return None
     if not isinstance(message, dict):
         return None
     if isinstance(event := message.get("event"), dict):
