@@ -130,6 +130,13 @@ class _Decoding:
             raise TypeNotFoundError(f"a {type_label(kind)} in a key is compared by code that is not the app's")
         return found, kind
 
+    def _shape(self, kind: type, tag: str) -> Shape:
+        """The shape of a class, which has to be of the kind that the data says."""
+        shape = shape_of(kind)
+        if shape.tag != tag:
+            raise TypeNotFoundError(f"{type_label(kind)} is a {shape.tag}, not a {tag}")
+        return shape
+
     def _is_foreign(self, kind: type) -> bool:
         return is_foreign(kind, self._packages)
 
@@ -190,6 +197,8 @@ class _Decoding:
 
     def member(self, data: dict[str, JSON]) -> Any:
         _, kind = self._class(data)
+        if enum.Enum not in kind.__mro__:
+            raise TypeNotFoundError(f"{type_label(kind)} is not an enum")
         members = cast(type[enum.Enum], kind)
         member = members.__members__.get(data["name"]) if "name" in data else None
         if member is not None and ("value" not in data or self._is_of_value(member, data["value"])):
@@ -223,15 +232,14 @@ class _Decoding:
 
     def namedtuple(self, data: dict[str, JSON]) -> Any:
         _, kind = self._class(data)
-        values = self._fields(data["value"], kind)
-        if data.get("shape") == shape_of(kind).digest and tuple(values) == kind._fields:  # type: ignore[attr-defined]
+        shape, values = self._shape(kind, "namedtuple"), self._fields(data["value"], kind)
+        if data.get("shape") == shape.digest and tuple(values) == kind._fields:  # type: ignore[attr-defined]
             return tuple.__new__(kind, values.values())
         return self._changed(data, kind, values)
 
     def dataclass(self, data: dict[str, JSON]) -> Any:
         alias, kind = self._class(data)
-        values = self._fields(data["value"], kind)
-        shape = shape_of(kind)
+        shape, values = self._shape(kind, "dataclass"), self._fields(data["value"], kind)
         if data.get("shape") != shape.digest:
             return self._changed(data, kind, values)
         made = self._dataclass_instance(data, kind, shape, values)
@@ -255,12 +263,13 @@ class _Decoding:
 
     def model(self, data: dict[str, JSON]) -> Any:
         _, kind = self._class(data)
-        return self._instance(data, kind, shape_of(kind), self._fields(data["value"], kind))
+        return self._instance(data, kind, self._shape(kind, data[TAG]), self._fields(data["value"], kind))
 
     def group(self, data: dict[str, JSON]) -> Any:
         head = data["of"]
         alias, kind = self._class(head)
-        shape, make = shape_of(kind), self._instance if head[TAG] == "model" else self._dataclass_instance
+        shape = self._shape(kind, "model" if head[TAG] == "model" else "dataclass")
+        make = self._instance if head[TAG] == "model" else self._dataclass_instance
         if head["shape"] != shape.digest or alias is not kind:
             return [self.value({**head, "value": fields}) for fields in data["value"]]
         return [make(head, kind, shape, self._fields(fields, kind)) for fields in data["value"]]

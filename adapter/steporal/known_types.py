@@ -146,7 +146,7 @@ def static_member(module: ModuleType, qualname: str) -> Any:
         if found is module:
             found = vars(module).get(part)
         elif is_class(found):
-            found = _static(found, part)
+            found = static_attribute(found, part)
         else:
             return None
     return found
@@ -178,7 +178,7 @@ def why_not_data_alone(kind: type) -> str | None:
     if enum.Enum in kind.__mro__ and _owner(kind, "_missing_").__module__ != "enum":
         return "finds members by code of its own (_missing_)"
     for name in _slots(kind):
-        if type(_static(kind, name)) is not MemberDescriptorType:
+        if type(static_attribute(kind, name)) is not MemberDescriptorType:
             return f"computes its slot {name!r}"
     return None
 
@@ -206,8 +206,9 @@ def _owner(kind: type, name: str) -> type:
     return next(cls for cls in kind.__mro__ if name in vars(cls))
 
 
-def _static(kind: type, name: str) -> Any:
-    return next((vars(cls)[name] for cls in kind.__mro__ if name in vars(cls)), None)
+def static_attribute(kind: type, name: str, default: Any = None) -> Any:
+    """Return what a class or one of its bases has in its dictionary under a name; no code runs."""
+    return next((vars(cls)[name] for cls in kind.__mro__ if name in vars(cls)), default)
 
 
 def _slots(kind: type) -> list[str]:

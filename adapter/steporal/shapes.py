@@ -21,7 +21,7 @@ import pydantic
 import pydantic.dataclasses
 
 from .errors import UnserializableError
-from .known_types import is_data
+from .known_types import is_data, static_attribute
 from .type_names import TypeNotFoundError, find_type, name_of, type_label
 from .types import JSON
 
@@ -82,9 +82,11 @@ def _complete(kind: type) -> bool:
     Until then its fields have ``ForwardRef('Later')`` for an annotation, and the digest would be another one than in a
     process that has validated an instance already. A model with ``defer_build`` has its fields before it is complete.
     """
-    if getattr(kind, "__pydantic_complete__", True) or getattr(kind, "__pydantic_fields_complete__", False):
+    if static_attribute(kind, "__pydantic_complete__", True):
         return True
     if pydantic.BaseModel in kind.__mro__:
+        if getattr(kind, "__pydantic_fields_complete__", False):
+            return True
         return bool(cast(type[pydantic.BaseModel], kind).model_rebuild(raise_errors=False, _types_namespace={}))
     return bool(pydantic.dataclasses.rebuild_dataclass(cast(Any, kind), raise_errors=False, _types_namespace={}))
 

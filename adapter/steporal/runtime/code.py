@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 LAMBDA = "<lambda>"
@@ -46,9 +46,17 @@ class NestedCode:
 
 def unwrapped(function: Callable[..., Any]) -> FunctionType | None:
     """The plain function below a method, or below decorators that set ``__wrapped__``."""
-    inner = getattr(function, "__func__", function)
-    if hasattr(inner, "__wrapped__"):
-        inner = inspect.unwrap(inner)
+    inner: Any = function
+    for _ in range(_MOST_LAYERS):
+        if type(inner) in (MethodType, classmethod, staticmethod):
+            below = inner.__func__
+        elif type(inner) is FunctionType:
+            below = inner.__dict__.get("__wrapped__")
+        else:
+            below = inspect.getattr_static(inner, "__wrapped__", None)  # an object of a decorator's, whose code may run
+        if below is None:
+            break
+        inner = below
     return inner if isinstance(inner, FunctionType) else None
 
 

@@ -18,6 +18,7 @@ in the app's own packages.
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -499,17 +500,17 @@ class Resolver:
         found = find_outer(root, data["variable"], data["code"], self.app.packages)
         if found is None:
             raise StepCodeNotFoundError(
-                f"{name} has no function {data['variable']!r} around it with the code that the step was called with "
+                f"{name} has no function {shown(data['variable'])} around it with the code that the step was called with "
                 f"({position(root)}); this worker runs another version of the code"
             )
         return found
 
     def _root(self, data: Mapping[str, JSON]) -> tuple[str, FunctionType]:
         if "workflow" in data:
-            name = f"workflow {data['workflow']!r}"
+            name = f"workflow {shown(data['workflow'])}"
             root = self.app.handlers.get(data["workflow"])
         else:
-            name = f"function {data['root']!r}"
+            name = f"function {shown(data['root'])}"
             root = find_function(data["root"], self.app.packages)
         inner = unwrapped(root) if root is not None else None
         if inner is None:
@@ -521,7 +522,7 @@ class Resolver:
         found = find_nested(root, data["path"], data["code"])
         if found is None:
             raise StepCodeNotFoundError(
-                f"{name} has no {data['path']!r} with the code that the step was called with ({position(root)}); "
+                f"{name} has no {shown(data['path'])} with the code that the step was called with ({position(root)}); "
                 "this worker runs another version of the code"
             )
         code = found.code
@@ -538,7 +539,7 @@ class Resolver:
             if not found.is_outside(variable):
                 if variable not in captured:
                     raise StepCodeNotFoundError(
-                        f"{data['path']!r} of {name} uses {variable!r}, which the run did not send; "
+                        f"{shown(data['path'])} of {name} uses {variable!r}, which the run did not send; "
                         "this worker runs another version of the code"
                     )
                 cells[variable].cell_contents = self._captured(variable, captured[variable], found)
@@ -590,10 +591,12 @@ def find_function(name: str, packages: Collection[str]) -> Callable[..., Any]:
     except TypeNotFoundError as err:
         raise StepCodeNotFoundError(str(err)) from err
     found = None if any(map(is_dunder, qualname.split("."))) else _bound_member(module, qualname)
+    if not callable(found):
+        raise StepCodeNotFoundError(f"module {shown(module_name)} defines no function {shown(qualname)}")
     # The name must be the function's own: `app.orders:os.system` and `from os import system` are none of the app's.
-    if callable(found) and not _is_own(found, name) and _is_of_function(module, qualname, packages):
+    if not _is_own(found, name) and _is_of_function(module, qualname, packages):
         return cast("Callable[..., Any]", found)  # a test has replaced it
-    if found is None or not _is_own(found, name) or unwrapped(found) is None:
+    if not _is_own(found, name) or unwrapped(found) is None:
         raise StepCodeNotFoundError(f"module {shown(module_name)} defines no function {shown(qualname)}")
     return cast("Callable[..., Any]", found)
 
@@ -611,7 +614,14 @@ def _bound_member(module: ModuleType, qualname: str) -> Any:
 
 def _is_own(found: Any, name: str) -> bool:
     """Whether a name is the one that a function or class was written with."""
-    return f"{getattr(found, '__module__', None)}:{getattr(found, '__qualname__', None)}" == name
+    return f"{_said_by(found, '__module__')}:{_said_by(found, '__qualname__')}" == name
+
+
+def _said_by(found: Any, attribute: str) -> Any:
+    """An attribute of a function or class, or one that a decorator has given to its object; no code of that runs."""
+    if type(found) in (FunctionType, MethodType) or is_class(found):
+        return getattr(found, attribute, None)
+    return inspect.getattr_static(found, attribute, None)
 
 
 def _is_of_function(module: ModuleType, qualname: str, packages: Collection[str]) -> bool:
