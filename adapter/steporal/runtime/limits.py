@@ -62,11 +62,12 @@ def to_limited(
     fact = f"{what} has {size:,} bytes of JSON"
     if limit == MAX_PAYLOAD_BYTES:
         raise PayloadTooLargeError(
-            f"{fact}; Temporal stores at most {limit - beside:,} in one payload. Keep it in a file or database, and pass where "
-            f"it is; or give the client external storage ({PAGE})"
+            f"{fact}; Temporal stores at most {limit - beside:,} in one payload. Keep it in a file or database, and pass "
+            f"where it is; or give the client external storage ({PAGE})"
         )
     raise PayloadTooLargeError(
-        f"{fact}; at most {limit - beside:,} go into external storage. Keep it in a file or database, and pass where it is"
+        f"{fact}; at most {limit - beside:,} go into external storage. Keep it in a file or database, and pass where it "
+        "is"
     )
 
 
