@@ -59,15 +59,14 @@ def to_limited(
     limit = most(size + beside)
     if size + beside <= limit:
         return raw
-    fact = f"{what} has {size:,} bytes of JSON"
+    fact, longest = f"{what} has {size:,} bytes of JSON", f"at most {limit - beside:,}"
     if limit == MAX_PAYLOAD_BYTES:
         raise PayloadTooLargeError(
-            f"{fact}; Temporal stores at most {limit - beside:,} in one payload. Keep it in a file or database, and pass "
-            f"where it is; or give the client external storage ({PAGE})"
+            f"{fact}; Temporal stores {longest} in one payload. Keep it in a file or database, and pass where it is; or "
+            f"give the client external storage ({PAGE})"
         )
     raise PayloadTooLargeError(
-        f"{fact}; at most {limit - beside:,} go into external storage. Keep it in a file or database, and pass where it "
-        "is"
+        f"{fact}; {longest} go into external storage. Keep it in a file or database, and pass where it is"
     )
 
 
