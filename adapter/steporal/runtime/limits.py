@@ -62,8 +62,8 @@ def to_limited(
     fact, longest = f"{what} has {size:,} bytes of JSON", f"at most {limit - beside:,}"
     if limit == MAX_PAYLOAD_BYTES:
         raise PayloadTooLargeError(
-            f"{fact}; Temporal stores {longest} in one payload. Keep it in a file or database, and pass where it is; or "
-            f"give the client external storage ({PAGE})"
+            f"{fact}; Temporal stores {longest} in one payload. Keep it in a file or database, and pass where it is; "
+            f"or give the client external storage ({PAGE})"
         )
     raise PayloadTooLargeError(
         f"{fact}; {longest} go into external storage. Keep it in a file or database, and pass where it is"
