@@ -307,6 +307,12 @@ def check_handler(handler: object, workflow_id: str) -> None:
             f"{where}, {name!r}, takes ({', '.join(str(p) for p in parameters)}); it is called with two "
             f"arguments: `async def {name}(ctx: Context[...], step: Step)`"
         )
+    first, second = positional
+    if first.name == "step" or second.name in ("ctx", "context"):
+        raise DefinitionError(
+            f"{where}, {name!r}, takes ({first}, {second}), but it is called with the context first; swap them: "
+            f"`async def {name}({second}, {first})`"
+        )
 
 
 def check_schema(schema: Any, workflow_id: str) -> None:

@@ -64,6 +64,8 @@ def _parse_text(text: str, what: str) -> timedelta:
     match = _TEXT.fullmatch(text)
     if match is None or not text:
         hint = ' (write "1h30m" for an hour and a half)' if "." in text or "," in text else ""
+        if text.isdecimal():
+            hint = ", which has no unit"
         raise ValueError(f"{what} is {text!r}{hint}; {_ACCEPTED}")
     if any(len(number) > 15 for number in match.groups(default="")):
         raise ValueError(f"{what} is {text!r}; the most is a century")

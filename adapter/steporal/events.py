@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ulid import ULID
 
 from .converter import copied
-from .errors import EventTooLargeError, InvalidEventError
+from .encoding import encode
+from .errors import EventTooLargeError, InvalidEventError, UnencryptedSecretError, UnserializableError
 from .types import JSON
 
 MAX_EVENT_BYTES = 512 * 1024
@@ -44,6 +45,11 @@ _LATEST_MS = 4_102_444_800_000  # 2100
 _MAX_INT_BITS = 14_000  # Python neither prints nor parses integers of more than 4,300 digits
 
 _FIELDS = ("name", "data", "id", "ts", "v")
+
+_SECRET_INSIDE = (
+    "it contains a secret, which model_dump writes as asterisks: send the other fields, and a name by which the "
+    "secret is looked up"
+)
 
 
 class SentEvent(BaseModel):
@@ -329,7 +335,7 @@ def _shortened(path: str) -> str:
 
 def _advice(value: object) -> str:
     if isinstance(value, pydantic.BaseModel):
-        return "write .model_dump(mode='json')"
+        return _SECRET_INSIDE if _has_secret(value) else "write .model_dump(mode='json')"
     if isinstance(value, pydantic.SecretStr | pydantic.SecretBytes | pydantic.Secret):
         return "send a name by which the secret is looked up"
     if isinstance(value, enum.Enum):
@@ -343,6 +349,16 @@ def _advice(value: object) -> str:
     if isinstance(value, set | frozenset):
         return "write sorted(...) or list(...)"
     return "convert it to strings, numbers, lists and dicts"
+
+
+def _has_secret(model: pydantic.BaseModel) -> bool:
+    try:
+        encode(model)
+    except UnencryptedSecretError:
+        return True
+    except UnserializableError:
+        return False
+    return False
 
 
 def _is_text(text: str) -> bool:

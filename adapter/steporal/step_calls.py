@@ -11,18 +11,21 @@ from __future__ import annotations
 import asyncio
 import difflib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Coroutine, Generator
 from functools import wraps
 from types import CodeType, FrameType
 from typing import Any, Protocol, TypeVar, cast
 
-from .errors import InvalidArgumentError, InvalidEventError, StepNotAwaitedError, UnknownStepError
+from .errors import InvalidArgumentError, InvalidEventError, NonRetryableError, StepNotAwaitedError, UnknownStepError
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SHOWN = 5
+
+_ENDS_WITH_PLACE = re.compile(r"\(\S+:\d+\)$")
 
 _WAITS = frozenset(
     (
@@ -233,7 +236,7 @@ def step_method(name: str) -> Callable[[F], F]:
             step_id = args[0] if args else options.get("step_id", "")
             try:
                 coroutine = method(self, *args, **options)
-            except (InvalidArgumentError, InvalidEventError) as err:
+            except (NonRetryableError, InvalidEventError) as err:
                 err.args = (_with_place(str(err), _what(name, step_id), place),)
                 raise
             except TypeError:
@@ -251,8 +254,16 @@ def step_method(name: str) -> Callable[[F], F]:
 
 
 def _with_place(message: str, what: str, place: tuple[str, int]) -> str:
-    named = message if what in message else f"{what}: {message}"
-    return f"{named} ({place_of(*place)})"
+    """Return the message of an error with the step's name and the line of the call, each once.
+
+    A message that ends with the place where the step's function is written keeps it.
+    """
+    is_named = what in message or message.startswith(("step '", 'step "'))  # the key of a further use is another
+    named = message if is_named else f"{what}: {message}"
+    at = place_of(*place)
+    if f"({at})" in named:
+        return named
+    return f"{named[:-1]}, called at {at})" if _ENDS_WITH_PLACE.search(named) else f"{named} ({at})"
 
 
 def _mismatch(method: Callable[..., Any], self: object, args: tuple[Any, ...], options: dict[str, Any]) -> str | None:

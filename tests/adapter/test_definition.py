@@ -39,6 +39,18 @@ async def keyword_only(ctx: Context[Any], step: Step, *, db: Any) -> None:
     return None
 
 
+async def swapped(step: Step, ctx: Context[Any]) -> None:
+    return None
+
+
+async def without_context(step: Any, _: Any) -> None:
+    return None
+
+
+async def context_last(s: Any, context: Any) -> None:
+    return None
+
+
 @pytest.fixture
 def client() -> steporal.Client:
     return steporal.Client("shop")
@@ -51,6 +63,26 @@ def test_a_workflow_is_what_the_decorator_returns(client: steporal.Client) -> No
     assert client.get_workflow("process-order") is workflow
     assert client.workflows == [workflow]
     assert repr(workflow) == "<Workflow 'process-order' of 'shop'>"
+
+
+@pytest.mark.parametrize("wrong", [swapped, without_context, context_last])
+def test_a_handler_that_takes_the_step_first_is_refused(client: steporal.Client, wrong: Any) -> None:
+    says = rf"workflow 'swaps', '{wrong.__name__}', takes .*; swap them: `async def {wrong.__name__}\("
+    with pytest.raises(DefinitionError, match=says):
+        client.workflow(id="swaps")(wrong)
+    with pytest.raises(DefinitionError, match="workflow 'fails-failure'"):
+        client.workflow(id="fails", ext=steporal.WorkflowExt(on_failure=wrong))(handler)
+
+
+def test_a_handler_may_name_its_parameters_as_it_likes(client: steporal.Client) -> None:
+    async def short(c: Any, s: Any) -> None: ...
+    async def unused(_: Any, __: Any) -> None: ...
+    async def longer(context: Any, steps: Any) -> None: ...
+    async def no_step(ctx: Any, _step: Any) -> None: ...
+
+    for named in (short, unused, longer, no_step):
+        client.workflow(id=named.__name__)(named)
+    assert len(client.workflows) == 4
 
 
 @pytest.mark.parametrize("wrong", [not_async, no_parameters, one_parameter, three_parameters, keyword_only])

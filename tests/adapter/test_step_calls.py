@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, SecretStr
 from recording import Workers
 
 import steporal
@@ -276,6 +277,90 @@ async def test_a_call_that_cannot_be_right_fails_the_run_at_once(
             "id as None",
             "half a character",
         )
+
+
+class Login(BaseModel):
+    password: SecretStr
+
+
+LOGIN = Login(password=SecretStr("hunter2"))
+HALF = "\ud800"
+
+UNSENDABLE: dict[str, tuple[Callable[[Any], Any], str, str]] = {
+    "builtin": (lambda step: step.run("charge", print, 1), "CaptureError", "wrap it in a lambda"),
+    "class": (lambda step: step.run("charge", Shop), "CaptureError", "wrap it in a lambda"),
+    "object": (lambda step: step.run("charge", many, object()), "CaptureError", "open it inside the step"),
+    "half a character": (lambda step: step.run("charge", many, HALF), "CaptureError", "send the bytes, or replace it"),
+    "secret": (lambda step: step.run("charge", many, LOGIN), "CaptureError", "the step looks the secret up"),
+    "partial": (
+        lambda step: step.run("charge", functools.partial(many, object())),
+        "CaptureError",
+        "open it inside the step",
+    ),
+    "large": (lambda step: step.run("charge", many, "x" * 3_000_000), "PayloadTooLargeError", "external storage"),
+    "data of a signal": (
+        lambda step: step.send_signal("charge", signal="paid", data=object()),
+        "UnserializableError",
+        "convert it to JSON",
+    ),
+    "input of a workflow": (
+        lambda step: step.invoke_workflow("charge", workflow=steporal.reference("a", "b"), data=object()),
+        "InvalidInputError",
+        "convert it to JSON",
+    ),
+    "secret in an event": (
+        lambda step: step.ext.send_event("charge", {"name": "login", "data": {"by": LOGIN}}),
+        "InvalidEventError",
+        "it contains a secret",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNSENDABLE)
+async def test_a_call_with_what_cannot_be_sent_names_its_line_and_one_remedy(
+    app: steporal.Client, workers: Workers, case: str
+) -> None:
+    call, name, remedy = UNSENDABLE[case]
+
+    async def body(ctx: Context[Any], step: Step) -> None:
+        await call(step)
+
+    failed = await failure(app, workers, body)
+    assert failed.name == name
+    assert remedy in failed.message
+    assert failed.message.count("(adapter/test_step_calls.py:") == 1
+    assert failed.message.count("'charge'") == 1
+    assert not ("open it inside" in failed.message and remedy != "open it inside the step")
+    assert "model_dump(" not in failed.message
+
+
+async def test_a_step_function_that_is_written_elsewhere_is_named_with_both_places(
+    app: steporal.Client, workers: Workers
+) -> None:
+    async def body(ctx: Context[Any], step: Step) -> None:
+        connection = object()
+
+        def charge() -> object:
+            return connection
+
+        await step.run("charge", charge)
+
+    failed = await failure(app, workers, body)
+    first = body.__code__.co_firstlineno
+    assert failed.message.endswith(
+        f"(adapter/test_step_calls.py:{first + 3}, called at adapter/test_step_calls.py:{first + 6})"
+    )
+
+
+async def test_a_wrong_call_with_an_id_that_was_used_before_names_the_step_once(
+    app: steporal.Client, workers: Workers
+) -> None:
+    async def body(ctx: Context[Any], step: Step) -> None:
+        await step.run("charge", many)
+        await step.run("charge", many, timeout="soon")
+
+    failed = await failure(app, workers, body)
+    assert failed.message.startswith("step 'charge:1': timeout is 'soon'")
 
 
 async def test_a_call_of_a_listener_that_cannot_be_right_fails_the_run(app: steporal.Client, workers: Workers) -> None:

@@ -26,7 +26,7 @@ from typing import Any, Protocol, cast
 
 from ..decoding import decode
 from ..encoding import TAG, encode, never
-from ..errors import CaptureError, NestedStepError, StepCodeNotFoundError, UnencryptedSecretError, UnserializableError
+from ..errors import CaptureError, NestedStepError, StepCodeNotFoundError, UnserializableError
 from ..type_names import TypeNotFoundError, find_type, load_module, name_of, type_label
 from ..types import JSON
 from .code import (
@@ -45,6 +45,7 @@ from .code import (
 from .member_names import defines, global_name, imported_from, member, method_name
 
 _FUNCTION = "function"
+_OPEN_INSIDE = "open it inside the step, or pass what it needs as JSON, a pydantic model or a dataclass"
 _AROUND = "around it, "
 
 
@@ -271,15 +272,13 @@ class Describer:
     def _value(self, name: str, value: Any, function: FunctionType | None = None) -> JSON:
         self.values.append((name, value))
         try:
-            return encode(value, self._other, secrets=self.secrets)
+            return encode(value, self._other, secrets=self.secrets, instead=_OPEN_INSIDE)
         except UnserializableError as err:
             verb = "captured" if function else "is given"
             at = f" ({place(function.__code__)})" if function else ""
-            is_secret = isinstance(err, UnencryptedSecretError)
-            advice = "" if is_secret else "; open it inside the step, or pass what it needs as JSON"
             raise CaptureError(
                 f"step {self.step_id!r} {verb} {name!r} ({type_label(type(value))}), which cannot be sent to an "
-                f"activity: {err}{advice}{at}"
+                f"activity: {err}{at}"
             ) from None
 
     def _other(self, value: Any) -> JSON | None:
