@@ -20,6 +20,7 @@ from ulid import ULID
 from .converter import copied
 from .encoding import encode
 from .errors import EventTooLargeError, InvalidEventError, UnencryptedSecretError, UnserializableError
+from .type_names import shown, type_label
 from .types import JSON
 
 MAX_EVENT_BYTES = 512 * 1024
@@ -154,13 +155,13 @@ def check_event_name(name: object, *, pattern: bool) -> str:
         ValueError: It is not, or it is reserved.
     """
     if not isinstance(name, str):
-        raise ValueError(f"name is {name!r} ({type(name).__name__}); event names are strings")
+        raise ValueError(f"name is {shown(name)} ({type_label(type(name))}); event names are strings")
     if not name or name != name.strip():
         raise ValueError(f"name is {name!r}; event names are not empty and neither start nor end with a blank")
     if not _is_text(name):
-        raise ValueError(f"name is {_short(name)}, which has a lone surrogate and is no text")
+        raise ValueError(f"name is {shown(name)}, which has a lone surrogate and is no text")
     if "\0" in name:
-        raise ValueError(f"name is {_short(name)}; databases do not take a NUL in a name")
+        raise ValueError(f"name is {shown(name)}; databases do not take a NUL in a name")
     if len(name) > MAX_NAME_LENGTH:
         raise ValueError(f"name is {name[:40]!r}… with {len(name)} characters; the most is {MAX_NAME_LENGTH}")
     if pattern and name in SYSTEM_EVENTS:
@@ -215,7 +216,7 @@ def prepare_events(
         return [_prepare(events, "event", 0, new_id, now_ms, max_bytes)]
     if isinstance(events, str | bytes) or not isinstance(events, Sequence):
         raise InvalidEventError(
-            f"an event is {_short(events)}; it takes a SentEvent or a dict with a name, or a list of them"
+            f"an event is {shown(events)}; it takes a SentEvent or a dict with a name, or a list of them"
         )
     if len(events) > max_count:
         raise InvalidEventError(f"{len(events):,} events in one call; the most is {max_count:,}")
@@ -236,7 +237,7 @@ def _prepare(
     data = fields.get("data")
     data = {} if data is None else data
     if not isinstance(data, dict):
-        raise InvalidEventError(f"{label}: data is {_short(data)}; it takes a JSON object, which is a dict")
+        raise InvalidEventError(f"{label}: data is {shown(data)}; it takes a JSON object, which is a dict")
     check_json(data, "data", label)
     event_id, ts, v = fields.get("id"), fields.get("ts"), fields.get("v")
     if event_id is not None and not (
@@ -246,14 +247,14 @@ def _prepare(
         and "\0" not in event_id
     ):
         raise InvalidEventError(
-            f"{label}: id is {_short(event_id)}; ids are strings of 1 to {MAX_ID_BYTES} bytes in UTF-8, without NUL"
+            f"{label}: id is {shown(event_id)}; ids are strings of 1 to {MAX_ID_BYTES} bytes in UTF-8, without NUL"
         )
     if ts is not None and (type(ts) is not int or not _EARLIEST_MS <= ts <= _LATEST_MS):
         raise InvalidEventError(
-            f"{label}: ts is {_short(ts)}; it takes an int of milliseconds since the epoch, 1980 to 2100"
+            f"{label}: ts is {shown(ts)}; it takes an int of milliseconds since the epoch, 1980 to 2100"
         )
     if v is not None and not (isinstance(v, str) and _is_text(v)):
-        raise InvalidEventError(f"{label}: v is {_short(v)}; versions are strings of valid Unicode")
+        raise InvalidEventError(f"{label}: v is {shown(v)}; versions are strings of valid Unicode")
     prepared = ReceivedEvent.model_construct(
         name=name,
         data=copied(data),  # as it is now: a step may send it later
@@ -272,21 +273,23 @@ def _prepare(
 
 def unknown_field(name: object) -> str | None:
     """Return the end of a message about a field that no event has; None if events have it."""
+    if not isinstance(name, str):
+        return f"; an event has {', '.join(_FIELDS)}"
     if name in _FIELDS:
         return None
-    close = difflib.get_close_matches(str(name), _FIELDS, n=1)
+    close = difflib.get_close_matches(name, _FIELDS, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     return f"{hint}; an event has {', '.join(_FIELDS)}"
 
 
 def _fields(event: object, label: str) -> Mapping[str, Any]:
     if isinstance(event, SentEvent):
-        return {name: getattr(event, name) for name in _FIELDS}
+        return {name: getattr(event, name) for name in _FIELDS if hasattr(event, name)}
     if not isinstance(event, Mapping):
-        raise InvalidEventError(f"{label} is {_short(event)}; it takes a SentEvent or a dict with a name")
+        raise InvalidEventError(f"{label} is {shown(event)}; it takes a SentEvent or a dict with a name")
     for key in event:
         if unknown := unknown_field(key):
-            raise InvalidEventError(f"{label} has the unknown key {key!r}{unknown}")
+            raise InvalidEventError(f"{label} has the unknown key {shown(key)}{unknown}")
     return event
 
 
@@ -314,7 +317,7 @@ def check_json(value: JSON, path: str, label: str, depth: int = 0) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str) or not _is_text(key):
-                raise InvalidEventError(f"{label}: {path} has the key {key!r}; the keys of JSON are strings")
+                raise InvalidEventError(f"{label}: {path} has the key {shown(key)}; the keys of JSON are strings")
             check_json(item, f"{path}.{key}", label, depth + 1)
     elif kind is list or kind is tuple:
         for i, item in enumerate(value):
@@ -324,7 +327,7 @@ def check_json(value: JSON, path: str, label: str, depth: int = 0) -> None:
             raise InvalidEventError(f"{label}: {path} is {value!r}, which is no JSON")
     else:
         raise InvalidEventError(
-            f"{label}: {path} is {_short(value)}, a {kind.__module__}.{kind.__qualname__}, "
+            f"{label}: {path} is {shown(value)}, a {kind.__module__}.{kind.__qualname__}, "
             f"which is no JSON; {_advice(value)}"
         )
 
@@ -367,11 +370,3 @@ def _is_text(text: str) -> bool:
 
 def _bytes(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
-
-
-def _short(value: object) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # an int of thousands of digits, or a user's __repr__
-        text = f"<{type(value).__qualname__}>"
-    return text if len(text) <= 80 else text[:79] + "…"

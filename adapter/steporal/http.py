@@ -35,7 +35,7 @@ def secret(name: str, *, prefix: str = "") -> Secret:
     Raises:
         InvalidArgumentError: There can be no such environment variable.
     """
-    if not isinstance(name, str) or not name or "=" in name or not name.isprintable():
+    if not isinstance(name, str) or not name.strip() or "=" in name or not name.isprintable():
         raise InvalidArgumentError(f"secret({name!r}): it takes the name of an environment variable, not its value")
     if not isinstance(prefix, str) or not prefix.isascii() or not prefix.isprintable():
         raise InvalidArgumentError(f"prefix of secret({name!r}) is {prefix!r}; it takes printable ASCII")

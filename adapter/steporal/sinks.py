@@ -113,6 +113,8 @@ def define_sink(
     if id is not None:
         where = f"event_sink {check_id(id, 'the id of an event_sink')!r}"
     try:
+        if not isinstance(allow_private, bool):
+            raise TypeError(f"allow_private is {allow_private!r}; it takes True or False")
         triggers = _triggers(patterns, if_exp)
         target = _target(to, secret, allow_private)
         ours = ("content-type", "host", "webhook-")

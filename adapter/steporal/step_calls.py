@@ -24,6 +24,7 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SHOWN = 5
+_MAX_SHOWN = 255  # a longer id is not valid
 
 _ENDS_WITH_PLACE = re.compile(r"\(\S+:\d+\)$")
 
@@ -206,7 +207,8 @@ def _listed(calls: list[StepCall[Any]]) -> str:
 
 
 def _what(method: str, step_id: object) -> str:
-    return f"step {step_id!r}" if step_id and isinstance(step_id, str) else f"{method}(...)"
+    is_id = isinstance(step_id, str) and 0 < len(step_id) <= _MAX_SHOWN
+    return f"step {step_id!r}" if is_id else f"{method}(...)"
 
 
 def place_of(file: str, line: int) -> str:
@@ -258,7 +260,7 @@ def _with_place(message: str, what: str, place: tuple[str, int]) -> str:
 
     A message that ends with the place where the step's function is written keeps it.
     """
-    is_named = what in message or message.startswith(("step '", 'step "'))  # the key of a further use is another
+    is_named = what in message or f"{what[:-1]}:" in message or f"{what[:-1]}@" in message  # of a further use
     named = message if is_named else f"{what}: {message}"
     at = place_of(*place)
     if f"({at})" in named:
@@ -278,7 +280,8 @@ def _mismatch(method: Callable[..., Any], self: object, args: tuple[Any, ...], o
     try:
         signature.bind(self, *args, **options)
     except TypeError as err:
-        return f"cannot be called like this: {err}; it takes {str(signature).replace('self, ', '').split(' -> ')[0]}"
+        taken = [each.replace(annotation=each.empty) for each in signature.parameters.values() if each.name != "self"]
+        return f"cannot be called like this: {err}; it takes {inspect.Signature(taken)}"
     return None
 
 

@@ -31,6 +31,7 @@ from steporal.runtime.continuing import CHECKPOINT, RECOVER
 from steporal.runtime.inbox import DELIVER
 from steporal.runtime.rebuilding import SIGNALS, rebuild
 from steporal.sealed import ENCODING, KEY_ID
+from steporal.type_names import shown
 
 BAD_EVENTS: list[tuple[Any, str]] = [
     ({}, "has no name"),
@@ -136,7 +137,7 @@ async def test_a_step_id_that_cannot_be_fails_the_run_at_once(
     async with workers(app):
         with pytest.raises(RunFailedError, match="a step id is") as failed:
             await (await handler.start()).result()
-    assert repr(step_id) in failed.value.message
+    assert shown(step_id) in failed.value.message
 
 
 # --- calls put on the task queue by hand ---------------------------------------------------------------------------

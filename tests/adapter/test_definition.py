@@ -13,6 +13,7 @@ from pydantic import BaseModel, field_validator
 
 import steporal
 from steporal import ConnectError, Context, DefinitionError, RetryPolicy, Step, cron_trigger, event_trigger
+from steporal.type_names import shown
 
 
 async def handler(ctx: Context[Any], step: Step) -> None:
@@ -141,7 +142,7 @@ def test_two_clients_may_have_workflows_with_one_id(client: steporal.Client) -> 
 def test_an_id_is_a_text_of_up_to_255_bytes(client: steporal.Client, wrong: Any) -> None:
     with pytest.raises(DefinitionError, match="'shop'"):
         client.workflow(id=wrong)(handler)
-    with pytest.raises(DefinitionError, match=re.escape(repr(wrong))):
+    with pytest.raises(DefinitionError, match=re.escape(shown(wrong))):
         steporal.Client(wrong)
 
 

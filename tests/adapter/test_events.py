@@ -182,7 +182,7 @@ def test_a_field_that_cannot_be_is_named(event: Any, says: str) -> None:
         ({"id": UUID(int=0)}, "data.id is UUID("),
         ({"color": Color.RED}, "data.color is <Color.RED: 'red'>"),
         ({"raw": b"x"}, "data.raw is b'x', a builtins.bytes"),
-        ({"a": Unprintable()}, "data.a is <Unprintable>"),
+        ({"a": Unprintable()}, "data.a is <test_events.Unprintable>"),
         ({"pair": (1, {2})}, "data.pair[1] is {2}"),
         ({"n": float("nan")}, "data.n is nan, which is no JSON"),
         ({"n": [float("inf")]}, "data.n[0] is inf"),

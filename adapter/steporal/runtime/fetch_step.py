@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..http import FetchRequest, FetchResponse
+from ..outbound.checks import check_method, check_url
 from ..outbound.fetching import FETCH, FetchCall
 from ..step import RunOptions
 from .arguments import arguments_checked
@@ -21,6 +22,9 @@ _MARGIN = timedelta(seconds=10)
 
 def fetch(attempt: Attempt, key: str, request: FetchRequest) -> Coroutine[Any, Any, FetchResponse]:
     """Perform ``step.ext.fetch``."""
+    with arguments_checked(key):
+        check_method(request.method)
+        check_url(request.url)
     attempt.calls(key, attempt.owner.call("fetch", f"{request.method} {request.url}"))
     if key in attempt.owner.memo:
         return _response(attempt, key, None)
