@@ -714,7 +714,7 @@ class Client:
             workflow: Its workflow, which types its result; plain JSON without one.
 
         Raises:
-            InvalidArgumentError: ``workflow_id`` cannot be an id, or ``workflow`` is neither a workflow nor a reference.
+            InvalidArgumentError: ``workflow_id`` cannot be an id; ``workflow`` is neither a workflow nor a reference.
             RunNotFoundError: No run has this workflow id.
             ConnectError: There is no connection to Temporal.
             TemporalCallError: Temporal refused, or could not be reached.

@@ -39,7 +39,9 @@ async def result(app: steporal.Client, workers: Workers, body: Body) -> Any:
 # --- never awaited -------------------------------------------------------------------------------------------------
 
 
-async def test_a_step_that_is_never_awaited_fails_the_run_with_its_line(app: steporal.Client, workers: Workers) -> None:
+async def test_a_step_that_is_never_awaited_fails_the_run_with_its_line(
+    app: steporal.Client, workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
     async def body(ctx: Context[Any], step: Step) -> str:
         step.run("charge", lambda: None)  # type: ignore[unused-coroutine]
         return "done"
@@ -49,6 +51,8 @@ async def test_a_step_that_is_never_awaited_fails_the_run_with_its_line(app: ste
     assert "step 'charge' (adapter/test_step_calls.py:" in failed.message
     assert f":{inspect.getsourcelines(body)[1] + 1})" in failed.message
     assert "await step.run('charge', ...)" in failed.message
+    (logged,) = [record.exc_info for record in caplog.records if record.exc_info and "failed" in record.getMessage()]
+    assert logged[2] is None, "a line of ours is not where the mistake is"
 
 
 async def test_every_kind_of_step_that_is_never_awaited_is_named(app: steporal.Client, workers: Workers) -> None:
