@@ -192,6 +192,22 @@ async def test_input_that_does_not_fit_fails_the_run(run: Steporal, write_app: W
     assert "name: Field required" in ended.err
 
 
+async def test_with_the_client_input_that_does_not_fit_starts_nothing(
+    run: Steporal, server: DevServer, write_app: WriteApp
+) -> None:
+    app = write_app(GREET)
+    await run("sync", "app")
+    wrong = await run("start", f"greet-{app}", "--input", '{"nam": "Ada"}', "--client", "app", "--id", f"{app}-wrong")
+    assert wrong.status == 2
+    assert f"the input of workflow 'greet-{app}' does not fit its input_schema: name: Field required" in wrong.err
+    with pytest.raises(steporal.RunNotFoundError):
+        await steporal.Client(app, temporal=server.client).get_run(f"{app}-wrong")
+    right = await run("start", f"greet-{app}", "--input", '{"name": "Ada"}', "--client", "app", "--id", f"{app}-right")
+    assert right.status == 0
+    again = await run("runs", "rerun", f"{app}-right", "--input", "{}", "--client", "app")
+    assert (again.status, "does not fit its input_schema" in again.err) == (2, True)
+
+
 async def test_a_workflow_that_is_unknown_is_answered_with_near_ones(run: Steporal, write_app: WriteApp) -> None:
     app = write_app(GREET)
     await run("sync", "app")

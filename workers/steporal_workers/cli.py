@@ -5,6 +5,7 @@ What a command needs is imported when it runs, so that ``steporal --help`` answe
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,6 +20,8 @@ from .leaving import leave
 from .logs import name_app, set_up_logging
 from .options import (
     Group,
+    checking_option,
+    client_of,
     codec_option,
     connection_options,
     data_converter,
@@ -155,6 +158,10 @@ def send(name: str, data: str, connection: Connection, codec: str | None, as_jso
     """Send the event NAME."""
     from .arguments import parse_ts, read_json
 
+    if name.startswith("{"):
+        raise click.UsageError(
+            f"NAME is {name!r}, which looks like data; write steporal send NAME --data {shlex.quote(name)}"
+        )
     given = {"id": fields["event_id"], "ts": parse_ts(fields["ts"]), "v": fields["v"]}
     event = {"name": name, "data": read_json(data, "--data")} | {k: v for k, v in given.items() if v is not None}
 
@@ -192,17 +199,24 @@ def signal(name: str, data: str, connection: Connection, codec: str | None, as_j
 @click.option("--id", "run_id", metavar="ID", help="Temporal's workflow id of the run.")
 @click.option("--wait", is_flag=True, help="Wait for the run's end, and print its result.")
 @connection_options
-@codec_option
+@checking_option
 @json_option
 def start(workflow: str, data: str, connection: Connection, codec: str | None, **options: Any) -> None:
-    """Start a run of WORKFLOW."""
+    """Start a run of WORKFLOW.
+
+    With --client, an input that does not fit the workflow's input_schema is refused before anything starts; without,
+    the run fails.
+    """
     from .arguments import read_json
 
     value = read_json(data, "--input")
     from .send import start_workflow
 
+    client = client_of(codec)
+
     async def operation() -> None:
-        await start_workflow(await connection.connect(data_converter(codec)), workflow, value, **options)
+        temporal = await connection.connect(None if client is None else client.data_converter)
+        await start_workflow(temporal, workflow, value, definitions=client, **options)
 
     perform(operation())
 

@@ -66,6 +66,7 @@ async def start_workflow(
     workflow_id: str,
     data: Any,
     *,
+    definitions: steporal.Client | None = None,
     app: str | None,
     run_id: str | None,
     wait: bool,
@@ -75,11 +76,13 @@ async def start_workflow(
 
     Raises:
         Mistake: The catalog does not know it, or knows several.
+        InvalidInputError: The input does not fit the ``input_schema`` that the client ``definitions`` has for it.
         Failure: The run failed.
     """
     client = steporal.Client(_CLIENT_ID, temporal=temporal)
     snapshot = await client.dispatcher(temporal).catalog.read()
     listed_app = _app_of(snapshot, workflow_id, app, temporal.namespace)
+    check_input(definitions, listed_app.id, workflow_id, data)
     try:
         run = await client.start_workflow(steporal.reference(listed_app.id, workflow_id), data, id=run_id)
     except steporal.AlreadyStartedError:
@@ -108,6 +111,17 @@ async def start_workflow(
             print_json({**started, "error": failed_run_json(err)})
         raise FailedRun(err) from err
     print_json({**started, "result": result} if as_json else result)
+
+
+def check_input(definitions: steporal.Client | None, app: str, workflow_id: str, data: Any) -> None:
+    """Check the input of a workflow, if the client defines it.
+
+    Raises:
+        InvalidInputError: It does not fit.
+    """
+    for workflow in definitions.workflows if definitions is not None and definitions.id == app else ():
+        if workflow.id == workflow_id:
+            workflow.validate_input(data)
 
 
 def _app_of(snapshot: Snapshot, workflow_id: str, app: str | None, namespace: str) -> App:
