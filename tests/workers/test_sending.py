@@ -100,7 +100,7 @@ async def test_an_event_that_a_run_waits_for_while_no_worker_is_up_says_so(
     ("data", "said"),
     [
         ('{"a": \n oops}', "Expecting value at line 2, column 2"),
-        ('{"a": NaN}', "NaN is no JSON number"),
+        ('{"a": NaN}', "NaN is not a number in JSON"),
         ("{'a': 1}", "at line 1, column 2, near \"{'a': 1}\""),
         ("", "Expecting value at line 1, column 1"),
     ],
@@ -108,7 +108,7 @@ async def test_an_event_that_a_run_waits_for_while_no_worker_is_up_says_so(
 async def test_bad_json_is_answered_with_its_position(offline: Steporal, data: str, said: str) -> None:
     ended = await offline("send", "order.placed", "--data", data)
     assert ended.status == 2
-    assert "--data is no JSON: " in ended.err
+    assert "--data is not valid JSON: " in ended.err
     assert said in ended.err
 
 
@@ -269,7 +269,7 @@ async def test_a_signal_that_nobody_waits_for_fails(run: Steporal) -> None:
     assert "no run in namespace 'default' waits for signal 'nobody/cares'" in ended.err
 
 
-@pytest.mark.parametrize(("name", "data", "said"), [("", "1", "is not empty"), ("a", "{a}", "--data is no JSON")])
+@pytest.mark.parametrize(("name", "data", "said"), [("", "1", "is not empty"), ("a", "{a}", "--data is not valid JSON")])
 async def test_a_signal_that_cannot_be_sent_is_a_mistake(run: Steporal, name: str, data: str, said: str) -> None:
     ended = await run("signal", name, "--data", data)
     assert ended.status == 2

@@ -44,7 +44,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("line", "says"), WRONG)
 def test_a_wrong_usage_says_what_was_probably_meant(line: str, says: str) -> None:
-    ended = CliRunner().invoke(cli, shlex.split(line))
+    ended = CliRunner().invoke(cli, shlex.split(line), prog_name="steporal")
     assert ended.exit_code == 2
     assert says in ended.output
 

@@ -159,9 +159,8 @@ def send(name: str, data: str, connection: Connection, codec: str | None, as_jso
     from .arguments import parse_ts, read_json
 
     if name.startswith("{"):
-        raise click.UsageError(
-            f"NAME is {name!r}, which looks like data; write steporal send NAME --data {shlex.quote(name)}"
-        )
+        example = f"steporal send NAME --data {shlex.quote(name)}"
+        raise click.UsageError(f"NAME is {name!r}, which looks like data; write {example}")
     given = {"id": fields["event_id"], "ts": parse_ts(fields["ts"]), "v": fields["v"]}
     event = {"name": name, "data": read_json(data, "--data")} | {k: v for k, v in given.items() if v is not None}
 
