@@ -173,7 +173,10 @@ def test_a_field_that_cannot_be_is_named(event: Any, says: str) -> None:
     ("data", "says"),
     [
         ({"items": [0, 1, {"when": datetime(2026, 1, 1, tzinfo=UTC)}]}, "data.items[2].when is datetime.datetime("),
-        ({"when": datetime(2026, 1, 1, tzinfo=UTC)}, "a datetime.datetime, which is not valid JSON; write .isoformat()"),
+        (
+            {"when": datetime(2026, 1, 1, tzinfo=UTC)},
+            "a datetime.datetime, which is not valid JSON; write .isoformat()",
+        ),
         ({"on": date(2026, 1, 1)}, "write .isoformat()"),
         ({"order": Model()}, "data.order is Model(n=1)"),
         ({"order": Model()}, "write .model_dump(mode='json')"),

@@ -269,7 +269,9 @@ async def test_a_signal_that_nobody_waits_for_fails(run: Steporal) -> None:
     assert "no run in namespace 'default' waits for signal 'nobody/cares'" in ended.err
 
 
-@pytest.mark.parametrize(("name", "data", "said"), [("", "1", "is not empty"), ("a", "{a}", "--data is not valid JSON")])
+@pytest.mark.parametrize(
+    ("name", "data", "said"), [("", "1", "is not empty"), ("a", "{a}", "--data is not valid JSON")]
+)
 async def test_a_signal_that_cannot_be_sent_is_a_mistake(run: Steporal, name: str, data: str, said: str) -> None:
     ended = await run("signal", name, "--data", data)
     assert ended.status == 2
