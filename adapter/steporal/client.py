@@ -409,18 +409,16 @@ class Client:
             other = self._workflows[id].handler
             raise DefinitionError(
                 f"client {self.id!r} has a workflow {id!r} already, {other.__module__}.{other.__qualname__}; "
-                "give each workflow an id of its own"
+                "give each workflow its own id"
             )
         check_schema(input_schema, id)
         check_step_functions(handler, id)
 
     def _check_kept(self, id: str) -> None:
         if id.startswith("steporal."):
-            raise DefinitionError(f"workflow id {id!r} starts with 'steporal.', which is kept for system workflows")
+            raise DefinitionError(f"workflow id {id!r} starts with 'steporal.', which is reserved for system workflows")
         if id in self._sinks:
-            raise DefinitionError(
-                f"client {self.id!r} has an event_sink {id!r} already; give each an id=... of its own"
-            )
+            raise DefinitionError(f"client {self.id!r} has an event_sink {id!r} already; give each its own id=...")
 
     def event_sink(
         self,
@@ -480,7 +478,7 @@ class Client:
         self._check_kept(sink.id)
         if sink.id in self._workflows:
             raise DefinitionError(
-                f"client {self.id!r} has a workflow {sink.id!r} already; give the event_sink an id of its own"
+                f"client {self.id!r} has a workflow {sink.id!r} already; give the event_sink its own id"
             )
         self._sinks[sink.id] = sink
         return sink
@@ -499,7 +497,7 @@ class Client:
         """A workflow by its id.
 
         Raises:
-            KeyError: There is none.
+            KeyError: No workflow has this id.
         """
         return self._workflows[id]
 
@@ -754,7 +752,7 @@ class Client:
         now_ms = int(datetime.now(UTC).timestamp() * 1000)
         events = prepare_events(event_or_events, new_id=lambda position: new_ulid(), now_ms=now_ms)
         ids = [event.id for event in events]
-        with sdk_errors("Temporal did not take the events", partial(SendEventError, ids=ids)):
+        with sdk_errors("Temporal did not accept the events", partial(SendEventError, ids=ids)):
             return await self.dispatch(await self.connect(), events)
 
     send_event_sync = blocking(send_event, of="client")
@@ -770,8 +768,8 @@ class Client:
             The id of the run that received it, or None.
 
         Raises:
-            InvalidArgumentError: The name is none; nothing was sent.
-            UnserializableError: The data is no JSON; nothing was sent.
+            InvalidArgumentError: The name is not valid; nothing was sent.
+            UnserializableError: The data cannot be sent as JSON; nothing was sent.
             PayloadTooLargeError: The data has more than 2 MiB, or 8 MiB with external storage; nothing was sent.
             InvalidInputError: The data does not fit the ``schema`` of the step that waits, which has not received it
                 and waits on.
@@ -785,7 +783,7 @@ class Client:
             raise InvalidArgumentError(str(err)) from None
         encoded = signal_data(signal, data)
         raw = to_limited(f"the data of signal {signal!r}", encoded, most_with(self.data_converter))
-        with sdk_errors(f"Temporal did not take signal {signal!r}", SendSignalError):
+        with sdk_errors(f"Temporal did not accept signal {signal!r}", SendSignalError):
             temporal = await self.connect()
             mailboxes = Mailboxes(temporal)
             with signalling(temporal, signal):

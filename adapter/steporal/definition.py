@@ -239,11 +239,11 @@ def check_id(value: object, what: str, *, max_bytes: int = MAX_ID_BYTES) -> str:
             f"{what} is {shown(value)}, which contains half of a surrogate pair; ids are valid Unicode"
         ) from None
     if not value.strip():
-        raise DefinitionError(f"{what} is {value!r}; an id is not empty")
+        raise DefinitionError(f"{what} is {value!r}; an id cannot be empty")
     if size > max_bytes:
         raise DefinitionError(f"{what} is {shown(value)} with {size:,} bytes in UTF-8; an id has at most {max_bytes:,}")
     if "\0" in value:
-        raise DefinitionError(f"{what} is {shown(value)}; databases do not take a NUL in an id")
+        raise DefinitionError(f"{what} is {shown(value)}; an id cannot contain a NUL")
     return value
 
 
@@ -262,7 +262,7 @@ def check_id_argument(value: object, what: str, *, max_bytes: int = MAX_ID_BYTES
 def check_max_attempts(value: object, where: str) -> int:
     """A number of attempts in all, at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise DefinitionError(f"max_attempts of {where} is {value!r}; it counts all attempts, so 1 is the least")
+        raise DefinitionError(f"max_attempts of {where} is {value!r}; it counts all attempts, so the minimum is 1")
     return value
 
 
@@ -346,7 +346,7 @@ def check_schema(schema: Any, workflow_id: str) -> None:
         return
     try:
         if isinstance(schema, str):
-            raise TypeError("a string names a type, but is none")
+            raise TypeError("a string may name a type, but it is not one")
         pydantic.TypeAdapter(schema)
     except Exception as err:
         raise DefinitionError(
@@ -367,7 +367,9 @@ def check_triggers(triggers: object, workflow_id: str, input_schema: Any = None)
     if repeated is not None:
         raise DefinitionError(f"{where} has {repeated!r} twice")
     if len(triggers) > MAX_TRIGGERS:
-        raise DefinitionError(f"{where} are {len(triggers)}; a workflow has at most {MAX_TRIGGERS}")
+        raise DefinitionError(
+            f"workflow {workflow_id!r} has {len(triggers)} triggers; a workflow has at most {MAX_TRIGGERS}"
+        )
     crons = [trigger for trigger in triggers if isinstance(trigger, CronTrigger)]
     for position, cron in enumerate(crons):
         if cron.described in (other.described for other in crons[:position]):
@@ -405,7 +407,7 @@ def check_ext(ext: object, workflow_id: str) -> WorkflowExt:
     if isinstance(ext.cancel_on, CancelOn) or not isinstance(ext.cancel_on, Sequence):
         raise DefinitionError(f"{where}: cancel_on is {ext.cancel_on!r}; it takes a list: cancel_on=[CancelOn(...)]")
     if len(ext.cancel_on) > MAX_CANCEL_ON:
-        raise DefinitionError(f"{where}: cancel_on has {len(ext.cancel_on)} entries; the most is {MAX_CANCEL_ON}")
+        raise DefinitionError(f"{where}: cancel_on has {len(ext.cancel_on)} entries; the maximum is {MAX_CANCEL_ON}")
     for cancel in ext.cancel_on:
         _check_cancel_on(cancel, where)
     if ext.on_failure is not None:

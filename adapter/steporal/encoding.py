@@ -244,7 +244,7 @@ class _Encoding:
             value.encode()
         except UnicodeEncodeError:
             raise _Refusal(
-                "str", "has a lone surrogate, which is not valid Unicode; send the bytes, or replace it"
+                "str", "contains a lone surrogate, which is not valid Unicode; send the bytes, or replace it"
             ) from None
         return value
 

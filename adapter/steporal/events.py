@@ -157,22 +157,22 @@ def check_event_name(name: object, *, pattern: bool) -> str:
     if not isinstance(name, str):
         raise ValueError(f"name is {shown(name)} ({type_label(type(name))}); event names are strings")
     if not name or name != name.strip():
-        raise ValueError(f"name is {name!r}; event names are not empty and neither start nor end with a blank")
+        raise ValueError(f"name is {name!r}; an event name is not empty, and does not start or end with a space")
     if not _is_text(name):
-        raise ValueError(f"name is {shown(name)}, which has a lone surrogate and is no text")
+        raise ValueError(f"name is {shown(name)}, which contains a lone surrogate, so it is not valid Unicode")
     if "\0" in name:
-        raise ValueError(f"name is {shown(name)}; databases do not take a NUL in a name")
+        raise ValueError(f"name is {shown(name)}; a name cannot contain a NUL")
     if len(name) > MAX_NAME_LENGTH:
-        raise ValueError(f"name is {name[:40]!r}… with {len(name)} characters; the most is {MAX_NAME_LENGTH}")
+        raise ValueError(f"name is {name[:40]!r}… with {len(name)} characters; the maximum is {MAX_NAME_LENGTH}")
     if pattern and name in SYSTEM_EVENTS:
         return name
     if name.startswith(RESERVED_PREFIXES):
         prefix = name[: name.index("/") + 1]
         raise ValueError(f"name is {name!r}; names that start with {prefix!r} are reserved for system events")
     if "*" in name and pattern and (name.count("*") > 1 or not name.endswith((".*", "/*")) or len(name) < 3):
-        raise ValueError(f"name is {name!r}; a wildcard stands at the end, after '.' or '/': 'order.*', 'app/*'")
+        raise ValueError(f"name is {name!r}; put the wildcard at the end, after '.' or '/': 'order.*', 'app/*'")
     if "*" in name and not pattern:
-        raise ValueError(f"name is {name!r}; only triggers have wildcards")
+        raise ValueError(f"name is {name!r}; only triggers can have wildcards")
     if "*" in name and name.count(".") + name.count("/") > MAX_LEVELS:
         raise ValueError(f"name is {name!r}; a pattern has at most {MAX_LEVELS} dots and slashes")
     return name
@@ -219,7 +219,7 @@ def prepare_events(
             f"an event is {shown(events)}; it takes a SentEvent or a dict with a name, or a list of them"
         )
     if len(events) > max_count:
-        raise InvalidEventError(f"{len(events):,} events in one call; the most is {max_count:,}")
+        raise InvalidEventError(f"{len(events):,} events in one call; the maximum is {max_count:,}")
     return [_prepare(event, f"event {i}", i, new_id, now_ms, max_bytes) for i, event in enumerate(events)]
 
 
@@ -265,7 +265,7 @@ def _prepare(
     size = _bytes(json.dumps(prepared.__dict__, ensure_ascii=False, separators=(",", ":")))
     if size > max_bytes:
         raise EventTooLargeError(
-            f"{label} has {size:,} bytes of JSON; the most is {max_bytes:,}. "
+            f"{label} has {size:,} bytes of JSON; the maximum is {max_bytes:,}. "
             "Keep the data elsewhere, and send where it is"
         )
     return prepared
@@ -308,7 +308,7 @@ def check_json(value: JSON, path: str, label: str, depth: int = 0) -> None:
     kind = type(value)
     if value is None or kind is str or kind is bool or kind is int:
         if kind is str and not _is_text(value):
-            raise InvalidEventError(f"{label}: {path} has a lone surrogate, which is no text")
+            raise InvalidEventError(f"{label}: {path} contains a lone surrogate, so it is not valid Unicode")
         if kind is int and value.bit_length() > _MAX_INT_BITS:
             raise InvalidEventError(f"{label}: {path} is an integer of thousands of digits; send it as a string")
         return
@@ -324,11 +324,11 @@ def check_json(value: JSON, path: str, label: str, depth: int = 0) -> None:
             check_json(item, f"{path}[{i}]", label, depth + 1)
     elif kind is float:
         if not math.isfinite(value):
-            raise InvalidEventError(f"{label}: {path} is {value!r}, which is no JSON")
+            raise InvalidEventError(f"{label}: {path} is {value!r}, which is not valid JSON")
     else:
         raise InvalidEventError(
             f"{label}: {path} is {shown(value)}, a {kind.__module__}.{kind.__qualname__}, "
-            f"which is no JSON; {_advice(value)}"
+            f"which is not valid JSON; {_advice(value)}"
         )
 
 

@@ -63,7 +63,7 @@ class FetchResponse(BaseModel):
     Attributes:
         status: The status code.
         headers: The headers, by lower-case name; repeated ones are joined by ``", "``.
-        body: The body as text; what is no text is replaced.
+        body: The body as text; bytes that are not text are replaced.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -81,6 +81,6 @@ class FetchResponse(BaseModel):
         """The body, parsed as JSON.
 
         Raises:
-            ValueError: It is none.
+            ValueError: The body is not valid JSON.
         """
         return jsonlib.loads(self.body)

@@ -50,13 +50,13 @@ def check_signal(signal: object) -> str:
     """A signal's name: any text that fits into a Temporal workflow id.
 
     Raises:
-        TypeError: It is no text.
-        ValueError: It is empty, too long, or no Unicode.
+        TypeError: It is not a string.
+        ValueError: It is empty, too long, or not valid Unicode.
     """
     if not isinstance(signal, str):
         raise TypeError(f"signal is {shown(signal)} ({type_label(type(signal))}); a signal's name is a string")
     if not signal.strip():
-        raise ValueError(f"signal is {signal!r}; a signal's name is not empty")
+        raise ValueError(f"signal is {signal!r}; a signal's name cannot be empty")
     try:
         size = len(signal.encode())
     except UnicodeEncodeError:
@@ -64,7 +64,7 @@ def check_signal(signal: object) -> str:
     if size > MAX_SIGNAL_BYTES:
         raise ValueError(f"signal {shown(signal)} has {size:,} bytes in UTF-8; a name has at most {MAX_SIGNAL_BYTES}")
     if "\0" in signal:
-        raise ValueError(f"signal is {signal!r}; databases do not take a NUL in a name")
+        raise ValueError(f"signal is {signal!r}; a name cannot contain a NUL")
     return signal
 
 
@@ -83,7 +83,7 @@ def signal_data(signal: str, data: Any) -> JSON:
     """What is sent with a signal, as JSON.
 
     Raises:
-        UnserializableError: It is none.
+        UnserializableError: It cannot be sent as JSON.
     """
     try:
         return outward(data)

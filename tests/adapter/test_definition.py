@@ -154,7 +154,7 @@ def test_ids_of_system_workflows_are_reserved(client: steporal.Client) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"heartbeat_timeout": "500ms"}, "heartbeat_timeout is '500ms'; the least is 1s"),
+        ({"heartbeat_timeout": "500ms"}, "heartbeat_timeout is '500ms'; the minimum is 1s"),
         ({"heartbeat_timeout": 2.5}, "heartbeat_timeout is 2.5 (float)"),
         ({"code_timeout": "soon"}, "code_timeout is 'soon'"),
     ],
@@ -272,7 +272,7 @@ def test_a_schedule_whose_data_may_fit_the_input_schema_is_fine(client: steporal
 
 def test_a_workflow_has_at_most_ten_triggers(client: steporal.Client) -> None:
     client.workflow(id="ten", triggers=[event_trigger(f"e{n}") for n in range(10)])(handler)
-    with pytest.raises(DefinitionError, match="'eleven' are 11"):
+    with pytest.raises(DefinitionError, match="'eleven' has 11 triggers"):
         client.workflow(id="eleven", triggers=[event_trigger(f"e{n}") for n in range(11)])(handler)
 
 
@@ -328,7 +328,7 @@ def test_the_task_queue_is_the_clients_id_unless_given() -> None:
     ("call", "message"),
     [
         (lambda c: c.workflow(_handler), "@client.workflow on '_handler' has no arguments; give the workflow an id"),
-        (lambda c: c.workflow("order"), "takes keyword arguments only, and was given 'order'; write id='order'"),
+        (lambda c: c.workflow("order"), "takes keyword arguments only, but was given 'order'; write id='order'"),
         (lambda c: c.workflow(), "@client.workflow has no id"),
         (
             lambda c: c.workflow(id="o", retries=3),

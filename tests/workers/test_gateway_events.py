@@ -144,7 +144,7 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "bomb of arrays": ("[" * 100_000, 400, "nested too deep"),
     "bomb of objects": ('{"name":' * 50_000, 400, "nested too deep"),
     "deep": ('{"name": "a", "data": {"x": %s}}' % ("[" * 300 + "]" * 300), 400, "more than 200 deep"),
-    "surrogate": ('{"name": "a", "data": {"x": "\\ud800"}}', 400, "data.x has a lone surrogate"),
+    "surrogate": ('{"name": "a", "data": {"x": "\\ud800"}}', 400, "data.x contains a lone surrogate"),
     "surrogate as a name": ('{"name": "\\ud800"}', 400, "lone surrogate"),
     "number": ("5", 400, "the body is a JSON number; it takes an event, or an array of events"),
     "string": ('"order.placed"', 400, "the body is a JSON string"),
@@ -152,7 +152,7 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "list of numbers": ("[5]", 400, "event 0 is 5"),
     "list of lists": ("[[]]", 400, "event 0 is []"),
     "no name": ("{}", 400, "event has no name"),
-    "empty name": ('{"name": ""}', 400, "event names are not empty"),
+    "empty name": ('{"name": ""}', 400, "an event name is not empty"),
     "null name": ('{"name": null}', 400, "event has no name"),
     "number as a name": ('{"name": 5}', 400, "event names are strings"),
     "reserved": ('{"name": "inngest/function.failed"}', 400, "names that start with 'inngest/' are reserved"),
@@ -166,9 +166,9 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "long id": (json.dumps({"name": "a", "id": "x" * 401}), 400, "ids are strings of 1 to 400 bytes"),
     "number as version": ('{"name": "a", "v": 1}', 400, "v is 1; versions are strings"),
     "the second": ('[{"name": "a"}, {"name": "inngest/x"}]', 400, "event 1: name is 'inngest/x'"),
-    "too many": (json.dumps([{"name": "a"}] * 5001), 400, "5,001 events in one request; the most is 5,000"),
-    "large event": (json.dumps({"name": "a", "data": {"x": "x" * MAX_EVENT_BYTES}}), 413, "the most is 524,288"),
-    "large body": (b" " * (MAX_BODY_BYTES + 1), 413, "the body is too large; the most is 16,777,216 bytes"),
+    "too many": (json.dumps([{"name": "a"}] * 5001), 400, "5,001 events in one request; the maximum is 5,000"),
+    "large event": (json.dumps({"name": "a", "data": {"x": "x" * MAX_EVENT_BYTES}}), 413, "the maximum is 524,288"),
+    "large body": (b" " * (MAX_BODY_BYTES + 1), 413, "the body is too large; the maximum is 16,777,216 bytes"),
 }
 
 

@@ -256,7 +256,7 @@ async def test_results(run: Steporal, write_app: WriteApp, server: DevServer) ->
             "result": [{"signal": app, "data": "go"}, 0.5],
         }
     ended = await run("runs", "cancel", "steporal.catalog")
-    assert (ended.status, "is no run: it is Steporal's own workflow" in ended.err) == (1, True)
+    assert (ended.status, "is not a run: it is Steporal's own workflow" in ended.err) == (1, True)
     ended = await run("runs", "result", "nope")
     assert (ended.status, "there is no run 'nope' in namespace 'default'" in ended.err) == (1, True)
 

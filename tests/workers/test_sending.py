@@ -232,7 +232,7 @@ async def test_a_workflow_that_several_apps_have_needs_the_app(run: Steporal, wr
     await run("sync", "twin")
     ended = await run("start", f"greet-{app}")
     assert ended.status == 2
-    assert f"several apps have a workflow 'greet-{app}'; say which: --app {app} or --app {app}-twin" in ended.err
+    assert f"several apps have a workflow 'greet-{app}'; choose one: --app {app} or --app {app}-twin" in ended.err
     chosen = await run("start", f"greet-{app}", "--app", f"{app}-twin", "--json")
     assert chosen.data["app"] == f"{app}-twin"
 
@@ -270,7 +270,7 @@ async def test_a_signal_that_nobody_waits_for_fails(run: Steporal) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "said"), [("", "1", "is not empty"), ("a", "{a}", "--data is not valid JSON")]
+    ("name", "data", "said"), [("", "1", "cannot be empty"), ("a", "{a}", "--data is not valid JSON")]
 )
 async def test_a_signal_that_cannot_be_sent_is_a_mistake(run: Steporal, name: str, data: str, said: str) -> None:
     ended = await run("signal", name, "--data", data)

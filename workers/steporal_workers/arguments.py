@@ -87,7 +87,7 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str | int], i
         except ValueError:
             value = least - 1
         if value < least or (most is not None and value > most):
-            raise click.BadParameter(f"{given!r} is not taken; it takes {takes}")
+            raise click.BadParameter(f"{given!r} is not valid; it takes {takes}")
         return value
 
     return number

@@ -149,7 +149,11 @@ def dev(targets: tuple[str, ...], **options: Any) -> None:
 @click.argument("name")
 @click.option("--data", metavar="JSON", default="{}", help="A JSON object; -: standard input, @FILE: a file.")
 @click.option("--id", "event_id", metavar="ID", help="The event's id; starts each workflow once.")
-@click.option("--ts", metavar="TIME", help="Milliseconds since the epoch, or an ISO 8601 time; one to come delays.")
+@click.option(
+    "--ts",
+    metavar="TIME",
+    help="Milliseconds since the epoch, or an ISO 8601 time; a time in the future delays the runs.",
+)
 @click.option("--version", "v", metavar="TEXT", help="The version of the data.")
 @connection_options
 @codec_option
@@ -270,7 +274,7 @@ def lint(target: str, as_json: bool) -> None:
 @cli.command()
 @target_argument
 @click.option("--workflow", metavar="ID", help="Only the runs of this workflow.")
-@click.option("--where", metavar="QUERY", help="Only runs of which this is true, in Temporal's query language.")
+@click.option("--where", metavar="QUERY", help="Only runs that match this query, in Temporal's query language.")
 @click.option(
     "--hold", type=duration, metavar="DURATION", default="10m", help="How long they stay parked, if not released."
 )
@@ -302,9 +306,14 @@ def checkpoint(target: str, connection: Connection, **options: Any) -> None:
 @cli.command()
 @target_argument
 @click.option("--workflow", metavar="ID", help="Only the runs of this workflow.")
-@click.option("--where", metavar="QUERY", help="Only runs of which this is true, in Temporal's query language.")
+@click.option("--where", metavar="QUERY", help="Only runs that match this query, in Temporal's query language.")
 @click.option("--closed", is_flag=True, help="Also runs that have ended.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many, the last started ones.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="The maximum number of runs; the most recently started ones count.",
+)
 @click.option(
     "--history",
     "files",
@@ -339,7 +348,7 @@ def replay(target: str, connection: Connection, files: tuple[Path, ...], **optio
 @cli.command()
 @target_argument
 @click.option("--workflow", metavar="ID", help="Only the runs of this workflow.")
-@click.option("--where", metavar="QUERY", help="Only runs of which this is true, in Temporal's query language.")
+@click.option("--where", metavar="QUERY", help="Only runs that match this query, in Temporal's query language.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option(
     "--timeout", type=duration, metavar="DURATION", default="1m", help="How long the command waits for running steps."

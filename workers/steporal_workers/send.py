@@ -136,7 +136,7 @@ def _app_of(snapshot: Snapshot, workflow_id: str, app: str | None, namespace: st
         raise Mistake(said + _near(workflow_id, names))
     if len(found) > 1:
         names = sorted(listed_app.id for listed_app in found)
-        raise Mistake(f"several apps have a workflow {workflow_id!r}; say which: --app {' or --app '.join(names)}")
+        raise Mistake(f"several apps have a workflow {workflow_id!r}; choose one: --app {' or --app '.join(names)}")
     return found[0]
 
 
@@ -146,4 +146,4 @@ def _near(name: str, names: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, names, n=3)
     if close:
         return f"; did you mean {' or '.join(map(repr, close))}?"
-    return f"; there are: {', '.join(map(repr, sorted(names)[:10]))}{', …' * (len(names) > 10)}"
+    return f"; these are registered: {', '.join(map(repr, sorted(names)[:10]))}{', …' * (len(names) > 10)}"

@@ -18,8 +18,8 @@ from .names import Scope, own_nodes
 INSTEAD = "keep it in a local variable, and pass it on"
 
 INSTEAD_OF_WAITING = (
-    "create it in the handler, for the branches of one run; to let runs wait for each other, use step.wait_for_signal "
-    "or step.ext.wait_for_event"
+    "create it in the handler, for the branches of one run (to let runs wait for each other, use "
+    "step.wait_for_signal or step.ext.wait_for_event)"
 )
 
 WAITED_FOR = (

@@ -26,7 +26,7 @@ def check_url(value: object, what: str = "url") -> SplitResult:
     if not isinstance(value, str):
         raise TypeError(f"{what} is {shown(value)} ({type(value).__name__}); {accepted}")
     if not value.isprintable() or " " in value:
-        raise ValueError(f"{what} is {value!r}, which has a blank or a control character; {accepted}")
+        raise ValueError(f"{what} is {value!r}, which contains a space or a control character; {accepted}")
     try:
         parts = urlsplit(value)
         port = parts.port
@@ -35,7 +35,7 @@ def check_url(value: object, what: str = "url") -> SplitResult:
     if parts.scheme not in ("http", "https"):
         raise ValueError(f"{what} is {value!r}; {accepted}, with http or https")
     if not parts.hostname or port == 0:
-        raise ValueError(f"{what} is {value!r}, which names no host; {accepted}")
+        raise ValueError(f"{what} is {value!r}, which contains no host; {accepted}")
     if parts.username is not None or parts.password is not None:
         raise ValueError(
             f"{what} for {parts.hostname!r} has a user or password, which would be stored; give it in a header, "

@@ -106,7 +106,7 @@ def _body(json: Any, content: object) -> dict[str, JSON] | None:
         try:
             content.encode()
         except UnicodeEncodeError:
-            raise ValueError("content has a lone surrogate, which is no text") from None
+            raise ValueError("content contains a lone surrogate, so it is not valid Unicode") from None
         return {"text": content}
     if isinstance(content, bytes):
         return {"base64": base64.b64encode(content).decode()}

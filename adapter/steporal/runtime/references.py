@@ -145,7 +145,7 @@ class Describer:
                 method,
             )
         if not _is_of_app(method, self.packages):
-            raise self._refused(f"is given the method {label!r}, which is not the app's", _allow(method), method)
+            raise self._refused(f"is given the method {label!r}, which is not part of the app", _allow(method), method)
         name, owner = named
         reference: dict[str, JSON] = {TAG: _FUNCTION, "method": name, "self": self._owner(method)}
         if owner is not None:
@@ -196,7 +196,7 @@ class Describer:
         if layer_codes(found) != layer_codes(function):
             raise self._refused(
                 f"is given a function whose name, {name!r}, now means another function",
-                "give each function a name of its own",
+                "give each function its own name",
                 function,
             )
         reference: dict[str, JSON] = {TAG: _FUNCTION, "name": name}
@@ -472,7 +472,9 @@ class Resolver:
             root = find_function(data["root"], self.app.packages)
         inner = unwrapped(root) if root is not None else None
         if inner is None:
-            raise StepCodeNotFoundError(f"this worker has no {name}; a worker with the code that called the step has")
+            raise StepCodeNotFoundError(
+                f"this worker does not define {name}; a worker with the code that called the step does"
+            )
         return name, inner
 
     def _nested(self, data: Mapping[str, JSON]) -> FunctionType:

@@ -154,7 +154,7 @@ class Reader:
         try:
             return await self._read(described)
         except pydantic.ValidationError:  # its arguments are none of Steporal's
-            raise Failure(f"{described.id!r} is a native workflow, and no run of Steporal's") from None
+            raise Failure(f"{described.id!r} is a native workflow, and not a run of Steporal's") from None
 
     async def _read(self, described: WorkflowExecutionDescription) -> Story:
         converter = self._temporal.data_converter
