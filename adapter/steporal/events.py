@@ -157,7 +157,7 @@ def check_event_name(name: object, *, pattern: bool) -> str:
     if not isinstance(name, str):
         raise ValueError(f"name is {shown(name)} ({type_label(type(name))}); event names are strings")
     if not name or name != name.strip():
-        raise ValueError(f"name is {name!r}; an event name is not empty, and does not start or end with a space")
+        raise ValueError(f"name is {name!r}; an event name cannot be empty, or start or end with a space")
     if not _is_text(name):
         raise ValueError(f"name is {shown(name)}, which contains a lone surrogate, so it is not valid Unicode")
     if "\0" in name:

@@ -152,7 +152,7 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "list of numbers": ("[5]", 400, "event 0 is 5"),
     "list of lists": ("[[]]", 400, "event 0 is []"),
     "no name": ("{}", 400, "event has no name"),
-    "empty name": ('{"name": ""}', 400, "an event name is not empty"),
+    "empty name": ('{"name": ""}', 400, "an event name cannot be empty"),
     "null name": ('{"name": null}', 400, "event has no name"),
     "number as a name": ('{"name": 5}', 400, "event names are strings"),
     "reserved": ('{"name": "inngest/function.failed"}', 400, "names that start with 'inngest/' are reserved"),

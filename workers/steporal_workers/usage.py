@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import click
 
@@ -105,5 +105,5 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _options(command: click.Command) -> Iterable[str]:
+def _options(command: click.Command) -> set[str]:
     return {name for parameter in command.params if isinstance(parameter, click.Option) for name in parameter.opts}

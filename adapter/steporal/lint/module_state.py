@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, MutableMapping, MutableSequence, MutableSet
+from collections.abc import Iterator, MutableMapping, MutableSequence, MutableSet
 from typing import Any
 
 from ..source import Function
@@ -81,12 +81,13 @@ def shared_waits(function: Function, scope: Scope) -> Iterator[tuple[ast.expr, s
 
 def _waited_for(value: Any) -> str | None:
     """Return the class of a value that tasks wait for, or of those in a container; None for other values."""
+    kinds = [type(value)]
     if isinstance(value, defaultdict) and isinstance(value.default_factory, type):
-        kind = next((each for each in WAITED_FOR if issubclass(value.default_factory, each)), None)
-        return f"asyncio.{kind.__name__}" if kind else None
-    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else (value,)
-    kind = next((each for each in WAITED_FOR if any(isinstance(item, each) for item in inside)), None)
-    return f"asyncio.{kind.__name__}" if kind else None
+        kinds = [value.default_factory]
+    elif isinstance(value, dict | list | tuple):
+        kinds = [type(item) for item in (value.values() if isinstance(value, dict) else value)]
+    found = next((each for each in WAITED_FOR if any(issubclass(kind, each) for kind in kinds)), None)
+    return f"asyncio.{found.__name__}" if found else None
 
 
 def _is_unset(scope: Scope, name: str) -> bool:
