@@ -50,7 +50,9 @@ def decode(data: JSON, other: Decoder | None = None, packages: Collection[str] =
     except SteporalError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as err:
-        raise TypeNotFoundError(f"a value is not as steporal writes it: {type(err).__name__}: {err}") from err
+        raise TypeNotFoundError(
+            f"a value is not in the format that steporal writes: {type(err).__name__}: {err}"
+        ) from err
 
 
 class _Decoding:

@@ -46,6 +46,8 @@ _SECRETS: dict[type, str] = {
 }
 _REFUSED_BASES = (str, int, float, list, dict, tuple, set, frozenset, bytes, bytearray, deque, *LEAVES)
 
+_CONVERT = "convert it to JSON, a pydantic model or a dataclass"
+
 Encoder = Callable[[Any], JSON | None]
 """Encodes a value that this module cannot, or returns None."""
 
@@ -60,20 +62,23 @@ def never() -> bool:
     return False
 
 
-def encode(value: Any, other: Encoder | None = None, *, secrets: Callable[[], bool] = never) -> JSON:
+def encode(
+    value: Any, other: Encoder | None = None, *, secrets: Callable[[], bool] = never, instead: str = _CONVERT
+) -> JSON:
     """Return ``value`` as JSON that :func:`decode` turns back.
 
     Args:
         value: The value.
         other: Encodes further types.
         secrets: Returns whether payloads are encrypted, so that secrets may be in them.
+        instead: What the message advises for an instance of a class that cannot be sent.
 
     Raises:
         UnserializableError: A part of the value cannot be sent; the message has the path of the part and its type.
         UnencryptedSecretError: It has a secret, and payloads are not encrypted.
     """
     try:
-        return _Encoding(other, secrets).value(value)
+        return _Encoding(other, secrets, instead).value(value)
     except _Refusal as refusal:
         raise refusal.error() from None
     except RecursionError:
@@ -154,13 +159,13 @@ def _refuse(value: Any, advice: str) -> NoReturn:
     raise _Refusal(subject, f"cannot be sent; {advice}")
 
 
-def _advice(value: Any) -> str:
+def _advice(value: Any, instead: str) -> str:
     if isinstance(value, type):
         return "send its name, or let the step use the class itself"
     for base in _REFUSED_BASES:
         if isinstance(value, base):
             return f"convert it to a plain {base.__name__}"
-    return "convert it to JSON, a pydantic model or a dataclass"
+    return instead
 
 
 def _key_part(key: Any) -> str:
@@ -173,11 +178,12 @@ def _key_part(key: Any) -> str:
 class _Encoding:
     """One pass over a value."""
 
-    __slots__ = ("_depth", "_other", "_secrets", "_shapes")
+    __slots__ = ("_depth", "_instead", "_other", "_secrets", "_shapes")
 
-    def __init__(self, other: Encoder | None, secrets: Callable[[], bool]) -> None:
+    def __init__(self, other: Encoder | None, secrets: Callable[[], bool], instead: str) -> None:
         self._other = other
         self._secrets = secrets
+        self._instead = instead
         self._shapes: dict[type, Shape] = {}
         self._depth = 0
 
@@ -231,14 +237,14 @@ class _Encoding:
             return LEAVES[value.__class__].dump(value)
         if isinstance(value, tuple(_SECRETS)):
             _refuse(value, "use pydantic.SecretStr or SecretBytes itself, which are sent if payloads are encrypted")
-        _refuse(value, _advice(value))
+        _refuse(value, _advice(value, self._instead))
 
     def _text(self, value: str) -> str:
         try:
             value.encode()
         except UnicodeEncodeError:
             raise _Refusal(
-                "str", "has a lone surrogate, which is not valid Unicode; send the bytes, or replace it"
+                "str", "contains a lone surrogate, which is not valid Unicode; send the bytes, or replace it"
             ) from None
         return value
 

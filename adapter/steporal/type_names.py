@@ -27,6 +27,7 @@ _ANY = "typing:Any"
 _UNION = "|"
 _TYPING = "typing:"
 _ELLIPSIS = "..."
+_MOST_SHOWN = 80
 
 
 class TypeNotFoundError(UnserializableError):
@@ -36,6 +37,15 @@ class TypeNotFoundError(UnserializableError):
 def type_label(kind: type) -> str:
     """A class's name as messages show it: ``sqlite3.Connection``, ``int``."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: its ``repr``, cut; its class where that raises."""
+    try:
+        text = repr(value)
+    except Exception:  # an int of thousands of digits, or a user's __repr__
+        text = f"<{type_label(type(value))}>"
+    return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 1] + "…"
 
 
 def name_of(kind: Any) -> JSON:
