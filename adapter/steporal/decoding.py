@@ -57,7 +57,9 @@ def decode(data: JSON, other: Decoder | None = None, packages: Collection[str] =
         raise
     except Exception as err:  # also of the app's own classes
         text = str(err)[:_MAX_TEXT]
-        raise TypeNotFoundError(f"a value is not as steporal writes it: {type(err).__name__}: {text}") from None
+        raise TypeNotFoundError(
+            f"a value is not in the format that steporal writes: {type(err).__name__}: {text}"
+        ) from None
 
 
 _SCALARS = (str, int, float, bool, type(None))

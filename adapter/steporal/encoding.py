@@ -53,6 +53,8 @@ _SECRETS: dict[type, str] = {
 }
 _REFUSED_BASES = (str, int, float, list, dict, tuple, set, frozenset, bytes, bytearray, deque, *LEAVES)
 
+_CONVERT = "convert it to JSON, a pydantic model or a dataclass"
+
 Encoder = Callable[[Any], JSON | None]
 """Encodes a value that this module cannot, or returns None."""
 
@@ -73,6 +75,7 @@ def encode(
     *,
     secrets: Callable[[], bool] = never,
     packages: Collection[str] | None = None,
+    instead: str = _CONVERT,
 ) -> JSON:
     """Return ``value`` as JSON that :func:`decode` turns back.
 
@@ -82,13 +85,14 @@ def encode(
         secrets: Returns whether payloads are encrypted, so that secrets may be in them.
         packages: The app's packages, which decide of which classes a value may be. None takes all, for a value that
             is compared here and not sent.
+        instead: What the message advises for an instance of a class that cannot be sent.
 
     Raises:
         UnserializableError: A part of the value cannot be sent; the message has the path of the part and its type.
         UnencryptedSecretError: It has a secret, and payloads are not encrypted.
     """
     try:
-        return _Encoding(other, secrets, packages).value(value)
+        return _Encoding(other, secrets, packages, instead).value(value)
     except _Refusal as refusal:
         raise refusal.error() from None
     except RecursionError:
@@ -177,13 +181,13 @@ def _refuse(value: Any, advice: str) -> NoReturn:
     raise _Refusal(subject, f"cannot be sent; {advice}")
 
 
-def _advice(value: Any) -> str:
+def _advice(value: Any, instead: str) -> str:
     if isinstance(value, type):
         return "send its name, or let the step use the class itself"
     for base in _REFUSED_BASES:
         if isinstance(value, base):
             return f"convert it to a plain {base.__name__}"
-    return "convert it to JSON, a pydantic model or a dataclass"
+    return instead
 
 
 def _key_part(key: Any) -> str:
@@ -196,12 +200,19 @@ def _key_part(key: Any) -> str:
 class _Encoding:
     """One pass over a value."""
 
-    __slots__ = ("_depth", "_empty", "_keys", "_other", "_packages", "_pattern_cost", "_secrets", "_shapes")
+    __slots__ = ("_depth", "_empty", "_instead", "_keys", "_other", "_packages", "_pattern_cost", "_secrets", "_shapes")
 
-    def __init__(self, other: Encoder | None, secrets: Callable[[], bool], packages: Collection[str] | None) -> None:
+    def __init__(
+        self,
+        other: Encoder | None,
+        secrets: Callable[[], bool],
+        packages: Collection[str] | None,
+        instead: str,
+    ) -> None:
         self._other = other
         self._secrets = secrets
         self._packages = packages
+        self._instead = instead
         self._shapes: dict[type, Shape] = {}
         self._depth = 0
         self._keys = 0
@@ -263,7 +274,7 @@ class _Encoding:
             return LEAVES[value.__class__].dump(value)
         if isinstance(value, tuple(_SECRETS)):
             _refuse(value, "use pydantic.SecretStr or SecretBytes itself, which are sent if payloads are encrypted")
-        _refuse(value, _advice(value))
+        _refuse(value, _advice(value, self._instead))
 
     def _check_pattern(self, value: Any) -> None:
         self._pattern_cost += pattern_cost(value.pattern, value.flags)
@@ -279,7 +290,7 @@ class _Encoding:
             value.encode()
         except UnicodeEncodeError:
             raise _Refusal(
-                "str", "has a lone surrogate, which is not valid Unicode; send the bytes, or replace it"
+                "str", "contains a lone surrogate, which is not valid Unicode; send the bytes, or replace it"
             ) from None
         return value
 

@@ -144,7 +144,7 @@ def _check_name(kind: type, shape: Shape) -> None:
         if _examined(found) == shape:
             return
     raise UnserializableError(
-        f"{type_label(kind)} cannot be sent, as its name now means another class; give each class a name of its own"
+        f"{type_label(kind)} cannot be sent, as its name now means another class; give each class its own name"
     )
 
 

@@ -14,7 +14,7 @@ import sys
 import typing
 from collections.abc import Collection
 from types import ModuleType, NoneType, UnionType
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, Union, cast
 
 from .errors import UnserializableError
 from .known_types import (
@@ -36,12 +36,10 @@ _ANY = "typing:Any"
 _UNION = "|"
 _TYPING = "typing:"
 _ELLIPSIS = "..."
+_MOST_SHOWN = 80
 
 MAX_PARTS = 100
 """How many parts the name of a generic type may have."""
-
-MAX_SHOWN = 200
-"""How many characters of a payload's name stand in a message."""
 
 
 class TypeNotFoundError(UnserializableError):
@@ -51,6 +49,15 @@ class TypeNotFoundError(UnserializableError):
 def type_label(kind: type) -> str:
     """A class's name as messages show it: ``sqlite3.Connection``, ``int``."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: its ``repr``, cut; its class where that raises."""
+    try:
+        text = repr(value)
+    except Exception:  # an int of thousands of digits, or a user's __repr__
+        text = f"<{type_label(type(value))}>"
+    return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 1] + "…"
 
 
 def name_of(kind: Any) -> JSON:
@@ -178,7 +185,9 @@ class _Finding:
             raise TypeNotFoundError(f"the name of a type has more than {MAX_PARTS} parts")
         if not isinstance(argument, dict):
             return argument
-        members = getattr(find_data_class(argument["enum"], self._packages), "__members__", {})
+        kind = find_data_class(argument["enum"], self._packages)
+        is_enum = is_class(kind) and enum.Enum in kind.__mro__
+        members = cast(type[enum.Enum], kind).__members__ if is_enum else {}
         if argument["name"] not in members:
             raise TypeNotFoundError(
                 f"{shown(argument['enum'])} has no member {shown(argument['name'])}; was it renamed or removed?"
@@ -235,12 +244,6 @@ def _allow(package: str) -> str:
 def allow(kind: type) -> str:
     """Say what to do about a class that is not the app's."""
     return _allow(package_of(kind.__module__))
-
-
-def shown(text: Any) -> str:
-    """Return the ``repr`` of what a payload has, cut off where it is long."""
-    written = repr(text)
-    return written if len(written) <= MAX_SHOWN else f"{written[:MAX_SHOWN]}…"
 
 
 def load_module(name: str, packages: Collection[str]) -> ModuleType:

@@ -294,7 +294,7 @@ def test_a_class_that_this_worker_does_not_have_is_read_by_the_schema() -> None:
     moved = {**sent.exact, "type": "apps.data_kinds:Gone"}
     assert received("w", kinds.Masked, sent.data, moved) == kinds.Masked(number="4111111111111111")
     with pytest.raises(InvalidInputError, match="has no class 'Gone'"):
-        received("w", None, sent.data, moved)
+        received("w", None, sent.data, moved, {"apps"})
 
 
 async def test_two_runs_of_one_instance_are_independent(app: steporal.Client, workers: Workers) -> None:

@@ -332,6 +332,7 @@ async def test_a_run_returns_what_its_handler_returned(
     app: steporal.Client, workers: Workers, value: Any, annotation: Any
 ) -> None:
     workflow = returning(app, value, annotation)
+    app.step_packages.add("apps")
 
     @app.workflow(id="parent")
     async def parent(ctx: Context[Any], step: Step) -> Any:

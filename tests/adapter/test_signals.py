@@ -672,7 +672,7 @@ async def test_a_sender_that_is_cancelled_is_cancelled(
 
 async def test_a_sender_is_told_where_temporal_cannot_be_reached(name: str) -> None:
     lazy = await temporalio.client.Client.connect("127.0.0.1:1", lazy=True)
-    with pytest.raises(SendSignalError, match="Temporal did not take signal"):
+    with pytest.raises(SendSignalError, match="Temporal did not accept signal"):
         await steporal.Client("offline", temporal=lazy).send_signal(name)
 
 

@@ -199,6 +199,7 @@ def _renamed(text: str, names: Names) -> str:
 _Put = Callable[[bytes], object]
 
 _DEEP = 200
+_MAX_BITS = 14_000  # Python does not print integers of more than 4,300 digits
 _EMPTY = (list, dict, set, tuple, frozenset)
 
 
@@ -210,6 +211,8 @@ def _add(value: Any, put: _Put, depth: int, names: Names) -> None:
         value = _renamed(value, names)
         put(b"s%d:" % len(value))
         put(value.encode("utf-8", "surrogatepass"))
+    elif kind is int and value.bit_length() > _MAX_BITS:
+        put(f"i{value:x};".encode())
     elif value is None or kind in (int, bool, float, complex, bytes):
         put(f"{kind.__name__[0]}{value!r};".encode())
     elif isinstance(value, Mapping):
@@ -243,7 +246,10 @@ def _add(value: Any, put: _Put, depth: int, names: Names) -> None:
 
 def _text(value: Any) -> str:
     """Text for a value of another type: datetimes, Decimals, UUIDs and paths have one that says all of them."""
-    text = str(value)
+    try:
+        text = str(value)
+    except Exception:  # a __str__ or __repr__ of the user's
+        return type(value).__name__
     return type(value).__name__ if " at 0x" in text else text
 
 

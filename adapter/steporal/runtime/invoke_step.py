@@ -20,6 +20,7 @@ from ..durations import Duration
 from ..errors import InvalidInputError, InvalidResultError, InvokeTimeoutError, StepError
 from ..given import Given, given, given_to_other_app
 from ..search_attributes import is_indexed, of_run
+from ..type_names import shown
 from ..types import JSON
 from .arguments import arguments_checked, deadline_of
 from .carried import read_outcome
@@ -55,7 +56,7 @@ def invoke(
     with arguments_checked(key):
         if not isinstance(target, Workflow | WorkflowReference):
             raise TypeError(
-                f"workflow is {target!r}; pass what client.workflow returned, or steporal.reference(app, id)"
+                f"workflow is {shown(target)}; pass what client.workflow returned, or steporal.reference(app, id)"
             )
         deadline = None if timeout is None else deadline_of(timeout, "timeout")
     key = attempt.called(key, attempt.owner.call("invoke_workflow", target.id, data))

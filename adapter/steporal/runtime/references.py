@@ -32,7 +32,6 @@ from ..errors import (
     NestedStepError,
     StepCodeNotFoundError,
     SteporalError,
-    UnencryptedSecretError,
     UnserializableError,
 )
 from ..known_types import is_class, package_of, static_member
@@ -53,6 +52,7 @@ from .code import (
 from .member_names import defines, global_name, imported_from, is_dunder, member, method_name
 
 _FUNCTION = "function"
+_OPEN_INSIDE = "open it inside the step, or pass what it needs as JSON, a pydantic model or a dataclass"
 _AROUND = "around it, "
 _MAX_DEPTH = 50
 _MAX_TEXT = 500
@@ -155,7 +155,7 @@ class Describer:
             )
         name, owner = named
         if member(method.__self__, name, owner, self.packages) is None:
-            what = "which Python calls itself" if is_dunder(name) else "which is not the app's"
+            what = "which Python calls itself" if is_dunder(name) else "which is not part of the app"
             raise self._refused(f"is given the method {label!r}, {what}", "wrap it in a lambda", method)
         reference: dict[str, JSON] = {TAG: _FUNCTION, "method": name, "self": self._owner(method)}
         if owner is not None:
@@ -206,7 +206,7 @@ class Describer:
         if layer_codes(found) != layer_codes(function):
             raise self._refused(
                 f"is given a function whose name, {name!r}, now means another function",
-                "give each function a name of its own",
+                "give each function its own name",
                 function,
             )
         reference: dict[str, JSON] = {TAG: _FUNCTION, "name": name}
@@ -292,15 +292,14 @@ class Describer:
     def _value(self, name: str, value: Any, function: FunctionType | None = None) -> JSON:
         self.values.append((name, value))
         try:
-            return encode(value, self._other, secrets=self.secrets, packages=self.packages)
+            secrets, packages = self.secrets, self.packages
+            return encode(value, self._other, secrets=secrets, packages=packages, instead=_OPEN_INSIDE)
         except UnserializableError as err:
             verb = "captured" if function else "is given"
             at = f" ({place(function.__code__)})" if function else ""
-            is_secret = isinstance(err, UnencryptedSecretError)
-            advice = "" if is_secret else "; open it inside the step, or pass what it needs as JSON"
             raise CaptureError(
                 f"step {self.step_id!r} {verb} {name!r} ({type_label(type(value))}), which cannot be sent to an "
-                f"activity: {err}{advice}{at}"
+                f"activity: {err}{at}"
             ) from None
 
     def _other(self, value: Any) -> JSON | None:
@@ -500,8 +499,8 @@ class Resolver:
         found = find_outer(root, data["variable"], data["code"], self.app.packages)
         if found is None:
             raise StepCodeNotFoundError(
-                f"{name} has no function {shown(data['variable'])} around it with the code that the step was called with "
-                f"({position(root)}); this worker runs another version of the code"
+                f"{name} has no function {shown(data['variable'])} around it with the code that the step was called "
+                f"with ({position(root)}); this worker runs another version of the code"
             )
         return found
 
@@ -514,7 +513,9 @@ class Resolver:
             root = find_function(data["root"], self.app.packages)
         inner = unwrapped(root) if root is not None else None
         if inner is None:
-            raise StepCodeNotFoundError(f"this worker has no {name}; a worker with the code that called the step has")
+            raise StepCodeNotFoundError(
+                f"this worker does not define {name}; a worker with the code that called the step does"
+            )
         return name, inner
 
     def _nested(self, data: Mapping[str, JSON]) -> FunctionType:

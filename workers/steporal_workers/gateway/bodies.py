@@ -55,13 +55,15 @@ async def read_json(request: Request, max_bytes: int = MAX_BODY_BYTES) -> JSON:
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_reject)
     except RecursionError:
-        raise Problem(400, "the body is no JSON that can be read: it is nested too deep") from None
+        raise Problem(400, "the body cannot be read as JSON: it is nested too deep") from None
     except json.JSONDecodeError as err:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         hint = f"; it is a form ({kind}): send JSON" if kind in _FORMS else ""
-        raise Problem(400, f"the body is no JSON: {err.msg} at line {err.lineno}, column {err.colno}{hint}") from None
+        raise Problem(
+            400, f"the body is not valid JSON: {err.msg} at line {err.lineno}, column {err.colno}{hint}"
+        ) from None
     except _Refused as err:
-        raise Problem(400, f"the body is no JSON that can be taken: {err}") from None
+        raise Problem(400, f"the body is not valid JSON: {err}") from None
     except ValueError:  # all that is left: Python parses no integers of more than 4,300 digits
         raise Problem(400, "the body has an integer of thousands of digits; send it as a string") from None
 
@@ -100,9 +102,9 @@ async def _read(request: Request, max_bytes: int) -> bytes:
             if size > max_bytes + _DROPPED_BYTES:
                 break
     except ClientDisconnect:
-        raise Problem(400, "the body ended before its end") from None
+        raise Problem(400, "the body is incomplete") from None
     if size > max_bytes:
-        message = f"the body is too large; the most is {max_bytes:,} bytes in one request"
+        message = f"the body is too large; the maximum is {max_bytes:,} bytes in one request"
         raise Problem(413, message, headers={"Connection": "close"})
     return bytes(body)
 
@@ -137,4 +139,4 @@ def _unique(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
 
 
 def _reject(name: str) -> NoReturn:
-    raise _Refused(f"{name} is no JSON number")
+    raise _Refused(f"{name} is not a number in JSON")
