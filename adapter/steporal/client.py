@@ -261,8 +261,9 @@ class Client:
         retry: The backoff between attempts, where a workflow does not say: 1 s, doubling, to 5 minutes.
         data_converter: Temporal's data converter for the connection that the client makes: its codec (encryption) and
             its external storage (values over 2 MiB) apply to everything that Steporal sends.
-        step_packages: Further top-level packages of which functions may be passed to ``step.run`` by name. The
-            packages that define the client's workflows always may.
+        step_packages: Further top-level packages that are the app's own: their functions may be passed to ``step.run``
+            by name, and their classes may validate values. The packages that define the client's workflows always
+            are. Whoever can write to the namespace can call these functions. See ``docs/security.md``.
         park_after: How long a run only waits (sleeps, events, signals, invoked runs) before Temporal holds it without
             its handler, whose code can then be edited freely; or ``"never"``. Where a workflow does not say.
         heartbeat_timeout: How long the worker of a step may send no heartbeat before the step counts as interrupted; at

@@ -7,7 +7,7 @@ import zlib
 
 from .types import JSON
 
-MAX_UNPACKED_BYTES = 64 * 1024 * 1024
+MAX_UNPACKED_BYTES = 32 * 1024 * 1024
 """The size limit of what is unpacked: a megabyte can hold a gigabyte of blanks."""
 
 

@@ -131,7 +131,10 @@ def read_carried(data: JSON) -> Carried | None:
     packed = data.get("zlib") if isinstance(data, dict) else None
     if isinstance(packed, str):
         data = unpack_json(base64.b64decode(packed))
-    return Carried.model_validate(data)
+    carried = Carried.model_validate(data)
+    if not _is_whole(carried):
+        raise ValueError("it has entries that no run writes")
+    return carried
 
 
 def read_recovery(message: JSON) -> tuple[Carried, int] | None:
@@ -146,7 +149,7 @@ def read_recovery(message: JSON) -> tuple[Carried, int] | None:
     except Exception:
         return None
     known = message.get("signals", 0)
-    return (carried, known) if carried is not None and _is_whole(carried) and isinstance(known, int) else None
+    return (carried, known) if carried is not None and isinstance(known, int) else None
 
 
 def _is_whole(carried: Carried) -> bool:

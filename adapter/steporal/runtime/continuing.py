@@ -59,7 +59,7 @@ LAST_LENGTH = 50_000
 LAST_BYTES = 46 * 1024 * 1024
 """The same in bytes; Temporal ends a run at 50 MiB."""
 
-_MOST_JSON = 48 * 1024 * 1024
+_MOST_JSON = 24 * 1024 * 1024
 """How many bytes of JSON a run takes along, however small they are compressed: the next execution reads so much."""
 
 WARN_FROM = 0.5

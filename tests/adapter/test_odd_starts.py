@@ -1,0 +1,148 @@
+"""Runs that other programs start with arguments that no starter of ours writes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import zlib
+from typing import Any
+
+from apps import odd
+from recording import Workers
+from temporalio.api.common.v1 import Payload
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
+from temporalio.common import RawValue
+
+from steporal.errors import InvalidResultError
+from steporal.packed import MAX_UNPACKED_BYTES, unpack
+from steporal.runtime.continuing import RECOVER
+from steporal.runtime.returned import EXACT, read_result
+
+
+def raw(data: bytes, encoding: bytes = b"json/plain", **metadata: bytes) -> RawValue:
+    return RawValue(Payload(metadata={"encoding": encoding, **metadata}, data=data))
+
+
+def deep(levels: int) -> RawValue:
+    return raw(b"[" * levels + b"]" * levels)
+
+
+def origin(**changes: Any) -> dict[str, Any]:
+    return {"type": "event", "id": "1", "name": "x", "ts": 1_700_000_000_000, **changes}
+
+
+def carried(**changes: Any) -> list[Any]:
+    return [{}, origin(), {"is_parked": False, "started": 1, "seed": "f", **changes}]
+
+
+def packed(megabytes: int) -> str:
+    packer = zlib.compressobj(9)
+    parts = [packer.compress(b"{"), *(packer.compress(b" " * 2**20) for _ in range(megabytes)), packer.compress(b"}")]
+    return base64.b64encode(b"".join([*parts, packer.flush()])).decode()
+
+
+STARTS: dict[str, list[Any]] = {
+    "no arguments": [],
+    "ten arguments": [1] * 10,
+    "ten that are not JSON": [raw(b"{")] * 10,
+    "text": ["x"],
+    "not JSON": [raw(b"{")],
+    "not UTF-8": [raw(b'"\xff"')],
+    "no data": [raw(b"")],
+    "NaN": [raw(b"NaN")],
+    "too large for a float": [raw(b"1e999")],
+    "5,000 digits": [raw(b"9" * 5_000)],
+    "nested 600 deep": [deep(600)],
+    "nested 900 deep": [deep(900)],
+    "nested 100,000 deep": [deep(100_000)],
+    "half of a surrogate pair": [raw(b'"\\ud800"')],
+    "bytes": [raw(b"x", b"binary/plain")],
+    "an unknown encoding": [raw(b"x", b"what/ever")],
+    "no encoding": [RawValue(Payload(data=b"x"))],
+    "a message of an unknown type": [raw(b"{}", b"json/protobuf", messageType=b"no.such.Type")],
+    "a class that is not the app's": [{"$": "model", "type": "os:system", "value": 1}],
+    "an exact input of no class": [{}, origin(exact={"$": "model", "type": "os:system", "value": 1})],
+    "an exact input of odd tags": [{}, origin(exact={"$": "dict", "value": 5})],
+    "an origin that is text": [{}, "x"],
+    "an origin that is not JSON": [{}, raw(b"{")],
+    "an origin of lists": [{}, origin(type=[], id=[1], name={}, v=[1], cron=[5], listened="no")],
+    "a time of 31 digits": [{}, origin(ts=10**30)],
+    "a time before the epoch": [{}, origin(ts=-(10**15))],
+    "a time in the year 9998": [{}, origin(ts=253_370_764_800_000)],
+    "an id of 100,000 characters": [{}, origin(id="x" * 100_000)],
+    "a state that is a number": [{}, origin(), 5],
+    "an empty state": [{}, origin(), {}],
+    "a state that is not JSON": [{}, origin(), raw(b"{")],
+    "a state that is nested too deep": [{}, origin(), deep(100_000)],
+    "a state of odd results": carried(memo={"echo": 5}),
+    "a state of odd entries": carried(past=[["step", "echo", "now"]]),
+    "a state with an odd time": carried(began="yesterday"),
+    "a state that began in 10^30": carried(started=10**30),
+    "a state that is no archive": [{}, origin(), {"zlib": "x"}],
+    "a state that is a bomb": [{}, origin(), {"zlib": packed(200)}],
+}
+
+
+async def test_odd_arguments_of_a_start_end_the_run_and_nothing_else(workers: Workers) -> None:
+    async with workers(odd.client), asyncio.timeout(100):
+        handles = {
+            f"{kind} {what}": await workers.temporal.start_workflow(
+                kind, args=arguments, id=f"{kind}/{what}", task_queue=odd.client.task_queue
+            )
+            for kind in (odd.echo.id, odd.counted.id)
+            for what, arguments in STARTS.items()
+        }
+        for what, handle in handles.items():
+            await ended(handle)
+            assert not await failed_tasks(handle), what
+        assert await (await odd.echo.start("hello")).result() == "hello", "the worker goes on"
+
+
+async def ended(handle: WorkflowHandle[Any, Any]) -> None:
+    """Wait for the end of a run, whatever it is."""
+    while (await handle.describe()).status is WorkflowExecutionStatus.RUNNING:
+        await asyncio.sleep(0.02)
+
+
+async def failed_tasks(handle: WorkflowHandle[Any, Any]) -> list[Any]:
+    events = (await handle.fetch_history()).events
+    return [each for each in events if each.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED]
+
+
+async def test_a_signal_with_a_bomb_hurts_no_run(workers: Workers) -> None:
+    async with workers(odd.client), asyncio.timeout(60):
+        run = await odd.waits.start("x")
+        handle = workers.temporal.get_workflow_handle(run.workflow_id)
+        await handle.signal(RECOVER, {"carried": {"zlib": packed(200)}, "signals": 0})
+        for message in (raw(b"{"), deep(900), raw(b'"\\ud800"'), raw(b"NaN")):
+            await handle.signal(RECOVER, message)
+        await odd.client.send_event({"name": "odd.done", "data": {"key": "x"}})
+        while not (await odd.client.send_event({"name": "odd.done", "data": {"key": "x"}})).awaited:
+            if (await handle.describe()).status is not WorkflowExecutionStatus.RUNNING:
+                break
+            await asyncio.sleep(0.05)
+        assert await run.result() == {"key": "x"}
+        assert not await failed_tasks(handle)
+
+
+def test_what_is_unpacked_has_a_bound() -> None:
+    assert unpack(zlib.compress(b"x" * 100), 100) == b"x" * 100
+    for data in (zlib.compress(b"x" * 101), zlib.compress(b"x")[:-1], b"", b"no archive"):
+        try:
+            unpack(data, 100)
+        except ValueError:
+            continue
+        raise AssertionError(data)
+
+
+def test_a_result_with_a_bomb_is_an_error() -> None:
+    bomb = base64.b64decode(packed(MAX_UNPACKED_BYTES // 2**20 + 1))
+    payload = Payload(metadata={"encoding": b"json/plain", EXACT: bomb}, data=json.dumps(1).encode())
+    try:
+        read_result(RawValue(payload))
+    except InvalidResultError as err:
+        assert "exact value" in str(err)
+    else:
+        raise AssertionError("it was unpacked")
