@@ -28,6 +28,6 @@ async def counted(ctx: Context[Count], step: Step) -> int:
 
 
 @client.workflow(id="odd-waits")
-async def waits(ctx: Context[str], step: Step) -> Any:
+async def waits(ctx: Context[Any], step: Step) -> Any:
     event = await step.ext.wait_for_event("wait", event="odd.done", match="data.key", timeout="1h")
     return event and event.data

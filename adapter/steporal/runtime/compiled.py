@@ -138,7 +138,7 @@ def _compile(name: str, definition: Workflow[Any, Any]) -> type:
         @_of_any_count
         def recover(self, message: RawValue) -> None:
             """Begin with it; the signals that it does not know come after it."""
-            recovery = read_recovery(_said(message))
+            recovery = None if self._early is None else read_recovery(_said(message))
             if self._early is None or recovery is None:
                 return
             carried, known = recovery

@@ -9,6 +9,7 @@ import pydantic
 
 from ..converter import issues, validate
 from ..errors import UnserializableError
+from ..known_types import is_class, is_own
 from ..type_names import TypeNotFoundError, find_type, load_module, name_of
 from ..types import JSON
 from .code import unwrapped
@@ -57,6 +58,6 @@ def _find(type_name: Any, packages: Collection[str]) -> Any:
     if module.partition(".")[0] not in packages:
         raise TypeNotFoundError(f"module {module!r} is not part of the app")
     found = vars(load_module(module, packages)).get(variable)
-    if found is None:
+    if found is None or (is_class(found) and not is_own(found, packages)):  # a class has a name of its own
         raise TypeNotFoundError(f"module {module!r} has no {variable!r}")
     return found
