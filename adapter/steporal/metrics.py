@@ -209,6 +209,11 @@ TOPIC_EVENTS = Counter(
     "Events of a name that runs wait for: matched a wait or a cancel_on of some run, or unmatched.",
     (*IN_WORKFLOWS, "outcome"),
 )
+MESSAGES_DROPPED = Counter(
+    "steporal_messages_dropped",
+    "Messages to Steporal's own workflows that could not be read, such as those of a client that is not Steporal's.",
+    IN_WORKFLOWS,
+)
 TOPIC_BACKLOG = Histogram(
     "steporal_topic_backlog",
     "How many events and deliveries wait in a topic, each time it takes some to deliver.",

@@ -20,13 +20,14 @@ from temporalio.client import RPCTimeoutOrCancelledError, WithStartWorkflowOpera
 from temporalio.common import RawValue, WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from ..converter import from_raw, to_raw
+from ..converter import to_raw
 from ..events import RESERVED_PREFIXES, wildcard_prefix
 from ..loops import PerLoop
 from ..metrics import OTHER
 from ..sealed import is_current, memo_of
 from ..types import JSON
 from .expressions import compile_expression
+from .messages import of_any_count, read, refuse, said
 
 CATALOG = "steporal.catalog"
 SYSTEM_TASK_QUEUE = "steporal"
@@ -109,9 +110,12 @@ class CatalogWorkflow:
         workflow.continue_as_new(memo={**memo, _VERSION: 1})
 
     @workflow.update(name=REGISTER)
+    @of_any_count
     def register(self, app: RawValue) -> None:
         """Replace an app's list; an app without workflows is forgotten."""
-        listed = App.model_validate(from_raw(app))
+        listed = read(App, said(app), "list of an app")
+        if listed is None:
+            raise refuse("list of an app")
         workflow.upsert_memo({_APP + listed.id: listed.model_dump(mode="json") if listed.workflows else None})
         self._updates += 1
 
