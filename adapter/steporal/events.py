@@ -19,6 +19,7 @@ from ulid import ULID
 
 from .converter import copied
 from .errors import EventTooLargeError, InvalidEventError
+from .type_names import shown
 from .types import JSON
 
 MAX_EVENT_BYTES = 512 * 1024
@@ -152,9 +153,9 @@ def check_event_name(name: object, *, pattern: bool) -> str:
     if not name or name != name.strip():
         raise ValueError(f"name is {name!r}; event names are not empty and neither start nor end with a blank")
     if not _is_text(name):
-        raise ValueError(f"name is {_short(name)}, which has a lone surrogate and is no text")
+        raise ValueError(f"name is {shown(name)}, which has a lone surrogate and is no text")
     if "\0" in name:
-        raise ValueError(f"name is {_short(name)}; databases do not take a NUL in a name")
+        raise ValueError(f"name is {shown(name)}; databases do not take a NUL in a name")
     if len(name) > MAX_NAME_LENGTH:
         raise ValueError(f"name is {name[:40]!r}… with {len(name)} characters; the most is {MAX_NAME_LENGTH}")
     if pattern and name in SYSTEM_EVENTS:
@@ -209,7 +210,7 @@ def prepare_events(
         return [_prepare(events, "event", 0, new_id, now_ms, max_bytes)]
     if isinstance(events, str | bytes) or not isinstance(events, Sequence):
         raise InvalidEventError(
-            f"an event is {_short(events)}; it takes a SentEvent or a dict with a name, or a list of them"
+            f"an event is {shown(events)}; it takes a SentEvent or a dict with a name, or a list of them"
         )
     if len(events) > max_count:
         raise InvalidEventError(f"{len(events):,} events in one call; the most is {max_count:,}")
@@ -230,7 +231,7 @@ def _prepare(
     data = fields.get("data")
     data = {} if data is None else data
     if not isinstance(data, dict):
-        raise InvalidEventError(f"{label}: data is {_short(data)}; it takes a JSON object, which is a dict")
+        raise InvalidEventError(f"{label}: data is {shown(data)}; it takes a JSON object, which is a dict")
     check_json(data, "data", label)
     event_id, ts, v = fields.get("id"), fields.get("ts"), fields.get("v")
     if event_id is not None and not (
@@ -240,14 +241,14 @@ def _prepare(
         and "\0" not in event_id
     ):
         raise InvalidEventError(
-            f"{label}: id is {_short(event_id)}; ids are strings of 1 to {MAX_ID_BYTES} bytes in UTF-8, without NUL"
+            f"{label}: id is {shown(event_id)}; ids are strings of 1 to {MAX_ID_BYTES} bytes in UTF-8, without NUL"
         )
     if ts is not None and (type(ts) is not int or not _EARLIEST_MS <= ts <= _LATEST_MS):
         raise InvalidEventError(
-            f"{label}: ts is {_short(ts)}; it takes an int of milliseconds since the epoch, 1980 to 2100"
+            f"{label}: ts is {shown(ts)}; it takes an int of milliseconds since the epoch, 1980 to 2100"
         )
     if v is not None and not (isinstance(v, str) and _is_text(v)):
-        raise InvalidEventError(f"{label}: v is {_short(v)}; versions are strings of valid Unicode")
+        raise InvalidEventError(f"{label}: v is {shown(v)}; versions are strings of valid Unicode")
     prepared = ReceivedEvent.model_construct(
         name=name,
         data=copied(data),  # as it is now: a step may send it later
@@ -277,7 +278,7 @@ def _fields(event: object, label: str) -> Mapping[str, Any]:
     if isinstance(event, SentEvent):
         return {name: getattr(event, name) for name in _FIELDS}
     if not isinstance(event, Mapping):
-        raise InvalidEventError(f"{label} is {_short(event)}; it takes a SentEvent or a dict with a name")
+        raise InvalidEventError(f"{label} is {shown(event)}; it takes a SentEvent or a dict with a name")
     for key in event:
         if unknown := unknown_field(key):
             raise InvalidEventError(f"{label} has the unknown key {key!r}{unknown}")
@@ -318,7 +319,7 @@ def check_json(value: JSON, path: str, label: str, depth: int = 0) -> None:
             raise InvalidEventError(f"{label}: {path} is {value!r}, which is no JSON")
     else:
         raise InvalidEventError(
-            f"{label}: {path} is {_short(value)}, a {kind.__module__}.{kind.__qualname__}, "
+            f"{label}: {path} is {shown(value)}, a {kind.__module__}.{kind.__qualname__}, "
             f"which is no JSON; {_advice(value)}"
         )
 
@@ -351,11 +352,3 @@ def _is_text(text: str) -> bool:
 
 def _bytes(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
-
-
-def _short(value: object) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # an int of thousands of digits, or a user's __repr__
-        text = f"<{type(value).__qualname__}>"
-    return text if len(text) <= 80 else text[:79] + "…"

@@ -13,7 +13,7 @@ import hashlib
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
-from types import UnionType
+from types import BuiltinFunctionType, UnionType
 from typing import Annotated, Any, ForwardRef, Literal, TypeVar, Union, cast
 from weakref import WeakKeyDictionary
 
@@ -27,7 +27,6 @@ from .types import JSON
 Tag = Literal["model", "root", "dataclass", "namedtuple", "enum"]
 
 _SLOTS_OF_PYTHON = frozenset({"__dict__", "__weakref__"})
-_BUILTINS_WITH_CONTENT = (str, int, float, complex, bytes, bytearray, list, dict, set, frozenset, tuple, BaseException)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +127,9 @@ def _of_model(kind: type[pydantic.BaseModel], name: JSON) -> Shape:
 
 
 def _check_layout(kind: type) -> None:
-    base = next((base for base in _BUILTINS_WITH_CONTENT if issubclass(kind, base)), None)
-    if base is not None:
+    """Check that a dataclass derives from no class of C, whose instances have content that no attribute shows."""
+    base = next((base for base in kind.__mro__ if isinstance(vars(base).get("__new__"), BuiltinFunctionType)), object)
+    if base is not object:
         raise UnserializableError(
             f"{type_label(kind)} cannot be sent, as it is a dataclass and a {base.__name__} at once; "
             f"keep the {base.__name__} in a field"

@@ -38,6 +38,15 @@ def type_label(kind: type) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
+def shown(value: object) -> str:
+    """Return the ``repr`` of a value, cut to 80 characters; its class's name where there is no ``repr``."""
+    try:
+        text = repr(value)
+    except Exception:  # an int of thousands of digits, or a user's __repr__
+        text = f"<{type(value).__qualname__}>"
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
 def name_of(kind: Any) -> JSON:
     """A type's name.
 

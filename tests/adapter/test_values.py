@@ -8,6 +8,7 @@ import json
 import re
 from collections import Counter, OrderedDict, defaultdict, deque
 from datetime import UTC, timedelta, timezone
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Literal
@@ -42,6 +43,7 @@ SCALARS: st.SearchStrategy[Any] = st.one_of(
     st.timedeltas(),
     st.uuids(),
     st.fractions(),
+    st.integers(4_400, 4_500).map(lambda digits: 10**digits),
     st.ip_addresses(),
     st.sampled_from(
         [
@@ -110,6 +112,9 @@ MODELS: st.SearchStrategy[Any] = st.one_of(
     st.builds(kinds.Strict, at=st.datetimes(timezones=ZONES), pair=st.tuples(st.integers(), TEXT)),
     st.builds(_cached, st.integers()),
     st.just(kinds.Animal.model_construct()),
+    st.builds(kinds.Numbered, n=st.integers()),
+    st.builds(kinds.Eager, st.integers()),
+    st.just(Decimal("sNaN12")),
 )
 
 

@@ -16,15 +16,17 @@ import dataclasses
 import enum
 import functools
 import hashlib
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import FunctionType, MethodType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import pydantic
 from temporalio import workflow
 
 from ..context import Context
+from ..leaves import MAX_INT
 from ..types import JSON
 
 _DIGEST_BYTES = 6
@@ -179,11 +181,15 @@ def _add(value: Any, put: _Put, depth: int, names: Names) -> None:
         value = _renamed(value, names)
         put(b"s%d:" % len(value))
         put(value.encode("utf-8", "surrogatepass"))
-    elif value is None or kind in (int, bool, float, complex, bytes):
+    elif kind is int:
+        put(f"i{value if -MAX_INT < value < MAX_INT else hex(value)};".encode())
+    elif kind in (bytes, bytearray):
+        put(b"b" + repr(_renamed(bytes(value).decode("latin-1"), names).encode("latin-1")).encode() + b";")
+    elif value is None or kind in (bool, float, complex):
         put(f"{kind.__name__[0]}{value!r};".encode())
     elif isinstance(value, Mapping):
         _add_unordered([(key, item) for key, item in value.items()], put, depth, names, b"{")
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple | deque):
         put(b"[")
         for item in value:
             _add(item, put, depth + 1, names)
@@ -204,15 +210,20 @@ def _add(value: Any, put: _Put, depth: int, names: Names) -> None:
         put(f"f{value.__name__};".encode())
     elif isinstance(value, Context):
         put(b"context;")
-    elif isinstance(value, type):
+    elif isinstance(value, type | ModuleType):
         put(f"t{value.__name__};".encode())
+    elif isinstance(value, pydantic.SecretStr | pydantic.SecretBytes | pydantic.Secret):
+        _add(value.get_secret_value(), put, depth + 1, names)
     else:
         put(f"o{_renamed(_text(value), names)};".encode("utf-8", "surrogatepass"))
 
 
 def _text(value: Any) -> str:
     """Text for a value of another type: datetimes, Decimals, UUIDs and paths have one that says all of them."""
-    text = str(value)
+    try:
+        text = str(value)
+    except Exception:  # a __str__ of the user's
+        return type(value).__name__
     return type(value).__name__ if " at 0x" in text else text
 
 
@@ -234,6 +245,11 @@ def _fields_of_model(value: pydantic.BaseModel) -> dict[str, Any]:
     for name, info in type(value).model_fields.items():
         if name in fields and _is_default(fields[name], info.default, info.default_factory):
             del fields[name]
+    declared = type(value).__private_attributes__
+    for name, item in (value.__pydantic_private__ or {}).items():
+        private = declared.get(name)
+        if private is None or not _is_default(item, private.default, private.default_factory):
+            fields[name] = item
     return fields
 
 

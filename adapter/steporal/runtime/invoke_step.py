@@ -58,9 +58,9 @@ def invoke(
                 f"workflow is {target!r}; pass what client.workflow returned, or steporal.reference(app, id)"
             )
         deadline = None if timeout is None else deadline_of(timeout, "timeout")
+    sent = None if key in attempt.owner.memo else _given(attempt, key, target, data)
     attempt.calls(key, attempt.owner.call("invoke_workflow", target.id, data))
     asked = None if isinstance(timeout, datetime) else attempt.owner.journal.now()
-    sent = None if key in attempt.owner.memo else _given(attempt, key, target, data)
     return _invoke(attempt, key, target, sent, deadline, asked)
 
 
