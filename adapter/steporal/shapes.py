@@ -21,6 +21,7 @@ import pydantic
 import pydantic.dataclasses
 
 from .errors import UnserializableError
+from .main_module import imported_name
 from .type_names import TypeNotFoundError, find_type, name_of, type_label
 from .types import JSON
 
@@ -205,9 +206,12 @@ def _text(kind: Any) -> str:
         name = "|" if origin in (Union, UnionType) else _text(origin)
         return f"{name}[{', '.join(map(_text, arguments))}]"
     if isinstance(kind, type):
-        return f"{kind.__module__}:{kind.__qualname__}"
+        return f"{imported_name(kind.__module__)}:{kind.__qualname__}"
     return str(getattr(kind, "__name__", type(kind).__qualname__))
 
 
 def _literal(value: Any) -> str:
-    return f"{type_label(type(value))}.{value.name}" if isinstance(value, enum.Enum) else repr(value)
+    if not isinstance(value, enum.Enum):
+        return repr(value)
+    kind = type(value)
+    return f"{imported_name(kind.__module__)}.{kind.__qualname__}.{value.name}"
