@@ -21,6 +21,7 @@ SHORTEST_PART = 4
 def renames(names: Names) -> Iterator[Rename]:
     """Yield the ways to read the ids of one run as those of another: whole ones first, and then parts of them too."""
     spellings = dict(_spellings(names))
+    simple = [name for name in spellings if not any(other in name for other in spellings.keys() - {name})]
 
     def whole(text: str) -> str:
         for name, before in spellings.items():
@@ -28,7 +29,9 @@ def renames(names: Names) -> Iterator[Rename]:
         return text
 
     def parts(text: str) -> str:
-        for name, before in spellings.items():
+        text = whole(text)
+        for name in simple:  # and not of a workflow id, which ends with the event's
+            before = spellings[name]
             if name[:SHORTEST_PART] in text:
                 for size in range(len(name), SHORTEST_PART - 1, -1):
                     text = text.replace(name[:size], before[:size])
