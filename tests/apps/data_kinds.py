@@ -373,3 +373,89 @@ async def every_way(ctx: Context[Any], step: Step) -> list[Any]:
     invoked = await step.invoke_workflow("invoked", workflow=echo, data=value)
     copies = [captured, passed, of_context, invoked]
     return [value, *copies, *[difference(copy, value) for copy in copies]]
+
+
+@dataclasses.dataclass
+class Owned:
+    """A value whose method is a step."""
+
+    content: Any
+
+    def get(self) -> Any:
+        """Return the content."""
+        return self.content
+
+
+class Way(BaseModel):
+    """A way through a run: a value, and the hops that it takes one after the other."""
+
+    value: Any
+    hops: list[str]
+
+
+HOPS = (
+    "captured",
+    "captured by an async function",
+    "captured around it",
+    "default",
+    "keyword default",
+    "argument",
+    "partial",
+    "method",
+    "local",
+    "invoke",
+    "park",
+    "attempt",
+)
+
+
+@client.workflow(id="a way", max_attempts=len(HOPS), ext=steporal.WorkflowExt(park_after="1s"))
+async def a_way(ctx: Context[Any], step: Step) -> list[Any]:
+    """Return what has come of a value after each hop, and how it differed from the input here."""
+    way: Way = ctx.input.data
+    value, arrived = way.value, []
+    for number, hop in enumerate(way.hops):
+        value = await _after(hop, f"{number} {hop}", value, ctx, step)
+        arrived.append([value, difference(value, way.value)])
+    return arrived
+
+
+async def _after(hop: str, id: str, value: Any, ctx: Context[Any], step: Step) -> Any:
+    async def of_a_coroutine() -> Any:
+        return value
+
+    def inner() -> Any:
+        return value
+
+    def with_default(*, value: Any = value) -> Any:
+        return value
+
+    match hop:
+        case "captured":
+            return await step.run(id, lambda: value)
+        case "captured by an async function":
+            return await step.run(id, of_a_coroutine)
+        case "captured around it":
+            return (await step.run(id, lambda: Owned({"of": [(inner(),)]}))).content["of"][0][0]
+        case "default":
+            return await step.run(id, lambda value=value: value)
+        case "keyword default":
+            return await step.run(id, with_default)
+        case "argument":
+            return await step.run(id, same, value)
+        case "partial":
+            return await step.run(id, functools.partial(same, value=value))
+        case "method":
+            return await step.run(id, Owned(value).get)
+        case "local":
+            return await step.run(id, lambda: value, local=True)
+        case "invoke":
+            return await step.invoke_workflow(id, workflow=echo, data=value)
+        case "park":
+            await step.sleep(id, "1100ms")
+            return value
+        case _:
+            value = await step.run(id, lambda: value)
+            if ctx.attempt == 0:
+                raise RuntimeError("the next attempt is handed what this one was")
+            return value
