@@ -109,7 +109,7 @@ def to_json(value: Any, kind: Any = None) -> JSON:
         if kind is not None and not isinstance(value, pydantic.BaseModel):
             return adapter(kind).dump_python(value, mode="json", by_alias=True, warnings=False)
         return pydantic_core.to_jsonable_python(value, by_alias=True)
-    except (ValueError, RecursionError, pydantic.PydanticSchemaGenerationError) as err:
+    except (ValueError, TypeError, RecursionError, pydantic.PydanticSchemaGenerationError) as err:
         raise UnserializableError(f"{type_label(type(value))} cannot be written as JSON: {err}") from None
 
 

@@ -197,7 +197,7 @@ class _Decoding:
             return self._changed(data, kind, {**values, **(extra or {})}, private)
         if extra is None and ("extra" in data) != shape.has_extra:
             extra = {}
-        made: Any = cast(Any, kind).__new__(kind)
+        made: Any = object.__new__(kind)
         set_attribute = object.__setattr__
         for slot in shape.slots:
             if slot in values:

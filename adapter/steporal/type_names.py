@@ -11,7 +11,6 @@ import enum
 import functools
 import importlib
 import operator
-import sys
 import types
 import typing
 from collections.abc import Collection
@@ -21,6 +20,7 @@ from typing import Annotated, Any, Literal, Union
 import pydantic
 
 from .errors import UnserializableError
+from .main_module import imported_name, loaded_module
 from .types import JSON
 
 _ANY = "typing:Any"
@@ -80,7 +80,7 @@ def name_of(kind: Any) -> JSON:
             f"{type_label(kind)} cannot be sent, as it is defined inside a function and so cannot be found by name; "
             "move the class to module level"
         )
-    return f"{kind.__module__}:{kind.__qualname__}"
+    return f"{imported_name(kind.__module__)}:{kind.__qualname__}"
 
 
 def _generic_name(kind: Any, origin: Any) -> JSON:
@@ -170,7 +170,7 @@ def _find_class(name: str, packages: Collection[str]) -> type:
     module, _, qualname = name.partition(":")
     found: Any = types if module == "types" else load_module(module, packages)
     for part in qualname.split("."):
-        if isinstance(found, ModuleType) and found.__name__ != module:
+        if isinstance(found, ModuleType) and imported_name(found.__name__) != imported_name(module):
             break
         found = getattr(found, part, None)
     if not isinstance(found, type):
@@ -184,8 +184,7 @@ def load_module(name: str, packages: Collection[str]) -> ModuleType:
     Raises:
         TypeNotFoundError: It is neither, or cannot be imported.
     """
-    module = sys.modules.get(name)
-    if module is not None:
+    if (module := loaded_module(name)) is not None:
         return module
     if name.partition(".")[0] not in packages:
         raise TypeNotFoundError(f"module {name!r} is not loaded in this process, and not part of the app")

@@ -59,10 +59,12 @@ def invoke(
                 f"workflow is {shown(target)}; pass what client.workflow returned, or steporal.reference(app, id)"
             )
         deadline = None if timeout is None else deadline_of(timeout, "timeout")
-    key = attempt.called(key, attempt.owner.call("invoke_workflow", target.id, data))
-    asked = None if isinstance(timeout, datetime) else attempt.owner.journal.now()
     sent = None if key in attempt.owner.memo else _given(attempt, key, target, data)
-    return _invoke(attempt, key, target, sent, deadline, asked)
+    own = attempt.called(key, attempt.owner.call("invoke_workflow", target.id, data))
+    if sent is None and own not in attempt.owner.memo:
+        sent = _given(attempt, own, target, data)
+    asked = None if isinstance(timeout, datetime) else attempt.owner.journal.now()
+    return _invoke(attempt, own, target, sent, deadline, asked)
 
 
 async def _invoke(

@@ -170,7 +170,7 @@ class Describer:
     def _owner(self, method: MethodType) -> JSON:
         self.values.append(("self", method.__self__))
         try:
-            return encode(method.__self__, self._other)
+            return encode(method.__self__, self._other, secrets=self.secrets)
         except UnserializableError as err:
             raise self._refused(
                 f"is given the method {method.__qualname__!r} of a {type_label(type(method.__self__))}, which cannot "
