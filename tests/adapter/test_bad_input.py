@@ -32,6 +32,8 @@ from steporal.runtime.inbox import DELIVER
 from steporal.runtime.rebuilding import SIGNALS, rebuild
 from steporal.sealed import ENCODING, KEY_ID
 
+pytestmark = pytest.mark.outside_runs
+
 BAD_EVENTS: list[tuple[Any, str]] = [
     ({}, "has no name"),
     ({"data": {}}, "has no name"),

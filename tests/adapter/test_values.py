@@ -14,6 +14,7 @@ from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import pydantic
+import pytest
 from apps import data_kinds as kinds
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,8 @@ from recording import Workers
 
 from steporal.decoding import decode
 from steporal.encoding import encode
+
+pytestmark = pytest.mark.outside_runs
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 ZONES = st.none() | st.sampled_from(
