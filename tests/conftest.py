@@ -48,6 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()  # until all is collected, of which nothing is garbage
     config.addinivalue_line("markers", "integration: runs on a Temporal dev server")
     config.addinivalue_line("markers", "takes_long: is begun first, so that nobody waits for it in the end")
     config.addinivalue_line("markers", "outside_runs: tests nothing that replays, so once is enough")
@@ -78,6 +79,7 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
+    gc.enable()
 
 
 def _leave_out_further_values_without_cache(config: pytest.Config, items: list[pytest.Item]) -> None:

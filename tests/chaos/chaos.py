@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections import Counter
@@ -36,7 +37,7 @@ class Options:
 
     Attributes:
         seed: Of all chance.
-        seconds: How long plays begin.
+        seconds: How long plays begin; None: until what kills has ended.
         at_once: How many plays are going on.
         scale: How many runs a fan-out starts.
         patience: How long all runs have to end after that, in seconds.
@@ -45,7 +46,7 @@ class Options:
     """
 
     seed: int
-    seconds: float
+    seconds: float | None
     at_once: int
     scale: int
     patience: float
@@ -65,20 +66,26 @@ class Theatre:
         self._effects = effects
         self._chance = random.Random(f"plays {options.seed}")
 
-    async def perform(self) -> None:
-        """Begin plays for as long as the options say, and until there was each kind once; then by weight."""
+    async def perform(self, raging: asyncio.Future[None]) -> None:
+        """Begin plays for as long as the options say, and until there was each kind once; then by weight.
+
+        Args:
+            raging: What kills.
+        """
         kinds = list(PLAYS)
         first = self._chance.sample(kinds, len(kinds))
-        until = time.monotonic() + self._options.seconds
+        seconds = self._options.seconds
+        until = time.monotonic() + seconds if seconds is not None else math.inf
         number = 0
-        while first or time.monotonic() < until:
+        while first or (time.monotonic() < until and not raging.done()):
             if len(self.on_stage) < self._options.at_once:
                 play = first.pop() if first else self._chance.choices(kinds, list(PLAYS.values()))[0]
                 self._begin(play, number := number + 1)
                 await asyncio.sleep(0.02)
             else:
-                left = None if first else max(until - time.monotonic(), 0)
-                await asyncio.wait(self.on_stage, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                left = None if first or seconds is None else max(until - time.monotonic(), 0)
+                ending = self.on_stage if first else {*self.on_stage, raging}
+                await asyncio.wait(ending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         logger.info("no more plays begin; %d are going on", len(self.on_stage))
 
     async def close(self) -> list[str]:
@@ -128,7 +135,7 @@ async def run(options: Options, folder: Path) -> Report:
             await asyncio.sleep(CACHE_SECONDS)  # for as long an app may not know of another that has just registered
             loaded = time.monotonic()
             raging = asyncio.create_task(options.rage(monkey))
-            await theatre.perform()
+            await theatre.perform(raging)
             loaded = time.monotonic() - loaded
             monkey.calm.set()
             await raging
