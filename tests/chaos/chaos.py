@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from temporalio.client import Client
 from temporalio.service import RPCError
@@ -18,15 +19,17 @@ from temporalio.service import RPCError
 import steporal
 from steporal.routing.catalog import CACHE_SECONDS
 
-from .cluster import Cluster, cluster
+from .cluster import cluster
 from .effects import Effects
 from .monkey import Monkey
-from .oracle import Repeated, bad_drains, judge, strangers
+from .oracle import Repeated, bad_drains, judge, repeating, strangers
 from .plays import PLAYS, Play
 from .report import Report
 from .stage import Findings, Stage
 
 logger = logging.getLogger("chaos")
+
+T = TypeVar("T")
 
 Rage = Callable[[Monkey], Coroutine[None, None, None]]
 
@@ -140,8 +143,9 @@ async def run(options: Options, folder: Path) -> Report:
             monkey.calm.set()
             await raging
             stuck = await theatre.close()
-            report = _report(options, effects, theatre.findings, monkey, stuck)
-            wrong, report.parked = await _strangers(processes, theatre.findings)
+            repeated_tasks = await _answered(lambda: repeating(processes.temporal, effects.all()))
+            report = _report(options, effects, theatre.findings, monkey, stuck, repeated_tasks)
+            wrong, report.parked = await _answered(lambda: strangers(processes.temporal, theatre.findings.runs))
             report.wrong += wrong
     finally:
         effects.close()
@@ -149,8 +153,15 @@ async def run(options: Options, folder: Path) -> Report:
     return report
 
 
-def _report(options: Options, effects: Effects, findings: Findings, monkey: Monkey, stuck: list[str]) -> Report:
-    verdict = judge(effects.all(), findings.runs.values(), monkey.killed)
+def _report(
+    options: Options,
+    effects: Effects,
+    findings: Findings,
+    monkey: Monkey,
+    stuck: list[str],
+    repeated_tasks: set[str],
+) -> Report:
+    verdict = judge(effects.all(), findings.runs.values(), monkey.killed, repeated_tasks)
     return Report(
         seed=options.seed,
         skew=options.skew,
@@ -178,9 +189,10 @@ def _told(repeated: Repeated) -> str:
     )
 
 
-async def _strangers(processes: Cluster, findings: Findings) -> tuple[list[str], int]:
+async def _answered(ask: Callable[[], Coroutine[None, None, T]]) -> T:
+    """What the server says, as soon as it is back."""
     while True:
         try:
-            return await strangers(processes.temporal, findings.runs)
+            return await ask()
         except RPCError:
             await asyncio.sleep(0.2)
