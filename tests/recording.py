@@ -72,6 +72,9 @@ class Workers:
         """Run a worker of an app; it is registered on entry, and the app is forgotten on exit."""
         options.setdefault("task_queue", client.task_queue)
         options.setdefault("max_cached_workflows", self.max_cached_workflows)
+        # Temporal's five of each are a tenth of what a short test costs the server.
+        options.setdefault("max_concurrent_workflow_task_polls", 2)
+        options.setdefault("max_concurrent_activity_task_polls", 1)
         options["interceptors"] = [*options.get("interceptors", ()), self.recorder(client)]
         client.temporal = self.temporal
         plugin = client.plugin()
