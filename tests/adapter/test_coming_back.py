@@ -19,7 +19,7 @@ import pytest
 from http_server import http_server
 from recording import Workers
 from temporalio import workflow
-from waiting import LONG, TIMER, until_received, until_waiting
+from waiting import LONG, MOST_PENDING, TIMER, until_received, until_waiting
 
 import steporal
 from steporal import Context, NonRetryableError, RetryPolicy, Step, StepError, WorkflowExt
@@ -727,13 +727,14 @@ def test_no_two_uses_have_one_key_whatever_the_ids_look_like() -> None:
 
 @pytest.mark.needs_cache("each workflow task would be replayed with thousands of events")
 @pytest.mark.takes_long
+@pytest.mark.timeout(LONG * 4)
 async def test_more_steps_than_the_server_takes_at_a_time_all_run(app: steporal.Client, workers: Workers) -> None:
     @app.workflow(id="many")
     async def many(ctx: Context[Any], step: Step) -> int:
-        return sum(await asyncio.gather(*(step.run("one", lambda: 1) for _ in range(2_100))))
+        return sum(await asyncio.gather(*(step.run("one", lambda: 1) for _ in range(MOST_PENDING + 100))))
 
     async with workers(app), asyncio.timeout(LONG * 3):
-        assert await (await many.start(None)).result() == 2_100
+        assert await (await many.start(None)).result() == MOST_PENDING + 100
 
 
 async def test_a_run_that_waits_for_its_events_time_is_parked(app: steporal.Client, workers: Workers) -> None:

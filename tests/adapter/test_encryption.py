@@ -49,6 +49,8 @@ from steporal.runtime.limits import MAX_PAYLOAD_BYTES
 from steporal.sealed import ENCODING, key_of
 from steporal_workers.devserver import dev_server
 
+pytestmark = pytest.mark.outside_runs
+
 OLD, NEW = new_key(), new_key()
 
 MARKER = "m4rk3r"

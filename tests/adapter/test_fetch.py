@@ -22,6 +22,8 @@ from steporal.outbound.problems import SecretNotFoundError
 from steporal.outbound.retry_after import retry_after
 from steporal.outbound.secrets import revealed
 
+pytestmark = pytest.mark.outside_runs
+
 SECRET = "s3cr3t-value-of-the-key"
 
 

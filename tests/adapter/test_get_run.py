@@ -11,6 +11,8 @@ from recording import Workers
 import steporal
 from steporal import Context, RunNotFoundError, Step, event_trigger
 
+pytestmark = pytest.mark.outside_runs
+
 
 async def test_a_run_with_an_id_of_its_own_is_found_with_its_true_ids(app: steporal.Client, workers: Workers) -> None:
     @app.workflow(id="order")

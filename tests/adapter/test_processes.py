@@ -18,6 +18,8 @@ from recording import Workers
 import steporal
 from steporal import Context, RetryPolicy, Step, StepError
 
+pytestmark = pytest.mark.outside_runs
+
 
 @pytest.fixture
 async def other_process(temporal: temporalio.client.Client) -> AsyncIterator[int]:

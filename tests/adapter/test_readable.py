@@ -16,6 +16,8 @@ from steporal import Context, RunFailedError, Step, UnserializableError
 from steporal.encoding import encode
 from steporal.readable import outward, plain
 
+pytestmark = pytest.mark.outside_runs
+
 
 class Opaque:
     pass

@@ -29,6 +29,8 @@ from steporal.outbound.posts import webhook_id
 from steporal.outbound.problems import HostBusyError
 from steporal.routing.catalog import App, Entry, Listed, Snapshot
 
+pytestmark = pytest.mark.outside_runs
+
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
 OTHER_SECRET = "whsec_" + base64.b64encode(b"abcdef0123456789abcdef01").decode()
 QUICKLY = steporal.RetryPolicy(initial_interval=timedelta(milliseconds=1))

@@ -31,6 +31,8 @@ from steporal.encoding import encode
 from steporal.encryption import new_key
 from steporal_workers.devserver import dev_server
 
+pytestmark = pytest.mark.outside_runs
+
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 ZONES = st.none() | st.sampled_from(
     [UTC, timezone(timedelta(hours=-3)), timezone(timedelta(hours=1), "CET"), ZoneInfo("Europe/Berlin"), TzInfo(7200)]
