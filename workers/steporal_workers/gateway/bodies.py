@@ -33,7 +33,7 @@ _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 MAX_NESTING = 500
 """How deep JSON may nest. Python 3.13 reads 10,000 levels; other processes may have 3.12, which reads 1,000."""
 
-_TOO_DEEP = "the body is no JSON that can be read: it is nested too deep"
+_TOO_DEEP = "the body cannot be read as JSON: it is nested too deep"
 
 
 class _Refused(ValueError):
