@@ -194,7 +194,6 @@ def digest(*values: Any, rename: Rename = str) -> str:
 _Put = Callable[[bytes], object]
 
 _DEEP = 200
-_MAX_BITS = 14_000  # Python does not print integers of more than 4,300 digits
 _EMPTY = (list, dict, set, tuple, frozenset)
 
 
