@@ -138,7 +138,7 @@ async def _exchange_once(request: Request, addresses: Addresses | None, read: bo
 
 def _too_large(request: Request, size: str) -> ResponseTooLargeError:
     return ResponseTooLargeError(
-        f"{request.method} {request.shown} is answered with a body of {size} bytes; "
+        f"{request.method} {request.shown} returned a body of {size} bytes; "
         f"max_response_bytes is {request.max_response_bytes:,}"
     )
 
