@@ -69,7 +69,7 @@ from .errors import (
     SendEventError,
     SendSignalError,
 )
-from .events import EventLike, ReceivedEvent, SendEventResult, new_ulid, prepare_events
+from .events import MAX_EVENT_ID_BYTES, EventLike, ReceivedEvent, SendEventResult, new_ulid, prepare_events
 from .given import Given, given, given_to_other_app
 from .http import Secret
 from .loops import blocking
@@ -95,6 +95,7 @@ from .tracing import signalling, starting
 from .triggers import CronTrigger, EventTrigger, Trigger, event_trigger
 from .type_names import shown
 from .types import JSON
+from .workflow_ids import workflow_id_of
 
 if TYPE_CHECKING:
     from .plugin import SteporalPlugin
@@ -356,8 +357,7 @@ class Client:
         """Define a workflow: decorates an ``async def handler(ctx, step)``.
 
         Args:
-            id: Its id; the Temporal workflow type. Unique in the app. Of workflows in two apps with the same id, an
-                event starts only one; give them different ids.
+            id: Its id; the Temporal workflow type. Unique in the app.
             input_schema: A pydantic model, or any type that ``pydantic.TypeAdapter`` takes; types ``ctx.input.data``.
             triggers: What starts it: :func:`~steporal.event_trigger`, :func:`~steporal.cron_trigger`.
             max_attempts: Attempts of each step in all, and of the body; 4 by default, as in StepKit.
@@ -403,6 +403,11 @@ class Client:
 
     def _check(self, id: str, handler: Handler[Any, Any], input_schema: Any) -> None:
         check_id(id, f"a workflow's id in client {self.id!r}")
+        if len(workflow_id_of(self.id, id, "").encode()) + MAX_EVENT_ID_BYTES > MAX_WORKFLOW_ID_BYTES:
+            raise DefinitionError(
+                f"workflow {id!r} of client {self.id!r}: the ids are too long together; with an event's id, of at most "
+                f"{MAX_EVENT_ID_BYTES} bytes, they make Temporal's workflow id, in which each slash takes two bytes"
+            )
         self._check_kept(id)
         check_handler(handler, id)
         if id in self._workflows and not _is_imported_again(self._workflows[id].handler, handler):
@@ -629,7 +634,7 @@ class Client:
             workflow: A workflow of this client, or :func:`~steporal.reference` to another app's.
             input: Its input: an instance of its ``input_schema``, or what the schema makes one of. An instance arrives
                 as it is, without another validation.
-            id: Temporal's workflow id, of at most 255 bytes in UTF-8; ``{workflow id}/{event id}`` by default.
+            id: Temporal's workflow id, of at most 255 bytes in UTF-8; ``{app}/{workflow}/{event id}`` by default.
 
         Raises:
             InvalidArgumentError: ``workflow`` is neither a workflow nor a reference, or ``id`` cannot be an id; nothing
@@ -648,7 +653,7 @@ class Client:
         to_limited(f"the input of workflow {workflow.id!r}", sent.both(), most_with(self.data_converter))
         temporal = await self.connect()
         event_id = new_ulid()
-        workflow_id = id or f"{workflow.id}/{event_id}"
+        workflow_id = id or workflow_id_of(workflow.app, workflow.id, event_id)
         with sdk_errors(f"starting workflow {workflow.id!r}"):
             if isinstance(workflow, WorkflowReference):
                 app, _ = await find_listed(self.dispatcher(temporal).catalog, workflow.app, workflow.id)

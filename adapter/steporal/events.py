@@ -22,6 +22,7 @@ from .encoding import encode
 from .errors import EventTooLargeError, InvalidEventError, UnencryptedSecretError, UnserializableError
 from .type_names import shown, type_label
 from .types import JSON
+from .workflow_ids import workflow_id_of
 
 MAX_EVENT_BYTES = 512 * 1024
 """Inngest's default limit of one event."""
@@ -30,7 +31,7 @@ MAX_EVENTS = 5_000
 """Inngest's limit of events in one call."""
 
 MAX_NAME_LENGTH = 512
-MAX_ID_BYTES = 400
+MAX_EVENT_ID_BYTES = 400
 MAX_LEVELS = 16
 """How many patterns an event's name has whose runs hear of it: those of its first dots and slashes."""
 
@@ -106,7 +107,7 @@ class StartedRun(BaseModel):
     @classmethod
     def of(cls, app: str, workflow: str, event_id: str) -> StartedRun:
         """The run of a workflow that an event starts."""
-        return cls(app=app, workflow=workflow, workflow_id=f"{workflow}/{event_id}", event_id=event_id)
+        return cls(app=app, workflow=workflow, workflow_id=workflow_id_of(app, workflow, event_id), event_id=event_id)
 
 
 class SendEventResult(BaseModel):
@@ -243,11 +244,12 @@ def _prepare(
     if event_id is not None and not (
         isinstance(event_id, str)
         and _is_text(event_id)
-        and 0 < _bytes(event_id) <= MAX_ID_BYTES
+        and 0 < _bytes(event_id) <= MAX_EVENT_ID_BYTES
         and "\0" not in event_id
     ):
         raise InvalidEventError(
-            f"{label}: id is {shown(event_id)}; ids are strings of 1 to {MAX_ID_BYTES} bytes in UTF-8, without NUL"
+            f"{label}: id is {shown(event_id)}; ids are strings of 1 to {MAX_EVENT_ID_BYTES} bytes in UTF-8, without a "
+            "NUL"
         )
     if ts is not None and (type(ts) is not int or not _EARLIEST_MS <= ts <= _LATEST_MS):
         raise InvalidEventError(

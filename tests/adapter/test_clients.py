@@ -102,7 +102,7 @@ async def test_fifty_threads_send_through_several_clients_each_time_in_a_new_loo
         ids = [event_id for sent in by_thread for event_id in sent]
         assert len(set(ids)) == 200
         some = [(thread, sent[thread % 4]) for thread, sent in enumerate(by_thread)]
-        runs = [await app.get_run(f"count/{event_id}", count) for _, event_id in some]
+        runs = [await app.get_run(f"{app.id}/count/{event_id}", count) for _, event_id in some]
         assert await asyncio.gather(*(run.result() for run in runs)) == [thread for thread, _ in some]
 
 

@@ -747,7 +747,7 @@ async def test_a_run_that_waits_for_its_events_time_is_parked(app: steporal.Clie
     async with workers(app), asyncio.timeout(LONG):
         soon = int(time.time() * 1000) + 4_000
         sent = await app.send_event({"name": name, "data": {}, "ts": soon})
-        run = await app.get_run(f"later/{sent.ids[0]}")
+        run = await app.get_run(f"{app.id}/later/{sent.ids[0]}")
         assert await run.result() == "done"
         assert await executions_of(run) == 2
 
@@ -764,7 +764,7 @@ async def test_a_run_that_is_cancelled_before_its_events_time_never_begins(
     async with workers(app), asyncio.timeout(LONG):
         in_an_hour = int(time.time() * 1000) + 3_600_000
         sent = await app.send_event({"name": name, "data": {}, "ts": in_an_hour})
-        run = await app.get_run(f"later/{sent.ids[0]}")
+        run = await app.get_run(f"{app.id}/later/{sent.ids[0]}")
         while await executions_of(run) == 1:
             await asyncio.sleep(0.05)
         await run.cancel()

@@ -51,7 +51,7 @@ async def test_current_details_say_what_a_run_waits_for(
 
     async with workers(app):
         (event_id,) = (await app.send_event({"name": f"{app.id}.begin", "ts": 1_700_000_000_000})).ids
-        run = await app.get_run(f"waits/{event_id}")
+        run = await app.get_run(f"{app.id}/waits/{event_id}")
         details = await details_of(run, "Parked" if park_after == "1s" else "child/")
         lines = details.splitlines()
         assert lines[0] == ("Parked. It waits for:" if park_after == "1s" else "It waits for:")

@@ -47,7 +47,7 @@ async def start_order(order_id: str) -> steporal.Run[payment.Outcome]:
     sent = await payment.client.send_event(
         {"name": "order.created", "data": {"order_id": order_id, "amount": 30}},
     )
-    run = await payment.client.get_run(f"await-payment/{sent.ids[0]}", payment.await_payment)
+    run = await payment.client.get_run(f"{payment.client.id}/await-payment/{sent.ids[0]}", payment.await_payment)
     await until_waiting(run)
     return run
 

@@ -34,7 +34,7 @@ async def test_a_run_that_an_event_started_is_found_with_the_events_id(app: step
 
     async with workers(app):
         sent = await app.send_event({"name": f"{app.id}.paid", "id": "with/a/slash"})
-        found = await app.get_run(f"paid/{sent.ids[0]}", paid)
+        found = await app.get_run(f"{app.id}/paid/{sent.ids[0]}", paid)
         assert found.event_id == "with/a/slash"
         assert await found.result() == found.run_id
 

@@ -194,7 +194,7 @@ async def test_every_metric_has_the_labels_that_the_list_says(app: steporal.Clie
 
     async with measured.worker(app):
         await app.send_event({"name": f"{app.id}.placed", "id": app.id})
-        run = await app.get_run(f"{order.id}/{app.id}")
+        run = await app.get_run(f"{app.id}/{order.id}/{app.id}")
         await until_waiting(run)
         await app.send_event({"name": f"secret-{app.id}"})
         await run.result()

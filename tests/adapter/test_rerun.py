@@ -60,7 +60,7 @@ async def test_everything_is_done_again_with_the_same_input(
 
     async with workers(app):
         (event_id,) = (await app.send_event({"name": "order.placed", "data": {"n": 1}, "ts": 1_700_000_000_000})).ids
-        run = await app.get_run(f"order/{event_id}")
+        run = await app.get_run(f"{app.id}/order/{event_id}")
         first = await run.result()
         run.run_id = first[-1]
         again, kept = await rerun(run, capsys)
@@ -72,7 +72,7 @@ async def test_everything_is_done_again_with_the_same_input(
     assert first[:4] == second[:4] == [{"n": 1}, "order.placed", "event", "2023-11-14T22:13:20+00:00"]
     assert third[0] == {"n": 2}
     assert len({first[4], second[4], third[4]}) == len({first[5], second[5], third[5]}) == 3
-    assert again.workflow_id == f"order/{second[4]}"
+    assert again.workflow_id == f"{app.id}/order/{second[4]}"
     assert ran == [first[4], second[4], third[4]]
     assert await described.static_summary() == f"rerun of {run.workflow_id}"
 
@@ -412,7 +412,7 @@ async def test_a_delivery_is_run_again_with_the_same_event_id(
         sink = app.event_sink(f"{app.id}.placed", receiver.url, allow_private=True)
         async with workers(app):
             (event_id,) = (await app.send_event({"name": f"{app.id}.placed", "data": {"n": 1}})).ids
-            run = await app.get_run(f"{sink.id}/{event_id}")
+            run = await app.get_run(f"{app.id}/{sink.id}/{event_id}")
             assert (await run.result())["status"] == 200
             run.run_id = (await run.temporal.describe()).run_id
             with pytest.raises(Mistake, match="it has none"):

@@ -159,7 +159,7 @@ async def test_processes_notice_when_attributes_are_removed_and_registered_again
 
     async def run_of(event: dict[str, Any]) -> TypedSearchAttributes:
         (event_id,) = (await app.send_event(event)).ids
-        handle = temporal.get_workflow_handle(f"{workflow.id}/{event_id}")
+        handle = temporal.get_workflow_handle(f"{workflow.app}/{workflow.id}/{event_id}")
         await handle.result()
         return (await handle.describe()).typed_search_attributes
 

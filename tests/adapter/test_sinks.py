@@ -49,11 +49,11 @@ def sink_to(app: steporal.Client, server: HttpServer, events: str = "order.*", *
 
 async def delivered(app: steporal.Client, sink: EventSink, event_id: str) -> Any:
     """What the run of a delivery returned."""
-    return await (await app.get_run(f"{sink.id}/{event_id}")).result()
+    return await (await app.get_run(f"{app.id}/{sink.id}/{event_id}")).result()
 
 
 async def history_of(app: steporal.Client, sink: EventSink, event_id: str) -> str:
-    history = await app.temporal.get_workflow_handle(f"{sink.id}/{event_id}").fetch_history()
+    history = await app.temporal.get_workflow_handle(f"{app.id}/{sink.id}/{event_id}").fetch_history()
     return history.to_json() + "".join(event.SerializeToString().decode("latin-1") for event in history.events)
 
 
@@ -160,7 +160,7 @@ async def test_an_event_is_delivered_at_its_ts(
     async with workers(app):
         app.temporal = skipping
         sent = await app.send_event({"name": "order.placed", "ts": tomorrow})
-        run = await app.get_run(f"{sink.id}/{sent.ids[0]}")
+        run = await app.get_run(f"{app.id}/{sink.id}/{sent.ids[0]}")
         assert not server.asked
         await run.result()
         history = await run.temporal.fetch_history()
@@ -216,7 +216,7 @@ async def test_the_attempts_of_a_delivery_are_visible_in_temporal(
     async with workers(app):
         sent = await app.send_event({"name": "order.placed"})
         await server.until_asked(2)
-        handle = app.temporal.get_workflow_handle(f"{sink.id}/{sent.ids[0]}")
+        handle = app.temporal.get_workflow_handle(f"{app.id}/{sink.id}/{sent.ids[0]}")
         (pending,) = (await handle.describe()).raw_description.pending_activities
         may_answer.set()
         await delivered(app, sink, sent.ids[0])
@@ -295,7 +295,7 @@ async def test_a_cancelled_delivery_ends(app: steporal.Client, workers: Workers,
     async with workers(app):
         sent = await app.send_event({"name": "order.placed"})
         await server.until_asked(2)
-        run = await app.get_run(f"{sink.id}/{sent.ids[0]}")
+        run = await app.get_run(f"{app.id}/{sink.id}/{sent.ids[0]}")
         await run.cancel()
         with pytest.raises(steporal.RunCancelledError):
             await run.result()
@@ -555,7 +555,7 @@ async def test_an_event_that_came_from_inngest_is_not_sent_back(
     id = f"theirs of {app.id}"
     async with workers(app):
         sent = await app.send_event([{"name": "order.placed", "id": f"inngest:{id}"}, {"name": "order.paid"}])
-        assert await (await app.get_run(f"process/{id}", process)).result() == id
+        assert await (await app.get_run(f"{app.id}/process/{id}", process)).result() == id
         await delivered(app, webhook, id)
         await delivered(app, webhook, sent.ids[1])
         await delivered(app, bridge, sent.ids[1])
@@ -578,10 +578,10 @@ async def test_an_event_goes_round_through_both_systems_once(
         await delivered(app, bridge, sent.ids[0])
         event = server.asked[0].json()
         await app.send_event({**event, "id": f"inngest:{event['id']}"})  # what a function of Inngest does
-        await (await app.get_run(f"process/{sent.ids[0]}", process)).result()
+        await (await app.get_run(f"{app.id}/process/{sent.ids[0]}", process)).result()
         last = await app.send_event({"name": "order.placed"})
         await delivered(app, bridge, last.ids[0])
-        await (await app.get_run(f"process/{last.ids[0]}", process)).result()
+        await (await app.get_run(f"{app.id}/process/{last.ids[0]}", process)).result()
     assert bodies == [sent.ids[0], last.ids[0]]
     assert [asked.json()["id"] for asked in server.asked] == [sent.ids[0], last.ids[0]]
 
@@ -600,7 +600,7 @@ async def test_a_sink_of_every_event_takes_all_but_the_systems(
         for id in sent.ids:
             await delivered(app, sink, id)
         with pytest.raises(RunFailedError):
-            await (await app.get_run(f"fail/{sent.ids[0]}")).result()
+            await (await app.get_run(f"{app.id}/fail/{sent.ids[0]}")).result()
         last = await app.send_event({"name": "last"})
         await delivered(app, sink, last.ids[0])
     assert {asked.json()["name"] for asked in server.asked} == {"any.name", "plain", "last"}

@@ -84,7 +84,7 @@ async def announcer(stage: Stage) -> None:
     stage.demand(len(set(ids)) == 3, f"{run} sent {ids}")
     for workflow in (orders.heard_by_orders, mail.heard_by_mail):
         for id in ids:
-            await stage.ended(stage.expect(f"{workflow.id}/{id}", "heard"), result=id)
+            await stage.ended(stage.expect(f"{workflow.app}/{workflow.id}/{id}", "heard"), result=id)
 
 
 async def fan_out(stage: Stage) -> None:

@@ -89,7 +89,7 @@ async def deliveries(stage: Stage) -> None:
     await shop.send_event(later)
     await shop.send_event(later)  # again
     await shop.send_event({"name": "unheard", "id": "broken"})
-    await ended(*(stage.keep(f"hook.{id}", f"hook/{id}") for id in (*ids, "later")))
+    await ended(*(stage.keep(f"hook.{id}", f"{shop.id}/hook/{id}") for id in (*ids, "later")))
     await ended(stage.keep("hook.given-up", "hook-in-vain/broken"))
 
 

@@ -120,7 +120,7 @@ async def test_a_run_is_shown(run: Steporal, write_app: WriteApp, server: DevSer
     async with run.worker("app") as worker:
         client = steporal.Client(app, temporal=server.client)
         (event_id,) = (await client.send_event({"name": f"{app}.placed", "data": {"n": 1}})).ids
-        id = f"order-{app}/{event_id}"
+        id = f"{app}/order-{app}/{event_id}"
         await worker.until("no money")
         async with asyncio.timeout(20):
             while not (found := await shown(run, id))["steps"][1]["failed_before"]:
@@ -267,7 +267,7 @@ async def test_a_failed_run_is_run_again(run: Steporal, write_app: WriteApp, ser
     async with run.worker("app"):
         client = steporal.Client(app, temporal=server.client)
         (event_id,) = (await client.send_event({"name": f"{app}.placed", "data": {"n": 1}})).ids
-        id = f"order-{app}/{event_id}"
+        id = f"{app}/order-{app}/{event_id}"
         ended = await run("runs", "result", id, "--wait")
         assert (ended.status, "ValueError: no money" in ended.err) == (1, True)
         ended = await run("runs", "rerun", id, "--from", "chrage")

@@ -30,6 +30,7 @@ from ..runtime.start import SCHEDULED, Origin
 from ..sealed import is_current
 from ..search_attributes import has_all
 from ..triggers import CronTrigger
+from ..workflow_ids import workflow_id_of
 from .dispatch import first_of
 
 
@@ -51,10 +52,9 @@ class CronStart:
     def run_id_prefix(self) -> str:
         """The beginning of its runs' workflow ids, to which Temporal appends the time.
 
-        Two schedules that are due at one moment are two runs: of one workflow, and of workflows of two apps that have
-        one id.
+        Two schedules of a workflow that are due at one moment are two runs.
         """
-        return f"{self.workflow}/cron-{_digest(self.id)}"
+        return workflow_id_of(self.app, self.workflow, f"cron-{_digest(self.id)}")
 
     def schedule(self, *, indexed: bool) -> Schedule:
         """The Temporal schedule. Runs may overlap; what was due while the server was down is not made up for.

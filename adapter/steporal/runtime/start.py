@@ -19,6 +19,7 @@ from ..converter import from_raw, to_json, to_raw
 from ..events import ReceivedEvent
 from ..sealed import check_readable
 from ..types import JSON
+from ..workflow_ids import run_name
 from .limits import code, utc
 
 START_SIGNAL = "steporal.event"
@@ -67,7 +68,8 @@ class Origin:
     @classmethod
     def of_run(cls, added: object, workflow_id: str) -> Origin:
         """The origin of the current run; one that a foreign client started has only its input."""
-        fallback = workflow_id.partition("/")[2] or workflow_id
+        name = run_name(workflow_id)
+        fallback = name.event_id if name else workflow_id
         given: Mapping[str, JSON] = added if isinstance(added, Mapping) else {}
         kind = given.get("type")
         if kind not in ("event", "cron", "invoke"):

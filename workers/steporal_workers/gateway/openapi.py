@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from steporal.events import MAX_EVENTS, MAX_ID_BYTES, MAX_NAME_LENGTH
+from steporal.events import MAX_EVENT_ID_BYTES, MAX_EVENTS, MAX_NAME_LENGTH
 from steporal.types import JSON
 
 from ..telemetry import installed_version
@@ -52,7 +52,7 @@ def _in_path(name: str, description: str) -> _Object:
 
 
 _ID_OF_RUN = _in_path(
-    "id", "A run id, or Temporal's workflow id of the run: `{workflow}/{event id}`, as it is or encoded."
+    "id", "A run id, or Temporal's workflow id of the run: `{app}/{workflow}/{event id}`, as it is or encoded."
 )
 _FOR_API: list[_Object] = [{"apiKey": []}]
 _OPEN: list[_Object] = []
@@ -77,7 +77,7 @@ _SCHEMAS: _Object = {
             "data": {"type": ["object", "null"], "description": "`_inngest` in it is dropped."},
             "id": {
                 "type": ["string", "null"],
-                "maxLength": MAX_ID_BYTES,
+                "maxLength": MAX_EVENT_ID_BYTES,
                 "description": "A run of each workflow starts at most once for an id. A ULID by default.",
             },
             "ts": {
