@@ -257,7 +257,7 @@ async def test_apps_start_each_others_workflows(
     async with workers(app), workers(other_app):
         (event_id,) = (await other_app.send_event({"name": name})).ids
         pack_id = await (await app.get_run(f"{app.id}/order/{event_id}", order)).result()
-        queue, packed_id = await (await app.get_run(f"{app.id}/pack/{pack_id}", pack)).result()
+        queue, packed_id = await (await app.get_run(f"{other_app.id}/pack/{pack_id}", pack)).result()
         assert queue == other_app.task_queue
         assert await (await app.get_run(f"{app.id}/packed/{packed_id}", packed)).result() == app.task_queue
 
@@ -360,15 +360,15 @@ async def test_the_runs_that_events_have_started_are_named(
         sent = await app.send_event([{"name": name, "data": {"mail": True}}, {"name": f"{name}.other"}, {"name": name}])
         first, _, third = sent.ids
         assert {(run.app, run.workflow_id, run.event_id) for run in sent.runs} == {
-            (app.id, f"order/{first}", first),
-            (other_app.id, f"mail/{first}", first),
-            (app.id, f"order/{third}", third),
+            (app.id, f"{app.id}/order/{first}", first),
+            (other_app.id, f"{other_app.id}/mail/{first}", first),
+            (app.id, f"{app.id}/order/{third}", third),
         }
         assert sent.awaited == []
         for run in sent.runs:
             assert await (await app.get_run(run.workflow_id)).result() == run.workflow
         again = await app.send_event({"name": name, "id": first, "data": {"mail": True}})
-        assert {run.workflow_id for run in again.runs} == {f"order/{first}", f"mail/{first}"}
+        assert {run.workflow_id for run in again.runs} == {f"{app.id}/order/{first}", f"{other_app.id}/mail/{first}"}
         (sent_id, _), runs, awaited = await (await sender.start()).result()
         assert runs == [StartedRun.of(app.id, "order", sent_id).model_dump()]
         assert awaited == []

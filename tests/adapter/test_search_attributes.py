@@ -110,7 +110,7 @@ async def test_a_parked_run_is_found_by_what_it_waits_for(app: steporal.Client, 
             "event:order.paid",
             f"event:{app.id}.*",
             f"signal:{app.id}.approved",
-            f"run:child/{of_child[EVENT_ID.name]}",
+            f"run:{app.id}/child/{of_child[EVENT_ID.name]}",
         }
         assert of_child[APP.name] == app.id  # the run that invokes it has attributes, so it has some too
         await app.send_event({"name": "order.paid"})

@@ -372,7 +372,7 @@ async def test_neither_secrets_nor_urls_are_in_the_history(
     assert {asked.headers.get("x-key") for asked in server.asked} == {SECRET, OTHER_SECRET, None}
 
 
-@pytest.mark.parametrize("value", [None, "not-a-secret", "whsec_c2hvcnQ="])
+@pytest.mark.parametrize("value", [None, "not-a-secret", "whsec_c2hvcnQ="], ids=["missing", "none", "short"])
 async def test_a_secret_that_is_missing_or_wrong_fails_the_run_and_is_not_shown(
     app: steporal.Client, workers: Workers, server: HttpServer, monkeypatch: pytest.MonkeyPatch, value: str | None
 ) -> None:
