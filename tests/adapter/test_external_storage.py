@@ -209,14 +209,14 @@ async def test_a_run_with_more_results_than_the_storage_takes_along_goes_on_in_o
 ) -> None:
     @app.workflow(id="hoards")
     async def hoards(ctx: Context[Any], step: Step) -> Any:
-        got = [await step.run("item", lambda: text(600_000, number)) for number in range(8)]
+        got = [await step.run("item", lambda: text(600_000, number)) for number in range(16)]
         for number in range(30):
             await step.run("more", lambda: number)
         return len(set(got))
 
     async with workers(app):
         run = await hoards.start()
-        assert await run.result() == 8
+        assert await run.result() == 16
         assert await executions(run, workers.temporal) == 1
     assert "of 8,388,608 that a run can take along" in caplog.text
 
