@@ -807,11 +807,15 @@ class Client:
 
     # --- register --------------------------------------------------------------------------------------------------
 
-    async def sync(self) -> App:
+    async def sync(self, *, changed_only: bool = False) -> App:
         """Register this client's workflows and triggers in the namespace's catalog, and its cron schedules.
 
         Workflows that this client does not define are dropped from the app's list, with a warning in the log. Every
         worker does this when it starts; a worker must be up (any app's), as the catalog is a workflow itself.
+
+        Args:
+            changed_only: Whether to leave the schedules alone where they are registered as the code has them, as
+                workers do. Otherwise each is looked at, and one that somebody has deleted is made again.
 
         Raises:
             ConnectError: There is no connection to Temporal.
@@ -821,10 +825,16 @@ class Client:
         with sdk_errors(f"registering app {self.id!r}"):
             temporal = await self.connect()
             catalog = self.dispatcher(temporal).catalog
-            before = (await catalog.read(fresh=True)).apps.get(self.id)
-            listed = self.listed()
+            snapshot = await catalog.read(fresh=True)
+            before = snapshot.apps.get(self.id)
             crons = {start.id: start for start in self._cron_starts()}
-            await schedules.apply(temporal, crons, before.schedules if before else ())
+            digest = await schedules.digest(temporal, crons.values())
+            listed = self.listed().model_copy(update={"schedules_digest": digest})
+            known = before.schedules if before else ()
+            if not (changed_only and before and before.schedules_digest == digest and self.id not in snapshot.stale):
+                if unknown := set(crons) - set(known):  # a worker that dies in between leaves none that nobody knows
+                    await catalog.register(listed.with_schedules(unknown.union(known)))
+                await schedules.apply(temporal, crons, known)
             await catalog.register(listed)
         warn_of_dropped(before, listed)
         return listed

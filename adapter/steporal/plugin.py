@@ -180,7 +180,7 @@ class SteporalPlugin(temporalio.worker.Plugin):
             self._threads.close()
 
     async def _register(self, running: asyncio.Future[None]) -> None:
-        registering = asyncio.ensure_future(self._client.sync())
+        registering = asyncio.ensure_future(self._client.sync(changed_only=True))
         either: list[asyncio.Future[Any]] = [registering, running]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if registering.done():

@@ -427,7 +427,7 @@ async def test_a_client_and_a_run_say_what_to_do_instead_of_copying_them(
             duplicate(each)
     run = await client.start_workflow(copied)
     try:
-        with pytest.raises(InvalidArgumentError, match=rf"run '{run.workflow_id}' cannot .* get_run\('shop/copied"):
+        with pytest.raises(InvalidArgumentError, match=rf"run '{run.workflow_id}' cannot .*get_run\('shop/copied"):
             duplicate(run)
     finally:
         await run.temporal.terminate()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated
@@ -97,6 +97,8 @@ class App(BaseModel):
 
     Attributes:
         modules: The modules that define the app's workflows.
+        schedules: The ids of its schedules.
+        schedules_digest: What they are like; empty while they are being changed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -106,6 +108,11 @@ class App(BaseModel):
     modules: tuple[str, ...] = ()
     workflows: tuple[Listed, ...] = ()
     schedules: tuple[str, ...] = ()
+    schedules_digest: str = ""
+
+    def with_schedules(self, ids: Iterable[str]) -> App:
+        """The list, while its schedules are being changed: with those that there are before and after that."""
+        return self.model_copy(update={"schedules": tuple(sorted(ids)), "schedules_digest": ""})
 
 
 @workflow.defn(name=CATALOG, sandboxed=False)
