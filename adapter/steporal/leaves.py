@@ -58,7 +58,7 @@ def unicode(text: str) -> str:
             text.encode()
         except UnicodeEncodeError:
             raise UnserializableError(
-                "has a lone surrogate, which is not valid Unicode; send the bytes, or replace it"
+                "contains a lone surrogate, which is not valid Unicode; send the bytes, or replace it"
             ) from None
     return text
 

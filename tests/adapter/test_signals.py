@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -169,7 +170,7 @@ async def test_data_that_does_not_fit_is_refused_to_its_sender_and_the_wait_goes
         await until_open(app, name)
         for data in ({"approved": "perhaps"}, None, "yes"):
             with pytest.raises(
-                InvalidInputError, match=f"step 'approval' of run '{run.workflow_id}', which"
+                InvalidInputError, match=f"step 'approval' of run '{re.escape(run.workflow_id)}', which"
             ) as refused:
                 await app.send_signal(name, data)
         with pytest.raises(InvalidInputError, match=r"approved: .*; by: Field required") as refused:
