@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from .escaping import one_entry, printable
 from .stacks import own_place
 
 if TYPE_CHECKING:
@@ -52,6 +53,12 @@ def set_up_logging(level: str, format: str = "text") -> None:
         _leave_the_message_alone()
 
 
+def log_without_settings() -> None:
+    """Log warnings as text, until a command sets up more."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(TextFormatter("%(message)s"))
+
+
 def is_json() -> bool:
     """Whether everything that is said is to be JSON."""
     return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
@@ -90,8 +97,16 @@ def _leave_the_message_alone() -> None:
 class TextFormatter(logging.Formatter):
     """A line for each record; an error of a step or a body is followed by the user's own line, not by its stack trace.
 
-    Below level INFO, the stack trace follows.
+    Below level INFO, the stack trace follows. What strangers have written does not look like further records.
     """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """See base class."""
+        return one_entry(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        """See base class."""
+        return "  " + one_entry(super().formatException(ei))
 
     def format(self, record: logging.LogRecord) -> str:
         """See base class."""
@@ -103,7 +118,7 @@ class TextFormatter(logging.Formatter):
             return super().format(record)
         brief = logging.makeLogRecord({**vars(record), "exc_info": None, "exc_text": None})
         place = own_place("".join(traceback.format_tb(record.exc_info[2])))
-        return "\n".join([super().format(brief), *(place.lines if place else ())])
+        return "\n".join([super().format(brief), *map(printable, place.lines if place else ())])
 
 
 class JsonFormatter(logging.Formatter):
