@@ -140,6 +140,7 @@ def test_a_time_is_between_1980_and_2100(ts: int) -> None:
         ({"name": " a"}, "event: name is ' a'"),
         ({"name": "a\n"}, r"event: name is 'a\n'"),
         ({"name": "x" * 513}, "with 513 characters; the most is 512"),
+        ({"name": "😀" * 226}, "with 904 bytes in UTF-8; the most is 900"),
         ({"name": "a\ud800"}, r"name is 'a\ud800', which has a lone surrogate"),
         ({"name": "a.*"}, "only triggers have wildcards"),
         ({"name": "inngest/function.failed"}, "names that start with 'inngest/' are reserved"),

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -30,6 +31,9 @@ _BEGUN_AGAIN = re.compile(r"#\d+$")
 
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 _TEMPORAL = {"temporal_activity", "temporal_workflow", "temporal_log"}
+
+
+_SELDOM_SECONDS = 60.0
 
 
 def set_up_logging(level: str, format: str = "text") -> None:
@@ -92,6 +96,31 @@ def _leave_the_message_alone() -> None:
 
     activity.logger.activity_info_on_message = False
     workflow.logger.workflow_info_on_message = False
+
+
+class Seldom(logging.Filter):
+    """Lets a warning that anybody can cause through once a minute, and says then how many there have been.
+
+    A warning is told from others by the line of code that logs it. What is worse than a warning always goes through.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, int], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See base class."""
+        if record.levelno != logging.WARNING:
+            return True
+        place, now = (record.pathname, record.lineno), time.monotonic()
+        said, left_out = self._said.get(place, (-_SELDOM_SECONDS, 0))
+        if now - said < _SELDOM_SECONDS:
+            self._said[place] = (said, left_out + 1)
+            return False
+        self._said[place] = (now, 0)
+        if left_out:
+            record.msg, record.args = f"{record.getMessage()} (and {left_out:,} times more before)", None
+        return True
 
 
 class TextFormatter(logging.Formatter):
