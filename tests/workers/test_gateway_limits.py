@@ -295,20 +295,20 @@ async def test_a_small_body_is_let_in_whatever_there_is() -> None:
     body_of(memory).take(SMALL_BYTES)
     with pytest.raises(Problem) as refused:
         body_of(memory).take(SMALL_BYTES + 1)
-    assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1", "Connection": "close"})
+    assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
 
 
-async def test_a_sender_has_a_quarter_unless_it_sends_one_body_alone() -> None:
+async def test_a_sender_has_half_unless_it_sends_one_body_alone() -> None:
     memory = Memory(4_000_000)
     first = body_of(memory, "a")
-    first.take(2_000_000)
+    first.take(3_000_000)
     with pytest.raises(Problem, match="busy"):
         body_of(memory, "a").take(200_000)
     body_of(memory, "b").take(900_000)
     first.end()
     again = body_of(memory, "a")
-    again.take(500_000)
-    body_of(memory, "a").take(500_000)
+    again.take(1_000_000)
+    body_of(memory, "a").take(1_000_000)
     again.give_back(400_000)
     body_of(memory, "a").take(400_000)
     with pytest.raises(Problem, match="busy"):

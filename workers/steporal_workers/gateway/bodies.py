@@ -106,23 +106,30 @@ async def _read(request: Request, max_bytes: int) -> bytearray:
     if coding not in ("", "identity"):
         raise Problem(415, f"the body has the content-encoding {coding!r}; send it uncompressed")
     body, size, taken = bytearray(), 0, body_of(request)
+    refused: Problem | None = None
     try:
         async for chunk in request.stream():
             size += len(chunk)
-            if size <= max_bytes:
-                taken.take(len(chunk))
+            # Few producers read an answer before they have sent all: some of what is not taken is let in, and dropped.
+            if size > max_bytes + _DROPPED_BYTES:
+                break
+            if size > max_bytes:
+                message = f"the body is too large; the most is {max_bytes:,} bytes in one request"
+                refused = Problem(413, message, headers={"Connection": "close"})
+            if refused is None:
+                try:
+                    taken.take(len(chunk))
+                except Problem as problem:
+                    refused = problem
+            if refused is None:
                 body += chunk
             elif body:
                 taken.give_back(len(body))
                 body.clear()
-            # Few producers read an answer before they have sent all: some of what is too much is let in, and dropped.
-            if size > max_bytes + _DROPPED_BYTES:
-                break
     except ClientDisconnect:
         raise Problem(400, "the body ended before its end") from None
-    if size > max_bytes:
-        message = f"the body is too large; the most is {max_bytes:,} bytes in one request"
-        raise Problem(413, message, headers={"Connection": "close"})
+    if refused is not None:
+        raise refused
     return body
 
 

@@ -1,7 +1,7 @@
 """Memory for the bodies of requests, and for what is made of them: how much there is, and who may have how much of it.
 
 A body that takes little is always let in: all connections together may have one each. The others share what is left. No
-sender has more than a quarter of that, unless it sends one body alone, and one that has come for a while without being
+sender has more than half of that, unless it sends one body alone, and one that has come for a while without being
 complete gives way to those that come after it.
 """
 
@@ -56,7 +56,7 @@ class Memory:
 
     def _has(self, size: int, body: Body) -> bool:
         others = self.of_sender[body.sender] - body.shared
-        return size <= self.left and (not others or others + body.shared + size <= self.max_bytes // 4)
+        return size <= self.left and (not others or others + body.shared + size <= self.max_bytes // 2)
 
     def _late(self, body: Body) -> Body | None:
         """The body that has been coming for longest, if that is long."""
@@ -97,7 +97,7 @@ class Body:
     def _hold(self, held: int) -> None:
         shared = held if held > SMALL_BYTES else 0
         if shared > self._memory.max_bytes:
-            raise Problem(413, "the body takes too much memory; send it in several requests", headers=_CLOSE)
+            raise Problem(413, "the body takes too much memory; send it in several requests")
         more = shared - self.shared
         if more > 0 and not self._memory.make_room(more, self):
             _refuse()
@@ -146,12 +146,8 @@ class Body:
             self._task.cancel()
 
 
-_CLOSE = {"Connection": "close"}
-
-
 def _refuse() -> NoReturn:
-    headers = {"Retry-After": "1", **_CLOSE}
-    raise Problem(503, "the gateway is busy with other requests; send it again", headers=headers)
+    raise Problem(503, "the gateway is busy with other requests; send it again", headers={"Retry-After": "1"})
 
 
 def body_of(request: Request) -> Body:
