@@ -32,6 +32,9 @@ MAX_NAME_BYTES = 900
 """In UTF-8: a topic's id has the name in it, and Temporal's ids have at most 1,000 bytes."""
 
 MAX_ID_BYTES = 400
+MAX_NESTING = 100
+"""How deep data may be nested. A run has it within other values, which may have 150 levels."""
+
 MAX_LEVELS = 16
 """How many patterns an event's name has whose runs hear of it: those of its first dots and slashes."""
 
@@ -327,8 +330,10 @@ def _check_json(value: JSON, place: _Place, label: str, depth: int) -> None:
         if kind is int and value.bit_length() > _MAX_INT_BITS:
             raise InvalidEventError(f"{label}: {place} is an integer of thousands of digits; send it as a string")
         return
-    if depth > 200:
-        raise InvalidEventError(f"{label}: {_shortened(str(place))} is nested more than 200 deep, or contains itself")
+    if depth > MAX_NESTING:
+        raise InvalidEventError(
+            f"{label}: {_shortened(str(place))} is nested more than {MAX_NESTING} deep, or contains itself"
+        )
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str) or not _is_text(key):

@@ -143,7 +143,7 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "huge int": ('{"name": "a", "data": {"x": %s}}' % ("9" * 5000), 400, "thousands of digits"),
     "bomb of arrays": ("[" * 100_000, 400, "nested too deep"),
     "bomb of objects": ('{"name":' * 50_000, 400, "nested too deep"),
-    "deep": ('{"name": "a", "data": {"x": %s}}' % ("[" * 300 + "]" * 300), 400, "more than 200 deep"),
+    "deep": ('{"name": "a", "data": {"x": %s}}' % ("[" * 300 + "]" * 300), 400, "more than 100 deep"),
     "surrogate": ('{"name": "a", "data": {"x": "\\ud800"}}', 400, "data.x has a lone surrogate"),
     "surrogate as a name": ('{"name": "\\ud800"}', 400, "lone surrogate"),
     "number": ("5", 400, "the body is a JSON number; it takes an event, or an array of events"),

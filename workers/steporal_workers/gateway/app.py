@@ -112,4 +112,7 @@ class _AnyPath(Mount):
 
 
 async def _describe(request: Request) -> Response:
-    return answer(DESCRIPTION)
+    return _described
+
+
+_described = answer(DESCRIPTION)
