@@ -755,12 +755,17 @@ class Client:
         """
         check_outside("client.send_event", "steporal.client.Client.send_event")
         now_ms = int(datetime.now(UTC).timestamp() * 1000)
-        events = prepare_events(event_or_events, new_id=lambda position: new_ulid(), now_ms=now_ms)
+        return await self.send_prepared(
+            prepare_events(event_or_events, new_id=lambda position: new_ulid(), now_ms=now_ms)
+        )
+
+    send_event_sync = blocking(send_event, of="client")
+
+    async def send_prepared(self, events: Sequence[ReceivedEvent]) -> SendEventResult:
+        """Send events that :func:`~steporal.events.prepare_events` has checked, as :meth:`send_event` does."""
         ids = [event.id for event in events]
         with sdk_errors("Temporal did not accept the events", partial(SendEventError, ids=ids)):
             return await self.dispatch(await self.connect(), events)
-
-    send_event_sync = blocking(send_event, of="client")
 
     async def send_signal(self, signal: str, data: JSON = None) -> SendSignalResult:
         """Send a signal to the run that waits for it; nothing happens if none does.

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
 import temporalio.client
 from gateway import Wire, count, gateway_of, greeting, until_started
 from recording import Workers
-from temporalio.service import RetryConfig
+from temporalio.service import RetryConfig, RPCError, RPCStatusCode
 from ulid import ULID
 
 import steporal
@@ -144,7 +144,7 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "bomb of arrays": ("[" * 100_000, 400, "nested too deep"),
     "bomb of objects": ('{"name":' * 50_000, 400, "nested too deep"),
     "too deep for some": ('{"name": "a", "data": {"list": ' + "[" * 600 + "]" * 600 + "}}", 400, "nested too deep"),
-    "deep": ('{"name": "a", "data": {"x": %s}}' % ("[" * 300 + "]" * 300), 400, "more than 200 deep"),
+    "deep": ('{"name": "a", "data": {"x": %s}}' % ("[" * 300 + "]" * 300), 400, "more than 100 deep"),
     "surrogate": ('{"name": "a", "data": {"x": "\\ud800"}}', 400, "data.x contains a lone surrogate"),
     "surrogate as a name": ('{"name": "\\ud800"}', 400, "lone surrogate"),
     "number": ("5", 400, "the body is a JSON number; it takes an event, or an array of events"),
@@ -243,6 +243,21 @@ async def test_many_requests_at_once_each_start_their_run(
         ids = [one.json()["ids"][0] for one in sent]
         handles = [temporal.get_workflow_handle(f"{app.id}/{workflow_id}/{id}") for id in ids]
         assert await asyncio.gather(*(handle.result() for handle in handles)) == [{"n": n} for n in range(100)]
+
+
+async def test_what_temporal_refuses_for_good_is_not_to_be_sent_again(
+    app: steporal.Client, workers: Workers, temporal: temporalio.client.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, name = greeting(app)
+
+    async def refuse(*_: object, **__: object) -> NoReturn:
+        raise RPCError("WorkflowId length exceeds limit.", RPCStatusCode.INVALID_ARGUMENT, b"")
+
+    async with workers(app), gateway_of(app) as http:
+        monkeypatch.setattr(app.dispatcher(temporal), "dispatch", refuse)
+        refused = await http.post("/e/any", json={"name": name, "id": "a"})
+    assert (refused.status_code, refused.json()["ids"]) == (400, ["a"])
+    assert "refused again" in refused.json()["error"]
 
 
 # --- Temporal away -------------------------------------------------------------------------------------------------

@@ -55,6 +55,10 @@ class RunApi:
         runs = [run for run in await asyncio.gather(*(look(*workflow) for workflow in workflows)) if run]
         return enveloped(sorted(runs, key=lambda run: (run["run_started_at"], run["function_id"])))
 
+    async def one(self, request: Request) -> Response:
+        """One run: looked at, or cancelled."""
+        return await (self.cancel(request) if request.method == "DELETE" else self.get(request))
+
     async def get(self, request: Request) -> Response:
         """One run."""
         return enveloped(await self._shown(await self._find(request.path_params["id"])))

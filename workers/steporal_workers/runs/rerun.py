@@ -7,7 +7,6 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-import click
 from rich.markup import escape
 from temporalio.client import Client
 from temporalio.common import RawValue, WorkflowIDReusePolicy
@@ -26,7 +25,7 @@ from steporal.search_attributes import APP, of_run, start_indexed
 from steporal.types import JSON
 from steporal.workflow_ids import workflow_id_of
 
-from ..output import print_json, say
+from ..output import print_json, print_line, say
 from ..problems import Failure, Mistake
 from ..send import check_input
 from .finding import first_run_id, get_run
@@ -97,7 +96,7 @@ async def run_rerun(
         started = {"workflow_id": workflow_id, "run_id": handle.first_execution_run_id, "event_id": origin.id}
         print_json({**started, "rerun_of": rerun_of, "kept_steps": steps})
         return
-    click.echo(workflow_id)
+    print_line(workflow_id)
     if from_step is not None:
         say(f"  kept of the run before: {escape(', '.join(steps)) or 'nothing'}")
 
