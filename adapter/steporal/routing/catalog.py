@@ -156,18 +156,24 @@ class Snapshot:
             event: The event.
             bridged: It has come over a bridge; none forwards it again.
         """
-        name: str = event["name"]
+        found: dict[Match, None] = {}
+        for match, entry in self.candidates(event["name"], bridged=bridged):
+            if match not in found and (entry.if_exp is None or compile_expression(entry.if_exp).matches(event=event)):
+                found[match] = None
+        return list(found)
+
+    def candidates(self, name: str, *, bridged: bool = False) -> list[tuple[Match, Entry]]:
+        """Return the triggers for events of a name, each with its workflow; their expressions decide.
+
+        Args:
+            name: The name.
+            bridged: The event has come over a bridge; none forwards it again.
+        """
         candidates = list(self._by_name.get(name, ()))
         for prefix, triggers in self._by_prefix.items():
             if _is_under(prefix, name):
                 candidates += triggers
-        found: dict[Match, None] = {}
-        for match, entry in candidates:
-            if match in found or (bridged and entry.bridge):
-                continue
-            if entry.if_exp is None or compile_expression(entry.if_exp).matches(event=event):
-                found[match] = None
-        return list(found)
+        return [(match, entry) for match, entry in candidates if not (bridged and entry.bridge)]
 
     def is_listened(self, name: str) -> bool:
         """Whether any workflow starts on events of a name, whatever is in them."""

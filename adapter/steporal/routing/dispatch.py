@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 
 import temporalio.client
 from temporalio.common import MetricMeter, WorkflowIDReusePolicy
@@ -11,13 +12,15 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from ..events import SYSTEM_EVENTS, ReceivedEvent, SendEventResult, StartedRun
-from ..metrics import EVENTS_MATCHED, EVENTS_SENT, EVENTS_UNMATCHED, meter_of
+from ..metrics import EVENTS_MATCHED, EVENTS_SENT, EVENTS_UNMATCHED, EXPRESSIONS_OVER_BUDGET, meter_of
 from ..runtime.limits import summary
 from ..runtime.start import START_SIGNAL, Origin
 from ..search_attributes import of_run, start_indexed
 from ..tracing import sending
+from ..types import JSON
 from .bridges import is_bridged, unmarked
 from .catalog import Catalog, Match, Snapshot
+from .expressions import compile_expression, warn_over_budget
 from .publish import Topics
 
 FINISHED = "inngest/function.finished"
@@ -25,6 +28,10 @@ FAILED = "inngest/function.failed"
 
 CONCURRENCY = 64
 """Calls to Temporal that one dispatch has in flight."""
+
+
+LONGEST_TURN = 0.02
+"""Seconds that matching holds the event loop at a time, but for one expression, which may take some 0.1 s more."""
 
 
 def _started(event: ReceivedEvent, match: Match) -> StartedRun:
@@ -57,12 +64,12 @@ class Dispatcher:
         ids = [event.id for event in events]
         bridged = [is_bridged(event) for event in events]
         events = [unmarked(event) for event in events]
-        encoded = [event.model_dump(mode="json") for event in events]
-        starts = [
-            (event, match)
-            for event, data, came in zip(events, encoded, bridged, strict=True)
-            for match in snapshot.matches(data, bridged=came)
-        ]
+        encoded, starts, pace = [], [], _Pace()
+        for event, came in zip(events, bridged, strict=True):
+            data = event.model_dump(mode="json")
+            encoded.append(data)
+            starts += [(event, match) for match in await self._matches(snapshot, data, came, pace)]
+            await pace.keep()
         slots = asyncio.Semaphore(CONCURRENCY)
 
         async def start(event: ReceivedEvent, match: Match) -> None:
@@ -85,6 +92,27 @@ class Dispatcher:
             runs=[_started(event, match) for event, match in starts],
             awaited=[id for id, event in zip(ids, events, strict=True) if event.id in heard],
         )
+
+    async def _matches(self, snapshot: Snapshot, event: Mapping[str, JSON], came: bool, pace: _Pace) -> list[Match]:
+        """The workflows that start on an event, each once, whichever of its triggers matches first."""
+        found: dict[Match, None] = {}
+        for match, entry in snapshot.candidates(event["name"], bridged=came):
+            if match in found:
+                continue
+            if entry.if_exp is not None:
+                judgement = compile_expression(entry.if_exp).judge(event=event)
+                if judgement.is_over_budget:
+                    self._over_budget(match, entry.if_exp)
+                await pace.keep()
+                if not judgement.is_true:
+                    continue
+            found[match] = None
+        return list(found)
+
+    def _over_budget(self, match: Match, source: str) -> None:
+        warn_over_budget(source, f"a trigger of workflow {match.workflow!r}")
+        if self._meter is not None:
+            EXPRESSIONS_OVER_BUDGET.add(self._meter, task_queue=match.task_queue, workflow_type=match.workflow)
 
     async def is_finish_listened(self) -> bool | None:
         """Whether runs have to tell that they have finished; None if the catalog cannot be read now."""
@@ -113,6 +141,19 @@ class Dispatcher:
             )
         except WorkflowAlreadyStartedError:
             pass  # the event was sent before
+
+
+class _Pace:
+    """Lets the other tasks of an event loop, such as probes, have their turn while one does much at once."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+
+    async def keep(self) -> None:
+        """Give the others a turn, if it is time."""
+        if time.monotonic() - self._since > LONGEST_TURN:
+            await asyncio.sleep(0)
+            self._since = time.monotonic()
 
 
 def _count(

@@ -30,6 +30,7 @@ from ..runtime.limits import MAX_PAYLOAD_BYTES
 from ..runtime.until import wait_until
 from ..types import JSON
 from .binding import Bound, Key, Path, bind, keys_at
+from .expressions import Judgement
 
 TOPIC = "steporal.topic"
 SUBSCRIBE = "steporal.subscribe"
@@ -43,8 +44,9 @@ DELIVERY_HEARTBEAT_TIMEOUT = timedelta(seconds=10)
 
 # What a live topic replays with: other values need ``workflow.patched``.
 _SIGNALS_PER_EXECUTION = 4_000  # Temporal takes 10,000
-_EVALUATIONS_PER_TASK = 5_000  # some hundred milliseconds of a workflow task, which must not take seconds
-_RESTORED_PER_TASK = 2_000
+_UNITS_PER_TASK = 100_000  # of evaluations: a tenth of a second of a workflow task, which must not take two
+_UNITS_OF_A_CANDIDATE = 10
+_UNITS_OF_A_RESTORED = 50
 _REMEMBERED = 10_000
 _LANES = 4
 _DELIVERIES_PER_ACTIVITY = 200
@@ -152,13 +154,14 @@ class Index:
         self._by_key: dict[Path, dict[Key, dict[str, None]]] = {}
         self._others: dict[str, None] = {}
 
-    def add(self, subscription: Subscription) -> None:
-        """Add a subscription, or replace the one with its id."""
+    def add(self, subscription: Subscription) -> int:
+        """Add a subscription, or replace the one with its id; returns the units that this took."""
         self.remove(subscription.id)
         bound = None if subscription.source is None else bind(subscription.source, subscription.event)
         self.all[subscription.id] = subscription
         self._bound[subscription.id] = bound
         self._place(bound)[subscription.id] = None
+        return 0 if bound is None else bound.units
 
     def remove(self, id: str) -> None:
         """Remove a subscription, if it is there."""
@@ -187,10 +190,12 @@ class Index:
                 found.extend(by_key.get(key, ()))
         return found
 
-    def matches(self, id: str, event: Mapping[str, JSON]) -> bool:
-        """Whether an event is one that a subscription waits for."""
+    def judge(self, id: str, event: Mapping[str, JSON]) -> Judgement:
+        """Decide whether an event is one that a subscription waits for."""
         bound = self._bound[id]
-        return self.all[id].ignored != event["id"] and (bound is None or bound.matches(event))
+        if bound is None or self.all[id].ignored == event["id"]:
+            return Judgement(self.all[id].ignored != event["id"], units=0)
+        return bound.judge(event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +259,7 @@ class TopicWorkflow:
         self._came: dict[str, float] = {}
         self._signals = 0
         self._may_take = _SIGNALS_PER_EXECUTION
-        self._evaluations = 0
+        self._units = 0
 
     # --- what it is sent -------------------------------------------------------------------------------------------
 
@@ -353,10 +358,9 @@ class TopicWorkflow:
         received = [(kind, value) for kind, value in state.get("received", ())]
         self._received.extendleft(reversed(received))  # signals came before this, in this execution
         self._remembered = dict.fromkeys([*state.get("remembered", ()), *self._remembered])
-        for number, subscription in enumerate(state.get("subscriptions", ()), 1):
-            self._index.add(Subscription.model_validate(subscription))
-            if number % _RESTORED_PER_TASK == 0:
-                await workflow.sleep(_PAUSE)
+        for subscription in state.get("subscriptions", ()):
+            units = self._index.add(Subscription.model_validate(subscription))
+            await self._take_units(units + _UNITS_OF_A_RESTORED)
         for subscription, event in state.get("matched", ()):
             self._send(Matched(Subscription.model_validate(subscription), event, workflow.time()))
 
@@ -367,7 +371,7 @@ class TopicWorkflow:
             await workflow.wait_condition(lambda: bool(self._received) and not self._is_full())
             kind, value = self._received.popleft()
             if kind == SUBSCRIBE:
-                self._index.add(Subscription.model_validate(value))
+                await self._take_units(self._index.add(Subscription.model_validate(value)))
             elif kind == UNSUBSCRIBE:
                 self._index.remove(value)
             else:
@@ -392,21 +396,29 @@ class TopicWorkflow:
         """Send an event to the runs that it matches; the workflow ids of the first of them."""
         runs: list[str] = []
         for id in self._index.candidates(event):
-            self._evaluations += 1
-            if self._evaluations % _EVALUATIONS_PER_TASK == 0:
-                await workflow.sleep(_PAUSE)
+            await self._take_units(_UNITS_OF_A_CANDIDATE)
             subscription = self._index.all.get(id)
             if subscription is None:
                 continue
             if subscription.has_ended(workflow.time()):
                 self._index.remove(id)
-            elif self._index.matches(id, event):
+                continue
+            judgement = self._index.judge(id, event)
+            self._units += judgement.units
+            if judgement.is_true:
                 if subscription.kind != "each":
                     self._index.remove(id)
                 self._send(Matched(subscription, event, came))
                 if len(runs) < _SHOWN:
                     runs.append(subscription.workflow_id)
         return runs
+
+    async def _take_units(self, units: int) -> None:
+        """Count units of evaluations, and leave the rest to the next workflow task where they are many."""
+        self._units += units
+        if self._units >= _UNITS_PER_TASK:
+            self._units = 0
+            await workflow.sleep(_PAUSE)
 
     def _send(self, matched: Matched) -> None:
         lane = zlib.crc32(matched.subscription.workflow_id.encode()) % _LANES
