@@ -50,12 +50,13 @@ class HttpActivities:
     Args:
         client: The app's client.
         executions: Knows the steps that run in this worker.
+        slots: The steps that the worker runs at a time. Sinks take half of them at most: receivers may not answer.
     """
 
-    def __init__(self, client: Client, executions: Executions) -> None:
+    def __init__(self, client: Client, executions: Executions, slots: int) -> None:
         self._client = client
         self._executions = executions
-        self._slots = HostSlots()
+        self._slots = HostSlots(max(1, slots // 2))
 
     def all(self) -> list[Callable[..., Any]]:
         """The activities to give to a worker."""

@@ -17,6 +17,7 @@ from ..http import FetchRequest, FetchResponse, Secret
 from ..readable import outward
 from ..types import JSON
 from .checks import check_headers, check_method, check_params, check_url
+from .content import text_of
 from .exchange import Answer, Request
 from .secrets import revealed
 
@@ -140,13 +141,5 @@ def _with_params(url: str, params: list[tuple[str, str]]) -> str:
 
 def response_of(answer: Answer) -> FetchResponse:
     """An answer as the step returns it."""
-    return FetchResponse(status=answer.status, headers=answer.headers, body=_text(answer))
-
-
-def _text(answer: Answer) -> str:
-    kind = answer.headers.get("content-type", "")
-    _, _, charset = kind.lower().partition("charset=")
-    try:
-        return answer.body.decode(charset.partition(";")[0].strip(" \"'") or "utf-8", errors="replace")
-    except (LookupError, ValueError):
-        return answer.body.decode(errors="replace")
+    text = text_of(answer.body, answer.headers.get("content-type", ""))
+    return FetchResponse(status=answer.status, headers=answer.headers, body=text)
