@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Collection, Mapping, Sequence
 
 import temporalio.client
@@ -21,6 +20,7 @@ from ..types import JSON
 from .bridges import is_bridged, unmarked
 from .catalog import Catalog, Match, Snapshot
 from .expressions import compile_expression, warn_over_budget
+from .pace import Pace
 from .publish import Topics
 
 FINISHED = "inngest/function.finished"
@@ -28,10 +28,6 @@ FAILED = "inngest/function.failed"
 
 CONCURRENCY = 64
 """Calls to Temporal that one dispatch has in flight."""
-
-
-LONGEST_TURN = 0.02
-"""Seconds that matching holds the event loop at a time, but for one expression, which may take some 0.1 s more."""
 
 
 def _started(event: ReceivedEvent, match: Match) -> StartedRun:
@@ -64,7 +60,7 @@ class Dispatcher:
         ids = [event.id for event in events]
         bridged = [is_bridged(event) for event in events]
         events = [unmarked(event) for event in events]
-        encoded, starts, pace = [], [], _Pace()
+        encoded, starts, pace = [], [], Pace()
         for event, came in zip(events, bridged, strict=True):
             data = event.model_dump(mode="json")
             encoded.append(data)
@@ -93,7 +89,7 @@ class Dispatcher:
             awaited=[id for id, event in zip(ids, events, strict=True) if event.id in heard],
         )
 
-    async def _matches(self, snapshot: Snapshot, event: Mapping[str, JSON], came: bool, pace: _Pace) -> list[Match]:
+    async def _matches(self, snapshot: Snapshot, event: Mapping[str, JSON], came: bool, pace: Pace) -> list[Match]:
         """The workflows that start on an event, each once, whichever of its triggers matches first."""
         found: dict[Match, None] = {}
         for match, entry in snapshot.candidates(event["name"], bridged=came):
@@ -141,19 +137,6 @@ class Dispatcher:
             )
         except WorkflowAlreadyStartedError:
             pass  # the event was sent before
-
-
-class _Pace:
-    """Lets the other tasks of an event loop, such as probes, have their turn while one does much at once."""
-
-    def __init__(self) -> None:
-        self._since = time.monotonic()
-
-    async def keep(self) -> None:
-        """Give the others a turn, if it is time."""
-        if time.monotonic() - self._since > LONGEST_TURN:
-            await asyncio.sleep(0)
-            self._since = time.monotonic()
 
 
 def _count(
