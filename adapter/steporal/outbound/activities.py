@@ -67,7 +67,7 @@ class HttpActivities:
         """Make a request; any answer but 429 and 5xx is the result."""
         given = from_raw(argument)
         before = given.pop(BEFORE, {})
-        call = FetchCall.model_validate(given)
+        call = FetchCall.read(given, most_with(activity.client().data_converter))
         return await self._executions.run(call.step, before, lambda: self._fetch(call, given.get("call")))
 
     async def _fetch(self, call: FetchCall, description: JSON) -> RawValue:
