@@ -91,7 +91,7 @@ async def data_that_fits_no_schema(turns: Turns) -> Figures:
     for _ in turns:
         schema = _kind(chance)
         for _ in range(5):
-            sent = data(chance, MAX_BYTES)
+            sent = data(chance, MAX_BYTES // 3)
             text = json.dumps(sent)
             if len(text) > MAX_BYTES:
                 continue
