@@ -104,7 +104,7 @@ class _Watchdog:
 def _report(loop: _Loop, running: list[_Running]) -> None:
     frames = list(_stack(sys._current_frames().get(loop.thread)))
     at = next((frame for frame in frames if is_users(frame.f_code.co_filename)), None)
-    where = f"{_line(at)}, in {at.f_code.co_name}" if at is not None else "code that is not the app's"
+    where = f"{_line(at)}, in {at.f_code.co_name}" if at is not None else "code that is not part of the app"
     for step in running:
         frame = step.coroutine.cr_frame if isinstance(step.coroutine, CoroutineType) else None
         if frame is not None and frame in frames:

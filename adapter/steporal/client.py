@@ -50,6 +50,7 @@ from .definition import (
     check_handler,
     check_heartbeat_timeout,
     check_id,
+    check_id_argument,
     check_max_attempts,
     check_park_after,
     check_retry,
@@ -92,6 +93,7 @@ from .signals import SendSignalResult, check_signal, signal_data
 from .sinks import EventSink, InngestSink, define_sink
 from .tracing import signalling, starting
 from .triggers import CronTrigger, EventTrigger, Trigger, event_trigger
+from .type_names import shown
 from .types import JSON
 
 if TYPE_CHECKING:
@@ -130,6 +132,12 @@ class Run(Generic[O]):
 
     def __repr__(self) -> str:
         return f"<Run {self.workflow_id!r}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise InvalidArgumentError(
+            f"run {self.workflow_id!r} cannot be pickled or copied, as it has a connection; pass its workflow_id on, "
+            f"and find it by client.get_run({self.workflow_id!r})"
+        )
 
     @property
     def temporal(self) -> WorkflowHandle[Any, Any]:
@@ -262,6 +270,9 @@ class Client:
             elsewhere if it does not answer. A workflow and a step can set another.
         code_timeout: How long a step waits for a worker that has its code, as in a rolling deployment, before it fails
             with the last worker's reason. A workflow can set another.
+
+    Raises:
+        DefinitionError: An argument cannot be right; names the client and the value.
     """
 
     def __init__(
@@ -283,14 +294,14 @@ class Client:
         self.task_queue = self.id if task_queue is None else check_id(task_queue, f"the task_queue of {where}")
         self.max_attempts = check_max_attempts(max_attempts, where)
         self.retry = DEFAULT_RETRY if retry is None else check_retry(retry, where)
-        self.step_packages: set[str] = set(step_packages)
+        self.step_packages: set[str] = _checked_packages(step_packages, where)
         self._data_converter = check_storage(data_converter, where)
         self.park_after = check_park_after(park_after, where)
         self.heartbeat_timeout = check_heartbeat_timeout(heartbeat_timeout, where)
         self.code_timeout = check_code_timeout(code_timeout, where)
         self._connection = Connection(self.id, self._new_connection)
         if temporal is not None:
-            self._connection.temporal = temporal
+            self.temporal = temporal
         self._workflows: dict[str, Workflow[Any, Any]] = {}
         self._sinks: dict[str, EventSink] = {}
         self._dispatchers: WeakKeyDictionary[temporalio.client.Client, Dispatcher] = WeakKeyDictionary()
@@ -298,6 +309,12 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<Client {self.id!r}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise InvalidArgumentError(
+            f"client {self.id!r} cannot be pickled or copied, as it has a connection and the functions of its "
+            "workflows; import it from its module where it is needed, also in another process"
+        )
 
     # --- define ----------------------------------------------------------------------------------------------------
 
@@ -392,18 +409,16 @@ class Client:
             other = self._workflows[id].handler
             raise DefinitionError(
                 f"client {self.id!r} has a workflow {id!r} already, {other.__module__}.{other.__qualname__}; "
-                "give each workflow an id of its own"
+                "give each workflow its own id"
             )
         check_schema(input_schema, id)
         check_step_functions(handler, id)
 
     def _check_kept(self, id: str) -> None:
         if id.startswith("steporal."):
-            raise DefinitionError(f"workflow id {id!r} starts with 'steporal.', which is kept for system workflows")
+            raise DefinitionError(f"workflow id {id!r} starts with 'steporal.', which is reserved for system workflows")
         if id in self._sinks:
-            raise DefinitionError(
-                f"client {self.id!r} has an event_sink {id!r} already; give each an id=... of its own"
-            )
+            raise DefinitionError(f"client {self.id!r} has an event_sink {id!r} already; give each its own id=...")
 
     def event_sink(
         self,
@@ -463,7 +478,7 @@ class Client:
         self._check_kept(sink.id)
         if sink.id in self._workflows:
             raise DefinitionError(
-                f"client {self.id!r} has a workflow {sink.id!r} already; give the event_sink an id of its own"
+                f"client {self.id!r} has a workflow {sink.id!r} already; give the event_sink its own id"
             )
         self._sinks[sink.id] = sink
         return sink
@@ -482,7 +497,7 @@ class Client:
         """A workflow by its id.
 
         Raises:
-            KeyError: There is none.
+            KeyError: No workflow has this id.
         """
         return self._workflows[id]
 
@@ -541,6 +556,11 @@ class Client:
 
     @temporal.setter
     def temporal(self, temporal: temporalio.client.Client) -> None:
+        if not isinstance(temporal, temporalio.client.Client):
+            raise DefinitionError(
+                f"temporal of client {self.id!r} is {shown(temporal)}; it takes a temporalio.client.Client, as "
+                "`await temporalio.client.Client.connect(...)` returns it"
+            )
         self._connection.temporal = temporal
 
     @property
@@ -609,10 +629,11 @@ class Client:
             workflow: A workflow of this client, or :func:`~steporal.reference` to another app's.
             input: Its input: an instance of its ``input_schema``, or what the schema makes one of. An instance arrives
                 as it is, without another validation.
-            id: Temporal's workflow id; ``{workflow id}/{event id}`` by default.
+            id: Temporal's workflow id, of at most 255 bytes in UTF-8; ``{workflow id}/{event id}`` by default.
 
         Raises:
-            InvalidArgumentError: ``workflow`` is neither a workflow nor a reference; nothing was started.
+            InvalidArgumentError: ``workflow`` is neither a workflow nor a reference, or ``id`` cannot be an id; nothing
+                was started.
             InvalidInputError: The input does not fit the ``input_schema``, or cannot be sent; nothing was started.
             AlreadyStartedError: There is, or was within Temporal's retention, a run with this ``id``.
             UnknownWorkflowError: The referenced app or workflow is not registered.
@@ -621,11 +642,13 @@ class Client:
         """
         check_outside("client.start_workflow", "steporal.client.Client.start_workflow")
         _check_workflow(workflow)
+        if id is not None:
+            check_id_argument(id, "id")
         sent = self._given(workflow, input)
         to_limited(f"the input of workflow {workflow.id!r}", sent.both(), most_with(self.data_converter))
         temporal = await self.connect()
         event_id = new_ulid()
-        workflow_id = f"{workflow.id}/{event_id}" if id is None else check_id(id, "a run's id")
+        workflow_id = id or f"{workflow.id}/{event_id}"
         with sdk_errors(f"starting workflow {workflow.id!r}"):
             if isinstance(workflow, WorkflowReference):
                 app, _ = await find_listed(self.dispatcher(temporal).catalog, workflow.app, workflow.id)
@@ -689,7 +712,7 @@ class Client:
             workflow: Its workflow, which types its result; plain JSON without one.
 
         Raises:
-            InvalidArgumentError: ``workflow`` is neither a workflow nor a reference.
+            InvalidArgumentError: ``workflow_id`` cannot be an id; ``workflow`` is neither a workflow nor a reference.
             RunNotFoundError: No run has this workflow id.
             ConnectError: There is no connection to Temporal.
             TemporalCallError: Temporal refused, or could not be reached.
@@ -697,9 +720,9 @@ class Client:
         check_outside("client.get_run", "steporal.client.Client.get_run")
         if workflow is not None:
             _check_workflow(workflow)
+        check_id_argument(workflow_id, "workflow_id", max_bytes=MAX_WORKFLOW_ID_BYTES)
         with sdk_errors(f"finding run {workflow_id!r}"):
             temporal = await self.connect()
-            workflow_id = check_id(workflow_id, "a run's workflow id", max_bytes=MAX_WORKFLOW_ID_BYTES)
             found = await find_run(temporal, workflow_id)
             handle = temporal.get_workflow_handle(
                 workflow_id, first_execution_run_id=found.run_id, result_type=RawValue
@@ -729,7 +752,7 @@ class Client:
         now_ms = int(datetime.now(UTC).timestamp() * 1000)
         events = prepare_events(event_or_events, new_id=lambda position: new_ulid(), now_ms=now_ms)
         ids = [event.id for event in events]
-        with sdk_errors("Temporal did not take the events", partial(SendEventError, ids=ids)):
+        with sdk_errors("Temporal did not accept the events", partial(SendEventError, ids=ids)):
             return await self.dispatch(await self.connect(), events)
 
     send_event_sync = blocking(send_event, of="client")
@@ -745,8 +768,8 @@ class Client:
             The id of the run that received it, or None.
 
         Raises:
-            InvalidArgumentError: The name is none; nothing was sent.
-            UnserializableError: The data is no JSON; nothing was sent.
+            InvalidArgumentError: The name is not valid; nothing was sent.
+            UnserializableError: The data cannot be sent as JSON; nothing was sent.
             PayloadTooLargeError: The data has more than 2 MiB, or 8 MiB with external storage; nothing was sent.
             InvalidInputError: The data does not fit the ``schema`` of the step that waits, which has not received it
                 and waits on.
@@ -760,7 +783,7 @@ class Client:
             raise InvalidArgumentError(str(err)) from None
         encoded = signal_data(signal, data)
         raw = to_limited(f"the data of signal {signal!r}", encoded, most_with(self.data_converter))
-        with sdk_errors(f"Temporal did not take signal {signal!r}", SendSignalError):
+        with sdk_errors(f"Temporal did not accept signal {signal!r}", SendSignalError):
             temporal = await self.connect()
             mailboxes = Mailboxes(temporal)
             with signalling(temporal, signal):
@@ -827,10 +850,21 @@ class Client:
         ]
 
 
+def _checked_packages(packages: object, where: str) -> set[str]:
+    """Names of top-level packages."""
+    names = None if isinstance(packages, str) or not isinstance(packages, Iterable) else list(packages)
+    if names is None or not all(isinstance(name, str) and name.isidentifier() for name in names):
+        raise DefinitionError(
+            f"step_packages of {where} is {shown(packages)}; it takes a list of names of top-level packages: "
+            "step_packages=['billing']"
+        )
+    return set(names)
+
+
 def _check_workflow(workflow: object) -> None:
     if not isinstance(workflow, Workflow | WorkflowReference):
         raise InvalidArgumentError(
-            f"workflow is {workflow!r}; pass what client.workflow returned, or steporal.reference(app, id)"
+            f"workflow is {shown(workflow)}; pass what client.workflow returned, or steporal.reference(app, id)"
         )
 
 

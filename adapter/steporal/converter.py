@@ -138,7 +138,7 @@ def to_json(value: Any, kind: Any = None) -> JSON:
     """``value`` as plain JSON, by pydantic: through ``kind`` where given, else by its own type.
 
     Raises:
-        UnserializableError: It is no JSON, and of no type that pydantic serialises.
+        UnserializableError: It is not JSON, nor of a type that pydantic serialises.
     """
     if value is None or type(value) in (str, int, bool):
         return value
@@ -146,8 +146,8 @@ def to_json(value: Any, kind: Any = None) -> JSON:
         if kind is not None and not isinstance(value, pydantic.BaseModel):
             return adapter(kind).dump_python(value, mode="json", by_alias=True, warnings=False)
         return pydantic_core.to_jsonable_python(value, by_alias=True)
-    except (ValueError, RecursionError, pydantic.PydanticSchemaGenerationError) as err:
-        raise UnserializableError(f"{type_label(type(value))} is no JSON: {err}") from None
+    except (ValueError, TypeError, RecursionError, pydantic.PydanticSchemaGenerationError) as err:
+        raise UnserializableError(f"{type_label(type(value))} cannot be written as JSON: {err}") from None
 
 
 def issues(error: pydantic.ValidationError) -> str:

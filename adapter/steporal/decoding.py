@@ -50,7 +50,9 @@ def decode(data: JSON, other: Decoder | None = None, packages: Collection[str] =
     except SteporalError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as err:
-        raise TypeNotFoundError(f"a value is not as steporal writes it: {type(err).__name__}: {err}") from err
+        raise TypeNotFoundError(
+            f"a value is not in the format that steporal writes: {type(err).__name__}: {err}"
+        ) from err
 
 
 class _Decoding:
@@ -195,7 +197,7 @@ class _Decoding:
             return self._changed(data, kind, {**values, **(extra or {})}, private)
         if extra is None and ("extra" in data) != shape.has_extra:
             extra = {}
-        made: Any = cast(Any, kind).__new__(kind)
+        made: Any = object.__new__(kind)
         set_attribute = object.__setattr__
         for slot in shape.slots:
             if slot in values:

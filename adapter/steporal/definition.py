@@ -15,12 +15,12 @@ from typing_extensions import TypeVar
 from .context import Context
 from .converter import issues, return_type, validate
 from .durations import Duration, parse_duration
-from .errors import DefinitionError
+from .errors import DefinitionError, InvalidArgumentError
 from .given import validated_input
 from .loops import blocking
 from .runtime.code import unwrapped
 from .triggers import CronTrigger, EventTrigger, Trigger
-from .type_names import type_label
+from .type_names import shown, type_label
 from .types import JSON
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ class WorkflowReference(Generic[O]):
     id: str
     output_type: Any = None
 
+    def __post_init__(self) -> None:
+        check_id(self.app, "the app of a reference")
+        check_id(self.id, "the workflow id of a reference")
+
 
 def reference(app: str, workflow_id: str, *, output_type: type[O] | None = None) -> WorkflowReference[O]:
     """A workflow of another app in the same namespace, to start or to invoke.
@@ -67,8 +71,11 @@ def reference(app: str, workflow_id: str, *, output_type: type[O] | None = None)
         app: The other client's id.
         workflow_id: The workflow's id.
         output_type: What its result is validated as; plain JSON without one.
+
+    Raises:
+        DefinitionError: One of the ids cannot be an id.
     """
-    return WorkflowReference(app, check_id(workflow_id, "a workflow id"), output_type)
+    return WorkflowReference(app, workflow_id, output_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,20 +231,38 @@ class Workflow(Generic[I, O]):
 def check_id(value: object, what: str, *, max_bytes: int = MAX_ID_BYTES) -> str:
     """An id of an app, workflow, run or step: any text that fits into Temporal's ids."""
     if not isinstance(value, str):
-        raise DefinitionError(f"{what} is {value!r} ({type_label(type(value))}); ids are strings")
+        raise DefinitionError(f"{what} is {shown(value)} ({type_label(type(value))}); ids are strings")
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
-        raise DefinitionError(f"{what} is {value!r}, which has half of a surrogate pair; ids are Unicode") from None
-    if not value.strip() or size > max_bytes:
-        raise DefinitionError(f"{what} is {value!r}; it must have 1 to {max_bytes} bytes in UTF-8")
+        raise DefinitionError(
+            f"{what} is {shown(value)}, which contains half of a surrogate pair; ids are valid Unicode"
+        ) from None
+    if not value.strip():
+        raise DefinitionError(f"{what} is {value!r}; an id cannot be empty")
+    if size > max_bytes:
+        raise DefinitionError(f"{what} is {shown(value)} with {size:,} bytes in UTF-8; an id has at most {max_bytes:,}")
+    if "\0" in value:
+        raise DefinitionError(f"{what} is {shown(value)}; an id cannot contain a NUL")
     return value
+
+
+def check_id_argument(value: object, what: str, *, max_bytes: int = MAX_ID_BYTES) -> str:
+    """An id that a method was called with; see :func:`check_id`.
+
+    Raises:
+        InvalidArgumentError: It cannot be an id.
+    """
+    try:
+        return check_id(value, what, max_bytes=max_bytes)
+    except DefinitionError as err:
+        raise InvalidArgumentError(str(err)) from None
 
 
 def check_max_attempts(value: object, where: str) -> int:
     """A number of attempts in all, at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise DefinitionError(f"max_attempts of {where} is {value!r}; it counts all attempts, so 1 is the least")
+        raise DefinitionError(f"max_attempts of {where} is {value!r}; it counts all attempts, so the minimum is 1")
     return value
 
 
@@ -307,6 +332,12 @@ def check_handler(handler: object, workflow_id: str) -> None:
             f"{where}, {name!r}, takes ({', '.join(str(p) for p in parameters)}); it is called with two "
             f"arguments: `async def {name}(ctx: Context[...], step: Step)`"
         )
+    first, second = positional
+    if first.name == "step" or second.name in ("ctx", "context"):
+        raise DefinitionError(
+            f"{where}, {name!r}, takes ({first}, {second}), but it is called with the context first; swap them: "
+            f"`async def {name}({second}, {first})`"
+        )
 
 
 def check_schema(schema: Any, workflow_id: str) -> None:
@@ -315,11 +346,11 @@ def check_schema(schema: Any, workflow_id: str) -> None:
         return
     try:
         if isinstance(schema, str):
-            raise TypeError("a string names a type, but is none")
+            raise TypeError("a string may name a type, but it is not one")
         pydantic.TypeAdapter(schema)
     except Exception as err:
         raise DefinitionError(
-            f"input_schema of workflow {workflow_id!r} is {schema!r}; it takes a pydantic model "
+            f"input_schema of workflow {workflow_id!r} is {shown(schema)}; it takes a pydantic model "
             f"or any type that pydantic.TypeAdapter does: {err}"
         ) from None
 
@@ -336,7 +367,9 @@ def check_triggers(triggers: object, workflow_id: str, input_schema: Any = None)
     if repeated is not None:
         raise DefinitionError(f"{where} has {repeated!r} twice")
     if len(triggers) > MAX_TRIGGERS:
-        raise DefinitionError(f"{where} are {len(triggers)}; a workflow has at most {MAX_TRIGGERS}")
+        raise DefinitionError(
+            f"workflow {workflow_id!r} has {len(triggers)} triggers; a workflow has at most {MAX_TRIGGERS}"
+        )
     crons = [trigger for trigger in triggers if isinstance(trigger, CronTrigger)]
     for position, cron in enumerate(crons):
         if cron.described in (other.described for other in crons[:position]):
@@ -374,7 +407,7 @@ def check_ext(ext: object, workflow_id: str) -> WorkflowExt:
     if isinstance(ext.cancel_on, CancelOn) or not isinstance(ext.cancel_on, Sequence):
         raise DefinitionError(f"{where}: cancel_on is {ext.cancel_on!r}; it takes a list: cancel_on=[CancelOn(...)]")
     if len(ext.cancel_on) > MAX_CANCEL_ON:
-        raise DefinitionError(f"{where}: cancel_on has {len(ext.cancel_on)} entries; the most is {MAX_CANCEL_ON}")
+        raise DefinitionError(f"{where}: cancel_on has {len(ext.cancel_on)} entries; the maximum is {MAX_CANCEL_ON}")
     for cancel in ext.cancel_on:
         _check_cancel_on(cancel, where)
     if ext.on_failure is not None:

@@ -54,9 +54,9 @@ def parse_duration(value: object, *, what: str = "duration", minimum: timedelta 
     if duration < timedelta(0):
         raise ValueError(f"{what} is {value!r}, which is negative; {_ACCEPTED}")
     if duration < minimum:
-        raise ValueError(f"{what} is {value!r}; the least is {format_duration(minimum)}")
+        raise ValueError(f"{what} is {value!r}; the minimum is {format_duration(minimum)}")
     if duration > MAX_DURATION:
-        raise ValueError(f"{what} is {value!r}; the most is a century")
+        raise ValueError(f"{what} is {value!r}; the maximum is a century")
     return duration
 
 
@@ -64,22 +64,24 @@ def _parse_text(text: str, what: str) -> timedelta:
     match = _TEXT.fullmatch(text)
     if match is None or not text:
         hint = ' (write "1h30m" for an hour and a half)' if "." in text or "," in text else ""
+        if text.isdecimal():
+            hint = ", which has no unit"
         raise ValueError(f"{what} is {text!r}{hint}; {_ACCEPTED}")
     if any(len(number) > 15 for number in match.groups(default="")):
-        raise ValueError(f"{what} is {text!r}; the most is a century")
+        raise ValueError(f"{what} is {text!r}; the maximum is a century")
     try:
         return sum(
             (int(number) * unit for number, unit in zip(match.groups("0"), _UNITS.values(), strict=True)), timedelta(0)
         )
     except OverflowError:
-        raise ValueError(f"{what} is {text!r}; the most is a century") from None
+        raise ValueError(f"{what} is {text!r}; the maximum is a century") from None
 
 
 def parse_deadline(value: object, *, what: str = "deadline") -> datetime:
     """An aware ``datetime``, in UTC.
 
     Raises:
-        TypeError: It is no ``datetime``.
+        TypeError: It is not a ``datetime``.
         ValueError: It is naive: it does not say in which time zone it is. Or UTC has no such year.
     """
     if not isinstance(value, datetime):

@@ -22,17 +22,15 @@ import pydantic
 from .annotated import annotation_of, dump_annotated
 from .converter import dumps
 from .errors import UnencryptedSecretError, UnserializableError
-from .leaves import LEAVES, TAG
+from .leaves import LEAVES, MAX_INT, TAG, unicode
 from .shapes import Shape, is_data_class, shape_of
-from .type_names import name_of, type_label
+from .type_names import name_of, shown, type_label
 from .types import JSON
 
 __all__ = ["FACTORIES", "MAX_DEPTH", "TAG", "Encoder", "always", "encode", "is_unchanged", "never"]
 
 MAX_DEPTH = 150
 """How deep containers nest in a value. Each level takes up to three levels of JSON, and Python reads about 1,000."""
-
-_MAX_INT = 10**4000  # Python neither prints nor parses integers of more than 4,300 digits
 
 _SANDBOX = "temporalio.worker.workflow_sandbox"
 
@@ -45,6 +43,8 @@ _SECRETS: dict[type, str] = {
     pydantic.Secret: "any",
 }
 _REFUSED_BASES = (str, int, float, list, dict, tuple, set, frozenset, bytes, bytearray, deque, *LEAVES)
+
+_CONVERT = "convert it to JSON, a pydantic model or a dataclass"
 
 Encoder = Callable[[Any], JSON | None]
 """Encodes a value that this module cannot, or returns None."""
@@ -60,20 +60,23 @@ def never() -> bool:
     return False
 
 
-def encode(value: Any, other: Encoder | None = None, *, secrets: Callable[[], bool] = never) -> JSON:
+def encode(
+    value: Any, other: Encoder | None = None, *, secrets: Callable[[], bool] = never, instead: str = _CONVERT
+) -> JSON:
     """Return ``value`` as JSON that :func:`decode` turns back.
 
     Args:
         value: The value.
         other: Encodes further types.
         secrets: Returns whether payloads are encrypted, so that secrets may be in them.
+        instead: What the message advises for an instance of a class that cannot be sent.
 
     Raises:
         UnserializableError: A part of the value cannot be sent; the message has the path of the part and its type.
         UnencryptedSecretError: It has a secret, and payloads are not encrypted.
     """
     try:
-        return _Encoding(other, secrets).value(value)
+        return _Encoding(other, secrets, instead).value(value)
     except _Refusal as refusal:
         raise refusal.error() from None
     except RecursionError:
@@ -154,17 +157,28 @@ def _refuse(value: Any, advice: str) -> NoReturn:
     raise _Refusal(subject, f"cannot be sent; {advice}")
 
 
-def _advice(value: Any) -> str:
+def _advice(value: Any, instead: str) -> str:
     if isinstance(value, type):
         return "send its name, or let the step use the class itself"
     for base in _REFUSED_BASES:
         if isinstance(value, base):
             return f"convert it to a plain {base.__name__}"
-    return "convert it to JSON, a pydantic model or a dataclass"
+    return instead
+
+
+_UNSET: Any = object()
+
+
+def _attribute(value: Any, name: str, default: Any) -> Any:
+    """Return an attribute that a value itself has; a ``__getattr__`` of its class takes no part."""
+    try:
+        return object.__getattribute__(value, name)
+    except AttributeError:
+        return default
 
 
 def _key_part(key: Any) -> str:
-    return f".{key}" if type(key) is str else f"[{key!r}]"
+    return f".{key}" if type(key) is str else f"[{shown(key)}]"
 
 
 # --- encoding ------------------------------------------------------------------------------------------------------
@@ -173,11 +187,12 @@ def _key_part(key: Any) -> str:
 class _Encoding:
     """One pass over a value."""
 
-    __slots__ = ("_depth", "_other", "_secrets", "_shapes")
+    __slots__ = ("_depth", "_instead", "_other", "_secrets", "_shapes")
 
-    def __init__(self, other: Encoder | None, secrets: Callable[[], bool]) -> None:
+    def __init__(self, other: Encoder | None, secrets: Callable[[], bool], instead: str) -> None:
         self._other = other
         self._secrets = secrets
+        self._instead = instead
         self._shapes: dict[type, Shape] = {}
         self._depth = 0
 
@@ -188,7 +203,7 @@ class _Encoding:
         if kind is str:
             return value if value.isascii() else self._text(value)
         if kind is int:
-            return value if -_MAX_INT < value < _MAX_INT else {TAG: "int", "value": hex(value)}
+            return value if -MAX_INT < value < MAX_INT else {TAG: "int", "value": hex(value)}
         if kind is float:
             return value if math.isfinite(value) else {TAG: "float", "value": json.dumps(value)}  # NaN, Infinity
         if kind is dict:
@@ -203,13 +218,15 @@ class _Encoding:
             try:
                 return leaf.dump(value)
             except UnserializableError as err:
-                raise _Refusal(type_label(kind), f"cannot be sent: {err}") from None
+                raise _Refusal(type_label(kind), str(err)) from None
         return self._rarer(value, kind)
 
     def _rarer(self, value: Any, kind: type) -> JSON:
         if kind in _SEQUENCES:
             return self._sequence(value, kind)
         if kind in _MAPPINGS:
+            if vars(value):
+                _refuse(value, "it has attributes beside its items; use a dataclass")
             return {TAG: _MAPPINGS[kind], "value": self._pairs(value)}
         if kind is deque:
             return {TAG: "deque", "value": self._items(value, value), "maxlen": value.maxlen}
@@ -231,16 +248,13 @@ class _Encoding:
             return LEAVES[value.__class__].dump(value)
         if isinstance(value, tuple(_SECRETS)):
             _refuse(value, "use pydantic.SecretStr or SecretBytes itself, which are sent if payloads are encrypted")
-        _refuse(value, _advice(value))
+        _refuse(value, _advice(value, self._instead))
 
     def _text(self, value: str) -> str:
         try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise _Refusal(
-                "str", "has a lone surrogate, which is not valid Unicode; send the bytes, or replace it"
-            ) from None
-        return value
+            return unicode(value)
+        except UnserializableError as err:
+            raise _Refusal("str", str(err)) from None
 
     def _deeper(self, value: Any) -> None:
         self._depth += 1
@@ -282,7 +296,7 @@ class _Encoding:
         try:
             return self.value(key)
         except _Refusal as refusal:
-            refusal.inside(container, f" key {key!r}")
+            refusal.inside(container, f" key {shown(key)}")
             raise
 
     def _named(self, values: dict[str, Any], container: Any) -> dict[str, JSON]:
@@ -374,7 +388,7 @@ class _Encoding:
         if shape.tag == "enum":
             return self._enum(value, shape)
         if shape.tag == "namedtuple":
-            if getattr(value, "__dict__", None):
+            if _attribute(value, "__dict__", None):
                 _refuse(value, "it has attributes beside its fields; use a dataclass")
             fields = dict(zip(kind._fields, value, strict=True))  # type: ignore[attr-defined]
             return self._object(shape, self._fields(fields, value, kind))
@@ -399,16 +413,14 @@ class _Encoding:
         return {TAG: "enum", "type": shape.name, "name": value.name, "value": content}
 
     def _state(self, value: Any, shape: Shape) -> dict[str, Any]:
-        state: dict[str, Any] = getattr(value, "__dict__", {})
+        state: dict[str, Any] = _attribute(value, "__dict__", {})
         if shape.computed and not shape.computed.isdisjoint(state):
             state = {name: item for name, item in state.items() if name not in shape.computed}
         if shape.slots:
             state = dict(state)
             for slot in shape.slots:
-                try:
-                    state[slot] = getattr(value, slot)
-                except AttributeError:
-                    continue
+                if (item := _attribute(value, slot, _UNSET)) is not _UNSET:
+                    state[slot] = item
         return state
 
     def _dataclass(self, value: Any, kind: type, shape: Shape) -> JSON:

@@ -78,13 +78,13 @@ class Key:
         """A key as :func:`new_key` writes it: 32 bytes in Base64, also the one for URLs, with padding or without.
 
         Raises:
-            ValueError: It is none; the message does not have it.
+            ValueError: It is not a key; the message does not show it.
         """
         plain = text.strip().replace("-", "+").replace("_", "/").rstrip("=")
         try:
             secret = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
         except (binascii.Error, ValueError):
-            raise ValueError("it is no Base64; `steporal encryption new-key` makes one") from None
+            raise ValueError("it is not valid Base64; `steporal encryption new-key` makes one") from None
         if len(secret) != KEY_BYTES:
             raise ValueError(f"it has {len(secret)} bytes, not {KEY_BYTES}; `steporal encryption new-key` makes one")
         if len(set(secret)) < _LEAST_DISTINCT:
@@ -143,7 +143,7 @@ def _of_variable(name: str) -> list[str]:
         return []
     found = [part for part in text.split(",") if part.strip()]
     if not found:  # keys that were lost must not turn encryption off
-        raise DefinitionError(f"{name} is set and has no key; it takes keys, separated by commas")
+        raise DefinitionError(f"{name} is set but contains no key; set it to one key or several, separated by commas")
     return found
 
 
@@ -153,7 +153,7 @@ def _parsed(name: str, texts: Iterable[str]) -> tuple[Key, ...]:
         try:
             keys.append(Key.parse(text))
         except ValueError as err:
-            raise DefinitionError(f"{name}: key {number} is no key: {err}") from None
+            raise DefinitionError(f"{name}: key {number} is not valid: {err}") from None
     return tuple(keys)
 
 
@@ -176,7 +176,7 @@ class EncryptionCodec(PayloadCodec, WithSerializationContext):
             from cryptography.exceptions import InvalidTag
             from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         except ModuleNotFoundError as err:
-            missing = f"{(err.name or '').partition('.')[0]!r} is not installed, which encrypts"
+            missing = f"{(err.name or '').partition('.')[0]!r} is not installed, and encryption needs it"
             raise DefinitionError(f"{missing}: pip install 'steporal[encryption]'") from None
         self.keys = keys
         self._inside = inside
@@ -236,8 +236,7 @@ class EncryptionCodec(PayloadCodec, WithSerializationContext):
             return Payload.FromString(cipher.decrypt(payload.data[:NONCE_BYTES], payload.data[NONCE_BYTES:], None))
         except (self._wrong, ValueError, DecodeError):
             raise EncryptionError(
-                f"a value is not as it was when it was encrypted with key {id!r}: somebody has changed it, or it is "
-                "damaged"
+                f"a value has changed since it was encrypted with key {id!r}: somebody has changed it, or it is damaged"
             ) from None
 
 

@@ -18,7 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from ulid import ULID
 
 from .converter import copied
-from .errors import EventTooLargeError, InvalidEventError
+from .encoding import encode
+from .errors import EventTooLargeError, InvalidEventError, UnencryptedSecretError, UnserializableError
+from .type_names import shown, type_label
 from .types import JSON
 
 MAX_EVENT_BYTES = 512 * 1024
@@ -44,6 +46,11 @@ _LATEST_MS = 4_102_444_800_000  # 2100
 _MAX_INT_BITS = 14_000  # Python neither prints nor parses integers of more than 4,300 digits
 
 _FIELDS = ("name", "data", "id", "ts", "v")
+
+_SECRET_INSIDE = (
+    "it contains a secret, which model_dump writes as asterisks: send the other fields, and a name by which the "
+    "secret is looked up"
+)
 
 
 class SentEvent(BaseModel):
@@ -148,24 +155,24 @@ def check_event_name(name: object, *, pattern: bool) -> str:
         ValueError: It is not, or it is reserved.
     """
     if not isinstance(name, str):
-        raise ValueError(f"name is {name!r} ({type(name).__name__}); event names are strings")
+        raise ValueError(f"name is {shown(name)} ({type_label(type(name))}); event names are strings")
     if not name or name != name.strip():
-        raise ValueError(f"name is {name!r}; event names are not empty and neither start nor end with a blank")
+        raise ValueError(f"name is {name!r}; an event name cannot be empty, or start or end with a space")
     if not _is_text(name):
-        raise ValueError(f"name is {_short(name)}, which has a lone surrogate and is no text")
+        raise ValueError(f"name is {shown(name)}, which contains a lone surrogate, so it is not valid Unicode")
     if "\0" in name:
-        raise ValueError(f"name is {_short(name)}; databases do not take a NUL in a name")
+        raise ValueError(f"name is {shown(name)}; a name cannot contain a NUL")
     if len(name) > MAX_NAME_LENGTH:
-        raise ValueError(f"name is {name[:40]!r}… with {len(name)} characters; the most is {MAX_NAME_LENGTH}")
+        raise ValueError(f"name is {name[:40]!r}… with {len(name)} characters; the maximum is {MAX_NAME_LENGTH}")
     if pattern and name in SYSTEM_EVENTS:
         return name
     if name.startswith(RESERVED_PREFIXES):
         prefix = name[: name.index("/") + 1]
         raise ValueError(f"name is {name!r}; names that start with {prefix!r} are reserved for system events")
     if "*" in name and pattern and (name.count("*") > 1 or not name.endswith((".*", "/*")) or len(name) < 3):
-        raise ValueError(f"name is {name!r}; a wildcard stands at the end, after '.' or '/': 'order.*', 'app/*'")
+        raise ValueError(f"name is {name!r}; put the wildcard at the end, after '.' or '/': 'order.*', 'app/*'")
     if "*" in name and not pattern:
-        raise ValueError(f"name is {name!r}; only triggers have wildcards")
+        raise ValueError(f"name is {name!r}; only triggers can have wildcards")
     if "*" in name and name.count(".") + name.count("/") > MAX_LEVELS:
         raise ValueError(f"name is {name!r}; a pattern has at most {MAX_LEVELS} dots and slashes")
     return name
@@ -209,10 +216,10 @@ def prepare_events(
         return [_prepare(events, "event", 0, new_id, now_ms, max_bytes)]
     if isinstance(events, str | bytes) or not isinstance(events, Sequence):
         raise InvalidEventError(
-            f"an event is {_short(events)}; it takes a SentEvent or a dict with a name, or a list of them"
+            f"an event is {shown(events)}; it takes a SentEvent or a dict with a name, or a list of them"
         )
     if len(events) > max_count:
-        raise InvalidEventError(f"{len(events):,} events in one call; the most is {max_count:,}")
+        raise InvalidEventError(f"{len(events):,} events in one call; the maximum is {max_count:,}")
     return [_prepare(event, f"event {i}", i, new_id, now_ms, max_bytes) for i, event in enumerate(events)]
 
 
@@ -230,7 +237,7 @@ def _prepare(
     data = fields.get("data")
     data = {} if data is None else data
     if not isinstance(data, dict):
-        raise InvalidEventError(f"{label}: data is {_short(data)}; it takes a JSON object, which is a dict")
+        raise InvalidEventError(f"{label}: data is {shown(data)}; it takes a JSON object, which is a dict")
     check_json(data, "data", label)
     event_id, ts, v = fields.get("id"), fields.get("ts"), fields.get("v")
     if event_id is not None and not (
@@ -240,14 +247,14 @@ def _prepare(
         and "\0" not in event_id
     ):
         raise InvalidEventError(
-            f"{label}: id is {_short(event_id)}; ids are strings of 1 to {MAX_ID_BYTES} bytes in UTF-8, without NUL"
+            f"{label}: id is {shown(event_id)}; ids are strings of 1 to {MAX_ID_BYTES} bytes in UTF-8, without NUL"
         )
     if ts is not None and (type(ts) is not int or not _EARLIEST_MS <= ts <= _LATEST_MS):
         raise InvalidEventError(
-            f"{label}: ts is {_short(ts)}; it takes an int of milliseconds since the epoch, 1980 to 2100"
+            f"{label}: ts is {shown(ts)}; it takes an int of milliseconds since the epoch, 1980 to 2100"
         )
     if v is not None and not (isinstance(v, str) and _is_text(v)):
-        raise InvalidEventError(f"{label}: v is {_short(v)}; versions are strings of valid Unicode")
+        raise InvalidEventError(f"{label}: v is {shown(v)}; versions are strings of valid Unicode")
     prepared = ReceivedEvent.model_construct(
         name=name,
         data=copied(data),  # as it is now: a step may send it later
@@ -258,7 +265,7 @@ def _prepare(
     size = _bytes(json.dumps(prepared.__dict__, ensure_ascii=False, separators=(",", ":")))
     if size > max_bytes:
         raise EventTooLargeError(
-            f"{label} has {size:,} bytes of JSON; the most is {max_bytes:,}. "
+            f"{label} has {size:,} bytes of JSON; the maximum is {max_bytes:,}. "
             "Keep the data elsewhere, and send where it is"
         )
     return prepared
@@ -266,21 +273,23 @@ def _prepare(
 
 def unknown_field(name: object) -> str | None:
     """Return the end of a message about a field that no event has; None if events have it."""
+    if not isinstance(name, str):
+        return f"; an event has {', '.join(_FIELDS)}"
     if name in _FIELDS:
         return None
-    close = difflib.get_close_matches(str(name), _FIELDS, n=1)
+    close = difflib.get_close_matches(name, _FIELDS, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     return f"{hint}; an event has {', '.join(_FIELDS)}"
 
 
 def _fields(event: object, label: str) -> Mapping[str, Any]:
     if isinstance(event, SentEvent):
-        return {name: getattr(event, name) for name in _FIELDS}
+        return {name: getattr(event, name) for name in _FIELDS if hasattr(event, name)}
     if not isinstance(event, Mapping):
-        raise InvalidEventError(f"{label} is {_short(event)}; it takes a SentEvent or a dict with a name")
+        raise InvalidEventError(f"{label} is {shown(event)}; it takes a SentEvent or a dict with a name")
     for key in event:
         if unknown := unknown_field(key):
-            raise InvalidEventError(f"{label} has the unknown key {key!r}{unknown}")
+            raise InvalidEventError(f"{label} has the unknown key {shown(key)}{unknown}")
     return event
 
 
@@ -299,7 +308,7 @@ def check_json(value: JSON, path: str, label: str, depth: int = 0) -> None:
     kind = type(value)
     if value is None or kind is str or kind is bool or kind is int:
         if kind is str and not _is_text(value):
-            raise InvalidEventError(f"{label}: {path} has a lone surrogate, which is no text")
+            raise InvalidEventError(f"{label}: {path} contains a lone surrogate, so it is not valid Unicode")
         if kind is int and value.bit_length() > _MAX_INT_BITS:
             raise InvalidEventError(f"{label}: {path} is an integer of thousands of digits; send it as a string")
         return
@@ -308,18 +317,18 @@ def check_json(value: JSON, path: str, label: str, depth: int = 0) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str) or not _is_text(key):
-                raise InvalidEventError(f"{label}: {path} has the key {key!r}; the keys of JSON are strings")
+                raise InvalidEventError(f"{label}: {path} has the key {shown(key)}; the keys of JSON are strings")
             check_json(item, f"{path}.{key}", label, depth + 1)
     elif kind is list or kind is tuple:
         for i, item in enumerate(value):
             check_json(item, f"{path}[{i}]", label, depth + 1)
     elif kind is float:
         if not math.isfinite(value):
-            raise InvalidEventError(f"{label}: {path} is {value!r}, which is no JSON")
+            raise InvalidEventError(f"{label}: {path} is {value!r}, which is not valid JSON")
     else:
         raise InvalidEventError(
-            f"{label}: {path} is {_short(value)}, a {kind.__module__}.{kind.__qualname__}, "
-            f"which is no JSON; {_advice(value)}"
+            f"{label}: {path} is {shown(value)}, a {kind.__module__}.{kind.__qualname__}, "
+            f"which is not valid JSON; {_advice(value)}"
         )
 
 
@@ -329,7 +338,7 @@ def _shortened(path: str) -> str:
 
 def _advice(value: object) -> str:
     if isinstance(value, pydantic.BaseModel):
-        return "write .model_dump(mode='json')"
+        return _SECRET_INSIDE if _has_secret(value) else "write .model_dump(mode='json')"
     if isinstance(value, pydantic.SecretStr | pydantic.SecretBytes | pydantic.Secret):
         return "send a name by which the secret is looked up"
     if isinstance(value, enum.Enum):
@@ -345,17 +354,19 @@ def _advice(value: object) -> str:
     return "convert it to strings, numbers, lists and dicts"
 
 
+def _has_secret(model: pydantic.BaseModel) -> bool:
+    try:
+        encode(model)
+    except UnencryptedSecretError:
+        return True
+    except UnserializableError:
+        return False
+    return False
+
+
 def _is_text(text: str) -> bool:
     return text.isascii() or text.encode("utf-8", "replace") == text.encode("utf-8", "surrogatepass")
 
 
 def _bytes(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
-
-
-def _short(value: object) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # an int of thousands of digits, or a user's __repr__
-        text = f"<{type(value).__qualname__}>"
-    return text if len(text) <= 80 else text[:79] + "…"

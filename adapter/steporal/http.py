@@ -35,7 +35,7 @@ def secret(name: str, *, prefix: str = "") -> Secret:
     Raises:
         InvalidArgumentError: There can be no such environment variable.
     """
-    if not isinstance(name, str) or not name or "=" in name or not name.isprintable():
+    if not isinstance(name, str) or not name.strip() or "=" in name or not name.isprintable():
         raise InvalidArgumentError(f"secret({name!r}): it takes the name of an environment variable, not its value")
     if not isinstance(prefix, str) or not prefix.isascii() or not prefix.isprintable():
         raise InvalidArgumentError(f"prefix of secret({name!r}) is {prefix!r}; it takes printable ASCII")
@@ -63,7 +63,7 @@ class FetchResponse(BaseModel):
     Attributes:
         status: The status code.
         headers: The headers, by lower-case name; repeated ones are joined by ``", "``.
-        body: The body as text; what is no text is replaced.
+        body: The body as text; bytes that are not text are replaced.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -81,6 +81,6 @@ class FetchResponse(BaseModel):
         """The body, parsed as JSON.
 
         Raises:
-            ValueError: It is none.
+            ValueError: The body is not valid JSON.
         """
         return jsonlib.loads(self.body)

@@ -60,7 +60,7 @@ def _refuse(positional: Sequence[Any], unknown: Sequence[str], *, has_id: bool) 
         first = positional[0]
         name = "input_schema" if has_id else "id"
         raise DefinitionError(
-            f"@client.workflow takes keyword arguments only, and was given {first!r}; write {name}={first!r}"
+            f"@client.workflow takes keyword arguments only, but was given {first!r}; write {name}={first!r}"
         )
     raise DefinitionError("@client.workflow has no id; give the workflow one, unique in the app: id='process-order'")
 

@@ -13,7 +13,7 @@ import hashlib
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
-from types import UnionType
+from types import BuiltinFunctionType, UnionType
 from typing import Annotated, Any, ForwardRef, Literal, TypeVar, Union, cast
 from weakref import WeakKeyDictionary
 
@@ -21,13 +21,13 @@ import pydantic
 import pydantic.dataclasses
 
 from .errors import UnserializableError
+from .main_module import imported_name
 from .type_names import TypeNotFoundError, find_type, name_of, type_label
 from .types import JSON
 
 Tag = Literal["model", "root", "dataclass", "namedtuple", "enum"]
 
 _SLOTS_OF_PYTHON = frozenset({"__dict__", "__weakref__"})
-_BUILTINS_WITH_CONTENT = (str, int, float, complex, bytes, bytearray, list, dict, set, frozenset, tuple, BaseException)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +128,9 @@ def _of_model(kind: type[pydantic.BaseModel], name: JSON) -> Shape:
 
 
 def _check_layout(kind: type) -> None:
-    base = next((base for base in _BUILTINS_WITH_CONTENT if issubclass(kind, base)), None)
-    if base is not None:
+    """Check that a dataclass derives from no class of C, whose instances have content that no attribute shows."""
+    base = next((base for base in kind.__mro__ if isinstance(vars(base).get("__new__"), BuiltinFunctionType)), object)
+    if base is not object:
         raise UnserializableError(
             f"{type_label(kind)} cannot be sent, as it is a dataclass and a {base.__name__} at once; "
             f"keep the {base.__name__} in a field"
@@ -150,7 +151,7 @@ def _check_name(kind: type, shape: Shape) -> None:
         if _examined(found) == shape:
             return
     raise UnserializableError(
-        f"{type_label(kind)} cannot be sent, as its name now means another class; give each class a name of its own"
+        f"{type_label(kind)} cannot be sent, as its name now means another class; give each class its own name"
     )
 
 
@@ -205,9 +206,12 @@ def _text(kind: Any) -> str:
         name = "|" if origin in (Union, UnionType) else _text(origin)
         return f"{name}[{', '.join(map(_text, arguments))}]"
     if isinstance(kind, type):
-        return f"{kind.__module__}:{kind.__qualname__}"
+        return f"{imported_name(kind.__module__)}:{kind.__qualname__}"
     return str(getattr(kind, "__name__", type(kind).__qualname__))
 
 
 def _literal(value: Any) -> str:
-    return f"{type_label(type(value))}.{value.name}" if isinstance(value, enum.Enum) else repr(value)
+    if not isinstance(value, enum.Enum):
+        return repr(value)
+    kind = type(value)
+    return f"{imported_name(kind.__module__)}.{kind.__qualname__}.{value.name}"

@@ -9,7 +9,7 @@ from typing_extensions import TypeVar
 
 from .errors import UnserializableError
 from .readable import outward
-from .type_names import type_label
+from .type_names import shown, type_label
 from .types import JSON
 
 D = TypeVar("D", default=Any)
@@ -50,22 +50,21 @@ def check_signal(signal: object) -> str:
     """A signal's name: any text that fits into a Temporal workflow id.
 
     Raises:
-        TypeError: It is no text.
-        ValueError: It is empty, too long, or no Unicode.
+        TypeError: It is not a string.
+        ValueError: It is empty, too long, or not valid Unicode.
     """
     if not isinstance(signal, str):
-        raise TypeError(f"signal is {signal!r} ({type_label(type(signal))}); a signal's name is a string")
+        raise TypeError(f"signal is {shown(signal)} ({type_label(type(signal))}); a signal's name is a string")
     if not signal.strip():
-        raise ValueError(f"signal is {signal!r}; a signal's name is not empty")
+        raise ValueError(f"signal is {signal!r}; a signal's name cannot be empty")
     try:
         size = len(signal.encode())
     except UnicodeEncodeError:
         raise ValueError(f"signal is {signal!r}, which has half of a surrogate pair; a name is Unicode") from None
     if size > MAX_SIGNAL_BYTES:
-        shown = signal if len(signal) <= 50 else f"{signal[:50]}…"
-        raise ValueError(f"signal {shown!r} has {size:,} bytes in UTF-8; a name has at most {MAX_SIGNAL_BYTES}")
+        raise ValueError(f"signal {shown(signal)} has {size:,} bytes in UTF-8; a name has at most {MAX_SIGNAL_BYTES}")
     if "\0" in signal:
-        raise ValueError(f"signal is {signal!r}; databases do not take a NUL in a name")
+        raise ValueError(f"signal is {signal!r}; a name cannot contain a NUL")
     return signal
 
 
@@ -77,14 +76,14 @@ def check_on_conflict(on_conflict: object) -> OnConflict:
     """
     if on_conflict == "fail" or on_conflict == "replace":
         return on_conflict
-    raise ValueError(f"on_conflict is {on_conflict!r}; it is 'fail' or 'replace'")
+    raise ValueError(f"on_conflict is {shown(on_conflict)}; it is 'fail' or 'replace'")
 
 
 def signal_data(signal: str, data: Any) -> JSON:
     """What is sent with a signal, as JSON.
 
     Raises:
-        UnserializableError: It is none.
+        UnserializableError: It cannot be sent as JSON.
     """
     try:
         return outward(data)

@@ -113,6 +113,8 @@ def define_sink(
     if id is not None:
         where = f"event_sink {check_id(id, 'the id of an event_sink')!r}"
     try:
+        if not isinstance(allow_private, bool):
+            raise TypeError(f"allow_private is {allow_private!r}; it takes True or False")
         triggers = _triggers(patterns, if_exp)
         target = _target(to, secret, allow_private)
         ours = ("content-type", "host", "webhook-")
@@ -149,7 +151,7 @@ def _target(to: object, secret: str | Secret | None, allow_private: bool) -> Web
         _check_target_url(to, "url", allow_private)
         return Webhook(to, secret)
     if not isinstance(to, InngestSink):
-        raise TypeError(f"it delivers to {to!r}; it takes a URL, or InngestSink(...)")
+        raise TypeError(f"to is {to!r}; it takes a URL, or InngestSink(...)")
     if secret is not None:
         raise ValueError("secret signs what is sent to a URL; InngestSink(...) has an event_key")
     _check_event_key(to.event_key)
@@ -168,7 +170,7 @@ def _check_target_url(url: str, what: str, allow_private: bool) -> Any:
     parts = check_url(url, what)
     if not allow_private and is_plainly_private(parts.hostname or ""):
         raise ValueError(
-            f"{what} leads to {parts.hostname!r}, which is no address of the internet; "
+            f"{what} leads to {parts.hostname!r}, which is not a public address of the internet; "
             "to allow addresses of your own network: allow_private=True"
         )
     return parts

@@ -217,7 +217,8 @@ class Step:
             retry: The backoff between attempts; the workflow's, by default.
             task_queue: Another task queue, of workers with the same code (``steporal worker --task-queue``).
             local: Run it in the worker that runs the workflow, as a Temporal local activity: several times faster, for
-                functions of a few seconds at most.
+                functions of a few seconds at most. It is repeated with its workflow task, whatever ``max_attempts``
+                says (``docs/guarantees.md``).
 
         Raises:
             StepError: The last attempt raised, or one raised :class:`~steporal.NonRetryableError`.

@@ -11,18 +11,22 @@ from __future__ import annotations
 import asyncio
 import difflib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Coroutine, Generator
 from functools import wraps
 from types import CodeType, FrameType
 from typing import Any, Protocol, TypeVar, cast
 
-from .errors import InvalidArgumentError, InvalidEventError, StepNotAwaitedError, UnknownStepError
+from .errors import InvalidArgumentError, InvalidEventError, NonRetryableError, StepNotAwaitedError, UnknownStepError
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SHOWN = 5
+_MAX_SHOWN = 255  # a longer id is not valid
+
+_ENDS_WITH_PLACE = re.compile(r"\(\S+:\d+\)$")
 
 _WAITS = frozenset(
     (
@@ -203,7 +207,8 @@ def _listed(calls: list[StepCall[Any]]) -> str:
 
 
 def _what(method: str, step_id: object) -> str:
-    return f"step {step_id!r}" if step_id and isinstance(step_id, str) else f"{method}(...)"
+    is_id = isinstance(step_id, str) and 0 < len(step_id) <= _MAX_SHOWN
+    return f"step {step_id!r}" if is_id else f"{method}(...)"
 
 
 def place_of(file: str, line: int) -> str:
@@ -233,7 +238,7 @@ def step_method(name: str) -> Callable[[F], F]:
             step_id = args[0] if args else options.get("step_id", "")
             try:
                 coroutine = method(self, *args, **options)
-            except (InvalidArgumentError, InvalidEventError) as err:
+            except (NonRetryableError, InvalidEventError) as err:
                 err.args = (_with_place(str(err), _what(name, step_id), place),)
                 raise
             except TypeError:
@@ -251,8 +256,16 @@ def step_method(name: str) -> Callable[[F], F]:
 
 
 def _with_place(message: str, what: str, place: tuple[str, int]) -> str:
-    named = message if what in message else f"{what}: {message}"
-    return f"{named} ({place_of(*place)})"
+    """Return the message of an error with the step's name and the line of the call, each once.
+
+    A message that ends with the place where the step's function is written keeps it.
+    """
+    is_named = what in message or f"{what[:-1]}:" in message or f"{what[:-1]}@" in message  # of a further use
+    named = message if is_named else f"{what}: {message}"
+    at = place_of(*place)
+    if f"({at})" in named:
+        return named
+    return f"{named[:-1]}, called at {at})" if _ENDS_WITH_PLACE.search(named) else f"{named} ({at})"
 
 
 def _mismatch(method: Callable[..., Any], self: object, args: tuple[Any, ...], options: dict[str, Any]) -> str | None:
@@ -267,7 +280,8 @@ def _mismatch(method: Callable[..., Any], self: object, args: tuple[Any, ...], o
     try:
         signature.bind(self, *args, **options)
     except TypeError as err:
-        return f"cannot be called like this: {err}; it takes {str(signature).replace('self, ', '').split(' -> ')[0]}"
+        taken = [each.replace(annotation=each.empty) for each in signature.parameters.values() if each.name != "self"]
+        return f"cannot be called like this: {err}; it takes {inspect.Signature(taken)}"
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from typing import TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -15,10 +16,23 @@ from .errors import DefinitionError
 from .events import check_event_name
 
 _ZONE_PREFIX = re.compile(r"(?:CRON_)?TZ=(\S+)\s+(.*)", re.DOTALL)
+_ZONE_ALONE = re.compile(r"(?:CRON_)?TZ=\S*")
 _EVERY = "@every "
 _EXTENSION = re.compile(r"[#?]|\bLW?\b|\d+[LW]\b|\bW\b", re.IGNORECASE)
 _OPEN_FIELD = re.compile(r"\*(/0*1)?")
 _SHORTHANDS = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
+_OTHER_SHORTHANDS = {"@midnight": "@daily", "@annually": "@yearly", "@minutely": "@every 1m"}
+_INTERVALS = "'@every 30s', '@every 5m', '@every 1h30m' or '@every 7d'"
+_FIELDS = {
+    "minute": "0 to 59",
+    "hour": "0 to 23",
+    "day-of-month": "1 to 31",
+    "month": "1 to 12, or JAN to DEC",
+    "day-of-week": "0 to 7 (0 and 7 are Sunday), or SUN to SAT",
+}
+"""The fields of a schedule in their order, as CronSim names them, and the values that they take."""
+
+_FIVE = "a schedule has five fields, minute, hour, day of month, month and day of week, such as '0 9 * * MON-FRI'"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_SCHEDULE_LENGTH = 255  # Inngest's
 
@@ -112,11 +126,15 @@ def cron_trigger(schedule: str, timezone: str | None = None, jitter: Duration | 
     """
     what = f"cron_trigger({schedule!r})"
     if not isinstance(schedule, str) or len(schedule) > _MAX_SCHEDULE_LENGTH:
-        raise DefinitionError(f"{what}: a schedule is a string such as '0 9 * * MON-FRI'")
+        raise DefinitionError(
+            f"{what}: a schedule is a string of at most {_MAX_SCHEDULE_LENGTH} characters, such as '0 9 * * MON-FRI'"
+        )
     if match := _ZONE_PREFIX.fullmatch(schedule.strip()):
         if timezone is not None and timezone != match[1]:
             raise DefinitionError(f"{what}: the schedule names the time zone {match[1]!r}, and timezone={timezone!r}")
         timezone, schedule = match[1], match[2]
+    elif _ZONE_ALONE.fullmatch(schedule.strip()):
+        raise DefinitionError(f"{what} has a time zone and no schedule; write {schedule.strip() + ' 0 9 * * *'!r}")
     schedule = " ".join(schedule.split())
     _check_schedule(schedule, what)
     if timezone is not None:
@@ -131,25 +149,83 @@ def cron_trigger(schedule: str, timezone: str | None = None, jitter: Duration | 
 def _check_schedule(schedule: str, what: str) -> None:
     if schedule in _SHORTHANDS:
         return
-    if schedule.startswith(_EVERY):
-        try:
-            interval = _interval(schedule)
-        except ValueError as err:
-            raise DefinitionError(f"{what}: {err}") from None
-        if interval % timedelta(seconds=1):
-            raise DefinitionError(f"{what}: Temporal's schedules take whole seconds")
+    if schedule.startswith("@"):
+        _check_shorthand(schedule, what)
         return
     fields = schedule.split()
-    accepted = "it takes minute, hour, day of month, month and day of week, such as '0 9 * * MON-FRI'"
+    if schedule.startswith("every "):
+        raise DefinitionError(f"{what} starts with 'every'; write {'@' + schedule!r}")
     if len(fields) != 5:
         count = f"{len(fields)} field{'s' * (len(fields) != 1)}"
-        raise DefinitionError(f"{what} has {count}; {accepted}, or '@every 5m', {', '.join(_SHORTHANDS)}")
+        seconds = "; leave out the seconds, which Temporal's schedules do not have" if len(fields) == 6 else ""
+        raise DefinitionError(
+            f"{what} has {count}{seconds}; {_FIVE}. Also valid: '@every 5m', {', '.join(_SHORTHANDS)}"
+        )
     if extension := _EXTENSION.search(schedule):
-        raise DefinitionError(f"{what} has {extension[0]!r}, which Temporal's schedules do not know; {accepted}")
+        raise DefinitionError(f"{what} contains {extension[0]!r}, which Temporal's schedules do not support; {_FIVE}")
     try:
         CronSim(schedule, _EPOCH)
     except CronSimError as err:
-        raise DefinitionError(f"{what}: {str(err) or 'no such schedule'}; {accepted}") from None
+        raise DefinitionError(f"{what}: {_wrong_field(fields, str(err))}") from None
+
+
+def _check_shorthand(schedule: str, what: str) -> None:
+    """Check a schedule that starts with ``@``."""
+    if schedule.partition(" ")[0] != _EVERY.strip():
+        meant = _OTHER_SHORTHANDS.get(schedule.lower()) or next(
+            iter(get_close_matches(schedule.lower(), _SHORTHANDS, n=1)), None
+        )
+        advice = f"write {meant!r}" if meant else f"write {', '.join(_SHORTHANDS)}, or an interval such as '@every 5m'"
+        if schedule.startswith("@every"):  # @every5m
+            advice = "write a space after '@every', as in '@every 5m'"
+        raise DefinitionError(f"{what}: there is no schedule {schedule!r}; {advice}")
+    text = schedule.removeprefix(_EVERY.strip()).strip()
+    try:
+        interval = _interval(schedule)
+    except ValueError:
+        raise DefinitionError(f"{what}: {_wrong_interval(text)}") from None
+    if interval % timedelta(seconds=1):
+        raise DefinitionError(f"{what}: the interval is {text!r}; Temporal's schedules take whole seconds")
+
+
+def _wrong_interval(text: str) -> str:
+    """Return what is wrong with the interval of ``@every``, and what to write."""
+    if not text:
+        return f"the interval is missing; write {_INTERVALS}"
+    if text.isdecimal():
+        return f"the interval {text!r} has no unit; write '@every {text}m' for minutes or '@every {text}s' for seconds"
+    together = "".join(text.split())
+    try:
+        parse_duration(together, minimum=timedelta(seconds=1))
+    except ValueError:
+        pass
+    else:
+        return f"the interval {text!r} contains a space; write '@every {together}'"
+    try:
+        parse_duration(text)
+    except ValueError:
+        return f"the interval {text!r} is not valid; write whole numbers with the units w, d, h, m and s: {_INTERVALS}"
+    return f"the interval {text!r} is too short; the shortest is '@every 1s'"
+
+
+def _wrong_field(fields: list[str], error: str) -> str:
+    """Return what is wrong with a schedule of five fields, by CronSim's error."""
+    name = error.removeprefix("Bad ")
+    if name not in _FIELDS:
+        return f"it is not a valid schedule ({error}); {_FIVE}" if error else f"it is not a valid schedule; {_FIVE}"
+    value = fields[list(_FIELDS).index(name)]
+    label = name.replace("-", " ")
+    if name == "day-of-month" and _is_valid([*fields[:3], "*", fields[4]]):
+        return f"month {fields[3]!r} has no day {value!r}, so that the schedule is never due; correct one of them"
+    return f"the {label} is {value!r}; it takes {_FIELDS[name]}, lists (1,5), ranges (1-5), steps (*/5) and *"
+
+
+def _is_valid(fields: list[str]) -> bool:
+    try:
+        CronSim(" ".join(fields), _EPOCH)
+    except CronSimError:
+        return False
+    return True
 
 
 def _interval(schedule: str) -> timedelta:

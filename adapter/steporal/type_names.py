@@ -11,7 +11,6 @@ import enum
 import functools
 import importlib
 import operator
-import sys
 import types
 import typing
 from collections.abc import Collection
@@ -21,12 +20,14 @@ from typing import Annotated, Any, Literal, Union
 import pydantic
 
 from .errors import UnserializableError
+from .main_module import imported_name, loaded_module
 from .types import JSON
 
 _ANY = "typing:Any"
 _UNION = "|"
 _TYPING = "typing:"
 _ELLIPSIS = "..."
+_MOST_SHOWN = 80
 
 
 class TypeNotFoundError(UnserializableError):
@@ -36,6 +37,15 @@ class TypeNotFoundError(UnserializableError):
 def type_label(kind: type) -> str:
     """A class's name as messages show it: ``sqlite3.Connection``, ``int``."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: its ``repr``, cut; its class where that raises."""
+    try:
+        text = repr(value)
+    except Exception:  # an int of thousands of digits, or a user's __repr__
+        text = f"<{type_label(type(value))}>"
+    return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 1] + "…"
 
 
 def name_of(kind: Any) -> JSON:
@@ -70,7 +80,7 @@ def name_of(kind: Any) -> JSON:
             f"{type_label(kind)} cannot be sent, as it is defined inside a function and so cannot be found by name; "
             "move the class to module level"
         )
-    return f"{kind.__module__}:{kind.__qualname__}"
+    return f"{imported_name(kind.__module__)}:{kind.__qualname__}"
 
 
 def _generic_name(kind: Any, origin: Any) -> JSON:
@@ -160,7 +170,7 @@ def _find_class(name: str, packages: Collection[str]) -> type:
     module, _, qualname = name.partition(":")
     found: Any = types if module == "types" else load_module(module, packages)
     for part in qualname.split("."):
-        if isinstance(found, ModuleType) and found.__name__ != module:
+        if isinstance(found, ModuleType) and imported_name(found.__name__) != imported_name(module):
             break
         found = getattr(found, part, None)
     if not isinstance(found, type):
@@ -174,8 +184,7 @@ def load_module(name: str, packages: Collection[str]) -> ModuleType:
     Raises:
         TypeNotFoundError: It is neither, or cannot be imported.
     """
-    module = sys.modules.get(name)
-    if module is not None:
+    if (module := loaded_module(name)) is not None:
         return module
     if name.partition(".")[0] not in packages:
         raise TypeNotFoundError(f"module {name!r} is not loaded in this process, and not part of the app")

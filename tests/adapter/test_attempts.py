@@ -346,7 +346,7 @@ async def test_an_error_with_another_cause_keeps_it(app: steporal.Client, worker
         (1.5, "is 1.5 (float)"),
         (None, "is None (NoneType)"),
         (True, "is True (bool)"),
-        (timedelta(days=366 * 101), "the most is a century"),
+        (timedelta(days=366 * 101), "the maximum is a century"),
         (datetime(2026, 1, 1), "which is naive"),
     ],
 )

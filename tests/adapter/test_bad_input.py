@@ -31,6 +31,9 @@ from steporal.runtime.continuing import CHECKPOINT, RECOVER
 from steporal.runtime.inbox import DELIVER
 from steporal.runtime.rebuilding import SIGNALS, rebuild
 from steporal.sealed import ENCODING, KEY_ID
+from steporal.type_names import shown
+
+pytestmark = pytest.mark.outside_runs
 
 BAD_EVENTS: list[tuple[Any, str]] = [
     ({}, "has no name"),
@@ -52,8 +55,8 @@ BAD_EVENTS: list[tuple[Any, str]] = [
     ({"name": "a", "v": 2}, "v is 2"),
     ({"name": "inngest/function.failed"}, "reserved"),
     ({"name": "steporal/x"}, "reserved"),
-    ({"name": "a.*"}, "only triggers have wildcards"),
-    ({"name": "a", "data": {"text": "x" * 512 * 1024}}, "the most is 524,288"),
+    ({"name": "a.*"}, "only triggers can have wildcards"),
+    ({"name": "a", "data": {"text": "x" * 512 * 1024}}, "the maximum is 524,288"),
     ("order.placed", "an event is 'order.placed'"),
     (None, "an event is None"),
     ([{"name": "a"}, {"nme": "b"}], "event 1"),
@@ -104,7 +107,7 @@ async def test_no_events_are_none(app: steporal.Client, workers: Workers) -> Non
         ({"timeout": 1.5}, "timeout is 1.5"),
         ({"timeout": timedelta(0)}, "timeout"),
         ({"max_attempts": 0}, "max_attempts of step 'charge' is 0"),
-        ({"heartbeat_timeout": "1ms"}, "heartbeat_timeout is '1ms'; the least is 1s"),
+        ({"heartbeat_timeout": "1ms"}, "heartbeat_timeout is '1ms'; the minimum is 1s"),
         ({"heartbeat_timeout": "1s", "local": True}, "it takes no heartbeat_timeout"),
         ({"max_attempts": True}, "max_attempts of step 'charge' is True"),
         ({"retry": 3}, "retry of step 'charge' is 3"),
@@ -136,7 +139,7 @@ async def test_a_step_id_that_cannot_be_fails_the_run_at_once(
     async with workers(app):
         with pytest.raises(RunFailedError, match="a step id is") as failed:
             await (await handler.start()).result()
-    assert repr(step_id) in failed.value.message
+    assert shown(step_id) in failed.value.message
 
 
 # --- calls put on the task queue by hand ---------------------------------------------------------------------------

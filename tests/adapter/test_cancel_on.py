@@ -120,7 +120,7 @@ async def test_after_its_timeout_an_event_cancels_no_more(app: steporal.Client, 
         ([CancelOn("a", timeout=-1)], "timeout"),
         (["a"], "cancel_on has 'a'; write CancelOn"),
         (CancelOn("a"), "it takes a list"),
-        ([CancelOn("a")] * 6, "the most is 5"),
+        ([CancelOn("a")] * 6, "the maximum is 5"),
     ],
 )
 def test_what_cannot_be_right_is_said_where_it_is_defined(app: steporal.Client, cancel_on: Any, message: str) -> None:

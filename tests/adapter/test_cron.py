@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import pytest
 import temporalio.client
 import temporalio.service
 from recording import Workers
@@ -13,6 +14,8 @@ from temporalio.client import ScheduleDescription
 
 import steporal
 from steporal import Context, Step, cron_trigger
+
+pytestmark = pytest.mark.outside_runs
 
 
 def daily(client: steporal.Client, *schedules: steporal.CronTrigger) -> steporal.Workflow[Any, None]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, field_validator
 
 import steporal
 from steporal import ConnectError, Context, DefinitionError, RetryPolicy, Step, cron_trigger, event_trigger
+from steporal.type_names import shown
 
 
 async def handler(ctx: Context[Any], step: Step) -> None:
@@ -39,6 +40,18 @@ async def keyword_only(ctx: Context[Any], step: Step, *, db: Any) -> None:
     return None
 
 
+async def swapped(step: Step, ctx: Context[Any]) -> None:
+    return None
+
+
+async def without_context(step: Any, _: Any) -> None:
+    return None
+
+
+async def context_last(s: Any, context: Any) -> None:
+    return None
+
+
 @pytest.fixture
 def client() -> steporal.Client:
     return steporal.Client("shop")
@@ -51,6 +64,26 @@ def test_a_workflow_is_what_the_decorator_returns(client: steporal.Client) -> No
     assert client.get_workflow("process-order") is workflow
     assert client.workflows == [workflow]
     assert repr(workflow) == "<Workflow 'process-order' of 'shop'>"
+
+
+@pytest.mark.parametrize("wrong", [swapped, without_context, context_last])
+def test_a_handler_that_takes_the_step_first_is_refused(client: steporal.Client, wrong: Any) -> None:
+    says = rf"workflow 'swaps', '{wrong.__name__}', takes .*; swap them: `async def {wrong.__name__}\("
+    with pytest.raises(DefinitionError, match=says):
+        client.workflow(id="swaps")(wrong)
+    with pytest.raises(DefinitionError, match="workflow 'fails-failure'"):
+        client.workflow(id="fails", ext=steporal.WorkflowExt(on_failure=wrong))(handler)
+
+
+def test_a_handler_may_name_its_parameters_as_it_likes(client: steporal.Client) -> None:
+    async def short(c: Any, s: Any) -> None: ...
+    async def unused(_: Any, __: Any) -> None: ...
+    async def longer(context: Any, steps: Any) -> None: ...
+    async def no_step(ctx: Any, _step: Any) -> None: ...
+
+    for named in (short, unused, longer, no_step):
+        client.workflow(id=named.__name__)(named)
+    assert len(client.workflows) == 4
 
 
 @pytest.mark.parametrize("wrong", [not_async, no_parameters, one_parameter, three_parameters, keyword_only])
@@ -109,7 +142,7 @@ def test_two_clients_may_have_workflows_with_one_id(client: steporal.Client) -> 
 def test_an_id_is_a_text_of_up_to_255_bytes(client: steporal.Client, wrong: Any) -> None:
     with pytest.raises(DefinitionError, match="'shop'"):
         client.workflow(id=wrong)(handler)
-    with pytest.raises(DefinitionError, match=re.escape(repr(wrong))):
+    with pytest.raises(DefinitionError, match=re.escape(shown(wrong))):
         steporal.Client(wrong)
 
 
@@ -121,7 +154,7 @@ def test_ids_of_system_workflows_are_reserved(client: steporal.Client) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"heartbeat_timeout": "500ms"}, "heartbeat_timeout is '500ms'; the least is 1s"),
+        ({"heartbeat_timeout": "500ms"}, "heartbeat_timeout is '500ms'; the minimum is 1s"),
         ({"heartbeat_timeout": 2.5}, "heartbeat_timeout is 2.5 (float)"),
         ({"code_timeout": "soon"}, "code_timeout is 'soon'"),
     ],
@@ -239,7 +272,7 @@ def test_a_schedule_whose_data_may_fit_the_input_schema_is_fine(client: steporal
 
 def test_a_workflow_has_at_most_ten_triggers(client: steporal.Client) -> None:
     client.workflow(id="ten", triggers=[event_trigger(f"e{n}") for n in range(10)])(handler)
-    with pytest.raises(DefinitionError, match="'eleven' are 11"):
+    with pytest.raises(DefinitionError, match="'eleven' has 11 triggers"):
         client.workflow(id="eleven", triggers=[event_trigger(f"e{n}") for n in range(11)])(handler)
 
 
@@ -295,7 +328,7 @@ def test_the_task_queue_is_the_clients_id_unless_given() -> None:
     ("call", "message"),
     [
         (lambda c: c.workflow(_handler), "@client.workflow on '_handler' has no arguments; give the workflow an id"),
-        (lambda c: c.workflow("order"), "takes keyword arguments only, and was given 'order'; write id='order'"),
+        (lambda c: c.workflow("order"), "takes keyword arguments only, but was given 'order'; write id='order'"),
         (lambda c: c.workflow(), "@client.workflow has no id"),
         (
             lambda c: c.workflow(id="o", retries=3),

@@ -109,13 +109,13 @@ def test_a_datetime_is_sent_to_sleep_until(value: datetime) -> None:
     [10**30, "5201w5300d", "9" * 15 + "w", "9" * 5_000 + "s", timedelta.max, MAX_DURATION + timedelta.resolution],
 )
 def test_more_than_a_century_is_a_value_error(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"^duration is .*the most is a century"):
+    with pytest.raises(ValueError, match=r"^duration is .*the maximum is a century"):
         parse_duration(value)
 
 
 def test_a_duration_under_the_minimum_is_a_value_error() -> None:
     assert parse_duration("1s", minimum=timedelta(seconds=1)) == timedelta(seconds=1)
-    with pytest.raises(ValueError, match=r"^timeout is '999ms'; the least is 1s$"):
+    with pytest.raises(ValueError, match=r"^timeout is '999ms'; the minimum is 1s$"):
         parse_duration("999ms", what="timeout", minimum=timedelta(seconds=1))
 
 

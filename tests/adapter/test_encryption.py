@@ -49,6 +49,8 @@ from steporal.runtime.limits import MAX_PAYLOAD_BYTES
 from steporal.sealed import ENCODING, key_of
 from steporal_workers.devserver import dev_server
 
+pytestmark = pytest.mark.outside_runs
+
 OLD, NEW = new_key(), new_key()
 
 MARKER = "m4rk3r"
@@ -308,7 +310,7 @@ async def test_what_was_changed_is_not_taken(damage: Any) -> None:
     codec = EncryptionCodec(Keys.of([OLD]))
     (sealed,) = await codec.encode([payload()])
     sealed.data = damage(sealed.data)
-    with pytest.raises(EncryptionError, match="not as it was when it was encrypted with key"):
+    with pytest.raises(EncryptionError, match="has changed since it was encrypted with key"):
         await codec.decode([sealed])
 
 
@@ -382,8 +384,8 @@ def test_a_key_is_taken_however_base64_is_written() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("hunter2!", "it is no Base64"),
-        ("ä" * 43, "it is no Base64"),
+        ("hunter2!", "it is not valid Base64"),
+        ("ä" * 43, "it is not valid Base64"),
         (OLD[:-3], "it has 30 bytes, not 32"),
         ("A" * 43, "its bytes are not random"),
     ],
@@ -392,7 +394,7 @@ def test_a_key_is_taken_however_base64_is_written() -> None:
 def test_what_is_no_key_is_refused_and_not_shown(text: str, why: str) -> None:
     with pytest.raises(DefinitionError) as raised:
         Keys.of([OLD, text])
-    assert f"STEPORAL_ENCRYPTION_KEYS: key 2 is no key: {why}" in str(raised.value)
+    assert f"STEPORAL_ENCRYPTION_KEYS: key 2 is not valid: {why}" in str(raised.value)
     assert text not in str(raised.value)
 
 
@@ -405,5 +407,5 @@ async def test_a_client_that_connects_by_itself_takes_the_keys_of_the_environmen
     (sealed,) = await (await steporal.Client("shop").connect()).data_converter.encode([MARKER])
     assert key_of(sealed) == Key.parse(NEW).id
     monkeypatch.setenv("STEPORAL_ENCRYPTION_KEYS", " , ")
-    with pytest.raises(DefinitionError, match="STEPORAL_ENCRYPTION_KEYS is set and has no key"):
+    with pytest.raises(DefinitionError, match="STEPORAL_ENCRYPTION_KEYS is set but contains no key"):
         await steporal.Client("shop").connect()

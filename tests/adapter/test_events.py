@@ -139,9 +139,9 @@ def test_a_time_is_between_1980_and_2100(ts: int) -> None:
         ({"name": ""}, "event: name is ''"),
         ({"name": " a"}, "event: name is ' a'"),
         ({"name": "a\n"}, r"event: name is 'a\n'"),
-        ({"name": "x" * 513}, "with 513 characters; the most is 512"),
-        ({"name": "a\ud800"}, r"name is 'a\ud800', which has a lone surrogate"),
-        ({"name": "a.*"}, "only triggers have wildcards"),
+        ({"name": "x" * 513}, "with 513 characters; the maximum is 512"),
+        ({"name": "a\ud800"}, r"name is 'a\ud800', which contains a lone surrogate"),
+        ({"name": "a.*"}, "only triggers can have wildcards"),
         ({"name": "inngest/function.failed"}, "names that start with 'inngest/' are reserved"),
         ({"name": "steporal/x"}, "names that start with 'steporal/' are reserved"),
         ({"name": "a", "dta": {}}, "event has the unknown key 'dta' (did you mean 'data'?)"),
@@ -173,24 +173,27 @@ def test_a_field_that_cannot_be_is_named(event: Any, says: str) -> None:
     ("data", "says"),
     [
         ({"items": [0, 1, {"when": datetime(2026, 1, 1, tzinfo=UTC)}]}, "data.items[2].when is datetime.datetime("),
-        ({"when": datetime(2026, 1, 1, tzinfo=UTC)}, "a datetime.datetime, which is no JSON; write .isoformat()"),
+        (
+            {"when": datetime(2026, 1, 1, tzinfo=UTC)},
+            "a datetime.datetime, which is not valid JSON; write .isoformat()",
+        ),
         ({"on": date(2026, 1, 1)}, "write .isoformat()"),
         ({"order": Model()}, "data.order is Model(n=1)"),
         ({"order": Model()}, "write .model_dump(mode='json')"),
-        ({"ids": {1}}, "data.ids is {1}, a builtins.set, which is no JSON; write sorted(...) or list(...)"),
+        ({"ids": {1}}, "data.ids is {1}, a builtins.set, which is not valid JSON; write sorted(...) or list(...)"),
         ({"price": Decimal("1.5")}, "data.price is Decimal('1.5'), a decimal.Decimal"),
         ({"id": UUID(int=0)}, "data.id is UUID("),
         ({"color": Color.RED}, "data.color is <Color.RED: 'red'>"),
         ({"raw": b"x"}, "data.raw is b'x', a builtins.bytes"),
-        ({"a": Unprintable()}, "data.a is <Unprintable>"),
+        ({"a": Unprintable()}, "data.a is <test_events.Unprintable>"),
         ({"pair": (1, {2})}, "data.pair[1] is {2}"),
-        ({"n": float("nan")}, "data.n is nan, which is no JSON"),
+        ({"n": float("nan")}, "data.n is nan, which is not valid JSON"),
         ({"n": [float("inf")]}, "data.n[0] is inf"),
         ({"n": -float("inf")}, "data.n is -inf"),
         ({"n": 10**5_000}, "data.n is an integer of thousands of digits"),
         ({"a": {1: "b"}}, "data.a has the key 1; the keys of JSON are strings"),
         ({None: 1}, "data has the key None"),
-        ({"a": "\ud800"}, "data.a has a lone surrogate"),
+        ({"a": "\ud800"}, "data.a contains a lone surrogate"),
         ({"a": {"\ud800": 1}}, r"data.a has the key '\ud800'"),
     ],
 )
@@ -232,16 +235,16 @@ def test_the_size_is_that_of_json_in_utf_8() -> None:
     event = {"name": "a", "data": {"text": "é"}, "id": "1", "ts": NOW_MS, "v": "1"}
     size = len(json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode())
     assert prepare(event, max_bytes=size)
-    assert f"event ('a') has {size} bytes of JSON; the most is {size - 1}." in refusal(event, max_bytes=size - 1)
+    assert f"event ('a') has {size} bytes of JSON; the maximum is {size - 1}." in refusal(event, max_bytes=size - 1)
 
 
 def test_an_event_has_at_most_512_kib() -> None:
-    assert "the most is 524,288" in refusal({"name": "a", "data": {"text": "x" * MAX_EVENT_BYTES}})
+    assert "the maximum is 524,288" in refusal({"name": "a", "data": {"text": "x" * MAX_EVENT_BYTES}})
 
 
 def test_a_call_has_at_most_5000_events() -> None:
     assert len(prepare([{"name": "a"}] * 5_000)) == 5_000
-    assert refusal([{"name": "a"}] * 5_001) == "5,001 events in one call; the most is 5,000"
+    assert refusal([{"name": "a"}] * 5_001) == "5,001 events in one call; the maximum is 5,000"
 
 
 def test_a_model_takes_no_other_fields_and_does_not_change() -> None:

@@ -16,6 +16,8 @@ from examples.payment import app as payment
 from steporal import RunCancelledError
 from steporal.events import new_ulid
 
+pytestmark = pytest.mark.outside_runs
+
 
 async def signalled(client: steporal.Client, signal: str, data: Any) -> None:
     """Send a signal as soon as a run waits for it."""

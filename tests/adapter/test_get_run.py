@@ -11,6 +11,8 @@ from recording import Workers
 import steporal
 from steporal import Context, RunNotFoundError, Step, event_trigger
 
+pytestmark = pytest.mark.outside_runs
+
 
 async def test_a_run_with_an_id_of_its_own_is_found_with_its_true_ids(app: steporal.Client, workers: Workers) -> None:
     @app.workflow(id="order")
@@ -62,8 +64,24 @@ async def test_a_run_that_there_is_not_is_an_error_of_ours(app: steporal.Client,
             await app.get_run("order/nobody", order)
 
 
-@pytest.mark.parametrize("workflow_id", ["", None, 3])
-async def test_an_id_that_cannot_be_is_refused(app: steporal.Client, workers: Workers, workflow_id: Any) -> None:
-    async with workers(app):
-        with pytest.raises(steporal.DefinitionError, match="a run's workflow id is"):
-            await app.get_run(workflow_id)
+NO_IDS = ["", "  ", None, 3, b"order", [], "\ud800", "a\0b", "x" * 1_001]
+
+
+@pytest.mark.parametrize("workflow_id", NO_IDS, ids=range(len(NO_IDS)))
+async def test_an_id_that_cannot_be_is_refused_before_the_client_connects(workflow_id: Any) -> None:
+    offline = steporal.Client("offline")
+    with pytest.raises(steporal.InvalidArgumentError, match=r"^workflow_id is "):
+        await offline.get_run(workflow_id)
+
+
+@pytest.mark.parametrize("id", [*NO_IDS[:2], *NO_IDS[3:], "x" * 256], ids=range(len(NO_IDS)))
+async def test_an_id_to_start_with_that_cannot_be_is_refused_before_the_client_connects(id: Any) -> None:
+    offline = steporal.Client("offline")
+
+    @offline.workflow(id="order")
+    async def order(ctx: Context[Any], step: Step) -> None: ...
+
+    with pytest.raises(steporal.InvalidArgumentError, match=r"^id is "):
+        await offline.start_workflow(order, id=id)
+    with pytest.raises(steporal.InvalidArgumentError, match=r"^id is "):
+        await order.start(id=id)

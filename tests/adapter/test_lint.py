@@ -425,6 +425,65 @@ def test_what_changes_nothing_that_runs_share_is_not_found(lint_body: Lint, body
     assert lint_body(body, "counter, CACHE, seen, settings = 0, {'a': 1}, [], None") == []
 
 
+SHARED = """
+    import asyncio
+    from collections import defaultdict
+    import shared_state
+
+    lock, event, gate = asyncio.Lock(), asyncio.Event(), asyncio.BoundedSemaphore(2)
+    jobs = asyncio.PriorityQueue()
+    locks = defaultdict(asyncio.Lock)
+    pool = {"a": asyncio.Semaphore(1)}
+
+    class Shop:
+        lock = asyncio.Lock()
+
+        def __init__(self):
+            self.ready = asyncio.Condition()
+
+    shop = Shop()
+
+    async def helper():
+        async with lock:
+            pass
+    """
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        ("async with lock:\n    pass", "uses 'lock' (asyncio.Lock), which all runs of the worker share"),
+        ("await event.wait()", "uses 'event' (asyncio.Event)"),
+        ("async with gate:\n    pass", "uses 'gate' (asyncio.Semaphore)"),
+        ("await jobs.get()", "uses 'jobs' (asyncio.Queue)"),
+        ("async with locks[ctx.run_id]:\n    pass", "uses 'locks' (asyncio.Lock)"),
+        ("async with pool['a']:\n    pass", "uses 'pool' (asyncio.Semaphore)"),
+        ("async with Shop.lock:\n    pass", "uses 'Shop.lock' (asyncio.Lock)"),
+        ("async with shop.ready:\n    pass", "uses 'shop.ready' (asyncio.Condition)"),
+        ("await shared_state.event.wait()", "uses 'shared_state.event' (asyncio.Event)"),
+        ("await helper()", "uses 'lock' (asyncio.Lock)"),
+        ("async def branch():\n    async with lock:\n        pass\nawait branch()", "uses 'lock' (asyncio.Lock)"),
+    ],
+)
+def test_what_runs_share_and_wait_for_is_found(lint_body: Lint, body: str, what: str) -> None:
+    (finding,) = lint_body(body, SHARED, shared_state="import asyncio\nevent = asyncio.Event()")
+    assert finding.does.startswith(what)
+    assert finding.instead.startswith("create it in the handler")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "lock = asyncio.Lock()\nasync with lock:\n    pass",
+        "jobs = asyncio.Queue()\nasync def branch():\n    await jobs.get()\nawait branch()",
+        'async def work():\n    async with lock:\n        pass\nawait step.run("work", work)',
+        "async with lock:  # steporal: ignore\n    pass",
+    ],
+)
+def test_what_one_run_waits_for_is_not_found(lint_body: Lint, body: str) -> None:
+    assert lint_body(body, SHARED, shared_state="import asyncio\nevent = asyncio.Event()") == []
+
+
 @pytest.mark.parametrize(
     ("body", "name"),
     [

@@ -10,6 +10,8 @@ from recording import Workers
 import steporal
 from steporal import Context, Step, cron_trigger, event_trigger
 
+pytestmark = pytest.mark.outside_runs
+
 NAMES = [
     "smile 😀 family 👨‍👩‍👧",
     "a/b:c#d?e=f&g%20h",

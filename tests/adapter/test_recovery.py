@@ -8,7 +8,7 @@ import json
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -504,6 +504,43 @@ async def test_a_pause_of_the_body_and_what_cancels_the_run_are_kept(
         with pytest.raises(RunCancelledError):
             await run.result()
     assert ran == ["a", "attempt 1"]
+
+
+async def test_a_sleep_that_an_edit_has_renamed_counts_from_when_the_body_came_to_it(
+    app: steporal.Client, workers: Workers
+) -> None:
+    def define(app: steporal.Client, edit: Edit, night: str) -> steporal.Workflow[Any, Any]:
+        @app.workflow(id="sleeps")
+        async def sleeps(ctx: Context[Any], step: Step) -> Any:
+            await step.run("work", lambda: None)
+            await edit(step)
+            await step.sleep(night, "1h")
+            await step.sleep("after", "1h")
+
+        return sleeps
+
+    old, new = app, version_of(app.id)
+    sleeps = define(old, unedited, "night")
+    define(new, edited, "renamed")
+    async with workers(old):
+        run = await sleeps.start(None)
+        before = await deadline_of(run, "night")
+    workers.drop(run.workflow_id)
+    await recovered(new, run, workers)
+    latest = await new.get_run(run.workflow_id)
+    async with workers(new):
+        assert before <= await deadline_of(latest, "renamed") < before + timedelta(seconds=1)
+        await latest.temporal.terminate()
+
+
+async def deadline_of(run: steporal.Run[Any], sleep: str) -> datetime:
+    """Wait until a run sleeps, and return until when."""
+    await until_in(run, {sleep})
+    for event in (await run.temporal.fetch_history()).events:
+        if event.event_type == TIMER and event.user_metadata.summary.data == json.dumps(sleep).encode():
+            duration = event.timer_started_event_attributes.start_to_fire_timeout.ToTimedelta()
+            return event.event_time.ToDatetime(tzinfo=UTC) + duration
+    raise AssertionError(sleep)
 
 
 GO = asyncio.Event()

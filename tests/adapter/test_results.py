@@ -20,6 +20,8 @@ from waiting import MEGABYTES
 import steporal
 from steporal import Context, InvalidResultError, RunFailedError, Step, StepError, WorkflowExt
 
+pytestmark = pytest.mark.outside_runs
+
 TOO_LARGE = 2 * 1024 * 1024
 
 

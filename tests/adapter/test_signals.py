@@ -224,6 +224,20 @@ async def test_a_type_that_a_variable_of_the_module_holds_is_checked_for_the_sen
         assert await run.result() == 1
 
 
+async def test_a_step_captures_a_signal_whatever_its_schema(app: steporal.Client, workers: Workers, name: str) -> None:
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        signal = await step.wait_for_signal("number", signal=name, timeout="1h", schema=Positive)
+        assert signal
+        return [await step.run("captured", lambda: signal.data), (await step.run("given", lambda s: s, signal)).data]
+
+    async with workers(app):
+        run = await waits.start()
+        await until_open(app, name)
+        await app.send_signal(name, 1)
+        assert await run.result() == [1, 1]
+
+
 async def test_a_parked_run_is_not_disturbed_by_data_that_does_not_fit(
     app: steporal.Client, workers: Workers, name: str
 ) -> None:
@@ -672,7 +686,7 @@ async def test_a_sender_that_is_cancelled_is_cancelled(
 
 async def test_a_sender_is_told_where_temporal_cannot_be_reached(name: str) -> None:
     lazy = await temporalio.client.Client.connect("127.0.0.1:1", lazy=True)
-    with pytest.raises(SendSignalError, match="Temporal did not take signal"):
+    with pytest.raises(SendSignalError, match="Temporal did not accept signal"):
         await steporal.Client("offline", temporal=lazy).send_signal(name)
 
 

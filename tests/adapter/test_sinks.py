@@ -29,6 +29,8 @@ from steporal.outbound.posts import webhook_id
 from steporal.outbound.problems import HostBusyError
 from steporal.routing.catalog import App, Entry, Listed, Snapshot
 
+pytestmark = pytest.mark.outside_runs
+
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
 OTHER_SECRET = "whsec_" + base64.b64encode(b"abcdef0123456789abcdef01").decode()
 QUICKLY = steporal.RetryPolicy(initial_interval=timedelta(milliseconds=1))
@@ -221,7 +223,7 @@ async def test_the_attempts_of_a_delivery_are_visible_in_temporal(
         events = (await handle.fetch_history()).events
         scheduled = next(e for e in events if e.HasField("activity_task_scheduled_event_attributes"))
     assert (pending.activity_type.name, pending.attempt) == ("steporal.post_event", 2)
-    assert pending.last_failure.message == f"POST {server.url} is answered with 503 Service Unavailable"
+    assert pending.last_failure.message == f"POST {server.url} returned 503 Service Unavailable"
     assert f"POST {server.url}".encode() in scheduled.user_metadata.summary.data
 
 
@@ -562,7 +564,7 @@ async def test_a_name_that_leads_into_the_own_network_is_refused(
     sink = app.event_sink("order.*", f"http://hooks.example:{server.port}/", retry=QUICKLY)
     async with workers(app):
         sent = await app.send_event({"name": "order.placed"})
-        with pytest.raises(RunFailedError, match=r"'hooks\.example', which leads to 127\.0\.0\.1") as failed:
+        with pytest.raises(RunFailedError, match=r"'hooks\.example', which resolves to 127\.0\.0\.1") as failed:
             await delivered(app, sink, sent.ids[0])
     assert failed.value.name == "PrivateAddressError"
     assert not server.asked
@@ -696,16 +698,16 @@ BAD: list[tuple[Any, Any, dict[str, Any], str]] = [
     ("order.*", "/hooks", {}, r"event_sink\('order\.\*'\): url is '/hooks'; it takes an absolute URL"),
     ("order.*", "ftp://example.com", {}, "with http or https"),
     ("order.*", "https://me:pass@example.com", {}, "has a user or password"),
-    ("order.*", 3, {}, "it delivers to 3; it takes a URL, or InngestSink"),
-    ("order*", "https://example.com", {}, "a wildcard stands at the end"),
+    ("order.*", 3, {}, "to is 3; it takes a URL, or InngestSink"),
+    ("order*", "https://example.com", {}, "put the wildcard at the end"),
     ("steporal/x", "https://example.com", {}, "reserved for system events"),
     ([], "https://example.com", {}, r"events is \[\]"),
     (["a"] * 11, "https://example.com", {}, "1 to 10 of them"),
     ("a", "https://example.com", {"if_exp": "event.data ="}, "if_exp"),
     ("*", "https://example.com", {"if_exp": "event.data ="}, "if_exp"),
-    ("a", "https://example.com", {"secret": "hunter2"}, "secret is none of Standard Webhooks"),
-    ("a", "https://example.com", {"secret": "whsec_c2hvcnQ="}, "secret is none of Standard Webhooks"),
-    ("a", "https://example.com", {"secret": ""}, "secret is none of Standard Webhooks"),
+    ("a", "https://example.com", {"secret": "hunter2"}, "secret is not in the format of Standard Webhooks"),
+    ("a", "https://example.com", {"secret": "whsec_c2hvcnQ="}, "secret is not in the format of Standard Webhooks"),
+    ("a", "https://example.com", {"secret": ""}, "secret is not in the format of Standard Webhooks"),
     ("a", InngestSink("k"), {"secret": SECRET}, "InngestSink.* has an event_key"),
     ("a", InngestSink(""), {}, "event_key is empty"),
     ("a", InngestSink("k", base_url="inn.gs"), {}, "base_url is 'inn.gs'"),
@@ -713,11 +715,11 @@ BAD: list[tuple[Any, Any, dict[str, Any], str]] = [
     ("a", "https://example.com", {"headers": {"Webhook-Id": "1"}}, "set by Steporal itself"),
     ("a", "https://example.com", {"headers": {"A": "1\n"}}, "printable ASCII on one line"),
     ("a", "https://example.com", {"timeout": -1}, "timeout is -1"),
-    ("a", "https://example.com", {"give_up_after": "10ms"}, "give_up_after is '10ms'; the least is 1s"),
+    ("a", "https://example.com", {"give_up_after": "10ms"}, "give_up_after is '10ms'; the minimum is 1s"),
     ("a", "https://example.com", {"retry": 3}, "retry of the sink is 3"),
     ("a", "https://example.com", {"id": ""}, "the id of an event_sink is ''"),
-    ("a", "https://example.com", {"id": "steporal.x"}, "kept for system workflows"),
-    ("a", "http://localhost:8080/", {}, "'localhost', which is no address of the internet"),
+    ("a", "https://example.com", {"id": "steporal.x"}, "reserved for system workflows"),
+    ("a", "http://localhost:8080/", {}, "'localhost', which is not a public address of the internet"),
     ("a", "http://169.254.169.254/latest", {}, "allow_private=True"),
     ("a", "http://[::1]/", {}, "allow_private=True"),
     ("a", InngestSink("k", base_url="http://127.0.0.1:8288"), {}, "allow_private=True"),

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, SecretStr
 from recording import Workers
 
 import steporal
@@ -38,7 +39,9 @@ async def result(app: steporal.Client, workers: Workers, body: Body) -> Any:
 # --- never awaited -------------------------------------------------------------------------------------------------
 
 
-async def test_a_step_that_is_never_awaited_fails_the_run_with_its_line(app: steporal.Client, workers: Workers) -> None:
+async def test_a_step_that_is_never_awaited_fails_the_run_with_its_line(
+    app: steporal.Client, workers: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
     async def body(ctx: Context[Any], step: Step) -> str:
         step.run("charge", lambda: None)  # type: ignore[unused-coroutine]
         return "done"
@@ -48,6 +51,8 @@ async def test_a_step_that_is_never_awaited_fails_the_run_with_its_line(app: ste
     assert "step 'charge' (adapter/test_step_calls.py:" in failed.message
     assert f":{inspect.getsourcelines(body)[1] + 1})" in failed.message
     assert "await step.run('charge', ...)" in failed.message
+    (logged,) = [record.exc_info for record in caplog.records if record.exc_info and "failed" in record.getMessage()]
+    assert logged[2] is None, "a line of ours is not where the mistake is"
 
 
 async def test_every_kind_of_step_that_is_never_awaited_is_named(app: steporal.Client, workers: Workers) -> None:
@@ -203,8 +208,26 @@ def decorated(a: int, b: int) -> int:
     return a + b
 
 
+class Unprintable:
+    def __repr__(self) -> str:
+        raise ValueError("no repr")
+
+
 WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "no function": (lambda step: step.run("charge"), "missing a required argument: 'handler'"),
+    "no function": (lambda step: step.run("charge"), "missing a required argument: 'handler'; it takes (step_id, h"),
+    "heartbeat": (
+        lambda step: step.run("charge", two, 1, heartbeat_timeout="1ms"),
+        "step 'charge': heartbeat_timeout is '1ms'",
+    ),
+    "attempts": (lambda step: step.run("charge", two, 1, max_attempts=0), "max_attempts of step 'charge' is 0"),
+    "cannot be printed": (
+        lambda step: step.invoke_workflow("charge", workflow=Unprintable()),
+        "workflow is <test_step_calls.Unprintable>",
+    ),
+    "method that cannot be printed": (
+        lambda step: step.ext.fetch("charge", Unprintable(), "https://example.com"),
+        "method is <test_step_calls.Unprintable>",
+    ),
     "no arguments": (lambda step: step.run(), "step.run() cannot be called like this"),
     "unknown keyword": (lambda step: step.run("charge", two, 1, max_atempts=3), "did you mean 'max_attempts'?"),
     "keyword of the function": (lambda step: step.run("charge", two, a=1), "does not take the argument 'a'"),
@@ -220,7 +243,7 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
         "two(a, b=0, *, keyword=0) cannot be called with the 0",
     ),
     "too many": (lambda step: step.run("charge", two, 1, 2, 3), "cannot be called with the 3 arguments of step.run"),
-    "keyword only": (lambda step: step.run("charge", needs_keyword), "missing a required argument: 'keyword'"),
+    "keyword only": (lambda step: step.run("charge", needs_keyword), "argument: 'keyword'"),
     "lambda": (lambda step: step.run("charge", lambda a: a), "with the 0 arguments of step.run"),
     "method": (lambda step: step.run("charge", Shop().charge, 1, 2), "charge(amount) cannot be called with the 2"),
     "partial": (lambda step: step.run("charge", functools.partial(two, 1), 2, 3), "cannot be called with the 2"),
@@ -268,7 +291,8 @@ async def test_a_call_that_cannot_be_right_fails_the_run_at_once(
     assert failed.name == (expected or "InvalidArgumentError")
     assert says in failed.message
     assert set(attempts) == {0}
-    assert "(adapter/test_step_calls.py:" in failed.message
+    assert failed.message.count("(adapter/test_step_calls.py:") == 1
+    assert failed.message.count("step 'charge'") <= 1
     if failed.name != "UnknownStepError":
         assert "'charge'" in failed.message or case in (
             "no arguments",
@@ -276,6 +300,100 @@ async def test_a_call_that_cannot_be_right_fails_the_run_at_once(
             "id as None",
             "half a character",
         )
+
+
+class Login(BaseModel):
+    password: SecretStr
+
+
+LOGIN = Login(password=SecretStr("hunter2"))
+HALF = "\ud800"
+
+UNSENDABLE: dict[str, tuple[Callable[[Any], Any], str, str]] = {
+    "builtin": (lambda step: step.run("charge", print, 1), "CaptureError", "wrap it in a lambda"),
+    "class": (lambda step: step.run("charge", Shop), "CaptureError", "wrap it in a lambda"),
+    "object": (lambda step: step.run("charge", many, object()), "CaptureError", "open it inside the step"),
+    "half a character": (lambda step: step.run("charge", many, HALF), "CaptureError", "send the bytes, or replace it"),
+    "secret": (lambda step: step.run("charge", many, LOGIN), "CaptureError", "the step looks the secret up"),
+    "partial": (
+        lambda step: step.run("charge", functools.partial(many, object())),
+        "CaptureError",
+        "open it inside the step",
+    ),
+    "cannot be printed": (
+        lambda step: step.run("charge", many, Unprintable()),
+        "CaptureError",
+        "open it inside the step",
+    ),
+    "input that cannot be printed": (
+        lambda step: step.invoke_workflow("charge", workflow=steporal.reference("a", "b"), data=Unprintable()),
+        "InvalidInputError",
+        "convert it to JSON",
+    ),
+    "large": (lambda step: step.run("charge", many, "x" * 3_000_000), "PayloadTooLargeError", "external storage"),
+    "data of a signal": (
+        lambda step: step.send_signal("charge", signal="paid", data=object()),
+        "UnserializableError",
+        "convert it to JSON",
+    ),
+    "input of a workflow": (
+        lambda step: step.invoke_workflow("charge", workflow=steporal.reference("a", "b"), data=object()),
+        "InvalidInputError",
+        "convert it to JSON",
+    ),
+    "secret in an event": (
+        lambda step: step.ext.send_event("charge", {"name": "login", "data": {"by": LOGIN}}),
+        "InvalidEventError",
+        "it contains a secret",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNSENDABLE)
+async def test_a_call_with_what_cannot_be_sent_names_its_line_and_one_remedy(
+    app: steporal.Client, workers: Workers, case: str
+) -> None:
+    call, name, remedy = UNSENDABLE[case]
+
+    async def body(ctx: Context[Any], step: Step) -> None:
+        await call(step)
+
+    failed = await failure(app, workers, body)
+    assert failed.name == name
+    assert remedy in failed.message
+    assert failed.message.count("(adapter/test_step_calls.py:") == 1
+    assert failed.message.count("'charge'") == 1
+    assert not ("open it inside" in failed.message and remedy != "open it inside the step")
+    assert "model_dump(" not in failed.message
+
+
+async def test_a_step_function_that_is_written_elsewhere_is_named_with_both_places(
+    app: steporal.Client, workers: Workers
+) -> None:
+    async def body(ctx: Context[Any], step: Step) -> None:
+        connection = object()
+
+        def charge() -> object:
+            return connection
+
+        await step.run("charge", charge)
+
+    failed = await failure(app, workers, body)
+    first = body.__code__.co_firstlineno
+    assert failed.message.endswith(
+        f"(adapter/test_step_calls.py:{first + 3}, called at adapter/test_step_calls.py:{first + 6})"
+    )
+
+
+async def test_a_wrong_call_with_an_id_that_was_used_before_names_the_step_once(
+    app: steporal.Client, workers: Workers
+) -> None:
+    async def body(ctx: Context[Any], step: Step) -> None:
+        await step.run("charge", many)
+        await step.run("charge", many, timeout="soon")
+
+    failed = await failure(app, workers, body)
+    assert failed.message.startswith("step 'charge:1': timeout is 'soon'")
 
 
 async def test_a_call_of_a_listener_that_cannot_be_right_fails_the_run(app: steporal.Client, workers: Workers) -> None:

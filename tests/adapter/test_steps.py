@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -179,3 +180,26 @@ async def activity_ids(run: steporal.Run[Any]) -> list[str]:
     events = (await run.temporal.fetch_history()).events
     scheduled = [event.activity_task_scheduled_event_attributes for event in events]
     return [attributes.activity_id for attributes in scheduled if attributes.activity_id]
+
+
+@pytest.mark.parametrize("is_recorded", [False, True], ids=["in the same task", "recorded"])
+async def test_a_local_step_is_repeated_with_its_workflow_task_until_that_is_done(
+    app: steporal.Client, workers: Workers, is_recorded: bool
+) -> None:
+    ran: list[str] = []
+    has_computed: list[bool] = []
+
+    @app.workflow(id="computes")
+    async def computes(ctx: Context[Any], step: Step) -> None:
+        await step.run("charge", lambda: ran.append("charge"), local=True, max_attempts=1)
+        if is_recorded:
+            await step.run("ship", lambda: None)
+        if not has_computed:
+            has_computed.append(True)
+            until = time.monotonic() + 30
+            while time.monotonic() < until:  # the SDK interrupts it after 2 s
+                pass
+
+    async with workers(app):
+        await (await computes.start()).result()
+    assert len(ran) == (1 if is_recorded else 2)

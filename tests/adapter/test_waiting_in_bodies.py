@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -146,6 +148,7 @@ async def test_a_body_that_nothing_can_wake_fails(
     workers: Workers,
     temporal: temporalio.client.Client,
     waits: Callable[[Step], Awaitable[None]],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     CONNECTIONS.append(temporal)
 
@@ -156,6 +159,11 @@ async def test_a_body_that_nothing_can_wake_fails(
     assert failed.name == "DeadlockError"
     assert "the body of workflow 'waits' waits at adapter/test_waiting_in_bodies.py:" in failed.message
     assert "step.wait_for_signal" in failed.message
+    (found,) = re.findall(r"waits at \S+:(\d+) ", failed.message)
+    assert re.findall(r'^ *File ".*", line (\d+), in (\w+)$', failed.stack, re.MULTILINE)[-1] == (found, waits.__name__)
+    (logged,) = [record.exc_info for record in caplog.records if record.exc_info and "failed" in record.getMessage()]
+    assert logged[2] is not None
+    assert traceback.extract_tb(logged[2])[-1].name == waits.__name__
 
 
 async def test_a_body_that_waits_for_a_lock_that_others_hold_fails(app: steporal.Client, workers: Workers) -> None:

@@ -222,7 +222,7 @@ async def test_an_event_that_comes_while_no_worker_is_up_is_there_when_one_is(
         ({"event": ""}, "name is ''"),
         ({"event": []}, "event is \\[\\]"),
         ({"event": ["a", 5]}, "name is 5"),
-        ({"event": "a*b"}, "a wildcard stands at the end"),
+        ({"event": "a*b"}, "put the wildcard at the end"),
         ({"event": "inngest/other"}, "reserved"),
         ({"if_exp": "async.data.x =="}, "if_exp: the expression 'async.data.x =='"),
         ({"if_exp": 5}, "if_exp is 5"),

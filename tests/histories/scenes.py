@@ -249,7 +249,7 @@ async def parking(stage: Stage) -> None:
 
 async def parking_until_it_begins(stage: Stage) -> None:
     """A run whose event has a time in the future."""
-    later = int(time.time() * 1000) + 4_000
+    later = int(time.time() * 1000) + 10_000
     event = {"name": "parks.start", "id": "later", "data": {"for": [], "id": "later"}, "ts": later}
     run = await stage.started_by(app.parks, event)
     await shop.send_event(event)

@@ -58,6 +58,7 @@ class Body:
         self._fault = fault
         self._points = 0
         self.is_over = False
+        self.has_failed = False
         self.seen = Seen()
         recorder().body_begins(self.seen)
 
@@ -71,7 +72,13 @@ class Body:
         """Between two statements that only the body's main branch and ``gather`` are in, a body attempt may end."""
         self._points += 1
         if self._points == self._fault:
+            self.has_failed = True
             recorder().interrupted("a body attempt", has_other_clock=True)
+        self.check_failed()
+
+    def check_failed(self) -> None:
+        """End the attempt of the body, if it is to end; ``gather`` may have raised another error of a branch first."""
+        if self.has_failed:
             raise Fault("the body attempt ends here")
 
     async def run(self, node: Node, path: str, is_open: bool) -> Any:
@@ -84,6 +91,7 @@ class Body:
         """
         if is_open:
             self._point()
+        self.check_failed()
         execute: Callable[[Any, str, bool], Awaitable[Any]] = getattr(self, f"_{type(node).__name__}")
         return await execute(node, path, is_open)
 
@@ -152,6 +160,10 @@ class Body:
                 return str(self._ctx.uuid4())
             case "attempt":
                 return self._ctx.attempt
+            case "ids":
+                return {self._ctx.run_id: [f"{self._ctx.ext.workflow_id}/charge", self._ctx.input.id.encode()]}
+            case "parts":
+                return f"{self._ctx.run_id[:8]} {self._ctx.input.id.upper()}"
             case "temporal":
                 return [workflow.random().random(), str(workflow.uuid4()), workflow.time()]
             case _:
@@ -422,6 +434,7 @@ async def execute(ctx: Context[Any], step: Step) -> Any:
         result = _result(await body.run(from_data(data["program"]), "p", True))
     except (StepError, Oops, TimeoutError) as err:
         result = _text(err)
+    body.check_failed()
     body.is_over = True
     return {"seen": list(body.seen), "result": result}
 

@@ -152,7 +152,7 @@ async def test_without_a_worker_nothing_parks(run: Steporal, write_app: WriteApp
     [
         (("--workflow", "other"), 2, "has no workflow 'other'; it has 'order-app"),
         (("--where", "Colour = 'red'"), 1, "Temporal does not understand --where \"Colour = 'red'\": "),
-        (("--hold", "soon"), 2, "'soon' is no duration"),
+        (("--hold", "soon"), 2, "'soon' is not a duration"),
         (("--hold", "30s"), 2, "--hold 30s is not longer than --timeout 1m"),
     ],
     ids=["workflow", "where", "duration", "hold"],

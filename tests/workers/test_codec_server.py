@@ -102,12 +102,12 @@ async def test_pages_of_temporals_ui_may_use_it_and_no_others(http: httpx.AsyncC
         ("[]", "it takes an object"),
         ("{}", "the body has no payloads"),
         ('{"payloads": {}}', "the body has no payloads"),
-        ('{"payloads": [1]}', "what is no payload"),
-        ('{"payloads": [null]}', "what is no payload"),
-        ('{"payloads": [{"data": 1}]}', "what is no payload"),
-        ('{"payloads": [{"metadata": []}]}', "what is no payload"),
+        ('{"payloads": [1]}', "something that is not a payload"),
+        ('{"payloads": [null]}', "something that is not a payload"),
+        ('{"payloads": [{"data": 1}]}', "something that is not a payload"),
+        ('{"payloads": [{"metadata": []}]}', "something that is not a payload"),
         ('{"payloads": ' + "[" * 5_000 + "]" * 5_000 + "}", "nested too deep"),
-        ('{"payloads": [' + "{}," * 10_000 + "{}]}", "10,001 payloads in one request; the most is 10,000"),
+        ('{"payloads": [' + "{}," * 10_000 + "{}]}", "10,001 payloads in one request; the maximum is 10,000"),
     ],
 )
 async def test_what_is_no_payloads_is_refused(http: httpx.AsyncClient, given: str, why: str) -> None:

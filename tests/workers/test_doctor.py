@@ -206,7 +206,7 @@ async def test_limits_that_are_less_than_what_is_let_through_are_told(subject: C
     assert small.state == "warning"
     assert "values over 1,000 bytes fail runs" in small.said
     assert "1,000 bytes for all apps" in (await checks.payload_limits(subject(namespace=described(memo=1000)))).said
-    assert "does not tell its limits" in (await checks.payload_limits(subject())).said
+    assert "does not report its limits" in (await checks.payload_limits(subject())).said
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ async def test_calls_that_are_forbidden_or_not_there_are_told(
     forbidden, old = await checks.permissions(subject()), await checks.server(subject())
     assert (forbidden.state, forbidden.said) == ("bad", "not allowed: create schedules (read-only key)")
     assert old.state == "bad"
-    assert old.said.endswith("cannot do: start workflows by updates")
+    assert old.said.endswith("does not support: start workflows by updates")
 
 
 LONG = "x" * 16

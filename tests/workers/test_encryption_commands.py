@@ -118,7 +118,10 @@ async def test_a_new_key_is_printed_and_each_time_another(offline: Steporal) -> 
 async def test_wrong_keys_are_one_line_of_every_command_and_not_shown(offline: Steporal) -> None:
     offline.write("steporal.toml", 'encryption_keys = ["hunter2!"]\n')
     ended = await offline("send", "order.placed")
-    said = "steporal.toml, encryption_keys: key 1 is no key: it is no Base64; `steporal encryption new-key` makes one"
+    said = (
+        "steporal.toml, encryption_keys: key 1 is not valid: it is not valid Base64; `steporal encryption new-key` "
+        "makes one"
+    )
     assert (ended.status, ended.err) == (2, f"error: {said}\n")
 
 
@@ -129,7 +132,7 @@ async def test_what_encrypts_is_not_installed_everywhere(offline: Steporal) -> N
     offline.imports_anew = True
     path = f"{offline.folder}:{offline.environment['PYTHONPATH']}"
     ended = await offline("worker", "app", **KEYS, PYTHONPATH=path)
-    said = "'cryptography' is not installed, which encrypts: pip install 'steporal[encryption]'"
+    said = "'cryptography' is not installed, and encryption needs it: pip install 'steporal[encryption]'"
     assert (ended.status, ended.err) == (2, f"error: STEPORAL_ENCRYPTION_KEYS: {said}\n")
     code = "import sys, steporal, steporal_workers.cli; print([m for m in sys.modules if 'crypt' in m.split('.')[0]])"
     assert (await offline.python("-c", code)).out == "[]\n"

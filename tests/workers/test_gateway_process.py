@@ -66,7 +66,7 @@ async def test_a_request_that_has_come_is_answered_before_the_end(run: Steporal,
         writer.write(head.encode())
         assert b"100 Continue" in await reader.readuntil(b"\r\n\r\n")  # it is being answered
         process.signal(signal.SIGTERM)
-        await process.until("stopping: requests that have come are answered")
+        await process.until("stopping: requests that have arrived are answered")
         writer.write(body)
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         ended = await process.ended()

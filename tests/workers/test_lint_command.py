@@ -40,7 +40,7 @@ async def test_each_finding_is_a_line_with_the_place_and_what_to_write_instead(o
     ended = await offline("lint", "app")
     assert ended.status == 1
     assert ended.out == ("app.py:9: workflow 'order' calls time.time; use ctx.now(), or put it in a step.run(...)\n")
-    assert "1 found" in ended.err
+    assert "1 finding" in ended.err
     assert "# steporal: ignore" in ended.err
 
 

@@ -318,7 +318,7 @@ async def test_a_port_that_is_taken_is_named_before_anything_starts(offline: Ste
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"port": 9464, "host": "no such host"}, "--metrics-host 'no such host' is no address"),
+        ({"port": 9464, "host": "no such host"}, "--metrics-host 'no such host' is not an address"),
         ({"port": 9464, "otlp_url": "http://localhost:4317"}, "both --metrics-port 9464 and --metrics-otlp-url"),
     ],
 )
@@ -327,7 +327,7 @@ def test_what_cannot_be_is_said(options: dict[str, Any], said: str) -> None:
         MetricsOptions(**options).config()
 
 
-@pytest.mark.parametrize(("value", "said"), [("99999", "takes a number from 0 to 65535"), ("x", "'x' is not taken")])
+@pytest.mark.parametrize(("value", "said"), [("99999", "takes a number from 0 to 65535"), ("x", "'x' is not valid")])
 def test_a_port_out_of_range_is_a_mistake_of_one_line(monkeypatch: pytest.MonkeyPatch, value: str, said: str) -> None:
     monkeypatch.setenv("STEPORAL_METRICS_PORT", value)
     ended = CliRunner().invoke(cli, ["worker", "app"])
@@ -337,7 +337,7 @@ def test_a_port_out_of_range_is_a_mistake_of_one_line(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("url", ["localhost:4317", "http://", "http://[", "ftp://localhost"])
 def test_what_is_no_url_of_a_collector_is_a_mistake(url: str) -> None:
-    with pytest.raises(click.BadParameter, match="is no URL of a collector"):
+    with pytest.raises(click.BadParameter, match="is not the URL of a collector"):
         otlp_url(url)
 
 

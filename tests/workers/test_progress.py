@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Callable
 
@@ -60,18 +61,30 @@ async def test_a_task_queue_that_nobody_ever_polled_has_no_worker(
         await waiting.until(f"no worker polls task queue '{app}-queue'; start one: steporal worker MODULE:CLIENT")
 
 
-async def test_a_stuck_run_is_shown_with_its_reason(run: Steporal, write_app: WriteApp) -> None:
+async def test_a_stuck_run_is_shown_with_its_reason_once(run: Steporal, write_app: WriteApp, server: DevServer) -> None:
     app = write_app(CLOCK)
     async with run.worker("app"), run.running("start", f"clock-{app}", "--wait") as waiting:
         await waiting.until(
-            f"the run is stuck: its workflow task fails (attempt 2): the body of workflow 'clock-{app}'"
+            "the run is stuck: its workflow task fails, and Temporal tries it again: "
+            f"the body of workflow 'clock-{app}'"
         )
+        await _until_attempt(server, f"clock-{app}", 4)
         listed = await run("runs", "list", "--workflow", f"clock-{app}", "--json")
         shown = await run("runs", "show", listed.data[0]["workflow_id"], "--json")
         assert (shown.data["is_stuck"], shown.data["status"]) == (True, "running")
         assert "time.time" in shown.data["problem"]
         waiting.signal(signal.SIGINT)
-        assert (await waiting.ended()).status == 130
+        ended = await waiting.ended()
+        assert ended.status == 130
+        assert ended.err.count("the run is stuck") == 1
+
+
+async def _until_attempt(server: DevServer, workflow: str, attempt: int) -> None:
+    """Wait until Temporal tries the workflow task of the only run of a workflow for this time, and is seen to."""
+    runs = [run async for run in server.client.list_workflows(f"WorkflowType = '{workflow}'")]
+    handle = server.client.get_workflow_handle(runs[0].id)
+    while (await handle.describe()).raw_description.pending_workflow_task.attempt < attempt:
+        await asyncio.sleep(0.1)
 
 
 async def test_a_failing_step_and_a_wait_are_shown(run: Steporal, write_app: WriteApp) -> None:

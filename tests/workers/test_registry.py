@@ -51,7 +51,7 @@ async def test_an_app_without_workflows_is_forgotten(run: Steporal, write_app: W
     app = write_app(REPORT)
     await run("sync", "app")
     write_app("")
-    assert "the catalog has forgotten it" in (await run("sync", "app")).err
+    assert "it was removed from the catalog" in (await run("sync", "app")).err
     assert app not in [listed["id"] for listed in (await run("catalog", "--json")).data["apps"]]
 
 

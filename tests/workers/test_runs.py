@@ -33,6 +33,10 @@ CODE = """
         await step.ext.send_event("tell", {"name": f"{APP}.shipped"})
         return signal and signal.data
     """
+SHIP = """
+    @client.workflow(id=f"ship-{APP}", triggers=[event_trigger(f"{APP}.shipped")])
+    async def ship(ctx, step): ...
+    """
 CODE = "    from datetime import timedelta\n    RETRY = timedelta(milliseconds=10)\n" + CODE
 
 
@@ -132,7 +136,7 @@ async def test_a_run_is_shown(run: Steporal, write_app: WriteApp, server: DevSer
         assert re.search(r"… charge .* failed: ValueError: no money, again at 20", ended.out)
 
     (run.folder / "fails").unlink()
-    write_app(CODE)
+    write_app(CODE + SHIP)
     async with run.worker("app"):
         client = steporal.Client(app, temporal=server.client)
         one = await client.start_workflow(steporal.reference(app, f"order-{app}"), {"n": 2})
@@ -157,6 +161,17 @@ async def test_a_run_is_shown(run: Steporal, write_app: WriteApp, server: DevSer
         ]
         assert found["steps"][2]["result"] == "fine"
         assert found["steps"][3]["sent"][0]["name"] == f"{app}.shipped"
+        told = found["steps"][3]["result"]
+        assert told["runs"] == [
+            {
+                "app": app,
+                "workflow": f"ship-{app}",
+                "workflow_id": f"ship-{app}/{told['ids'][0]}",
+                "event_id": told["ids"][0],
+            }
+        ]
+        text = " ".join((await run("runs", "show", one.workflow_id, COLUMNS="300")).out.split())
+        assert f"{told['ids'][0]}; started ship-{app}/{told['ids'][0]}" in text
         assert (await run("runs", "show", id, "--watch", "--json")).status == 2
 
 
@@ -241,7 +256,7 @@ async def test_results(run: Steporal, write_app: WriteApp, server: DevServer) ->
             "result": [{"signal": app, "data": "go"}, 0.5],
         }
     ended = await run("runs", "cancel", "steporal.catalog")
-    assert (ended.status, "is no run: it is Steporal's own workflow" in ended.err) == (1, True)
+    assert (ended.status, "is not a run: it is Steporal's own workflow" in ended.err) == (1, True)
     ended = await run("runs", "result", "nope")
     assert (ended.status, "there is no run 'nope' in namespace 'default'" in ended.err) == (1, True)
 

@@ -100,7 +100,7 @@ async def test_an_event_that_a_run_waits_for_while_no_worker_is_up_says_so(
     ("data", "said"),
     [
         ('{"a": \n oops}', "Expecting value at line 2, column 2"),
-        ('{"a": NaN}', "NaN is no JSON number"),
+        ('{"a": NaN}', "NaN is not a number in JSON"),
         ("{'a': 1}", "at line 1, column 2, near \"{'a': 1}\""),
         ("", "Expecting value at line 1, column 1"),
     ],
@@ -108,7 +108,7 @@ async def test_an_event_that_a_run_waits_for_while_no_worker_is_up_says_so(
 async def test_bad_json_is_answered_with_its_position(offline: Steporal, data: str, said: str) -> None:
     ended = await offline("send", "order.placed", "--data", data)
     assert ended.status == 2
-    assert "--data is no JSON: " in ended.err
+    assert "--data is not valid JSON: " in ended.err
     assert said in ended.err
 
 
@@ -192,6 +192,22 @@ async def test_input_that_does_not_fit_fails_the_run(run: Steporal, write_app: W
     assert "name: Field required" in ended.err
 
 
+async def test_with_the_client_input_that_does_not_fit_starts_nothing(
+    run: Steporal, server: DevServer, write_app: WriteApp
+) -> None:
+    app = write_app(GREET)
+    await run("sync", "app")
+    wrong = await run("start", f"greet-{app}", "--input", '{"nam": "Ada"}', "--client", "app", "--id", f"{app}-wrong")
+    assert wrong.status == 2
+    assert f"the input of workflow 'greet-{app}' does not fit its input_schema: name: Field required" in wrong.err
+    with pytest.raises(steporal.RunNotFoundError):
+        await steporal.Client(app, temporal=server.client).get_run(f"{app}-wrong")
+    right = await run("start", f"greet-{app}", "--input", '{"name": "Ada"}', "--client", "app", "--id", f"{app}-right")
+    assert right.status == 0
+    again = await run("runs", "rerun", f"{app}-right", "--input", "{}", "--client", "app")
+    assert (again.status, "does not fit its input_schema" in again.err) == (2, True)
+
+
 async def test_a_workflow_that_is_unknown_is_answered_with_near_ones(run: Steporal, write_app: WriteApp) -> None:
     app = write_app(GREET)
     await run("sync", "app")
@@ -216,7 +232,7 @@ async def test_a_workflow_that_several_apps_have_needs_the_app(run: Steporal, wr
     await run("sync", "twin")
     ended = await run("start", f"greet-{app}")
     assert ended.status == 2
-    assert f"several apps have a workflow 'greet-{app}'; say which: --app {app} or --app {app}-twin" in ended.err
+    assert f"several apps have a workflow 'greet-{app}'; choose one: --app {app} or --app {app}-twin" in ended.err
     chosen = await run("start", f"greet-{app}", "--app", f"{app}-twin", "--json")
     assert chosen.data["app"] == f"{app}-twin"
 
@@ -253,7 +269,9 @@ async def test_a_signal_that_nobody_waits_for_fails(run: Steporal) -> None:
     assert "no run in namespace 'default' waits for signal 'nobody/cares'" in ended.err
 
 
-@pytest.mark.parametrize(("name", "data", "said"), [("", "1", "is not empty"), ("a", "{a}", "--data is no JSON")])
+@pytest.mark.parametrize(
+    ("name", "data", "said"), [("", "1", "cannot be empty"), ("a", "{a}", "--data is not valid JSON")]
+)
 async def test_a_signal_that_cannot_be_sent_is_a_mistake(run: Steporal, name: str, data: str, said: str) -> None:
     ended = await run("signal", name, "--data", data)
     assert ended.status == 2

@@ -62,12 +62,16 @@ async def test_a_table_is_for_its_command_alone(offline: Steporal) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
-        ("STEPORAL_GRACEFUL_TIMEOUT", "soon", '\'soon\' is no duration; write "30s", "5m" or "1h30m"'),
-        ("STEPORAL_HEALTH_PORT", "70000", "'70000' is not taken; it takes a number from 0 to 65535"),
-        ("STEPORAL_MAX_CONCURRENT_STEPS", "many", "'many' is not taken; it takes a number, and at least 1"),
+        ("STEPORAL_GRACEFUL_TIMEOUT", "soon", '\'soon\' is not a duration; write "30s", "5m" or "1h30m"'),
+        ("STEPORAL_HEALTH_PORT", "70000", "'70000' is not valid; it takes a number from 0 to 65535"),
+        ("STEPORAL_MAX_CONCURRENT_STEPS", "many", "'many' is not valid; it takes a number, and at least 1"),
         ("STEPORAL_LOG_FORMAT", "xml", "'xml' is not one of 'text', 'json'"),
-        ("STEPORAL_EVENT_KEYS", " , ", "it is set and has no key; it takes keys, separated by commas"),
-        ("STEPORAL_API_KEYS", "", "it is set and has no key; it takes keys, separated by commas"),
+        (
+            "STEPORAL_EVENT_KEYS",
+            " , ",
+            "it is set but contains no key; set it to one key or several, separated by commas",
+        ),
+        ("STEPORAL_API_KEYS", "", "it is set but contains no key; set it to one key or several, separated by commas"),
     ],
 )
 async def test_a_wrong_value_is_one_line_that_names_where_it_stands(
@@ -81,17 +85,17 @@ async def test_a_wrong_value_is_one_line_that_names_where_it_stands(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ('graceful_timeout = "soon"', "steporal.toml, graceful_timeout: 'soon' is no duration"),
-        ('[worker]\nhealth_port = "x"', "steporal.toml, [worker] health_port: 'x' is not taken"),
-        ("health_port = true", "steporal.toml, health_port: 'true' is not taken"),
-        ('log_level = ["info"]', "steporal.toml, log_level: a list is no value of it"),
+        ('graceful_timeout = "soon"', "steporal.toml, graceful_timeout: 'soon' is not a duration"),
+        ('[worker]\nhealth_port = "x"', "steporal.toml, [worker] health_port: 'x' is not valid"),
+        ("health_port = true", "steporal.toml, health_port: 'true' is not valid"),
+        ('log_level = ["info"]', "steporal.toml, log_level: a list is not a valid value for it"),
         ("helth_port = 1", "steporal.toml has no setting 'helth_port'; did you mean 'health_port'? it takes "),
         (
             "[gateway]\ngraceful_timeout = 1",
             "[gateway] of steporal.toml has no setting 'graceful_timeout'; it takes api_keys, ",
         ),
         ('address = "temporal:7233"', "'address', which is Temporal's: set TEMPORAL_ADDRESS, or use a profile"),
-        ("health_port =", "steporal.toml is no TOML: "),
+        ("health_port =", "steporal.toml is not valid TOML: "),
     ],
 )
 async def test_a_wrong_file_is_one_line_that_names_the_key(offline: Steporal, content: str, said: str) -> None:
@@ -143,7 +147,7 @@ async def test_dev_hands_its_file_to_its_workers(offline: Steporal) -> None:
     ports = ["--port", "0", "--ui-port", "0", "--no-gateway"]
     async with offline.running("dev", "app", *ports, "--config", "mine.toml", STEPORAL_COLOUR="blue") as process:
         await process.until("serving app configured on task queue other")
-        assert process.said.count("STEPORAL_COLOUR is no setting") == 1
+        assert process.said.count("STEPORAL_COLOUR is not a setting") == 1
         process.signal(signal.SIGTERM)
         assert (await process.ended()).status == 0
 
@@ -155,10 +159,11 @@ async def test_a_variable_that_is_misspelt_is_named_with_the_nearest_right_one(o
     given = {"STEPORAL_GRACEFULL_TIMEOUT": "1m", "STEPORAL_EVENT_KEY": SECRET, "STEPORAL_COLOUR": "blue"}
     given["STEPORAL_METRIC_PORT"] = "9464"
     said = (
-        "warning: STEPORAL_COLOUR is no setting, and is ignored; `steporal config` prints those that there are\n"
-        "warning: STEPORAL_EVENT_KEY is no setting, and is ignored; did you mean STEPORAL_EVENT_KEYS?\n"
-        "warning: STEPORAL_GRACEFULL_TIMEOUT is no setting, and is ignored; did you mean STEPORAL_GRACEFUL_TIMEOUT?\n"
-        "warning: STEPORAL_METRIC_PORT is no setting, and is ignored; did you mean STEPORAL_METRICS_PORT?\n"
+        "warning: STEPORAL_COLOUR is not a setting, and is ignored; `steporal config` prints all settings\n"
+        "warning: STEPORAL_EVENT_KEY is not a setting, and is ignored; did you mean STEPORAL_EVENT_KEYS?\n"
+        "warning: STEPORAL_GRACEFULL_TIMEOUT is not a setting, and is ignored; "
+        "did you mean STEPORAL_GRACEFUL_TIMEOUT?\n"
+        "warning: STEPORAL_METRIC_PORT is not a setting, and is ignored; did you mean STEPORAL_METRICS_PORT?\n"
     )
     assert (await offline("config", "--json", **given)).err == said
     offline.write("app.py", "import steporal\nclient = steporal.Client('shop')\n")

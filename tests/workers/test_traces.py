@@ -415,7 +415,7 @@ def test_an_endpoint_that_is_no_url_is_a_mistake(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318")
     ended = CliRunner().invoke(cli, ["gateway", "no_such_module"])
     assert (ended.exit_code, len(ended.output.splitlines())) == (2, 1)
-    assert "OTEL_EXPORTER_OTLP_ENDPOINT is 'collector:4318', which is no URL" in ended.output
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT is 'collector:4318', which is not a URL" in ended.output
 
 
 async def test_off_nothing_is_imported(run: Steporal) -> None:

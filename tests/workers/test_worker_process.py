@@ -154,7 +154,7 @@ async def test_a_timeout_that_is_no_duration_is_a_mistake(run: Steporal, write_a
     write_app(ECHO)
     ended = await run("worker", "app", "--graceful-timeout", "soon")
     assert ended.status == 2
-    assert "'soon' is no duration" in ended.err
+    assert "'soon' is not a duration" in ended.err
 
 
 async def test_a_versioned_worker_says_which_version_it_is_and_how_it_becomes_current(

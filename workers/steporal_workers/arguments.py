@@ -12,13 +12,14 @@ from typing import Any
 import click
 
 from .problems import Mistake
+from .usage import of_text_for_json
 
 
 def read_json(text: str, option: str) -> Any:
     """JSON as an option gives it: as it is, from ``@file``, or from standard input with ``-``.
 
     Raises:
-        Mistake: It is no JSON; says where.
+        Mistake: It is not valid JSON; says where.
     """
     source = option
     if text == "-":
@@ -33,15 +34,16 @@ def read_json(text: str, option: str) -> Any:
         return json.loads(text, parse_constant=_reject_constant)
     except json.JSONDecodeError as err:
         around = text[max(err.pos - 20, 0) : err.pos + 20].replace("\n", " ")
+        hint = of_text_for_json(text) if source == option else ""
         raise Mistake(
-            f"{source} is no JSON: {err.msg} at line {err.lineno}, column {err.colno}, near {around!r}"
+            f"{source} is not valid JSON: {err.msg} at line {err.lineno}, column {err.colno}, near {around!r}{hint}"
         ) from None
     except (ValueError, RecursionError) as err:
-        raise Mistake(f"{source} is no JSON: {err}") from None
+        raise Mistake(f"{source} is not valid JSON: {err}") from None
 
 
 def _reject_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def parse_ts(text: str | None) -> int | None:
@@ -72,7 +74,7 @@ def duration(text: str) -> timedelta:
     try:
         return parse_duration(text)
     except ValueError:
-        raise click.BadParameter(f'{text!r} is no duration; write "30s", "5m" or "1h30m"') from None
+        raise click.BadParameter(f'{text!r} is not a duration; write "30s", "5m" or "1h30m"') from None
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str | int], int]:
@@ -85,7 +87,7 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str | int], i
         except ValueError:
             value = least - 1
         if value < least or (most is not None and value > most):
-            raise click.BadParameter(f"{given!r} is not taken; it takes {takes}")
+            raise click.BadParameter(f"{given!r} is not valid; it takes {takes}")
         return value
 
     return number

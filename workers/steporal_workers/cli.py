@@ -5,6 +5,7 @@ What a command needs is imported when it runs, so that ``steporal --help`` answe
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,6 +20,8 @@ from .leaving import leave
 from .logs import name_app, set_up_logging
 from .options import (
     Group,
+    checking_option,
+    client_of,
     codec_option,
     connection_options,
     data_converter,
@@ -146,7 +149,11 @@ def dev(targets: tuple[str, ...], **options: Any) -> None:
 @click.argument("name")
 @click.option("--data", metavar="JSON", default="{}", help="A JSON object; -: standard input, @FILE: a file.")
 @click.option("--id", "event_id", metavar="ID", help="The event's id; starts each workflow once.")
-@click.option("--ts", metavar="TIME", help="Milliseconds since the epoch, or an ISO 8601 time; one to come delays.")
+@click.option(
+    "--ts",
+    metavar="TIME",
+    help="Milliseconds since the epoch, or an ISO 8601 time; a time in the future delays the runs.",
+)
 @click.option("--version", "v", metavar="TEXT", help="The version of the data.")
 @connection_options
 @codec_option
@@ -155,6 +162,9 @@ def send(name: str, data: str, connection: Connection, codec: str | None, as_jso
     """Send the event NAME."""
     from .arguments import parse_ts, read_json
 
+    if name.startswith("{"):
+        example = f"steporal send NAME --data {shlex.quote(name)}"
+        raise click.UsageError(f"NAME is {name!r}, which looks like data; write {example}")
     given = {"id": fields["event_id"], "ts": parse_ts(fields["ts"]), "v": fields["v"]}
     event = {"name": name, "data": read_json(data, "--data")} | {k: v for k, v in given.items() if v is not None}
 
@@ -192,17 +202,24 @@ def signal(name: str, data: str, connection: Connection, codec: str | None, as_j
 @click.option("--id", "run_id", metavar="ID", help="Temporal's workflow id of the run.")
 @click.option("--wait", is_flag=True, help="Wait for the run's end, and print its result.")
 @connection_options
-@codec_option
+@checking_option
 @json_option
 def start(workflow: str, data: str, connection: Connection, codec: str | None, **options: Any) -> None:
-    """Start a run of WORKFLOW."""
+    """Start a run of WORKFLOW.
+
+    With --client, an input that does not fit the workflow's input_schema is refused before anything starts; without,
+    the run fails.
+    """
     from .arguments import read_json
 
     value = read_json(data, "--input")
     from .send import start_workflow
 
+    client = client_of(codec)
+
     async def operation() -> None:
-        await start_workflow(await connection.connect(data_converter(codec)), workflow, value, **options)
+        temporal = await connection.connect(None if client is None else client.data_converter)
+        await start_workflow(temporal, workflow, value, definitions=client, **options)
 
     perform(operation())
 
@@ -257,7 +274,7 @@ def lint(target: str, as_json: bool) -> None:
 @cli.command()
 @target_argument
 @click.option("--workflow", metavar="ID", help="Only the runs of this workflow.")
-@click.option("--where", metavar="QUERY", help="Only runs of which this is true, in Temporal's query language.")
+@click.option("--where", metavar="QUERY", help="Only runs that match this query, in Temporal's query language.")
 @click.option(
     "--hold", type=duration, metavar="DURATION", default="10m", help="How long they stay parked, if not released."
 )
@@ -289,9 +306,14 @@ def checkpoint(target: str, connection: Connection, **options: Any) -> None:
 @cli.command()
 @target_argument
 @click.option("--workflow", metavar="ID", help="Only the runs of this workflow.")
-@click.option("--where", metavar="QUERY", help="Only runs of which this is true, in Temporal's query language.")
+@click.option("--where", metavar="QUERY", help="Only runs that match this query, in Temporal's query language.")
 @click.option("--closed", is_flag=True, help="Also runs that have ended.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many, the last started ones.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="The maximum number of runs; the most recently started ones count.",
+)
 @click.option(
     "--history",
     "files",
@@ -326,7 +348,7 @@ def replay(target: str, connection: Connection, files: tuple[Path, ...], **optio
 @cli.command()
 @target_argument
 @click.option("--workflow", metavar="ID", help="Only the runs of this workflow.")
-@click.option("--where", metavar="QUERY", help="Only runs of which this is true, in Temporal's query language.")
+@click.option("--where", metavar="QUERY", help="Only runs that match this query, in Temporal's query language.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option(
     "--timeout", type=duration, metavar="DURATION", default="1m", help="How long the command waits for running steps."

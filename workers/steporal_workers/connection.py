@@ -186,7 +186,7 @@ async def _check_namespace(client: temporalio.client.Client, address: str) -> No
         if err.status == RPCStatusCode.NOT_FOUND:
             raise Mistake(
                 f"there is no namespace {client.namespace!r} at {address!r}; "
-                "say which: --namespace NAME or TEMPORAL_NAMESPACE"
+                "choose one: --namespace NAME or TEMPORAL_NAMESPACE"
             ) from None
         if err.status == RPCStatusCode.UNAUTHENTICATED:
             raise Mistake(f"{address!r} does not accept the credentials: {err.message}") from None

@@ -104,13 +104,13 @@ class _Health:
         method, _, rest = head.partition(b"\r\n")[0].partition(b" ")
         path = rest.partition(b" ")[0].partition(b"?")[0]
         if method not in (b"GET", b"HEAD"):
-            answer: dict[str, object] = {"status": 405, "error": "only GET and HEAD are answered"}
+            answer: dict[str, object] = {"status": 405, "error": "only GET and HEAD are supported"}
         elif path == b"/live":
             answer = dict(_OK)
         elif path == b"/ready":
             answer = await self._readiness()
         else:
-            answer = {"status": 404, "error": "there are /live and /ready"}
+            answer = {"status": 404, "error": "the paths are /live and /ready"}
         return _response(answer, has_body=method != b"HEAD")
 
     async def _readiness(self) -> dict[str, object]:

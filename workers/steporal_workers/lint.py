@@ -36,8 +36,9 @@ def run_lint(client: steporal.Client, target: str, *, as_json: bool) -> int:
     count = len(client.workflows)
     workflows = f"{count} workflow{'s' * (count != 1)} of app {client.id!r}"
     if found:
+        number = f"{len(found)} finding{'s' * (len(found) != 1)}"
         say(
-            f"{escape(workflows)}: [red]{len(found)} found[/]; a line that is right all the same takes the comment "
+            f"{escape(workflows)}: [red]{number}[/]; to accept a line as it is, add the comment "
             f"{escape('# steporal: ignore')}"
         )
     else:

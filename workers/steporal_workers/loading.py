@@ -93,7 +93,7 @@ def _no_module(module_name: str) -> Mistake:
     nearby = [p.stem for p in here.glob("*.py")] + [p.parent.name for p in here.glob("*/__init__.py")]
     close = difflib.get_close_matches(module_name.partition(".")[0], nearby, n=1)
     hint = f"; did you mean {close[0]!r}?" if close and close[0] != module_name.partition(".")[0] else ""
-    return Mistake(f"there is no module {module_name!r} in {here}, nor installed{hint}")
+    return Mistake(f"there is no module {module_name!r} in {here}, and it is not installed{hint}")
 
 
 # --- the client in the module --------------------------------------------------------------------------------------

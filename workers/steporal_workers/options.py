@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
+from . import usage
 from .connection import Connection
 from .settings import client_of_file, options_of_connection
 
 if TYPE_CHECKING:
     from temporalio.converter import DataConverter
+
+    import steporal
 
 T = TypeVar("T")
 
@@ -23,7 +27,19 @@ _CLIENT = re.compile(r"^(\w+)\s*(?::[^=]+)?=\s*(?:steporal\.)?Client\(", re.MULT
 
 
 class Command(click.Command):
-    """A command whose help lists the flags of the connection last, under a heading."""
+    """A command whose help lists the flags of the connection last, under a heading.
+
+    What it is called with that it does not take is answered with what was probably meant.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See base class."""
+        ctx.allow_extra_args = True
+        with _unknown_options(ctx):
+            extra = super().parse_args(ctx, args)
+        if extra and not ctx.resilient_parsing:
+            ctx.fail(usage.of_extra_arguments(ctx, extra))
+        return extra
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """See base class."""
@@ -43,6 +59,33 @@ class Group(click.Group):
 
     command_class = Command
     group_class = type
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See base class."""
+        with _unknown_options(ctx):
+            return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """See base class."""
+        if self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
+            message = usage.of_unknown_command(ctx, args[0])
+            if message:
+                ctx.fail(message)
+        return super().resolve_command(ctx, args)
+
+
+@contextmanager
+def _unknown_options(ctx: click.Context) -> Iterator[None]:
+    """Name the option that was probably meant."""
+    try:
+        yield
+    except click.NoSuchOption as err:
+        message = usage.of_unknown_option(ctx, err.option_name)
+        if message is None:
+            raise
+        ctx.fail(message)
 
 
 class _Target(click.types.StringParamType):
@@ -105,10 +148,24 @@ codec_option = click.option(
     "--client", "codec", metavar="MODULE:CLIENT", help="Use this client's codec and external storage."
 )
 
+checking_option = click.option(
+    "--client",
+    "codec",
+    metavar="MODULE:CLIENT",
+    help="Use this client's codec and external storage, and check the input by its input_schema.",
+)
 
-def data_converter(target: str | None) -> DataConverter | None:
+
+def client_of(target: str | None) -> steporal.Client | None:
+    """Load the client that the flag names; None without the flag."""
     if target is None:
         return None
     from .loading import load_client
 
-    return load_client(target).data_converter
+    return load_client(target)
+
+
+def data_converter(target: str | None) -> DataConverter | None:
+    """Return the data converter of the client that the flag names; None without the flag."""
+    client = client_of(target)
+    return None if client is None else client.data_converter

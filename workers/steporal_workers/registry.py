@@ -21,7 +21,7 @@ async def sync(client: steporal.Client, temporal: temporalio.client.Client, *, a
         print_json(listed.model_dump(mode="json"))
         return
     if not listed.workflows:
-        say(f"app [bold]{escape(client.id)}[/] has no workflows any more; the catalog has forgotten it")
+        say(f"app [bold]{escape(client.id)}[/] has no workflows any more; it was removed from the catalog")
         return
     console().print(apps_table([listed]))
     if listed.schedules:

@@ -66,6 +66,7 @@ async def start_workflow(
     workflow_id: str,
     data: Any,
     *,
+    definitions: steporal.Client | None = None,
     app: str | None,
     run_id: str | None,
     wait: bool,
@@ -75,11 +76,13 @@ async def start_workflow(
 
     Raises:
         Mistake: The catalog does not know it, or knows several.
+        InvalidInputError: The input does not fit the ``input_schema`` that the client ``definitions`` has for it.
         Failure: The run failed.
     """
     client = steporal.Client(_CLIENT_ID, temporal=temporal)
     snapshot = await client.dispatcher(temporal).catalog.read()
     listed_app = _app_of(snapshot, workflow_id, app, temporal.namespace)
+    check_input(definitions, listed_app.id, workflow_id, data)
     try:
         run = await client.start_workflow(steporal.reference(listed_app.id, workflow_id), data, id=run_id)
     except steporal.AlreadyStartedError:
@@ -110,6 +113,17 @@ async def start_workflow(
     print_json({**started, "result": result} if as_json else result)
 
 
+def check_input(definitions: steporal.Client | None, app: str, workflow_id: str, data: Any) -> None:
+    """Check the input of a workflow, if the client defines it.
+
+    Raises:
+        InvalidInputError: It does not fit.
+    """
+    for workflow in definitions.workflows if definitions is not None and definitions.id == app else ():
+        if workflow.id == workflow_id:
+            workflow.validate_input(data)
+
+
 def _app_of(snapshot: Snapshot, workflow_id: str, app: str | None, namespace: str) -> App:
     if app is not None and app not in snapshot.apps:
         raise Mistake(f"no app {app!r} is registered in namespace {namespace!r}{_near(app, list(snapshot.apps))}")
@@ -122,7 +136,7 @@ def _app_of(snapshot: Snapshot, workflow_id: str, app: str | None, namespace: st
         raise Mistake(said + _near(workflow_id, names))
     if len(found) > 1:
         names = sorted(listed_app.id for listed_app in found)
-        raise Mistake(f"several apps have a workflow {workflow_id!r}; say which: --app {' or --app '.join(names)}")
+        raise Mistake(f"several apps have a workflow {workflow_id!r}; choose one: --app {' or --app '.join(names)}")
     return found[0]
 
 
@@ -132,4 +146,4 @@ def _near(name: str, names: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, names, n=3)
     if close:
         return f"; did you mean {' or '.join(map(repr, close))}?"
-    return f"; there are: {', '.join(map(repr, sorted(names)[:10]))}{', …' * (len(names) > 10)}"
+    return f"; these are registered: {', '.join(map(repr, sorted(names)[:10]))}{', …' * (len(names) > 10)}"

@@ -52,7 +52,7 @@ def keys(given: str | Sequence[str]) -> tuple[str, ...]:
     parts = given.split(",") if isinstance(given, str) else given
     found = tuple(key.strip() for key in parts if key.strip())
     if not found:
-        raise click.BadParameter("it is set and has no key; it takes keys, separated by commas")
+        raise click.BadParameter("it is set but contains no key; set it to one key or several, separated by commas")
     return found
 
 
@@ -65,9 +65,11 @@ def encryption_keys(given: str | Sequence[str]) -> tuple[str, ...]:
         try:
             Key.parse(key)
         except ValueError as err:
-            raise click.BadParameter(f"key {number} is no key: {err}") from None
+            raise click.BadParameter(f"key {number} is not valid: {err}") from None
     if importlib.util.find_spec("cryptography") is None:
-        raise click.BadParameter("'cryptography' is not installed, which encrypts: pip install 'steporal[encryption]'")
+        raise click.BadParameter(
+            "'cryptography' is not installed, and encryption needs it: pip install 'steporal[encryption]'"
+        )
     return found
 
 
@@ -76,7 +78,7 @@ def origins(given: str | Sequence[str]) -> tuple[str, ...]:
     found = tuple(part.strip().rstrip("/") for part in (given.split(",") if isinstance(given, str) else given))
     for origin in found:
         if not _ORIGIN.fullmatch(origin):
-            raise click.BadParameter(f"{origin!r} is no origin; it takes such as https://temporal.example.com")
+            raise click.BadParameter(f"{origin!r} is not an origin; it takes one such as https://temporal.example.com")
     return found
 
 
@@ -381,7 +383,7 @@ SETTINGS: tuple[Setting, ...] = (
         flags=_for(*COMMANDS, flag="--log-level"),
         type=LOG_LEVEL,
         default="info",
-        help="From which level on is logged.",
+        help="The lowest level that is logged.",
     ),
     Setting(
         name="log_format",
@@ -531,8 +533,8 @@ def tell_unknown_variables() -> None:
         is_of_service = _OF_SERVICE.search(variable) or _SERVICE_LINK.match(value)
         if name != variable and name not in known and not is_of_service:
             close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {PREFIX}{close[0]}?" if close else "`steporal config` prints those that there are"
-            warn(f"{variable} is no setting, and is ignored; {hint}")
+            hint = f"did you mean {PREFIX}{close[0]}?" if close else "`steporal config` prints all settings"
+            warn(f"{variable} is not a setting, and is ignored; {hint}")
 
 
 _OF_SERVICE = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)\w*)$")
@@ -584,7 +586,7 @@ config_option = click.option(
     is_eager=True,
     expose_value=False,
     callback=_read_into,
-    help=f"A TOML file of settings.  [default: {FILE}, if it is there]",
+    help=f"A TOML file of settings.  [default: {FILE}, if it exists]",
 )
 
 
@@ -616,7 +618,7 @@ def _read(path: Path, source: str) -> dict[str, Any]:
     except OSError as err:
         raise Mistake(f"{path}{source} cannot be read: {err.strerror or err}") from None
     except ValueError as err:
-        raise Mistake(f"{path}{source} is no TOML: {err}") from None
+        raise Mistake(f"{path}{source} is not valid TOML: {err}") from None
 
 
 def _check_known(given: Iterable[str], known: Mapping[str, Setting], where: str, others: Iterable[str] = ()) -> None:
@@ -638,7 +640,7 @@ def _as_text(setting: Setting, value: Any, where: str) -> Any:
         return [str(value)] if setting.is_multiple else str(value)
     if isinstance(value, list) and setting.may_be_list:
         return [str(item) for item in value]
-    raise Mistake(f"{where}: a {type(value).__name__} is no value of it")
+    raise Mistake(f"{where}: a {type(value).__name__} is not a valid value for it")
 
 
 # --- as documentation ----------------------------------------------------------------------------------------------

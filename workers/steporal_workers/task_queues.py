@@ -134,7 +134,7 @@ async def _measure(temporal: temporalio.client.Client, meter: MetricMeter, queue
             is_said = False
         except RPCError as err:
             if not is_said:
-                logger.warning("Temporal does not say what waits in task queues: %s", err.message)
+                logger.warning("Temporal does not report what waits in task queues: %s", err.message)
             is_said = True
         await asyncio.sleep(ASKED_EVERY_SECONDS)
 

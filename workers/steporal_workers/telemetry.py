@@ -120,7 +120,7 @@ def _numeric(host: str, port: int) -> str:
     try:
         family, _, _, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as err:
-        raise Mistake(f"--metrics-host {host!r} is no address: {err.strerror or err}") from None
+        raise Mistake(f"--metrics-host {host!r} is not an address: {err.strerror or err}") from None
     return f"[{found[0]}]:{port}" if family == socket.AF_INET6 else f"{found[0]}:{port}"
 
 
@@ -148,7 +148,7 @@ def otlp_url(given: str) -> str:
         is_url = False
     if not is_url:
         raise click.BadParameter(
-            f"{given!r} is no URL of a collector; it takes one such as http://localhost:4317, or "
+            f"{given!r} is not the URL of a collector; it takes one such as http://localhost:4317, or "
             f"http://localhost:4318{_OTLP_HTTP_PATH} for OTLP by HTTP"
         )
     return given

@@ -149,7 +149,7 @@ def _check_endpoints() -> None:
     for variable in _ENDPOINTS:
         url = os.environ.get(variable, "").strip()
         if url and not url.startswith(("http://", "https://")):
-            raise Mistake(f"{variable} is {url!r}, which is no URL; it takes one such as http://localhost:4318")
+            raise Mistake(f"{variable} is {url!r}, which is not a URL; it takes one such as http://localhost:4318")
 
 
 def _is_installed(package: str) -> bool:
@@ -198,4 +198,7 @@ def _flush(provider: object) -> None:
     flushing.start()
     flushing.join(FLUSH_SECONDS)
     if flushing.is_alive():
-        logger.warning("the last spans were not taken in %g s, and are lost; does the collector answer?", FLUSH_SECONDS)
+        logger.warning(
+            "the last spans could not be sent within %g s, and are lost; check that the collector answers",
+            FLUSH_SECONDS,
+        )

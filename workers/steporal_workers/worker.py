@@ -177,7 +177,7 @@ def _checks(
     async def polling() -> str | None:
         if stop.is_set():
             return "the worker is stopping"
-        return None if worker.is_running else "the worker does not run"
+        return None if worker.is_running else "the worker is not running"
 
     async def able_to_run_steps() -> str | None:
         return plugin.out_of_steps()
@@ -200,7 +200,7 @@ async def _announce(
     ):
         name, build = shlex.quote(options.deployment_of(client)), shlex.quote(options.build_id)
         say(
-            "  [yellow]not the current version[/]: Temporal gives it no new runs before "
+            "  [yellow]not the current version[/]: Temporal gives it no new runs until you run "
             f"`temporal worker deployment set-current-version --deployment-name {name} --build-id {build}`"
         )
 

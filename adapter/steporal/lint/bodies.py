@@ -22,7 +22,7 @@ from . import branches, captured, module_state
 from .branches import shared_ids
 from .captured import lost_changes
 from .finding import Finding
-from .module_state import changes
+from .module_state import changes, shared_waits
 from .names import Nested, Scope, Thing, named, own_nodes
 
 MAX_DEPTH = 20
@@ -105,6 +105,9 @@ class Body:
         for node, does in changes(function, place.scope):
             if not _is_ignored(place.file, node):
                 yield self._finding(node, place, does, module_state.INSTEAD)
+        for node, does in shared_waits(function, place.scope):
+            if not _is_ignored(place.file, node):
+                yield self._finding(node, place, does, module_state.INSTEAD_OF_WAITING)
         for node, does in lost_changes(function, place.scope, _is_step_method):
             if not _is_ignored(place.file, node):
                 yield self._finding(node, place, does, captured.INSTEAD)

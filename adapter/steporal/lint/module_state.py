@@ -1,18 +1,37 @@
-"""Finds where a body changes the state of a module, which all runs of a worker share.
+"""Finds where a body uses the state of a module, which all runs of a worker share.
 
-Another worker, or a replay in a new one, has that state as it was when the module was imported.
+Another worker, or a replay in a new one, has that state as it was when the module was imported. A lock, an event or a
+queue of asyncio would make runs wait for each other, which no replay does again and which may never end.
 """
 
 from __future__ import annotations
 
 import ast
-from collections import deque
+import asyncio
+from collections import defaultdict, deque
 from collections.abc import Iterator, MutableMapping, MutableSequence, MutableSet
+from typing import Any
 
 from ..source import Function
 from .names import Scope, own_nodes
 
 INSTEAD = "keep it in a local variable, and pass it on"
+
+INSTEAD_OF_WAITING = (
+    "create it in the handler, for the branches of one run (to let runs wait for each other, use "
+    "step.wait_for_signal or step.ext.wait_for_event)"
+)
+
+WAITED_FOR = (
+    asyncio.Lock,
+    asyncio.Event,
+    asyncio.Condition,
+    asyncio.Semaphore,
+    asyncio.Barrier,
+    asyncio.Queue,
+    asyncio.Future,
+)
+"""Classes of asyncio that tasks wait for."""
 
 MUTABLE = (MutableMapping, MutableSequence, MutableSet, deque)
 """Classes of containers."""
@@ -44,6 +63,31 @@ def changes(function: Function, scope: Scope) -> Iterator[tuple[ast.expr, str]]:
                 method in CHANGING and _is_mutable(scope, name)
             ):
                 yield node, f"changes the global variable {name!r}"
+
+
+def shared_waits(function: Function, scope: Scope) -> Iterator[tuple[ast.expr, str]]:
+    """Yield where a function uses what tasks wait for and what all runs share, each with a description.
+
+    Args:
+        function: The function's syntax tree.
+        scope: Its names.
+    """
+    for node in own_nodes(function):
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
+            kind = _waited_for(scope.shared_value(node))
+            if kind is not None:
+                yield node, f"uses {ast.unparse(node)!r} ({kind}), which all runs of the worker share"
+
+
+def _waited_for(value: Any) -> str | None:
+    """Return the class of a value that tasks wait for, or of those in a container; None for other values."""
+    kinds = [type(value)]
+    if isinstance(value, defaultdict) and isinstance(value.default_factory, type):
+        kinds = [value.default_factory]
+    elif isinstance(value, dict | list | tuple):
+        kinds = [type(item) for item in (value.values() if isinstance(value, dict) else value)]
+    found = next((each for each in WAITED_FOR if any(issubclass(kind, each) for kind in kinds)), None)
+    return f"asyncio.{found.__name__}" if found else None
 
 
 def _is_unset(scope: Scope, name: str) -> bool:

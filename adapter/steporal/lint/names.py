@@ -134,6 +134,35 @@ class Scope:
             return _UNKNOWN
         return self._real.__globals__.get(name, _UNKNOWN)
 
+    def shared_value(self, expression: ast.expr) -> Any:
+        """Return the value that an expression has in every run; something that nothing else is if that is unknown.
+
+        It is a variable of the module or of a function around the handler, or an attribute that is reached from one.
+        No code of the app runs: a property has no value here.
+        """
+        match expression:
+            case ast.Name(id=name):
+                return self._variable_around(name)
+            case ast.Attribute(value=value, attr=attr):
+                base = self.shared_value(value)
+                return _UNKNOWN if base is _UNKNOWN else inspect.getattr_static(base, attr, _UNKNOWN)
+        return _UNKNOWN
+
+    def _variable_around(self, name: str) -> Any:
+        if name in self._locals:
+            return _UNKNOWN
+        if self._outer is not None:
+            return self._outer._variable_around(name)
+        if self._real is None:
+            return _UNKNOWN
+        code = self._real.__code__
+        if name not in code.co_freevars:
+            return self._real.__globals__.get(name, _UNKNOWN)
+        try:
+            return (self._real.__closure__ or ())[code.co_freevars.index(name)].cell_contents
+        except ValueError:  # nothing was assigned to it yet
+            return _UNKNOWN
+
     def is_captured(self, name: str) -> bool:
         """Return whether a variable is of a function around this one."""
         return name not in self._locals and bool(self.bindings(name))

@@ -136,11 +136,11 @@ async def _exchanged(request: Request, addresses: Addresses | None = None, *, re
 
 def _status_error(request: Request, answer: Answer, longest: timedelta) -> HttpStatusError:
     delay = retry_after(answer.headers.get("retry-after"), datetime.now(UTC), longest)
-    return HttpStatusError(f"{request.method} {request.shown} is answered with {phrase(answer.status)}", delay)
+    return HttpStatusError(f"{request.method} {request.shown} returned {phrase(answer.status)}", delay)
 
 
 def _refused(request: Request, answer: Answer) -> str:
-    message = f"{request.method} {request.shown} is answered with {phrase(answer.status)}"
+    message = f"{request.method} {request.shown} returned {phrase(answer.status)}"
     if 300 <= answer.status < 400:
         message += ", a redirect to another host or by another method, which sinks do not follow"
     return message

@@ -95,9 +95,9 @@ async def addresses_of(host: str, port: int) -> list[str]:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as err:
-        raise ConnectionError(f"the name {host!r} leads to no address: {err}") from None
+        raise ConnectionError(f"the name {host!r} does not resolve to an address: {err}") from None
     if not found:
-        raise ConnectionError(f"the name {host!r} leads to no address")
+        raise ConnectionError(f"the name {host!r} does not resolve to an address")
     return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
 
 
@@ -111,9 +111,9 @@ async def public_addresses_of(host: str, port: int) -> list[str]:
     found = await addresses_of(host, port)
     for address in found:
         if not is_public(ip_address(address)):
-            where = address if address == host else f"{host!r}, which leads to {address}"
+            where = address if address == host else f"{host!r}, which resolves to {address}"
             raise PrivateAddressError(
-                f"{where} is no address of the internet; to allow addresses of your own network: "
+                f"{where} is not a public address of the internet; to allow addresses of your own network: "
                 "event_sink(..., allow_private=True)"
             )
     return found

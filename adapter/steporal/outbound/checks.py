@@ -8,25 +8,25 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from ..http import Secret
+from ..type_names import shown
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OURS = ("connection", "content-length", "transfer-encoding")
 
 
-def check_method(value: object) -> str:
-    """A method of HTTP, in capitals."""
+def check_method(value: object) -> None:
+    """Check a method of HTTP, in any case."""
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
-        raise ValueError(f"method is {value!r}; it takes a method such as 'GET' or 'POST'")
-    return value.upper()
+        raise ValueError(f"method is {shown(value)}; it takes a method such as 'GET' or 'POST'")
 
 
 def check_url(value: object, what: str = "url") -> SplitResult:
     """An absolute URL of ``http`` or ``https``, without a password."""
     accepted = "it takes an absolute URL such as 'https://api.example.com/orders'"
     if not isinstance(value, str):
-        raise TypeError(f"{what} is {value!r} ({type(value).__name__}); {accepted}")
+        raise TypeError(f"{what} is {shown(value)} ({type(value).__name__}); {accepted}")
     if not value.isprintable() or " " in value:
-        raise ValueError(f"{what} is {value!r}, which has a blank or a control character; {accepted}")
+        raise ValueError(f"{what} is {value!r}, which contains a space or a control character; {accepted}")
     try:
         parts = urlsplit(value)
         port = parts.port
@@ -35,7 +35,7 @@ def check_url(value: object, what: str = "url") -> SplitResult:
     if parts.scheme not in ("http", "https"):
         raise ValueError(f"{what} is {value!r}; {accepted}, with http or https")
     if not parts.hostname or port == 0:
-        raise ValueError(f"{what} is {value!r}, which names no host; {accepted}")
+        raise ValueError(f"{what} is {value!r}, which contains no host; {accepted}")
     if parts.username is not None or parts.password is not None:
         raise ValueError(
             f"{what} for {parts.hostname!r} has a user or password, which would be stored; give it in a header, "
@@ -57,11 +57,11 @@ def check_headers(value: object, *, ours: tuple[str, ...] = ()) -> dict[str, str
         ours: Further names that are not the user's to set, in lower case; with ``-`` at its end, a prefix.
     """
     if not isinstance(value, Mapping):
-        raise TypeError(f"headers is {value!r}; it takes a dict of names and values")
+        raise TypeError(f"headers is {shown(value)}; it takes a dict of names and values")
     seen: dict[str, str] = {}
     for name, content in value.items():
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-            raise ValueError(f"headers has the name {name!r}; names are letters, digits and dashes")
+            raise ValueError(f"headers has the name {shown(name)}; names are letters, digits and dashes")
         lower = name.lower()
         if lower in _OURS or any(lower == own or (own.endswith("-") and lower.startswith(own)) for own in ours):
             raise ValueError(f"headers has {name!r}, which is set by Steporal itself")
@@ -76,7 +76,7 @@ def check_header_value(value: object, what: str) -> None:
     """Text that a header takes, or a secret."""
     text = value.prefix if isinstance(value, Secret) else value
     if not isinstance(text, str):
-        raise TypeError(f"{what} is {value!r}; it takes text, or steporal.secret('NAME')")
+        raise TypeError(f"{what} is {shown(value)}; it takes text, or steporal.secret('NAME')")
     if not text.isascii() or not text.replace("\t", " ").isprintable():
         raise ValueError(f"{what} is {value!r}; it takes printable ASCII on one line")
 
@@ -84,10 +84,10 @@ def check_header_value(value: object, what: str) -> None:
 def check_params(value: object) -> dict[str, str | Secret]:
     """Query parameters, as text."""
     if not isinstance(value, Mapping):
-        raise TypeError(f"params is {value!r}; it takes a dict of names and values")
+        raise TypeError(f"params is {shown(value)}; it takes a dict of names and values")
     for name in value:
         if not isinstance(name, str):
-            raise TypeError(f"params has the name {name!r}; names are strings")
+            raise TypeError(f"params has the name {shown(name)}; names are strings")
     return {name: _param(item, f"parameter {name!r}") for name, item in value.items()}
 
 
@@ -98,4 +98,6 @@ def _param(value: Any, what: str) -> str | Secret:
         return value
     if isinstance(value, int | float):
         return str(value)
-    raise TypeError(f"{what} is {value!r} ({type(value).__name__}); it takes text, a number or steporal.secret('NAME')")
+    raise TypeError(
+        f"{what} is {shown(value)} ({type(value).__name__}); it takes text, a number or steporal.secret('NAME')"
+    )

@@ -159,7 +159,7 @@ def _coding_of(request: Request, headers: Mapping[str, str]) -> Coding:
 
 def _too_large(request: Request, size: str) -> ResponseTooLargeError:
     return ResponseTooLargeError(
-        f"{request.method} {request.shown} is answered with a body of {size} bytes; "
+        f"{request.method} {request.shown} returned a body of {size} bytes; "
         f"max_response_bytes is {request.max_response_bytes:,}"
     )
 

@@ -17,7 +17,7 @@ from ..errors import NonRetryableError, UnserializableError
 from ..http import FetchRequest, FetchResponse, Secret
 from ..readable import outward
 from ..types import JSON
-from .checks import check_headers, check_method, check_params, check_url
+from .checks import check_headers, check_params, check_url
 from .content import text_of
 from .exchange import Answer, Request
 from .secrets import revealed
@@ -41,7 +41,7 @@ class FetchCall(BaseModel):
 
     @classmethod
     def of(cls, step_id: str, given: FetchRequest, most: Callable[[int], int]) -> FetchCall:
-        """What a step was called with, checked.
+        """What a step was called with, checked; its method and URL have been.
 
         Args:
             step_id: The step's id.
@@ -52,10 +52,9 @@ class FetchCall(BaseModel):
             ValueError: Something cannot be sent.
             TypeError: Something is of no type that can be sent.
         """
-        check_url(given.url)
         return cls(
             step=step_id,
-            method=check_method(given.method),
+            method=given.method.upper(),
             url=given.url,
             headers=check_headers(given.headers),
             params=check_params(given.params),
@@ -131,7 +130,7 @@ def _body(json: Any, content: object) -> dict[str, JSON] | None:
         try:
             content.encode()
         except UnicodeEncodeError:
-            raise ValueError("content has a lone surrogate, which is no text") from None
+            raise ValueError("content contains a lone surrogate, so it is not valid Unicode") from None
         return {"text": content}
     if isinstance(content, bytes):
         return {"base64": base64.b64encode(content).decode()}

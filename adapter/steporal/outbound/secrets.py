@@ -37,6 +37,6 @@ def revealed(value: str | Secret, what: str) -> str:
     if not found.isascii() or not found.isprintable():
         raise SecretNotFoundError(
             f"{what} needs the environment variable {value.name!r}, whose value has a line break or another character "
-            "beyond printable ASCII, which no header and no URL can have"
+            "beyond printable ASCII, which headers and URLs cannot contain"
         )
     return value.prefix + found

@@ -18,14 +18,14 @@ def check_secret(value: object) -> None:
     """A signing secret, or the name of one.
 
     Raises:
-        ValueError: It is none; the message does not show it.
+        ValueError: It is not a secret of Standard Webhooks; the message does not show it.
     """
     if isinstance(value, Secret):
         return
     if not isinstance(value, str) or not all(map(_is_secret, value.split())) or not value.split():
         raise ValueError(
-            f"secret is none of Standard Webhooks; it takes {_PREFIX!r} and the base64 of {_SHORTEST} to {_LONGEST} "
-            "random bytes, or better steporal.secret('NAME')"
+            f"secret is not in the format of Standard Webhooks; it takes {_PREFIX!r} and the base64 of {_SHORTEST} to "
+            f"{_LONGEST} random bytes, or better steporal.secret('NAME')"
         )
 
 

@@ -178,10 +178,10 @@ def parse(source: str) -> Node:
     """The tree of an expression.
 
     Raises:
-        CELSyntaxError: It is no expression, or too long or too deep.
+        CELSyntaxError: It is not a valid expression, or is too long or too deep.
     """
     if len(source) > MAX_LENGTH:
-        raise CELSyntaxError(f"it has {len(source):,} characters; the most is {MAX_LENGTH:,}")
+        raise CELSyntaxError(f"it has {len(source):,} characters; the maximum is {MAX_LENGTH:,}")
     node = _Parser(list(_tokens(source))).whole()
     if _height(node) > MAX_HEIGHT:
         raise CELSyntaxError(f"it chains or nests more than {MAX_HEIGHT} operators and members")
@@ -205,8 +205,10 @@ def problems(node: Node, variables: frozenset[str], functions: Mapping[str, int]
     match node:
         case Name(name, at) if name not in variables:
             known = " and ".join(repr(variable) for variable in sorted(variables, reverse=True))
+            are = "s are" if len(variables) > 1 else " is"
             yield (
-                f"uses the variable {name!r} at character {at + 1}; there is {known}, as in event.data.{name}. "
+                f"uses the variable {name!r} at character {at + 1}; the variable{are} {known}, as in "
+                f"event.data.{name}. "
                 f'Put text in quotes: "{name}"; in an f-string, write {{value!r}}'
             )
         case Call(function, arguments, at) if problem := _problem_of_call(function, len(arguments), functions):
@@ -224,7 +226,7 @@ def _problem_of_call(function: str, arguments: int, functions: Mapping[str, int]
     if function not in functions:
         close = difflib.get_close_matches(function, functions, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        return f"which there is not{hint}; there are {', '.join(sorted(functions))}"
+        return f"which does not exist{hint}; the functions are {', '.join(sorted(functions))}"
     takes = functions[function]
     return None if arguments == takes else f"with {arguments} arguments, its receiver counted; it takes {takes}"
 
@@ -234,7 +236,7 @@ def _tokens(source: str) -> Iterator[_Token]:
     while at < len(source):
         match = _TOKEN.match(source, at)
         if match is None:
-            raise CELSyntaxError(f"{source[at]!r} at character {at + 1} is not understood")
+            raise CELSyntaxError(f"{source[at]!r} at character {at + 1} is not valid here")
         kind = match.lastgroup or ""
         if kind != "blank":
             yield _Token(kind, match[kind], at)
@@ -271,8 +273,8 @@ class _Parser:
 
     def _unexpected(self, expected: str = "") -> CELSyntaxError:
         token = self._token
-        what = "it ends" if token.kind == "end" else f"{token.text!r} stands at character {token.at + 1}"
-        return CELSyntaxError(what + (expected or ", where it does not fit"))
+        what = "it ends" if token.kind == "end" else f"{token.text!r} is at character {token.at + 1}"
+        return CELSyntaxError(what + (expected or ", where it is not expected"))
 
     def _deeper(self, parse: Callable[[], Node]) -> Node:
         self._depth += 1
@@ -430,14 +432,14 @@ def _value(token: _Token) -> JSON | bytes:
             f"{err} in the string at character {token.at + 1}; a raw string, r'...', has none"
         ) from None
     except UnicodeEncodeError:
-        raise CELSyntaxError(f"the bytes at character {token.at + 1} are no text") from None
+        raise CELSyntaxError(f"the bytes at character {token.at + 1} are not valid UTF-8") from None
 
 
 def _unescaped(match: re.Match[str]) -> str:
     two, four, eight, octal, other = match.groups()
     code = int(octal, 8) if octal else int(two or four or eight or "0", 16)
     if other not in (None, *_ESCAPES) or code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:
-        raise CELSyntaxError(f"{match[0]!r} is no escape")
+        raise CELSyntaxError(f"{match[0]!r} is not an escape sequence")
     return _ESCAPES[other] if other else chr(code)
 
 

@@ -33,5 +33,5 @@ async def find_end(temporal: temporalio.client.Client, workflow_id: str) -> JSON
     except RPCError as err:
         if err.status != RPCStatusCode.NOT_FOUND or is_about_namespace(err):
             raise
-        message = f"Temporal knows no run {workflow_id!r} any more: it has ended, and its retention is over"
+        message = f"Temporal no longer has run {workflow_id!r}: it has ended, and its retention period is over"
         return outcome_json(Outcome(failure=Failure("NotFoundError", message)))

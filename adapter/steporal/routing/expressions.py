@@ -102,7 +102,7 @@ def compile_expression(source: str, allow_async: bool = True) -> Expression:
         allow_async: Whether the variable ``async`` may be used, as in waits.
 
     Raises:
-        DefinitionError: It is no expression, or uses a variable or function that there is not.
+        DefinitionError: It is not a valid expression, or uses a variable or function that does not exist.
     """
     if not isinstance(source, str) or not source.strip():
         raise DefinitionError(f"the expression is {source!r}; it takes CEL, such as 'event.data.amount > 100'")
@@ -113,7 +113,7 @@ def compile_expression(source: str, allow_async: bool = True) -> Expression:
             raise DefinitionError(f"the expression {_shown(source)} {problem}")
     except cel.CELSyntaxError as err:
         raise DefinitionError(
-            f"the expression {_shown(source)} is no CEL: {err}; it takes CEL, such as 'event.data.amount > 100'"
+            f"the expression {_shown(source)} is not valid CEL: {err}; write CEL such as 'event.data.amount > 100'"
         ) from None
     except RecursionError:
         raise DefinitionError(f"the expression {_shown(source)} is nested too deep; use fewer brackets") from None

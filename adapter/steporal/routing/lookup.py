@@ -21,6 +21,6 @@ async def find_listed(catalog: Catalog, app: str, workflow_id: str) -> tuple[App
         return found[0]
     if app not in snapshot.apps:
         apps = ", ".join(sorted(map(repr, snapshot.apps))) or "none"
-        raise UnknownWorkflowError(f"no app {app!r} is registered in this namespace; registered are: {apps}")
+        raise UnknownWorkflowError(f"no app {app!r} is registered in this namespace; the registered apps are: {apps}")
     listed = ", ".join(sorted(repr(w.id) for w in snapshot.apps[app].workflows))
     raise UnknownWorkflowError(f"app {app!r} has no workflow {workflow_id!r}; it has: {listed}")

@@ -133,7 +133,7 @@ def warn_of_dropped(before: App | None, now: App) -> None:
         return
     logger.warning(
         "%s. The app was registered from module %s before, and now from module %s. If both are in use, give each "
-        "client an id of its own, or define all workflows on one client that both modules import",
+        "client its own id, or define all workflows on one client that both modules import",
         effect,
         ", ".join(map(repr, others)),
         ", ".join(map(repr, now.modules)),

@@ -318,9 +318,7 @@ class TopicWorkflow:
                 state = state_payload(self._state())
                 if size_of(state) <= MAX_PAYLOAD_BYTES:
                     workflow.continue_as_new(state)
-                workflow.logger.error(
-                    "%d runs wait for one event; more than some 35,000 do not fit", len(self._index.all)
-                )
+                workflow.logger.error("%d runs wait for one event; the limit is about 35,000", len(self._index.all))
                 self._may_take = self._signals + _SIGNALS_PER_EXECUTION
         for task in tasks:
             task.cancel()

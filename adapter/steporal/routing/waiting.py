@@ -20,13 +20,13 @@ def check_events(event: object) -> tuple[str, ...]:
     """Names and patterns of events, each once.
 
     Raises:
-        ValueError: One is none; names it.
+        ValueError: One is not a valid name or pattern; names it.
     """
     names = [event] if isinstance(event, str) else event
     if not isinstance(names, Sequence) or isinstance(names, bytes) or not names:
         raise ValueError(f"event is {event!r}; it takes a name, such as 'order.paid', or a list of names")
     if len(names) > MAX_EVENTS:
-        raise ValueError(f"event has {len(names)} names; the most is {MAX_EVENTS}")
+        raise ValueError(f"event has {len(names)} names; the maximum is {MAX_EVENTS}")
     return tuple(dict.fromkeys(check_event_name(name, pattern=True) for name in names))
 
 
@@ -42,7 +42,7 @@ def check_expression(if_exp: object, match: object) -> str | None:
     """The expression of a wait, from ``if_exp`` or ``match``.
 
     Raises:
-        ValueError: It is none, or both are given.
+        ValueError: It is not a valid expression, or both are given.
     """
     if match is not None:
         if if_exp is not None:

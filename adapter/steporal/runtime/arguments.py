@@ -13,7 +13,7 @@ import pydantic
 from temporalio import workflow
 
 from ..converter import adapter
-from ..definition import check_id
+from ..definition import check_id, check_id_argument
 from ..durations import Duration, parse_deadline, parse_duration
 from ..errors import InvalidArgumentError
 
@@ -26,7 +26,8 @@ def arguments_checked(step_id: str) -> Iterator[None]:
     except InvalidArgumentError:
         raise
     except (ValueError, TypeError) as err:
-        raise InvalidArgumentError(f"step {step_id!r}: {err}") from None
+        where, message = f"step {step_id!r}", str(err)
+        raise InvalidArgumentError(message if where in message else f"{where}: {message}") from None
 
 
 def deadline_of(until: Duration | datetime, what: str) -> datetime:
@@ -42,10 +43,7 @@ def check_step_id(step_id: object) -> None:
     Raises:
         InvalidArgumentError: It is not text of 1 to 255 bytes.
     """
-    try:
-        check_id(step_id, "a step id")
-    except (TypeError, ValueError) as err:
-        raise InvalidArgumentError(str(err)) from None
+    check_id_argument(step_id, "a step id")
 
 
 def check_task_queue(task_queue: object, *, is_local: object) -> str | None:

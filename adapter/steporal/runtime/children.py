@@ -114,7 +114,7 @@ class Children:
             try:
                 await workflow.get_external_workflow_handle(parent["workflow_id"]).signal(ENDED, to_raw(message))
             except FailureError:
-                workflow.logger.info("run %s waits no longer for the end of this one", parent["workflow_id"])
+                workflow.logger.info("run %s no longer waits for the end of this one", parent["workflow_id"])
 
 
 def failed_with(error: ApplicationError) -> Outcome:

@@ -85,7 +85,7 @@ def _recovered(run: Run, carried: Carried) -> Run | None:
     try:
         return run.recovered(carried)
     except Exception as err:
-        workflow.logger.warning("the run was told to begin with what it cannot begin with: %r", err)
+        workflow.logger.warning("the run was started with something that it cannot read: %r", err)
         return None
 
 

@@ -9,6 +9,7 @@ could wake it. Then the run fails with an error that names the line.
 from __future__ import annotations
 
 import asyncio
+from types import FrameType, TracebackType
 from typing import Any
 
 from ..errors import DeadlockError
@@ -28,12 +29,14 @@ _OF_ANOTHER_LOOP = (
 
 def deadlock(body: asyncio.Task[Any], workflow_id: str) -> DeadlockError:
     """Return the error for a body that nothing can wake."""
-    place = _waits_at(body.get_coro())
-    return DeadlockError(
+    frames = _frames(body.get_coro())
+    place = place_of(frames[-1].f_code.co_filename, frames[-1].f_lineno) if frames else ""
+    error = DeadlockError(
         f"the body of workflow {workflow_id!r} waits{f' at {place}' if place else ''} for something that cannot happen "
         "in a run: no step, sleep or event is left to wake it. A run cannot wait for threads, connections or clients, "
         f"nor for what another run holds; {_REMEDY}"
     )
+    return error.with_traceback(_traceback(frames))
 
 
 def of_another_loop(error: Exception, workflow_id: str) -> DeadlockError | None:
@@ -43,16 +46,24 @@ def of_another_loop(error: Exception, workflow_id: str) -> DeadlockError | None:
     return DeadlockError(
         f"the body of workflow {workflow_id!r} waits for something of another event loop, which cannot wake a run "
         f"({error}); {_REMEDY}"
-    )
+    ).with_traceback(error.__traceback__)
 
 
-def _waits_at(coroutine: Any) -> str:
-    """Return the last line of the user's code in a chain of coroutines that await each other."""
-    place = ""
+def _frames(coroutine: Any) -> list[FrameType]:
+    """Return the frames of the user's code in a chain of coroutines that await each other, the outermost first."""
+    frames = []
     while coroutine is not None:
         frame = getattr(coroutine, "cr_frame", None)
         file = "" if frame is None else frame.f_code.co_filename
         if frame is not None and is_users(file) and not file.startswith(asyncio.__path__[0]):
-            place = place_of(file, frame.f_lineno)
+            frames.append(frame)
         coroutine = getattr(coroutine, "cr_await", None)
-    return place
+    return frames
+
+
+def _traceback(frames: list[FrameType]) -> TracebackType | None:
+    """Return the traceback that an error raised in the last of these frames would have."""
+    traceback: TracebackType | None = None
+    for frame in reversed(frames):
+        traceback = TracebackType(traceback, frame, frame.f_lasti, frame.f_lineno)
+    return traceback

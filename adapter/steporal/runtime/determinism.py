@@ -51,7 +51,7 @@ def explained(error: workflow.NondeterminismError, info: workflow.Info) -> workf
         "The run waits: it goes on when a worker has the corrected code."
     )
     said_once(info.run_id, info.workflow_id, message)
-    return NondeterminismError(message).with_traceback(users_part(error.__traceback__))
+    return NondeterminismError(message).with_traceback(users_part(error))
 
 
 def _call(name: str, traceback: TracebackType | None) -> tuple[str, str]:

@@ -34,6 +34,7 @@ from ..errors import (
     NonRetryableError,
     StepCodeNotFoundError,
     StepError,
+    SteporalError,
     UnknownKeyError,
     UnknownWorkflowError,
 )
@@ -113,7 +114,7 @@ def application_error(
         non_retryable=non_retryable,
         next_retry_delay=next_retry_delay,
     )
-    converted.__traceback__ = users_part(error.__traceback__)
+    converted.__traceback__ = users_part(error)
     converted.__cause__ = _cause_of(error)
     converted.__suppress_context__ = True
     return converted
@@ -225,10 +226,13 @@ def is_users(file: str) -> bool:
     return not file.startswith(_OURS)
 
 
-def users_part(traceback: TracebackType | None) -> TracebackType | None:
-    """Return a traceback without the frames of Steporal, the SDK and asyncio; the whole one if no frame remains."""
+def users_part(error: BaseException) -> TracebackType | None:
+    """Return the traceback of an error without the frames of Steporal, the SDK and asyncio.
+
+    If no frame remains, return the whole one; of an error of ours, whose message says all, return None.
+    """
     frames = []
-    frame = traceback
+    frame = error.__traceback__
     while frame is not None:
         if not _is_machinery(frame.tb_frame.f_code.co_filename):
             frames.append(frame)
@@ -236,7 +240,7 @@ def users_part(traceback: TracebackType | None) -> TracebackType | None:
     remaining: TracebackType | None = None
     for frame in reversed(frames):
         remaining = TracebackType(remaining, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
-    return remaining or traceback
+    return remaining if remaining is not None or isinstance(error, SteporalError) else error.__traceback__
 
 
 def _is_machinery(file: str) -> bool:
@@ -253,7 +257,7 @@ def logged(error: BaseException) -> tuple[type[BaseException], BaseException, Tr
         kind = type(error)
         shown = type(kind.__name__, (Exception,), {"__module__": kind.__module__, "__qualname__": kind.__qualname__})
         error = shown(message_of(error)).with_traceback(error.__traceback__)
-    return type(error), error, users_part(error.__traceback__)
+    return type(error), error, users_part(error)
 
 
 def _can_be_written(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ..http import FetchRequest, FetchResponse
+from ..outbound.checks import check_method, check_url
 from ..outbound.fetching import FETCH, FetchCall
 from ..step import RunOptions
 from .arguments import arguments_checked
@@ -21,9 +22,11 @@ _MARGIN = timedelta(seconds=10)
 
 def fetch(attempt: Attempt, key: str, request: FetchRequest) -> Coroutine[Any, Any, FetchResponse]:
     """Perform ``step.ext.fetch``."""
-    target = f"{request.method} {request.url}"
+    with arguments_checked(key):
+        check_method(request.method)
+        check_url(request.url)
     sent = (request.headers, request.params, request.json, request.content)
-    key = attempt.called(key, attempt.owner.call("fetch", target, *sent))
+    key = attempt.called(key, attempt.owner.call("fetch", f"{request.method} {request.url}", *sent))
     if key in attempt.owner.memo:
         return _response(attempt, key, None)
     with arguments_checked(key):

@@ -20,6 +20,7 @@ from ..durations import Duration
 from ..errors import InvalidInputError, InvalidResultError, InvokeTimeoutError, StepError
 from ..given import Given, given, given_to_other_app
 from ..search_attributes import is_indexed, of_run
+from ..type_names import shown
 from ..types import JSON
 from .arguments import arguments_checked, deadline_of
 from .carried import read_outcome
@@ -55,13 +56,15 @@ def invoke(
     with arguments_checked(key):
         if not isinstance(target, Workflow | WorkflowReference):
             raise TypeError(
-                f"workflow is {target!r}; pass what client.workflow returned, or steporal.reference(app, id)"
+                f"workflow is {shown(target)}; pass what client.workflow returned, or steporal.reference(app, id)"
             )
         deadline = None if timeout is None else deadline_of(timeout, "timeout")
-    key = attempt.called(key, attempt.owner.call("invoke_workflow", target.id, data))
-    asked = None if isinstance(timeout, datetime) else attempt.owner.journal.now()
     sent = None if key in attempt.owner.memo else _given(attempt, key, target, data)
-    return _invoke(attempt, key, target, sent, deadline, asked)
+    own = attempt.called(key, attempt.owner.call("invoke_workflow", target.id, data))
+    if sent is None and own not in attempt.owner.memo:
+        sent = _given(attempt, own, target, data)
+    asked = None if isinstance(timeout, datetime) else attempt.owner.journal.now()
+    return _invoke(attempt, own, target, sent, deadline, asked)
 
 
 async def _invoke(

@@ -54,22 +54,19 @@ def to_limited(
     Raises:
         PayloadTooLargeError: It is too large; the message says what it is, and its size.
     """
-    raw = to_raw(data)
-    size = size_of(raw)
-    for key, value in (metadata or {}).items():
-        raw.payload.metadata[key] = value
-        size += len(value)
-    limit = most(size)
-    if size <= limit:
+    raw = to_raw(data, metadata)
+    size, beside = size_of(raw), sum(map(len, (metadata or {}).values()))
+    limit = most(size + beside)
+    if size + beside <= limit:
         return raw
-    fact = f"{what} has {size:,} bytes of JSON"
+    fact, longest = f"{what} has {size:,} bytes of JSON", f"at most {limit - beside:,}"
     if limit == MAX_PAYLOAD_BYTES:
         raise PayloadTooLargeError(
-            f"{fact}; Temporal stores at most {limit:,} in one payload. Keep it in a file or database, and pass where "
-            f"it is; or give the client external storage ({PAGE})"
+            f"{fact}; Temporal stores {longest} in one payload. Keep it in a file or database, and pass where it is; "
+            f"or give the client external storage ({PAGE})"
         )
     raise PayloadTooLargeError(
-        f"{fact}; at most {limit:,} go into external storage. Keep it in a file or database, and pass where it is"
+        f"{fact}; {longest} go into external storage. Keep it in a file or database, and pass where it is"
     )
 
 

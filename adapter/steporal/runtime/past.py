@@ -303,6 +303,8 @@ class Past:
         if self._asleep:
             self._do_jobs_asleep(jobs)
             return
+        if self._is_seen:
+            self._hear_what_came()
         for job in jobs:
             job()
 
@@ -310,12 +312,14 @@ class Past:
 
     def _do_jobs_asleep(self, jobs: list[Callable[[], object]]) -> None:
         """Take what has come while the body is not there, and see whether it is there now."""
-        is_seen, self._is_seen = self._is_seen, False
+        is_seen, self._is_seen, was_cancelled = self._is_seen, False, self._is_cancelled
         for job in jobs:
             job()
-        self._is_seen = is_seen
-        if is_seen and not (self._carried.is_parked and not self._is_due()):
+        self._is_seen, is_cancelled = is_seen, self._is_cancelled and not was_cancelled
+        if is_seen and (is_cancelled or not self._carried.is_parked or self._is_due()):
             self._wake()
+            if is_cancelled:
+                self._cancel()
 
     def _is_due(self) -> bool:
         """As ``Continuing`` has it."""
@@ -346,6 +350,14 @@ class Past:
                 self._end_of_time(key, inside[key])
         for key, waiting in inside.items():
             self._take_what_came(key, waiting)
+        self._hear_what_came()
+
+    def _hear_what_came(self) -> None:
+        """What listeners had received before this execution reaches a body that is there, however soon it asks."""
+        for key, box in self._inbox.boxes.items():
+            while key not in self._once and (event := box.take()) is not None:
+                self._has_event = True
+                self._record("event", key, event=event)
 
     def _end_of_time(self, key: str, waiting: Waiting) -> None:
         match waiting.kind:

@@ -26,7 +26,7 @@ from typing import Any, Protocol, cast
 
 from ..decoding import decode
 from ..encoding import TAG, encode, never
-from ..errors import CaptureError, NestedStepError, StepCodeNotFoundError, UnencryptedSecretError, UnserializableError
+from ..errors import CaptureError, NestedStepError, StepCodeNotFoundError, UnserializableError
 from ..type_names import TypeNotFoundError, find_type, load_module, name_of, type_label
 from ..types import JSON
 from .code import (
@@ -45,6 +45,7 @@ from .code import (
 from .member_names import defines, global_name, imported_from, member, method_name
 
 _FUNCTION = "function"
+_OPEN_INSIDE = "open it inside the step, or pass what it needs as JSON, a pydantic model or a dataclass"
 _AROUND = "around it, "
 
 
@@ -144,7 +145,7 @@ class Describer:
                 method,
             )
         if not _is_of_app(method, self.packages):
-            raise self._refused(f"is given the method {label!r}, which is not the app's", _allow(method), method)
+            raise self._refused(f"is given the method {label!r}, which is not part of the app", _allow(method), method)
         name, owner = named
         reference: dict[str, JSON] = {TAG: _FUNCTION, "method": name, "self": self._owner(method)}
         if owner is not None:
@@ -169,7 +170,7 @@ class Describer:
     def _owner(self, method: MethodType) -> JSON:
         self.values.append(("self", method.__self__))
         try:
-            return encode(method.__self__, self._other)
+            return encode(method.__self__, self._other, secrets=self.secrets)
         except UnserializableError as err:
             raise self._refused(
                 f"is given the method {method.__qualname__!r} of a {type_label(type(method.__self__))}, which cannot "
@@ -195,7 +196,7 @@ class Describer:
         if layer_codes(found) != layer_codes(function):
             raise self._refused(
                 f"is given a function whose name, {name!r}, now means another function",
-                "give each function a name of its own",
+                "give each function its own name",
                 function,
             )
         reference: dict[str, JSON] = {TAG: _FUNCTION, "name": name}
@@ -271,15 +272,13 @@ class Describer:
     def _value(self, name: str, value: Any, function: FunctionType | None = None) -> JSON:
         self.values.append((name, value))
         try:
-            return encode(value, self._other, secrets=self.secrets)
+            return encode(value, self._other, secrets=self.secrets, instead=_OPEN_INSIDE)
         except UnserializableError as err:
             verb = "captured" if function else "is given"
             at = f" ({place(function.__code__)})" if function else ""
-            is_secret = isinstance(err, UnencryptedSecretError)
-            advice = "" if is_secret else "; open it inside the step, or pass what it needs as JSON"
             raise CaptureError(
                 f"step {self.step_id!r} {verb} {name!r} ({type_label(type(value))}), which cannot be sent to an "
-                f"activity: {err}{advice}{at}"
+                f"activity: {err}{at}"
             ) from None
 
     def _other(self, value: Any) -> JSON | None:
@@ -473,7 +472,9 @@ class Resolver:
             root = find_function(data["root"], self.app.packages)
         inner = unwrapped(root) if root is not None else None
         if inner is None:
-            raise StepCodeNotFoundError(f"this worker has no {name}; a worker with the code that called the step has")
+            raise StepCodeNotFoundError(
+                f"this worker does not define {name}; a worker with the code that called the step does"
+            )
         return name, inner
 
     def _nested(self, data: Mapping[str, JSON]) -> FunctionType:

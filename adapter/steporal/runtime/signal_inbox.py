@@ -242,7 +242,7 @@ def conflict(wait: Wait, other: Wait) -> Failure:
         SignalConflictError.__name__,
         f"run {wait.workflow_id!r} ({wait.run_id}) cannot wait for signal {wait.signal!r}, as run "
         f"{other.workflow_id!r} ({other.run_id}) waits for it in step {other.key!r} until {until}; "
-        "give each run's signal a name of its own, or take its place by on_conflict='replace'",
+        "give each run's signal its own name, or take its place by on_conflict='replace'",
     )
 
 

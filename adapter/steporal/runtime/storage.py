@@ -9,6 +9,7 @@ from temporalio import workflow
 from temporalio.converter import DataConverter
 
 from ..errors import DefinitionError
+from ..type_names import shown
 from .limits import MAX_PAYLOAD_BYTES, MAX_STORED_BYTES, most_in_temporal
 
 HAS_STORAGE = "steporal.has_storage"
@@ -21,9 +22,15 @@ def check_storage(converter: DataConverter | None, where: str) -> DataConverter 
     """A data converter whose external storage takes everything that Temporal does not.
 
     Raises:
-        DefinitionError: Values over Temporal's limit would stay inline.
+        DefinitionError: It is not a data converter, or values over Temporal's limit would stay inline.
     """
-    storage = None if converter is None else converter.external_storage
+    if converter is None:
+        return None
+    if not isinstance(converter, DataConverter):
+        raise DefinitionError(
+            f"data_converter of {where} is {shown(converter)}; it takes a temporalio.converter.DataConverter(...)"
+        )
+    storage = converter.external_storage
     if storage is not None and storage.payload_size_threshold > MAX_PAYLOAD_BYTES:
         raise DefinitionError(
             f"the external storage of {where} has payload_size_threshold={storage.payload_size_threshold!r}: values "

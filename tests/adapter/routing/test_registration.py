@@ -40,7 +40,7 @@ async def test_one_app_in_two_modules_names_both(
     (said,) = warnings.messages
     assert said.startswith(f"app {app.id!r}: workflows 'order', 'refund' are no longer registered. ")
     assert "from module 'shop.orders' before, and now from module 'shop.mails'" in said
-    assert "give each client an id of its own" in said
+    assert "give each client its own id" in said
 
 
 async def test_a_workflow_that_is_gone_from_its_module_is_named(

@@ -159,7 +159,7 @@ def test_two_lambdas_that_do_the_same_are_one(module: Callable[[str], ModuleType
 def test_a_renamed_workflow_is_not_found(module: Callable[[str], ModuleType]) -> None:
     handler = module(TWO_LAMBDAS).handler
     call = call_of(handler, handler(5)[0])
-    with pytest.raises(StepCodeNotFoundError, match="this worker has no workflow 'w'"):
+    with pytest.raises(StepCodeNotFoundError, match="this worker does not define workflow 'w'"):
         Resolver(App({"other": handler}, {"edited_app"}), no_captive).call(call)
 
 
@@ -242,7 +242,7 @@ def test_a_method_that_no_class_has_is_refused() -> None:
 def test_a_method_of_another_package_is_refused() -> None:
     def handler() -> None: ...
 
-    with pytest.raises(CaptureError, match=r"'pathlib.*Path.read_text', which is not the app's; wrap it in a lambda"):
+    with pytest.raises(CaptureError, match=r"Path.read_text', which is not part of the app; wrap it in a lambda"):
         call_of(handler, Path("x").read_text)  # type: ignore[arg-type]
 
 

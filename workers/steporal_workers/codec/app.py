@@ -110,8 +110,8 @@ async def _read(request: Request) -> Sequence[Payload]:
     if not isinstance(given, list):
         raise Problem(400, 'the body has no payloads; it takes {"payloads": [...]}')
     if len(given) > MAX_PAYLOADS:
-        raise Problem(400, f"{len(given):,} payloads in one request; the most is {MAX_PAYLOADS:,}")
+        raise Problem(400, f"{len(given):,} payloads in one request; the maximum is {MAX_PAYLOADS:,}")
     try:
         return ParseDict({"payloads": given}, Payloads(), ignore_unknown_fields=True).payloads
     except (ParseError, ValueError, json.JSONDecodeError) as err:
-        raise Problem(400, f"the body has what is no payload: {str(err)[:200]}") from None
+        raise Problem(400, f"the body contains something that is not a payload: {str(err)[:200]}") from None

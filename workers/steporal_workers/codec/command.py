@@ -33,7 +33,7 @@ async def run_codec_server(options: CodecOptions) -> None:
     with stop_signals() as stop:
         async with codec_server(listening(options.host, options.port), keys, ring, options.origins or (), stop):
             await stop.wait()
-            say("stopping: requests that have come are answered; another signal ends them at once")
+            say("stopping: requests that have arrived are answered; another signal ends them at once")
     say("stopped")
 
 

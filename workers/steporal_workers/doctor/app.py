@@ -92,7 +92,7 @@ async def stuck_runs(subject: Subject) -> Verdict:
     except RPCError as err:
         if err.status != RPCStatusCode.INVALID_ARGUMENT:
             raise
-        return good("Temporal marks none before its version 1.30; the worker's log names them")
+        return good("Temporal does not mark them before version 1.30; the worker's log names them")
     if count:
         return bad(
             f"{count:,} run{'s are' if count > 1 else ' is'} stuck: the code does not fit, or fails the workflow task",

@@ -77,7 +77,7 @@ async def _examined(
         namespace = await _described(temporal)
     except RPCError as err:
         if err.status == RPCStatusCode.NOT_FOUND:
-            remedy = "say which: --namespace NAME or TEMPORAL_NAMESPACE"
+            remedy = "choose one: --namespace NAME or TEMPORAL_NAMESPACE"
             return {"namespace": bad(f"there is no namespace {temporal.namespace!r}", remedy)}
         if err.status != RPCStatusCode.PERMISSION_DENIED:
             return {"namespace": bad(f"Temporal does not describe it: {err.message}", "check the key or certificate")}

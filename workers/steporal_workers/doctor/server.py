@@ -45,7 +45,7 @@ async def server(subject: Subject) -> Verdict:
         if not has
     ]
     said = f"Temporal {info.server_version} at {address}"
-    return bad(f"{said} cannot do: {', '.join(missing)}", _UPGRADE) if missing else good(said)
+    return bad(f"{said} does not support: {', '.join(missing)}", _UPGRADE) if missing else good(said)
 
 
 async def namespace(subject: Subject) -> Verdict:
@@ -143,7 +143,9 @@ async def payload_limits(subject: Subject) -> Verdict:
     limits = subject.namespace.namespace_info.limits
     blob, memo = limits.blob_size_limit_error, limits.memo_size_limit_error
     if not blob:
-        return warning("this server does not tell its limits", f"limit.blobSize.error should be {MAX_PAYLOAD_BYTES:,}")
+        return warning(
+            "this server does not report its limits", f"limit.blobSize.error should be {MAX_PAYLOAD_BYTES:,}"
+        )
     if blob < MAX_PAYLOAD_BYTES:
         return warning(
             f"values over {blob:,} bytes fail runs; Steporal lets {MAX_PAYLOAD_BYTES:,} through",

@@ -72,9 +72,9 @@ def of_temporal(error: RPCError | TemporalCallError) -> Problem:
     error = error.__cause__ if isinstance(error.__cause__, RPCError) else error
     if isinstance(error, RPCError):
         if error.status == RPCStatusCode.INVALID_ARGUMENT:
-            return Problem(400, f"Temporal does not take it: {error.message}")
+            return Problem(400, f"Temporal rejected the request: {error.message}")
         if error.status == RPCStatusCode.NOT_FOUND:
-            return Problem(404, f"Temporal has no such thing: {error.message}")
+            return Problem(404, f"Temporal did not find it: {error.message}")
     logger.warning("Temporal did not answer: %s", error)
     return Problem(503, f"Temporal did not answer: {error}; try again", headers={"Retry-After": "1"})
 

@@ -30,6 +30,12 @@ _DROPPED_BYTES = 4 * MAX_BODY_BYTES
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
+MAX_NESTING = 500
+"""How deep JSON may nest. Python 3.13 reads 10,000 levels; other processes may have 3.12, which reads 1,000."""
+
+_TOO_DEEP = "the body cannot be read as JSON: it is nested too deep"
+
+
 class _Refused(ValueError):
     """Text that some parsers take for JSON."""
 
@@ -53,17 +59,36 @@ async def read_json(request: Request, max_bytes: int = MAX_BODY_BYTES) -> JSON:
     if not text.strip():
         raise Problem(400, "the body is empty; it takes JSON")
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_reject)
+        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_reject)
     except RecursionError:
-        raise Problem(400, "the body is no JSON that can be read: it is nested too deep") from None
+        raise Problem(400, _TOO_DEEP) from None
     except json.JSONDecodeError as err:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         hint = f"; it is a form ({kind}): send JSON" if kind in _FORMS else ""
-        raise Problem(400, f"the body is no JSON: {err.msg} at line {err.lineno}, column {err.colno}{hint}") from None
+        raise Problem(
+            400, f"the body is not valid JSON: {err.msg} at line {err.lineno}, column {err.colno}{hint}"
+        ) from None
     except _Refused as err:
-        raise Problem(400, f"the body is no JSON that can be taken: {err}") from None
+        raise Problem(400, f"the body is not valid JSON: {err}") from None
     except ValueError:  # all that is left: Python parses no integers of more than 4,300 digits
         raise Problem(400, "the body has an integer of thousands of digits; send it as a string") from None
+    if text.count("[") + text.count("{") > MAX_NESTING and _is_nested_too_deep(data):
+        raise Problem(400, _TOO_DEEP)
+    return data
+
+
+def _is_nested_too_deep(data: JSON) -> bool:
+    level = [data]
+    for _ in range(MAX_NESTING):
+        inner: list[JSON] = []
+        for value in level:
+            if isinstance(value, dict):
+                inner += value.values()
+            elif isinstance(value, list):
+                inner += value
+        if not (level := inner):
+            return False
+    return True
 
 
 async def read_object(request: Request, max_bytes: int = MAX_BODY_BYTES) -> dict[str, JSON]:
@@ -100,9 +125,9 @@ async def _read(request: Request, max_bytes: int) -> bytes:
             if size > max_bytes + _DROPPED_BYTES:
                 break
     except ClientDisconnect:
-        raise Problem(400, "the body ended before its end") from None
+        raise Problem(400, "the body is incomplete") from None
     if size > max_bytes:
-        message = f"the body is too large; the most is {max_bytes:,} bytes in one request"
+        message = f"the body is too large; the maximum is {max_bytes:,} bytes in one request"
         raise Problem(413, message, headers={"Connection": "close"})
     return bytes(body)
 
@@ -137,4 +162,4 @@ def _unique(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
 
 
 def _reject(name: str) -> NoReturn:
-    raise _Refused(f"{name} is no JSON number")
+    raise _Refused(f"{name} is not a number in JSON")

@@ -35,7 +35,7 @@ async def run_gateway(
     with stop_signals() as stop:
         async with gateway(client, keys, options, stop):
             await stop.wait()
-            say("stopping: requests that have come are answered; another signal ends them at once")
+            say("stopping: requests that have arrived are answered; another signal ends them at once")
     say("stopped")
 
 

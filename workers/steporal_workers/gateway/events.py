@@ -49,7 +49,7 @@ class EventApi:
         seed = _seed(request)
         if isinstance(body, list):
             if len(body) > MAX_EVENTS:
-                raise Problem(400, f"{len(body):,} events in one request; the most is {MAX_EVENTS:,}")
+                raise Problem(400, f"{len(body):,} events in one request; the maximum is {MAX_EVENTS:,}")
             events: Any = [accepted(event, seed.id(i)) for i, event in enumerate(body)]
         elif isinstance(body, dict):
             events = accepted(body, seed.id(0))

@@ -84,7 +84,7 @@ class Keys:
         if not event and not api and not insecure_any_key:
             raise Mistake(
                 f"the gateway has no keys: set {EVENT_KEYS} (for /e) and {API_KEYS} (for /v1 and /invoke) to one key "
-                "or several, separated by commas; or let everybody in who reaches it, with --insecure-any-key"
+                "or several, separated by commas; or allow everybody who reaches it, with --insecure-any-key"
             )
         closed = Ring(None) if insecure_any_key else Ring(())
         return cls(

@@ -72,7 +72,7 @@ _SCHEMAS: _Object = {
                 "type": "string",
                 "minLength": 1,
                 "maxLength": MAX_NAME_LENGTH,
-                "description": "Does not start with `inngest/` or `steporal/`; has no `*`, nor a blank at an end.",
+                "description": "Does not start with `inngest/` or `steporal/`; has no `*`, nor a space at either end.",
             },
             "data": {"type": ["object", "null"], "description": "`_inngest` in it is dropped."},
             "id": {
@@ -82,7 +82,7 @@ _SCHEMAS: _Object = {
             },
             "ts": {
                 "type": ["integer", "null"],
-                "description": "Milliseconds since the epoch, 1980 to 2100; 0: now. One to come delays the runs.",
+                "description": "Milliseconds since the epoch, 1980 to 2100; 0: now. A future time delays the runs.",
             },
             "v": {"type": ["string", "null"], "description": "A version of the data, free to choose."},
         },
@@ -195,7 +195,7 @@ _PATHS: _Object = {
             "parameters": [_in_path("id", "The event's id.")],
             "responses": {
                 "200": _response("The runs, the first first.", _enveloped({"type": "array", "items": _ref("Run")})),
-                **_errors(s400="It can be no event's id.", s401=_NO_KEY, s503=_UNREACHABLE),
+                **_errors(s400="The id cannot be the id of an event.", s401=_NO_KEY, s503=_UNREACHABLE),
             },
         }
     },
@@ -207,7 +207,12 @@ _PATHS: _Object = {
             "parameters": [_ID_OF_RUN],
             "responses": {
                 "200": _response("The run.", _enveloped(_ref("Run"))),
-                **_errors(s400="It can be no run's id.", s401=_NO_KEY, s404="There is no such run.", s503=_UNREACHABLE),
+                **_errors(
+                    s400="The id cannot be the id of a run.",
+                    s401=_NO_KEY,
+                    s404="There is no such run.",
+                    s503=_UNREACHABLE,
+                ),
             },
         },
         "delete": {
@@ -219,7 +224,7 @@ _PATHS: _Object = {
             "responses": {
                 "204": {"description": "It is asked to end, or was cancelled before."},
                 **_errors(
-                    s400="It can be no run's id.",
+                    s400="The id cannot be the id of a run.",
                     s401=_NO_KEY,
                     s404="There is no such run.",
                     s409="It has completed or failed.",

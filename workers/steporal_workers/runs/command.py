@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..options import Group, codec_option, connection_options, data_converter, json_option
+from ..options import Group, checking_option, client_of, codec_option, connection_options, data_converter, json_option
 from ..problems import perform
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def _end(
 )
 @click.option("--input", "data", metavar="JSON", help="Another input; -: standard input, @FILE: a file.")
 @connection_options
-@codec_option
+@checking_option
 @json_option
 def rerun(id: str, from_step: str | None, data: str | None, connection: Any, codec: str | None, as_json: bool) -> None:
     """Do the work of the run ID again, in a new run, and print that run's workflow id.
@@ -201,9 +201,11 @@ def rerun(id: str, from_step: str | None, data: str | None, connection: Any, cod
     value = None if data is None else read_json(data, "--input")
     from .rerun import SAME, run_rerun
 
+    client = client_of(codec)
+
     async def operation() -> None:
-        temporal = await connection.connect(data_converter(codec))
+        temporal = await connection.connect(None if client is None else client.data_converter)
         given = SAME if data is None else value
-        await run_rerun(temporal, id, from_step=from_step, data=given, as_json=as_json)
+        await run_rerun(temporal, id, definitions=client, from_step=from_step, data=given, as_json=as_json)
 
     perform(operation())

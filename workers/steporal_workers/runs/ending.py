@@ -100,7 +100,7 @@ async def run_batch(
         raise not_understood(err, filters.where) from None
     if count == 0:
         print_json({"job_id": None, "count": 0}) if as_json else say(
-            escape(f"there are no such runs that are open{f'; {query.unknown}' if query.unknown else ''}")
+            escape(f"no open run matches{f'; {query.unknown}' if query.unknown else ''}")
         )
         return
     runs = f"{count:,} open run{'s' * (count != 1)}"
@@ -123,7 +123,7 @@ async def run_batch(
         print_json({"job_id": job_id, "count": count})
         return
     click.echo(job_id)
-    say(f"  Temporal's batch job {verb}s {runs}; `temporal batch describe --job-id {job_id}` says how far it is")
+    say(f"  Temporal's batch job {verb}s {runs}; `temporal batch describe --job-id {job_id}` shows its progress")
 
 
 def _confirm(question: str) -> None:

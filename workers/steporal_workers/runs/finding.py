@@ -39,7 +39,7 @@ async def get_run(temporal: Client, id: str) -> WorkflowExecutionDescription:
     """
     found = await find_run(temporal, id)
     if found is not None and found.workflow_type in _SYSTEM:
-        raise Failure(f"{id!r} is no run: it is Steporal's own workflow {found.workflow_type!r}")
+        raise Failure(f"{id!r} is not a run: it is Steporal's own workflow {found.workflow_type!r}")
     if found is None:
         raise Failure(
             f"there is no run {id!r} in namespace {temporal.namespace!r}; a run has an id of its own, ctx.run_id, and "

@@ -106,7 +106,7 @@ async def run_list(temporal: Client, filters: Filters, *, limit: int, as_json: b
         return
     if not found:
         why = f"; {query.unknown}" if query.unknown else ""
-        say(escape(f"there are no such runs in namespace {temporal.namespace!r}{why}"))
+        say(escape(f"no run matches in namespace {temporal.namespace!r}{why}"))
         return
     console().print(_table(found))
     if len(found) == limit:

@@ -27,6 +27,7 @@ from steporal.types import JSON
 
 from ..output import print_json, say
 from ..problems import Failure, Mistake
+from ..send import check_input
 from .finding import first_run_id, get_run
 from .story import RERUN_OF, Reader, Story
 
@@ -34,12 +35,21 @@ SAME: Any = object()
 """The input is that of the run before."""
 
 
-async def run_rerun(temporal: Client, id: str, *, from_step: str | None, data: Any, as_json: bool) -> None:
+async def run_rerun(
+    temporal: Client,
+    id: str,
+    *,
+    definitions: steporal.Client | None = None,
+    from_step: str | None,
+    data: Any,
+    as_json: bool,
+) -> None:
     """Start a new run with the input of another, and print its workflow id.
 
     Args:
         temporal: Where the other run is.
         id: The other run's id.
+        definitions: The client by whose ``input_schema`` another input is checked.
         from_step: The step from which on everything is done again; what had finished before it began is kept.
         data: Another input, or ``SAME``.
         as_json: Print JSON.
@@ -47,6 +57,7 @@ async def run_rerun(temporal: Client, id: str, *, from_step: str | None, data: A
     Raises:
         Failure: There is no such run, or what is kept is too large.
         Mistake: The run has no such step.
+        InvalidInputError: The other input does not fit the ``input_schema``.
     """
     story = await Reader(temporal).read(await get_run(temporal, id))
     described = story.described
@@ -60,6 +71,8 @@ async def run_rerun(temporal: Client, id: str, *, from_step: str | None, data: A
     if kept is not None:
         arguments.append(_handed_over(temporal, kept))
     app = described.typed_search_attributes.get(APP) or await _app_of(temporal, described.task_queue)
+    if data is not SAME:
+        check_input(definitions, app, described.workflow_type, data)
     rerun_of: dict[str, JSON] = {"workflow_id": described.id, "run_id": first_run_id(described), "from": from_step}
     what = f"rerun of {described.id}{f', from {from_step}' if from_step else ''}"
     handle = await start_indexed(

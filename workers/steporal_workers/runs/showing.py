@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from urllib.parse import quote
 
 from rich.console import Group, RenderableType
@@ -28,6 +29,7 @@ from .words import clock, iso, mark, short, status_of, status_text, took
 
 _RESULT_WIDTH = 60
 _ERROR_WIDTH = 300
+_MOST_IDS = 3
 _LOOK_EVERY = 1.0
 
 UI_URL = "STEPORAL_UI_URL"
@@ -204,7 +206,21 @@ def _outcome(step: StepEntry) -> str:
     if step.state == "running":
         again = f", again at {clock(step.next_attempt)}" if step.next_attempt else ""
         return f"failed: {short(step.retried_after, _ERROR_WIDTH)}{again}" if step.retried_after else ""
+    if step.kind in ("event", "tell") and isinstance(step.result, dict):
+        return short(_sent(step.result), _ERROR_WIDTH)
     return "" if step.kind in ("sleep", "listen") else short(step.result, _RESULT_WIDTH)
+
+
+def _sent(result: dict[str, Any]) -> str:
+    """Return what became of events, for people: their ids, the runs that they have started, and whether runs wait."""
+    ids, runs, awaited = result["ids"], result["runs"], result["awaited"]
+    facts = [", ".join(ids) if len(ids) <= _MOST_IDS else f"{len(ids):,} events"]
+    if runs:
+        more = f" and {len(runs) - _MOST_IDS:,} more" if len(runs) > _MOST_IDS else ""
+        facts.append(f"started {', '.join(run['workflow_id'] for run in runs[:_MOST_IDS])}{more}")
+    if awaited:
+        facts.append("runs wait for it" if len(ids) == 1 else f"runs wait for {len(awaited):,} of them")
+    return "; ".join(facts)
 
 
 def _waits(waits: list[Wait]) -> Table:

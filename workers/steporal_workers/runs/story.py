@@ -24,6 +24,7 @@ from steporal.runtime.continuing import RECOVER
 from steporal.runtime.journal import Entry
 from steporal.runtime.memo import Outcome
 from steporal.runtime.rebuilding import Rebuilt, rebuild
+from steporal.runtime.sent_events import unpack
 from steporal.runtime.start import Origin
 from steporal.runtime.waits import BACKOFF, Waiting
 from steporal.sealed import check_readable, memo_of
@@ -153,7 +154,7 @@ class Reader:
         try:
             return await self._read(described)
         except pydantic.ValidationError:  # its arguments are none of Steporal's
-            raise Failure(f"{described.id!r} is a native workflow, and no run of Steporal's") from None
+            raise Failure(f"{described.id!r} is a native workflow, and not a run of Steporal's") from None
 
     async def _read(self, described: WorkflowExecutionDescription) -> Story:
         converter = self._temporal.data_converter
@@ -272,6 +273,9 @@ def _finish(entry: StepEntry, outcome: Outcome, at: datetime) -> None:
         entry.stack, entry.attempts = outcome.failure.stack, max(entry.attempts, outcome.failure.attempts)
         return
     entry.state, entry.error = "completed", None
+    if entry.kind == "event" or (outcome.call is not None and outcome.call.kind == "send_event"):
+        entry.kind, entry.result = "event", unpack(outcome.value).model_dump()
+        return
     entry.result = None if entry.kind == "listen" else plain(outcome.value)
     if entry.kind in ("wait", "next", "signal") and isinstance(entry.result, dict):
         entry.result = entry.result.get("data")
@@ -326,7 +330,7 @@ def _problem(story: Story) -> str | None:
     if task.attempt >= _STUCK_FROM_ATTEMPT:
         why = story.timeline.task_failure
         if why is None or "[TMPRL1100]" not in why:
-            return f"its workflow task fails (attempt {task.attempt}){f': {why}' if why else ''}"
+            return f"its workflow task fails, and Temporal tries it again{f': {why}' if why else ''}"
         return (
             f"the code of workflow {story.described.workflow_type!r} does not fit what the run has done; `steporal "
             f"recover MODULE:CLIENT` continues it with the new code (Temporal: {why})"

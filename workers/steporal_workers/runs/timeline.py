@@ -29,6 +29,7 @@ from steporal.runtime.endings import SEND_EVENT
 from steporal.runtime.failures import stack_of, step_of
 from steporal.runtime.inbox import DELIVER
 from steporal.runtime.invoke_step import invoking_step
+from steporal.runtime.sent_events import unpack
 from steporal.runtime.signal_inbox import OPEN_MAILBOX
 from steporal.runtime.signal_steps import FIND_MAILBOX, SEND_SIGNAL
 from steporal.runtime.step_activity import BEFORE, JOIN_STEP
@@ -87,7 +88,7 @@ class StepEntry:
         names: The events or the signal that it waits for; the workflow and the run that it invokes.
         box: The listener of which it waits for an event.
         sent: The events that it sends.
-        result: What it returned.
+        result: What it returned; of events that it sent, a ``SendEventResult`` as a dict.
         error: What it failed with.
     """
 
@@ -393,7 +394,8 @@ class Timeline:
         return ended
 
     async def _close(self, entry: StepEntry, at: datetime, failure: Failure | None, result: JSON) -> StepEntry:
-        entry.end, entry.result = at, result
+        is_sent = bool(entry.sent) and isinstance(result, dict)
+        entry.end, entry.result = at, unpack([result]).model_dump() if is_sent else result
         entry.error = None if failure is None else await self.reason(failure)
         entry.stack = "" if failure is None else stack_of(await self._error(failure))
         entry.state = "failed" if entry.error else "completed"
