@@ -12,7 +12,7 @@ from typing import Any, cast
 import pydantic
 
 from .annotated import annotation_of
-from .converter import adapter, dumps, issues, validate
+from .converter import bounded_validator, dumps, issues, validate
 from .encoding import FACTORIES, TAG, encode
 from .errors import SteporalError
 from .leaves import LOADERS
@@ -266,7 +266,7 @@ def validated(value: Any, data: JSON, kind: Any) -> Any:
     Raises:
         pydantic.ValidationError: It does not fit.
     """
-    checked = adapter(kind)
+    checked = bounded_validator(kind)
     try:
         return checked.validate_python(value, by_name=True, by_alias=True)
     except pydantic.ValidationError as err:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -126,6 +127,33 @@ async def test_a_workflow_starts_once_whichever_of_its_triggers_match(
         assert await (await app.get_run(f"{app.id}/once/{sent.ids[0]}")).result() == sent.ids[0]
         snapshot = await app.dispatcher(app.temporal).catalog.read()
         assert [match.workflow for match in snapshot.matches({"name": name, "data": {"vip": True}})] == ["once"]
+
+
+async def test_matching_many_events_lets_others_have_the_event_loop(
+    app: steporal.Client, workers: Workers, name: str
+) -> None:
+    """A gateway answers probes meanwhile."""
+    for number in range(20):
+
+        @app.workflow(
+            id=f"never {number}",
+            triggers=[event_trigger(name, if_exp=f"event.data.words.exists(w, w == {number})")],
+        )
+        async def never(ctx: Context[Any], step: Step) -> None:
+            pass
+
+    async with workers(app):
+        events = [{"name": name, "data": {"words": [-1] * 4_000}} for _ in range(10)]
+        sending = asyncio.create_task(app.send_event(events))
+        turns: list[float] = []
+        before = time.process_time()
+        while not sending.done():
+            await asyncio.sleep(0)
+            turns.append(time.process_time() - before)
+            before = time.process_time()
+        assert not (await sending).runs
+    assert sum(turns) > 1, "it is a lot of work"
+    assert max(turns) < 0.5 < sum(turns) / 2
 
 
 async def test_an_event_starts_every_workflow_that_has_it(app: steporal.Client, workers: Workers, name: str) -> None:

@@ -317,7 +317,7 @@ async def test_a_worker_sends_a_host_so_many_requests_at_once(
 
 
 async def test_no_more_than_so_many_wait_for_a_host() -> None:
-    slots = HostSlots()
+    slots = HostSlots(1_000)
     gate = asyncio.Event()
 
     async def hold(host: str) -> None:
@@ -340,7 +340,7 @@ async def test_no_more_than_so_many_wait_for_a_host() -> None:
 async def test_a_worker_without_the_sink_lets_another_try(app: steporal.Client) -> None:
     argument = to_raw({"sink": "gone", "event": {"name": "a", "data": {}, "id": "1", "ts": 0}})
     with pytest.raises(temporalio.exceptions.ApplicationError, match="has no sink 'gone'") as failed:
-        await ActivityEnvironment().run(HttpActivities(app, Executions()).post_event, argument)
+        await ActivityEnvironment().run(HttpActivities(app, Executions(), slots=100).post_event, argument)
     assert not failed.value.non_retryable
 
 
@@ -415,6 +415,69 @@ async def test_a_redirect_to_another_host_is_not_followed(
     assert [asked.path for asked in server.asked] == ["/hooks", "/there"]
 
 
+async def test_receivers_that_do_not_answer_leave_slots_for_other_hosts_and_for_steps() -> None:
+    slots = HostSlots(50)
+    held: list[str] = []
+    gate = asyncio.Event()
+
+    async def hold(host: str) -> None:
+        try:
+            async with slots.slot(host):
+                held.append(host)
+                await gate.wait()
+        except HostBusyError:
+            pass
+
+    async with asyncio.TaskGroup() as group:
+        for host in ("a", "b", "c", "d"):
+            for _ in range(100):
+                group.create_task(hold(host))
+            await asyncio.sleep(0)
+        assert [held.count(host) for host in ("a", "b", "c", "d")] == [AT_ONCE, 13, 6, 3]
+        await hold_once(slots, "e")
+        gate.set()
+    await hold_once(slots, "a")
+
+
+async def hold_once(slots: HostSlots, host: str) -> None:
+    async with slots.slot(host):
+        pass
+
+
+async def test_a_worker_of_one_slot_delivers() -> None:
+    await hold_once(HostSlots(1), "a")
+
+
+async def test_sinks_whose_receivers_do_not_answer_do_not_hold_up_steps(
+    app: steporal.Client, workers: Workers, server: HttpServer
+) -> None:
+    gate = asyncio.Event()
+    server.default = Reply(until=gate)
+
+    @app.workflow(id="quick")
+    async def quick(ctx: Context[Any], step: Step) -> str:
+        return await step.run("work", lambda: "served")
+
+    async with http_server("127.0.0.2") as second, http_server("127.0.0.3") as third:
+        servers = (server, second, third)
+        sinks = [
+            app.event_sink("order.*", f"{each.url}/in", id=f"to-{n}", allow_private=True, retry=QUICKLY)
+            for n, each in enumerate(servers)
+        ]
+        for each in servers:
+            each.default = Reply(until=gate)
+        async with workers(app, max_concurrent_activities=8):
+            sent = await app.send_event([{"name": "order.placed"} for _ in range(4)])
+            for each in servers:
+                await each.until_asked(1)
+            run = await quick.start()
+            assert await asyncio.wait_for(run.result(), 20) == "served"
+            gate.set()
+            for sink in sinks:
+                for id in sent.ids:
+                    await delivered(app, sink, id)
+
+
 @pytest.mark.parametrize(
     ("address", "public"),
     [
@@ -441,6 +504,22 @@ async def test_a_redirect_to_another_host_is_not_followed(
         ("64:ff9b::a00:1", False),
         ("64:ff9b::5db8:d822", True),
         ("2002:7f00:1::", False),
+        ("2002:5db8:d822::1", True),
+        ("168.63.129.16", False),
+        ("192.0.0.192", False),
+        ("198.18.0.1", False),
+        ("203.0.113.9", False),
+        ("fec0::1", False),
+        ("fd00:ec2::254", False),
+        ("64:ff9b:1::5db8:d822", False),
+        ("64:ff9b::a9fe:a9fe", False),
+        ("::93.184.216.34", False),
+        ("::ffff:0:127.0.0.1", False),
+        ("2001:0:7f00:1::", False),
+        ("2001:db8::1", False),
+        ("3fff::1", False),
+        ("5f00::1", False),
+        ("100::1", False),
     ],
 )
 def test_only_addresses_of_the_internet_are_public(address: str, public: bool) -> None:

@@ -246,7 +246,7 @@ Named = tuple[str, str]
 def defined() -> set[Named]:
     """What the package has names for in histories."""
     sinks = list(app.shop.sinks.values())
-    activities = [*Activities(app.shop, StepThreads(), Executions()).all(), *SYSTEM_ACTIVITIES]
+    activities = [*Activities(app.shop, StepThreads(), Executions(), slots=100).all(), *SYSTEM_ACTIVITIES]
     found = {("activity", str(temporalio.activity._Definition.must_from_callable(each).name)) for each in activities}
     found |= {("workflow", each.id) for client in app.APPS for each in [*client.workflows, *client.sinks.values()]}
     for cls in SYSTEM_WORKFLOWS:
@@ -330,7 +330,7 @@ def test_all_that_has_a_name_in_histories_is_recorded(histories: dict[str, Workf
 @pytest.mark.parametrize(
     ("module", "constants"),
     [
-        (topic, {"_SIGNALS_PER_EXECUTION": 4_000, "_WORK_PER_TASK": 5_000, "_RESTORED_PER_TASK": 2_000}),
+        (topic, {"_SIGNALS_PER_EXECUTION": 4_000, "_UNITS_PER_TASK": 100_000, "_UNITS_OF_AN_ITEM": 50}),
         (topic, {"_LANES": 4, "_DELIVERIES_PER_ACTIVITY": 200, "_BYTES_PER_ACTIVITY": 512 * 1024}),
         (mailbox, {"_TAKES_PER_MAILBOX": 500}),
         (continuing, {"HARD_LENGTH": 20_000, "HARD_BYTES": 20 * 1024 * 1024}),

@@ -80,6 +80,13 @@ APP = """
         raise steporal.NonRetryableError("no")
 
 
+    @client.workflow(
+        id="moderation", triggers=[event_trigger("post.*", if_exp="event.data.words.exists(w, w in event.data.banned)")]
+    )
+    async def moderation(ctx, step):
+        pass
+
+
     @client.workflow(id="wedged")
     async def wedged(ctx, step):
         return time.time()
@@ -123,6 +130,7 @@ async def play(http: httpx.AsyncClient, port: int) -> None:
         {"name": "doom.now", "data": {"step": True}},
         {"name": "doom.later", "data": {}},
         {"name": "nobody.listens", "data": {}},
+        {"name": "post.written", "data": {"words": [1] * 40_000, "banned": [2] * 40_000}},
     ]
     assert (await http.post("/e/event-key", json=events)).status_code == 200
     await scraped(port, lambda it: it.value("steporal_waits_opened_total", kind="wait_for_event") >= 2)
@@ -201,6 +209,7 @@ def test_events_are_counted_by_the_triggers_that_they_have(scene: Scene) -> None
         "order.placed": 1,
         "doom.*": 2,
         "order.shipped": 1,
+        "post.*": 1,
         "other": 4,  # order.paid, nobody.listens, and two of runs that have failed
     }
     assert scene.metrics.by("steporal_events_matched_total", "event", "workflow_type") == {
@@ -208,7 +217,8 @@ def test_events_are_counted_by_the_triggers_that_they_have(scene: Scene) -> None
         ("doom.*", "doomed"): 2,
         ("order.shipped", "warehouse"): 1,
     }
-    assert scene.metrics.by("steporal_events_unmatched_total", "event") == {"other": 1}
+    assert scene.metrics.by("steporal_events_unmatched_total", "event") == {"other": 1, "post.*": 1}
+    assert scene.metrics.by("steporal_expressions_over_budget_total", "workflow_type") == {"moderation": 1}
     assert scene.metrics.by("steporal_topic_events_total", "outcome") == {"matched": 1}
     assert scene.metrics.by("steporal_deliveries_total", "kind", "outcome") == {("once", "delivered"): 2}
     assert scene.metrics.value("steporal_delivery_latency_seconds_count") == 2

@@ -30,7 +30,7 @@ from ..loops import PerLoop
 from ..metrics import OTHER
 from ..sealed import is_current, memo_of
 from ..types import JSON
-from .expressions import compile_expression
+from .expressions import Judgement, compile_expression
 from .messages import of_any_count, read, refuse, said
 
 _logger = logging.getLogger("steporal.catalog")
@@ -184,26 +184,35 @@ class Snapshot:
             event: The event.
             bridged: It has come over a bridge; none forwards it again.
         """
-        name: str = event["name"]
+        found: dict[Match, None] = {}
+        for match, entry in self.candidates(event["name"], bridged=bridged):
+            if match not in found and self.judge(match, entry, event).is_true:
+                found[match] = None
+        return list(found)
+
+    def candidates(self, name: str, *, bridged: bool = False) -> list[tuple[Match, Entry]]:
+        """Return the triggers for events of a name, each with its workflow; their expressions decide.
+
+        Args:
+            name: The name.
+            bridged: The event has come over a bridge; none forwards it again.
+        """
         candidates = list(self._by_name.get(name, ()))
         for prefix, triggers in self._by_prefix.items():
             if _is_under(prefix, name):
                 candidates += triggers
-        found: dict[Match, None] = {}
-        for match, entry in candidates:
-            if match in found or (bridged and entry.bridge):
-                continue
-            if entry.if_exp is None or self._is_true(match, entry.if_exp, event):
-                found[match] = None
-        return list(found)
+        return [(match, entry) for match, entry in candidates if not (bridged and entry.bridge)]
 
-    def _is_true(self, match: Match, source: str, event: Mapping[str, JSON]) -> bool:
+    def judge(self, match: Match, entry: Entry, event: Mapping[str, JSON]) -> Judgement:
+        """Judge whether an event of its name starts the workflow of a trigger."""
+        if entry.if_exp is None:
+            return Judgement(True, units=0)
         try:
-            expression = compile_expression(source)
+            expression = compile_expression(entry.if_exp)
         except DefinitionError as err:  # a newer version may have functions that this one has not
             _tell_once(match.app, f"no event starts workflow {match.workflow!r} from this process: {err}")
-            return False
-        return expression.matches(event=event)
+            return Judgement(False, units=0)
+        return expression.judge(event=event)
 
     def unreadable(self) -> list[tuple[Match, Entry, str]]:
         """The triggers that this version cannot read, which start nothing, and why."""

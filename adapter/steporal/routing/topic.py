@@ -31,6 +31,7 @@ from ..runtime.limits import MAX_PAYLOAD_BYTES
 from ..runtime.until import wait_until
 from ..types import JSON
 from .binding import Bound, Key, Path, bind, keys_at
+from .expressions import Judgement
 from .messages import FAR_FUTURE, drop, of_any_count, read, said
 
 TOPIC = "steporal.topic"
@@ -46,9 +47,10 @@ DELIVERY_HEARTBEAT_TIMEOUT = timedelta(seconds=10)
 # What a live topic replays with: other values need ``workflow.patched``.
 _SIGNALS_PER_EXECUTION = 4_000  # Temporal takes 10,000
 _MORE_SIGNALS = 500  # until the next try, where what there is does not fit into the next execution
-_WORK_PER_TASK = 5_000  # some hundred milliseconds of a workflow task, which must not take seconds
-_RESTORED_PER_TASK = 2_000
-_BYTES_PER_WORK = 500  # to read so many takes as long as to evaluate an expression
+_UNITS_PER_TASK = 100_000  # a tenth of a second of a workflow task, which must not take two
+_UNITS_OF_A_CANDIDATE = 10
+_UNITS_OF_AN_ITEM = 50
+_BYTES_PER_UNIT = 25
 _MAX_STATE_BYTES = 8 * 1024 * 1024  # before it is compressed: to write more takes too much of a workflow task
 _MAX_HISTORY_BYTES = 40 * 1024 * 1024  # Temporal terminates a workflow with 50 MiB
 _REMEMBERED = 10_000
@@ -175,8 +177,8 @@ class Index:
         self._by_key: dict[Path, dict[Key, dict[str, None]]] = {}
         self._others: dict[str, None] = {}
 
-    def add(self, subscription: Subscription) -> None:
-        """Add a subscription, or replace the one with its id.
+    def add(self, subscription: Subscription) -> int:
+        """Add a subscription, or replace the one with its id; returns the units that this took.
 
         Raises:
             ValueError: Its expression is none.
@@ -187,6 +189,7 @@ class Index:
         self.size += _size_of(subscription)
         self._bound[subscription.id] = bound
         self._place(bound)[subscription.id] = None
+        return 0 if bound is None else bound.units
 
     def remove(self, id: str) -> None:
         """Remove a subscription, if it is there."""
@@ -217,10 +220,12 @@ class Index:
                 found.extend(by_key.get(key, ()))
         return found
 
-    def matches(self, id: str, event: Mapping[str, JSON]) -> bool:
-        """Whether an event is one that a subscription waits for."""
+    def judge(self, id: str, event: Mapping[str, JSON]) -> Judgement:
+        """Decide whether an event is one that a subscription waits for."""
         bound = self._bound[id]
-        return self.all[id].ignored != event["id"] and (bound is None or bound.matches(event))
+        if bound is None or self.all[id].ignored == event["id"]:
+            return Judgement(self.all[id].ignored != event["id"], units=0)
+        return bound.judge(event)
 
 
 def _size_of(subscription: Subscription) -> int:
@@ -363,7 +368,7 @@ class TopicWorkflow:
         self._tried: tuple[int, int] | None = None
         self._is_leaving = False
         self._is_working = False
-        self._work_done = 0
+        self._units = 0
 
     # --- what it is sent -------------------------------------------------------------------------------------------
 
@@ -510,8 +515,7 @@ class TopicWorkflow:
         self._backlog.size += sum(each.size for each in before)
         self._remembered = dict.fromkeys([*state.remembered, *self._remembered])
         for subscription in state.subscriptions:
-            self._subscribe(subscription)
-            await self._worked(_WORK_PER_TASK // _RESTORED_PER_TASK)
+            await self._take_units(self._subscribe(subscription) + _UNITS_OF_AN_ITEM)
         events = [event.model_dump(mode="json") for event in state.events]
         sizes = [size_of(to_raw(event)) for event in events]
         for subscription, position, came in state.matched:
@@ -530,32 +534,27 @@ class TopicWorkflow:
 
     async def _take(self, received: Received) -> None:
         items = said(received.message)
-        await self._worked(received.size // _BYTES_PER_WORK)
+        await self._take_units(received.size // _BYTES_PER_UNIT)
         if not isinstance(items, list):
             drop(f"message for {received.kind}", type(items).__name__)
             return
         for item in items:
             if received.kind == SUBSCRIBE:
                 if (subscription := read(Subscription, item, "subscription")) is not None:
-                    self._subscribe(subscription)
+                    await self._take_units(self._subscribe(subscription))
             elif received.kind == UNSUBSCRIBE:
                 self._unsubscribe(item)
             elif (event := read(Event, item, "event")) is not None:
                 await self._hear(event.id, item, received.came)
-            await self._worked(1)
+            await self._take_units(_UNITS_OF_AN_ITEM)
 
-    async def _worked(self, work: int) -> None:
-        """Leave the rest to the next workflow task where this one has done much: Temporal's limit is two seconds."""
-        self._work_done += work
-        if self._work_done >= _WORK_PER_TASK:
-            self._work_done = 0
-            await workflow.sleep(_PAUSE)
-
-    def _subscribe(self, subscription: Subscription) -> None:
+    def _subscribe(self, subscription: Subscription) -> int:
+        """Add a subscription; returns the units that this took."""
         try:
-            self._index.add(subscription)
+            return self._index.add(subscription)
         except ValueError as err:
             drop("subscription", err)
+            return 0
 
     def _unsubscribe(self, id: JSON) -> None:
         if isinstance(id, str):
@@ -582,13 +581,16 @@ class TopicWorkflow:
         runs: list[str] = []
         size = 0
         for id in self._index.candidates(event):
-            await self._worked(1)
+            await self._take_units(_UNITS_OF_A_CANDIDATE)
             subscription = self._index.all.get(id)
             if subscription is None:
                 continue
             if subscription.has_ended(workflow.time()):
                 self._index.remove(id)
-            elif self._index.matches(id, event):
+                continue
+            judgement = self._index.judge(id, event)
+            self._units += judgement.units
+            if judgement.is_true:
                 if subscription.kind != "each":
                     self._index.remove(id)
                 size = size or size_of(to_raw(event))
@@ -596,6 +598,13 @@ class TopicWorkflow:
                 if len(runs) < _SHOWN:
                     runs.append(subscription.workflow_id)
         return runs
+
+    async def _take_units(self, units: int) -> None:
+        """Count units of work, and leave the rest to the next workflow task where they are many."""
+        self._units += units
+        if self._units >= _UNITS_PER_TASK:
+            self._units = 0
+            await workflow.sleep(_PAUSE)
 
     def _send(self, matched: Matched) -> None:
         lane = zlib.crc32(matched.subscription.workflow_id.encode()) % _LANES
