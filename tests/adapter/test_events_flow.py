@@ -450,10 +450,10 @@ async def test_an_event_of_a_step_waits_until_its_own_workflow_is_registered(
 
     began = threading.Event()
 
-    async def register_later() -> Any:
+    async def register_later(**options: Any) -> Any:
         await asyncio.to_thread(began.wait)
         await asyncio.sleep(0.5)  # a worker runs steps while it registers
-        return await steporal.Client.sync(app)
+        return await steporal.Client.sync(app, **options)
 
     app.temporal = workers.temporal
     run = await sender.start()

@@ -13,6 +13,7 @@ import click
 
 from steporal.runtime.failures import FAILED_CODE
 from steporal.runtime.progress import LOGGER, PROGRESS, Progress, State
+from steporal.workflow_ids import run_name
 
 from .escaping import one_entry, printable
 from .logs import TextFormatter
@@ -104,7 +105,8 @@ class DevFormatter(TextFormatter):
 
 def _short(workflow_id: str) -> str:
     """Return what tells a run from others: the end of its event's id, or the beginning of an id that a user chose."""
-    id = workflow_id.rpartition("/")[2]
+    name = run_name(workflow_id)
+    id = name.event_id if name else workflow_id
     return id[-_TAIL:] if len(id) == _ULID_LENGTH else id[:_MIN_WIDTH]
 
 
