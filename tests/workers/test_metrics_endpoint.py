@@ -15,6 +15,7 @@ from typing import Any
 import click
 import httpx
 import pytest
+import temporalio.client
 from click.testing import CliRunner
 from commands import Process, Steporal
 from http_server import Reply, http_server
@@ -118,11 +119,11 @@ async def scene(server: DevServer, tmp_path_factory: pytest.TempPathFactory) -> 
         async with run.running("worker", "app", "--with-gateway", "--gateway-port", "0", SINK=sink.url) as process:
             await process.until("serving")
             async with httpx.AsyncClient(base_url=await url_of(process), headers=API, timeout=30) as http:
-                await play(http, port)
+                await play(http, port, server.client)
                 yield Scene(process, await scraped(port, is_over))
 
 
-async def play(http: httpx.AsyncClient, port: int) -> None:
+async def play(http: httpx.AsyncClient, port: int, temporal: temporalio.client.Client) -> None:
     await http.post("/invoke/patient", json={})
     await http.post("/invoke/wedged", json={})
     events = [
@@ -135,6 +136,7 @@ async def play(http: httpx.AsyncClient, port: int) -> None:
     assert (await http.post("/e/event-key", json=events)).status_code == 200
     await scraped(port, lambda it: it.value("steporal_waits_opened_total", kind="wait_for_event") >= 2)
     await scraped(port, lambda it: it.value("steporal_checkpoints_total") >= 1)
+    await temporal.get_workflow_handle("steporal.topic/order.paid").signal("steporal.publish", "no list of events")
     await http.post("/e/event-key", json={"name": "order.paid", "data": {}})
     for path in ("/ready", "/no/such/path", "/e/wrong-key"):
         await http.get(path)
@@ -145,6 +147,7 @@ async def play(http: httpx.AsyncClient, port: int) -> None:
 def is_over(metrics: Scrape) -> bool:
     return (
         metrics.value("steporal_runs_ended_total") >= 4
+        and metrics.value("steporal_messages_dropped_total") >= 1
         and metrics.value("steporal_sink_deliveries_total") >= 1
         and metrics.value("temporal_workflow_task_execution_failed_total") >= 1
     )
