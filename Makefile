@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # Inngest's npm package, which a test sends events with where there is Node.js.
 NODE_MODULES := tests/producers/node_modules
-# Five processes, each with a server of its own: most of a test is waiting. One that has none left takes of the others'.
-PYTEST := $(BIN)/python -m pytest -n 5 --dist worksteal
+# Four processes, each with a server of its own: most of a test is waiting. One that has none left takes of the others'.
+PYTEST := $(BIN)/python -m pytest -n 4 --dist worksteal
 # The tests start two hundred commands, none of which has to compile everything anew.
 export PYTHONDONTWRITEBYTECODE :=
 

@@ -20,6 +20,9 @@ import pytest
 import steporal
 import steporal_workers
 
+PATIENCE = 110
+"""How long a command may take, in seconds: a little less than a test."""
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -63,7 +66,7 @@ class Process:
         """Wait until it has printed ``text``."""
         async with self._more:
             try:
-                await asyncio.wait_for(self._more.wait_for(lambda: self.said.count(text) >= times), 60)
+                await asyncio.wait_for(self._more.wait_for(lambda: self.said.count(text) >= times), PATIENCE)
             except TimeoutError:
                 pytest.fail(f"{text!r} was not said {times} times:\n{self.said}")
 
@@ -81,7 +84,7 @@ class Process:
                 await self._process.stdin.drain()
             self._process.stdin.close()
         try:
-            status = await asyncio.wait_for(self._process.wait(), 60)
+            status = await asyncio.wait_for(self._process.wait(), PATIENCE)
         except TimeoutError:
             self._process.send_signal(signal.SIGABRT)  # faulthandler says where it hangs
             await self._process.wait()
@@ -168,7 +171,7 @@ class Steporal:
 
     async def until_exists(self, name: str) -> None:
         """Wait until the user's code has made a file."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while not (self.folder / name).exists():
                 await asyncio.sleep(0.01)
 

@@ -16,6 +16,7 @@ import pytest
 import temporalio.client
 from recording import Workers
 from temporalio.testing import TimeSkipper
+from waiting import MOST_PENDING
 
 import steporal
 from steporal.plugin import system_worker
@@ -47,8 +48,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()  # until all is collected, of which nothing is garbage
     config.addinivalue_line("markers", "integration: runs on a Temporal dev server")
     config.addinivalue_line("markers", "takes_long: is begun first, so that nobody waits for it in the end")
+    config.addinivalue_line("markers", "outside_runs: tests nothing that replays, so once is enough")
     config.addinivalue_line("markers", "needs_cache(reason): takes too long where every workflow task begins anew")
 
 
@@ -76,6 +79,7 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
+    gc.enable()
 
 
 def _leave_out_further_values_without_cache(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -91,12 +95,12 @@ def _leave_out_further_values_without_cache(config: pytest.Config, items: list[p
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run the integration tests of the adapter twice: as always, and without cached workflows."""
+    """Run the adapter's integration tests of what happens in runs twice: as always, and without cached workflows."""
     name, test = "max_cached_workflows", metafunc.definition
     if name in metafunc.fixturenames and ADAPTER in test.path.parents:
         asked = metafunc.config.getoption("--max-cached-workflows")
         numbers = [CACHED, 0] if asked is None else [asked]
-        if test.get_closest_marker("needs_cache"):
+        if test.get_closest_marker("needs_cache") or (asked is None and test.get_closest_marker("outside_runs")):
             numbers = [number for number in numbers if number]
         metafunc.parametrize(name, numbers, ids=lambda n: "cached" if n else "uncached", scope="session")
 
@@ -114,7 +118,7 @@ async def temporal(max_cached_workflows: int) -> AsyncIterator[temporalio.client
     The system workflows have a worker all the time, as a task that comes in the moment in which a worker leaves may be
     lost with it, and Temporal tries again in seconds. Without cached workflows, each test has one, which replays them.
     """
-    config = [] if max_cached_workflows else [LOST_AFTER]
+    config = [f"limit.numPendingActivities.error={MOST_PENDING}", *([] if max_cached_workflows else [LOST_AFTER])]
     async with dev_server(ui=False, dynamic_config=config) as server, AsyncExitStack() as stack:
         if max_cached_workflows:
             await stack.enter_async_context(system_worker(server.client))

@@ -16,6 +16,9 @@ TIMER = EventType.EVENT_TYPE_TIMER_STARTED
 LONG = 90
 """Without cached workflows, a local activity may be lost with its run's eviction, and again; each time costs 3 s."""
 
+MOST_PENDING = 1_010
+"""Activities of one run that the tests' server takes at a time: half of Temporal's own 2,000, which take long."""
+
 MEGABYTES = "megabytes of history, from their start for each workflow task"
 """Why a test needs a cache."""
 

@@ -86,13 +86,14 @@ class Activities:
         client: The app's client.
         threads: Runs the step functions that are not ``async``.
         executions: Knows the step functions that run in this worker.
+        slots: The steps that this worker runs at a time.
     """
 
-    def __init__(self, client: Client, threads: StepThreads, executions: Executions) -> None:
+    def __init__(self, client: Client, threads: StepThreads, executions: Executions, slots: int) -> None:
         self._client = client
         self._threads = threads
         self._executions = executions
-        self._http = HttpActivities(client, executions)
+        self._http = HttpActivities(client, executions, slots)
         self._app = App({w.id: w.handler for w in client.workflows}, client.step_packages)
 
     def all(self) -> list[Callable[..., Any]]:

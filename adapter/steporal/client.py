@@ -69,10 +69,12 @@ from .errors import (
     SendEventError,
     SendSignalError,
 )
-from .events import EventLike, ReceivedEvent, SendEventResult, new_ulid, prepare_events
+from .events import MAX_EVENT_ID_BYTES, EventLike, ReceivedEvent, SendEventResult, new_ulid, prepare_events
 from .given import Given, given, given_to_other_app
 from .http import Secret
+from .known_types import package_of
 from .loops import blocking
+from .main_module import imported_name
 from .misuse import explained
 from .outside import check_outside
 from .routing import schedules
@@ -95,6 +97,7 @@ from .tracing import signalling, starting
 from .triggers import CronTrigger, EventTrigger, Trigger, event_trigger
 from .type_names import shown
 from .types import JSON
+from .workflow_ids import workflow_id_of
 
 if TYPE_CHECKING:
     from .plugin import SteporalPlugin
@@ -357,8 +360,7 @@ class Client:
         """Define a workflow: decorates an ``async def handler(ctx, step)``.
 
         Args:
-            id: Its id; the Temporal workflow type. Unique in the app. Of workflows in two apps with the same id, an
-                event starts only one; give them different ids.
+            id: Its id; the Temporal workflow type. Unique in the app.
             input_schema: A pydantic model, or any type that ``pydantic.TypeAdapter`` takes; types ``ctx.input.data``.
             triggers: What starts it: :func:`~steporal.event_trigger`, :func:`~steporal.cron_trigger`.
             max_attempts: Attempts of each step in all, and of the body; 4 by default, as in StepKit.
@@ -384,7 +386,7 @@ class Client:
                 ext=check_ext(ext, id),
             )
             self._workflows[id] = definition
-            self.step_packages.add(handler.__module__.partition(".")[0])
+            self.step_packages |= {package_of(handler.__module__), package_of(imported_name(handler.__module__))}
             if definition.ext.on_failure is not None:
                 self._on_failure(definition, definition.ext.on_failure)
             return definition
@@ -404,6 +406,11 @@ class Client:
 
     def _check(self, id: str, handler: Handler[Any, Any], input_schema: Any) -> None:
         check_id(id, f"a workflow's id in client {self.id!r}")
+        if len(workflow_id_of(self.id, id, "").encode()) + MAX_EVENT_ID_BYTES > MAX_WORKFLOW_ID_BYTES:
+            raise DefinitionError(
+                f"workflow {id!r} of client {self.id!r}: the ids are too long together; with an event's id, of at most "
+                f"{MAX_EVENT_ID_BYTES} bytes, they make Temporal's workflow id, in which each slash takes two bytes"
+            )
         self._check_kept(id)
         check_handler(handler, id)
         if id in self._workflows and not _is_imported_again(self._workflows[id].handler, handler):
@@ -630,7 +637,7 @@ class Client:
             workflow: A workflow of this client, or :func:`~steporal.reference` to another app's.
             input: Its input: an instance of its ``input_schema``, or what the schema makes one of. An instance arrives
                 as it is, without another validation.
-            id: Temporal's workflow id, of at most 255 bytes in UTF-8; ``{workflow id}/{event id}`` by default.
+            id: Temporal's workflow id, of at most 255 bytes in UTF-8; ``{app}/{workflow}/{event id}`` by default.
 
         Raises:
             InvalidArgumentError: ``workflow`` is neither a workflow nor a reference, or ``id`` cannot be an id; nothing
@@ -649,7 +656,7 @@ class Client:
         to_limited(f"the input of workflow {workflow.id!r}", sent.both(), most_with(self.data_converter))
         temporal = await self.connect()
         event_id = new_ulid()
-        workflow_id = id or f"{workflow.id}/{event_id}"
+        workflow_id = id or workflow_id_of(workflow.app, workflow.id, event_id)
         with sdk_errors(f"starting workflow {workflow.id!r}"):
             if isinstance(workflow, WorkflowReference):
                 app, _ = await find_listed(self.dispatcher(temporal).catalog, workflow.app, workflow.id)
@@ -752,12 +759,17 @@ class Client:
         """
         check_outside("client.send_event", "steporal.client.Client.send_event")
         now_ms = int(datetime.now(UTC).timestamp() * 1000)
-        events = prepare_events(event_or_events, new_id=lambda position: new_ulid(), now_ms=now_ms)
+        return await self.send_prepared(
+            prepare_events(event_or_events, new_id=lambda position: new_ulid(), now_ms=now_ms)
+        )
+
+    send_event_sync = blocking(send_event, of="client")
+
+    async def send_prepared(self, events: Sequence[ReceivedEvent]) -> SendEventResult:
+        """Send events that :func:`~steporal.events.prepare_events` has checked, as :meth:`send_event` does."""
         ids = [event.id for event in events]
         with sdk_errors("Temporal did not accept the events", partial(SendEventError, ids=ids)):
             return await self.dispatch(await self.connect(), events)
-
-    send_event_sync = blocking(send_event, of="client")
 
     async def send_signal(self, signal: str, data: JSON = None) -> SendSignalResult:
         """Send a signal to the run that waits for it; nothing happens if none does.
@@ -804,11 +816,15 @@ class Client:
 
     # --- register --------------------------------------------------------------------------------------------------
 
-    async def sync(self) -> App:
+    async def sync(self, *, changed_only: bool = False) -> App:
         """Register this client's workflows and triggers in the namespace's catalog, and its cron schedules.
 
         Workflows that this client does not define are dropped from the app's list, with a warning in the log. Every
         worker does this when it starts; a worker must be up (any app's), as the catalog is a workflow itself.
+
+        Args:
+            changed_only: Whether to leave the schedules alone where they are registered as the code has them, as
+                workers do. Otherwise each is looked at, and one that somebody has deleted is made again.
 
         Raises:
             ConnectError: There is no connection to Temporal.
@@ -818,10 +834,16 @@ class Client:
         with sdk_errors(f"registering app {self.id!r}"):
             temporal = await self.connect()
             catalog = self.dispatcher(temporal).catalog
-            before = (await catalog.read(fresh=True)).apps.get(self.id)
-            listed = self.listed()
+            snapshot = await catalog.read(fresh=True)
+            before = snapshot.apps.get(self.id)
             crons = {start.id: start for start in self._cron_starts()}
-            await schedules.apply(temporal, crons, before.schedules if before else ())
+            digest = await schedules.digest(temporal, crons.values())
+            listed = self.listed().model_copy(update={"schedules_digest": digest})
+            known = before.schedules if before else ()
+            if not (changed_only and before and before.schedules_digest == digest and self.id not in snapshot.stale):
+                if unknown := set(crons) - set(known):  # a worker that dies in between leaves none that nobody knows
+                    await catalog.register(listed.with_schedules(unknown.union(known)))
+                await schedules.apply(temporal, crons, known)
             await catalog.register(listed)
         warn_of_dropped(before, listed)
         return listed

@@ -8,7 +8,7 @@ by ``encoding.py``.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,9 +18,21 @@ from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 
 from .errors import UnserializableError
+from .fail_fast import fail_fast_validator
 from .sealed import check_readable
 from .type_names import type_label
 from .types import JSON
+
+_WHOLLY_CHECKED = 2_000
+"""Bytes of JSON of which all issues are looked for."""
+
+_MAX_LISTED = 1_000
+"""Pydantic makes the texts of all issues or of none."""
+
+MAX_SHOWN = 20
+"""Issues in a message."""
+
+_MAX_TEXT = 200
 
 # --- bytes ---------------------------------------------------------------------------------------------------------
 
@@ -89,12 +101,37 @@ def _cached_adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
 def validate(data: JSON, kind: Any) -> Any:
     """``data`` as a value of ``kind``, by pydantic's rules for JSON, which let strict models read dates and tuples.
 
+    Of data that is large, only the first wrong item of each list, dict or set is an issue.
+
     Raises:
         pydantic.ValidationError: It does not fit.
     """
-    if isinstance(kind, type) and issubclass(kind, pydantic.BaseModel):
-        return kind.model_validate_json(dumps(data))
-    return adapter(kind).validate_json(dumps(data))
+    text = dumps(data)
+    if len(text) > _WHOLLY_CHECKED and (validator := _fail_fast(kind)) is not None:
+        return validator.validate_json(text)
+    if _is_model(kind):
+        return kind.model_validate_json(text)
+    return adapter(kind).validate_json(text)
+
+
+def bounded_validator(kind: Any) -> pydantic.TypeAdapter[Any] | pydantic_core.SchemaValidator:
+    """A validator of which the first wrong item of each list, dict or set is an issue."""
+    return _fail_fast(kind) or adapter(kind)
+
+
+def _fail_fast(kind: Any) -> pydantic_core.SchemaValidator | None:
+    if _is_model(kind) and any(
+        "model_validate_json" in vars(cls) for cls in kind.__mro__ if cls is not pydantic.BaseModel
+    ):
+        return None  # it validates in its own way
+    try:
+        return fail_fast_validator(kind)
+    except TypeError:  # unhashable
+        return None
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, pydantic.BaseModel)
 
 
 def to_json(value: Any, kind: Any = None) -> JSON:
@@ -109,16 +146,22 @@ def to_json(value: Any, kind: Any = None) -> JSON:
         if kind is not None and not isinstance(value, pydantic.BaseModel):
             return adapter(kind).dump_python(value, mode="json", by_alias=True, warnings=False)
         return pydantic_core.to_jsonable_python(value, by_alias=True)
-    except (ValueError, RecursionError, pydantic.PydanticSchemaGenerationError) as err:
+    except (ValueError, TypeError, RecursionError, pydantic.PydanticSchemaGenerationError) as err:
         raise UnserializableError(f"{type_label(type(value))} cannot be written as JSON: {err}") from None
 
 
 def issues(error: pydantic.ValidationError) -> str:
-    """Pydantic's issues on one line: ``amount: Input should be a valid number; …``."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in issue['loc']) or 'value'}: {issue['msg']}"
-        for issue in error.errors(include_url=False, include_context=False)
-    )
+    """Pydantic's issues on one line, the first 20 of them: ``amount: Input should be a valid number; …``."""
+    count = error.error_count()
+    if count > _MAX_LISTED:
+        return f"{count:,} issues, which are too many to list"
+    listed = error.errors(include_url=False, include_context=False, include_input=False)[:MAX_SHOWN]
+    shown = [f"{_path(issue['loc'])}: {issue['msg'][:_MAX_TEXT]}" for issue in listed]
+    return "; ".join([*shown, *([f"and {count - MAX_SHOWN:,} more"] if count > MAX_SHOWN else [])])
+
+
+def _path(location: Sequence[str | int]) -> str:
+    return ".".join(str(part)[:_MAX_TEXT] for part in location[:MAX_SHOWN]) or "value"
 
 
 def return_type(function: Callable[..., Any]) -> Any:

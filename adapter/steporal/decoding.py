@@ -17,7 +17,7 @@ from typing import Any, cast
 import pydantic
 
 from .annotated import annotation_of
-from .converter import adapter, dumps, issues, validate
+from .converter import bounded_validator, dumps, issues, validate
 from .encoding import FACTORIES, MAX_DEPTH, MAX_EMPTY, MAX_SAME_HASH, TAG, encode, has_same_hashes
 from .errors import SteporalError
 from .known_types import compares_by_code, is_foreign
@@ -373,7 +373,7 @@ def validated(value: Any, data: JSON, kind: Any) -> Any:
     Raises:
         pydantic.ValidationError: It does not fit.
     """
-    checked = adapter(kind)
+    checked = bounded_validator(kind)
     try:
         return checked.validate_python(value, by_name=True, by_alias=True)
     except pydantic.ValidationError as err:

@@ -23,9 +23,9 @@ from .annotated import annotation_of, dump_annotated
 from .converter import dumps
 from .errors import UnencryptedSecretError, UnserializableError
 from .known_types import compares_by_code, is_data, is_foreign, package_of
-from .leaves import LEAVES, MAX_PATTERN_COST, TAG, pattern_cost
+from .leaves import LEAVES, MAX_INT, MAX_PATTERN_COST, TAG, pattern_cost, unicode
 from .shapes import Shape, shape_of
-from .type_names import find_data_class, name_of, type_label
+from .type_names import find_data_class, name_of, shown, type_label
 from .types import JSON
 
 __all__ = ["FACTORIES", "MAX_DEPTH", "TAG", "Encoder", "always", "encode", "is_unchanged", "never"]
@@ -38,8 +38,6 @@ MAX_SAME_HASH = 100
 
 MAX_EMPTY = 10_000
 """How many instances without any field a value may have: one takes three bytes of JSON, and hundreds of memory."""
-
-_MAX_INT = 10**4000  # Python neither prints nor parses integers of more than 4,300 digits
 
 _SANDBOX = "temporalio.worker.workflow_sandbox"
 
@@ -190,8 +188,19 @@ def _advice(value: Any, instead: str) -> str:
     return instead
 
 
+_UNSET: Any = object()
+
+
+def _attribute(value: Any, name: str, default: Any) -> Any:
+    """Return an attribute that a value itself has; a ``__getattr__`` of its class takes no part."""
+    try:
+        return object.__getattribute__(value, name)
+    except AttributeError:
+        return default
+
+
 def _key_part(key: Any) -> str:
-    return f".{key}" if type(key) is str else f"[{key!r}]"
+    return f".{key}" if type(key) is str else f"[{shown(key)}]"
 
 
 # --- encoding ------------------------------------------------------------------------------------------------------
@@ -226,7 +235,7 @@ class _Encoding:
         if kind is str:
             return value if value.isascii() else self._text(value)
         if kind is int:
-            return value if -_MAX_INT < value < _MAX_INT else {TAG: "int", "value": hex(value)}
+            return value if -MAX_INT < value < MAX_INT else {TAG: "int", "value": hex(value)}
         if kind is float:
             return value if math.isfinite(value) else {TAG: "float", "value": json.dumps(value)}  # NaN, Infinity
         if kind is dict:
@@ -242,7 +251,9 @@ class _Encoding:
                 self._check_pattern(value)
             try:
                 return leaf.dump(value)
-            except (UnserializableError, ValueError) as err:  # such as a fraction of more digits than Python prints
+            except UnserializableError as err:
+                raise _Refusal(type_label(kind), str(err)) from None
+            except ValueError as err:
                 raise _Refusal(type_label(kind), f"cannot be sent: {err}") from None
         return self._rarer(value, kind)
 
@@ -250,6 +261,8 @@ class _Encoding:
         if kind in _SEQUENCES:
             return self._sequence(value, kind)
         if kind in _MAPPINGS:
+            if vars(value):
+                _refuse(value, "it has attributes beside its items; use a dataclass")
             return {TAG: _MAPPINGS[kind], "value": self._pairs(value)}
         if kind is deque:
             return {TAG: "deque", "value": self._items(value, value), "maxlen": value.maxlen}
@@ -287,12 +300,9 @@ class _Encoding:
 
     def _text(self, value: str) -> str:
         try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise _Refusal(
-                "str", "contains a lone surrogate, which is not valid Unicode; send the bytes, or replace it"
-            ) from None
-        return value
+            return unicode(value)
+        except UnserializableError as err:
+            raise _Refusal("str", str(err)) from None
 
     def _deeper(self, value: Any) -> None:
         self._depth += 1
@@ -346,7 +356,7 @@ class _Encoding:
         try:
             encoded = self.value(key)
         except _Refusal as refusal:
-            refusal.inside(container, f" key {key!r}")
+            refusal.inside(container, f" key {shown(key)}")
             raise
         self._keys -= 1
         return encoded
@@ -451,7 +461,7 @@ class _Encoding:
         if shape.tag == "enum":
             return self._enum(value, shape)
         if shape.tag == "namedtuple":
-            if getattr(value, "__dict__", None):
+            if _attribute(value, "__dict__", None):
                 _refuse(value, "it has attributes beside its fields; use a dataclass")
             fields = dict(zip(kind._fields, value, strict=True))  # type: ignore[attr-defined]
             return self._object(shape, self._fields(fields, value, kind))
@@ -484,16 +494,14 @@ class _Encoding:
         return {TAG: "enum", "type": shape.name, "name": value.name, "value": content}
 
     def _state(self, value: Any, shape: Shape) -> dict[str, Any]:
-        state: dict[str, Any] = getattr(value, "__dict__", {})
+        state: dict[str, Any] = _attribute(value, "__dict__", {})
         if shape.computed and not shape.computed.isdisjoint(state):
             state = {name: item for name, item in state.items() if name not in shape.computed}
         if shape.slots:
             state = dict(state)
             for slot in shape.slots:
-                try:
-                    state[slot] = getattr(value, slot)
-                except AttributeError:
-                    continue
+                if (item := _attribute(value, slot, _UNSET)) is not _UNSET:
+                    state[slot] = item
         return state
 
     def _dataclass(self, value: Any, kind: type, shape: Shape) -> JSON:

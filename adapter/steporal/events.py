@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import PurePath
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 import pydantic
@@ -22,6 +22,7 @@ from .encoding import encode
 from .errors import EventTooLargeError, InvalidEventError, UnencryptedSecretError, UnserializableError
 from .type_names import shown, type_label
 from .types import JSON
+from .workflow_ids import workflow_id_of
 
 MAX_EVENT_BYTES = 512 * 1024
 """Inngest's default limit of one event."""
@@ -30,7 +31,13 @@ MAX_EVENTS = 5_000
 """Inngest's limit of events in one call."""
 
 MAX_NAME_LENGTH = 512
-MAX_ID_BYTES = 400
+MAX_NAME_BYTES = 900
+"""In UTF-8: a topic's id has the name in it, and Temporal's ids have at most 1,000 bytes."""
+
+MAX_EVENT_ID_BYTES = 400
+MAX_NESTING = 100
+"""How deep data may be nested. A run has it within other values, which may have 150 levels."""
+
 MAX_LEVELS = 16
 """How many patterns an event's name has whose runs hear of it: those of its first dots and slashes."""
 
@@ -106,7 +113,7 @@ class StartedRun(BaseModel):
     @classmethod
     def of(cls, app: str, workflow: str, event_id: str) -> StartedRun:
         """The run of a workflow that an event starts."""
-        return cls(app=app, workflow=workflow, workflow_id=f"{workflow}/{event_id}", event_id=event_id)
+        return cls(app=app, workflow=workflow, workflow_id=workflow_id_of(app, workflow, event_id), event_id=event_id)
 
 
 class SendEventResult(BaseModel):
@@ -164,6 +171,8 @@ def check_event_name(name: object, *, pattern: bool) -> str:
         raise ValueError(f"name is {shown(name)}; a name cannot contain a NUL")
     if len(name) > MAX_NAME_LENGTH:
         raise ValueError(f"name is {name[:40]!r}… with {len(name)} characters; the maximum is {MAX_NAME_LENGTH}")
+    if (size := _bytes(name)) > MAX_NAME_BYTES:
+        raise ValueError(f"name is {name[:40]!r}… with {size} bytes in UTF-8; the maximum is {MAX_NAME_BYTES}")
     if pattern and name in SYSTEM_EVENTS:
         return name
     if name.startswith(RESERVED_PREFIXES):
@@ -243,11 +252,12 @@ def _prepare(
     if event_id is not None and not (
         isinstance(event_id, str)
         and _is_text(event_id)
-        and 0 < _bytes(event_id) <= MAX_ID_BYTES
+        and 0 < _bytes(event_id) <= MAX_EVENT_ID_BYTES
         and "\0" not in event_id
     ):
         raise InvalidEventError(
-            f"{label}: id is {shown(event_id)}; ids are strings of 1 to {MAX_ID_BYTES} bytes in UTF-8, without NUL"
+            f"{label}: id is {shown(event_id)}; ids are strings of 1 to {MAX_EVENT_ID_BYTES} bytes in UTF-8, without a "
+            "NUL"
         )
     if ts is not None and (type(ts) is not int or not _EARLIEST_MS <= ts <= _LATEST_MS):
         raise InvalidEventError(
@@ -277,7 +287,7 @@ def unknown_field(name: object) -> str | None:
         return f"; an event has {', '.join(_FIELDS)}"
     if name in _FIELDS:
         return None
-    close = difflib.get_close_matches(name, _FIELDS, n=1)
+    close = difflib.get_close_matches(str(name)[:100], _FIELDS, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
     return f"{hint}; an event has {', '.join(_FIELDS)}"
 
@@ -293,41 +303,62 @@ def _fields(event: object, label: str) -> Mapping[str, Any]:
     return event
 
 
-def check_json(value: JSON, path: str, label: str, depth: int = 0) -> None:
+def check_json(value: JSON, path: str, label: str) -> None:
     """Check that a value can be sent as JSON.
 
     Args:
         value: The value.
         path: Where it stands, for the message.
         label: What it belongs to, for the message.
-        depth: How deep it stands; 200 is the most.
 
     Raises:
         InvalidEventError: It cannot; names the place.
     """
+    _check_json(value, _Place(path, None), label, 0)
+
+
+class _Place(NamedTuple):
+    """Where a value stands: a text for each part would take as long as keys and values together, multiplied."""
+
+    part: str | int
+    within: _Place | None
+
+    def __str__(self) -> str:
+        parts: list[str] = []
+        place: _Place | None = self
+        while place is not None:
+            part = place.part
+            parts.append(f"[{part}]" if isinstance(part, int) else part if place.within is None else f".{part}")
+            place = place.within
+        return "".join(map(_shortened, reversed(parts)))
+
+
+def _check_json(value: JSON, place: _Place, label: str, depth: int) -> None:
     kind = type(value)
     if value is None or kind is str or kind is bool or kind is int:
         if kind is str and not _is_text(value):
-            raise InvalidEventError(f"{label}: {path} contains a lone surrogate, so it is not valid Unicode")
+            raise InvalidEventError(f"{label}: {place} contains a lone surrogate, so it is not valid Unicode")
         if kind is int and value.bit_length() > _MAX_INT_BITS:
-            raise InvalidEventError(f"{label}: {path} is an integer of thousands of digits; send it as a string")
+            raise InvalidEventError(f"{label}: {place} is an integer of thousands of digits; send it as a string")
         return
-    if depth > 200:
-        raise InvalidEventError(f"{label}: {_shortened(path)} is nested more than 200 deep, or contains itself")
+    if depth > MAX_NESTING:
+        raise InvalidEventError(
+            f"{label}: {_shortened(str(place))} is nested more than {MAX_NESTING} deep, or contains itself"
+        )
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str) or not _is_text(key):
-                raise InvalidEventError(f"{label}: {path} has the key {shown(key)}; the keys of JSON are strings")
-            check_json(item, f"{path}.{key}", label, depth + 1)
+                raise InvalidEventError(f"{label}: {place} has the key {shown(key)}; the keys of JSON are strings")
+            _check_json(item, _Place(key, place), label, depth + 1)
     elif kind is list or kind is tuple:
         for i, item in enumerate(value):
-            check_json(item, f"{path}[{i}]", label, depth + 1)
+            _check_json(item, _Place(i, place), label, depth + 1)
     elif kind is float:
         if not math.isfinite(value):
-            raise InvalidEventError(f"{label}: {path} is {value!r}, which is not valid JSON")
+            raise InvalidEventError(f"{label}: {place} is {value!r}, which is not valid JSON")
     else:
         raise InvalidEventError(
-            f"{label}: {path} is {shown(value)}, a {kind.__module__}.{kind.__qualname__}, "
+            f"{label}: {place} is {shown(value)}, a {kind.__module__}.{kind.__qualname__}, "
             f"which is not valid JSON; {_advice(value)}"
         )
 

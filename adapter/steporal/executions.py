@@ -271,7 +271,7 @@ class Executions:
             return await asyncio.shield(execution.task)
         except asyncio.CancelledError:
             if execution.task.done():
-                raise
+                return execution.task.result()
         details = activity.cancellation_details()
         lost = details is not None and (details.timed_out or details.not_found)
         if lost and time.monotonic() < execution.ends_at and not activity.info().is_local:

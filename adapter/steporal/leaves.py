@@ -28,6 +28,9 @@ from .types import JSON
 
 TAG = "$"
 
+MAX_INT = 10**4000
+"""The size from which integers are written in hexadecimal: Python neither prints nor parses more than 4,300 digits."""
+
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
@@ -80,6 +83,33 @@ def pattern_cost(pattern: str | bytes, flags: int) -> int:
     return len(text) + (_COST_OF_RANGE * text.count("-") if is_wide else 0)
 
 
+def unicode(text: str) -> str:
+    """Return a text, checked.
+
+    Raises:
+        UnserializableError: It has a lone surrogate, as a path may that is not UTF-8.
+    """
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UnserializableError(
+                "contains a lone surrogate, which is not valid Unicode; send the bytes, or replace it"
+            ) from None
+    return text
+
+
+def _printable(value: int) -> int:
+    """Return an integer, checked.
+
+    Raises:
+        UnserializableError: It has more digits than Python prints.
+    """
+    if not -MAX_INT < value < MAX_INT:
+        raise UnserializableError("has an integer of thousands of digits; send the integer itself")
+    return int(value)
+
+
 # --- times ---------------------------------------------------------------------------------------------------------
 
 
@@ -96,11 +126,12 @@ def zone_json(zone: tzinfo) -> JSON:
             return key
     if kind is timezone:
         offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]
-        return {"offset": offset.total_seconds(), **({"name": name[0]} if name else {})}
+        return {"offset": offset.total_seconds(), **({"name": unicode(name[0])} if name else {})}
     if kind is TzInfo:
         return {"pydantic": round(cast(timedelta, zone.utcoffset(None)).total_seconds())}
     raise UnserializableError(
-        f"the time zone {type_label(kind)} cannot be sent; use a zoneinfo.ZoneInfo or a datetime.timezone"
+        f"cannot be sent: the time zone {type_label(kind)} has no name to find it by; use a zoneinfo.ZoneInfo or a "
+        "datetime.timezone"
     )
 
 
@@ -185,7 +216,9 @@ _ADDRESSES: tuple[type, ...] = (
 
 
 def _text_leaf(tag: str, load: Callable[[str], Any]) -> Leaf:
-    return Leaf(tag, lambda value: {TAG: tag, "value": str(value)}, lambda members: load(_text(members["value"])))
+    return Leaf(
+        tag, lambda value: {TAG: tag, "value": unicode(str(value))}, lambda members: load(_text(members["value"]))
+    )
 
 
 def _classes(tag: str, classes: dict[str, type]) -> dict[type, Leaf]:
@@ -200,7 +233,7 @@ def _classes(tag: str, classes: dict[str, type]) -> dict[type, Leaf]:
 
 def _named_texts(tag: str, names: dict[type, str], load: Callable[[dict[str, JSON]], Any]) -> dict[type, Leaf]:
     def dump(name: str) -> Callable[[Any], dict[str, JSON]]:
-        return lambda value: {TAG: tag, "class": name, "value": str(value)}
+        return lambda value: {TAG: tag, "class": name, "value": unicode(str(value))}
 
     return {kind: Leaf(tag, dump(name), load) for kind, name in names.items()}
 
@@ -225,7 +258,19 @@ def _load_pattern(members: dict[str, JSON]) -> re.Pattern[Any]:
 def _dump_pattern(value: re.Pattern[Any]) -> dict[str, JSON]:
     if isinstance(value.pattern, bytes):
         return {TAG: "pattern", "value": _base64(value.pattern), "bytes": True, "flags": value.flags}
-    return {TAG: "pattern", "value": value.pattern, "flags": value.flags}
+    return {TAG: "pattern", "value": unicode(value.pattern), "flags": value.flags}
+
+
+def _dump_fraction(value: Fraction) -> dict[str, JSON]:
+    return {TAG: "fraction", "value": f"{_printable(value.numerator)}/{_printable(value.denominator)}"}
+
+
+def _dump_range(value: range) -> dict[str, JSON]:
+    return {TAG: "range", "value": [_printable(value.start), _printable(value.stop), _printable(value.step)]}
+
+
+def _dump_email(value: pydantic.NameEmail) -> dict[str, JSON]:
+    return {TAG: "nameemail", "value": [unicode(value.name), unicode(value.email)]}
 
 
 def _dump_timedelta(value: timedelta) -> dict[str, JSON]:
@@ -258,7 +303,7 @@ LEAVES: dict[type, Leaf] = {
     TzInfo: Leaf("zone", _dump_zone, _load_zone),
     uuid.UUID: _text_leaf("uuid", uuid.UUID),
     Decimal: _text_leaf("decimal", Decimal),
-    Fraction: _text_leaf("fraction", _load_fraction),
+    Fraction: Leaf("fraction", _dump_fraction, lambda m: _load_fraction(_text(m["value"]))),
     bytes: Leaf("bytes", lambda v: {TAG: "bytes", "value": _base64(v)}, lambda m: base64.b64decode(_text(m["value"]))),
     bytearray: Leaf(
         "bytearray",
@@ -270,18 +315,14 @@ LEAVES: dict[type, Leaf] = {
         lambda v: {TAG: "complex", "value": [repr(v.real), repr(v.imag)]},
         lambda m: complex(float(_text(m["value"][0])), float(_text(m["value"][1]))),
     ),
-    range: Leaf(
-        "range", lambda v: {TAG: "range", "value": [v.start, v.stop, v.step]}, lambda m: range(*map(_whole, m["value"]))
-    ),
+    range: Leaf("range", _dump_range, lambda m: range(*map(_whole, m["value"]))),
     re.Pattern: Leaf("pattern", _dump_pattern, _load_pattern),
     pydantic.ByteSize: Leaf(
-        "bytesize", lambda v: {TAG: "bytesize", "value": int(v)}, lambda m: pydantic.ByteSize(_whole(m["value"]))
+        "bytesize",
+        lambda v: {TAG: "bytesize", "value": _printable(v)},
+        lambda m: pydantic.ByteSize(_whole(m["value"])),
     ),
-    pydantic.NameEmail: Leaf(
-        "nameemail",
-        lambda v: {TAG: "nameemail", "value": [v.name, v.email]},
-        lambda m: pydantic.NameEmail(*map(_text, m["value"])),
-    ),
+    pydantic.NameEmail: Leaf("nameemail", _dump_email, lambda m: pydantic.NameEmail(*map(_text, m["value"]))),
     Url: _text_leaf("coreurl", Url),
     MultiHostUrl: _text_leaf("coreurls", MultiHostUrl),
     **_named_texts("path", _PATHS, _load_path),

@@ -204,10 +204,21 @@ EVENTS_UNMATCHED = Counter(
     "Events that have started nothing, and whose name no run waits for; but those by which runs tell their end.",
     (*IN_PROCESSES, "event"),
 )
+EXPRESSIONS_OVER_BUDGET = Counter(
+    "steporal_expressions_over_budget",
+    "Evaluations that took more than 100,000 units for an event, so that the expression counted as false; by the "
+    "workflow whose trigger has it, or the topic (steporal.topic) where a run waits.",
+    IN_WORKFLOWS,
+)
 TOPIC_EVENTS = Counter(
     "steporal_topic_events",
     "Events of a name that runs wait for: matched a wait or a cancel_on of some run, or unmatched.",
     (*IN_WORKFLOWS, "outcome"),
+)
+MESSAGES_DROPPED = Counter(
+    "steporal_messages_dropped",
+    "Messages to Steporal's own workflows that could not be read, such as those of a client that is not Steporal's.",
+    IN_WORKFLOWS,
 )
 TOPIC_BACKLOG = Histogram(
     "steporal_topic_backlog",

@@ -101,14 +101,15 @@ class SteporalPlugin(temporalio.worker.Plugin):
             config["interceptors"] = [*(config.get("interceptors") or ()), tracing.of_worker(self._client.id)]
         self._configure_steps(config)
         assert self._threads is not None
-        config["activities"] = [*activities, *Activities(self._client, self._threads, self._executions).all()]
+        ours = Activities(self._client, self._threads, self._executions, self._slots or DEFAULT_STEP_SLOTS)
+        config["activities"] = [*activities, *ours.all()]
         self._runs_workflows = config.get("task_queue") == self._client.task_queue
         if self._runs_workflows:
             config["workflows"] = [*(config.get("workflows") or ()), *self._workflow_classes()]
-            ours, others = self._runner(config.get("workflow_runner")), config.get("unsandboxed_workflow_runner")
+            runner, others = self._runner(config.get("workflow_runner")), config.get("unsandboxed_workflow_runner")
             facts, meter = _facts(config), meter_of(config["client"])
             others = others or UnsandboxedWorkflowRunner()
-            config["workflow_runner"] = WatchedRunner(ours, facts, meter, is_traced=is_traced)
+            config["workflow_runner"] = WatchedRunner(runner, facts, meter, is_traced=is_traced)
             config["unsandboxed_workflow_runner"] = WatchedRunner(others, facts, meter, is_traced=is_traced)
         quiet_the_sdk()
         return config
@@ -180,7 +181,7 @@ class SteporalPlugin(temporalio.worker.Plugin):
             self._threads.close()
 
     async def _register(self, running: asyncio.Future[None]) -> None:
-        registering = asyncio.ensure_future(self._client.sync())
+        registering = asyncio.ensure_future(self._client.sync(changed_only=True))
         either: list[asyncio.Future[Any]] = [registering, running]
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if registering.done():

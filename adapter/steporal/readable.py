@@ -116,6 +116,7 @@ def outward(value: Any) -> JSON:
     Raises:
         UnserializableError: It cannot be written, or has a secret, or a value that JSON does not have, such as NaN.
     """
+    encoded: JSON = None
     refusal: UnserializableError | None = None
     try:
         encoded = encode(value)
@@ -129,14 +130,28 @@ def outward(value: Any) -> JSON:
         refusal = err
     try:
         data = to_json(value)
+        dumped = _dumped(value, encoded)
     except UnserializableError as err:
         raise refusal or err from None  # the refusal has the path
-    dumped = adapter(Any).dump_python(value, warnings=False)
     if _has(dumped, lambda item: isinstance(item, _SECRETS)):  # behind a part that encode has refused first
         raise _masked()
     if is_plain(data) and not _has(dumped, _is_no_number):  # for which pydantic may have written null
         return data
     raise refusal or UnserializableError("it has a value that JSON does not have, such as NaN; convert it to a string")
+
+
+def _dumped(value: Any, encoded: JSON) -> Any:
+    """Return a value as pydantic dumps it: with what JSON does not have, such as secrets and NaN.
+
+    Raises:
+        UnserializableError: Pydantic cannot dump it, and neither was it encoded.
+    """
+    try:
+        return adapter(Any).dump_python(value, warnings=False)
+    except Exception as err:  # such as of a set of models, which pydantic would make a set of dicts
+        if encoded is None:
+            raise UnserializableError(f"it cannot be written as JSON: {err}") from None
+        return encoded
 
 
 def _masked() -> UnencryptedSecretError:
@@ -151,8 +166,10 @@ def _is_no_number(item: Any) -> bool:
 
 
 def _has(dumped: Any, is_it: Callable[[Any], bool]) -> bool:
-    """Return whether a part of a value, as pydantic dumps it, is of a kind."""
+    """Return whether a part of a value, as pydantic dumps it or as it is encoded, is of a kind."""
     if isinstance(dumped, dict):
+        if dumped.get(TAG) == "float":
+            return is_it(float(dumped["value"]))
         return any(_has(item, is_it) for item in dumped.values())
     if isinstance(dumped, list | tuple | set | frozenset):
         return any(_has(item, is_it) for item in dumped)

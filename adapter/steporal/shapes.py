@@ -13,7 +13,7 @@ import hashlib
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
-from types import UnionType
+from types import BuiltinFunctionType, UnionType
 from typing import Annotated, Any, ForwardRef, Literal, TypeVar, Union, cast
 from weakref import WeakKeyDictionary
 
@@ -22,13 +22,13 @@ import pydantic.dataclasses
 
 from .errors import UnserializableError
 from .known_types import is_data, static_attribute
+from .main_module import imported_name
 from .type_names import TypeNotFoundError, find_type, name_of, type_label
 from .types import JSON
 
 Tag = Literal["model", "root", "dataclass", "namedtuple", "enum"]
 
 _SLOTS_OF_PYTHON = frozenset({"__dict__", "__weakref__"})
-_BUILTINS_WITH_CONTENT = (str, int, float, complex, bytes, bytearray, list, dict, set, frozenset, tuple, BaseException)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +121,9 @@ def _of_model(kind: type[pydantic.BaseModel], name: JSON) -> Shape:
 
 
 def _check_layout(kind: type) -> None:
-    base = next((base for base in _BUILTINS_WITH_CONTENT if base in kind.__mro__), None)
-    if base is not None:
+    """Check that a class derives from no class of C, whose instances have content that no attribute shows."""
+    base = next((base for base in kind.__mro__ if isinstance(vars(base).get("__new__"), BuiltinFunctionType)), object)
+    if base is not object:
         what = "model" if pydantic.BaseModel in kind.__mro__ else "dataclass"
         raise UnserializableError(
             f"{type_label(kind)} cannot be sent, as it is a {what} and a {base.__name__} at once; "
@@ -199,9 +200,12 @@ def _text(kind: Any) -> str:
         name = "|" if origin in (Union, UnionType) else _text(origin)
         return f"{name}[{', '.join(map(_text, arguments))}]"
     if isinstance(kind, type):
-        return f"{kind.__module__}:{kind.__qualname__}"
+        return f"{imported_name(kind.__module__)}:{kind.__qualname__}"
     return str(getattr(kind, "__name__", type(kind).__qualname__))
 
 
 def _literal(value: Any) -> str:
-    return f"{type_label(type(value))}.{value.name}" if isinstance(value, enum.Enum) else repr(value)
+    if not isinstance(value, enum.Enum):
+        return repr(value)
+    kind = type(value)
+    return f"{imported_name(kind.__module__)}.{kind.__qualname__}.{value.name}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import ctypes
+import inspect
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -52,7 +53,8 @@ class StepThreads:
         """Run a function in a thread, and return what it returns.
 
         When the calling task is cancelled, the function is interrupted, and the cancellation waits until the function
-        has ended. A second cancellation ends that wait.
+        has ended. A second cancellation ends that wait. A function that had ended before it could be interrupted has
+        done its work, and what it returned counts.
         """
         call = _Call(function)
         future = self._executor.submit(contextvars.copy_context().run, call)
@@ -60,12 +62,15 @@ class StepThreads:
         try:
             return await asyncio.shield(ended)
         except asyncio.CancelledError:
-            if not future.cancel():
-                await self._interrupt(call, ended)
+            if future.cancel():
+                raise
+            if call.interrupt():
+                await self._until_ended(ended)
+            elif not inspect.isawaitable(result := await ended):
+                return result
             raise
 
-    async def _interrupt(self, call: _Call, ended: asyncio.Future[Any]) -> None:
-        call.interrupt()
+    async def _until_ended(self, ended: asyncio.Future[Any]) -> None:
         self._count(+1)
         try:
             await asyncio.wait([ended])
@@ -89,6 +94,7 @@ class _Call:
         self._lock = threading.Lock()
         self._thread: int | None = None
         self._is_interrupted = False
+        self._has_ended = False
 
     def __call__(self) -> Any:
         with self._lock:
@@ -104,16 +110,18 @@ class _Call:
         finally:
             self._leave()
 
-    def interrupt(self) -> None:
-        """Raise Temporal's CancelledError in the function's thread, once."""
+    def interrupt(self) -> bool:
+        """Raise Temporal's CancelledError in the function's thread, once; return False if the function has ended."""
         with self._lock:
             if self._thread is not None and not self._is_interrupted:
                 _raise_in(self._thread, CancelledError)
             self._is_interrupted = True
+            return not self._has_ended
 
     def _leave(self) -> None:
         with self._lock:
             thread, self._thread = self._thread, None
+            self._has_ended = True
             if thread is not None and self._is_interrupted:
                 _raise_in(thread, None)  # what has not been raised yet must not meet the thread's next call
 

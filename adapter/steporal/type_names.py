@@ -30,6 +30,7 @@ from .known_types import (
     static_member,
     why_not_data_alone,
 )
+from .main_module import imported_name, loaded_module
 from .types import JSON
 
 _ANY = "typing:Any"
@@ -92,7 +93,7 @@ def name_of(kind: Any) -> JSON:
             f"{type_label(kind)} cannot be sent, as it is defined inside a function and so cannot be found by name; "
             "move the class to module level"
         )
-    return f"{kind.__module__}:{kind.__qualname__}"
+    return f"{imported_name(kind.__module__)}:{kind.__qualname__}"
 
 
 def _generic_name(kind: Any, origin: Any) -> JSON:
@@ -254,8 +255,7 @@ def load_module(name: str, packages: Collection[str]) -> ModuleType:
     Raises:
         TypeNotFoundError: It is neither, or cannot be imported.
     """
-    module = sys.modules.get(name)
-    if module is not None:
+    if (module := loaded_module(name)) is not None:
         return module
     if name.partition(".")[0] not in packages or any(not part or part.startswith("__") for part in name.split(".")):
         raise TypeNotFoundError(f"module {shown(name)} is not loaded in this process, and not part of the app")

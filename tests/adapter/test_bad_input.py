@@ -33,6 +33,8 @@ from steporal.runtime.rebuilding import SIGNALS, rebuild
 from steporal.sealed import ENCODING, KEY_ID
 from steporal.type_names import shown
 
+pytestmark = pytest.mark.outside_runs
+
 BAD_EVENTS: list[tuple[Any, str]] = [
     ({}, "has no name"),
     ({"data": {}}, "has no name"),

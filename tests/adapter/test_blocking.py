@@ -15,6 +15,8 @@ import steporal
 from steporal import Context, Step
 from steporal.blocking import BLOCKED_SECONDS
 
+pytestmark = pytest.mark.outside_runs
+
 BLOCKED = BLOCKED_SECONDS + 3.0
 """Longer than the heartbeat timeout, and the 5 s after it in which Temporal's core gives an attempt up."""
 

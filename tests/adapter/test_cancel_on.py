@@ -30,7 +30,7 @@ async def test_an_event_cancels_the_runs_that_it_matches(app: steporal.Client, w
 
     async with workers(app):
         sent = await app.send_event([{"name": f"{name}.placed", "data": {"order": o}} for o in ("a", "b")])
-        runs = [await app.get_run(f"cancelled/{id}", handler) for id in sent.ids]
+        runs = [await app.get_run(f"{app.id}/cancelled/{id}", handler) for id in sent.ids]
         for run in runs:
             await until_waiting(run)
         await app.send_event({"name": f"{name}.cancelled", "data": {"order": "a"}})
@@ -87,14 +87,14 @@ async def test_the_event_that_started_a_run_does_not_cancel_it(
 
     async with workers(app):
         first = await app.send_event({"name": name})
-        run = await app.get_run(f"cancelled/{first.ids[0]}", handler)
+        run = await app.get_run(f"{app.id}/cancelled/{first.ids[0]}", handler)
         await until_waiting(run)
         await app.send_event({"name": name, "id": first.ids[0]})
         second = await app.send_event({"name": name})
         with pytest.raises(RunCancelledError):
             await run.result()
-        await until_waiting(await app.get_run(f"cancelled/{second.ids[0]}", handler))
-        await (await app.get_run(f"cancelled/{second.ids[0]}", handler)).cancel()
+        await until_waiting(await app.get_run(f"{app.id}/cancelled/{second.ids[0]}", handler))
+        await (await app.get_run(f"{app.id}/cancelled/{second.ids[0]}", handler)).cancel()
 
 
 async def test_after_its_timeout_an_event_cancels_no_more(app: steporal.Client, workers: Workers, name: str) -> None:

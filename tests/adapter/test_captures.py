@@ -18,6 +18,8 @@ from recording import Workers
 import steporal
 from steporal import CaptureError, Context, NestedStepError, RunFailedError, Step
 
+pytestmark = pytest.mark.outside_runs
+
 
 @pytest.mark.parametrize("workflow", [values.captured, values.passed, values.returned], ids=lambda w: w.id)
 async def test_a_value_of_every_type_arrives_as_itself(

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,7 +19,7 @@ import pytest
 from http_server import http_server
 from recording import Workers
 from temporalio import workflow
-from waiting import LONG, TIMER, until_received, until_waiting
+from waiting import LONG, MOST_PENDING, TIMER, until_received, until_waiting
 
 import steporal
 from steporal import Context, NonRetryableError, RetryPolicy, Step, StepError, WorkflowExt
@@ -602,11 +606,58 @@ def test_a_field_that_was_added_with_a_default_makes_no_other_call() -> None:
     assert digest(Order(id="1")) != digest(EditedOrder(id="1", currency="USD"))
 
 
+class Counted(pydantic.BaseModel):
+    _count: int = 0
+
+
+def counted(count: int) -> Counted:
+    value = Counted()
+    value._count = count
+    return value
+
+
 @pytest.mark.parametrize(
-    "values", [([1, 2], [2, 1]), (1, "1"), ({"a": 1}, {"a": 2}), ("ab", "a"), (["ab", "c"], ["a", "bc"])]
+    "values",
+    [
+        ([1, 2], [2, 1]),
+        (1, "1"),
+        ({"a": 1}, {"a": 2}),
+        ("ab", "a"),
+        (["ab", "c"], ["a", "bc"]),
+        (10**5000, 10**5000 + 1),
+        (deque([{1}]), deque([{2}])),
+        (pydantic.SecretStr("a"), pydantic.SecretStr("b")),
+        (counted(1), counted(2)),
+    ],
 )
 def test_other_values_have_another_digest(values: tuple[Any, Any]) -> None:
     assert digest(values[0]) != digest(values[1])
+
+
+DIGEST = """
+import json
+from collections import deque
+from steporal.runtime.calls import digest
+print(digest(deque([{"a", "b", "c", "d"}]), json))
+"""
+
+
+def test_a_digest_is_the_same_in_every_process() -> None:
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", DIGEST],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert digests == {f"{digest(deque([{*'abcd'}]), json)}\n"}
+
+
+def test_a_private_attribute_that_has_its_default_is_no_part_of_a_call() -> None:
+    assert digest(counted(0)) == digest({})
 
 
 def test_the_order_of_a_set_and_of_a_dict_is_no_part_of_a_call() -> None:
@@ -676,13 +727,14 @@ def test_no_two_uses_have_one_key_whatever_the_ids_look_like() -> None:
 
 @pytest.mark.needs_cache("each workflow task would be replayed with thousands of events")
 @pytest.mark.takes_long
+@pytest.mark.timeout(LONG * 4)
 async def test_more_steps_than_the_server_takes_at_a_time_all_run(app: steporal.Client, workers: Workers) -> None:
     @app.workflow(id="many")
     async def many(ctx: Context[Any], step: Step) -> int:
-        return sum(await asyncio.gather(*(step.run("one", lambda: 1) for _ in range(2_100))))
+        return sum(await asyncio.gather(*(step.run("one", lambda: 1) for _ in range(MOST_PENDING + 100))))
 
     async with workers(app), asyncio.timeout(LONG * 3):
-        assert await (await many.start(None)).result() == 2_100
+        assert await (await many.start(None)).result() == MOST_PENDING + 100
 
 
 async def test_a_run_that_waits_for_its_events_time_is_parked(app: steporal.Client, workers: Workers) -> None:
@@ -695,7 +747,7 @@ async def test_a_run_that_waits_for_its_events_time_is_parked(app: steporal.Clie
     async with workers(app), asyncio.timeout(LONG):
         soon = int(time.time() * 1000) + 4_000
         sent = await app.send_event({"name": name, "data": {}, "ts": soon})
-        run = await app.get_run(f"later/{sent.ids[0]}")
+        run = await app.get_run(f"{app.id}/later/{sent.ids[0]}")
         assert await run.result() == "done"
         assert await executions_of(run) == 2
 
@@ -712,7 +764,7 @@ async def test_a_run_that_is_cancelled_before_its_events_time_never_begins(
     async with workers(app), asyncio.timeout(LONG):
         in_an_hour = int(time.time() * 1000) + 3_600_000
         sent = await app.send_event({"name": name, "data": {}, "ts": in_an_hour})
-        run = await app.get_run(f"later/{sent.ids[0]}")
+        run = await app.get_run(f"{app.id}/later/{sent.ids[0]}")
         while await executions_of(run) == 1:
             await asyncio.sleep(0.05)
         await run.cancel()

@@ -78,7 +78,7 @@ async def test_a_run_that_was_started_directly_says_so(app: steporal.Client, wor
             run.workflow_id,
             app.task_queue,
         ]
-        assert run.workflow_id == f"direct/{run.event_id}"
+        assert run.workflow_id == f"{app.id}/direct/{run.event_id}"
 
 
 async def test_time_and_chance_are_replayed(app: steporal.Client, workers: Workers) -> None:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+import pytest
 import temporalio.client
 import temporalio.service
 from recording import Workers
 from temporalio.client import ScheduleDescription
+from temporalio.service import RPCError
 
 import steporal
 from steporal import Context, Step, cron_trigger
+from steporal.routing import schedules
+from steporal.routing.catalog import Catalog
+from steporal.routing.schedules import CronStart
+
+pytestmark = pytest.mark.outside_runs
 
 
 def daily(client: steporal.Client, *schedules: steporal.CronTrigger) -> steporal.Workflow[Any, None]:
@@ -179,3 +188,69 @@ async def is_gone(temporal: temporalio.client.Client, schedule_id: str) -> bool:
     except temporalio.service.RPCError as err:
         return err.status == temporalio.service.RPCStatusCode.NOT_FOUND
     return False
+
+
+def with_crons(workers: Workers, app_id: str, *minutes: int) -> steporal.Client:
+    """An app with a cron workflow for each minute."""
+    client = steporal.Client(app_id, temporal=workers.temporal)
+    for minute in minutes:
+
+        @client.workflow(id=f"at {minute}", triggers=[cron_trigger(f"{minute} 0 1 1 *")])
+        async def handler(ctx: Context[Any], step: Step) -> None:
+            pass
+
+    return client
+
+
+async def existing(workers: Workers, ids: Iterable[str]) -> set[str]:
+    """Those of some schedules that exist."""
+    found = set()
+    for id in ids:
+        with suppress(RPCError):
+            await workers.temporal.get_schedule_handle(id).describe()
+            found.add(id)
+    return found
+
+
+async def known_schedules(workers: Workers, app_id: str) -> tuple[str, ...]:
+    """The schedules of an app that the catalog knows."""
+    return (await Catalog(workers.temporal).read(fresh=True)).apps[app_id].schedules
+
+
+async def test_schedules_that_have_not_changed_are_left_alone(app: steporal.Client, workers: Workers) -> None:
+    async with workers(with_crons(workers, app.id, 1, 2)):
+        (first, second) = await known_schedules(workers, app.id)
+        await workers.temporal.get_schedule_handle(first).delete()
+        await with_crons(workers, app.id, 1, 2).sync(changed_only=True)
+        assert await existing(workers, [first, second]) == {second}
+        await with_crons(workers, app.id, 1, 2).sync()
+        assert await existing(workers, [first, second]) == {first, second}
+
+
+async def test_a_registration_that_is_cut_off_leaves_no_schedule_that_the_catalog_does_not_know(
+    app: steporal.Client, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*_: Any) -> None:
+        pass
+
+    async def create_and_cut_off(temporal: temporalio.client.Client, start: CronStart) -> None:
+        await temporal.create_schedule(start.id, start.schedule(indexed=False))
+        raise ConnectionAbortedError
+
+    async with workers(with_crons(workers, app.id, 1)):
+        with monkeypatch.context() as broken, pytest.raises(ConnectionAbortedError):
+            broken.setattr(schedules, "_delete", never)
+            broken.setattr(schedules, "_put", create_and_cut_off)
+            await with_crons(workers, app.id, 2).sync()
+        before = await known_schedules(workers, app.id)
+        assert len(await existing(workers, before)) == 2
+        await with_crons(workers, app.id, 3).sync(changed_only=True)
+        assert await existing(workers, before) == set()
+        assert len(await existing(workers, await known_schedules(workers, app.id))) == 1
+
+
+async def test_many_schedules_are_made_at_once(app: steporal.Client, workers: Workers) -> None:
+    async with workers(with_crons(workers, app.id, *range(60))), asyncio.timeout(60):
+        ids = await known_schedules(workers, app.id)
+        assert len(ids) == 60
+        assert len(await existing(workers, ids[:3])) == 3

@@ -51,15 +51,15 @@ async def test_current_details_say_what_a_run_waits_for(
 
     async with workers(app):
         (event_id,) = (await app.send_event({"name": f"{app.id}.begin", "ts": 1_700_000_000_000})).ids
-        run = await app.get_run(f"waits/{event_id}")
-        details = await details_of(run, "Parked" if park_after == "1s" else "child/")
+        run = await app.get_run(f"{app.id}/waits/{event_id}")
+        details = await details_of(run, "Parked" if park_after == "1s" else "/child/")
         lines = details.splitlines()
         assert lines[0] == ("Parked. It waits for:" if park_after == "1s" else "It waits for:")
         for line in (
             "- step `nap` sleeps, until 20",
             "- step `paid` waits for event `order.paid` or `order.*`, until 20",
             "- step `approval` waits for signal `approval 'A-1'`, until 20",
-            "- step `child` waits for run `child/",
+            f"- step `child` waits for run `{app.id}/child/",
             "- step `update` waits for event `order.updated`, until 20",
         ):
             assert any(said.startswith(line) for said in lines), (line, details)

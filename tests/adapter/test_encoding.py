@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 import threading
 import typing
-from collections import defaultdict
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime, tzinfo
+from datetime import date, datetime, timedelta, timezone, tzinfo
+from fractions import Fraction
+from pathlib import PurePosixPath
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -118,6 +121,29 @@ class Stack(list[int]):
     name: str = ""
 
 
+@dataclasses.dataclass
+class Queue(deque[int]):
+    n: int
+
+
+@dataclasses.dataclass
+class Day(date):
+    name: str = ""
+
+    def __new__(cls, name: str = "") -> Day:
+        return super().__new__(cls, 2026, 1, 1)
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def with_attribute(value: Any) -> Any:
+    value.more = 1
+    return value
+
+
 def locked() -> kinds.Private:
     value = kinds.Private(n=1)
     value._seen = {"lock": threading.Lock()}
@@ -138,6 +164,17 @@ def locked() -> kinds.Private:
         (locked(), r"^_thread\.lock at _seen\.lock cannot"),
         (kinds.Derived("a", {1: object()}), r"^object at more\[1\] cannot"),
         (kinds.Pair(1, (object(),)), r"^object at right\[0\] cannot"),
+        (Queue(1), "as it is a dataclass and a deque at once; keep the deque in a field"),
+        (Day(), "as it is a dataclass and a date at once; keep the date in a field"),
+        (with_attribute(OrderedDict()), "it has attributes beside its items; use a dataclass"),
+        (with_attribute(Counter()), "it has attributes beside its items; use a dataclass"),
+        ({"a": PurePosixPath("\udcff")}, r"^pathlib\.PurePosixPath at a contains a lone surrogate"),
+        ([re.compile("\ud800")], r"^re\.Pattern at \[0\] contains a lone surrogate"),
+        (timezone(timedelta(0), "\ud800"), r"^datetime\.timezone contains a lone surrogate"),
+        ({Unprintable(): 1}, r"^test_encoding\.Unprintable at key <test_encoding.Unprintable> cannot be sent"),
+        ([range(10**5000)], r"^range at \[0\] has an integer of thousands of digits; send the integer itself"),
+        (Fraction(10**5000, 7), r"^fractions\.Fraction has an integer of thousands of digits"),
+        ({10**5000: object()}, r"^object at \[<int>\] cannot be sent"),
         (Stack("s"), "as it is a dataclass and a list at once; keep the list in a field"),
         (defaultdict(lambda: 1), "built-in type as its default_factory"),
         ({"at": datetime(2026, 1, 1, tzinfo=Berlin())}, r"datetime at at cannot be sent: the time zone .*Berlin"),

@@ -49,6 +49,8 @@ from steporal.runtime.limits import MAX_PAYLOAD_BYTES
 from steporal.sealed import ENCODING, key_of
 from steporal_workers.devserver import dev_server
 
+pytestmark = pytest.mark.outside_runs
+
 OLD, NEW = new_key(), new_key()
 
 MARKER = "m4rk3r"
@@ -117,7 +119,7 @@ async def test_temporal_has_nothing_of_values_in_the_clear(
         app.event_sink("heard", server.url, allow_private=True)
         async with workers(app):
             sent = await app.send_event({"name": name, "data": {"word": MARKER}})
-            run = await app.get_run(f"all/{sent.ids[0]}")
+            run = await app.get_run(f"{app.id}/all/{sent.ids[0]}")
             async with asyncio.timeout(60):
                 while (await app.send_signal(signal, MARKER)).run_id is None:
                     await asyncio.sleep(0.05)

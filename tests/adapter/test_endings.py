@@ -96,7 +96,7 @@ async def test_a_run_that_finishes_tells_its_result_to_who_listens(app: steporal
         finished = await told.next()
         sent = await app.send_event({"name": f"end {app.id}", "data": {"n": 2}})
         by_event = await told.next()
-        assert (await workers.temporal.get_workflow_handle(f"ends/{sent.ids[0]}").result()) == {"n": 2}
+        assert (await workers.temporal.get_workflow_handle(f"{app.id}/ends/{sent.ids[0]}").result()) == {"n": 2}
         handle = await workers.temporal.start_workflow("ends", {"n": 3}, id=f"n {app.id}", task_queue=app.task_queue)
         by_hand = await told.next()
     assert (finished["result"], by_event["result"], by_hand["result"]) == ({"n": 1}, {"n": 2}, {"n": 3})
@@ -156,7 +156,7 @@ async def test_a_failure_handler_that_fails_starts_nothing_more(app: steporal.Cl
         with pytest.raises(RunFailedError):
             await run.result()
         await told.next()
-        failed = await app.get_run(f"ends-failure/{run.run_id}")
+        failed = await app.get_run(f"{app.id}/ends-failure/{run.run_id}")
         with pytest.raises(RunFailedError, match="this too"):
             await failed.result()
         assert told.is_empty()

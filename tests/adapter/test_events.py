@@ -140,6 +140,7 @@ def test_a_time_is_between_1980_and_2100(ts: int) -> None:
         ({"name": " a"}, "event: name is ' a'"),
         ({"name": "a\n"}, r"event: name is 'a\n'"),
         ({"name": "x" * 513}, "with 513 characters; the maximum is 512"),
+        ({"name": "😀" * 226}, "with 904 bytes in UTF-8; the maximum is 900"),
         ({"name": "a\ud800"}, r"name is 'a\ud800', which contains a lone surrogate"),
         ({"name": "a.*"}, "only triggers can have wildcards"),
         ({"name": "inngest/function.failed"}, "names that start with 'inngest/' are reserved"),
@@ -206,7 +207,7 @@ def test_data_that_is_no_json_is_named_by_its_path(data: Any, says: str) -> None
 def test_data_that_contains_itself_is_refused() -> None:
     data: dict[str, Any] = {}
     data["self"] = data
-    assert "nested more than 200 deep" in refusal({"name": "a", "data": data})
+    assert "nested more than 100 deep" in refusal({"name": "a", "data": data})
 
 
 @pytest.mark.parametrize("events", ["order.placed", b"x", None, 5, {"a"}, iter([]), object(), b"x" * 10_000])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from waiting import until_waiting
 
 import steporal
 from steporal import Context, RunFailedError, SentEvent, StartedRun, Step, event_trigger
+from steporal.workflow_ids import run_name
 
 
 class Order(BaseModel):
@@ -37,7 +39,7 @@ async def test_an_event_starts_a_workflow(app: steporal.Client, workers: Workers
     now = int(datetime.now(UTC).timestamp() * 1000)
     async with workers(app):
         sent = await app.send_event({"name": name, "data": {"order_id": "a"}, "v": "2", "ts": now})
-        run = await app.get_run(f"process/{sent.ids[0]}", process)
+        run = await app.get_run(f"{app.id}/process/{sent.ids[0]}", process)
         assert await run.result() == ["a", "event", name, sent.ids[0], "2", now]
 
 
@@ -49,7 +51,7 @@ async def test_an_event_may_be_a_model(app: steporal.Client, workers: Workers, n
     async with workers(app):
         sent = await app.send_event(SentEvent(name=name, data={"a": 1}, id=f"{app.id} one"))
         assert sent.ids == [f"{app.id} one"]
-        assert await (await app.get_run(f"process/{sent.ids[0]}")).result() == {"a": 1}
+        assert await (await app.get_run(f"{app.id}/process/{sent.ids[0]}")).result() == {"a": 1}
 
 
 async def test_ids_come_back_in_the_order_sent(app: steporal.Client, workers: Workers, name: str) -> None:
@@ -75,7 +77,7 @@ async def test_a_step_sends_events_that_start_other_workflows(
 
     async with workers(app):
         ids = await (await process.start()).result()
-        assert [await (await app.get_run(f"pack/{event_id}", pack)).result() for event_id in ids] == [0, 1, 2]
+        assert [await (await app.get_run(f"{app.id}/pack/{event_id}", pack)).result() for event_id in ids] == [0, 1, 2]
 
 
 async def test_a_wildcard_takes_every_name_below_it(app: steporal.Client, workers: Workers, name: str) -> None:
@@ -85,9 +87,9 @@ async def test_a_wildcard_takes_every_name_below_it(app: steporal.Client, worker
 
     async with workers(app):
         sent = await app.send_event([{"name": name}, {"name": f"{app.id}/a/b"}, {"name": f"{app.id}x/a"}])
-        assert await (await app.get_run(f"audit/{sent.ids[0]}")).result() == name
-        assert await (await app.get_run(f"audit/{sent.ids[1]}")).result() == f"{app.id}/a/b"
-        assert not await exists(app, f"audit/{sent.ids[2]}")
+        assert await (await app.get_run(f"{app.id}/audit/{sent.ids[0]}")).result() == name
+        assert await (await app.get_run(f"{app.id}/audit/{sent.ids[1]}")).result() == f"{app.id}/a/b"
+        assert not await exists(app, f"{app.id}/audit/{sent.ids[2]}")
 
 
 async def test_an_expression_picks_events(app: steporal.Client, workers: Workers, name: str) -> None:
@@ -101,9 +103,9 @@ async def test_an_expression_picks_events(app: steporal.Client, workers: Workers
                 [{"name": name, "data": {"amount": 1}}, {"name": name, "data": {"amount": 101}}, {"name": name}]
             )
         ).ids
-        assert await (await app.get_run(f"large/{big}")).result() == 101
-        assert not await exists(app, f"large/{small}")
-        assert not await exists(app, f"large/{neither}"), "a missing field is null, and null is not over 100"
+        assert await (await app.get_run(f"{app.id}/large/{big}")).result() == 101
+        assert not await exists(app, f"{app.id}/large/{small}")
+        assert not await exists(app, f"{app.id}/large/{neither}"), "a missing field is null, and null is not over 100"
 
 
 async def test_a_workflow_starts_once_whichever_of_its_triggers_match(
@@ -122,9 +124,36 @@ async def test_a_workflow_starts_once_whichever_of_its_triggers_match(
 
     async with workers(app):
         sent = await app.send_event({"name": name, "data": {"vip": True}})
-        assert await (await app.get_run(f"once/{sent.ids[0]}")).result() == sent.ids[0]
+        assert await (await app.get_run(f"{app.id}/once/{sent.ids[0]}")).result() == sent.ids[0]
         snapshot = await app.dispatcher(app.temporal).catalog.read()
         assert [match.workflow for match in snapshot.matches({"name": name, "data": {"vip": True}})] == ["once"]
+
+
+async def test_matching_many_events_lets_others_have_the_event_loop(
+    app: steporal.Client, workers: Workers, name: str
+) -> None:
+    """A gateway answers probes meanwhile."""
+    for number in range(20):
+
+        @app.workflow(
+            id=f"never {number}",
+            triggers=[event_trigger(name, if_exp=f"event.data.words.exists(w, w == {number})")],
+        )
+        async def never(ctx: Context[Any], step: Step) -> None:
+            pass
+
+    async with workers(app):
+        events = [{"name": name, "data": {"words": [-1] * 4_000}} for _ in range(10)]
+        sending = asyncio.create_task(app.send_event(events))
+        turns: list[float] = []
+        before = time.process_time()
+        while not sending.done():
+            await asyncio.sleep(0)
+            turns.append(time.process_time() - before)
+            before = time.process_time()
+        assert not (await sending).runs
+    assert sum(turns) > 1, "it is a lot of work"
+    assert max(turns) < 0.5 < sum(turns) / 2
 
 
 async def test_an_event_starts_every_workflow_that_has_it(app: steporal.Client, workers: Workers, name: str) -> None:
@@ -138,8 +167,8 @@ async def test_an_event_starts_every_workflow_that_has_it(app: steporal.Client, 
 
     async with workers(app):
         (event_id,) = (await app.send_event({"name": name})).ids
-        assert await (await app.get_run(f"first/{event_id}")).result() == "first"
-        assert await (await app.get_run(f"second/{event_id}")).result() == "second"
+        assert await (await app.get_run(f"{app.id}/first/{event_id}")).result() == "first"
+        assert await (await app.get_run(f"{app.id}/second/{event_id}")).result() == "second"
 
 
 @pytest.mark.parametrize("while_running", [True, False])
@@ -161,7 +190,7 @@ async def test_an_event_id_starts_a_workflow_at_most_once(
     event = {"name": name, "id": f"{app.id} event"}
     async with workers(app):
         await app.send_event(event)
-        run = await app.get_run(f"once/{app.id} event", once)
+        run = await app.get_run(f"{app.id}/once/{app.id} event", once)
         if not while_running:
             may_end.set()
             await run.result()
@@ -202,7 +231,7 @@ async def test_an_event_with_a_ts_in_the_future_starts_its_body_then(
     async with workers(app):
         await app.send_event(event)
         await app.send_event(event)  # a resend does not wake it
-        started, ts = await (await app.get_run(f"later/{app.id} later", later)).result()
+        started, ts = await (await app.get_run(f"{app.id}/later/{app.id} later", later)).result()
     assert started >= ts
 
 
@@ -222,7 +251,7 @@ async def test_five_thousand_events_in_one_call(app: steporal.Client, workers: W
             await (await sender.start()).result(),
         ):
             assert len(set(ids)) == 5_000
-            runs = [await app.get_run(f"one-of-many/{ids[n]}", one_of_many) for n in range(0, 5_000, 500)]
+            runs = [await app.get_run(f"{app.id}/one-of-many/{ids[n]}", one_of_many) for n in range(0, 5_000, 500)]
             assert [await run.result() for run in runs] == list(range(0, 5_000, 500))
 
 
@@ -233,7 +262,7 @@ async def test_an_event_starts_a_hundred_runs_in_one_call(app: steporal.Client, 
 
     async with workers(app):
         sent = await app.send_event([{"name": name, "data": {"n": n}} for n in range(100)])
-        runs = [await app.get_run(f"each/{event_id}", each) for event_id in sent.ids]
+        runs = [await app.get_run(f"{app.id}/each/{event_id}", each) for event_id in sent.ids]
         assert await asyncio.gather(*[run.result() for run in runs]) == list(range(100))
 
 
@@ -255,10 +284,10 @@ async def test_apps_start_each_others_workflows(
 
     async with workers(app), workers(other_app):
         (event_id,) = (await other_app.send_event({"name": name})).ids
-        pack_id = await (await app.get_run(f"order/{event_id}", order)).result()
-        queue, packed_id = await (await app.get_run(f"pack/{pack_id}", pack)).result()
+        pack_id = await (await app.get_run(f"{app.id}/order/{event_id}", order)).result()
+        queue, packed_id = await (await app.get_run(f"{other_app.id}/pack/{pack_id}", pack)).result()
         assert queue == other_app.task_queue
-        assert await (await app.get_run(f"packed/{packed_id}", packed)).result() == app.task_queue
+        assert await (await app.get_run(f"{app.id}/packed/{packed_id}", packed)).result() == app.task_queue
 
 
 async def test_an_event_sent_while_no_worker_is_up_starts_its_run_later(
@@ -273,7 +302,7 @@ async def test_an_event_sent_while_no_worker_is_up_starts_its_run_later(
         await app.sync()
         (event_id,) = (await app.send_event({"name": name})).ids
         async with workers(app):
-            assert await (await app.get_run(f"late/{event_id}", late)).result() == "served"
+            assert await (await app.get_run(f"{app.id}/late/{event_id}", late)).result() == "served"
 
 
 async def test_a_trigger_that_is_gone_from_the_list_starts_nothing(
@@ -293,8 +322,8 @@ async def test_a_trigger_that_is_gone_from_the_list_starts_nothing(
         pass
     async with workers(deployed):
         (event_id,) = (await deployed.send_event({"name": name})).ids
-        assert await (await deployed.get_run(f"new/{event_id}", new)).result() == "new"
-        assert not await exists(deployed, f"old/{event_id}")
+        assert await (await deployed.get_run(f"{deployed.id}/new/{event_id}", new)).result() == "new"
+        assert not await exists(deployed, f"{deployed.id}/old/{event_id}")
 
 
 async def test_a_worker_registers_its_app_by_itself(app: steporal.Client, workers: Workers, name: str) -> None:
@@ -324,7 +353,7 @@ async def test_data_of_an_event_that_does_not_fit_the_schema_fails_the_run(
     async with workers(app):
         (event_id,) = (await app.send_event({"name": name, "data": {"amount": "much"}})).ids
         with pytest.raises(RunFailedError) as failed:
-            await (await app.get_run(f"strict/{event_id}", strict)).result()
+            await (await app.get_run(f"{app.id}/strict/{event_id}", strict)).result()
     assert failed.value.name == "InvalidInputError"
     assert "'strict'" in failed.value.message
     assert "order_id: Field required" in failed.value.message
@@ -359,15 +388,15 @@ async def test_the_runs_that_events_have_started_are_named(
         sent = await app.send_event([{"name": name, "data": {"mail": True}}, {"name": f"{name}.other"}, {"name": name}])
         first, _, third = sent.ids
         assert {(run.app, run.workflow_id, run.event_id) for run in sent.runs} == {
-            (app.id, f"order/{first}", first),
-            (other_app.id, f"mail/{first}", first),
-            (app.id, f"order/{third}", third),
+            (app.id, f"{app.id}/order/{first}", first),
+            (other_app.id, f"{other_app.id}/mail/{first}", first),
+            (app.id, f"{app.id}/order/{third}", third),
         }
         assert sent.awaited == []
         for run in sent.runs:
             assert await (await app.get_run(run.workflow_id)).result() == run.workflow
         again = await app.send_event({"name": name, "id": first, "data": {"mail": True}})
-        assert {run.workflow_id for run in again.runs} == {f"order/{first}", f"mail/{first}"}
+        assert {run.workflow_id for run in again.runs} == {f"{app.id}/order/{first}", f"{other_app.id}/mail/{first}"}
         (sent_id, _), runs, awaited = await (await sender.start()).result()
         assert runs == [StartedRun.of(app.id, "order", sent_id).model_dump()]
         assert awaited == []
@@ -421,10 +450,10 @@ async def test_an_event_of_a_step_waits_until_its_own_workflow_is_registered(
 
     began = threading.Event()
 
-    async def register_later() -> Any:
+    async def register_later(**options: Any) -> Any:
         await asyncio.to_thread(began.wait)
         await asyncio.sleep(0.5)  # a worker runs steps while it registers
-        return await steporal.Client.sync(app)
+        return await steporal.Client.sync(app, **options)
 
     app.temporal = workers.temporal
     run = await sender.start()
@@ -467,3 +496,35 @@ async def test_a_trigger_that_the_running_workers_do_not_have_is_warned_of(
         await newer.send_event([{"name": f"{name}.old"}, {"name": name}])
     (said,) = [message for message in caplog.messages if "does not start" in message]
     assert f"event {name!r} does not start workflow 'mail'" in said
+
+
+async def test_workflows_of_two_apps_with_one_id_have_a_run_each(
+    app: steporal.Client, other_app: steporal.Client, workers: Workers
+) -> None:
+    for client in (app, other_app):
+
+        @client.workflow(id="notify", triggers=[event_trigger(f"created {app.id}")])
+        async def notify(ctx: Context[Any], step: Step) -> Any:
+            return ctx.ext.task_queue
+
+    async with workers(app), workers(other_app):
+        sent = await app.send_event({"name": f"created {app.id}"})
+        assert {started.app for started in sent.runs} == {app.id, other_app.id}
+        for started in sent.runs:
+            assert await (await app.get_run(started.workflow_id)).result() == started.app
+
+
+async def test_ids_with_slashes_are_no_other_ids(app: steporal.Client, workers: Workers) -> None:
+    ids = [("a", "b/1"), ("a/b", "1"), ("a~1b", "1"), ("~", "a/b/1")]
+    for id in dict.fromkeys(id for id, _ in ids):
+
+        @app.workflow(id=id, triggers=[event_trigger(f"{id} {app.id}")])
+        async def handler(ctx: Context[Any], step: Step) -> Any:
+            return ctx.input.id
+
+    async with workers(app):
+        for id, event_id in ids:
+            (started,) = (await app.send_event({"name": f"{id} {app.id}", "id": event_id})).runs
+            assert (started.workflow, started.event_id) == (id, event_id)
+            assert run_name(started.workflow_id) == (app.id, id, event_id)
+            assert await (await app.get_run(started.workflow_id)).result() == event_id

@@ -16,6 +16,8 @@ from examples.payment import app as payment
 from steporal import RunCancelledError
 from steporal.events import new_ulid
 
+pytestmark = pytest.mark.outside_runs
+
 
 async def signalled(client: steporal.Client, signal: str, data: Any) -> None:
     """Send a signal as soon as a run waits for it."""
@@ -45,7 +47,7 @@ async def start_order(order_id: str) -> steporal.Run[payment.Outcome]:
     sent = await payment.client.send_event(
         {"name": "order.created", "data": {"order_id": order_id, "amount": 30}},
     )
-    run = await payment.client.get_run(f"await-payment/{sent.ids[0]}", payment.await_payment)
+    run = await payment.client.get_run(f"{payment.client.id}/await-payment/{sent.ids[0]}", payment.await_payment)
     await until_waiting(run)
     return run
 

@@ -174,7 +174,7 @@ async def test_an_event_over_the_threshold(app: steporal.Client, workers: Worker
 
     async with workers(app):
         sent = await app.send_event({"name": f"{name}.first", "data": data})
-        run = await app.get_run(f"waits/{sent.ids[0]}")
+        run = await app.get_run(f"{app.id}/waits/{sent.ids[0]}")
         await until_waiting(run)
         await sends.start(data)
         assert await run.result() is True
@@ -277,7 +277,7 @@ async def test_values_of_all_sizes_where_everything_is_stored(
 
         async with workers(app):
             sent = await app.send_event({"name": "all"})
-            run = await app.get_run(f"all/{sent.ids[0]}")
+            run = await app.get_run(f"{app.id}/all/{sent.ids[0]}")
             async with asyncio.timeout(30):
                 while (await app.send_signal("signal", 4)).run_id is None:
                     await asyncio.sleep(0.05)

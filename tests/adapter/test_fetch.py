@@ -22,6 +22,8 @@ from steporal.outbound.problems import SecretNotFoundError
 from steporal.outbound.retry_after import retry_after
 from steporal.outbound.secrets import revealed
 
+pytestmark = pytest.mark.outside_runs
+
 SECRET = "s3cr3t-value-of-the-key"
 
 
@@ -272,6 +274,32 @@ async def test_an_endless_body_is_left_at_the_limit(app: steporal.Client, worker
 async def test_a_packed_body_counts_unpacked(app: steporal.Client, workers: Workers, server: HttpServer) -> None:
     server.default = Reply(200, gzip.compress(bytes(4 * 1024 * 1024)), {"content-encoding": "gzip"})
     assert (await result(workers, app, "GET", server.url))["name"] == "ResponseTooLargeError"
+
+
+@pytest.mark.parametrize("coding", ["gzip, gzip", "br"])
+async def test_a_body_that_is_packed_twice_or_otherwise_fails_the_step_at_once(
+    app: steporal.Client, workers: Workers, server: HttpServer, coding: str
+) -> None:
+    server.default = Reply(body=gzip.compress(gzip.compress(b"text")), headers={"content-encoding": coding})
+    said = await result(workers, app, "GET", server.url)
+    assert (said["name"], said["attempts"]) == ("ResponseEncodingError", 1)
+    assert coding in said["message"]
+
+
+async def test_a_body_that_unpacks_a_thousandfold_is_left_at_the_limit(
+    app: steporal.Client, workers: Workers, server: HttpServer
+) -> None:
+    server.default = Reply(body=gzip.compress(bytes(100_000_000), 1), headers={"content-encoding": "gzip"})
+    said = await result(workers, app, "GET", server.url)
+    assert (said["name"], said["attempts"]) == ("ResponseTooLargeError", 1)
+
+
+async def test_a_packed_body_that_is_cut_off_is_tried_again(
+    app: steporal.Client, workers: Workers, server: HttpServer
+) -> None:
+    whole, headers = gzip.compress(b"text" * 1_000), {"content-encoding": "gzip"}
+    server.answers([Reply(body=whole[:-10], headers=headers), Reply(body=whole, headers=headers)])
+    assert (await result(workers, app, "GET", server.url))["body"] == "text" * 1_000
 
 
 async def test_a_body_of_exactly_the_limit_is_read(app: steporal.Client, workers: Workers, server: HttpServer) -> None:

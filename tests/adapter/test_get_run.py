@@ -11,6 +11,8 @@ from recording import Workers
 import steporal
 from steporal import Context, RunNotFoundError, Step, event_trigger
 
+pytestmark = pytest.mark.outside_runs
+
 
 async def test_a_run_with_an_id_of_its_own_is_found_with_its_true_ids(app: steporal.Client, workers: Workers) -> None:
     @app.workflow(id="order")
@@ -32,7 +34,7 @@ async def test_a_run_that_an_event_started_is_found_with_the_events_id(app: step
 
     async with workers(app):
         sent = await app.send_event({"name": f"{app.id}.paid", "id": "with/a/slash"})
-        found = await app.get_run(f"paid/{sent.ids[0]}", paid)
+        found = await app.get_run(f"{app.id}/paid/{sent.ids[0]}", paid)
         assert found.event_id == "with/a/slash"
         assert await found.result() == found.run_id
 

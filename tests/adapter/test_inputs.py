@@ -21,6 +21,8 @@ import steporal
 from steporal import Context, InvalidInputError, RunFailedError, Step, WorkflowExt, event_trigger
 from steporal.given import given, received
 
+pytestmark = pytest.mark.outside_runs
+
 
 class Login(BaseModel):
     user: str

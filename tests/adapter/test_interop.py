@@ -19,6 +19,8 @@ import steporal
 from steporal import Context, RunFailedError, Step
 from steporal_workers.devserver import find_binary
 
+pytestmark = pytest.mark.outside_runs
+
 
 class Order(BaseModel):
     order_id: str

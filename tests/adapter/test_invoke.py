@@ -47,7 +47,7 @@ async def test_an_invoked_workflow_returns_its_typed_result(app: steporal.Client
 async def test_an_invoked_run_knows_that_it_was_invoked(app: steporal.Client, workers: Workers) -> None:
     @app.workflow(id="child")
     async def child(ctx: Context[Any], step: Step) -> list[Any]:
-        return [ctx.input.type, ctx.input.name, ctx.input.data, ctx.ext.workflow_id == f"child/{ctx.input.id}"]
+        return [ctx.input.type, ctx.input.name, ctx.input.data, ctx.ext.workflow_id == f"{app.id}/child/{ctx.input.id}"]
 
     @app.workflow(id="parent")
     async def parent(ctx: Context[Any], step: Step) -> list[Any]:

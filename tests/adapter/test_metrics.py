@@ -194,7 +194,7 @@ async def test_every_metric_has_the_labels_that_the_list_says(app: steporal.Clie
 
     async with measured.worker(app):
         await app.send_event({"name": f"{app.id}.placed", "id": app.id})
-        run = await app.get_run(f"{order.id}/{app.id}")
+        run = await app.get_run(f"{app.id}/{order.id}/{app.id}")
         await until_waiting(run)
         await app.send_event({"name": f"secret-{app.id}"})
         await run.result()
@@ -207,6 +207,46 @@ async def test_every_metric_has_the_labels_that_the_list_says(app: steporal.Clie
             assert labels.keys() - {"service_name"} == declared[name], name
             assert not any("secret" in str(value) for value in labels.values()), (name, labels)
     assert measured.counted("steporal_events_sent", "event") == {f"{app.id}.placed": 1, "other": 1}
+
+
+async def test_expressions_over_their_budget_are_counted_and_block_no_other(
+    app: steporal.Client, measured: Measured, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A hostile event, and a run that a hostile event has started, among those of others."""
+    shares_a_tag = "event.data.tags.exists(t, async.data.tags.exists(u, t == u))"
+
+    @app.workflow(id=f"subscriber {app.id}", triggers=[event_trigger(f"{app.id}.came")])
+    async def subscriber(ctx: Context[Any], step: Step) -> Any:
+        article = await step.ext.wait_for_event(
+            "article", event=f"{app.id}.published", timeout="1m", if_exp=shares_a_tag
+        )
+        return article and article.data["title"]
+
+    flagged = event_trigger(f"{app.id}.published", if_exp="event.data.words.exists(w, w in event.data.banned)")
+
+    @app.workflow(id=f"moderation {app.id}", triggers=[flagged])
+    async def moderation(ctx: Context[Any], step: Step) -> str:
+        return "flagged"
+
+    many = [0] * 20_000
+    async with measured.worker(app):
+        sent = await app.send_event([{"name": f"{app.id}.came", "data": {"tags": tags}} for tags in (["python"], many)])
+        honest, hostile = sent.runs
+        for run in sent.runs:
+            await until_waiting(await app.get_run(run.workflow_id))
+        published = {"name": f"{app.id}.published"}
+        attack = {**published, "data": {"tags": [1] * 20_000, "words": many, "banned": [1] * 20_000}}
+        article = {**published, "data": {"tags": ["python"], "title": "A", "words": ["x"], "banned": ["x"]}}
+        sent = await app.send_event([attack, attack, article])
+        assert [run.workflow_id for run in sent.runs] == [f"{moderation.id}/{sent.ids[-1]}"]
+        assert await (await app.get_run(honest.workflow_id)).result() == "A"
+        await (await app.get_run(hostile.workflow_id)).cancel()
+    over = measured.counted("steporal_expressions_over_budget", "workflow_type")
+    assert over[moderation.id] == 2
+    assert over["steporal.topic"] >= 2
+    warnings = [record.getMessage() for record in caplog.records if "units" in record.getMessage()]
+    assert len(warnings) == 2, "one for each expression"
+    assert any(f"workflow {moderation.id!r}" in warning for warning in warnings)
 
 
 async def test_where_nobody_measures_runs_count_nothing(app: steporal.Client, workers: Any) -> None:

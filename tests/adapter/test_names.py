@@ -9,6 +9,9 @@ from recording import Workers
 
 import steporal
 from steporal import Context, Step, cron_trigger, event_trigger
+from steporal.workflow_ids import workflow_id_of
+
+pytestmark = pytest.mark.outside_runs
 
 NAMES = [
     "smile 😀 family 👨‍👩‍👧",
@@ -45,7 +48,7 @@ async def test_any_text_is_an_id(workers: Workers, name: str) -> None:
     async with workers(client):
         *results, event_id = await (await handler.start(id=f"run {name}"[:255])).result()
         assert results == [name, name, {name: name}]
-        assert await (await client.get_run(f"{name}/{event_id}", handler)).result() == {name: name}
+        assert await (await client.get_run(workflow_id_of(client.id, name, event_id), handler)).result() == {name: name}
         by_reference = await client.start_workflow(steporal.reference(name, child.id), name)
         assert await by_reference.result() == name
 
@@ -60,4 +63,4 @@ async def test_an_event_id_is_any_text(app: steporal.Client, workers: Workers) -
         sent = await app.send_event([{"name": f"{app.id}/any", "id": event_id} for event_id in ids])
         assert sent.ids == ids
         for event_id in ids:
-            assert await (await app.get_run(f"any/{event_id}", handler)).result() == event_id
+            assert await (await app.get_run(f"{app.id}/any/{event_id}", handler)).result() == event_id

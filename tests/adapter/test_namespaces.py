@@ -64,7 +64,7 @@ async def test_what_is_sent_in_one_is_not_heard_in_another(
         for app, temporal in zip(apps, environments, strict=True):
             await stack.enter_async_context(Workers(temporal, 1000)(app))
             await app.send_event({"name": "order.placed", "id": "1"})  # the same id: they do not know of each other
-            run = await app.get_run("order/1")
+            run = await app.get_run(f"{app.id}/order/1")
             await until_waiting(run, timers=2)
             runs.append(run)
         production, staging = apps

@@ -26,6 +26,8 @@ from steporal.runtime.rebuilding import rebuild
 from steporal.runtime.step_activity import JOIN_STEP
 from steporal_workers.devserver import DevServer, dev_server
 
+pytestmark = pytest.mark.outside_runs
+
 HEARTBEAT_TIMEOUT = "1s"
 QUICKLY = RetryPolicy(initial_interval=timedelta(milliseconds=1))
 OUTAGE_SECONDS = 7.0

@@ -309,7 +309,7 @@ async def test_an_event_cancels_a_parked_run(app: steporal.Client, workers: Work
 
     async with workers(app):
         sent = await app.send_event({"name": f"{name}.start", "data": {"order": 1}})
-        run = await app.get_run(f"waits/{sent.ids[0]}", waits)
+        run = await app.get_run(f"{app.id}/waits/{sent.ids[0]}", waits)
         await until_parked(run)
         await app.send_event({"name": f"{name}.stop", "data": {"order": 1}})
         with pytest.raises(RunCancelledError):

@@ -14,6 +14,8 @@ from temporalio.worker import Worker
 import steporal
 from steporal import Context, DefinitionError, Step, cron_trigger
 
+pytestmark = pytest.mark.outside_runs
+
 
 class NoSchedules(Interceptor):
     """What a client meets that may not create schedules."""

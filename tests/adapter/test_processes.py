@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import temporalio.client
-from apps import pair
+from apps import pair, starter
 from recording import Workers
 
 import steporal
 from steporal import Context, RetryPolicy, Step, StepError
+
+pytestmark = pytest.mark.outside_runs
 
 
 @pytest.fixture
@@ -45,6 +47,21 @@ async def test_steps_of_a_run_run_in_two_processes(workers: Workers, other_proce
         run = await pair.meet.start(str(tmp_path))
         assert sorted(await run.result()) == sorted([os.getpid(), other_process])
         workers.saw(pair.client, run.workflow_id, run.run_id)
+
+
+async def test_classes_of_a_module_that_is_run_as_a_program_are_those_of_the_module(workers: Workers) -> None:
+    tests = Path(__file__).parents[1]
+    async with workers(starter.client):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "apps.starter",
+            workers.temporal.service_client.config.target_host,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), *filter(None, sys.path)])},
+        )
+        printed, _ = await process.communicate()
+    assert printed.decode().splitlines() == ["True 1.0 first True"] * 2
 
 
 async def test_a_step_that_this_code_does_not_have_waits_for_a_worker_that_has(

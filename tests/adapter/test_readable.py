@@ -16,6 +16,8 @@ from steporal import Context, RunFailedError, Step, UnserializableError
 from steporal.encoding import encode
 from steporal.readable import outward, plain
 
+pytestmark = pytest.mark.outside_runs
+
 
 class Opaque:
     pass
@@ -37,6 +39,7 @@ class WithOpaque(BaseModel):
     [
         ({"a": [1, None]}, {"a": [1, None]}),
         (kinds.CamelOut(first_name="Ann"), {"firstName": "Ann"}),
+        ({kinds.Frozen(n=1)}, [{"n": 1}]),
         (kinds.Masked(number="4111111111111111"), {"number": "****1111"}),
         ({"at": datetime(2026, 1, 1, tzinfo=UTC), "of": (1, 2)}, {"at": "2026-01-01T00:00:00Z", "of": [1, 2]}),
         (kinds.Shade.DARK, "dark"),
@@ -57,6 +60,7 @@ def test_other_programs_are_given_what_pydantic_writes(value: Any, expected: Any
         ({"token": SecretStr("hunter2")}, "a secret, of which JSON for other programs shows asterisks"),
         ({"n": math.nan}, "such as NaN"),
         (kinds.Tree(value=math.nan), "such as NaN"),
+        ({kinds.Frozen(n=math.nan)}, "such as NaN"),
         (Credentials(device=Opaque(), token=SecretStr("hunter2")), "a secret, of which JSON for other programs shows"),
         ({"rows": [Opaque()]}, r"Opaque at rows\[0\] cannot be sent"),
         (WithOpaque(inner=[Opaque()]), r"Opaque at inner\[0\] cannot be sent"),

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
+from hashlib import sha256
+from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import quote
+from uuid import UUID
 
+import pydantic
 import pytest
 import temporalio.client
 from apps import data_kinds
@@ -54,7 +60,7 @@ async def test_everything_is_done_again_with_the_same_input(
 
     async with workers(app):
         (event_id,) = (await app.send_event({"name": "order.placed", "data": {"n": 1}, "ts": 1_700_000_000_000})).ids
-        run = await app.get_run(f"order/{event_id}")
+        run = await app.get_run(f"{app.id}/order/{event_id}")
         first = await run.result()
         run.run_id = first[-1]
         again, kept = await rerun(run, capsys)
@@ -66,7 +72,7 @@ async def test_everything_is_done_again_with_the_same_input(
     assert first[:4] == second[:4] == [{"n": 1}, "order.placed", "event", "2023-11-14T22:13:20+00:00"]
     assert third[0] == {"n": 2}
     assert len({first[4], second[4], third[4]}) == len({first[5], second[5], third[5]}) == 3
-    assert again.workflow_id == f"order/{second[4]}"
+    assert again.workflow_id == f"{app.id}/order/{second[4]}"
     assert ran == [first[4], second[4], third[4]]
     assert await described.static_summary() == f"rerun of {run.workflow_id}"
 
@@ -131,6 +137,69 @@ async def test_finished_steps_before_a_step_are_not_done_again(
     assert first[5] == second[5] == third[5], "the random numbers are those that the kept steps were given"
 
 
+class Request(pydantic.BaseModel):
+    by_key: dict[str, UUID]
+    _token: Any = None
+
+
+def ways_to_write(ids: list[str]) -> list[Any]:
+    """What bodies make of the ids of their run, to give it to a step."""
+    run_id, workflow_id, event_id = ids
+    request = Request(by_key={workflow_id: UUID(run_id)})
+    request._token = (event_id, b"of " + event_id.encode())
+    return [
+        run_id[:8],
+        f"order-{run_id[:4]}-{event_id[-6:]}",
+        UUID(run_id).hex,
+        run_id.upper(),
+        f"https://{event_id.lower()}.example.com/{workflow_id}",
+        quote(workflow_id, safe=""),
+        [run_id.split("-")[0], run_id.split("-")[-1]],
+        PurePosixPath("files", run_id, event_id),
+        {run_id: {event_id}},
+        deque([bytearray(run_id.encode())]),
+        request,
+        json.dumps({"id": run_id, "short": event_id[-8:]}),
+    ]
+
+
+async def test_a_kept_step_that_was_given_what_the_body_computed_of_an_id_is_another_call(
+    app: steporal.Client, workers: Workers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[str] = []
+
+    @app.workflow(id="order")
+    async def order(ctx: Context[Any], step: Step) -> None:
+        key = sha256(ctx.run_id.encode()).hexdigest()
+        await step.run("charge", lambda: ran.append(key))
+        await step.run("ship", lambda: ran.append("ship"))
+
+    async with workers(app):
+        run = await order.start()
+        await run.result()
+        ran.clear()
+        again, kept = await rerun(run, capsys, "ship")
+        assert kept == ["charge"]
+        text = await until_stuck(again)
+        assert "'charge' comes back as another call: its result was made by run of" in text
+        assert "what the body computes of the run's ids, rerun from this step, or from an earlier one" in text
+        assert ran == []
+        await again.temporal.terminate()
+        from_its_step, _ = await rerun(run, capsys, "charge")
+        await from_its_step.result()
+        workers.drop(again.workflow_id)
+    assert len(ran) == 2
+
+
+async def until_stuck(run: steporal.Run[Any]) -> str:
+    """Wait until a workflow task of a run has failed, and return why."""
+    while True:
+        async for event in run.temporal.fetch_history_events():
+            if event.HasField("workflow_task_failed_event_attributes"):
+                return str(event.workflow_task_failed_event_attributes.failure.message)
+        await asyncio.sleep(0.05)
+
+
 async def test_kept_steps_may_have_been_given_the_ids_of_their_run(
     app: steporal.Client, workers: Workers, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,6 +214,8 @@ async def test_kept_steps_may_have_been_given_the_ids_of_their_run(
         ids = [ctx.run_id, ctx.ext.workflow_id, ctx.input.id]
         for n in range(2):
             await step.run("charge", lambda key: ran.append("charge"), f"{ctx.run_id}/charge/{n}")
+        for number, written in enumerate(ways_to_write(ids)):
+            await step.run(f"written {number}", lambda: ran.append(f"written {written}"))
         await step.run("at", lambda at: ran.append("at"), [ctx.input.time, ctx.now(), *ids])
         await step.invoke_workflow("echo", workflow=echo, data={"of": ids})
         await step.ext.send_event("tell", {"name": f"{app.id}.told", "data": {"of": ids}})
@@ -162,7 +233,8 @@ async def test_kept_steps_may_have_been_given_the_ids_of_their_run(
         ran.clear()
         again, kept = await rerun(run, capsys, "first")
         second = await again.result()
-        assert kept == ["charge", "charge:1", "at", "echo", "tell", "signal", "none"]
+        written = [f"written {number}" for number in range(len(ways_to_write(first)))]
+        assert kept == ["charge", "charge:1", *written, "at", "echo", "tell", "signal", "none"]
         assert ran == ["first", f"mark {second[0]}", "second"]
         ran.clear()
         third_run, kept = await rerun(again, capsys, "second")
@@ -340,7 +412,7 @@ async def test_a_delivery_is_run_again_with_the_same_event_id(
         sink = app.event_sink(f"{app.id}.placed", receiver.url, allow_private=True)
         async with workers(app):
             (event_id,) = (await app.send_event({"name": f"{app.id}.placed", "data": {"n": 1}})).ids
-            run = await app.get_run(f"{sink.id}/{event_id}")
+            run = await app.get_run(f"{app.id}/{sink.id}/{event_id}")
             assert (await run.result())["status"] == 200
             run.run_id = (await run.temporal.describe()).run_id
             with pytest.raises(Mistake, match="it has none"):

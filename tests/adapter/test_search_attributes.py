@@ -110,7 +110,7 @@ async def test_a_parked_run_is_found_by_what_it_waits_for(app: steporal.Client, 
             "event:order.paid",
             f"event:{app.id}.*",
             f"signal:{app.id}.approved",
-            f"run:child/{of_child[EVENT_ID.name]}",
+            f"run:{app.id}/child/{of_child[EVENT_ID.name]}",
         }
         assert of_child[APP.name] == app.id  # the run that invokes it has attributes, so it has some too
         await app.send_event({"name": "order.paid"})
@@ -159,7 +159,7 @@ async def test_processes_notice_when_attributes_are_removed_and_registered_again
 
     async def run_of(event: dict[str, Any]) -> TypedSearchAttributes:
         (event_id,) = (await app.send_event(event)).ids
-        handle = temporal.get_workflow_handle(f"{workflow.id}/{event_id}")
+        handle = temporal.get_workflow_handle(f"{workflow.app}/{workflow.id}/{event_id}")
         await handle.result()
         return (await handle.describe()).typed_search_attributes
 

@@ -20,6 +20,8 @@ from steporal.encryption import EncryptionCodec, Keys, new_key
 from steporal.sealed import encrypts
 from steporal_workers.devserver import dev_server
 
+pytestmark = pytest.mark.outside_runs
+
 KEY = new_key()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -169,7 +170,7 @@ async def test_data_that_does_not_fit_is_refused_to_its_sender_and_the_wait_goes
         await until_open(app, name)
         for data in ({"approved": "perhaps"}, None, "yes"):
             with pytest.raises(
-                InvalidInputError, match=f"step 'approval' of run '{run.workflow_id}', which"
+                InvalidInputError, match=f"step 'approval' of run '{re.escape(run.workflow_id)}', which"
             ) as refused:
                 await app.send_signal(name, data)
         with pytest.raises(InvalidInputError, match=r"approved: .*; by: Field required") as refused:
@@ -222,6 +223,20 @@ async def test_a_type_that_a_variable_of_the_module_holds_is_checked_for_the_sen
             await app.send_signal(name, -1)
         await app.send_signal(name, 1)
         assert await run.result() == 1
+
+
+async def test_a_step_captures_a_signal_whatever_its_schema(app: steporal.Client, workers: Workers, name: str) -> None:
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        signal = await step.wait_for_signal("number", signal=name, timeout="1h", schema=Positive)
+        assert signal
+        return [await step.run("captured", lambda: signal.data), (await step.run("given", lambda s: s, signal)).data]
+
+    async with workers(app):
+        run = await waits.start()
+        await until_open(app, name)
+        await app.send_signal(name, 1)
+        assert await run.result() == [1, 1]
 
 
 async def test_a_parked_run_is_not_disturbed_by_data_that_does_not_fit(

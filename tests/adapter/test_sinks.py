@@ -29,6 +29,8 @@ from steporal.outbound.posts import webhook_id
 from steporal.outbound.problems import HostBusyError
 from steporal.routing.catalog import App, Entry, Listed, Snapshot
 
+pytestmark = pytest.mark.outside_runs
+
 SECRET = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
 OTHER_SECRET = "whsec_" + base64.b64encode(b"abcdef0123456789abcdef01").decode()
 QUICKLY = steporal.RetryPolicy(initial_interval=timedelta(milliseconds=1))
@@ -47,11 +49,11 @@ def sink_to(app: steporal.Client, server: HttpServer, events: str = "order.*", *
 
 async def delivered(app: steporal.Client, sink: EventSink, event_id: str) -> Any:
     """What the run of a delivery returned."""
-    return await (await app.get_run(f"{sink.id}/{event_id}")).result()
+    return await (await app.get_run(f"{app.id}/{sink.id}/{event_id}")).result()
 
 
 async def history_of(app: steporal.Client, sink: EventSink, event_id: str) -> str:
-    history = await app.temporal.get_workflow_handle(f"{sink.id}/{event_id}").fetch_history()
+    history = await app.temporal.get_workflow_handle(f"{app.id}/{sink.id}/{event_id}").fetch_history()
     return history.to_json() + "".join(event.SerializeToString().decode("latin-1") for event in history.events)
 
 
@@ -158,7 +160,7 @@ async def test_an_event_is_delivered_at_its_ts(
     async with workers(app):
         app.temporal = skipping
         sent = await app.send_event({"name": "order.placed", "ts": tomorrow})
-        run = await app.get_run(f"{sink.id}/{sent.ids[0]}")
+        run = await app.get_run(f"{app.id}/{sink.id}/{sent.ids[0]}")
         assert not server.asked
         await run.result()
         history = await run.temporal.fetch_history()
@@ -214,7 +216,7 @@ async def test_the_attempts_of_a_delivery_are_visible_in_temporal(
     async with workers(app):
         sent = await app.send_event({"name": "order.placed"})
         await server.until_asked(2)
-        handle = app.temporal.get_workflow_handle(f"{sink.id}/{sent.ids[0]}")
+        handle = app.temporal.get_workflow_handle(f"{app.id}/{sink.id}/{sent.ids[0]}")
         (pending,) = (await handle.describe()).raw_description.pending_activities
         may_answer.set()
         await delivered(app, sink, sent.ids[0])
@@ -293,7 +295,7 @@ async def test_a_cancelled_delivery_ends(app: steporal.Client, workers: Workers,
     async with workers(app):
         sent = await app.send_event({"name": "order.placed"})
         await server.until_asked(2)
-        run = await app.get_run(f"{sink.id}/{sent.ids[0]}")
+        run = await app.get_run(f"{app.id}/{sink.id}/{sent.ids[0]}")
         await run.cancel()
         with pytest.raises(steporal.RunCancelledError):
             await run.result()
@@ -315,7 +317,7 @@ async def test_a_worker_sends_a_host_so_many_requests_at_once(
 
 
 async def test_no_more_than_so_many_wait_for_a_host() -> None:
-    slots = HostSlots()
+    slots = HostSlots(1_000)
     gate = asyncio.Event()
 
     async def hold(host: str) -> None:
@@ -338,7 +340,7 @@ async def test_no_more_than_so_many_wait_for_a_host() -> None:
 async def test_a_worker_without_the_sink_lets_another_try(app: steporal.Client) -> None:
     argument = to_raw({"sink": "gone", "event": {"name": "a", "data": {}, "id": "1", "ts": 0}})
     with pytest.raises(temporalio.exceptions.ApplicationError, match="has no sink 'gone'") as failed:
-        await ActivityEnvironment().run(HttpActivities(app, Executions()).post_event, argument)
+        await ActivityEnvironment().run(HttpActivities(app, Executions(), slots=100).post_event, argument)
     assert not failed.value.non_retryable
 
 
@@ -370,7 +372,7 @@ async def test_neither_secrets_nor_urls_are_in_the_history(
     assert {asked.headers.get("x-key") for asked in server.asked} == {SECRET, OTHER_SECRET, None}
 
 
-@pytest.mark.parametrize("value", [None, "not-a-secret", "whsec_c2hvcnQ="])
+@pytest.mark.parametrize("value", [None, "not-a-secret", "whsec_c2hvcnQ="], ids=["missing", "none", "short"])
 async def test_a_secret_that_is_missing_or_wrong_fails_the_run_and_is_not_shown(
     app: steporal.Client, workers: Workers, server: HttpServer, monkeypatch: pytest.MonkeyPatch, value: str | None
 ) -> None:
@@ -413,6 +415,69 @@ async def test_a_redirect_to_another_host_is_not_followed(
     assert [asked.path for asked in server.asked] == ["/hooks", "/there"]
 
 
+async def test_receivers_that_do_not_answer_leave_slots_for_other_hosts_and_for_steps() -> None:
+    slots = HostSlots(50)
+    held: list[str] = []
+    gate = asyncio.Event()
+
+    async def hold(host: str) -> None:
+        try:
+            async with slots.slot(host):
+                held.append(host)
+                await gate.wait()
+        except HostBusyError:
+            pass
+
+    async with asyncio.TaskGroup() as group:
+        for host in ("a", "b", "c", "d"):
+            for _ in range(100):
+                group.create_task(hold(host))
+            await asyncio.sleep(0)
+        assert [held.count(host) for host in ("a", "b", "c", "d")] == [AT_ONCE, 13, 6, 3]
+        await hold_once(slots, "e")
+        gate.set()
+    await hold_once(slots, "a")
+
+
+async def hold_once(slots: HostSlots, host: str) -> None:
+    async with slots.slot(host):
+        pass
+
+
+async def test_a_worker_of_one_slot_delivers() -> None:
+    await hold_once(HostSlots(1), "a")
+
+
+async def test_sinks_whose_receivers_do_not_answer_do_not_hold_up_steps(
+    app: steporal.Client, workers: Workers, server: HttpServer
+) -> None:
+    gate = asyncio.Event()
+    server.default = Reply(until=gate)
+
+    @app.workflow(id="quick")
+    async def quick(ctx: Context[Any], step: Step) -> str:
+        return await step.run("work", lambda: "served")
+
+    async with http_server("127.0.0.2") as second, http_server("127.0.0.3") as third:
+        servers = (server, second, third)
+        sinks = [
+            app.event_sink("order.*", f"{each.url}/in", id=f"to-{n}", allow_private=True, retry=QUICKLY)
+            for n, each in enumerate(servers)
+        ]
+        for each in servers:
+            each.default = Reply(until=gate)
+        async with workers(app, max_concurrent_activities=8):
+            sent = await app.send_event([{"name": "order.placed"} for _ in range(4)])
+            for each in servers:
+                await each.until_asked(1)
+            run = await quick.start()
+            assert await asyncio.wait_for(run.result(), 20) == "served"
+            gate.set()
+            for sink in sinks:
+                for id in sent.ids:
+                    await delivered(app, sink, id)
+
+
 @pytest.mark.parametrize(
     ("address", "public"),
     [
@@ -439,6 +504,22 @@ async def test_a_redirect_to_another_host_is_not_followed(
         ("64:ff9b::a00:1", False),
         ("64:ff9b::5db8:d822", True),
         ("2002:7f00:1::", False),
+        ("2002:5db8:d822::1", True),
+        ("168.63.129.16", False),
+        ("192.0.0.192", False),
+        ("198.18.0.1", False),
+        ("203.0.113.9", False),
+        ("fec0::1", False),
+        ("fd00:ec2::254", False),
+        ("64:ff9b:1::5db8:d822", False),
+        ("64:ff9b::a9fe:a9fe", False),
+        ("::93.184.216.34", False),
+        ("::ffff:0:127.0.0.1", False),
+        ("2001:0:7f00:1::", False),
+        ("2001:db8::1", False),
+        ("3fff::1", False),
+        ("5f00::1", False),
+        ("100::1", False),
     ],
 )
 def test_only_addresses_of_the_internet_are_public(address: str, public: bool) -> None:
@@ -553,7 +634,7 @@ async def test_an_event_that_came_from_inngest_is_not_sent_back(
     id = f"theirs of {app.id}"
     async with workers(app):
         sent = await app.send_event([{"name": "order.placed", "id": f"inngest:{id}"}, {"name": "order.paid"}])
-        assert await (await app.get_run(f"process/{id}", process)).result() == id
+        assert await (await app.get_run(f"{app.id}/process/{id}", process)).result() == id
         await delivered(app, webhook, id)
         await delivered(app, webhook, sent.ids[1])
         await delivered(app, bridge, sent.ids[1])
@@ -576,10 +657,10 @@ async def test_an_event_goes_round_through_both_systems_once(
         await delivered(app, bridge, sent.ids[0])
         event = server.asked[0].json()
         await app.send_event({**event, "id": f"inngest:{event['id']}"})  # what a function of Inngest does
-        await (await app.get_run(f"process/{sent.ids[0]}", process)).result()
+        await (await app.get_run(f"{app.id}/process/{sent.ids[0]}", process)).result()
         last = await app.send_event({"name": "order.placed"})
         await delivered(app, bridge, last.ids[0])
-        await (await app.get_run(f"process/{last.ids[0]}", process)).result()
+        await (await app.get_run(f"{app.id}/process/{last.ids[0]}", process)).result()
     assert bodies == [sent.ids[0], last.ids[0]]
     assert [asked.json()["id"] for asked in server.asked] == [sent.ids[0], last.ids[0]]
 
@@ -598,7 +679,7 @@ async def test_a_sink_of_every_event_takes_all_but_the_systems(
         for id in sent.ids:
             await delivered(app, sink, id)
         with pytest.raises(RunFailedError):
-            await (await app.get_run(f"fail/{sent.ids[0]}")).result()
+            await (await app.get_run(f"{app.id}/fail/{sent.ids[0]}")).result()
         last = await app.send_event({"name": "last"})
         await delivered(app, sink, last.ids[0])
     assert {asked.json()["name"] for asked in server.asked} == {"any.name", "plain", "last"}

@@ -22,6 +22,8 @@ import steporal
 from steporal import Context, RetryPolicy, Step, StepError
 from steporal.threads import StepThreads
 
+pytestmark = pytest.mark.outside_runs
+
 SOON = steporal.durations.parse_duration("100ms")
 
 
@@ -240,3 +242,14 @@ async def test_an_interrupt_never_reaches_the_next_function_of_a_thread() -> Non
             await asyncio.wait([running])
             assert await threads.run(lambda: sum(range(100))) == 4950
     assert threads.stuck == 0
+
+
+async def test_what_a_function_returned_before_its_cancellation_counts() -> None:
+    """As in a worker that leaves while its event loop is busy: the step would run again elsewhere."""
+    with ThreadPoolExecutor(1) as executor:
+        threads = StepThreads(executor)
+        running = asyncio.ensure_future(threads.run(lambda: "done"))
+        await asyncio.sleep(0)
+        executor.submit(lambda: None).result()  # the only thread has finished the function
+        running.cancel()
+        assert await running == "done"

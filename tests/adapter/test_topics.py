@@ -261,7 +261,7 @@ async def test_an_expression_that_no_index_helps_finds_its_run_among_many(
     handle: temporalio.client.WorkflowHandle[Any, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(topic, "_EVALUATIONS_PER_TASK", 10)
+    monkeypatch.setattr(topic, "_UNITS_PER_TASK", 300)
 
     @app.workflow(id="waits")
     async def waits(ctx: Context[Any], step: Step) -> Any:

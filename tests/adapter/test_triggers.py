@@ -17,6 +17,8 @@ from temporalio.client import Schedule, ScheduleActionStartWorkflow, ScheduleSpe
 from steporal import CronTrigger, DefinitionError, EventTrigger, cron_trigger, event_trigger
 from steporal.routing.schedules import CronStart
 
+pytestmark = pytest.mark.outside_runs
+
 SCHEDULES = [
     "* * * * *",
     "0 9 * * *",

@@ -7,21 +7,31 @@ import ipaddress
 import json
 import re
 from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import AsyncIterator
 from datetime import UTC, timedelta, timezone
+from decimal import Decimal
 from fractions import Fraction
-from pathlib import PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import pydantic
+import pytest
+import temporalio.client
 from apps import data_kinds as kinds
+from encrypting import with_keys
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydantic_core import TzInfo
 from recording import Workers
+from storage import Folder, with_storage
 
 from steporal.decoding import decode
 from steporal.encoding import encode
+from steporal.encryption import new_key
+from steporal_workers.devserver import dev_server
+
+pytestmark = pytest.mark.outside_runs
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 ZONES = st.none() | st.sampled_from(
@@ -42,6 +52,7 @@ SCALARS: st.SearchStrategy[Any] = st.one_of(
     st.timedeltas(),
     st.uuids(),
     st.fractions(),
+    st.integers(4_400, 4_500).map(lambda digits: 10**digits),
     st.ip_addresses(),
     st.sampled_from(
         [
@@ -110,6 +121,9 @@ MODELS: st.SearchStrategy[Any] = st.one_of(
     st.builds(kinds.Strict, at=st.datetimes(timezones=ZONES), pair=st.tuples(st.integers(), TEXT)),
     st.builds(_cached, st.integers()),
     st.just(kinds.Animal.model_construct()),
+    st.builds(kinds.Numbered, n=st.integers()),
+    st.builds(kinds.Eager, st.integers()),
+    st.just(Decimal("sNaN12")),
 )
 
 
@@ -184,7 +198,7 @@ def test_secrets_are_decoded_as_themselves_where_payloads_are_encrypted(value: A
     assert kinds.difference(read(through_json(value, secrets=lambda: True)), value) is None
 
 
-def some_values(count: int) -> list[Any]:
+def some_values(count: int, strategy: st.SearchStrategy[Any] = VALUES) -> list[Any]:
     """Values that hypothesis makes, other ones each time."""
     found: list[Any] = []
 
@@ -195,7 +209,7 @@ def some_values(count: int) -> list[Any]:
         suppress_health_check=list(HealthCheck),
         deadline=None,
     )
-    @given(VALUES)
+    @given(strategy)
     def collect(value: Any) -> None:
         found.append(value)
 
@@ -211,3 +225,45 @@ async def test_a_value_of_any_kind_goes_through_runs_and_steps_as_itself(workers
     for value, (*copies, captured, passed, of_context, invoked) in zip(values, results, strict=True):
         assert (captured, passed, of_context, invoked) == (None, None, None, None)
         assert [kinds.difference(copy, value) for copy in copies] == [None] * 5
+
+
+WAYS = st.lists(st.sampled_from(kinds.HOPS), min_size=3, max_size=5)
+
+
+async def arrives_by_every_way(workers: Workers, value: st.SearchStrategy[Any], count: int) -> None:
+    """Send values through runs, each by a way of its own, and compare what has come of them after each hop."""
+    ways = some_values(count, st.builds(kinds.Way, value=value, hops=WAYS))
+    async with workers(kinds.client):
+        runs = await asyncio.gather(*[kinds.a_way.start(way) for way in ways])
+        results = await asyncio.gather(*[run.result() for run in runs])
+    for way, arrived in zip(ways, results, strict=True):
+        assert [difference for _, difference in arrived] == [None] * len(way.hops), way.hops
+        assert [kinds.difference(value, way.value) for value, _ in arrived] == [None] * len(way.hops), way.hops
+
+
+async def test_a_value_of_any_kind_arrives_as_itself_by_any_way_through_a_run(workers: Workers) -> None:
+    await arrives_by_every_way(workers, VALUES, 20)
+
+
+@pytest.fixture
+async def own_server() -> AsyncIterator[temporalio.client.Client]:
+    """A client of a server of its own: others could not read what a catalog has from an app that encrypts."""
+    async with dev_server(ui=False) as server:
+        yield server.client
+
+
+@pytest.mark.integration
+async def test_a_secret_arrives_as_itself_by_any_way_where_payloads_are_encrypted(
+    own_server: temporalio.client.Client,
+) -> None:
+    secrets = st.recursive(SECRETS, _around, max_leaves=4)
+    await arrives_by_every_way(Workers(with_keys(own_server, new_key()), 1000), secrets, 15)
+
+
+@pytest.mark.integration
+async def test_a_value_arrives_as_itself_by_any_way_through_external_storage(
+    own_server: temporalio.client.Client, tmp_path: Path
+) -> None:
+    stored = with_storage(own_server, Folder(tmp_path), payload_size_threshold=0)
+    await arrives_by_every_way(Workers(stored, 1000), VALUES, 10)
+    assert len(Folder(tmp_path).sizes()) > 10

@@ -66,7 +66,7 @@ async def test_a_wait_hears_of_what_matches_alone(app: steporal.Client, workers:
         runs = {}
         for order in ("a", "b"):
             sent = await app.send_event({"name": f"start.{name}", "data": {"order": order}})
-            runs[order] = await app.get_run(f"waits/{sent.ids[0]}", handler)
+            runs[order] = await app.get_run(f"{app.id}/waits/{sent.ids[0]}", handler)
             await until_waiting(runs[order])
         await app.send_event({"name": name, "data": {"order": "b", "amount": 1}})
         await until_waiting(runs["b"], 2)

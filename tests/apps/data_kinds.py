@@ -118,6 +118,11 @@ class Strict(BaseModel):
     pair: tuple[int, str]
 
 
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+    n: float
+
+
 class Cached(BaseModel):
     n: int
 
@@ -157,6 +162,15 @@ class Page(BaseModel, Generic[T]):
     next: Page[T] | None = None
 
 
+class Numbered(BaseModel):
+    """Its ``__new__`` wants an argument."""
+
+    n: int
+
+    def __new__(cls, n: int) -> Numbered:
+        return super().__new__(cls)
+
+
 class Tree(BaseModel):
     value: Any
     children: list[Tree] = []
@@ -192,6 +206,16 @@ class Scaled:
 class Slotted:
     x: Any
     y: Any = None
+
+
+@dataclasses.dataclass(slots=True)
+class Eager:
+    """It has every attribute that one asks for, so ``hasattr`` says nothing."""
+
+    n: int
+
+    def __getattr__(self, name: str) -> int:
+        return 0
 
 
 @dataclasses.dataclass
@@ -258,9 +282,9 @@ def difference(value: Any, expected: Any, path: str = "value") -> str | None:
     """Return how two values differ, in class or in content; None if they do not."""
     kind = type(expected)
     if type(value) is not kind:
-        return f"{path} is a {type(value)} instead of a {kind}: {value!r} instead of {expected!r}"
+        return f"{path} is a {type(value)} instead of a {kind}: {_text(value)} instead of {_text(expected)}"
     if kind in (set, frozenset):
-        return _of_each(sorted(value, key=repr), sorted(expected, key=repr), path)
+        return _of_each(sorted(value, key=_text), sorted(expected, key=_text), path)
     if isinstance(expected, dict):
         if isinstance(expected, defaultdict) and value.default_factory is not expected.default_factory:
             return f"{path} has the factory {value.default_factory!r}"
@@ -273,14 +297,25 @@ def difference(value: Any, expected: Any, path: str = "value") -> str | None:
         return difference(value.get_secret_value(), expected.get_secret_value(), f"{path}.get_secret_value()")
     if isinstance(expected, BaseModel):
         return difference(_state_of_model(value), _state_of_model(expected), path)
+    if isinstance(expected, Eager):
+        return difference(value.n, expected.n, f"{path}.n")
     if dataclasses.is_dataclass(expected):
         return difference(_state(value), _state(expected), path)
-    return None if _is_same(value, expected) else f"{path} is {value!r} instead of {expected!r}"
+    return None if _is_same(value, expected) else f"{path} is {_text(value)} instead of {_text(expected)}"
+
+
+def _text(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return str(hash(value))
 
 
 def _of_each(values: list[Any], expected: list[Any], path: str) -> str | None:
     if len(values) != len(expected):
-        return f"{path} has {len(values)} items instead of {len(expected)}: {values!r} instead of {expected!r}"
+        return (
+            f"{path} has {len(values)} items instead of {len(expected)}: {_text(values)} instead of {_text(expected)}"
+        )
     found = (difference(*pair, f"{path}[{i}]") for i, pair in enumerate(zip(values, expected, strict=True)))
     return next(filter(None, found), None)
 
@@ -301,7 +336,7 @@ def _state(value: Any) -> dict[str, Any]:
 
 
 def _is_same(value: Any, expected: Any) -> bool:
-    if isinstance(expected, float | complex | Decimal) and (expected != expected or expected == 0):
+    if isinstance(expected, float | complex | Decimal):
         return repr(value) == repr(expected)
     if isinstance(expected, datetime | time):
         times = [
@@ -338,3 +373,89 @@ async def every_way(ctx: Context[Any], step: Step) -> list[Any]:
     invoked = await step.invoke_workflow("invoked", workflow=echo, data=value)
     copies = [captured, passed, of_context, invoked]
     return [value, *copies, *[difference(copy, value) for copy in copies]]
+
+
+@dataclasses.dataclass
+class Owned:
+    """A value whose method is a step."""
+
+    content: Any
+
+    def get(self) -> Any:
+        """Return the content."""
+        return self.content
+
+
+class Way(BaseModel):
+    """A way through a run: a value, and the hops that it takes one after the other."""
+
+    value: Any
+    hops: list[str]
+
+
+HOPS = (
+    "captured",
+    "captured by an async function",
+    "captured around it",
+    "default",
+    "keyword default",
+    "argument",
+    "partial",
+    "method",
+    "local",
+    "invoke",
+    "park",
+    "attempt",
+)
+
+
+@client.workflow(id="a way", max_attempts=len(HOPS), ext=steporal.WorkflowExt(park_after="1s"))
+async def a_way(ctx: Context[Any], step: Step) -> list[Any]:
+    """Return what has come of a value after each hop, and how it differed from the input here."""
+    way: Way = ctx.input.data
+    value, arrived = way.value, []
+    for number, hop in enumerate(way.hops):
+        value = await _after(hop, f"{number} {hop}", value, ctx, step)
+        arrived.append([value, difference(value, way.value)])
+    return arrived
+
+
+async def _after(hop: str, id: str, value: Any, ctx: Context[Any], step: Step) -> Any:
+    async def of_a_coroutine() -> Any:
+        return value
+
+    def inner() -> Any:
+        return value
+
+    def with_default(*, value: Any = value) -> Any:
+        return value
+
+    match hop:
+        case "captured":
+            return await step.run(id, lambda: value)
+        case "captured by an async function":
+            return await step.run(id, of_a_coroutine)
+        case "captured around it":
+            return (await step.run(id, lambda: Owned({"of": [(inner(),)]}))).content["of"][0][0]
+        case "default":
+            return await step.run(id, lambda value=value: value)
+        case "keyword default":
+            return await step.run(id, with_default)
+        case "argument":
+            return await step.run(id, same, value)
+        case "partial":
+            return await step.run(id, functools.partial(same, value=value))
+        case "method":
+            return await step.run(id, Owned(value).get)
+        case "local":
+            return await step.run(id, lambda: value, local=True)
+        case "invoke":
+            return await step.invoke_workflow(id, workflow=echo, data=value)
+        case "park":
+            await step.sleep(id, "1100ms")
+            return value
+        case _:
+            value = await step.run(id, lambda: value)
+            if ctx.attempt == 0:
+                raise RuntimeError("the next attempt is handed what this one was")
+            return value

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from temporalio.client import Client
 from temporalio.service import RPCError
@@ -17,15 +19,17 @@ from temporalio.service import RPCError
 import steporal
 from steporal.routing.catalog import CACHE_SECONDS
 
-from .cluster import Cluster, cluster
+from .cluster import cluster
 from .effects import Effects
 from .monkey import Monkey
-from .oracle import Repeated, bad_drains, judge, strangers
+from .oracle import Repeated, bad_drains, judge, repeating, strangers
 from .plays import PLAYS, Play
 from .report import Report
 from .stage import Findings, Stage
 
 logger = logging.getLogger("chaos")
+
+T = TypeVar("T")
 
 Rage = Callable[[Monkey], Coroutine[None, None, None]]
 
@@ -36,7 +40,7 @@ class Options:
 
     Attributes:
         seed: Of all chance.
-        seconds: How long plays begin.
+        seconds: How long plays begin; None: until what kills has ended.
         at_once: How many plays are going on.
         scale: How many runs a fan-out starts.
         patience: How long all runs have to end after that, in seconds.
@@ -45,7 +49,7 @@ class Options:
     """
 
     seed: int
-    seconds: float
+    seconds: float | None
     at_once: int
     scale: int
     patience: float
@@ -65,20 +69,26 @@ class Theatre:
         self._effects = effects
         self._chance = random.Random(f"plays {options.seed}")
 
-    async def perform(self) -> None:
-        """Begin plays for as long as the options say, and until there was each kind once; then by weight."""
+    async def perform(self, raging: asyncio.Future[None]) -> None:
+        """Begin plays for as long as the options say, and until there was each kind once; then by weight.
+
+        Args:
+            raging: What kills.
+        """
         kinds = list(PLAYS)
         first = self._chance.sample(kinds, len(kinds))
-        until = time.monotonic() + self._options.seconds
+        seconds = self._options.seconds
+        until = time.monotonic() + seconds if seconds is not None else math.inf
         number = 0
-        while first or time.monotonic() < until:
+        while first or (time.monotonic() < until and not raging.done()):
             if len(self.on_stage) < self._options.at_once:
                 play = first.pop() if first else self._chance.choices(kinds, list(PLAYS.values()))[0]
                 self._begin(play, number := number + 1)
                 await asyncio.sleep(0.02)
             else:
-                left = None if first else max(until - time.monotonic(), 0)
-                await asyncio.wait(self.on_stage, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                left = None if first or seconds is None else max(until - time.monotonic(), 0)
+                ending = self.on_stage if first else {*self.on_stage, raging}
+                await asyncio.wait(ending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         logger.info("no more plays begin; %d are going on", len(self.on_stage))
 
     async def close(self) -> list[str]:
@@ -128,13 +138,14 @@ async def run(options: Options, folder: Path) -> Report:
             await asyncio.sleep(CACHE_SECONDS)  # for as long an app may not know of another that has just registered
             loaded = time.monotonic()
             raging = asyncio.create_task(options.rage(monkey))
-            await theatre.perform()
+            await theatre.perform(raging)
             loaded = time.monotonic() - loaded
             monkey.calm.set()
             await raging
             stuck = await theatre.close()
-            report = _report(options, effects, theatre.findings, monkey, stuck)
-            wrong, report.parked = await _strangers(processes, theatre.findings)
+            repeated_tasks = await _answered(lambda: repeating(processes.temporal, effects.all()))
+            report = _report(options, effects, theatre.findings, monkey, stuck, repeated_tasks)
+            wrong, report.parked = await _answered(lambda: strangers(processes.temporal, theatre.findings.runs))
             report.wrong += wrong
     finally:
         effects.close()
@@ -142,8 +153,15 @@ async def run(options: Options, folder: Path) -> Report:
     return report
 
 
-def _report(options: Options, effects: Effects, findings: Findings, monkey: Monkey, stuck: list[str]) -> Report:
-    verdict = judge(effects.all(), findings.runs.values(), monkey.killed)
+def _report(
+    options: Options,
+    effects: Effects,
+    findings: Findings,
+    monkey: Monkey,
+    stuck: list[str],
+    repeated_tasks: set[str],
+) -> Report:
+    verdict = judge(effects.all(), findings.runs.values(), monkey.killed, repeated_tasks)
     return Report(
         seed=options.seed,
         skew=options.skew,
@@ -171,9 +189,10 @@ def _told(repeated: Repeated) -> str:
     )
 
 
-async def _strangers(processes: Cluster, findings: Findings) -> tuple[list[str], int]:
+async def _answered(ask: Callable[[], Coroutine[None, None, T]]) -> T:
+    """What the server says, as soon as it is back."""
     while True:
         try:
-            return await strangers(processes.temporal, findings.runs)
+            return await ask()
         except RPCError:
             await asyncio.sleep(0.2)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
 import temporalio.client
+from temporalio.api.enums.v1 import EventType
 
 from .cluster import Killed
 from .effects import Effect
@@ -19,6 +21,8 @@ _ANSWER_SECONDS = 2.0
 _TASK_SECONDS = 12.0
 """The same for a local step, whose answer goes with the workflow task, which may take Temporal's 10 seconds."""
 
+_REPEATED_TASK = (EventType.EVENT_TYPE_WORKFLOW_TASK_TIMED_OUT, EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED)
+
 _SETTLE_SECONDS = 5.0
 """How long after a start of the server calls may still fail."""
 
@@ -29,7 +33,7 @@ class Repeated:
 
     Attributes:
         effect: The end of the time too many.
-        because: Which kill has lost its answer; None if none has.
+        because: Which kill has lost its answer, or what else; None if nothing has.
     """
 
     effect: Effect
@@ -56,12 +60,21 @@ class Verdict:
 
     @property
     def unexplained(self) -> list[Repeated]:
-        """The repeated ones that no kill explains."""
+        """The repeated ones that nothing explains."""
         return [repeated for repeated in self.repeated if repeated.because is None]
 
 
-def judge(effects: Iterable[Effect], runs: Iterable[Expected], killed: Sequence[Killed]) -> Verdict:
-    """Compare what has happened with what should have."""
+def judge(
+    effects: Iterable[Effect], runs: Iterable[Expected], killed: Sequence[Killed], retried: Set[str] = frozenset()
+) -> Verdict:
+    """Compare what has happened with what should have.
+
+    Args:
+        effects: What has happened.
+        runs: What should have.
+        killed: What was killed.
+        retried: The executions that :func:`repeating` has found.
+    """
     verdict = Verdict()
     ends: dict[tuple[str, str], list[Effect]] = {}
     for effect in effects:
@@ -80,8 +93,25 @@ def judge(effects: Iterable[Effect], runs: Iterable[Expected], killed: Sequence[
             missing = sorted(step for step in run.steps if (run.workflow_id, step) not in ends)
             verdict.lost += [f"step {step!r} of {run.workflow_id}" for step in missing]
     for times in ends.values():
-        verdict.repeated += [Repeated(effect, explanation(effect, killed)) for effect in times[:-1]]
+        for effect in times[:-1]:
+            because = explanation(effect, killed)
+            if because is None and effect.is_local and effect.run_id in retried:
+                because = "a workflow task that Temporal repeated"
+            verdict.repeated.append(Repeated(effect, because))
     return verdict
+
+
+async def repeating(temporal: temporalio.client.Client, effects: Iterable[Effect]) -> set[str]:
+    """Executions whose local steps have happened twice, and of which Temporal has repeated a workflow task."""
+    ends = [effect for effect in effects if effect.phase == "end" and effect.is_local]
+    times = Counter((effect.workflow_id, step_of(effect)) for effect in ends)
+    runs = {(effect.workflow_id, effect.run_id) for effect in ends if times[effect.workflow_id, step_of(effect)] > 1}
+    found = set()
+    for workflow_id, run_id in runs:
+        history = await temporal.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
+        if any(event.event_type in _REPEATED_TASK for event in history.events):
+            found.add(run_id)
+    return found
 
 
 def step_of(effect: Effect) -> str:

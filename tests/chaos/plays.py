@@ -84,7 +84,7 @@ async def announcer(stage: Stage) -> None:
     stage.demand(len(set(ids)) == 3, f"{run} sent {ids}")
     for workflow in (orders.heard_by_orders, mail.heard_by_mail):
         for id in ids:
-            await stage.ended(stage.expect(f"{workflow.id}/{id}", "heard"), result=id)
+            await stage.ended(stage.expect(f"{workflow.app}/{workflow.id}/{id}", "heard"), result=id)
 
 
 async def fan_out(stage: Stage) -> None:
@@ -93,7 +93,7 @@ async def fan_out(stage: Stage) -> None:
     run, _ = await stage.start(orders.fan_out, data, "about to fan out")
     await stage.ended(run, result=stage.scale)
     for n in range(stage.scale):
-        await stage.ended(stage.expect(f"leaf/{stage.name}-{n}", "leaf"), result=n)
+        await stage.ended(stage.expect(f"{mail.client.id}/leaf/{stage.name}-{n}", "leaf"), result=n)
 
 
 async def sent_twice(stage: Stage) -> None:
@@ -101,7 +101,7 @@ async def sent_twice(stage: Stage) -> None:
     for _ in range(2):
         await stage.send("chaos.leaf", stage.name, {"number": stage.number})
         await stage.pause(2)
-    await stage.ended(stage.expect(f"leaf/{stage.name}", "leaf"), result=stage.number)
+    await stage.ended(stage.expect(f"{mail.client.id}/leaf/{stage.name}", "leaf"), result=stage.number)
 
 
 async def waiter(stage: Stage) -> None:
@@ -184,15 +184,15 @@ async def stopped(stage: Stage) -> None:
     for _ in range(2):
         await stage.send("chaos.stop", stage.name, data)
     await stage.ended(run, "cancelled")
-    await stage.ended(stage.expect(f"on-cancelled/{run_id}", "noted"), result=run)
+    await stage.ended(stage.expect(f"{mail.client.id}/on-cancelled/{run_id}", "noted"), result=run)
 
 
 async def failing(stage: Stage) -> None:
     """A run that fails is told, and picked up by its failure handler."""
     run, run_id = await stage.start(orders.failing, stage.number, "before")
     await stage.ended(run, "NonRetryableError")
-    await stage.ended(stage.expect(f"failing-failure/{run_id}", "picked up"), result=run)
-    await stage.ended(stage.expect(f"on-failed/{run_id}", "noted"), result=run)
+    await stage.ended(stage.expect(f"{orders.client.id}/failing-failure/{run_id}", "picked up"), result=run)
+    await stage.ended(stage.expect(f"{mail.client.id}/on-failed/{run_id}", "noted"), result=run)
 
 
 PLAYS: dict[Play, int] = {

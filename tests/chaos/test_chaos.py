@@ -21,14 +21,14 @@ SCRIPT = [
 
 @pytest.mark.takes_long
 @pytest.mark.integration
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_kills_of_workers_and_the_server_lose_nothing_and_double_no_more_than_they_interrupt(
     tmp_path: Path,
 ) -> None:
     options = Options(
         seed=4,
-        seconds=10,
-        at_once=12,
+        seconds=None,
+        at_once=8,
         scale=20,
         patience=200,
         rage=lambda monkey: monkey.follow(SCRIPT),
@@ -36,5 +36,4 @@ async def test_kills_of_workers_and_the_server_lose_nothing_and_double_no_more_t
     report = await run(options, tmp_path)
     assert report.is_good, report.table()
     assert report.plays.keys() == {play.__name__ for play in PLAYS}
-    kills = {kind.split()[1] for kind in report.kills}
-    assert kills and kills <= {"SIGKILL", "SIGTERM"}  # a busy machine has time for few
+    assert {kind.split()[1] for kind in report.kills} == {"SIGKILL", "SIGTERM"}

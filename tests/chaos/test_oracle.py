@@ -54,6 +54,13 @@ def test_a_step_that_happened_twice_without_a_kill_is_found() -> None:
     assert [repeated.effect.at for repeated in verdict.unexplained] == [NOON]
 
 
+def test_a_local_step_happens_again_with_a_workflow_task_that_temporal_repeats() -> None:
+    for is_local, unexplained in ((True, 0), (False, 1)):
+        twice = [*happens(0, is_local=is_local), *happens(30, is_local=is_local)]
+        assert len(judge(twice, ended("charge"), [], {"run"}).unexplained) == unexplained
+        assert len(judge(twice, ended("charge"), [], {"another run"}).unexplained) == 1
+
+
 def test_activities_that_body_attempts_made_for_one_step_are_that_step() -> None:
     assert len(judge([*happens(0), *happens(30, step="charge#2")], ended("charge"), []).unexplained) == 1
 

@@ -11,6 +11,8 @@ import sys
 import tomllib
 from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -19,6 +21,7 @@ import pytest
 import yaml
 from commands import Steporal
 from kustomizing import DEPLOY, ROOT
+from packaging.requirements import Requirement
 
 from steporal.durations import parse_duration
 from steporal_workers.cli import cli
@@ -48,6 +51,39 @@ def services() -> dict[str, dict[str, Any]]:
     """The services of the compose file."""
     found: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text())["services"]
     return found
+
+
+# --- packages ------------------------------------------------------------------------------------------------------
+
+
+def needed() -> dict[str, str]:
+    """The packages of an image, as they are here, and of what they need themselves."""
+    found: dict[str, str] = {}
+    todo = [Requirement("steporal[gateway,encryption,otel]")]
+    while todo:
+        requirement = todo.pop()
+        for extra in requirement.extras or {""}:
+            for text in metadata.requires(requirement.name) or ():
+                other = Requirement(text)
+                name = re.sub(r"[-_.]+", "-", other.name).lower()
+                if other.marker is None or other.marker.evaluate({"extra": extra}):
+                    if name not in found or other.extras:
+                        todo.append(other)
+                    found[name] = metadata.version(other.name)
+    return found
+
+
+def test_each_package_of_an_image_has_the_version_that_the_tests_ran_with() -> None:
+    lines = (DEPLOY / "constraints.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    missing = needed().keys() - pinned.keys() - {"steporal"}
+    assert not missing
+    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for text in chain(requirements["dependencies"], *requirements["optional-dependencies"].values()):
+        requirement = Requirement(text)
+        if (version := pinned.get(requirement.name)) is not None:
+            assert requirement.specifier.contains(version), text
+    assert "--constraint constraints.txt" in DOCKERFILE.read_text()
 
 
 # --- linters -------------------------------------------------------------------------------------------------------

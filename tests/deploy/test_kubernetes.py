@@ -6,6 +6,7 @@ import copy
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,27 @@ def test_probes_ask_a_port_that_the_container_has(overlay: list[Resource]) -> No
             assert {"name": "STEPORAL_HEALTH_PORT", "value": str(port["containerPort"])} in container["env"]
         else:
             assert container["args"][-2:] == ["--port", str(port["containerPort"])]
+
+
+@pytest.mark.parametrize(
+    ("address", "is_reached"),
+    [
+        *((address, True) for address in ("93.184.216.34", "2606:2800:220:1::1", "172.32.0.1", "11.0.0.1")),
+        *((address, False) for address in ("10.1.2.3", "172.31.255.255", "192.168.0.1", "127.0.0.1", "fd00::1")),
+        *((address, False) for address in ("169.254.169.254", "168.63.129.16", "192.0.0.192", "100.100.100.200")),
+        *((address, False) for address in ("fd00:ec2::254", "fe80::1")),
+    ],
+)
+def test_steps_reach_the_internet_and_nothing_inside(overlay: list[Resource], address: str, is_reached: bool) -> None:
+    [rule] = by_name(overlay)["NetworkPolicy", "steporal-worker"]["spec"]["egress"]
+    assert [port["port"] for port in rule["ports"]] == [443]
+    blocks = [peer["ipBlock"] for peer in rule["to"]]
+    reached = any(
+        ip_address(address) in ip_network(block["cidr"])
+        and not any(ip_address(address) in ip_network(but) for but in block["except"])
+        for block in blocks
+    )
+    assert reached == is_reached
 
 
 def test_metrics_are_served_where_prometheus_is_told_and_let_in(overlay: list[Resource]) -> None:

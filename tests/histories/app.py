@@ -160,8 +160,8 @@ async def body_attempts(ctx: Context[Any], step: Step) -> list[Any]:
 
 
 async def told_of_failure(ctx: Context[steporal.RunFailure], step: Step) -> str:
-    failed = ctx.input.data.error
-    return await step.run("note", lambda: f"{failed.name}: {failed.message}")
+    name, message = ctx.input.data.error.name, ctx.input.data.error.message  # its stack has places of the recorder
+    return await step.run("note", lambda: f"{name}: {message}")
 
 
 @shop.workflow(id="fails", max_attempts=2, ext=WorkflowExt(on_failure=told_of_failure))
@@ -350,32 +350,32 @@ async def _waited(ctx: Context[Any], step: Step, kind: str) -> Any:
     name = f"parks/{ctx.input.id}"
     match kind:
         case "sleep":
-            return await step.sleep("sleep", "2s")
+            return await step.sleep("sleep", "5s")
         case "long sleep":
             return await step.sleep("long sleep", "1h")
         case "event":
             event = await step.ext.wait_for_event("event", event="parks.event", match="data.id", timeout="1h")
             return event and event.data
         case "no event":
-            return await step.ext.wait_for_event("no event", event="parks.none", timeout="2s")
+            return await step.ext.wait_for_event("no event", event="parks.none", timeout="5s")
         case "signal":
             signal = await step.wait_for_signal("signal", signal=name, timeout="1h")
             return signal and signal.data
         case "no signal":
-            return await step.wait_for_signal("no signal", signal=f"{name}/none", timeout="2s")
+            return await step.wait_for_signal("no signal", signal=f"{name}/none", timeout="5s")
         case "child":
-            return await step.invoke_workflow("child", workflow=child, data={"of": name, "sleep": "2s"})
+            return await step.invoke_workflow("child", workflow=child, data={"of": name, "sleep": "5s"})
         case "child fails":
-            data = {"of": name, "sleep": "2s", "fails": True}
+            data = {"of": name, "sleep": "5s", "fails": True}
             return await error_of(step.invoke_workflow("child fails", workflow=child, data=data))
         case "child is late":
-            data = {"of": name, "sleep": "4s"}
-            return await error_of(step.invoke_workflow("late", workflow=child, data=data, timeout="1500ms"))
+            data = {"of": name, "sleep": "8s"}
+            return await error_of(step.invoke_workflow("late", workflow=child, data=data, timeout="4s"))
         case "child is gone":
             data = {"of": name, "sleep": "1h"}
             return await error_of(step.invoke_workflow("child", workflow=child, data=data))
         case "timer":
-            return await asyncio.sleep(2, "slept")
+            return await asyncio.sleep(5, "slept")
         case "timeout":
             try:
                 async with asyncio.timeout(2):
@@ -385,7 +385,7 @@ async def _waited(ctx: Context[Any], step: Step, kind: str) -> Any:
         case "backoff":
             failed = await error_of(step.run("broken", final))
             if ctx.attempt == 0:
-                raise steporal.RetryAfterError("later", timedelta(seconds=2))
+                raise steporal.RetryAfterError("later", timedelta(seconds=5))
             return [failed, ctx.attempt]
     raise steporal.NonRetryableError(f"what is {kind!r}?")
 

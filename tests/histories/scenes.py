@@ -54,7 +54,7 @@ async def failing(stage: Stage) -> None:
     )
     for how in ("body", "step"):
         run = await stage.start(how, app.fails, how)
-        await ended(run, stage.keep(f"fails-failure.{how}", f"fails-failure/{run.first_execution_run_id}"))
+        await ended(run, stage.keep(f"fails-failure.{how}", f"{shop.id}/fails-failure/{run.first_execution_run_id}"))
 
 
 async def outlasting(stage: Stage) -> None:
@@ -89,8 +89,8 @@ async def deliveries(stage: Stage) -> None:
     await shop.send_event(later)
     await shop.send_event(later)  # again
     await shop.send_event({"name": "unheard", "id": "broken"})
-    await ended(*(stage.keep(f"hook.{id}", f"hook/{id}") for id in (*ids, "later")))
-    await ended(stage.keep("hook.given-up", "hook-in-vain/broken"))
+    await ended(*(stage.keep(f"hook.{id}", f"{shop.id}/hook/{id}") for id in (*ids, "later")))
+    await ended(stage.keep("hook.given-up", f"{shop.id}/hook-in-vain/broken"))
 
 
 # --- events --------------------------------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ async def parking(stage: Stage) -> None:
 
 async def parking_until_it_begins(stage: Stage) -> None:
     """A run whose event has a time in the future."""
-    later = int(time.time() * 1000) + 4_000
+    later = int(time.time() * 1000) + 10_000
     event = {"name": "parks.start", "id": "later", "data": {"for": [], "id": "later"}, "ts": later}
     run = await stage.started_by(app.parks, event)
     await shop.send_event(event)
@@ -343,7 +343,7 @@ async def told_ends(stage: Stage) -> None:
     await until_seen(stopped, "a while")
     await stopped.cancel()
     await ended(run, failed, stopped)
-    await ended(stage.keep("hears-of-ends", f"hears-of-ends/{stopped.first_execution_run_id}"))
+    await ended(stage.keep("hears-of-ends", f"{app.audit.id}/hears-of-ends/{stopped.first_execution_run_id}"))
 
 
 async def registering(stage: Stage) -> None:

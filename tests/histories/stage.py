@@ -61,7 +61,7 @@ class Stage:
     async def started_by(self, workflow: steporal.Workflow[Any, Any], event: dict[str, Any]) -> Handle:
         """Send an event, and keep the run of a workflow that it starts, under the event's id."""
         await workflow.client.send_event(event)
-        return self.keep(f"{workflow.id}.{event['id']}", f"{workflow.id}/{event['id']}")
+        return self.keep(f"{workflow.id}.{event['id']}", f"{workflow.app}/{workflow.id}/{event['id']}")
 
     async def histories(self) -> dict[str, WorkflowHistory]:
         """What is kept, by name; of several executions, each has a number."""

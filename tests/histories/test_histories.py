@@ -13,6 +13,7 @@ from unittest.mock import patch
 import opentelemetry.trace
 import pytest
 import temporalio.activity
+from recording import REPLAYS, TOO_SLOW
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.api.history.v1 import HistoryEvent
@@ -111,6 +112,17 @@ def _recorded_end(history: WorkflowHistory) -> Any:
 
 async def misfits(histories: Mapping[str, WorkflowHistory], *plugins: Plugin) -> dict[str, str]:
     """What does not fit the code, by the names of the histories."""
+    found = await _all_misfits(histories, plugins)
+    for _ in range(REPLAYS - 1):
+        slow = {name: histories[name] for name, why in found.items() if TOO_SLOW in why}
+        if not slow:
+            break
+        found = {name: why for name, why in found.items() if name not in slow}
+        found |= await _all_misfits(slow, plugins)
+    return found
+
+
+async def _all_misfits(histories: Mapping[str, WorkflowHistory], plugins: Sequence[Plugin]) -> dict[str, str]:
     found: dict[str, str] = {}
     for client in app.APPS:
         mine = {name: history for name, history in histories.items() if _app(history) == client.id}
@@ -234,7 +246,7 @@ Named = tuple[str, str]
 def defined() -> set[Named]:
     """What the package has names for in histories."""
     sinks = list(app.shop.sinks.values())
-    activities = [*Activities(app.shop, StepThreads(), Executions()).all(), *SYSTEM_ACTIVITIES]
+    activities = [*Activities(app.shop, StepThreads(), Executions(), slots=100).all(), *SYSTEM_ACTIVITIES]
     found = {("activity", str(temporalio.activity._Definition.must_from_callable(each).name)) for each in activities}
     found |= {("workflow", each.id) for client in app.APPS for each in [*client.workflows, *client.sinks.values()]}
     for cls in SYSTEM_WORKFLOWS:
@@ -318,7 +330,7 @@ def test_all_that_has_a_name_in_histories_is_recorded(histories: dict[str, Workf
 @pytest.mark.parametrize(
     ("module", "constants"),
     [
-        (topic, {"_SIGNALS_PER_EXECUTION": 4_000, "_EVALUATIONS_PER_TASK": 5_000, "_RESTORED_PER_TASK": 2_000}),
+        (topic, {"_SIGNALS_PER_EXECUTION": 4_000, "_UNITS_PER_TASK": 100_000, "_UNITS_OF_AN_ITEM": 50}),
         (topic, {"_LANES": 4, "_DELIVERIES_PER_ACTIVITY": 200, "_BYTES_PER_ACTIVITY": 512 * 1024}),
         (mailbox, {"_TAKES_PER_MAILBOX": 500}),
         (continuing, {"HARD_LENGTH": 20_000, "HARD_BYTES": 20 * 1024 * 1024}),

@@ -87,7 +87,7 @@ class Customers:
     async def _bought(self, number: int) -> None:
         placed = {"number": number, "seconds": self.chance.choice((0.05, 0.2, 1.5))}
         [id] = await self._send(number, "place", {"name": "rolling.placed", "data": placed})
-        run = self._expect(f"order/{id}", "reserve", "pack")
+        run = self._expect(f"rolling/order/{id}", "reserve", "pack")
         await self._until_done(number, run, "reserve")
         await self._send(number, "pay", {"name": "rolling.paid", "data": {"number": number}})
         await self._until_done(number, run, "pack")
@@ -102,7 +102,7 @@ class Customers:
         events = [{"name": "rolling.parcel", "data": {"number": number * 100 + n}} for n in range(PARCELS)]
         ids = await self._send(number, "send many", events)
         for n, id in enumerate(ids):
-            await self._ended(number, self._expect(f"parcel/{id}", "sorted"), number * 100 + n)
+            await self._ended(number, self._expect(f"rolling/parcel/{id}", "sorted"), number * 100 + n)
 
     async def _quoted(self, number: int) -> None:
         """Nothing makes an invocation that is sent again the same one: where no answer came, it is not."""

@@ -187,7 +187,7 @@ def _report(effects: Effects, customers: Customers, balancer: Balancer, installe
     processes = installed.processes.values()
     ended_unasked = [f"{one.name} has ended by itself: {one.unexpected}" for one in processes if one.unexpected]
     return Report(
-        orders=sum(run.startswith("order/") for run in customers.runs),
+        orders=sum(run.startswith("rolling/order/") for run in customers.runs),
         runs=sum(run.ended is not None for run in customers.runs.values()),
         events=customers.events,
         signals=customers.signals,

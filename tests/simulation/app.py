@@ -160,6 +160,10 @@ class Body:
                 return str(self._ctx.uuid4())
             case "attempt":
                 return self._ctx.attempt
+            case "ids":
+                return {self._ctx.run_id: [f"{self._ctx.ext.workflow_id}/charge", self._ctx.input.id.encode()]}
+            case "parts":
+                return f"{self._ctx.run_id[:8]} {self._ctx.input.id.upper()}"
             case "temporal":
                 return [workflow.random().random(), str(workflow.uuid4()), workflow.time()]
             case _:

@@ -29,7 +29,7 @@ class Step(Node):
         form: How its function is written.
         seconds: How long each attempt takes.
         fails: How many attempts fail; from 4 on it fails for good.
-        takes: What its function is given beside: something that the body draws.
+        takes: What its function is given beside: something that the body draws, or the ids of the run.
         is_named_by_chance: Whether its id has a random number in it.
         timeout: How long an attempt may take.
     """
@@ -38,7 +38,7 @@ class Step(Node):
     form: Form
     seconds: tuple[float, ...]
     fails: int = 0
-    takes: Literal["random", "uuid", "now"] | None = None
+    takes: Literal["random", "uuid", "now", "ids", "parts"] | None = None
     is_named_by_chance: bool = False
     timeout: float | None = None
 
@@ -468,7 +468,7 @@ class _Maker:
             form = "local"
         fails = self._chance.choice((0,) * 9 + (1, 2, 9))
         seconds = tuple(self.seconds() for _ in range(min(fails, 3) + 1))
-        takes: Any = self._chance.choice((None,) * 9 + ("random", "uuid", "now"))
+        takes: Any = self._chance.choice((None,) * 9 + ("random", "uuid", "now", "ids", "parts"))
         timeout = self.seconds() if self._chance.random() < 0.06 else None
         return Step(self.id(), form, seconds, fails, takes, self._chance.random() < 0.05, timeout)
 

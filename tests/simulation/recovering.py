@@ -19,7 +19,7 @@ from steporal.runtime.children import REPORT
 from steporal_workers.recover import RecoverOptions, Stuck, _Recovery
 
 from .history import payload, value_of
-from .service import Activity, Service, at_once, number_of, run_id_of
+from .service import Activity, Service, at_once, number_of
 
 
 class NotRecovered(Exception):
@@ -153,7 +153,7 @@ def reset(service: Service, finish_event_id: int) -> None:
         started_event_id=started.event_id,
         cause=cause,
         base_run_id=old.run_id,
-        new_run_id=run_id_of(execution.number),
+        new_run_id=service.run_id_of(execution.number),
     )
     for event in old.history.events[finish_event_id - 1 :]:
         if event.HasField("workflow_execution_signaled_event_attributes"):

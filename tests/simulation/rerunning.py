@@ -66,4 +66,5 @@ def kept(service: Service, position: int) -> Kept | None:
 def _story(service: Service) -> Story:
     temporal: Any = FakeTemporal(service)
     described: Any = _Ended(service.workflow_id, service.execution.run_id)
+    described.raw_description.workflow_execution_info.first_run_id = service.execution.first_run_id
     return at_once(Reader(temporal).read(described))

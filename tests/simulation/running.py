@@ -95,8 +95,10 @@ def run(scenario: Scenario, plan: Plan | None = None, *, sandboxed: bool = False
     plan = plan or Plan()
     service = Service(surroundings(sandboxed), client, Interrupted(plan), START + (_LATER if kept else 0))
     data: Any = {"program": to_data(scenario.body), "faults": [list(fault) for fault in plan.faults]}
-    origin = {"type": "event", "id": "started", "name": "start", "ts": service.began // 10**6, "listened": False}
-    service.start("parks" if plan.parks else "stays", "started", [data, origin, *([kept.argument] if kept else [])])
+    id = "again" if kept else "started"
+    origin = {"type": "event", "id": id, "name": "start", "ts": service.began // 10**6, "listened": False}
+    workflow, arguments = "parks" if plan.parks else "stays", [data, origin, *([kept.argument] if kept else [])]
+    service.start(workflow, id, arguments, is_rerun=kept is not None)
     for arrival in scenario.arrivals:
         service.at(service.began + int(arrival.at * SECOND), _arriving(service, arrival))
     ended, problem = None, ""

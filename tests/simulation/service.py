@@ -129,13 +129,8 @@ class Ended:
     at: float
 
 
-def run_id_of(number: int) -> str:
-    """Temporal's run id of the execution with this number."""
-    return f"00000000-0000-4000-8000-{number:012d}"
-
-
 def number_of(run_id: str) -> int:
-    """The inverse of :func:`run_id_of`."""
+    """The inverse of :meth:`Service.run_id_of`."""
     return int(run_id.rpartition("-")[2])
 
 
@@ -175,6 +170,7 @@ class Service:
         self.world = World(self.signal)
         self.executions: list[Execution] = []
         self.workflow_id = ""
+        self.is_rerun = False
         self.ended: Ended | None = None
 
     @property
@@ -188,8 +184,13 @@ class Service:
 
     # --- a run -----------------------------------------------------------------------------------------------------
 
-    def start(self, workflow: str, id: str, arguments: list[Any]) -> None:
+    def run_id_of(self, number: int) -> str:
+        """Temporal's run id of the execution with this number; a rerun has other ones than the run before it."""
+        return f"{'3d6e1f5b' if self.is_rerun else '00000000'}-0000-4000-8000-{number:012d}"
+
+    def start(self, workflow: str, id: str, arguments: list[Any], *, is_rerun: bool = False) -> None:
         """Start the run."""
+        self.is_rerun = is_rerun
         self.workflow_id = f"{workflow}/{id}"
         self._execute(workflow, [payload(value) for value in arguments])
 
@@ -212,7 +213,7 @@ class Service:
     def new_execution(self, first_run_id: str | None) -> Execution:
         """One more execution of the run, without a history."""
         number = len(self.executions)
-        run_id = run_id_of(number)
+        run_id = self.run_id_of(number)
         cached = CachedRun(self._surroundings, self, self.workflow_id, run_id)
         execution = Execution(number, run_id, first_run_id or run_id, History(), cached)
         self.executions.append(execution)
@@ -457,7 +458,7 @@ class Service:
     def _continue_as_new_workflow_execution(self, execution: Execution, command: Command) -> dict[str, Any]:
         body = command.body
         return {
-            "new_execution_run_id": run_id_of(len(self.executions)),
+            "new_execution_run_id": self.run_id_of(len(self.executions)),
             "workflow_type": WorkflowType(name=body.workflow_type),
             "input": payloads(body.arguments),
         }

@@ -127,3 +127,28 @@ async def test_probes_need_no_key_and_a_server_that_stops_is_not_ready() -> None
         assert [(await http.get(path)).status_code for path in ("/live", "/ready")] == [200, 200]
         is_stopping = True
         assert [(await http.get(path)).status_code for path in ("/live", "/ready")] == [200, 503]
+
+
+async def test_nobody_is_sent_to_a_host_of_their_own_choice(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/decode/", json=body(CLEAR), headers={**BEARER, "Host": "evil.example"})
+    assert (answer.status_code, "location" in answer.headers) == (404, False)
+
+
+async def test_without_keys_it_is_for_its_pages_and_this_machine_alone() -> None:
+    app = create_codec_app(EncryptionCodec(Keys.of([NEW])), Ring(None), [UI])
+    at = listening("127.0.0.1", 0)
+    async with serving_on(app, at), httpx.AsyncClient(base_url=url_of(at)) as http:
+        for headers, status in (
+            ({}, 200),
+            ({"Origin": UI}, 200),
+            ({"Origin": "https://evil.example"}, 403),
+            ({"Host": "evil.example"}, 403),
+            ({"Host": "evil.example", "Origin": "http://evil.example"}, 403),
+        ):
+            assert (await http.post("/decode", json=body(CLEAR), headers=headers)).status_code == status
+
+
+async def test_a_request_whose_body_has_two_ends_is_refused(http: httpx.AsyncClient) -> None:
+    framed = {**BEARER, "Transfer-Encoding": "chunked", "Content-Length": "5"}
+    answer = await http.post("/decode", content=b"0\r\n\r\n", headers=framed)
+    assert (answer.status_code, answer.headers["connection"]) == (400, "close")

@@ -76,3 +76,10 @@ async def test_help_names_every_command(offline: Steporal) -> None:
 async def test_output_that_is_no_terminal_has_no_colours(offline: Steporal) -> None:
     ended = await offline("catalog")
     assert "\x1b" not in ended.out + ended.err
+
+
+@pytest.mark.parametrize("variable", ["ANY", "TEMPORAL_NAMESPACE"])
+async def test_a_variable_that_is_no_text_is_left_alone_or_named(offline: Steporal, variable: str) -> None:
+    ended = await offline("catalog", **{variable: "\udcff"})
+    assert (ended.status, ended.err.count("\n")) == ((1, 1) if variable == "ANY" else (2, 1))
+    assert ("no Temporal server answers" if variable == "ANY" else "cannot be read") in ended.err

@@ -84,7 +84,7 @@ async def test_each_start_step_and_end_of_a_run_is_a_line(offline: Steporal) -> 
         lines = [line for line in process.said.splitlines() if event_id[-6:] in line]
         who = f"order        {event_id[-6:]}"
         assert [re.sub(r"^\d\d:\d\d:\d\d\.\d\d\d|  [\d.]+ m?s$", "", line) for line in lines] == [
-            f"  {who}  ▶ started by order.placed order/{event_id}",
+            f"  {who}  ▶ started by order.placed dev-app/order/{event_id}",
             f"  {who}  ✓ charge",
             f"  {who}  … approval waits for a signal",
             f"  {who}  ✓ approval",

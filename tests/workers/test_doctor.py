@@ -103,23 +103,6 @@ async def test_a_catalog_that_is_not_as_the_code_is_told_by_names(run: Steporal,
     assert status == 1  # of the workers
 
 
-async def test_apps_that_share_a_workflows_id_are_told(run: Steporal, app_id: str) -> None:
-    for app in (f"{app_id}-one", f"{app_id}-two"):
-        run.write(
-            "app.py",
-            f"""
-            import steporal
-            client = steporal.Client({app!r})
-            @client.workflow(id="shared {app_id}")
-            async def shared(ctx, step): pass
-            """,
-        )
-        await run("sync", "app")
-    _, rows = await found(run)
-    assert rows["catalog"]["state"] == "warning"
-    assert f"'shared {app_id}' of app '{app_id}-one'" in rows["catalog"]["said"]
-
-
 async def test_a_paused_schedule_is_told(run: Steporal, server: DevServer, write_app: WriteApp) -> None:
     app = write_app(CRON)
     await run("sync", "app")

@@ -64,7 +64,7 @@ async def test_dev_encrypts_and_decrypts_for_those_who_have_the_key(offline: Ste
         there = {"TEMPORAL_ADDRESS": address}
         async with httpx.AsyncClient() as http:
             sent = await http.post(f"{gateway}/e/any", json={"name": "said", "data": {"word": MARKER}})
-            run = f"echo/{sent.json()['ids'][0]}"
+            run = f"secret-app/echo/{sent.json()['ids'][0]}"
             settings = (await http.get(f"{ui}/api/v1/settings")).json()
             asked = {"Origin": ui, "Access-Control-Request-Method": "POST"}
             preflight = await http.options(f"{codec}/decode", headers=asked)

@@ -104,12 +104,12 @@ async def test_what_succeeds_is_answered_as_the_description_says(app: steporal.C
 
         [event_id] = (await ask("POST", "/e/{key}", "/e/any", 200, {"name": name, "data": {"a": 1}}))["ids"]
         greeted = (await ask("POST", "/invoke/{workflow}", f"/invoke/{workflow_id}", 200, {"data": 5}))["id"]
-        await app.temporal.get_workflow_handle(f"{workflow_id}/{event_id}").result()
+        await app.temporal.get_workflow_handle(f"{app.id}/{workflow_id}/{event_id}").result()
         listed = await ask("GET", "/v1/events/{id}/runs", f"/v1/events/{event_id}/runs", 200)
         assert {run["status"] for run in listed["data"]} == {"Completed", "Running"}
         await ask("GET", "/v1/runs/{id}", f"/v1/runs/{greeted}", 200)
-        await ask("DELETE", "/v1/runs/{id}", f"/v1/runs/waits {app.id}/{event_id}", 204)
-        await ask("DELETE", "/v1/runs/{id}", f"/v1/runs/{workflow_id}/{event_id}", 409)
+        await ask("DELETE", "/v1/runs/{id}", f"/v1/runs/{app.id}/waits {app.id}/{event_id}", 204)
+        await ask("DELETE", "/v1/runs/{id}", f"/v1/runs/{app.id}/{workflow_id}/{event_id}", 409)
 
 
 def test_every_path_is_described_and_every_described_path_is_there(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
 import temporalio.client
 from gateway import Wire, count, gateway_of, greeting, until_started
 from recording import Workers
-from temporalio.service import RetryConfig
+from temporalio.service import RetryConfig, RPCError, RPCStatusCode
 from ulid import ULID
 
 import steporal
@@ -36,7 +36,7 @@ async def test_an_event_starts_the_runs_that_it_triggers(
     async with workers(app), gateway_of(app) as http:
         sent = await http.post("/e/any", json={"name": name, "data": {"who": "Ada"}})
         [event_id] = sent.json()["ids"]
-        assert await temporal.get_workflow_handle(f"{workflow_id}/{event_id}").result() == {"who": "Ada"}
+        assert await temporal.get_workflow_handle(f"{app.id}/{workflow_id}/{event_id}").result() == {"who": "Ada"}
     assert (sent.status_code, sent.json()) == (200, {"ids": [event_id], "status": 200})
 
 
@@ -47,7 +47,7 @@ async def test_a_list_is_answered_with_ids_in_its_order(
     async with workers(app), gateway_of(app) as http:
         sent = await http.post("/e/any", json=[{"name": name, "data": {"n": n}} for n in range(20)])
         ids = sent.json()["ids"]
-        handles = [temporal.get_workflow_handle(f"{workflow_id}/{id}") for id in ids]
+        handles = [temporal.get_workflow_handle(f"{app.id}/{workflow_id}/{id}") for id in ids]
         assert await asyncio.gather(*(handle.result() for handle in handles)) == [{"n": n} for n in range(20)]
     assert ids == sorted(map(str, map(ULID.from_str, ids)))
 
@@ -60,7 +60,7 @@ async def test_a_given_id_is_answered_and_starts_a_run_once(
         for n in range(3):
             sent = await http.post("/e/any", json={"name": name, "id": f"{app.id} mine", "data": {"n": n}})
             assert sent.json()["ids"] == [f"{app.id} mine"]
-        assert await temporal.get_workflow_handle(f"{workflow_id}/{app.id} mine").result() == {"n": 0}
+        assert await temporal.get_workflow_handle(f"{app.id}/{workflow_id}/{app.id} mine").result() == {"n": 0}
         await until_started(temporal, workflow_id, 1)
     assert await count(temporal, workflow_id) == 1
 
@@ -105,7 +105,7 @@ async def test_what_inngest_reads_as_absent_is_absent(
     async with workers(app), gateway_of(app) as http:
         sent = await http.post("/e/any", json=event)
         [event_id] = sent.json()["ids"]
-        assert await temporal.get_workflow_handle(f"{workflow_id}/{event_id}").result() == {}
+        assert await temporal.get_workflow_handle(f"{app.id}/{workflow_id}/{event_id}").result() == {}
 
 
 async def test_what_inngest_keeps_for_itself_is_stripped_from_the_data(
@@ -115,7 +115,7 @@ async def test_what_inngest_keeps_for_itself_is_stripped_from_the_data(
     async with workers(app), gateway_of(app) as http:
         sent = await http.post("/e/any", json={"name": name, "data": {"_inngest": {"fn_id": "x"}, "a": 1}})
         [event_id] = sent.json()["ids"]
-        assert await temporal.get_workflow_handle(f"{workflow_id}/{event_id}").result() == {"a": 1}
+        assert await temporal.get_workflow_handle(f"{app.id}/{workflow_id}/{event_id}").result() == {"a": 1}
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,8 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "huge int": ('{"name": "a", "data": {"x": %s}}' % ("9" * 5000), 400, "thousands of digits"),
     "bomb of arrays": ("[" * 100_000, 400, "nested too deep"),
     "bomb of objects": ('{"name":' * 50_000, 400, "nested too deep"),
-    "deep": ('{"name": "a", "data": {"x": %s}}' % ("[" * 300 + "]" * 300), 400, "more than 200 deep"),
+    "too deep for some": ('{"name": "a", "data": {"list": ' + "[" * 600 + "]" * 600 + "}}", 400, "nested too deep"),
+    "deep": ('{"name": "a", "data": {"x": %s}}' % ("[" * 300 + "]" * 300), 400, "more than 100 deep"),
     "surrogate": ('{"name": "a", "data": {"x": "\\ud800"}}', 400, "data.x contains a lone surrogate"),
     "surrogate as a name": ('{"name": "\\ud800"}', 400, "lone surrogate"),
     "number": ("5", 400, "the body is a JSON number; it takes an event, or an array of events"),
@@ -218,7 +219,7 @@ async def test_nothing_is_sent_if_one_event_is_wrong(
         assert (await http.post("/e/any", json=[*events, {"name": 5}])).status_code == 400
         for event in events:
             with pytest.raises(temporalio.service.RPCError, match="not found"):
-                await temporal.get_workflow_handle(f"{workflow_id}/{event['id']}").describe()
+                await temporal.get_workflow_handle(f"{app.id}/{workflow_id}/{event['id']}").describe()
 
 
 async def test_browsers_of_any_site_may_send_events(connected: steporal.Client) -> None:
@@ -240,8 +241,23 @@ async def test_many_requests_at_once_each_start_their_run(
     async with workers(app), gateway_of(app) as http:
         sent = await asyncio.gather(*(http.post("/e/any", json={"name": name, "data": {"n": n}}) for n in range(100)))
         ids = [one.json()["ids"][0] for one in sent]
-        handles = [temporal.get_workflow_handle(f"{workflow_id}/{id}") for id in ids]
+        handles = [temporal.get_workflow_handle(f"{app.id}/{workflow_id}/{id}") for id in ids]
         assert await asyncio.gather(*(handle.result() for handle in handles)) == [{"n": n} for n in range(100)]
+
+
+async def test_what_temporal_refuses_for_good_is_not_to_be_sent_again(
+    app: steporal.Client, workers: Workers, temporal: temporalio.client.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, name = greeting(app)
+
+    async def refuse(*_: object, **__: object) -> NoReturn:
+        raise RPCError("WorkflowId length exceeds limit.", RPCStatusCode.INVALID_ARGUMENT, b"")
+
+    async with workers(app), gateway_of(app) as http:
+        monkeypatch.setattr(app.dispatcher(temporal), "dispatch", refuse)
+        refused = await http.post("/e/any", json={"name": name, "id": "a"})
+    assert (refused.status_code, refused.json()["ids"]) == (400, ["a"])
+    assert "refused again" in refused.json()["error"]
 
 
 # --- Temporal away -------------------------------------------------------------------------------------------------

@@ -132,3 +132,78 @@ def test_the_ids_of_a_new_seed_ascend() -> None:
         seed = IdSeed.new()
         ids = [seed.id(position) for position in range(5000)]
         assert ids == sorted(set(ids))
+
+
+# --- where no key is needed ----------------------------------------------------------------------------------------
+
+HERE = ["127.0.0.1:8288", "[::1]:8288", "localhost:8288", "app.localhost", "gateway:8288", "host.docker.internal:8288"]
+FOREIGN = ["evil.example", "evil.example:8288", "127.0.0.1.evil.example", "localhost.evil.example", "[::1", "evil.com."]
+OPEN = [
+    ("POST", "/e/any"),
+    ("POST", "/invoke/x"),
+    ("POST", "/v1/signals"),
+    ("GET", "/v1/runs/x"),
+    ("DELETE", "/v1/runs/x"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), OPEN)
+async def test_without_keys_no_name_that_a_stranger_may_have_leads_here(
+    app: steporal.Client, temporal: temporalio.client.Client, method: str, path: str
+) -> None:
+    """A page of such a name would read the answers, if its owner has it lead to 127.0.0.1."""
+    app.temporal = temporal
+    async with gateway_of(app) as http:
+        for host in FOREIGN:
+            refused = await http.request(method, path, headers={"Host": host})
+            assert (refused.status_code, host in refused.json()["error"]) == (403, True)
+        for host in HERE:
+            assert (await http.request(method, path, headers={"Host": host})).status_code != 403
+        assert (await http.get("/live", headers={"Host": FOREIGN[0]})).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path"), OPEN)
+async def test_without_keys_pages_of_this_machine_alone_may_use_it(
+    app: steporal.Client, temporal: temporalio.client.Client, method: str, path: str
+) -> None:
+    app.temporal = temporal
+    async with gateway_of(app) as http:
+        for origin in (
+            "https://evil.example",
+            "null",
+            "http://localhost.evil.example",
+            "file://",
+            "http://10.0.0.5",
+            "",
+        ):
+            headers = {"Origin": origin, "Content-Type": "text/plain"}  # of which browsers do not ask first
+            refused = await http.request(method, path, content=b'{"name": "a"}', headers=headers)
+            assert (refused.status_code, "may not use" in refused.json()["error"]) == (403, True)
+        for origin in ("http://localhost:5173", "http://127.0.0.1:3000", "https://shop.localhost", "http://[::1]"):
+            answered = await http.request(method, path, json=EVENT, headers={"Origin": origin})
+            assert answered.status_code != 403
+        itself = {"Origin": "http://192.168.1.5:3000", "Host": "192.168.1.5:8288"}
+        assert (await http.request(method, path, json=EVENT, headers=itself)).status_code != 403
+
+
+async def test_a_key_is_good_for_pages_too(app: steporal.Client, temporal: temporalio.client.Client) -> None:
+    app.temporal = temporal
+    async with gateway_of(app, Keys.of(["old"], None, insecure_any_key=True)) as http:
+        page = {"Origin": "https://shop.example", "Host": "events.shop.example"}
+        assert (await http.post("/e/old", json=EVENT, headers=page)).status_code == 200
+        assert (await http.post("/invoke/x", json={}, headers=page)).status_code == 403
+
+
+async def test_no_answer_is_a_page_or_kept_by_a_proxy(app: steporal.Client, temporal: temporalio.client.Client) -> None:
+    app.temporal = temporal
+    async with gateway_of(app, SET) as http:
+        for path in ("/live", "/v1/runs/x", "/nothing", "/openapi.json"):
+            headers = (await http.get(path)).headers
+            assert (headers["x-content-type-options"], headers["cache-control"]) == ("nosniff", "no-store")
+
+
+async def test_what_a_path_may_be_asked_is_said_whole(app: steporal.Client, temporal: temporalio.client.Client) -> None:
+    app.temporal = temporal
+    async with gateway_of(app, SET) as http:
+        answered = await http.post("/v1/runs/x")
+    assert (answered.status_code, set(answered.headers["allow"].split(", "))) == (405, {"GET", "HEAD", "DELETE"})

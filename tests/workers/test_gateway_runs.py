@@ -57,7 +57,7 @@ async def serving_kinds(app: steporal.Client, workers: Workers) -> AsyncIterator
     async with workers(app), gateway_of(app) as http:
         [event_id] = (await http.post("/e/any", json={"name": name})).json()["ids"]
         yield http, event_id
-        await http.delete(f"/v1/runs/c waits {app.id}/{event_id}")
+        await http.delete(f"/v1/runs/{app.id}/c waits {app.id}/{event_id}")
 
 
 async def until(http: httpx.AsyncClient, run: str, status: str) -> dict[str, Any]:
@@ -72,8 +72,8 @@ async def until(http: httpx.AsyncClient, run: str, status: str) -> dict[str, Any
 
 async def test_the_runs_that_an_event_started_are_listed(app: steporal.Client, workers: Workers) -> None:
     async with serving_kinds(app, workers) as (http, event_id):
-        await until(http, f"a completes {app.id}/{event_id}", "Completed")
-        await until(http, f"b fails {app.id}/{event_id}", "Failed")
+        await until(http, f"{app.id}/a completes {app.id}/{event_id}", "Completed")
+        await until(http, f"{app.id}/b fails {app.id}/{event_id}", "Failed")
         answered = (await http.get(f"/v1/events/{event_id}/runs")).json()
     completed, failed, running = sorted(answered["data"], key=lambda run: run["function_id"])
     assert {run["event_id"] for run in answered["data"]} == {event_id}
@@ -96,7 +96,7 @@ async def test_an_event_that_started_nothing_has_no_runs(
 
 async def test_a_run_is_found_by_its_run_id_and_by_its_workflow_id(app: steporal.Client, workers: Workers) -> None:
     async with serving_kinds(app, workers) as (http, event_id):
-        workflow_id = f"a completes {app.id}/{event_id}"
+        workflow_id = f"{app.id}/a completes {app.id}/{event_id}"
         run = await until(http, workflow_id, "Completed")
         by_run_id = await http.get(f"/v1/runs/{run['run_id']}")
         encoded = await http.get(f"/v1/runs/{quote(workflow_id, safe='')}")
@@ -131,7 +131,7 @@ async def test_an_id_that_temporal_does_not_take_is_a_mistake(app: steporal.Clie
 
 async def test_a_run_is_cancelled(app: steporal.Client, workers: Workers) -> None:
     async with serving_kinds(app, workers) as (http, event_id):
-        run = await until(http, f"c waits {app.id}/{event_id}", "Running")
+        run = await until(http, f"{app.id}/c waits {app.id}/{event_id}", "Running")
         assert (await http.delete(f"/v1/runs/{run['run_id']}")).status_code == 204
         cancelled = await until(http, run["run_id"], "Cancelled")
         again = await http.delete(f"/v1/runs/{run['run_id']}")
@@ -142,7 +142,7 @@ async def test_a_run_is_cancelled(app: steporal.Client, workers: Workers) -> Non
 
 async def test_a_run_that_has_ended_cannot_be_cancelled(app: steporal.Client, workers: Workers) -> None:
     async with serving_kinds(app, workers) as (http, event_id):
-        run = await until(http, f"b fails {app.id}/{event_id}", "Failed")
+        run = await until(http, f"{app.id}/b fails {app.id}/{event_id}", "Failed")
         refused = await http.delete(f"/v1/runs/{run['run_id']}")
     assert refused.status_code == 409
     assert "has ended: Failed" in refused.json()["error"]
@@ -203,7 +203,7 @@ async def test_input_that_does_not_fit_is_answered_with_pydantics_issues(
         ("[]", 400, "the body is a JSON array; it takes an object"),
         ('{"data": "\\ud800"}', 400, "lone surrogate"),
         ('{"data": {"\\ud800": 1}}', 400, "has the key"),
-        (f'{{"data": {"[" * 300 + "]" * 300}}}', 400, "more than 200 deep"),
+        (f'{{"data": {"[" * 300 + "]" * 300}}}', 400, "more than 100 deep"),
         (f'{{"data": "{"x" * MAX_PAYLOAD_BYTES}"}}', 413, "Temporal stores at most"),
     ],
     ids=["empty", "array", "surrogate", "surrogate as a key", "deep", "large"],

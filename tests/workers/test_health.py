@@ -136,17 +136,20 @@ async def test_what_is_no_request_is_hung_up_on(monkeypatch: pytest.MonkeyPatch)
         assert (await said(url, b"\x00\xff\r\n\r\n")).startswith(b"HTTP/1.1 405")
 
 
-async def test_connections_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "MAX_CONNECTIONS", 1)
+async def test_those_who_send_nothing_keep_no_probe_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(health, "REQUEST_SECONDS", 60)
     async with serving_health("127.0.0.1", 0, {}) as url:
-        waiting = asyncio.create_task(said(url, b"GET"))
-        await asyncio.sleep(0.05)
-        assert await said(url, b"GET /live HTTP/1.1\r\n\r\n") == b""
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
-        async with asyncio.timeout(5):
-            while not await said(url, b"GET /live HTTP/1.1\r\n\r\n"):
-                await asyncio.sleep(0.01)
+        waiting = [asyncio.create_task(said(url, b"GET")) for _ in range(10)]
+        for hung_up_on in range(7, 17):
+            async with asyncio.timeout(10):
+                while sum(task.done() for task in waiting) < hung_up_on:  # the oldest
+                    await asyncio.sleep(0.01)
+            assert (await said(url, b"GET /live HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            waiting.append(asyncio.create_task(said(url, b"GET")))
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 HANGS = """

@@ -15,6 +15,7 @@ from typing import Any
 import click
 import httpx
 import pytest
+import temporalio.client
 from click.testing import CliRunner
 from commands import Process, Steporal
 from http_server import Reply, http_server
@@ -80,6 +81,13 @@ APP = """
         raise steporal.NonRetryableError("no")
 
 
+    @client.workflow(
+        id="moderation", triggers=[event_trigger("post.*", if_exp="event.data.words.exists(w, w in event.data.banned)")]
+    )
+    async def moderation(ctx, step):
+        pass
+
+
     @client.workflow(id="wedged")
     async def wedged(ctx, step):
         return time.time()
@@ -111,11 +119,11 @@ async def scene(server: DevServer, tmp_path_factory: pytest.TempPathFactory) -> 
         async with run.running("worker", "app", "--with-gateway", "--gateway-port", "0", SINK=sink.url) as process:
             await process.until("serving")
             async with httpx.AsyncClient(base_url=await url_of(process), headers=API, timeout=30) as http:
-                await play(http, port)
+                await play(http, port, server.client)
                 yield Scene(process, await scraped(port, is_over))
 
 
-async def play(http: httpx.AsyncClient, port: int) -> None:
+async def play(http: httpx.AsyncClient, port: int, temporal: temporalio.client.Client) -> None:
     await http.post("/invoke/patient", json={})
     await http.post("/invoke/wedged", json={})
     events = [
@@ -123,10 +131,12 @@ async def play(http: httpx.AsyncClient, port: int) -> None:
         {"name": "doom.now", "data": {"step": True}},
         {"name": "doom.later", "data": {}},
         {"name": "nobody.listens", "data": {}},
+        {"name": "post.written", "data": {"words": [1] * 40_000, "banned": [2] * 40_000}},
     ]
     assert (await http.post("/e/event-key", json=events)).status_code == 200
     await scraped(port, lambda it: it.value("steporal_waits_opened_total", kind="wait_for_event") >= 2)
     await scraped(port, lambda it: it.value("steporal_checkpoints_total") >= 1)
+    await temporal.get_workflow_handle("steporal.topic/order.paid").signal("steporal.publish", "no list of events")
     await http.post("/e/event-key", json={"name": "order.paid", "data": {}})
     for path in ("/ready", "/no/such/path", "/e/wrong-key"):
         await http.get(path)
@@ -137,6 +147,7 @@ async def play(http: httpx.AsyncClient, port: int) -> None:
 def is_over(metrics: Scrape) -> bool:
     return (
         metrics.value("steporal_runs_ended_total") >= 4
+        and metrics.value("steporal_messages_dropped_total") >= 1
         and metrics.value("steporal_sink_deliveries_total") >= 1
         and metrics.value("temporal_workflow_task_execution_failed_total") >= 1
     )
@@ -201,6 +212,7 @@ def test_events_are_counted_by_the_triggers_that_they_have(scene: Scene) -> None
         "order.placed": 1,
         "doom.*": 2,
         "order.shipped": 1,
+        "post.*": 1,
         "other": 4,  # order.paid, nobody.listens, and two of runs that have failed
     }
     assert scene.metrics.by("steporal_events_matched_total", "event", "workflow_type") == {
@@ -208,7 +220,8 @@ def test_events_are_counted_by_the_triggers_that_they_have(scene: Scene) -> None
         ("doom.*", "doomed"): 2,
         ("order.shipped", "warehouse"): 1,
     }
-    assert scene.metrics.by("steporal_events_unmatched_total", "event") == {"other": 1}
+    assert scene.metrics.by("steporal_events_unmatched_total", "event") == {"other": 1, "post.*": 1}
+    assert scene.metrics.by("steporal_expressions_over_budget_total", "workflow_type") == {"moderation": 1}
     assert scene.metrics.by("steporal_topic_events_total", "outcome") == {"matched": 1}
     assert scene.metrics.by("steporal_deliveries_total", "kind", "outcome") == {("once", "delivered"): 2}
     assert scene.metrics.value("steporal_delivery_latency_seconds_count") == 2

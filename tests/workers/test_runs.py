@@ -78,7 +78,7 @@ async def test_runs_are_listed(run: Steporal, write_app: WriteApp, either: DevSe
         client = steporal.Client(app, temporal=either.client)
         sent = await client.send_event([{"name": f"{app}.placed", "data": {"n": n}} for n in (1, 2)])
         (await run("start", workflow, "--input", '{"n": 3}')).out.strip()
-        first = await client.get_run(f"{workflow}/{sent.ids[0]}")
+        first = await client.get_run(f"{app}/{workflow}/{sent.ids[0]}")
         await until_waiting(first)
         await listed(run, "--app", app, count=3)
         assert (await client.send_signal(f"{app}/1", "yes")).run_id == (await first.temporal.describe()).run_id
@@ -120,7 +120,7 @@ async def test_a_run_is_shown(run: Steporal, write_app: WriteApp, server: DevSer
     async with run.worker("app") as worker:
         client = steporal.Client(app, temporal=server.client)
         (event_id,) = (await client.send_event({"name": f"{app}.placed", "data": {"n": 1}})).ids
-        id = f"order-{app}/{event_id}"
+        id = f"{app}/order-{app}/{event_id}"
         await worker.until("no money")
         async with asyncio.timeout(20):
             while not (found := await shown(run, id))["steps"][1]["failed_before"]:
@@ -166,12 +166,12 @@ async def test_a_run_is_shown(run: Steporal, write_app: WriteApp, server: DevSer
             {
                 "app": app,
                 "workflow": f"ship-{app}",
-                "workflow_id": f"ship-{app}/{told['ids'][0]}",
+                "workflow_id": f"{app}/ship-{app}/{told['ids'][0]}",
                 "event_id": told["ids"][0],
             }
         ]
         text = " ".join((await run("runs", "show", one.workflow_id, COLUMNS="300")).out.split())
-        assert f"{told['ids'][0]}; started ship-{app}/{told['ids'][0]}" in text
+        assert f"{told['ids'][0]}; started {app}/ship-{app}/{told['ids'][0]}" in text
         assert (await run("runs", "show", id, "--watch", "--json")).status == 2
 
 
@@ -267,7 +267,7 @@ async def test_a_failed_run_is_run_again(run: Steporal, write_app: WriteApp, ser
     async with run.worker("app"):
         client = steporal.Client(app, temporal=server.client)
         (event_id,) = (await client.send_event({"name": f"{app}.placed", "data": {"n": 1}})).ids
-        id = f"order-{app}/{event_id}"
+        id = f"{app}/order-{app}/{event_id}"
         ended = await run("runs", "result", id, "--wait")
         assert (ended.status, "ValueError: no money" in ended.err) == (1, True)
         ended = await run("runs", "rerun", id, "--from", "chrage")

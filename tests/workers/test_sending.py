@@ -33,7 +33,7 @@ async def test_an_event_starts_the_workflows_that_it_triggers(run: Steporal, wri
     await run("sync", "app")
     ended = await run("send", f"{app}.came", "--data", '{"name": "Ada"}', "--id", f"{app}-1")
     assert (ended.status, ended.out) == (0, f"{app}-1\n")
-    assert f"→ greet-{app}/{app}-1" in ended.err
+    assert f"→ {app}/greet-{app}/{app}-1" in ended.err
 
 
 async def test_what_an_event_started_is_there_as_json(run: Steporal, server: DevServer, write_app: WriteApp) -> None:
@@ -42,7 +42,7 @@ async def test_what_an_event_started_is_there_as_json(run: Steporal, server: Dev
         ended = await run("send", f"{app}.came", "--data", '{"name": "Ada"}', "--json")
         assert len(ended.data["ids"]) == 1
         [workflow_id] = ended.data["runs"]
-        assert workflow_id == f"greet-{app}/{ended.data['ids'][0]}"
+        assert workflow_id == f"{app}/greet-{app}/{ended.data['ids'][0]}"
         assert await server.client.get_workflow_handle(workflow_id).result() == "hello Ada"
 
 

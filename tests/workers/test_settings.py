@@ -72,6 +72,7 @@ async def test_a_table_is_for_its_command_alone(offline: Steporal) -> None:
             "it is set but contains no key; set it to one key or several, separated by commas",
         ),
         ("STEPORAL_API_KEYS", "", "it is set but contains no key; set it to one key or several, separated by commas"),
+        ("STEPORAL_API_KEYS", "good,\udcff", "a key is not valid UTF-8"),
     ],
 )
 async def test_a_wrong_value_is_one_line_that_names_where_it_stands(
@@ -96,6 +97,10 @@ async def test_a_wrong_value_is_one_line_that_names_where_it_stands(
         ),
         ('address = "temporal:7233"', "'address', which is Temporal's: set TEMPORAL_ADDRESS, or use a profile"),
         ("health_port =", "steporal.toml is not valid TOML: "),
+        ("a = " + "[" * 5_000 + "]" * 5_000, "steporal.toml cannot be read: it is nested too deep"),
+        ("event_keys = 5", "steporal.toml, event_keys: keys are strings"),
+        ("api_keys = true", "steporal.toml, api_keys: keys are strings"),
+        ('event_keys = ["a", 5]', "steporal.toml, event_keys: keys are strings"),
     ],
 )
 async def test_a_wrong_file_is_one_line_that_names_the_key(offline: Steporal, content: str, said: str) -> None:

@@ -136,7 +136,7 @@ async def test_one_trace_from_a_request_to_the_last_request_out(
         placed = {"name": f"{app}.placed", "id": "o-1", "data": {"word": "confidential"}}
         w3c = {"traceparent": TRACEPARENT, "tracestate": "vendor=1", "baggage": "who=confidential"}
         assert (await http.post(events, json=placed, headers=w3c)).status_code == 200
-        handle = server.client.get_workflow_handle(f"order-{app}/o-1")
+        handle = server.client.get_workflow_handle(f"{app}/order-{app}/o-1")
         await until_parked(handle)
         paid = {"name": f"{app}.paid", "id": "p-1", "data": {"word": "confidential"}}
         assert (await http.post(events, json=paid)).status_code == 200
@@ -209,7 +209,7 @@ async def test_one_trace_from_a_request_to_the_last_request_out(
         "steporal.app": app,
         "steporal.workflow": f"order-{app}",
         "steporal.event.id": "o-1",
-        "temporal.workflow_id": f"order-{app}/o-1",
+        "temporal.workflow_id": f"{app}/order-{app}/o-1",
     }
     assert described.items() <= order.attributes.items()
     assert {**described, "steporal.step.id": "charge card", "steporal.attempt": 2}.items() <= second.attributes.items()
@@ -314,7 +314,7 @@ OWN = """
                 run = await client.start_workflow(double, 21)
                 await client.send_event({"name": f"{APP}.said", "id": "e"})
             assert await run.result() == 42
-            await (await client.get_run(f"hear-{APP}/e")).result()
+            await (await client.get_run(f"{APP}/hear-{APP}/e")).result()
         provider.shutdown()
 
     asyncio.run(main(sys.argv[1]))

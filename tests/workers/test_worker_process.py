@@ -38,10 +38,10 @@ SLOW = """
 REGISTRATIONS = """
     sync = client.sync
 
-    async def counted():
+    async def counted(**options):
         with Path("registrations").open("a") as file:
             file.write("x")
-        return await sync()
+        return await sync(**options)
 
     client.sync = counted
     """

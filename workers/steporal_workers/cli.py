@@ -17,7 +17,7 @@ from .config import config
 from .connection import Connection
 from .gateway.options import GatewayOptions
 from .leaving import leave
-from .logs import name_app, set_up_logging
+from .logs import log_without_settings, name_app, set_up_logging
 from .options import (
     Group,
     checking_option,
@@ -424,6 +424,7 @@ runs.add_command(signal, "send-signal")
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command, and end the process."""
+    log_without_settings()
     try:
         cli(arguments, prog_name="steporal")
     except SystemExit as end:

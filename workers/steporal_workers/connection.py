@@ -47,7 +47,7 @@ class Connection:
         from temporalio.envconfig import ClientConfigProfile, ClientConfigTLS
 
         try:
-            profile = ClientConfigProfile.load(self.profile)
+            profile = ClientConfigProfile.load(self.profile, override_env_vars=_variables())
         except (RuntimeError, OSError, ValueError) as err:
             raise Mistake(f"Temporal's client configuration cannot be read: {err}") from None
         tls = profile.tls
@@ -163,11 +163,16 @@ class Connection:
             raise Mistake(f"a TLS file cannot be read: {err}") from None
 
 
+def _variables() -> dict[str, str]:
+    """Temporal's variables: the SDK ends the process where it finds any other one that is no text."""
+    return {name: value for name, value in os.environ.items() if name.startswith("TEMPORAL_")}
+
+
 def _profile_of_file(name: str | None) -> ClientConfigProfile:
     """What the profile's file says, without the variables that go before it."""
     from temporalio.envconfig import ClientConfigProfile
 
-    places = {k: v for k, v in os.environ.items() if not k.startswith("TEMPORAL_") or k in _PLACES_OF_PROFILES}
+    places = {name: value for name, value in _variables().items() if name in _PLACES_OF_PROFILES}
     return ClientConfigProfile.load(name, override_env_vars=places)
 
 

@@ -105,7 +105,7 @@ async def _tell(shop: ModuleType, approval: ModuleType, out: Console) -> None:
     out.print("\n[bold underline]An event starts a workflow, whose event starts another[/]")
     sent = await client.send_event({"name": "order.placed", "data": ORDER})
     out.print(f"[cyan]event[/] order.placed {escape(_short(ORDER))}")
-    orders = await story.follow([f"process-order/{sent.ids[0]}"])
+    orders = await story.follow([run.workflow_id for run in sent.runs if run.workflow == "process-order"])
 
     out.print()
     out.print("[bold underline]A run is started directly; its two events start two more, one of which sleeps[/]")

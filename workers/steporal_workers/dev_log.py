@@ -13,7 +13,9 @@ import click
 
 from steporal.runtime.failures import FAILED_CODE
 from steporal.runtime.progress import LOGGER, PROGRESS, Progress, State
+from steporal.workflow_ids import run_name
 
+from .escaping import one_entry, printable
 from .logs import TextFormatter
 from .stacks import own_place
 
@@ -72,12 +74,12 @@ class DevFormatter(TextFormatter):
             return f"{clock}  {self._run(progress.workflow, progress.workflow_id)}  {self._change(progress)}"
         if getattr(record, FAILED_CODE, False) and record.exc_info:
             place = own_place("".join(traceback.format_tb(record.exc_info[2])))
-            first = f"{clock}  {self._of_run(record)}{self._paint('!', 'yellow')} {_without_run(record)}"
-            return "\n".join([first, *(f"{' ' * 16}{line}" for line in (place.lines if place else ()))])
+            first = f"{clock}  {self._of_run(record)}{self._paint('!', 'yellow')} {one_entry(_without_run(record))}"
+            return "\n".join([first, *(f"{' ' * 16}{printable(line)}" for line in (place.lines if place else ()))])
         return super().format(record)
 
     def _run(self, workflow: str, workflow_id: str) -> str:
-        id = _short(workflow_id)
+        workflow, id = one_entry(workflow), one_entry(_short(workflow_id))
         self.width, self._id_width = max(self.width, len(workflow)), max(self._id_width, len(id))
         name = self._paint(workflow.ljust(self.width), None, bold=True)
         return f"{name} {self._paint(id.ljust(self._id_width), 'bright_black')}"
@@ -95,7 +97,7 @@ class DevFormatter(TextFormatter):
         else:
             words = [progress.step, progress.detail if progress.state != "failed" else f"failed: {progress.detail}"]
         took = "" if progress.seconds is None else self._paint(f"  {_took(progress.seconds)}", "bright_black")
-        return f"{self._paint(mark, colour)} {' '.join(filter(None, words))}{took}"
+        return f"{self._paint(mark, colour)} {one_entry(' '.join(filter(None, words)))}{took}"
 
     def _paint(self, text: str, colour: str | None, *, bold: bool = False) -> str:
         return click.style(text, fg=colour, bold=bold or None) if self._is_coloured else text
@@ -103,7 +105,8 @@ class DevFormatter(TextFormatter):
 
 def _short(workflow_id: str) -> str:
     """Return what tells a run from others: the end of its event's id, or the beginning of an id that a user chose."""
-    id = workflow_id.rpartition("/")[2]
+    name = run_name(workflow_id)
+    id = name.event_id if name else workflow_id
     return id[-_TAIL:] if len(id) == _ULID_LENGTH else id[:_MIN_WIDTH]
 
 

@@ -31,6 +31,13 @@ DYNAMIC_CONFIG = (
     "history.visibilityProcessorMaxPollRPS=2000",
     # Every timer, sleep and retry is up to a second late by default.
     'history.timerProcessorMaxTimeShift="5ms"',
+    # One process gains nothing by several partitions of a task queue, each of which costs calls and memory.
+    "matching.numTaskqueueReadPartitions=1",
+    "matching.numTaskqueueWritePartitions=1",
+    # Metrics with a label for each task queue, which nobody reads: after a thousand queues they are half of the load.
+    "metrics.breakdownByTaskQueue=false",
+    "metrics.breakdownByPartition=false",
+    "metrics.breakdownByBuildID=false",
     # Lets tests skip the time that runs sleep.
     "frontend.WorkflowTimeSkippingEnabled=true",
 )

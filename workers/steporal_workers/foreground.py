@@ -7,15 +7,13 @@ that module's client is served: the same workflows, references and histories as 
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import sys
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 import steporal
+from steporal.main_module import MAIN, name_of_main
 
 from .connection import Connection
 from .leaving import leave
@@ -25,8 +23,6 @@ from .output import warn
 from .problems import Mistake
 from .serving import serve
 from .settings import settings_of
-
-_MAIN = "__main__"
 
 
 def run(client: steporal.Client) -> NoReturn:
@@ -52,8 +48,8 @@ def importable(client: steporal.Client) -> steporal.Client:
     Raises:
         Mistake: Importing the module fails, or does not define the same workflows.
     """
-    own = [workflow for workflow in client.workflows if workflow.handler.__module__ == _MAIN]
-    name = _name_of_main()
+    own = [workflow for workflow in client.workflows if workflow.handler.__module__ == MAIN]
+    name = name_of_main()
     if name is None:
         if own:
             warn(
@@ -70,29 +66,10 @@ def importable(client: steporal.Client) -> steporal.Client:
             f"module {name!r} has no client {client.id!r} when it is imported; create the client at the top level of "
             "the module, and not under `if __name__ == '__main__':`"
         )
-    defined = {workflow.id for workflow in found.workflows if workflow.handler.__module__ != _MAIN}
+    defined = {workflow.id for workflow in found.workflows if workflow.handler.__module__ != MAIN}
     if missing := [workflow.id for workflow in own if workflow.id not in defined]:
         raise Mistake(
             f"module {name!r} does not define workflow {missing[0]!r} when it is imported; define it at the top level "
             "of the module, and not under `if __name__ == '__main__':`"
         )
     return found
-
-
-def _name_of_main() -> str | None:
-    """Return the name by which ``__main__`` can be imported: ``python -m`` knows it, else it is the file's."""
-    main = sys.modules[_MAIN]
-    file = getattr(main, "__file__", None)
-    if file is None:  # an interactive session, or `python -c`
-        return None
-    spec = getattr(main, "__spec__", None)
-    name = spec.name if spec is not None else Path(file).stem
-    if not all(part.isidentifier() for part in name.split(".")):
-        return None
-    try:
-        found = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return None
-    if found is None or found.origin is None or not os.path.exists(found.origin):
-        return None
-    return name if os.path.samefile(found.origin, file) else None

@@ -19,6 +19,8 @@ Check = Callable[[], Awaitable[str | None]]
 """Returns what is wrong, or None."""
 
 MAX_CONNECTIONS = 100
+"""More than that, and the oldest gives way: a probe sends its request at once."""
+
 MAX_HEAD_BYTES = 8 * 1024
 REQUEST_SECONDS = 5.0
 
@@ -83,22 +85,25 @@ class _Health:
 
     def __init__(self, checks: Mapping[str, Check]) -> None:
         self._checks = checks
-        self._connections = 0
+        self._waiting: dict[asyncio.StreamWriter, None] = {}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer what comes over a connection, and close it."""
-        self._connections += 1
+        self._waiting[writer] = None
+        if len(self._waiting) > MAX_CONNECTIONS:
+            oldest = next(iter(self._waiting))
+            del self._waiting[oldest]
+            oldest.transport.abort()
         try:
-            if self._connections <= MAX_CONNECTIONS:
-                async with asyncio.timeout(REQUEST_SECONDS):
-                    head = await reader.readuntil(b"\r\n\r\n")
-                    writer.write(await self._answered(head))
-                    await writer.drain()
+            async with asyncio.timeout(REQUEST_SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(await self._answered(head))
+                await writer.drain()
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError, ConnectionError):
             pass  # whoever asked has gone, or is no client of HTTP
         finally:
-            self._connections -= 1
-            writer.close()
+            self._waiting.pop(writer, None)
+            _close(writer)
 
     async def _answered(self, head: bytes) -> bytes:
         method, _, rest = head.partition(b"\r\n")[0].partition(b" ")
@@ -120,6 +125,13 @@ class _Health:
             if problem is not None:
                 return {"status": 503, "error": f"not {name}: {problem}", "checks": checks}
         return {**_OK, "checks": checks}
+
+
+def _close(writer: asyncio.StreamWriter) -> None:
+    """Close a connection, and give it up where its answer is not taken."""
+    writer.close()
+    if writer.transport.get_write_buffer_size():
+        asyncio.get_running_loop().call_later(REQUEST_SECONDS, writer.transport.abort)
 
 
 def _response(answer: Mapping[str, object], *, has_body: bool) -> bytes:

@@ -6,11 +6,13 @@ import json
 import logging
 import re
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from .escaping import one_entry, printable
 from .stacks import own_place
 
 if TYPE_CHECKING:
@@ -29,6 +31,9 @@ _BEGUN_AGAIN = re.compile(r"#\d+$")
 
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 _TEMPORAL = {"temporal_activity", "temporal_workflow", "temporal_log"}
+
+
+_SELDOM_SECONDS = 60.0
 
 
 def set_up_logging(level: str, format: str = "text") -> None:
@@ -50,6 +55,12 @@ def set_up_logging(level: str, format: str = "text") -> None:
             handler.setFormatter(JsonFormatter())
         logging.captureWarnings(True)
         _leave_the_message_alone()
+
+
+def log_without_settings() -> None:
+    """Log warnings as text, until a command sets up more."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(TextFormatter("%(message)s"))
 
 
 def is_json() -> bool:
@@ -87,11 +98,44 @@ def _leave_the_message_alone() -> None:
     workflow.logger.workflow_info_on_message = False
 
 
+class Seldom(logging.Filter):
+    """Lets a warning that anybody can cause through once a minute, and says then how many there have been.
+
+    A warning is told from others by the line of code that logs it. What is worse than a warning always goes through.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, int], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See base class."""
+        if record.levelno != logging.WARNING:
+            return True
+        place, now = (record.pathname, record.lineno), time.monotonic()
+        said, left_out = self._said.get(place, (-_SELDOM_SECONDS, 0))
+        if now - said < _SELDOM_SECONDS:
+            self._said[place] = (said, left_out + 1)
+            return False
+        self._said[place] = (now, 0)
+        if left_out:
+            record.msg, record.args = f"{record.getMessage()} (and {left_out:,} times more before)", None
+        return True
+
+
 class TextFormatter(logging.Formatter):
     """A line for each record; an error of a step or a body is followed by the user's own line, not by its stack trace.
 
-    Below level INFO, the stack trace follows.
+    Below level INFO, the stack trace follows. What strangers have written does not look like further records.
     """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """See base class."""
+        return one_entry(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        """See base class."""
+        return "  " + one_entry(super().formatException(ei))
 
     def format(self, record: logging.LogRecord) -> str:
         """See base class."""
@@ -103,7 +147,7 @@ class TextFormatter(logging.Formatter):
             return super().format(record)
         brief = logging.makeLogRecord({**vars(record), "exc_info": None, "exc_text": None})
         place = own_place("".join(traceback.format_tb(record.exc_info[2])))
-        return "\n".join([super().format(brief), *(place.lines if place else ())])
+        return "\n".join([super().format(brief), *map(printable, place.lines if place else ())])
 
 
 class JsonFormatter(logging.Formatter):
@@ -158,12 +202,12 @@ def _of_trace() -> dict[str, str]:
 
 def _of_workflow(details: Mapping[str, Any], run_id: str | None) -> dict[str, Any]:
     workflow, workflow_id = details.get("workflow_type") or "", details.get("workflow_id") or ""
-    of_event, _, event_id = workflow_id.partition(f"{workflow}/")
+    _, _, event_id = [*workflow_id.split("/", 2), "", ""][:3]  # as in steporal.workflow_ids, which takes long to import
     return {
         "workflow": workflow,
         "workflow_id": workflow_id,
         "run_id": run_id,
-        "event_id": event_id if not of_event else "",
+        "event_id": event_id,
     }
 
 

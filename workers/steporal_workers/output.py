@@ -1,4 +1,7 @@
-"""What commands print: data on standard output, everything else on standard error."""
+"""What commands print: data on standard output, everything else on standard error.
+
+Ids, names, messages and data may be a stranger's: whatever is printed here has its control characters escaped.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,14 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from steporal.triggers import CronTrigger
 
+from .escaping import printable
 from .logs import is_json, say_as_log
 
 if TYPE_CHECKING:
@@ -22,9 +27,22 @@ if TYPE_CHECKING:
 _WIDTH_OF_A_PIPE = 200
 
 
+class _Console(Console):
+    """A console whose own colours and cursor movements are all that a terminal is told."""
+
+    def render_str(self, text: str, **given: Any) -> Text:
+        """See base class; what a table measures, too."""
+        return super().render_str(printable(text), **given)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """See base class."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console without colours where the output is no terminal, or ``NO_COLOR`` is set."""
-    made = Console(stderr=stderr, highlight=False)
+    made = _Console(stderr=stderr, highlight=False)
     if not made.is_terminal:
         made.width = _WIDTH_OF_A_PIPE
     return made
@@ -46,9 +64,14 @@ def warn(text: str) -> None:
     console(stderr=True).print(Text("warning: ", "bold yellow").append(text, "not bold default"), soft_wrap=True)
 
 
+def print_line(text: str) -> None:
+    """Print a line of data, such as an id."""
+    click.echo(printable(text))
+
+
 def print_json(data: Any) -> None:
-    """Print data for programs."""
-    click.echo(json.dumps(data, ensure_ascii=False, indent=2))
+    """Print data for programs; control characters as JSON writes them."""
+    click.echo(printable(json.dumps(data, ensure_ascii=False, indent=2)))
 
 
 def apps_table(apps: Iterable[App]) -> Table:

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from .escaping import printable
 from .logs import is_json, say_as_log
 from .stacks import own_place
 
@@ -45,11 +46,11 @@ class Failure(click.ClickException):
             say_as_log(self.format_message(), level=logging.ERROR, details=self.details or self.below)
             return
         if self.details:
-            click.echo(self.details.rstrip("\n"), file=file, err=True)
+            click.echo(printable(self.details.rstrip("\n")), file=file, err=True)
         label = click.style("error:", fg="red", bold=True)
-        click.echo(f"{label} {self.format_message()}", file=file, err=True, color=_colour())
+        click.echo(f"{label} {printable(self.format_message())}", file=file, err=True, color=_colour())
         if self.below:
-            click.echo(self.below.rstrip("\n"), file=file, err=True)
+            click.echo(printable(self.below.rstrip("\n")), file=file, err=True)
 
 
 class Mistake(Failure):

@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-import click
 import temporalio.client
 from rich.markup import escape
 
@@ -16,7 +15,7 @@ import steporal
 from steporal.routing.catalog import App, Snapshot
 from steporal.routing.publish import Topics
 
-from .output import print_json, say
+from .output import print_json, print_line, say
 from .problems import FailedRun, Failure, Mistake, failed_run_json
 from .runs.progress import explained
 
@@ -32,7 +31,7 @@ async def send_event(temporal: temporalio.client.Client, event: dict[str, Any], 
     if as_json:
         print_json({"ids": sent.ids, "runs": runs, "woken": woken})
         return
-    click.echo(event_id)
+    print_line(event_id)
     for run in runs:
         say(f"  [green]→[/] {escape(run)}")
     for run in woken or ():
@@ -58,7 +57,7 @@ async def send_signal(temporal: temporalio.client.Client, signal: str, data: Any
     if sent.run_id is None:
         raise Failure(f"no run in namespace {temporal.namespace!r} waits for signal {signal!r}")
     if not as_json:
-        click.echo(sent.run_id)
+        print_line(sent.run_id)
 
 
 async def start_workflow(
@@ -96,7 +95,7 @@ async def start_workflow(
         "event_id": run.event_id,
     }
     if not wait:
-        print_json(started) if as_json else click.echo(run.workflow_id)
+        print_json(started) if as_json else print_line(run.workflow_id)
         return
     if not as_json:
         say(f"started [bold]{escape(run.workflow_id)}[/] of app {escape(listed_app.id)}; waiting for its result")

@@ -53,7 +53,13 @@ def keys(given: str | Sequence[str]) -> tuple[str, ...]:
     found = tuple(key.strip() for key in parts if key.strip())
     if not found:
         raise click.BadParameter("it is set but contains no key; set it to one key or several, separated by commas")
+    if not all(map(_is_text, found)):
+        raise click.BadParameter("a key is not valid UTF-8")
     return found
+
+
+def _is_text(text: str) -> bool:
+    return text == text.encode("utf-8", "replace").decode()
 
 
 def encryption_keys(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -619,6 +625,8 @@ def _read(path: Path, source: str) -> dict[str, Any]:
         raise Mistake(f"{path}{source} cannot be read: {err.strerror or err}") from None
     except ValueError as err:
         raise Mistake(f"{path}{source} is not valid TOML: {err}") from None
+    except RecursionError:
+        raise Mistake(f"{path}{source} cannot be read: it is nested too deep") from None
 
 
 def _check_known(given: Iterable[str], known: Mapping[str, Setting], where: str, others: Iterable[str] = ()) -> None:
@@ -634,6 +642,8 @@ def _check_known(given: Iterable[str], known: Mapping[str, Setting], where: str,
 
 def _as_text(setting: Setting, value: Any, where: str) -> Any:
     """A value of the file as the environment would have it, so that both are checked alike."""
+    if setting.is_secret and not all(isinstance(key, str) for key in (value if isinstance(value, list) else [value])):
+        raise Mistake(f"{where}: keys are strings")
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str | int | float):

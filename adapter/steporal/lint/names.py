@@ -142,17 +142,17 @@ class Scope:
         """
         match expression:
             case ast.Name(id=name):
-                return self._variable_around(name)
+                return self.variable_around(name)
             case ast.Attribute(value=value, attr=attr):
                 base = self.shared_value(value)
                 return _UNKNOWN if base is _UNKNOWN else inspect.getattr_static(base, attr, _UNKNOWN)
         return _UNKNOWN
 
-    def _variable_around(self, name: str) -> Any:
+    def variable_around(self, name: str) -> Any:
         if name in self._locals:
             return _UNKNOWN
         if self._outer is not None:
-            return self._outer._variable_around(name)
+            return self._outer.variable_around(name)
         if self._real is None:
             return _UNKNOWN
         code = self._real.__code__

@@ -50,12 +50,13 @@ class HttpActivities:
     Args:
         client: The app's client.
         executions: Knows the steps that run in this worker.
+        slots: The steps that the worker runs at a time. Sinks take half of them at most: receivers may not answer.
     """
 
-    def __init__(self, client: Client, executions: Executions) -> None:
+    def __init__(self, client: Client, executions: Executions, slots: int) -> None:
         self._client = client
         self._executions = executions
-        self._slots = HostSlots()
+        self._slots = HostSlots(max(1, slots // 2))
 
     def all(self) -> list[Callable[..., Any]]:
         """The activities to give to a worker."""
@@ -66,7 +67,7 @@ class HttpActivities:
         """Make a request; any answer but 429 and 5xx is the result."""
         given = from_raw(argument)
         before = given.pop(BEFORE, {})
-        call = FetchCall.model_validate(given)
+        call = FetchCall.read(given, most_with(activity.client().data_converter))
         return await self._executions.run(call.step, before, lambda: self._fetch(call, given.get("call")))
 
     async def _fetch(self, call: FetchCall, description: JSON) -> RawValue:

@@ -10,25 +10,71 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from .problems import PrivateAddressError
 
+# Of IANA's registries of special-purpose addresses, as of 2025: those of the standard library are as old as the Python.
+# https://www.iana.org/assignments/iana-ipv4-special-registry
+_NOT_PUBLIC_IPV4 = tuple(
+    map(
+        IPv4Network,
+        (
+            "0.0.0.0/8",  # this network
+            "10.0.0.0/8",  # private
+            "100.64.0.0/10",  # shared; 100.100.100.200 is the metadata service of Alibaba Cloud
+            "127.0.0.0/8",  # loopback
+            "168.63.129.16/32",  # the host of a virtual machine of Azure; not in the registry
+            "169.254.0.0/16",  # link-local; 169.254.169.254 is the metadata service of most clouds
+            "172.16.0.0/12",  # private
+            "192.0.0.0/24",  # protocol assignments; 192.0.0.192 is the metadata service of Oracle Cloud
+            "192.0.2.0/24",  # documentation
+            "192.88.99.0/24",  # once relays of 6to4
+            "192.168.0.0/16",  # private
+            "198.18.0.0/15",  # benchmarks
+            "198.51.100.0/24",  # documentation
+            "203.0.113.0/24",  # documentation
+            "224.0.0.0/4",  # multicast
+            "240.0.0.0/4",  # reserved, broadcast
+        ),
+    )
+)
+# All of the internet is in 2000::/3, so that loopback, unique local (fd00:ec2::254 is the metadata service of AWS),
+# link-local, site-local, multicast, IPv4-compatible, translated and local-use NAT64 (64:ff9b:1::/48) addresses are not.
+# https://www.iana.org/assignments/ipv6-address-space
+# https://www.iana.org/assignments/iana-ipv6-special-registry
+_INTERNET = IPv6Network("2000::/3")
+_NOT_PUBLIC_IPV6 = tuple(
+    map(
+        IPv6Network,
+        (
+            "2001::/23",  # protocol assignments: Teredo, which has an IPv4 address in it, benchmarks, ORCHID
+            "2001:db8::/32",  # documentation
+            "3fff::/20",  # documentation
+        ),
+    )
+)
+_MAPPED = IPv6Network("::ffff:0:0/96")
 _NAT64 = IPv6Network("64:ff9b::/96")  # https://www.rfc-editor.org/rfc/rfc6052
+_6TO4 = IPv6Network("2002::/16")
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Whether an address is one of the internet: not private, loopback, link-local, shared, reserved, multicast."""
-    if isinstance(address, IPv6Address) and (inner := _embedded(address)) is not None:
+    """Whether an address is one of the internet; the IPv4 address that an IPv6 one stands for has to be, too."""
+    if isinstance(address, IPv4Address):
+        return not any(address in network for network in _NOT_PUBLIC_IPV4)
+    if (inner := _embedded(address)) is not None:
         return is_public(inner)
-    return address.is_global and not address.is_multicast and not address.is_reserved
+    return address in _INTERNET and not any(address in network for network in _NOT_PUBLIC_IPV6)
 
 
 def _embedded(address: IPv6Address) -> IPv4Address | None:
     """The IPv4 address that an IPv6 address stands for."""
-    if address in _NAT64:
+    if address in _MAPPED or address in _NAT64:
         return IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour
+    if address in _6TO4:
+        return IPv4Address(int(address) >> 80 & 0xFFFFFFFF)
+    return None
 
 
 def is_plainly_private(host: str) -> bool:

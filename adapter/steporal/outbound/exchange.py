@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..durations import format_duration
 from ..errors import InvalidArgumentError
-from .problems import ResponseTooLargeError
+from .content import Body, BodyBrokenError, BodyTooLargeError, Coding, coding_of
+from .problems import ResponseEncodingError, ResponseTooLargeError
 
 if TYPE_CHECKING:
     import httpx
@@ -29,6 +30,9 @@ MAX_REDIRECTS = 5
 
 Addresses = Callable[[str, int], Awaitable[list[str]]]
 """The addresses to connect to, for a host and a port."""
+
+_CHUNK = 16 * 1024
+"""Bytes of a packed body that are unpacked at a time, which make 16 MiB at most."""
 
 _PORTS = {"http": 80, "https": 443}
 _TO_TLS = [("http", 80), ("https", 443)]
@@ -95,6 +99,7 @@ async def exchange(request: Request, addresses: Addresses | None = None, *, read
         ConnectionError: The connection could not be made, or broke.
         TimeoutError: It took too long.
         ResponseTooLargeError: The body is too long.
+        ResponseEncodingError: The body is packed otherwise than it may be.
         InvalidArgumentError: There can be no such request.
     """
     import httpx
@@ -128,12 +133,28 @@ async def _exchange_once(request: Request, addresses: Addresses | None, read: bo
         announced = headers.get("content-length", "")
         if announced.isdigit() and int(announced) > request.max_response_bytes:
             raise _too_large(request, f"{int(announced):,}")
-        body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > request.max_response_bytes:
-                raise _too_large(request, f"more than {request.max_response_bytes:,}")
-        return Answer(response.status_code, headers, bytes(body))
+        body = Body(_coding_of(request, headers), request.max_response_bytes)
+        try:
+            async for chunk in response.aiter_raw(_CHUNK):
+                body.add(chunk)
+            return Answer(response.status_code, headers, body.whole())
+        except BodyTooLargeError:
+            raise _too_large(request, f"more than {request.max_response_bytes:,}") from None
+        except BodyBrokenError:
+            raise ConnectionError(
+                f"{request.method} {request.shown} is answered with a body that is not packed as its header says"
+            ) from None
+
+
+def _coding_of(request: Request, headers: Mapping[str, str]) -> Coding:
+    header = headers.get("content-encoding", "")
+    coding = coding_of(header)
+    if coding is None:
+        raise ResponseEncodingError(
+            f"{request.method} {request.shown} is answered with a body that is packed as {header[:100]!r}; one of gzip "
+            "and deflate is read"
+        )
+    return coding
 
 
 def _too_large(request: Request, size: str) -> ResponseTooLargeError:

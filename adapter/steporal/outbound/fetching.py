@@ -8,15 +8,17 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
+import pydantic
 from pydantic import BaseModel, ConfigDict
 
-from ..converter import dumps
+from ..converter import bounded_validator, dumps, issues
 from ..durations import parse_duration
-from ..errors import UnserializableError
+from ..errors import NonRetryableError, UnserializableError
 from ..http import FetchRequest, FetchResponse, Secret
 from ..readable import outward
 from ..types import JSON
-from .checks import check_headers, check_params
+from .checks import check_headers, check_params, check_url
+from .content import text_of
 from .exchange import Answer, Request
 from .secrets import revealed
 
@@ -60,6 +62,28 @@ class FetchCall(BaseModel):
             timeout=parse_duration(given.timeout, what="timeout", minimum=timedelta(milliseconds=1)).total_seconds(),
             max_response_bytes=_max_bytes(given.max_response_bytes, most),
         )
+
+    @classmethod
+    def read(cls, data: JSON, most: Callable[[int], int]) -> FetchCall:
+        """A call as the activity is given it: by whoever may write to the namespace.
+
+        Args:
+            data: The call.
+            most: The most bytes that a response may have, by those that were asked for.
+
+        Raises:
+            NonRetryableError: It is none.
+        """
+        try:
+            call: FetchCall = bounded_validator(cls).validate_python(data)
+            check_url(call.url)
+            timedelta(seconds=call.timeout)
+        except pydantic.ValidationError as err:
+            raise NonRetryableError(f"the request is not one of step.ext.fetch: {issues(err)}") from None
+        except (ValueError, TypeError, OverflowError) as err:
+            raise NonRetryableError(f"the request is not one of step.ext.fetch: {err}") from None
+        largest = most(call.max_response_bytes)
+        return call if call.max_response_bytes <= largest else call.model_copy(update={"max_response_bytes": largest})
 
     def request(self) -> Request:
         """The request, with its secrets.
@@ -139,13 +163,5 @@ def _with_params(url: str, params: list[tuple[str, str]]) -> str:
 
 def response_of(answer: Answer) -> FetchResponse:
     """An answer as the step returns it."""
-    return FetchResponse(status=answer.status, headers=answer.headers, body=_text(answer))
-
-
-def _text(answer: Answer) -> str:
-    kind = answer.headers.get("content-type", "")
-    _, _, charset = kind.lower().partition("charset=")
-    try:
-        return answer.body.decode(charset.partition(";")[0].strip(" \"'") or "utf-8", errors="replace")
-    except (LookupError, ValueError):
-        return answer.body.decode(errors="replace")
+    text = text_of(answer.body, answer.headers.get("content-type", ""))
+    return FetchResponse(status=answer.status, headers=answer.headers, body=text)

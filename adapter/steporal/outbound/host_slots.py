@@ -23,9 +23,18 @@ class _Host:
 
 
 class HostSlots:
-    """Bounds the requests to each host."""
+    """Bounds the requests to each host, and those to all hosts together.
 
-    def __init__(self) -> None:
+    A host may have no more requests than are left for others. So one that does not answer keeps half of all, two keep
+    three quarters, and a further one still gets some.
+
+    Args:
+        total: The requests that may be in flight or wait at a time.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._users = 0
         self._hosts: dict[str, _Host] = {}
 
     @asynccontextmanager
@@ -33,19 +42,28 @@ class HostSlots:
         """Wait for a slot of a host, and hold it.
 
         Raises:
-            HostBusyError: Too many wait already; says to come again in some seconds.
+            HostBusyError: Too many wait already, or too few are left for others; says to come again in some seconds.
         """
-        host = self._hosts.setdefault(name, _Host())
+        host = self._hosts.get(name) or _Host()
+        later = timedelta(seconds=random.uniform(1, 5))
         if host.users >= AT_ONCE + WAITING:
-            later = timedelta(seconds=random.uniform(1, 5))
             raise HostBusyError(
                 f"this worker has {AT_ONCE} requests to {name} in flight, and {WAITING} that wait", later
             )
+        if host.users >= self._total - self._users:
+            raise HostBusyError(
+                f"this worker has {self._users} requests of sinks in flight, {host.users} of them to {name}, and keeps "
+                "the rest for other hosts",
+                later,
+            )
+        self._hosts[name] = host
         host.users += 1
+        self._users += 1
         try:
             async with host.slots:
                 yield
         finally:
             host.users -= 1
+            self._users -= 1
             if host.users == 0:
                 del self._hosts[name]

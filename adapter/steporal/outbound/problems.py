@@ -33,5 +33,9 @@ class ResponseTooLargeError(NonRetryableError):
     """A body over ``max_response_bytes``."""
 
 
+class ResponseEncodingError(NonRetryableError):
+    """A body that is packed otherwise than by one of ``gzip`` and ``deflate``."""
+
+
 class SecretNotFoundError(NonRetryableError):
     """An environment variable that this worker does not have, or whose value cannot be sent."""

@@ -7,16 +7,20 @@ looks at, and what it compares for equality is the key under which a topic finds
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
+from temporalio import workflow
+
+from ..metrics import EXPRESSIONS_OVER_BUDGET
 from ..types import JSON
 from . import cel
-from .expressions import compile_expression, evaluated
+from .budget import MAX_UNITS, Budget, OverBudgetError, key_of
+from .budget import Key as Key
+from .expressions import Judgement, compile_expression, evaluated, warn_over_budget
 
 Path = tuple[str, ...]
-Key = tuple[str, Any]
 
 _NULL: Final[Key] = ("null", None)
 _MISSING: Final[Key] = ("missing", None)
@@ -31,21 +35,33 @@ class Bound:
         event: The parts of the event that it looks at.
         index: A path in ``async``, and the key that its value must have for the expression to be true; None if no
             equality says so.
+        units: What the search for the index took, as in :class:`~.expressions.Judgement`.
     """
 
     source: str
     event: Mapping[str, JSON]
     index: tuple[Path, Key] | None
+    units: int = field(default=0, compare=False)
+
+    def judge(self, async_event: Mapping[str, JSON]) -> Judgement:
+        """Evaluate the expression for a new event; never raises. In a workflow, count what is over the budget."""
+        judgement = compile_expression(self.source).judge(event=self.event, async_event=async_event)
+        if judgement.is_over_budget and workflow.in_workflow():
+            EXPRESSIONS_OVER_BUDGET.add(workflow.metric_meter())
+            if not workflow.unsafe.is_replaying():
+                warn_over_budget(self.source, f"a wait in {workflow.info().workflow_id!r}")
+        return judgement
 
     def matches(self, async_event: Mapping[str, JSON]) -> bool:
-        """Whether the expression is true of a new event; never raises."""
-        return compile_expression(self.source).matches(event=self.event, async_event=async_event)
+        """Return whether the expression is true of a new event; never raises."""
+        return self.judge(async_event).is_true
 
 
 def bind(source: str, event: Mapping[str, JSON]) -> Bound:
     """Bind an expression to the event that started the run, or to the parts of it that another ``bind`` kept."""
-    plan = _plan(source)
-    return Bound(source, _seen(plan.paths, event), _index(plan.equalities, event))
+    plan, budget = _plan(source), Budget()
+    index = _index(plan.equalities, event, budget)
+    return Bound(source, _seen(plan.paths, event), index, min(MAX_UNITS, MAX_UNITS - budget.left))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,30 +86,24 @@ def keys_at(path: Path, async_event: Mapping[str, JSON]) -> Iterator[Key]:
             yield _NULL  # a missing field equals null
             return
         value = value[name]
-    key = _key(value)
+    key = key_of(value)
     if key is not None:
         yield key
     if key == _NULL:
         yield _MISSING
 
 
-def _key(value: Any) -> Key | None:
-    """Equal keys for values that CEL has as equal; None for lists and maps, by which nothing is found."""
-    if value is None:
-        return _NULL
-    if isinstance(value, bool):
-        return ("bool", value)
-    if isinstance(value, int | float):
-        return ("number", value)
-    return ("string", value) if isinstance(value, str) else None
-
-
-def _index(equalities: tuple[tuple[Path, cel.Node], ...], event: Mapping[str, JSON]) -> tuple[Path, Key] | None:
-    for path, other in equalities:
-        found, value = evaluated(other, event)
-        key = _key(value) if found else _MISSING
-        if key is not None:
-            return path, key
+def _index(
+    equalities: tuple[tuple[Path, cel.Node], ...], event: Mapping[str, JSON], budget: Budget
+) -> tuple[Path, Key] | None:
+    try:
+        for path, other in equalities:
+            found, value = evaluated(other, event, budget)
+            key = key_of(value) if found else _MISSING
+            if key is not None:
+                return path, key
+    except OverBudgetError:
+        pass
     return None
 
 

@@ -7,26 +7,33 @@ call, and no worker needs to be up. An app's worker replaces the app's whole lis
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Annotated
 
 import temporalio.client
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 from temporalio import workflow
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
 from temporalio.client import RPCTimeoutOrCancelledError, WithStartWorkflowOperation
 from temporalio.common import RawValue, WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from ..converter import from_raw, to_raw
+from ..converter import to_raw
+from ..definition import MAX_ID_BYTES
+from ..errors import DefinitionError
 from ..events import RESERVED_PREFIXES, wildcard_prefix
 from ..loops import PerLoop
 from ..metrics import OTHER
 from ..sealed import is_current, memo_of
 from ..types import JSON
-from .expressions import compile_expression
+from .expressions import Judgement, compile_expression
+from .messages import of_any_count, read, refuse, said
+
+_logger = logging.getLogger("steporal.catalog")
 
 CATALOG = "steporal.catalog"
 SYSTEM_TASK_QUEUE = "steporal"
@@ -46,6 +53,17 @@ TASK_TIMEOUT = timedelta(seconds=3)
 _APP = "app:"
 _VERSION = "version"
 """Keys of the memo."""
+
+
+def _checked(id: str) -> str:
+    size = len(id.encode(errors="surrogatepass"))
+    if not id.strip() or size > MAX_ID_BYTES or "\0" in id or id.startswith("steporal."):
+        raise ValueError("Temporal takes no such id, or it is one of Steporal's own")
+    return id
+
+
+Id = Annotated[str, AfterValidator(_checked)]
+"""An id that a client may have been given: others would make Temporal refuse what concerns more than this app."""
 
 
 class Entry(BaseModel):
@@ -70,7 +88,7 @@ class Listed(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    id: str
+    id: Id
     triggers: tuple[Entry, ...] = ()
 
 
@@ -79,15 +97,22 @@ class App(BaseModel):
 
     Attributes:
         modules: The modules that define the app's workflows.
+        schedules: The ids of its schedules.
+        schedules_digest: What they are like; empty while they are being changed.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    id: str
-    task_queue: str
+    id: Id
+    task_queue: Id
     modules: tuple[str, ...] = ()
     workflows: tuple[Listed, ...] = ()
     schedules: tuple[str, ...] = ()
+    schedules_digest: str = ""
+
+    def with_schedules(self, ids: Iterable[str]) -> App:
+        """The list, while its schedules are being changed: with those that there are before and after that."""
+        return self.model_copy(update={"schedules": tuple(sorted(ids)), "schedules_digest": ""})
 
 
 @workflow.defn(name=CATALOG, sandboxed=False)
@@ -109,9 +134,12 @@ class CatalogWorkflow:
         workflow.continue_as_new(memo={**memo, _VERSION: 1})
 
     @workflow.update(name=REGISTER)
+    @of_any_count
     def register(self, app: RawValue) -> None:
         """Replace an app's list; an app without workflows is forgotten."""
-        listed = App.model_validate(from_raw(app))
+        listed = read(App, said(app), "list of an app")
+        if listed is None:
+            raise refuse("list of an app")
         workflow.upsert_memo({_APP + listed.id: listed.model_dump(mode="json") if listed.workflows else None})
         self._updates += 1
 
@@ -156,18 +184,46 @@ class Snapshot:
             event: The event.
             bridged: It has come over a bridge; none forwards it again.
         """
-        name: str = event["name"]
+        found: dict[Match, None] = {}
+        for match, entry in self.candidates(event["name"], bridged=bridged):
+            if match not in found and self.judge(match, entry, event).is_true:
+                found[match] = None
+        return list(found)
+
+    def candidates(self, name: str, *, bridged: bool = False) -> list[tuple[Match, Entry]]:
+        """Return the triggers for events of a name, each with its workflow; their expressions decide.
+
+        Args:
+            name: The name.
+            bridged: The event has come over a bridge; none forwards it again.
+        """
         candidates = list(self._by_name.get(name, ()))
         for prefix, triggers in self._by_prefix.items():
             if _is_under(prefix, name):
                 candidates += triggers
-        found: dict[Match, None] = {}
-        for match, entry in candidates:
-            if match in found or (bridged and entry.bridge):
-                continue
-            if entry.if_exp is None or compile_expression(entry.if_exp).matches(event=event):
-                found[match] = None
-        return list(found)
+        return [(match, entry) for match, entry in candidates if not (bridged and entry.bridge)]
+
+    def judge(self, match: Match, entry: Entry, event: Mapping[str, JSON]) -> Judgement:
+        """Judge whether an event of its name starts the workflow of a trigger."""
+        if entry.if_exp is None:
+            return Judgement(True, units=0)
+        try:
+            expression = compile_expression(entry.if_exp)
+        except DefinitionError as err:  # a newer version may have functions that this one has not
+            _tell_once(match.app, f"no event starts workflow {match.workflow!r} from this process: {err}")
+            return Judgement(False, units=0)
+        return expression.judge(event=event)
+
+    def unreadable(self) -> list[tuple[Match, Entry, str]]:
+        """The triggers that this version cannot read, which start nothing, and why."""
+        found = []
+        for triggers in (*self._by_name.values(), *self._by_prefix.values()):
+            for match, entry in triggers:
+                try:
+                    compile_expression(entry.if_exp or "true")
+                except DefinitionError as err:
+                    found.append((match, entry, str(err)))
+        return found
 
     def is_listened(self, name: str) -> bool:
         """Whether any workflow starts on events of a name, whatever is in them."""
@@ -191,6 +247,17 @@ class Snapshot:
         ]
 
 
+_told: dict[str, None] = {}
+_MOST_TOLD = 1_000
+
+
+def _tell_once(app: str, what: str) -> None:
+    """Log what is wrong with what an app has registered, once in this process: it is read every few seconds."""
+    if what not in _told and len(_told) < _MOST_TOLD:
+        _told[what] = None
+        _logger.warning("app %r: %s", app, what)
+
+
 def _is_under(prefix: str, name: str) -> bool:
     """Whether a pattern, given by what stands before its wildcard, is for events of a name.
 
@@ -203,6 +270,15 @@ def _is_under(prefix: str, name: str) -> bool:
 
 def is_about_namespace(error: RPCError) -> bool:
     return any(detail.Is(NamespaceNotFoundFailure.DESCRIPTOR) for detail in error.grpc_status.details)
+
+
+def _app(key: str, data: JSON) -> App | None:
+    """An app's list; None for one that this version cannot read, which is in no other app's way."""
+    try:
+        return App.model_validate(data)
+    except ValueError as err:
+        _tell_once(key.removeprefix(_APP), f"its list in the catalog cannot be read: {err}")
+        return None
 
 
 class Catalog:
@@ -231,7 +307,8 @@ class Catalog:
             raise
         memo = await memo_of(description)
         # Temporal drops a null; a codec may hide from it that it is one.
-        apps = {key: App.model_validate(app) for key, app in memo.items() if key.startswith(_APP) and app is not None}
+        listed = {key: app for key, app in memo.items() if key.startswith(_APP) and app is not None}
+        apps = {key: app for key in listed if (app := _app(key, listed[key])) is not None}
         stored = description.raw_description.workflow_execution_info.memo.fields
         stale = {app.id for key, app in apps.items() if not is_current(self._temporal.data_converter, stored[key])}
         return Snapshot({app.id: app for app in apps.values()}, frozenset(stale))

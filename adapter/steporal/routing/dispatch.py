@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import temporalio.client
 from temporalio.common import MetricMeter, WorkflowIDReusePolicy
@@ -11,13 +11,16 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from ..events import SYSTEM_EVENTS, ReceivedEvent, SendEventResult, StartedRun
-from ..metrics import EVENTS_MATCHED, EVENTS_SENT, EVENTS_UNMATCHED, meter_of
+from ..metrics import EVENTS_MATCHED, EVENTS_SENT, EVENTS_UNMATCHED, EXPRESSIONS_OVER_BUDGET, meter_of
 from ..runtime.limits import summary
 from ..runtime.start import START_SIGNAL, Origin
 from ..search_attributes import of_run, start_indexed
 from ..tracing import sending
+from ..types import JSON
 from .bridges import is_bridged, unmarked
 from .catalog import Catalog, Match, Snapshot
+from .expressions import warn_over_budget
+from .pace import Pace
 from .publish import Topics
 
 FINISHED = "inngest/function.finished"
@@ -57,12 +60,12 @@ class Dispatcher:
         ids = [event.id for event in events]
         bridged = [is_bridged(event) for event in events]
         events = [unmarked(event) for event in events]
-        encoded = [event.model_dump(mode="json") for event in events]
-        starts = [
-            (event, match)
-            for event, data, came in zip(events, encoded, bridged, strict=True)
-            for match in snapshot.matches(data, bridged=came)
-        ]
+        encoded, starts, pace = [], [], Pace()
+        for event, came in zip(events, bridged, strict=True):
+            data = event.model_dump(mode="json")
+            encoded.append(data)
+            starts += [(event, match) for match in await self._matches(snapshot, data, came, pace)]
+            await pace.keep()
         slots = asyncio.Semaphore(CONCURRENCY)
 
         async def start(event: ReceivedEvent, match: Match) -> None:
@@ -85,6 +88,25 @@ class Dispatcher:
             runs=[_started(event, match) for event, match in starts],
             awaited=[id for id, event in zip(ids, events, strict=True) if event.id in heard],
         )
+
+    async def _matches(self, snapshot: Snapshot, event: Mapping[str, JSON], came: bool, pace: Pace) -> list[Match]:
+        """The workflows that start on an event, each once, whichever of its triggers matches first."""
+        found: dict[Match, None] = {}
+        for match, entry in snapshot.candidates(event["name"], bridged=came):
+            if match in found:
+                continue
+            judgement = snapshot.judge(match, entry, event)
+            if judgement.is_over_budget:
+                self._over_budget(match, entry.if_exp or "")
+            await pace.keep()
+            if judgement.is_true:
+                found[match] = None
+        return list(found)
+
+    def _over_budget(self, match: Match, source: str) -> None:
+        warn_over_budget(source, f"a trigger of workflow {match.workflow!r}")
+        if self._meter is not None:
+            EXPRESSIONS_OVER_BUDGET.add(self._meter, task_queue=match.task_queue, workflow_type=match.workflow)
 
     async def is_finish_listened(self) -> bool | None:
         """Whether runs have to tell that they have finished; None if the catalog cannot be read now."""

@@ -54,7 +54,7 @@ def is_missing(error: RPCError) -> bool:
 def run_not_found(workflow_id: str) -> RunNotFoundError:
     """Return the error for a run that Temporal does not have."""
     return RunNotFoundError(
-        f"no run has the workflow id {workflow_id!r}; it is '{{workflow id}}/{{event id}}', or what "
+        f"no run has the workflow id {workflow_id!r}; it is '{{app}}/{{workflow}}/{{event id}}', or what "
         "start_workflow(id=...) was given. Temporal forgets runs when its retention period is over"
     )
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ApplicationError, FailureError
@@ -20,6 +20,7 @@ from temporalio.exceptions import ApplicationError, FailureError
 from ..converter import from_raw, to_raw
 from ..runtime.until import wait_until
 from ..types import JSON
+from .messages import FAR_FUTURE, of_any_count, read, refuse, said
 
 MAILBOX = "steporal.mailbox"
 SEND = "steporal.send"
@@ -79,7 +80,7 @@ class Wait(BaseModel):
     workflow_id: str
     run_id: str
     key: str
-    until: float
+    until: float = Field(allow_inf_nan=False, le=FAR_FUTURE)
     data_type: JSON = None
     task_queue: str = ""
 
@@ -140,14 +141,18 @@ class Ended(BaseModel):
         return self.why == "received" and self.wait.is_same(wait)
 
 
+_NOBODY = Wait(signal="", workflow_id="", run_id="", key="", until=0)
+
+
 @workflow.defn(name=MAILBOX, sandboxed=False)
 class MailboxWorkflow:
     """Gives a signal to the run that waits for it."""
 
     @workflow.init
     def __init__(self, wait: RawValue) -> None:
-        self._wait = Wait.model_validate(from_raw(wait))
-        self._end: End | None = None
+        asked = read(Wait, said(wait), "wait for a signal")
+        self._wait = asked or _NOBODY
+        self._end: End | None = None if asked else "gone"
         self._is_delivering = False
         self._is_awaited = False
         self._takes = 0
@@ -183,6 +188,7 @@ class MailboxWorkflow:
         self._is_awaited = False
 
     @workflow.update(name=SEND, description="A signal was sent.")
+    @of_any_count
     async def send(self, data: RawValue) -> RawValue:
         """Give a signal's data to the run that waits, and return an :class:`Answer`."""
         while True:
@@ -197,7 +203,7 @@ class MailboxWorkflow:
         self._is_delivering = True
         workflow.upsert_memo({WAIT: None})
         try:
-            await self._deliver(from_raw(data))
+            await self._deliver(said(data))
             self._end = "received"
         except FailureError:
             self._end = "gone"
@@ -215,7 +221,7 @@ class MailboxWorkflow:
             return None
         checking = workflow.start_activity(
             CHECK,
-            to_raw({"type": wait.data_type, "data": from_raw(data)}),
+            to_raw({"type": wait.data_type, "data": said(data)}),
             task_queue=wait.task_queue,
             result_type=RawValue,
             start_to_close_timeout=_CHECK_TIMEOUT,
@@ -250,9 +256,12 @@ class MailboxWorkflow:
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     @workflow.update(name=TAKE, description="Another run waits instead.")
+    @of_any_count
     async def take(self, claim: RawValue) -> RawValue:
         """Have another wait, if the one to replace is still there; returns whether it is so."""
-        asked = Claim.model_validate(from_raw(claim))
+        asked = read(Claim, said(claim), "claim to a mailbox")
+        if asked is None:
+            raise refuse("claim to a mailbox")
         await self._until_delivered()
         if self._end is not None or not self._wait.is_same(asked.instead_of):
             return to_raw(False)
@@ -265,9 +274,12 @@ class MailboxWorkflow:
         return to_raw(True)
 
     @workflow.update(name=CLOSE, description="A run waits no longer, and asks whether it has received the signal.")
+    @of_any_count
     async def close(self, wait: RawValue) -> RawValue:
         """End, if this wait is still there; returns whether it has received the signal."""
-        asked = Wait.model_validate(from_raw(wait))
+        asked = read(Wait, said(wait), "wait for a signal")
+        if asked is None:
+            raise refuse("wait for a signal")
         await self._until_delivered()
         if not self._wait.is_same(asked):
             return to_raw(False)
@@ -275,7 +287,9 @@ class MailboxWorkflow:
         return to_raw(self._end == "received")
 
     @workflow.signal(name=RELEASE, description="The run that waits has ended.")
+    @of_any_count
     def release(self, wait: RawValue) -> None:
         """End, if this wait is still there."""
-        if self._wait.is_same(Wait.model_validate(from_raw(wait))) and not self._is_delivering:
+        asked = read(Wait, said(wait), "wait for a signal")
+        if asked is not None and self._wait.is_same(asked) and not self._is_delivering:
             self._end = self._end or "closed"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..events import ReceivedEvent, event_matches
 from .catalog import App, Catalog, Snapshot
 from .expressions import compile_expression
+from .pace import Pace
 
 if TYPE_CHECKING:
     from ..client import Client
@@ -42,21 +43,21 @@ class Registration:
 
     async def wait(self, catalog: Catalog, events: Sequence[ReceivedEvent]) -> None:
         """Wait until the catalog has the triggers that events match, for a while and once; then warn."""
-        missing = self._missing(await catalog.read(), events)
+        missing = await self._missing(await catalog.read(), events)
         if not missing:
             return
-        missing = self._missing(await catalog.read(fresh=True), events)
+        missing = await self._missing(await catalog.read(fresh=True), events)
         until = time.monotonic() + (0 if self._has_waited else PATIENCE_SECONDS)
         while missing and time.monotonic() < until:
             self._has_waited = True
             await asyncio.sleep(_PAUSE_SECONDS)
-            missing = self._missing(await catalog.read(fresh=True), events)
+            missing = await self._missing(await catalog.read(fresh=True), events)
         self._warn(missing)
 
-    def _missing(self, snapshot: Snapshot, events: Sequence[ReceivedEvent]) -> dict[str, str]:
+    async def _missing(self, snapshot: Snapshot, events: Sequence[ReceivedEvent]) -> dict[str, str]:
         """The workflows that events would start if they were registered, each with the name of such an event."""
         unlisted = self._unlisted(snapshot)
-        return {} if not unlisted else dict(_matching(unlisted, events))
+        return {} if not unlisted else await _matching(unlisted, events)
 
     def _unlisted(self, snapshot: Snapshot) -> list[_Trigger]:
         defined = len(self._client.workflows) + len(self._client.sinks)
@@ -90,13 +91,17 @@ class Registration:
                 )
 
 
-def _matching(triggers: Sequence[_Trigger], events: Sequence[ReceivedEvent]) -> Iterable[tuple[str, str]]:
+async def _matching(triggers: Sequence[_Trigger], events: Sequence[ReceivedEvent]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    pace = Pace()
     for event in events:
+        data = event.model_dump(mode="json")
         for workflow, pattern, if_exp in triggers:
-            if event_matches(pattern, event.name) and (
-                if_exp is None or compile_expression(if_exp).matches(event=event.model_dump(mode="json"))
-            ):
-                yield workflow, event.name
+            if workflow not in found and event_matches(pattern, event.name):
+                if if_exp is None or compile_expression(if_exp).matches(event=data):
+                    found[workflow] = event.name
+                await pace.keep()
+    return found
 
 
 # --- what a registration drops -------------------------------------------------------------------------------------

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import temporalio.client
 from temporalio.api.common.v1 import Payload
@@ -30,6 +31,7 @@ from ..runtime.start import SCHEDULED, Origin
 from ..sealed import is_current
 from ..search_attributes import has_all
 from ..triggers import CronTrigger
+from ..workflow_ids import workflow_id_of
 from .dispatch import first_of
 
 
@@ -51,10 +53,9 @@ class CronStart:
     def run_id_prefix(self) -> str:
         """The beginning of its runs' workflow ids, to which Temporal appends the time.
 
-        Two schedules that are due at one moment are two runs: of one workflow, and of workflows of two apps that have
-        one id.
+        Two schedules of a workflow that are due at one moment are two runs.
         """
-        return f"{self.workflow}/cron-{_digest(self.id)}"
+        return workflow_id_of(self.app, self.workflow, f"cron-{_digest(self.id)}")
 
     def schedule(self, *, indexed: bool) -> Schedule:
         """The Temporal schedule. Runs may overlap; what was due while the server was down is not made up for.
@@ -84,18 +85,39 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+_FORM = 1
+"""The form of schedules: another number, and workers bring them into the present one."""
+
+_AT_ONCE = 16
+"""Calls to Temporal that :func:`apply` has in flight."""
+
+
+async def digest(temporal: temporalio.client.Client, starts: Iterable[CronStart]) -> str:
+    """Return what tells whether schedules are as this version makes them; empty without any."""
+    parts = sorted(map(repr, starts))
+    if not parts:
+        return ""
+    return hashlib.sha256(f"{_FORM} {await has_all(temporal)} {parts}".encode()).hexdigest()[:16]
+
+
 async def apply(temporal: temporalio.client.Client, wanted: Mapping[str, CronStart], known: Iterable[str]) -> None:
     """Create and change the schedules that are wanted, and delete those of ``known`` that are not.
 
     Raises:
         RPCError: Temporal refused one, or could not be reached; others may be as they should be.
     """
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def call(change: Coroutine[Any, Any, None]) -> None:
+        async with slots:
+            await change
+
     try:
         async with asyncio.TaskGroup() as group:
             for start in wanted.values():
-                group.create_task(_put(temporal, start))
+                group.create_task(call(_put(temporal, start)))
             for schedule_id in set(known) - set(wanted):
-                group.create_task(_delete(temporal, schedule_id))
+                group.create_task(call(_delete(temporal, schedule_id)))
     except BaseExceptionGroup as errors:
         raise first_of(errors) from None
 

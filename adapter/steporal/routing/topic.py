@@ -9,27 +9,30 @@ what it has received.
 from __future__ import annotations
 
 import asyncio
-import json
 import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue, RetryPolicy
 
-from ..converter import from_raw, size_of, to_raw
+from ..converter import dumps, from_raw, size_of, to_raw
+from ..errors import UnknownKeyError
 from ..events import MAX_LEVELS
-from ..metrics import DELIVERY_LATENCY, TOPIC_BACKLOG, TOPIC_EVENTS
+from ..metrics import DELIVERY_LATENCY, MESSAGES_DROPPED, TOPIC_BACKLOG, TOPIC_EVENTS
+from ..packed import unpack_json
 from ..runtime.limits import MAX_PAYLOAD_BYTES
 from ..runtime.until import wait_until
 from ..types import JSON
 from .binding import Bound, Key, Path, bind, keys_at
+from .expressions import Judgement
+from .messages import FAR_FUTURE, drop, of_any_count, read, said
 
 TOPIC = "steporal.topic"
 SUBSCRIBE = "steporal.subscribe"
@@ -43,8 +46,13 @@ DELIVERY_HEARTBEAT_TIMEOUT = timedelta(seconds=10)
 
 # What a live topic replays with: other values need ``workflow.patched``.
 _SIGNALS_PER_EXECUTION = 4_000  # Temporal takes 10,000
-_EVALUATIONS_PER_TASK = 5_000  # some hundred milliseconds of a workflow task, which must not take seconds
-_RESTORED_PER_TASK = 2_000
+_MORE_SIGNALS = 500  # until the next try, where what there is does not fit into the next execution
+_UNITS_PER_TASK = 100_000  # a tenth of a second of a workflow task, which must not take two
+_UNITS_OF_A_CANDIDATE = 10
+_UNITS_OF_AN_ITEM = 50
+_BYTES_PER_UNIT = 25
+_MAX_STATE_BYTES = 8 * 1024 * 1024  # before it is compressed: to write more takes too much of a workflow task
+_MAX_HISTORY_BYTES = 40 * 1024 * 1024  # Temporal terminates a workflow with 50 MiB
 _REMEMBERED = 10_000
 _LANES = 4
 _DELIVERIES_PER_ACTIVITY = 200
@@ -97,7 +105,7 @@ class Subscription(BaseModel):
     kind: Literal["once", "each", "cancel"]
     source: str | None = None
     event: dict[str, JSON] = {}
-    until: float
+    until: float = Field(allow_inf_nan=False, le=FAR_FUTURE)
     ignored: str | None = None
 
     @property
@@ -143,27 +151,52 @@ class Batch(BaseModel):
     deliveries: list[Delivery]
 
 
+class Event(BaseModel):
+    """An event, as topics are sent it; with the trace that it is part of, if there is one."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    name: str
+    data: dict[str, JSON]
+    ts: int
+
+
 class Index:
-    """The subscriptions of a topic, so that those that an event may match are found at once."""
+    """The subscriptions of a topic, so that those that an event may match are found at once.
+
+    Attributes:
+        all: The subscriptions, by id.
+        size: How many bytes they have, about.
+    """
 
     def __init__(self) -> None:
         self.all: dict[str, Subscription] = {}
+        self.size = 0
         self._bound: dict[str, Bound | None] = {}
         self._by_key: dict[Path, dict[Key, dict[str, None]]] = {}
         self._others: dict[str, None] = {}
 
-    def add(self, subscription: Subscription) -> None:
-        """Add a subscription, or replace the one with its id."""
-        self.remove(subscription.id)
+    def add(self, subscription: Subscription) -> int:
+        """Add a subscription, or replace the one with its id; returns the units that this took.
+
+        Raises:
+            ValueError: Its expression is none.
+        """
         bound = None if subscription.source is None else bind(subscription.source, subscription.event)
+        self.remove(subscription.id)
         self.all[subscription.id] = subscription
+        self.size += _size_of(subscription)
         self._bound[subscription.id] = bound
         self._place(bound)[subscription.id] = None
+        return 0 if bound is None else bound.units
 
     def remove(self, id: str) -> None:
         """Remove a subscription, if it is there."""
-        if self.all.pop(id, None) is None:
+        subscription = self.all.pop(id, None)
+        if subscription is None:
             return
+        self.size -= _size_of(subscription)
         bound = self._bound.pop(id)
         place = self._place(bound)
         del place[id]
@@ -187,10 +220,40 @@ class Index:
                 found.extend(by_key.get(key, ()))
         return found
 
-    def matches(self, id: str, event: Mapping[str, JSON]) -> bool:
-        """Whether an event is one that a subscription waits for."""
+    def judge(self, id: str, event: Mapping[str, JSON]) -> Judgement:
+        """Decide whether an event is one that a subscription waits for."""
         bound = self._bound[id]
-        return self.all[id].ignored != event["id"] and (bound is None or bound.matches(event))
+        if bound is None or self.all[id].ignored == event["id"]:
+            return Judgement(self.all[id].ignored != event["id"], units=0)
+        return bound.judge(event)
+
+
+def _size_of(subscription: Subscription) -> int:
+    """How many bytes a subscription has, about."""
+    seen = len(dumps(subscription.event)) if subscription.event else 0
+    return 200 + len(subscription.workflow_id) + len(subscription.key) + len(subscription.source or "") + seen
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message that has come and was not taken yet.
+
+    Attributes:
+        kind: The signal.
+        message: What it brought, not read yet.
+        came: When, in seconds since the epoch.
+        size: How many bytes it has.
+    """
+
+    kind: str
+    message: RawValue
+    came: float
+    size: int
+
+    @classmethod
+    def of(cls, kind: str, message: RawValue, came: float) -> Received:
+        """A message, with its size."""
+        return cls(kind, message, came, size_of(message))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +261,15 @@ class Matched:
     """An event that a subscription waits for.
 
     Attributes:
+        subscription: The subscription.
+        event: The event.
+        size: How many bytes the event has.
         came: When the topic has taken the event, as far as this execution knows; in seconds since the epoch.
     """
 
     subscription: Subscription
     event: dict[str, JSON]
+    size: int
     came: float
 
 
@@ -229,16 +296,61 @@ class Lane:
         size = 0
         self.taken.clear()
         while self.waiting and len(deliveries) < _DELIVERIES_PER_ACTIVITY:
-            subscription, event = self.waiting[0].subscription, self.waiting[0].event
-            if event["id"] not in positions:
-                size += size_of(to_raw(event))
+            matched = self.waiting[0]
+            if matched.event["id"] not in positions:
+                size += matched.size
                 if events and size > _BYTES_PER_ACTIVITY:
                     break
-                positions[event["id"]] = len(events)
-                events.append(event)
+                positions[matched.event["id"]] = len(events)
+                events.append(matched.event)
             self.taken.append(self.waiting.popleft())
-            deliveries.append(Delivery.of(subscription, positions[event["id"]]))
+            deliveries.append(Delivery.of(matched.subscription, positions[matched.event["id"]]))
         return Batch(events=events, deliveries=deliveries)
+
+
+class Backlog:
+    """How many bytes a topic has that are not subscriptions: what has come, and each event that is to be told, once."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._uses: Counter[str] = Counter()
+
+    def use(self, matched: Matched) -> None:
+        """One more run is to be told of an event."""
+        if not self._uses[matched.event["id"]]:
+            self.size += matched.size
+        self._uses[matched.event["id"]] += 1
+
+    def release(self, matched: Matched) -> None:
+        """A run was told."""
+        self._uses[matched.event["id"]] -= 1
+        if not self._uses[matched.event["id"]]:
+            del self._uses[matched.event["id"]]
+            self.size -= matched.size
+
+
+class State(BaseModel):
+    """What one execution of a topic leaves to the next; :meth:`TopicWorkflow._state` writes it.
+
+    Attributes:
+        subscriptions: Who waits.
+        remembered: The ids of the last events.
+        received: What had come and was not taken: the signal, what it brought, and when.
+        events: The events that runs are still to be told of.
+        matched: Which runs, each with the event's position, and when it came.
+    """
+
+    subscriptions: list[Subscription] = []
+    remembered: list[str] = []
+    received: list[tuple[str, Any, float]] = []
+    events: list[Event] = []
+    matched: list[tuple[Subscription, int, float]] = []
+
+    @model_validator(mode="after")
+    def _positions_are_of_events(self) -> State:
+        if any(not 0 <= position < len(self.events) for _, position, _ in self.matched):
+            raise ValueError("a position is of no event")
+        return self
 
 
 @workflow.defn(name=TOPIC, sandboxed=False)
@@ -249,34 +361,41 @@ class TopicWorkflow:
         self._index = Index()
         self._remembered: dict[str, None] = {}
         self._matched: dict[str, list[str]] = {}
-        self._received: deque[tuple[str, Any]] = deque()
+        self._received: deque[Received] = deque()
+        self._backlog = Backlog()
         self._lanes = [Lane() for _ in range(_LANES)]
-        self._came: dict[str, float] = {}
         self._signals = 0
-        self._may_take = _SIGNALS_PER_EXECUTION
-        self._evaluations = 0
+        self._tried: tuple[int, int] | None = None
+        self._is_leaving = False
+        self._is_working = False
+        self._units = 0
 
     # --- what it is sent -------------------------------------------------------------------------------------------
 
     @workflow.signal(name=SUBSCRIBE, description="Runs wait for events from now on.")
+    @of_any_count
     def subscribe(self, subscriptions: RawValue) -> None:
         """Take subscriptions; one with the id of an earlier one replaces it."""
-        self._signals += 1
-        self._received.extend((SUBSCRIBE, subscription) for subscription in from_raw(subscriptions))
+        self._receive(SUBSCRIBE, subscriptions)
 
     @workflow.signal(name=UNSUBSCRIBE, description="Runs wait no longer.")
+    @of_any_count
     def unsubscribe(self, ids: RawValue) -> None:
         """Drop subscriptions, by id."""
-        self._signals += 1
-        self._received.extend((UNSUBSCRIBE, id) for id in from_raw(ids))
+        self._receive(UNSUBSCRIBE, ids)
 
     @workflow.signal(name=PUBLISH, description="Events were sent.")
+    @of_any_count
     def publish(self, events: RawValue) -> None:
         """Take events, in the order in which they were sent."""
+        self._receive(PUBLISH, events)
+
+    def _receive(self, kind: str, message: RawValue) -> None:
+        """Keep a message as it is: ten thousand may come in one workflow task."""
         self._signals += 1
-        for event in from_raw(events):
-            self._received.append((PUBLISH, event))
-            self._came.setdefault(event["id"], workflow.time())
+        received = Received.of(kind, message, workflow.time())
+        self._received.append(received)
+        self._backlog.size += received.size
 
     @workflow.query(name="steporal.subscriptions", description="Who waits.")
     def subscriptions(self) -> RawValue:
@@ -298,7 +417,7 @@ class TopicWorkflow:
         Args:
             before: What the execution before left, as :meth:`_state` has it.
         """
-        await self._restore(read_state(before))
+        await self._restore(_read_state(before))
         tasks = [asyncio.create_task(self._work()), *(asyncio.create_task(self._deliver(lane)) for lane in self._lanes)]
         while True:
             signals = self._signals
@@ -309,22 +428,58 @@ class TopicWorkflow:
                 if self._signals == signals and self._is_idle():
                     break
             else:
-                await workflow.wait_condition(lambda: not any(lane.is_delivering for lane in self._lanes))
-                state = state_payload(self._state())
-                if size_of(state) <= MAX_PAYLOAD_BYTES:
-                    workflow.continue_as_new(state)
-                workflow.logger.error("%d runs wait for one event; the limit is about 35,000", len(self._index.all))
-                self._may_take = self._signals + _SIGNALS_PER_EXECUTION
+                await self._leave()
         for task in tasks:
             task.cancel()
 
     def _is_full(self) -> bool:
-        return self._signals >= self._may_take or (
-            self._may_take == _SIGNALS_PER_EXECUTION and workflow.info().is_continue_as_new_suggested()
+        """Whether to continue as new; where that was too much, when half of it is done, or much more has come."""
+        if self._tried is not None:
+            signals, size = self._tried
+            return self._signals >= signals + _MORE_SIGNALS or 0 < size >= 2 * self._backlog.size
+        return self._signals >= _SIGNALS_PER_EXECUTION or workflow.info().is_continue_as_new_suggested()
+
+    async def _leave(self) -> None:
+        """Continue as new with what is left to do; where that is too much, go on with it instead."""
+        self._is_leaving = True
+        await workflow.wait_condition(
+            lambda: not self._is_working and not any(lane.is_delivering for lane in self._lanes)
         )
+        state = self._state_that_fits()
+        if state is None and workflow.info().get_current_history_size() > _MAX_HISTORY_BYTES:
+            self._lose_backlog()
+            state = self._state_that_fits()
+        if state is not None:
+            workflow.continue_as_new(state)
+        if self._tried is None:
+            workflow.logger.warning(
+                "%d waits, and %d bytes of events that are to be told, do not fit into the next execution yet",
+                len(self._index.all),
+                self._backlog.size,
+            )
+        self._tried = self._signals, self._backlog.size
+        self._is_leaving = False
+
+    def _state_that_fits(self) -> RawValue | None:
+        if self._index.size + self._backlog.size > _MAX_STATE_BYTES:
+            return None
+        state = state_payload(self._state())
+        return state if size_of(state) <= MAX_PAYLOAD_BYTES else None
+
+    def _lose_backlog(self) -> None:
+        """Drop events that were not told, lest Temporal terminates the topic with all its subscriptions."""
+        events = [each for each in self._received if each.kind == PUBLISH]
+        lost = len(events) + sum(len(lane.waiting) for lane in self._lanes)
+        workflow.logger.error("dropped %d signals and deliveries of events: more came than can be told", lost)
+        MESSAGES_DROPPED.add(workflow.metric_meter(), lost)
+        self._received = deque(each for each in self._received if each.kind != PUBLISH)
+        for lane in self._lanes:
+            lane.waiting.clear()
+        self._backlog = Backlog()
+        self._backlog.size = sum(each.size for each in self._received)
 
     def _is_idle(self) -> bool:
-        return not self._index.all and not self._received and not any(lane.waiting for lane in self._lanes)
+        return not self._index.all and not self._is_working and not self._left()
 
     def _until_next_look(self) -> timedelta:
         """Ended subscriptions do no harm, so nobody hurries to drop them."""
@@ -337,46 +492,81 @@ class TopicWorkflow:
             self._index.remove(subscription.id)
 
     def _state(self) -> dict[str, JSON]:
+        """What the next execution goes on with: each event once, however many runs are to be told of it."""
+        matched = [each for lane in self._lanes for each in lane.waiting]
+        events = {each.event["id"]: each.event for each in matched}
+        positions = {id: position for position, id in enumerate(events)}
+        waiting = [(each, positions[each.event["id"]]) for each in matched]
         return {
             "version": 1,
             "subscriptions": [s.model_dump(mode="json", exclude_defaults=True) for s in self._index.all.values()],
             "remembered": list(self._remembered),
-            "received": list(self._received),
+            "received": [[each.kind, said(each.message), each.came] for each in self._received],
+            "events": list(events.values()),
             "matched": [
-                [each.subscription.model_dump(mode="json"), each.event] for lane in self._lanes for each in lane.waiting
+                [each.subscription.model_dump(mode="json", exclude_defaults=True), position, each.came]
+                for each, position in waiting
             ],
         }
 
-    async def _restore(self, state: Mapping[str, JSON]) -> None:
-        received = [(kind, value) for kind, value in state.get("received", ())]
-        self._received.extendleft(reversed(received))  # signals came before this, in this execution
-        self._remembered = dict.fromkeys([*state.get("remembered", ()), *self._remembered])
-        for number, subscription in enumerate(state.get("subscriptions", ()), 1):
-            self._index.add(Subscription.model_validate(subscription))
-            if number % _RESTORED_PER_TASK == 0:
-                await workflow.sleep(_PAUSE)
-        for subscription, event in state.get("matched", ()):
-            self._send(Matched(Subscription.model_validate(subscription), event, workflow.time()))
+    async def _restore(self, state: State) -> None:
+        before = [Received.of(kind, to_raw(message), came) for kind, message, came in state.received]
+        self._received.extendleft(reversed(before))  # signals came before this, in this execution
+        self._backlog.size += sum(each.size for each in before)
+        self._remembered = dict.fromkeys([*state.remembered, *self._remembered])
+        for subscription in state.subscriptions:
+            await self._take_units(self._subscribe(subscription) + _UNITS_OF_AN_ITEM)
+        events = [event.model_dump(mode="json") for event in state.events]
+        sizes = [size_of(to_raw(event)) for event in events]
+        for subscription, position, came in state.matched:
+            self._send(Matched(subscription, events[position], sizes[position], came))
 
     # --- its work --------------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
         while True:
-            await workflow.wait_condition(lambda: bool(self._received) and not self._is_full())
-            kind, value = self._received.popleft()
-            if kind == SUBSCRIBE:
-                self._index.add(Subscription.model_validate(value))
-            elif kind == UNSUBSCRIBE:
-                self._index.remove(value)
-            else:
-                await self._take(value)
+            await workflow.wait_condition(lambda: bool(self._received) and not self._is_leaving)
+            self._is_working = True
+            received = self._received.popleft()
+            await self._take(received)
+            self._backlog.size -= received.size
+            self._is_working = False
 
-    async def _take(self, event: dict[str, JSON]) -> None:
-        came = self._came.pop(event["id"], workflow.time())
-        if event["id"] not in self._remembered:
-            self._remember(event["id"])
+    async def _take(self, received: Received) -> None:
+        items = said(received.message)
+        await self._take_units(received.size // _BYTES_PER_UNIT)
+        if not isinstance(items, list):
+            drop(f"message for {received.kind}", type(items).__name__)
+            return
+        for item in items:
+            if received.kind == SUBSCRIBE:
+                if (subscription := read(Subscription, item, "subscription")) is not None:
+                    await self._take_units(self._subscribe(subscription))
+            elif received.kind == UNSUBSCRIBE:
+                self._unsubscribe(item)
+            elif (event := read(Event, item, "event")) is not None:
+                await self._hear(event.id, item, received.came)
+            await self._take_units(_UNITS_OF_AN_ITEM)
+
+    def _subscribe(self, subscription: Subscription) -> int:
+        """Add a subscription; returns the units that this took."""
+        try:
+            return self._index.add(subscription)
+        except ValueError as err:
+            drop("subscription", err)
+            return 0
+
+    def _unsubscribe(self, id: JSON) -> None:
+        if isinstance(id, str):
+            self._index.remove(id)
+        else:
+            drop("subscription's id", type(id).__name__)
+
+    async def _hear(self, id: str, event: dict[str, JSON], came: float) -> None:
+        if id not in self._remembered:
+            self._remember(id)
             runs = await self._match(event, came)
-            self._matched[event["id"]] = runs
+            self._matched[id] = runs
             TOPIC_EVENTS.add(workflow.metric_meter(), outcome="matched" if runs else "unmatched")
 
     def _remember(self, event_id: str) -> None:
@@ -389,32 +579,43 @@ class TopicWorkflow:
     async def _match(self, event: dict[str, JSON], came: float) -> list[str]:
         """Send an event to the runs that it matches; the workflow ids of the first of them."""
         runs: list[str] = []
+        size = 0
         for id in self._index.candidates(event):
-            self._evaluations += 1
-            if self._evaluations % _EVALUATIONS_PER_TASK == 0:
-                await workflow.sleep(_PAUSE)
+            await self._take_units(_UNITS_OF_A_CANDIDATE)
             subscription = self._index.all.get(id)
             if subscription is None:
                 continue
             if subscription.has_ended(workflow.time()):
                 self._index.remove(id)
-            elif self._index.matches(id, event):
+                continue
+            judgement = self._index.judge(id, event)
+            self._units += judgement.units
+            if judgement.is_true:
                 if subscription.kind != "each":
                     self._index.remove(id)
-                self._send(Matched(subscription, event, came))
+                size = size or size_of(to_raw(event))
+                self._send(Matched(subscription, event, size, came))
                 if len(runs) < _SHOWN:
                     runs.append(subscription.workflow_id)
         return runs
 
+    async def _take_units(self, units: int) -> None:
+        """Count units of work, and leave the rest to the next workflow task where they are many."""
+        self._units += units
+        if self._units >= _UNITS_PER_TASK:
+            self._units = 0
+            await workflow.sleep(_PAUSE)
+
     def _send(self, matched: Matched) -> None:
         lane = zlib.crc32(matched.subscription.workflow_id.encode()) % _LANES
         self._lanes[lane].waiting.append(matched)
+        self._backlog.use(matched)
 
     async def _deliver(self, lane: Lane) -> None:
         while True:
-            await workflow.wait_condition(lambda: bool(lane.waiting) and not self._is_full())
+            await workflow.wait_condition(lambda: bool(lane.waiting) and not self._is_leaving)
             lane.is_delivering = True
-            TOPIC_BACKLOG.record(workflow.metric_meter(), self._backlog())
+            TOPIC_BACKLOG.record(workflow.metric_meter(), self._left())
             answer = await workflow.execute_activity(
                 DELIVER_EVENTS,
                 to_raw(lane.next_batch().model_dump(mode="json")),
@@ -427,11 +628,15 @@ class TopicWorkflow:
             self._measure(lane.taken, gone, later)
             for id in gone:
                 self._index.remove(id)
+            put_off = set(later)
+            for position, each in enumerate(lane.taken):
+                if position not in put_off:
+                    self._backlog.release(each)
             if later:
                 lane.put_off([lane.taken[position] for position in later])
             lane.is_delivering = False
 
-    def _backlog(self) -> int:
+    def _left(self) -> int:
         return len(self._received) + sum(len(lane.waiting) for lane in self._lanes)
 
     def _measure(self, taken: Sequence[Matched], gone: Sequence[str], later: Sequence[int]) -> None:
@@ -459,7 +664,23 @@ def state_payload(state: JSON) -> RawValue:
 
 
 def read_state(raw: RawValue) -> dict[str, JSON]:
-    """The state in a payload; that of a new topic is empty."""
-    if raw.payload.metadata["encoding"] == _COMPRESSED:
-        return json.loads(zlib.decompress(raw.payload.data))  # type: ignore[no-any-return]
-    return from_raw(raw) or {}
+    """The state in a payload; that of a new topic is empty.
+
+    Raises:
+        ValueError: It is none, or larger than any that a topic writes.
+    """
+    if raw.payload.metadata.get("encoding") != _COMPRESSED:
+        return from_raw(raw) or {}
+    return cast(dict[str, JSON], unpack_json(raw.payload.data, 2 * _MAX_STATE_BYTES))
+
+
+def _read_state(raw: RawValue) -> State:
+    """A state; an empty one where somebody has started the topic with what is none."""
+    try:
+        state = State.model_validate(read_state(raw))
+    except UnknownKeyError:
+        raise
+    except (Exception, RecursionError) as err:
+        drop("state", err)
+        return State()
+    return state

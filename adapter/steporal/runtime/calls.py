@@ -17,9 +17,10 @@ import enum
 import functools
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import FunctionType, MethodType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import pydantic
@@ -28,7 +29,9 @@ from temporalio.common import RawValue
 
 from ..context import Context
 from ..converter import dumps
+from ..leaves import MAX_INT
 from ..types import JSON
+from .renaming import Names, Rename, renames
 
 _DIGEST_BYTES = 6
 
@@ -38,13 +41,10 @@ CALL = "steporal.call"
 UNKNOWN = "?"
 """The values or the branch of a call, where a history does not tell them."""
 
-Names = Mapping[str, str]
-"""The ids of a run, each with the id that the run had of which this one is a rerun."""
-
 
 _OF_RERUN = (
-    " This run is a rerun from a later step: if its input differs from that of the run before, rerun from this step, "
-    "or from an earlier one."
+    " This run is a rerun from a later step: if its input differs from that of the run before, or the step is given "
+    "what the body computes of the run's ids, rerun from this step, or from an earlier one."
 )
 
 
@@ -87,10 +87,11 @@ class Call:
             reruns: The ids of the runs of which this one is a rerun.
         """
 
-        def called(names: Names) -> Call:
-            return cls(kind, _renamed(target, names), digest(*values, names=names) if values else "", code)
+        def called(rename: Rename) -> Call:
+            return cls(kind, rename(target), digest(*values, rename=rename) if values else "", code)
 
-        return dataclasses.replace(called({}), before=tuple(map(called, reruns)))
+        before = tuple(called(rename) for names in reruns for rename in renames(names))
+        return dataclasses.replace(called(str), before=before)
 
     def json(self) -> JSON:
         """The description as histories have it."""
@@ -175,7 +176,7 @@ def _difference_from(recorded: Call, called: Call, exists: Callable[[Call], bool
 # --- digests -------------------------------------------------------------------------------------------------------
 
 
-def digest(*values: Any, names: Names | None = None) -> str:
+def digest(*values: Any, rename: Rename = str) -> str:
     """Return a short digest of values, the same in each process and version of Python.
 
     Names of classes do not count, nor do fields that have their default value, so that a class may be moved and may
@@ -183,65 +184,62 @@ def digest(*values: Any, names: Names | None = None) -> str:
 
     Args:
         *values: The values.
-        names: What to read in their text instead of the ids of the run.
+        rename: Returns what to read instead of a text of theirs.
     """
     hashed = hashlib.sha256()
-    _add(values, hashed.update, 0, names or {})
+    _add(values, hashed.update, 0, rename)
     return base64.urlsafe_b64encode(hashed.digest()[:_DIGEST_BYTES]).decode()
-
-
-def _renamed(text: str, names: Names) -> str:
-    for name, before in names.items():
-        text = text.replace(name, before)
-    return text
 
 
 _Put = Callable[[bytes], object]
 
 _DEEP = 200
-_MAX_BITS = 14_000  # Python does not print integers of more than 4,300 digits
 _EMPTY = (list, dict, set, tuple, frozenset)
 
 
-def _add(value: Any, put: _Put, depth: int, names: Names) -> None:
+def _add(value: Any, put: _Put, depth: int, rename: Rename) -> None:
     if depth > _DEEP:
         return
     kind = type(value)
     if kind is str:
-        value = _renamed(value, names)
+        value = rename(value)
         put(b"s%d:" % len(value))
         put(value.encode("utf-8", "surrogatepass"))
-    elif kind is int and value.bit_length() > _MAX_BITS:
-        put(f"i{value:x};".encode())
-    elif value is None or kind in (int, bool, float, complex, bytes):
+    elif kind is int:
+        put(f"i{value if -MAX_INT < value < MAX_INT else hex(value)};".encode())
+    elif kind in (bytes, bytearray):
+        put(b"b" + repr(rename(bytes(value).decode("latin-1")).encode("latin-1")).encode() + b";")
+    elif value is None or kind in (bool, float, complex):
         put(f"{kind.__name__[0]}{value!r};".encode())
     elif isinstance(value, Mapping):
-        _add_unordered([(key, item) for key, item in value.items()], put, depth, names, b"{")
-    elif isinstance(value, list | tuple):
+        _add_unordered([(key, item) for key, item in value.items()], put, depth, rename, b"{")
+    elif isinstance(value, list | tuple | deque):
         put(b"[")
         for item in value:
-            _add(item, put, depth + 1, names)
+            _add(item, put, depth + 1, rename)
         put(b"]")
     elif isinstance(value, set | frozenset):
-        _add_unordered(value, put, depth, names, b"<")
+        _add_unordered(value, put, depth, rename, b"<")
     elif isinstance(value, enum.Enum):
-        _add(value.value, put, depth + 1, names)
+        _add(value.value, put, depth + 1, rename)
     elif isinstance(value, pydantic.BaseModel):
-        _add_fields(_fields_of_model(value), put, depth, names)
+        _add_fields(_fields_of_model(value), put, depth, rename)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        _add_fields(_fields_of_dataclass(value), put, depth, names)
+        _add_fields(_fields_of_dataclass(value), put, depth, rename)
     elif isinstance(value, functools.partial):
-        _add((value.func, value.args, value.keywords), put, depth + 1, names)
+        _add((value.func, value.args, value.keywords), put, depth + 1, rename)
     elif isinstance(value, MethodType):
-        _add((value.__name__, value.__self__), put, depth + 1, names)
+        _add((value.__name__, value.__self__), put, depth + 1, rename)
     elif isinstance(value, FunctionType):
         put(f"f{value.__name__};".encode())
     elif isinstance(value, Context):
         put(b"context;")
-    elif isinstance(value, type):
+    elif isinstance(value, type | ModuleType):
         put(f"t{value.__name__};".encode())
+    elif isinstance(value, pydantic.SecretStr | pydantic.SecretBytes | pydantic.Secret):
+        _add(value.get_secret_value(), put, depth + 1, rename)
     else:
-        put(f"o{_renamed(_text(value), names)};".encode("utf-8", "surrogatepass"))
+        put(f"o{rename(_text(value))};".encode("utf-8", "surrogatepass"))
 
 
 def _text(value: Any) -> str:
@@ -253,17 +251,17 @@ def _text(value: Any) -> str:
     return type(value).__name__ if " at 0x" in text else text
 
 
-def _add_unordered(items: Any, put: _Put, depth: int, names: Names, mark: bytes) -> None:
+def _add_unordered(items: Any, put: _Put, depth: int, rename: Rename, mark: bytes) -> None:
     digests = []
     for item in items:
         hashed = hashlib.sha256()
-        _add(item, hashed.update, depth + 1, names)
+        _add(item, hashed.update, depth + 1, rename)
         digests.append(hashed.digest())
     put(mark + b"".join(sorted(digests)))
 
 
-def _add_fields(fields: dict[str, Any], put: _Put, depth: int, names: Names) -> None:
-    _add_unordered(fields.items(), put, depth, names, b"{")
+def _add_fields(fields: dict[str, Any], put: _Put, depth: int, rename: Rename) -> None:
+    _add_unordered(fields.items(), put, depth, rename, b"{")
 
 
 def _fields_of_model(value: pydantic.BaseModel) -> dict[str, Any]:
@@ -271,6 +269,11 @@ def _fields_of_model(value: pydantic.BaseModel) -> dict[str, Any]:
     for name, info in type(value).model_fields.items():
         if name in fields and _is_default(fields[name], info.default, info.default_factory):
             del fields[name]
+    declared = type(value).__private_attributes__
+    for name, item in (value.__pydantic_private__ or {}).items():
+        private = declared.get(name)
+        if private is None or not _is_default(item, private.default, private.default_factory):
+            fields[name] = item
     return fields
 
 

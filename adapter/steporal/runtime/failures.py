@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import pydantic
 import temporalio
 from temporalio import activity, workflow
 from temporalio.exceptions import (
@@ -26,6 +27,7 @@ from temporalio.exceptions import (
     TimeoutType,
 )
 
+from ..converter import MAX_SHOWN, issues
 from ..errors import (
     DefinitionError,
     InvalidEventError,
@@ -207,6 +209,8 @@ def message_of(error: BaseException) -> str:
         inner = "; ".join(f"{type(e).__name__}: {message_of(e)}" for e in error.exceptions)
         return encodable(f"{error.message}: {inner}")
     try:
+        if isinstance(error, pydantic.ValidationError) and error.error_count() > MAX_SHOWN:  # its own text has them all
+            return encodable(f"{error.error_count():,} validation errors for {error.title}: {issues(error)}")
         return encodable(str(error) or repr(error))
     except Exception as err:
         return f"(the text of this {type(error).__name__} is unknown: its __str__ raised {type(err).__name__})"

@@ -22,6 +22,7 @@ from ..given import Given, given, given_to_other_app
 from ..search_attributes import is_indexed, of_run
 from ..type_names import shown
 from ..types import JSON
+from ..workflow_ids import workflow_id_of, workflow_of
 from .arguments import arguments_checked, deadline_of
 from .carried import read_outcome
 from .failures import failure_of, is_cancellation
@@ -59,10 +60,12 @@ def invoke(
                 f"workflow is {shown(target)}; pass what client.workflow returned, or steporal.reference(app, id)"
             )
         deadline = None if timeout is None else deadline_of(timeout, "timeout")
-    key = attempt.called(key, attempt.owner.call("invoke_workflow", target.id, data))
-    asked = None if isinstance(timeout, datetime) else attempt.owner.journal.now()
     sent = None if key in attempt.owner.memo else _given(attempt, key, target, data)
-    return _invoke(attempt, key, target, sent, deadline, asked)
+    own = attempt.called(key, attempt.owner.call("invoke_workflow", target.id, data))
+    if sent is None and own not in attempt.owner.memo:
+        sent = _given(attempt, own, target, data)
+    asked = None if isinstance(timeout, datetime) else attempt.owner.journal.now()
+    return _invoke(attempt, own, target, sent, deadline, asked)
 
 
 async def _invoke(
@@ -88,7 +91,7 @@ async def _perform(
     if carried := run.waits.resume(key, "invoke"):
         return await _until_reported(attempt, key, carried)
     event_id = attempt.derived_id(key, 0)
-    child_id = f"{target.id}/{event_id}"
+    child_id = workflow_id_of(target.app, target.id, event_id)
     until = None if deadline is None else deadline.timestamp()
     more: dict[str, JSON] = {"child": child_id, "look_after": LOOK_AFTER.total_seconds()}
     if child_id in run.children.invoked:
@@ -166,7 +169,7 @@ async def _ends_in_time(child: ChildWorkflowHandle[Any, Any], deadline: datetime
 
 def too_late(child: str) -> Outcome:
     """How a step ends that waits no longer for the end of a run, by Temporal's workflow id of that."""
-    message = f"workflow {child.rpartition('/')[0]!r} (run {child!r}) has not ended in time; it goes on"
+    message = f"workflow {workflow_of(child)!r} (run {child!r}) has not ended in time; it goes on"
     return Outcome(failure=Failure(InvokeTimeoutError.__name__, message))
 
 

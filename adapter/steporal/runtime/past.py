@@ -17,6 +17,7 @@ from typing import Any
 from ..events import derived_ulid
 from ..routing.mailbox import SIGNALLED, Wait
 from ..types import JSON
+from ..workflow_ids import workflow_of
 from .calls import UNKNOWN, Call
 from .carried import Carried, memo_json, read_outcome
 from .children import ENDED, REPORT, read_end, read_parent
@@ -447,7 +448,7 @@ class Past:
         self._calls[key] = Call("wait_for_signal", wait.signal, branch=UNKNOWN)
 
     def _waits_for_end(self, key: str, child: str) -> None:
-        self._calls[key] = Call("invoke_workflow", child.rpartition("/")[0], UNKNOWN, branch=UNKNOWN)
+        self._calls[key] = Call("invoke_workflow", workflow_of(child), UNKNOWN, branch=UNKNOWN)
 
     def _record(self, kind: EntryKind, key: str, at: int | None = None, event: JSON = None) -> None:
         if at is None:

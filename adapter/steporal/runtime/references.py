@@ -180,7 +180,7 @@ class Describer:
     def _owner(self, method: MethodType) -> JSON:
         self.values.append(("self", method.__self__))
         try:
-            return encode(method.__self__, self._other, packages=self.packages)
+            return encode(method.__self__, self._other, secrets=self.secrets, packages=self.packages)
         except UnserializableError as err:
             raise self._refused(
                 f"is given the method {method.__qualname__!r} of a {type_label(type(method.__self__))}, which cannot "

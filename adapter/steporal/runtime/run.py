@@ -474,12 +474,14 @@ class Run:
             raise asyncio.CancelledError
         self.waits.awake()
         body = self._body_task = asyncio.create_task(self._body())
-        is_cancelled = is_cancelled and not any(entry.kind == "cancel" for entry in self.journal.entries())
+        was_cancelled = any(entry.kind == "cancel" for entry in self.journal.entries())
+        is_cancelled = is_cancelled and not was_cancelled
         try:
             if self._carried is not None:
                 is_cancelled = await self._come_back(body) or is_cancelled
             if is_cancelled:
                 self.journal.arrive("cancel", "")
+            if is_cancelled or was_cancelled:
                 await self._until_done(body)
             else:
                 await self.continuing.until_left(body)

@@ -74,10 +74,10 @@ async def _wait(
     outcome = await _outcome(attempt, key, perform)
     if outcome.value is None:
         return None
-    data, kind = copied(outcome.value["data"]), ReceivedSignal
+    data = copied(outcome.value["data"])
     if schema is not None:
         try:
-            data, kind = validate(data, schema), ReceivedSignal[schema]
+            data = validate(data, schema)
         except pydantic.ValidationError as err:
             raise InvalidInputError(
                 f"step {key!r}: the data of signal {signal!r} does not fit the schema: {issues(err)}"
@@ -88,7 +88,8 @@ async def _wait(
                 f"step {key!r}: the schema fills in {names} with a new value each time it reads signal {signal!r}, and "
                 f"a run reads it again whenever it is replayed; send {names} with the signal"
             )
-    return kind.model_construct(signal=outcome.value["signal"], data=data)
+    # Not of ``ReceivedSignal[schema]``: a step can capture it whatever the schema is, which need not have a name.
+    return ReceivedSignal.model_construct(signal=outcome.value["signal"], data=data)
 
 
 async def _outcome(attempt: Attempt, key: str, perform: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:

@@ -21,6 +21,7 @@ from ..errors import InvalidInputError, UnknownKeyError
 from ..events import ReceivedEvent
 from ..sealed import check_readable
 from ..types import JSON
+from ..workflow_ids import run_name
 from .limits import MAX_MILLISECONDS, code, utc
 
 START_SIGNAL = "steporal.event"
@@ -76,7 +77,8 @@ class Origin:
 
         What no starter of ours writes is left out.
         """
-        fallback = workflow_id.partition("/")[2] or workflow_id
+        name = run_name(workflow_id)
+        fallback = name.event_id if name else workflow_id
         given: Mapping[str, JSON] = added if isinstance(added, Mapping) else {}
         kind = given.get("type")
         if kind not in ("event", "cron", "invoke"):

@@ -38,6 +38,10 @@ _OBSERVERS = frozenset({"logging", "structlog", "loguru", "sentry_sdk", "opentel
 _BETWEEN = frozenset({"collections", "os", "contextlib", "pydantic", "functools", "dataclasses"})
 """Modules whose code calls for the app: ``os.environ.get``, the default factory of a model's field."""
 
+_FOR_ITSELF = "pydantic.plugin"
+"""Part of those that calls for itself: pydantic reads an environment variable whenever it builds a class or a
+``TypeAdapter``, to find its plugins."""
+
 _CALL_EX = dis.opmap["CALL_FUNCTION_EX"]
 _GLOBAL_WRITES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL"})
 _WRITE_CODES = frozenset(dis.opmap[name] for name in _GLOBAL_WRITES)
@@ -109,7 +113,7 @@ class Watch:
 
     def _is_called_by_body(self, caller: FrameType | None) -> bool:
         while caller is not None and not self.owns(caller.f_code, caller.f_globals):
-            if _package(caller) not in _BETWEEN:
+            if _package(caller) not in _BETWEEN or _module(caller).startswith(_FOR_ITSELF):
                 return False
             caller = caller.f_back
         while caller is not None and _package(caller) != "steporal":
@@ -182,8 +186,12 @@ def _writes_globals(code: CodeType) -> bool:
     return not _WRITE_CODES.isdisjoint(code.co_code[::2]) and code.co_name != "<module>"
 
 
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__"))
+
+
 def _package(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__")).partition(".")[0]
+    return _module(frame).partition(".")[0]
 
 
 @cache

@@ -54,7 +54,7 @@ def test_a_bound_expression_means_the_same_and_its_index_hides_no_match(
         ("async.data.id == event.data.id", (("data", "id"), ("string", "7"))),
         ("event.data.id == async.data.id && async.data.n > 3", (("data", "id"), ("string", "7"))),
         ("async.data.kind == 'card'", (("data", "kind"), ("string", "card"))),
-        ("async.data.n == event.data.n + 1", (("data", "n"), ("number", 3))),
+        ("async.data.n == event.data.n + 1", (("data", "n"), ("number", "0x3"))),
         ("async.data.n > 3", None),
         ("async.data.id == event.data.id || async.data.n > 3", None),
         ("async.data.at == now()", None),

@@ -59,3 +59,27 @@ def test_a_workflow_starts_once_whichever_of_its_triggers_match() -> None:
     assert snapshot.matches({"name": "order.gone"}) == [Match("w", "q", "shop")]
     assert snapshot.matches({"name": "order."}) == []
     assert snapshot.matches({"name": "orders"}) == []
+
+
+def test_a_trigger_that_this_version_cannot_read_concerns_its_own_workflow_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def listing(app: str, *triggers: Entry) -> App:
+        return App(id=app, task_queue=app, workflows=(Listed(id="w", triggers=triggers),))
+
+    newer = listing("newer", Entry(event="*", if_exp="event.data.x.reverse() == 'a'"), Entry(event="a", if_exp="((("))
+    snapshot = Snapshot({"newer": newer, "victim": listing("victim", Entry(event="a", if_exp="event.data.x == 'a'"))})
+    for _ in range(3):
+        assert snapshot.matches({"name": "a", "data": {"x": "a"}}) == [Match("w", "victim", "victim")]
+    assert [(match.app, entry.event) for match, entry, _ in snapshot.unreadable()] == [("newer", "a"), ("newer", "*")]
+    told = [record.message for record in caplog.records]
+    assert len(told) == 2
+    assert all(message.startswith("app 'newer': no event starts workflow 'w' from this process") for message in told)
+
+
+@pytest.mark.parametrize("id", ["", " ", "x" * 256, "\0", "steporal.catalog"])
+def test_an_id_that_temporal_would_refuse_is_in_no_list(id: str) -> None:
+    with pytest.raises(ValueError, match="takes no such id"):
+        Listed(id=id)
+    with pytest.raises(ValueError, match="takes no such id"):
+        App(id="a", task_queue=id)

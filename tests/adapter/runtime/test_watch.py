@@ -12,6 +12,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+import pydantic
 import pytest
 
 from steporal.own_code import OwnCode
@@ -46,6 +47,7 @@ def watch() -> Watch:
         (lambda: os.getenv("PATH"), "os.getenv"),
         (lambda: os.urandom(1), "os.urandom"),
         (lambda: [os.getcwd() for _ in range(1)], "os.getcwd"),
+        (lambda: model_with_a_default_by_chance(), "uuid.uuid4"),
     ],
 )
 def test_a_call_that_is_not_deterministic_is_refused(watch: Watch, call: Callable[[], Any], name: str) -> None:
@@ -53,6 +55,15 @@ def test_a_call_that_is_not_deterministic_is_refused(watch: Watch, call: Callabl
         in_body(call)
     assert isinstance(watch.error, ForbiddenCallError)
     assert watch.error.qualified_name == name
+
+
+def model_of_a_class(**fields: Any) -> pydantic.BaseModel:
+    made: pydantic.BaseModel = pydantic.create_model("Made", **fields)()
+    return made
+
+
+def model_with_a_default_by_chance() -> pydantic.BaseModel:
+    return model_of_a_class(id=(uuid.UUID, pydantic.Field(default_factory=uuid.uuid4)))
 
 
 @pytest.mark.parametrize(
@@ -67,6 +78,10 @@ def test_a_call_that_is_not_deterministic_is_refused(watch: Watch, call: Callabl
         lambda: os.path.join("a", "b"),
         lambda: os.fspath("a"),
         lambda: uuid.uuid5(uuid.NAMESPACE_DNS, "a"),
+        lambda: model_of_a_class(n=(int, 1)),
+        lambda: pydantic.TypeAdapter(dict[str, int]).validate_python({"a": 1}),
+        lambda: pydantic.RootModel[list[bytes]]([b"a"]),
+        lambda: pydantic.validate_call(lambda value: value)(1),
     ],
 )
 def test_what_gives_the_same_result_each_time_is_allowed(watch: Watch, call: Callable[[], Any]) -> None:

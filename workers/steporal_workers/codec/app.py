@@ -20,12 +20,14 @@ from temporalio.api.common.v1 import Payload, Payloads
 from temporalio.converter import PayloadCodec
 
 from steporal.errors import EncryptionError
+from steporal.types import JSON
 
 from ..gateway.answers import HANDLERS, Problem, answer
-from ..gateway.bodies import read_object
+from ..gateway.bodies import object_of, read_json
 from ..gateway.guard import Endpoint, guarded
 from ..gateway.keys import Ring
-from ..gateway.limits import BodyMemory
+from ..gateway.limits import StrictFraming
+from ..gateway.memory import BodyMemory
 
 CODEC_KEYS = "STEPORAL_CODEC_KEYS"
 
@@ -51,14 +53,14 @@ def create_codec_app(
 
     def of(transform: Callable[[Sequence[Payload]], object]) -> Endpoint:
         async def endpoint(request: Request) -> Response:
-            payloads = await _read(request)
+            payloads = await read_json(request, _payloads_of)
             try:
                 changed: Sequence[Payload] = await transform(payloads)  # type: ignore[misc]
             except EncryptionError as err:
                 raise Problem(400, str(err)) from None
             return answer(MessageToDict(Payloads(payloads=changed)))
 
-        return _of_known_pages(guarded(endpoint, keys, what="Codec", variable=CODEC_KEYS), origins)
+        return _of_known_pages(guarded(endpoint, keys, what="Codec", variable=CODEC_KEYS, pages=origins), origins)
 
     async def live(request: Request) -> Response:
         return answer({"status": 200, "message": "OK"})
@@ -77,7 +79,7 @@ def create_codec_app(
         allow_private_network=True,  # the UI of Temporal Cloud, and a server that its users alone reach
         max_age=_HOUR,
     )
-    return Starlette(
+    app = Starlette(
         routes=[
             *(
                 Route(prefix + path, endpoint, methods=["POST"])
@@ -87,9 +89,11 @@ def create_codec_app(
             Route("/live", live, methods=["GET"]),
             Route("/ready", ready, methods=["GET"]),
         ],
-        middleware=[pages, Middleware(BodyMemory)],
+        middleware=[pages, Middleware(StrictFraming), Middleware(BodyMemory)],
         exception_handlers=HANDLERS,
     )
+    app.router.redirect_slashes = False  # to the host that the request names
+    return app
 
 
 def _of_known_pages(endpoint: Endpoint, origins: Collection[str]) -> Endpoint:
@@ -104,9 +108,8 @@ def _of_known_pages(endpoint: Endpoint, origins: Collection[str]) -> Endpoint:
     return checked
 
 
-async def _read(request: Request) -> Sequence[Payload]:
-    body = await read_object(request)
-    given = body.get("payloads")
+def _payloads_of(body: JSON) -> Sequence[Payload]:
+    given = object_of(body).get("payloads")
     if not isinstance(given, list):
         raise Problem(400, 'the body has no payloads; it takes {"payloads": [...]}')
     if len(given) > MAX_PAYLOADS:

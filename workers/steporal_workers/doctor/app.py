@@ -12,7 +12,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from steporal.durations import format_duration
 from steporal.encryption import Keys
-from steporal.routing.catalog import SYSTEM_TASK_QUEUE, App, Snapshot
+from steporal.routing.catalog import SYSTEM_TASK_QUEUE, App
 from steporal.sealed import ENCRYPTION_KEYS
 
 from ..runs.queries import PROBLEMS, quoted
@@ -118,10 +118,12 @@ async def catalog(subject: Subject) -> Verdict:
         return bad(f"not registered: {listing(unregistered)}", register)
     if differences := _differences(wanted, there):
         return warning("; ".join(differences), f"{register}; unless the code here is not the code that is deployed")
-    if shared := _shared(wanted, snapshot):
+    if unreadable := snapshot.unreadable():
+        (match, entry, why), more = unreadable[0], len(unreadable) - 1
         return warning(
-            f"other apps have workflows with the same ids: {'; '.join(shared)}",
-            "an event starts only one of those with an id: rename them",
+            f"workflow {match.workflow!r} of app {match.app!r} has a trigger on {entry.event!r} that this version "
+            f"cannot read: {why}{f' (and {more} more)' if more else ''}",
+            "upgrade Steporal in the processes that send events, such as gateways; or correct the expression",
         )
     count = len(wanted.workflows)
     return good(f"{count} workflow{'s are' if count != 1 else ' is'} registered as in the code")
@@ -141,11 +143,6 @@ def _differences(wanted: App, there: App) -> list[str]:
     if there.task_queue != wanted.task_queue:
         found.append(f"registered on task queue {there.task_queue!r}, and not on {wanted.task_queue!r}")
     return found
-
-
-def _shared(wanted: App, snapshot: Snapshot) -> list[str]:
-    others = [app for app in snapshot.apps.values() if app.id != wanted.id]
-    return [f"{listing(both)} of app {app.id!r}" for app in others if (both := sorted(_ids(app) & _ids(wanted)))]
 
 
 # --- encryption ----------------------------------------------------------------------------------------------------

@@ -23,6 +23,10 @@ _LONGEST = 4_000
 """Of a message, which may have a part of the request."""
 
 
+_SAFE = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+"""No browser takes an answer for a page, and no proxy keeps the result of a run."""
+
+
 class Problem(Exception):
     """A request that is answered with an error: ``{"error": message, "status": status}``.
 
@@ -51,7 +55,7 @@ class Problem(Exception):
 def answer(data: JSON, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON answer; in ASCII, as a result may have lone surrogates."""
     body = json.dumps(data, separators=(",", ":"))
-    return Response(body, status, headers, media_type="application/json")
+    return Response(body, status, {**_SAFE, **(headers or {})}, media_type="application/json")
 
 
 def enveloped(data: JSON) -> Response:

@@ -22,7 +22,8 @@ from .events import EventApi
 from .guard import Endpoint
 from .invoke import InvokeApi
 from .keys import API_KEYS, Keys
-from .limits import BodyMemory, LastAnswers
+from .limits import LastAnswers, StrictFraming
+from .memory import BodyMemory
 from .metering import Metered
 from .openapi import DESCRIPTION
 from .probes import Probes
@@ -71,8 +72,7 @@ def create_app(
         _AnyPath("/e", routes=[Route("/{key:text}", events.receive, methods=["POST"])], middleware=[browsers]),
         Route("/v1/signals", guarded(signals.send), methods=["POST"]),
         Route("/v1/events/{id:text}/runs", guarded(runs.of_event), methods=["GET"]),
-        Route("/v1/runs/{id:text}", guarded(runs.get), methods=["GET"]),
-        Route("/v1/runs/{id:text}", guarded(runs.cancel), methods=["DELETE"]),
+        Route("/v1/runs/{id:text}", guarded(runs.one), methods=["GET", "DELETE"]),
         Route("/invoke/{workflow:text}", guarded(invoke.start), methods=["POST"]),
         Route("/health", probes.live, methods=["GET"]),
         Route("/live", probes.live, methods=["GET"]),
@@ -85,6 +85,7 @@ def create_app(
         middleware=[
             *metered,
             *_tracing(is_traced, routes),
+            Middleware(StrictFraming),
             Middleware(BodyMemory),
             Middleware(LastAnswers, is_stopping=is_stopping),
         ],
@@ -111,4 +112,7 @@ class _AnyPath(Mount):
 
 
 async def _describe(request: Request) -> Response:
-    return answer(DESCRIPTION)
+    return _described
+
+
+_described = answer(DESCRIPTION)

@@ -2,79 +2,100 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from typing import NoReturn
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, NoReturn, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
 from steporal.types import JSON
 
 from .answers import Problem
+from .memory import body_of
+
+T = TypeVar("T")
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """The most that one request may have: 5,000 events of 3 KB."""
 
 MAX_VALUES = 500_000
-"""The most values that a body may have: 5,000 events of 100. An empty object has two bytes there, and 64 in memory."""
+"""The most values that a body may have, where an object counts as two: 5,000 events of 100."""
 
-BYTES_OF_VALUE = 64
+BYTES_OF_VALUE = 192
+"""What a value takes in memory with the copies that are made of it, an object twice as much. Measured: at most 187."""
 
-TAKE = "steporal.take"
-"""The key of a request's scope under which is what takes memory for it, or refuses it."""
+AT_ONCE_BYTES = 32 * 1024
+"""Up to how many bytes a body is read at once, in milliseconds."""
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_reader = ThreadPoolExecutor(1, "steporal-bodies")
+"""Where larger bodies are read, one after the other, while the event loop goes on with small ones and with probes."""
+
+# Possessive, and the end of the text ends a string: so each character is looked at once, whatever a body has.
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
+_STRINGS = re.compile(_STRING, re.DOTALL)
+_PIECES = re.compile(rb'(?:[^"]*+' + _STRING + rb"){1,10000}+|[^\"]++", re.DOTALL)
+"""Pieces of a body that end outside of its strings: while one is looked at, no other thread goes on."""
+
+_FOUR_BYTES = re.compile(rb"[\xf0-\xff]|\\u[dD][89abAB]")
+"""Characters of which one makes Python keep all of a text with four bytes each: as they are, and escaped."""
 
 _DROPPED_BYTES = 4 * MAX_BODY_BYTES
 
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
+MAX_NESTING = 500
+"""How deep JSON may nest. Python 3.13 reads 10,000 levels; other processes may have 3.12, which reads 1,000."""
+
+_TOO_DEEP = "the body cannot be read as JSON: it is nested too deep"
+
+
 class _Refused(ValueError):
     """Text that some parsers take for JSON."""
 
 
-async def read_json(request: Request, max_bytes: int = MAX_BODY_BYTES) -> JSON:
-    """The body as JSON.
+async def read_json(request: Request, made: Callable[[JSON], T], max_bytes: int = MAX_BODY_BYTES) -> T:
+    """What is made of the body, which is JSON.
 
     As in Inngest, its content type does not matter: ``curl --data`` and browsers' beacons send other ones.
 
+    Args:
+        request: The request.
+        made: Checks the value, and makes of it what is returned. For a large body it is called in another thread.
+        max_bytes: The most bytes that the body may have.
+
     Raises:
         Problem: 413: it is too large, or has too many values. 415: it is compressed. 400: it is no JSON; says where.
+            503: there is no memory for it now.
     """
     body = await _read(request, max_bytes)
-    values = _count_values(body)
-    if TAKE in request.scope:
-        request.scope[TAKE](values * BYTES_OF_VALUE)
-    try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError as err:
-        raise Problem(400, f"the body is not UTF-8: {err.reason} at byte {err.start}") from None
-    if not text.strip():
-        raise Problem(400, "the body is empty; it takes JSON")
-    try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_reject)
-    except RecursionError:
-        raise Problem(400, "the body cannot be read as JSON: it is nested too deep") from None
-    except json.JSONDecodeError as err:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        hint = f"; it is a form ({kind}): send JSON" if kind in _FORMS else ""
-        raise Problem(
-            400, f"the body is not valid JSON: {err.msg} at line {err.lineno}, column {err.colno}{hint}"
-        ) from None
-    except _Refused as err:
-        raise Problem(400, f"the body is not valid JSON: {err}") from None
-    except ValueError:  # all that is left: Python parses no integers of more than 4,300 digits
-        raise Problem(400, "the body has an integer of thousands of digits; send it as a string") from None
+    is_large = len(body) > AT_ONCE_BYTES
+    weight = await _in_thread(lambda: _weighed(body)) if is_large else _weighed(body)
+    taken = body_of(request)
+    taken.take(weight.text + weight.values)
+    content_type = request.headers.get("content-type", "")
+
+    def read() -> T:
+        return made(_parsed(body, content_type))
+
+    result = await _in_thread(read) if is_large else read()
+    taken.give_back(len(body) + weight.text)
+    return result
 
 
-async def read_object(request: Request, max_bytes: int = MAX_BODY_BYTES) -> dict[str, JSON]:
+async def _in_thread(do: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_reader, do)
+
+
+def object_of(body: JSON) -> dict[str, JSON]:
     """The body as a JSON object.
 
     Raises:
-        Problem: As :func:`read_json`, or 400: it is something else.
+        Problem: 400: it is something else.
     """
-    body = await read_json(request, max_bytes)
     if not isinstance(body, dict):
         raise Problem(400, f"the body is a JSON {type_name(body)}; it takes an object")
     return body
@@ -86,45 +107,114 @@ def type_name(value: JSON) -> str:
     return names.get(type(value), "number")
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
+async def _read(request: Request, max_bytes: int) -> bytearray:
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
         raise Problem(415, f"the body has the content-encoding {coding!r}; send it uncompressed")
-    body, size = bytearray(), 0
+    body, size, taken = bytearray(), 0, body_of(request)
+    refused: Problem | None = None
     try:
         async for chunk in request.stream():
             size += len(chunk)
-            if size <= max_bytes:
-                body += chunk
-            else:
-                body.clear()
-            # Few producers read an answer before they have sent all: some of what is too much is let in, and dropped.
+            # Few producers read an answer before they have sent all: some of what is not taken is let in, and dropped.
             if size > max_bytes + _DROPPED_BYTES:
                 break
+            if size > max_bytes:
+                message = f"the body is too large; the maximum is {max_bytes:,} bytes in one request"
+                refused = Problem(413, message, headers={"Connection": "close"})
+            if refused is None:
+                try:
+                    taken.take(len(chunk))
+                except Problem as problem:
+                    refused = problem
+            if refused is None:
+                body += chunk
+            elif body:
+                taken.give_back(len(body))
+                body.clear()
     except ClientDisconnect:
         raise Problem(400, "the body is incomplete") from None
-    if size > max_bytes:
-        message = f"the body is too large; the maximum is {max_bytes:,} bytes in one request"
-        raise Problem(413, message, headers={"Connection": "close"})
-    return bytes(body)
+    if refused is not None:
+        raise refused
+    return body
 
 
-def _count_values(body: bytes) -> int:
-    """How many values a body has, or more.
+class _Weight(NamedTuple):
+    """What a body takes beside its bytes.
+
+    Attributes:
+        text: As a text, while it is read.
+        values: The values in it, with the copies that are made of them, until it is answered.
+    """
+
+    text: int
+    values: int
+
+
+def _weighed(body: bytearray) -> _Weight:
+    """What a body takes.
 
     Raises:
-        Problem: 413: they are too many.
+        Problem: 413: it has too many values.
     """
-    count = _separators(body)
-    if count > MAX_VALUES:  # perhaps in texts
-        count = _separators(_STRING.sub(b"", body))
-    if count > MAX_VALUES:
+    values = _separators(body)
+    if values > MAX_VALUES:  # perhaps in texts
+        values = 0
+        for piece in _PIECES.finditer(body):
+            values += _separators(_STRINGS.sub(b"", piece[0]))
+            if values > MAX_VALUES:
+                break
+    if values > MAX_VALUES:
         raise Problem(413, f"the body has more than {MAX_VALUES:,} values; send them in several requests")
-    return count
+    is_ascii = body.isascii()
+    is_plain = is_ascii and b"\\u" not in body
+    width = 1 if is_plain else 4 if _FOUR_BYTES.search(body) else 2
+    return _Weight(len(body) * (1 if is_ascii else width), len(body) * width + values * BYTES_OF_VALUE)
 
 
-def _separators(body: bytes) -> int:
-    return body.count(b",") + body.count(b"[") + body.count(b"{")
+def _separators(body: bytes | bytearray) -> int:
+    """How many values a body has, or more; an object counts as two."""
+    return body.count(b",") + body.count(b"[") + 2 * body.count(b"{")
+
+
+def _parsed(body: bytearray, content_type: str) -> JSON:
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as err:
+        raise Problem(400, f"the body is not UTF-8: {err.reason} at byte {err.start}") from None
+    if not text.strip():
+        raise Problem(400, "the body is empty; it takes JSON")
+    try:
+        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_reject)
+    except RecursionError:
+        raise Problem(400, _TOO_DEEP) from None
+    except json.JSONDecodeError as err:
+        kind = content_type.partition(";")[0].strip().lower()
+        hint = f"; it is a form ({kind}): send JSON" if kind in _FORMS else ""
+        raise Problem(
+            400, f"the body is not valid JSON: {err.msg} at line {err.lineno}, column {err.colno}{hint}"
+        ) from None
+    except _Refused as err:
+        raise Problem(400, f"the body is not valid JSON: {err}") from None
+    except ValueError:  # all that is left: Python parses no integers of more than 4,300 digits
+        raise Problem(400, "the body has an integer of thousands of digits; send it as a string") from None
+    if text.count("[") + text.count("{") > MAX_NESTING and _is_nested_too_deep(data):
+        raise Problem(400, _TOO_DEEP)
+    return data
+
+
+def _is_nested_too_deep(data: JSON) -> bool:
+    level = [data]
+    for _ in range(MAX_NESTING):
+        inner: list[JSON] = []
+        for value in level:
+            if isinstance(value, dict):
+                inner += value.values()
+            elif isinstance(value, list):
+                inner += value
+        if not (level := inner):
+            return False
+    return True
 
 
 def _unique(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:

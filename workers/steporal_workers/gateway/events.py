@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import time
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
+from temporalio.service import RPCError, RPCStatusCode
 
 import steporal
 from steporal.errors import EncryptionError, EventTooLargeError, InvalidEventError, SendEventError
-from steporal.events import MAX_EVENTS
+from steporal.events import MAX_EVENTS, ReceivedEvent, prepare_events
 from steporal.types import JSON
 
 from . import seeds
 from .answers import Problem, answer, logger, of_keys
 from .bodies import read_json, type_name
+from .guard import admits
 from .keys import EVENT_KEYS, Ring
 
 _INTERNAL = "_inngest"
@@ -41,39 +45,24 @@ class EventApi:
         return answer({"ids": ids, "status": 200})
 
     async def _send(self, request: Request) -> list[str]:
-        self._check_key(request.path_params["key"])
+        if not admits(self._keys, request, request.path_params["key"]):
+            closed = f"no event keys are configured: set {EVENT_KEYS}"
+            raise Problem(401, closed if self._keys.is_closed else "Event key not found")
         environment = request.headers.get("x-inngest-env")
         if environment and logger.isEnabledFor(logging.DEBUG):
             logger.debug("events for the environment %r: there is only this namespace", environment)
-        body = await read_json(request)
-        seed = _seed(request)
-        if isinstance(body, list):
-            if len(body) > MAX_EVENTS:
-                raise Problem(400, f"{len(body):,} events in one request; the maximum is {MAX_EVENTS:,}")
-            events: Any = [accepted(event, seed.id(i)) for i, event in enumerate(body)]
-        elif isinstance(body, dict):
-            events = accepted(body, seed.id(0))
-        else:
-            raise Problem(400, f"the body is a JSON {type_name(body)}; it takes an event, or an array of events")
+        events = await read_json(request, partial(_prepared, _seed(request)))
         try:
-            return (await self._client.send_event(events)).ids
-        except EventTooLargeError as err:
-            raise Problem(413, str(err)) from None
-        except InvalidEventError as err:
-            raise Problem(400, str(err)) from None
+            return (await self._client.send_prepared(events)).ids
         except SendEventError as err:
+            if isinstance(err.__cause__, RPCError) and err.__cause__.status == RPCStatusCode.INVALID_ARGUMENT:
+                raise Problem(400, f"{err}; sent again, it will be refused again", {"ids": list(err.ids)}) from None
             logger.warning("%s", err)
             raise Problem(
                 503, f"{err}; send the same again", {"ids": list(err.ids)}, headers={"Retry-After": "1"}
             ) from None
         except EncryptionError as err:
             raise of_keys(err) from None
-
-    def _check_key(self, key: str) -> None:
-        if self._keys.accepts(key):
-            return
-        why = f"no event keys are configured: set {EVENT_KEYS}" if self._keys.is_closed else "Event key not found"
-        raise Problem(401, why)
 
 
 def _seed(request: Request) -> seeds.IdSeed:
@@ -86,6 +75,24 @@ def _seed(request: Request) -> seeds.IdSeed:
             header[:80],
         )
     return seed or seeds.IdSeed.new()
+
+
+def _prepared(seed: seeds.IdSeed, body: JSON) -> list[ReceivedEvent]:
+    """The events of a body, checked."""
+    if isinstance(body, list):
+        if len(body) > MAX_EVENTS:
+            raise Problem(400, f"{len(body):,} events in one request; the maximum is {MAX_EVENTS:,}")
+        events: Any = [accepted(event, seed.id(i)) for i, event in enumerate(body)]
+    elif isinstance(body, dict):
+        events = accepted(body, seed.id(0))
+    else:
+        raise Problem(400, f"the body is a JSON {type_name(body)}; it takes an event, or an array of events")
+    try:
+        return prepare_events(events, new_id=seed.id, now_ms=int(time.time() * 1000))
+    except EventTooLargeError as err:
+        raise Problem(413, str(err)) from None
+    except InvalidEventError as err:
+        raise Problem(400, str(err)) from None
 
 
 def accepted(event: JSON, id: str) -> JSON:

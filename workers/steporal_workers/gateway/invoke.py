@@ -15,7 +15,7 @@ from steporal.routing.catalog import Snapshot
 from steporal.types import JSON
 
 from .answers import Problem, answer
-from .bodies import read_object
+from .bodies import object_of, read_json
 
 
 class InvokeApi:
@@ -26,12 +26,7 @@ class InvokeApi:
 
     async def start(self, request: Request) -> Response:
         """Start a run with the ``data`` of the body as its input: ``{"id": run id, "status": 200}``."""
-        body = await read_object(request)
-        data = body.get("data")
-        try:
-            check_json(data, "data", "the body")
-        except InvalidEventError as err:
-            raise Problem(400, str(err)) from None
+        data = await read_json(request, _data_of)
         try:
             return answer({"id": await self._start(request.path_params["workflow"], data), "status": 200})
         except InvalidInputError as err:
@@ -57,9 +52,18 @@ class InvokeApi:
             names = " or ".join(sorted(f"/invoke/{one.app}-{one.id}" for one in found))
             raise Problem(400, f"several apps have a workflow {name!r}; say which: {names}")
         listed = sorted({one.id for app in (await catalog.read()).apps.values() for one in app.workflows})
-        close = difflib.get_close_matches(name, listed, n=3)
+        close = difflib.get_close_matches(name[:100], listed, n=3)
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise Problem(404, f"no app has a workflow {name[:200]!r}{hint}")
+
+
+def _data_of(body: JSON) -> JSON:
+    data = object_of(body).get("data")
+    try:
+        check_json(data, "data", "the body")
+    except InvalidEventError as err:
+        raise Problem(400, str(err)) from None
+    return data
 
 
 def find(snapshot: Snapshot, name: str) -> list[WorkflowReference[JSON]]:

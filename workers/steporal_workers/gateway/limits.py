@@ -1,8 +1,25 @@
-"""What a stranger can take of the gateway, connections, time, and memory; and when connections end."""
+"""What a stranger can take of the gateway's connections and time; and when connections end.
+
+A connection is in one stage at a time, and each has an end:
+
+====================  ==============================================================================================
+its first line and    :data:`HEAD_SECONDS` from its beginning, or from the first byte of a further request
+headers come
+a body comes          :data:`BODY_SECONDS` in all, and :data:`MIN_BODY_BYTES` in any :data:`BODY_PACE_SECONDS`
+it is answered        as long as the gateway takes; calls of Temporal have ends of their own
+an answer is not      :data:`SEND_SECONDS`, from when more is to be sent than the system takes, or the connection is
+taken                 being closed
+it is kept            :data:`IDLE_SECONDS`
+====================  ==============================================================================================
+"""
 
 from __future__ import annotations
 
 import asyncio
+import enum
+import socket
+import struct
+import time
 from collections.abc import Callable
 
 import h11
@@ -10,7 +27,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .answers import Problem
-from .bodies import MAX_BODY_BYTES, TAKE
 
 MAX_CONNECTIONS = 500
 """Each has one request at a time."""
@@ -22,24 +38,51 @@ HEAD_SECONDS = 10.0
 BODY_SECONDS = 60.0
 """How long a request's head, and then its body, may take to come."""
 
+MIN_BODY_BYTES = 10 * 1024
+BODY_PACE_SECONDS = 10.0
+"""How much of a body has to come in any such time."""
+
 IDLE_SECONDS = 75
 """How long a connection is kept for the next request: longer than proxies keep theirs to us, which is a minute in most,
 so that they never send a request into one that is being closed."""
 
 SEND_SECONDS = 10.0
-"""How long a connection that is closed may take to fetch its last answer."""
+"""How long a connection may take to fetch what is sent, and when it is closed, its last answer."""
 
-MAX_BYTES_OF_BODIES = 8 * MAX_BODY_BYTES
-"""Of all requests that are being answered, with what is made of them."""
+LATE_SECONDS = 1.0
+"""After how long a connection that has sent no whole head, or does not take its answer, gives way to new ones."""
+
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
+class _Stage(enum.Enum):
+    """What a connection waits for."""
+
+    HEAD = enum.auto()
+    BODY = enum.auto()
+    LEFT_BODY = enum.auto()
+    """The rest of a body whose request has been answered."""
+    ANSWER = enum.auto()
+    SENDING = enum.auto()
+    CLOSING = enum.auto()
+    KEPT = enum.auto()
+
+
 class PatientProtocol(H11Protocol):
-    """Uvicorn's HTTP/1.1, which by itself waits for ever for a request, and takes any number of connections."""
+    """Uvicorn's HTTP/1.1, which by itself waits for ever in most stages, and takes any number of connections."""
 
     _timer: asyncio.TimerHandle | None = None
-    _awaited: object = None
+    _stage: _Stage | None = None
+    _since = 0.0
+    _turn: object = None
+    _answers = 0
+    _taken = 0
+    _bytes_of_body = 0
+    _has_ended = False
+
+    # --- what happens to it ----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See base class."""
@@ -49,55 +92,104 @@ class PatientProtocol(H11Protocol):
         else:
             self._watch()
 
-    def _makes_room(self) -> bool:
-        """Whether a connection was closed that is kept for a next request: it would keep others out for a minute."""
-        kept = (other for other in self.connections if isinstance(other, PatientProtocol) and other.is_kept)
-        if (other := next(kept, None)) is not None:
-            other.transport.abort()
-            self.connections.discard(other)
-        return other is not None
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether it has had an answer, and no further request has begun to come."""
-        return self.timeout_keep_alive_task is not None
-
     def data_received(self, data: bytes) -> None:
         """See base class."""
+        self._bytes_of_body += len(data)
         super().data_received(data)
         self._watch()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def eof_received(self) -> None:
+        """See base class; asyncio closes it, once everything is taken."""
+        super().eof_received()
+        self._has_ended = True
+        self._watch()
+
+    def on_response_complete(self) -> None:
         """See base class."""
-        self._stop_timer()
-        super().connection_lost(exc)
+        self._answers += 1
+        super().on_response_complete()
+        self._watch()
+
+    def pause_writing(self) -> None:
+        """See base class."""
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """See base class."""
+        self._taken += 1
+        super().resume_writing()
+        self._watch()
 
     def timeout_keep_alive_handler(self) -> None:
         """See base class."""
         super().timeout_keep_alive_handler()
-        self._start_timer(SEND_SECONDS, self.transport.abort)
+        self._watch()
+
+    def shutdown(self) -> None:
+        """See base class."""
+        super().shutdown()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See base class."""
+        super().connection_lost(exc)
+        self._stop_timer()
+
+    def _should_upgrade(self) -> bool:
+        return False  # and no word of it in the log
+
+    # --- when it ends ----------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Wait for what is to come next of a request, from the first moment on."""
-        awaited = self.conn.their_state
-        if awaited is self._awaited:
+        """Start the time of a stage where one begins."""
+        stage = self._stage_now()
+        turn = (stage, self._answers, self._taken)
+        if turn == self._turn:
             return
-        self._awaited = awaited
-        if awaited is h11.IDLE:
+        self._stage, self._turn, self._since = stage, turn, time.monotonic()
+        self._stop_timer()
+        if stage is _Stage.HEAD:
             self._start_timer(HEAD_SECONDS, self._give_up)
-        elif awaited is h11.SEND_BODY:
-            self._start_timer(BODY_SECONDS, self._give_up)
+        elif stage in (_Stage.BODY, _Stage.LEFT_BODY):
+            self._bytes_of_body = 0
+            self._start_timer(min(BODY_PACE_SECONDS, BODY_SECONDS), self._look_at_body)
+        elif stage in (_Stage.SENDING, _Stage.CLOSING):
+            self._start_timer(SEND_SECONDS, self.abort)
+
+    def _stage_now(self) -> _Stage:
+        if self._has_ended or self.transport.is_closing():
+            return _Stage.CLOSING
+        if self.flow.write_paused:
+            return _Stage.SENDING
+        if self.conn.their_state is h11.SEND_BODY:
+            return _Stage.LEFT_BODY if self.conn.our_state is h11.DONE else _Stage.BODY
+        if self.timeout_keep_alive_task is not None:
+            return _Stage.KEPT
+        return _Stage.HEAD if self.conn.their_state is h11.IDLE else _Stage.ANSWER
+
+    def _look_at_body(self) -> None:
+        left = self._since + BODY_SECONDS - time.monotonic()
+        is_slow = self._bytes_of_body < MIN_BODY_BYTES and not self.flow.read_paused
+        if left <= 0 or is_slow:
+            self._give_up()
         else:
-            self._stop_timer()
+            self._bytes_of_body = 0
+            self._start_timer(min(BODY_PACE_SECONDS, left), self._look_at_body)
 
     def _give_up(self) -> None:
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # no answer has begun
             self.transport.write(_TOO_SLOW)
         self.transport.close()
-        self._start_timer(SEND_SECONDS, self.transport.abort)
+        self._watch()
+
+    def abort(self) -> None:
+        """Close it at once; what has been sent and not taken is dropped, by the system, too."""
+        connected: socket.socket = self.transport.get_extra_info("socket")
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.transport.abort()
 
     def _start_timer(self, seconds: float, do: Callable[[], None]) -> None:
-        self._stop_timer()
         self._timer = self.loop.call_later(seconds, do)
 
     def _stop_timer(self) -> None:
@@ -105,38 +197,44 @@ class PatientProtocol(H11Protocol):
             self._timer.cancel()
             self._timer = None
 
+    # --- when it gives way -----------------------------------------------------------------------------------------
 
-class BodyMemory:
-    """Refuses bodies while those of other requests take all the memory that there is for them."""
+    def _makes_room(self) -> bool:
+        """Whether another connection was closed for this one: whoever waits for the gateway is never given up."""
+        now = time.monotonic()
+        others = (other for other in self.connections if isinstance(other, PatientProtocol) and other is not self)
+        ranked = ((rank, other._since, other) for other in others if (rank := other._rank(now)) is not None)
+        _, _, other = min(ranked, key=lambda found: found[:2], default=(0, 0, None))
+        if other is not None:
+            other.abort()
+            self.connections.discard(other)
+        return other is not None
 
-    def __init__(self, app: ASGIApp, max_bytes: int = MAX_BYTES_OF_BODIES) -> None:
+    def _rank(self, now: float) -> int | None:
+        """How soon it gives way to another, as a rank from 0; None: it does not."""
+        if self._stage is _Stage.ANSWER:
+            return None
+        if self._stage is _Stage.KEPT:
+            return 1
+        if self._stage is _Stage.BODY:
+            return 3
+        return 0 if now - self._since > LATE_SECONDS else 2
+
+
+class StrictFraming:
+    """Refuses requests whose body has two ends, as a proxy may have taken the other one (RFC 9112, section 6.1)."""
+
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._left = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        held = 0
-
-        def take(more: int) -> None:
-            nonlocal held
-            if more > self._left:
-                raise Problem(
-                    503, "the gateway is busy with other requests; send it again", headers={"Retry-After": "1"}
-                )
-            held += more
-            self._left -= more
-
-        async def counted() -> Message:
-            message = await receive()
-            # Of a body that is too large, nothing is kept.
-            take(min(len(message.get("body", b"")), MAX_BODY_BYTES - held))
-            return message
-
-        try:
-            scope[TAKE] = take  # not in a copy: who measures and traces reads the route there
-            await self._app(scope, counted, send)
-        finally:
-            self._left += held
+        names = {name for name, _ in scope.get("headers", ())}
+        if {b"content-length", b"transfer-encoding"} <= names:
+            message = "a request has a Content-Length or a Transfer-Encoding, not both"
+            await Problem(400, message, headers={"Connection": "close"}).response()(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
 
 class LastAnswers:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from steporal.events import MAX_EVENTS, MAX_ID_BYTES, MAX_NAME_LENGTH
+from steporal.events import MAX_EVENT_ID_BYTES, MAX_EVENTS, MAX_NAME_LENGTH
 from steporal.types import JSON
 
 from ..telemetry import installed_version
@@ -52,7 +52,7 @@ def _in_path(name: str, description: str) -> _Object:
 
 
 _ID_OF_RUN = _in_path(
-    "id", "A run id, or Temporal's workflow id of the run: `{workflow}/{event id}`, as it is or encoded."
+    "id", "A run id, or Temporal's workflow id of the run: `{app}/{workflow}/{event id}`, as it is or encoded."
 )
 _FOR_API: list[_Object] = [{"apiKey": []}]
 _OPEN: list[_Object] = []
@@ -77,7 +77,7 @@ _SCHEMAS: _Object = {
             "data": {"type": ["object", "null"], "description": "`_inngest` in it is dropped."},
             "id": {
                 "type": ["string", "null"],
-                "maxLength": MAX_ID_BYTES,
+                "maxLength": MAX_EVENT_ID_BYTES,
                 "description": "A run of each workflow starts at most once for an id. A ULID by default.",
             },
             "ts": {
@@ -125,9 +125,12 @@ def _not_sent(**said: str) -> _Object:
 
 _UNREACHABLE = "Temporal did not answer."
 _NO_KEY = "No API key, or a wrong one."
+_FOREIGN = "A web page of somebody else has sent it, where no key is needed."
+
 _BODY = {
     "s400": "The body cannot be taken; says where.",
     "s401": _NO_KEY,
+    "s403": _FOREIGN,
     "s413": "It is too large.",
     "s415": "It is compressed.",
 }
@@ -162,6 +165,7 @@ _PATHS: _Object = {
                 **_not_sent(
                     s400="An event cannot be sent; none was.",
                     s401="The event key is wrong.",
+                    s403=_FOREIGN,
                     s413="An event, or the body, is too large.",
                     s415="The body is compressed.",
                     s503=f"{_UNREACHABLE} Send the same again.",
@@ -195,7 +199,7 @@ _PATHS: _Object = {
             "parameters": [_in_path("id", "The event's id.")],
             "responses": {
                 "200": _response("The runs, the first first.", _enveloped({"type": "array", "items": _ref("Run")})),
-                **_errors(s400="The id cannot be the id of an event.", s401=_NO_KEY, s503=_UNREACHABLE),
+                **_errors(s400="The id cannot be the id of an event.", s401=_NO_KEY, s403=_FOREIGN, s503=_UNREACHABLE),
             },
         }
     },
@@ -210,6 +214,7 @@ _PATHS: _Object = {
                 **_errors(
                     s400="The id cannot be the id of a run.",
                     s401=_NO_KEY,
+                    s403=_FOREIGN,
                     s404="There is no such run.",
                     s503=_UNREACHABLE,
                 ),
@@ -226,6 +231,7 @@ _PATHS: _Object = {
                 **_errors(
                     s400="The id cannot be the id of a run.",
                     s401=_NO_KEY,
+                    s403=_FOREIGN,
                     s404="There is no such run.",
                     s409="It has completed or failed.",
                     s503=_UNREACHABLE,

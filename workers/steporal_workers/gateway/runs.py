@@ -16,6 +16,7 @@ from steporal.errors import RunFailedError
 from steporal.routing.bridges import unmarked_id
 from steporal.routing.catalog import Snapshot
 from steporal.types import JSON
+from steporal.workflow_ids import run_name, workflow_id_of
 
 from ..runs.finding import describe, find_run, first_run_id, started
 from .answers import Problem, enveloped, iso
@@ -45,14 +46,18 @@ class RunApi:
         snapshot = await self._client.dispatcher(temporal).catalog.read()
         slots = asyncio.Semaphore(_AT_ONCE)
 
-        async def look(workflow: str) -> dict[str, JSON] | None:
+        async def look(app: str, workflow: str) -> dict[str, JSON] | None:
             async with slots:
-                found = await describe(temporal, f"{workflow}/{event_id}")
+                found = await describe(temporal, workflow_id_of(app, workflow, event_id))
                 return None if found is None or found.workflow_type != workflow else await self._shown(found)
 
-        workflows = sorted({listed.id for app in snapshot.apps.values() for listed in app.workflows})
-        runs = [run for run in await asyncio.gather(*map(look, workflows)) if run]
+        workflows = [(app.id, listed.id) for app in snapshot.apps.values() for listed in app.workflows]
+        runs = [run for run in await asyncio.gather(*(look(*workflow) for workflow in workflows)) if run]
         return enveloped(sorted(runs, key=lambda run: (run["run_started_at"], run["function_id"])))
+
+    async def one(self, request: Request) -> Response:
+        """One run: looked at, or cancelled."""
+        return await (self.cancel(request) if request.method == "DELETE" else self.get(request))
 
     async def get(self, request: Request) -> Response:
         """One run."""
@@ -90,7 +95,8 @@ class RunApi:
             if _lists(await catalog.read(), kind) or _lists(await catalog.read(fresh=True), kind):
                 return found
         raise Problem(
-            404, f"there is no run {id[:200]!r}; a run has a run id, and a workflow id: {{workflow}}/{{event id}}"
+            404,
+            f"there is no run {id[:200]!r}; a run has a run id, and a workflow id: {{app}}/{{workflow}}/{{event id}}",
         )
 
     # --- show ------------------------------------------------------------------------------------------------------
@@ -101,7 +107,7 @@ class RunApi:
             "run_id": first_run_id(found),
             "run_started_at": iso(await started(await self._temporal(), found)),
             "function_id": found.workflow_type,
-            "event_id": found.id.removeprefix(f"{found.workflow_type}/"),
+            "event_id": name.event_id if (name := run_name(found.id)) else found.id,
             "status": status,
             "ended_at": iso(found.close_time) if found.close_time else None,
             "output": None if status in ("Running", "Cancelled") else await self._output(found),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -11,10 +12,14 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ..listening import listener, url_of
+from ..logs import Seldom
 from .limits import IDLE_SECONDS, MAX_HEAD_BYTES, PatientProtocol
 
 DRAIN_SECONDS = 30
 """How long requests that have come have to be answered, at the end."""
+
+_LOGGERS = ("uvicorn.error", "steporal.gateway")
+_seldom = Seldom()
 
 
 class _Server(uvicorn.Server):
@@ -70,6 +75,8 @@ async def serving_on(app: ASGIApp, listening: socket.socket) -> AsyncIterator[No
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     server = _Server(config)
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_seldom)
     running = asyncio.create_task(server.serve(sockets=[listening]))
     started = asyncio.create_task(server.listening.wait())
     await asyncio.wait([running, started], return_when=asyncio.FIRST_COMPLETED)

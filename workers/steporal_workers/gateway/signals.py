@@ -8,9 +8,10 @@ from starlette.responses import Response
 import steporal
 from steporal.errors import InvalidEventError, NonRetryableError, SendSignalError
 from steporal.events import check_json
+from steporal.types import JSON
 
 from .answers import Problem, enveloped, of_temporal
-from .bodies import MAX_BODY_BYTES, read_object
+from .bodies import object_of, read_json
 
 
 class SignalApi:
@@ -21,17 +22,7 @@ class SignalApi:
 
     async def send(self, request: Request) -> Response:
         """Hand a signal over: ``{"data": {"run_id": ...}}``; 404 if no run waits for it."""
-        body = await read_object(request, MAX_BODY_BYTES)
-        signal, data = body.get("signal"), body.get("data")
-        if not isinstance(signal, str) or not signal.strip():
-            raise Problem(
-                400, f"signal is {signal!r:.80}; it takes a signal's name, which is a string that is not empty"
-            )
-        try:
-            check_json(signal, "signal", "the body")
-            check_json(data, "data", "the body")
-        except InvalidEventError as err:
-            raise Problem(400, str(err)) from None
+        signal, data = await read_json(request, _signal_of)
         try:
             sent = await self._client.send_signal(signal, data)
         except (NonRetryableError, ValueError) as err:  # what is wrong with the name or the data
@@ -41,3 +32,16 @@ class SignalApi:
         if sent.run_id is None:
             raise Problem(404, f"no run waits for the signal {signal!r}")
         return enveloped({"run_id": sent.run_id})
+
+
+def _signal_of(body: JSON) -> tuple[str, JSON]:
+    given = object_of(body)
+    signal, data = given.get("signal"), given.get("data")
+    if not isinstance(signal, str) or not signal.strip():
+        raise Problem(400, f"signal is {signal!r:.80}; it takes a signal's name, which is a string that is not empty")
+    try:
+        check_json(signal, "signal", "the body")
+        check_json(data, "data", "the body")
+    except InvalidEventError as err:
+        raise Problem(400, str(err)) from None
+    return signal, data

@@ -63,7 +63,8 @@ def _filters(options: dict[str, Any]) -> Filters:
 def runs() -> None:
     """Find runs, look at them, end them, and run them again.
 
-    A run has two ids: its own, ctx.run_id, and Temporal's workflow id, {workflow}/{event id}. Every command takes both.
+    A run has two ids: its own, ctx.run_id, and Temporal's workflow id, {app}/{workflow}/{event id}. Every command takes
+    both.
     """
 
 

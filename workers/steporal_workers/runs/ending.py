@@ -18,7 +18,7 @@ from temporalio.service import RPCError, RPCStatusCode
 import steporal
 from steporal.client import Run
 
-from ..output import print_json, say
+from ..output import print_json, print_line, say
 from ..problems import FailedRun, Failure, Mistake, failed_run_json
 from .finding import first_run_id, get_run, is_open
 from .listing import not_understood
@@ -122,7 +122,7 @@ async def run_batch(
     if as_json:
         print_json({"job_id": job_id, "count": count})
         return
-    click.echo(job_id)
+    print_line(job_id)
     say(f"  Temporal's batch job {verb}s {runs}; `temporal batch describe --job-id {job_id}` shows its progress")
 
 

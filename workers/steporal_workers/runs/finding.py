@@ -43,7 +43,7 @@ async def get_run(temporal: Client, id: str) -> WorkflowExecutionDescription:
     if found is None:
         raise Failure(
             f"there is no run {id!r} in namespace {temporal.namespace!r}; a run has an id of its own, ctx.run_id, and "
-            "Temporal's workflow id: {workflow}/{event id}. `steporal runs list` shows the last ones, and "
+            "Temporal's workflow id: {app}/{workflow}/{event id}. `steporal runs list` shows the last ones, and "
             "`steporal runs list --event-id ID` those that an event has started"
         )
     return found

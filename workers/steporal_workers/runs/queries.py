@@ -12,6 +12,7 @@ from temporalio.common import SearchAttributeKey
 
 from steporal.routing.catalog import SYSTEM_TASK_QUEUE, Catalog, Snapshot
 from steporal.search_attributes import APP, EVENT_ID, EVENT_NAME, has_all, keyword
+from steporal.workflow_ids import workflow_id_of
 
 from ..problems import Mistake
 
@@ -128,8 +129,9 @@ def _of_apps(snapshot: Snapshot, app: str | None, *, is_indexed: bool, namespace
 
 
 def _of_event_id(snapshot: Snapshot, event_id: str, *, is_indexed: bool) -> str:
-    workflows = _workflows(snapshot)
-    found_by = [f"WorkflowId IN ({_list(f'{workflow}/{event_id}' for workflow in workflows)})"] if workflows else []
+    workflows = [(app.id, listed.id) for app in snapshot.apps.values() for listed in app.workflows]
+    ids = [workflow_id_of(app, workflow, event_id) for app, workflow in workflows]
+    found_by = [f"WorkflowId IN ({_list(ids)})"] if ids else []
     if is_indexed:
         found_by.append(f"{EVENT_ID.name} = {quoted(keyword(event_id))}")
     return f"({' OR '.join(found_by)})" if found_by else f"WorkflowId = {quoted(event_id)}"

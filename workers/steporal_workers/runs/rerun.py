@@ -7,7 +7,6 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-import click
 from rich.markup import escape
 from temporalio.client import Client
 from temporalio.common import RawValue, WorkflowIDReusePolicy
@@ -24,8 +23,9 @@ from steporal.runtime.start import SCHEDULED_AT, Origin
 from steporal.runtime.storage import most_with
 from steporal.search_attributes import APP, of_run, start_indexed
 from steporal.types import JSON
+from steporal.workflow_ids import workflow_id_of
 
-from ..output import print_json, say
+from ..output import print_json, print_line, say
 from ..problems import Failure, Mistake
 from ..send import check_input
 from .finding import first_run_id, get_run
@@ -62,7 +62,6 @@ async def run_rerun(
     story = await Reader(temporal).read(await get_run(temporal, id))
     described = story.described
     event_id = new_ulid()
-    workflow_id = f"{described.workflow_type}/{event_id}"
     kept = None if from_step is None else kept_before(story, from_step)
     origin = await _origin(temporal, story, event_id)
     if kept is not None and origin.ts is None:  # the body reads the time that it had, as it does from ctx.now()
@@ -71,6 +70,7 @@ async def run_rerun(
     if kept is not None:
         arguments.append(_handed_over(temporal, kept))
     app = described.typed_search_attributes.get(APP) or await _app_of(temporal, described.task_queue)
+    workflow_id = workflow_id_of(app, described.workflow_type, event_id)
     if data is not SAME:
         check_input(definitions, app, described.workflow_type, data)
     rerun_of: dict[str, JSON] = {"workflow_id": described.id, "run_id": first_run_id(described), "from": from_step}
@@ -96,7 +96,7 @@ async def run_rerun(
         started = {"workflow_id": workflow_id, "run_id": handle.first_execution_run_id, "event_id": origin.id}
         print_json({**started, "rerun_of": rerun_of, "kept_steps": steps})
         return
-    click.echo(workflow_id)
+    print_line(workflow_id)
     if from_step is not None:
         say(f"  kept of the run before: {escape(', '.join(steps)) or 'nothing'}")
 

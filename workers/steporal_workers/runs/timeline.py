@@ -37,6 +37,7 @@ from steporal.runtime.subscriptions import SUBSCRIBE_RUN
 from steporal.runtime.waits import BACKOFF_AFTER, GOES_ON, PARKS, UNTIL_CODE, UNTIL_NEXT_ATTEMPT, UNTIL_TS
 from steporal.sealed import check_readable, check_told
 from steporal.types import JSON
+from steporal.workflow_ids import workflow_id_of
 
 Kind = Literal[
     "step",
@@ -121,7 +122,8 @@ class StepEntry:
         """The workflow ids of the runs that its events have started."""
         if self.state != "completed":
             return []
-        return [f"{match.workflow}/{event['id']}" for event in self.sent for match in snapshot.matches(event)]
+        matches = [(match, event["id"]) for event in self.sent for match in snapshot.matches(event)]
+        return [workflow_id_of(match.app, match.workflow, id) for match, id in matches]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,97 @@
+"""What system workflows are sent: by anybody who may write to the namespace, of any version, in any form.
+
+A message that cannot be read is dropped, counted, and logged. It does not fail the workflow task, which would be tried
+for ever, and is not in the way of the messages after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from inspect import iscoroutinefunction
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from temporalio import workflow
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
+
+from ..converter import from_raw, to_raw
+from ..errors import UnknownKeyError
+from ..metrics import MESSAGES_DROPPED
+from ..types import JSON
+
+M = TypeVar("M", bound=BaseModel)
+
+_NONE = to_raw(None)
+_SHOWN = 200
+
+FAR_FUTURE = 253402300800.0
+"""The beginning of the year 10000, in seconds since the epoch: no wait lasts longer."""
+
+UNREADABLE = "UnreadableMessageError"
+"""The type of the error that the sender of an update gets."""
+
+
+def of_any_count(handler: Callable[[Any, RawValue], Any]) -> Callable[..., Any]:
+    """A handler of a message that was sent with any number of arguments, of which the first one counts.
+
+    The SDK fails the workflow task where a handler does not take the arguments that somebody has sent.
+    """
+
+    def first(messages: tuple[RawValue | None, ...]) -> RawValue:
+        return (messages[0] if messages else None) or _NONE  # the SDK has None for Temporal's null
+
+    if iscoroutinefunction(handler):
+
+        @wraps(handler)  # the SDK looks at the handler itself, which takes one payload
+        async def take_async(self: Any, *messages: RawValue) -> Any:
+            return await handler(self, first(messages))
+
+        return take_async
+
+    @wraps(handler)
+    def take(self: Any, *messages: RawValue) -> Any:
+        return handler(self, first(messages))
+
+    return take
+
+
+def said(message: RawValue) -> JSON:
+    """The JSON of a message; None if it is none.
+
+    Raises:
+        UnknownKeyError: It is encrypted, and this worker has no key for it; another one may have.
+    """
+    try:
+        return from_raw(message)
+    except UnknownKeyError:
+        raise
+    except (Exception, RecursionError):
+        return None
+
+
+def read(kind: type[M], data: JSON, what: str) -> M | None:
+    """A message as a model; None if it is no such message, which is dropped then.
+
+    Args:
+        kind: The model.
+        data: The message.
+        what: What it should have been, for the log.
+    """
+    try:
+        return kind.model_validate(data)
+    except ValueError as err:
+        drop(what, err)
+        return None
+
+
+def drop(what: str, why: object) -> None:
+    """Count and log a message that cannot be read."""
+    MESSAGES_DROPPED.add(workflow.metric_meter())
+    workflow.logger.warning("dropped what is no %s: %s", what, str(why)[:_SHOWN])
+
+
+def refuse(what: str) -> ApplicationError:
+    """The error for the sender of an update that cannot be read."""
+    return ApplicationError(f"this is no {what}", type=UNREADABLE, non_retryable=True)

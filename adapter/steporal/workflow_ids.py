@@ -1,0 +1,42 @@
+"""Temporal's workflow ids of runs: ``{app}/{workflow}/{event id}``, such as ``shop/process-order/01HZX…``.
+
+A slash in the id of an app or workflow is written ``~1`` and a tilde ``~0``, as in JSON Pointer (RFC 6901), so that no
+two runs have one id. An event's id is what is left, as it is.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class RunName(NamedTuple):
+    """What a run's workflow id says."""
+
+    app: str
+    workflow: str
+    event_id: str
+
+
+def workflow_id_of(app: str, workflow: str, event_id: str) -> str:
+    """Return Temporal's workflow id of the run of a workflow that an event starts."""
+    return f"{_escaped(app)}/{_escaped(workflow)}/{event_id}"
+
+
+def run_name(workflow_id: str) -> RunName | None:
+    """Return what :func:`workflow_id_of` has made a workflow id of; None for an id that somebody has chosen."""
+    parts = workflow_id.split("/", 2)
+    return RunName(_read(parts[0]), _read(parts[1]), parts[2]) if len(parts) == 3 else None
+
+
+def workflow_of(workflow_id: str) -> str:
+    """Return the workflow that a workflow id of :func:`workflow_id_of` names; the id itself where it names none."""
+    name = run_name(workflow_id)
+    return name.workflow if name else workflow_id
+
+
+def _escaped(id: str) -> str:
+    return id.replace("~", "~0").replace("/", "~1")
+
+
+def _read(escaped: str) -> str:
+    return escaped.replace("~1", "/").replace("~0", "~")
