@@ -160,11 +160,11 @@ async def test_what_stands_in_the_clear_is_what_the_page_says(
             data = {"x": "sealed-data", "url": server.url}
             await app.send_event({"name": "clear-event-name", "id": "clear-event-id", "data": data, "v": "sealed-v"})
             await app.send_event({"name": "clear-strict-name", "id": "strict", "data": {"word": "sealed-invalid"}})
-            run = await app.get_run("clear-workflow/clear-event-id")
+            run = await app.get_run(f"{app.id}/clear-workflow/clear-event-id")
             async with asyncio.timeout(60):
                 while (await app.send_signal("clear-signal-name", {"x": "sealed-signal"})).run_id is None:
                     await asyncio.sleep(0.05)
-            for failing in (run, await app.get_run("clear-strict/strict")):
+            for failing in (run, await app.get_run(f"{app.id}/clear-strict/strict")):
                 with pytest.raises(RunFailedError):
                     await failing.result()
             await until_waiting(waits)

@@ -238,7 +238,7 @@ async def test_expressions_over_their_budget_are_counted_and_block_no_other(
         attack = {**published, "data": {"tags": [1] * 20_000, "words": many, "banned": [1] * 20_000}}
         article = {**published, "data": {"tags": ["python"], "title": "A", "words": ["x"], "banned": ["x"]}}
         sent = await app.send_event([attack, attack, article])
-        assert [run.workflow_id for run in sent.runs] == [f"{moderation.id}/{sent.ids[-1]}"]
+        assert [(run.workflow, run.event_id) for run in sent.runs] == [(moderation.id, sent.ids[-1])]
         assert await (await app.get_run(honest.workflow_id)).result() == "A"
         await (await app.get_run(hostile.workflow_id)).cancel()
     over = measured.counted("steporal_expressions_over_budget", "workflow_type")

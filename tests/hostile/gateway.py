@@ -416,7 +416,7 @@ async def names(turns: Turns) -> Figures:
 
 
 async def _output(running: Gateway, event_id: str) -> dict[str, Any] | None:
-    path = quote(f"echo/{event_id.removeprefix('inngest:')}", safe="")
+    path = quote(f"hostile/echo/{event_id.removeprefix('inngest:')}", safe="")
     request = f"GET /v1/runs/{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {API_KEY}\r\nConnection: close\r\n\r\n"
     until = time.monotonic() + 20
     while time.monotonic() < until:

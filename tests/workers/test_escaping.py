@@ -91,12 +91,12 @@ async def test_a_sender_has_nothing_to_say_to_the_terminal_of_an_operator(run: S
         data = json.dumps({"text": hostile})
         sent = await run("send", f"{app}.{hostile}", "--id", hostile, "--data", data)
         assert sent.status == 0, sent.err
-        result = await run("runs", "result", f"echo-{app}/{hostile}", "--wait")
+        result = await run("runs", "result", f"{app}/echo-{app}/{hostile}", "--wait")
         listed = await run("runs", "list", "--workflow", f"echo-{app}")
-        shown = await run("runs", "show", f"echo-{app}/{hostile}", "--stack")
-        as_json = await run("runs", "show", f"echo-{app}/{hostile}", "--json")
+        shown = await run("runs", "show", f"{app}/echo-{app}/{hostile}", "--stack")
+        as_json = await run("runs", "show", f"{app}/echo-{app}/{hostile}", "--json")
         said = worker.said
-    assert "\\u001b]0;title" in listed.out and "\\u001b]0;title" in shown.out
+    assert "\\u001b]0;title" in re.sub(r"[\s│]", "", listed.out) and "\\u001b]0;title" in shown.out
     assert as_json.data["event"]["id"] == hostile
     for ended in (sent, result, listed, shown, as_json):
         assert not CONTROLS.findall(ended.out + ended.err)

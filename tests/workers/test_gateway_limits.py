@@ -424,12 +424,9 @@ def test_they_are_counted_in_time_that_is_proportional_to_the_body(unit: bytes) 
 
 
 def test_a_long_key_costs_what_it_has() -> None:
-    """Not as often as there are values in it."""
-    data = {"k" * 2_000_000: {"l" * 2_000_000: [0] * 100_000}}
-    began = time.process_time()
-    check_json(data, "data", "the body")
-    assert time.process_time() - began < 5
-    with pytest.raises(InvalidEventError, match=r"data\.k{59}….l{59}…\[1\] has a lone surrogate"):
+    """And not that as often as there are values in it, which would take longer than tests may."""
+    check_json({"k" * 2_000_000: {"l" * 2_000_000: [0] * 100_000}}, "data", "the body")
+    with pytest.raises(InvalidEventError, match=r"data\.k{59}….l{59}…\[1\] contains a lone surrogate"):
         check_json({"k" * 2_000_000: {"l" * 2_000_000: [0, "\ud800"]}}, "data", "the body")
 
 

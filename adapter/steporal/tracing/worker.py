@@ -44,6 +44,7 @@ from ..runtime.memo import Outcome
 from ..runtime.signal_steps import SEND_SIGNAL
 from ..runtime.start import Origin, payload_json
 from ..runtime.traced import TRACE, Perform
+from ..workflow_ids import run_name
 from .spans import (
     APP,
     ATTEMPT,
@@ -120,10 +121,10 @@ class _TracedActivity(temporalio.worker.ActivityInboundInterceptor):
         else:
             return await super().execute_activity(input)
         kind, workflow_id = info.workflow_type or "", info.workflow_id or ""
-        of_event, _, event_id = workflow_id.partition(f"{kind}/")
+        run = run_name(workflow_id)
         attributes |= {WORKFLOW: kind, WORKFLOW_ID: workflow_id, RUN_ID: info.workflow_run_id or ""}
         attributes |= {APP: self._app} if self._app else {}
-        attributes |= {EVENT_ID: event_id} if event_id and not of_event else {}
+        attributes |= {EVENT_ID: run.event_id} if run and run.workflow == kind else {}
         with span(name, SpanKind.INTERNAL, {**attributes, ATTEMPT: info.attempt}) as current:
             try:
                 return await super().execute_activity(input)
