@@ -24,6 +24,7 @@ from steporal.decoding import validated
 from steporal.encoding import encode
 from steporal.fail_fast import fail_fast_validator
 from steporal.given import received
+from steporal.known_types import package_of
 from steporal.runtime.failures import message_of
 from steporal.runtime.signal_types import issues_of, type_to_check
 
@@ -199,7 +200,7 @@ def test_data_of_a_signal_and_exact_values_are_refused_at_once_too() -> None:
     said = issues_of(
         {"order_id": "A", "items": [{}] * MANY},
         type_to_check(Order, received),
-        (),
+        {package_of(__name__)},
     )
     assert said == "items.0.sku: Field required"
     value = [{} for _ in range(MANY)]
