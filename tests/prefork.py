@@ -28,6 +28,7 @@ IMPORTED = (
     *(f"steporal_workers.{name}" for _, name, _ in pkgutil.iter_modules(steporal_workers.__path__) if name[0] != "_"),
     *("temporalio.worker", "temporalio.testing", "httpx", "uvicorn.protocols.http.h11_impl", "uvicorn.lifespan.on"),
     *("rich.table", "rich.live", "rich.markup", "rich.console", "starlette.applications", "starlette.middleware"),
+    "preloaded",
 )
 
 
