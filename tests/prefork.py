@@ -102,6 +102,12 @@ async def start(module: str, arguments: Sequence[str], *, folder: Path, environm
     return Process(process, asyncio.StreamWriter(transport, protocol, None, loop), *readers)
 
 
+async def start_steporal(arguments: Sequence[str], environment: Mapping[str, str]) -> Process:
+    """Start a command of ``steporal`` in the project's folder."""
+    folder = Path(__file__).parents[1]
+    return await start("steporal_workers", arguments, folder=folder, environment=environment)
+
+
 @cache
 def _context() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
