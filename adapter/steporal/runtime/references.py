@@ -334,7 +334,7 @@ class Describer:
 
     def _refused(self, what: str, advice: str, function: Callable[..., Any] | None) -> CaptureError:
         """An error that says where the function is written, unless it is a library's, whose line helps nobody."""
-        where = position(function) if is_written_in(function, self.packages) else ""
+        where = position(function) if function is not None and is_written_in(function, self.packages) else ""
         at = f" ({where})" if where else ""
         return CaptureError(f"step {self.step_id!r} {what}; {advice}{at}")
 
