@@ -133,7 +133,7 @@ class Call:
         named = data[6] if len(data) == 7 else []
         if not isinstance(named, list) or not all(isinstance(part, str) for part in (*data[:6], *named)):
             return None
-        return cls(*data[:6], named=tuple(named))
+        return dataclasses.replace(cls(*data[:6]), named=tuple(named))
 
     @classmethod
     def told_by(cls, raw: RawValue) -> Call | None:
