@@ -46,6 +46,9 @@ UNKNOWN = "?"
 """The target, the values or the branch of a call, where a history does not tell them."""
 
 
+MAX_NAMED = 100
+"""How many names a description keeps at most; each of them may be looked up in a workflow task."""
+
 OR = " or "
 """Between the kinds of step that a call may have been, where a history does not tell which."""
 
@@ -112,7 +115,8 @@ class Call:
         """
 
         def called(rename: Rename) -> Call:
-            return cls(kind, rename(target), digest(*values, rename=rename) if values else "", code, named=named)
+            values_digest = digest(*values, rename=rename) if values else ""
+            return cls(kind, rename(target), values_digest, code, named=named[:MAX_NAMED])
 
         before = tuple(called(rename) for names in reruns for rename in renames(names))
         return dataclasses.replace(called(str), before=before)
@@ -131,7 +135,9 @@ class Call:
         if not isinstance(data, list) or not 1 <= len(data) <= 7:
             return None
         named = data[6] if len(data) == 7 else []
-        if not isinstance(named, list) or not all(isinstance(part, str) for part in (*data[:6], *named)):
+        if not isinstance(named, list) or len(named) > MAX_NAMED:
+            return None
+        if not all(isinstance(part, str) for part in (*data[:6], *named)):
             return None
         return dataclasses.replace(cls(*data[:6]), named=tuple(named))
 

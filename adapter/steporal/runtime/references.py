@@ -435,7 +435,7 @@ def is_there(
         packages: The app's packages.
     """
     if not named.startswith((_CALLABLE, _MODULE)):
-        return _has_class(json.loads(named) if named.startswith("{") else named, packages)
+        return _has_class(named, packages)
     if named.startswith(_MODULE):
         return named.removeprefix(_MODULE) in sys.modules
     target, _, code = named.removeprefix(_CALLABLE).partition(_CODE)
@@ -445,10 +445,11 @@ def is_there(
         return False
 
 
-def _has_class(name: JSON, packages: Collection[str]) -> bool:
+def _has_class(named: str, packages: Collection[str]) -> bool:
     """Return whether a class has this name, and not another one that it was given since."""
     for find in (find_type, find_data_class):
-        with suppress(TypeNotFoundError):
+        with suppress(UnserializableError, ValueError, TypeError, LookupError):  # anybody can write a history
+            name = json.loads(named) if named.startswith("{") else named
             return bool(name_of(find(name, packages)) == name)
     return False
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from steporal.runtime.calls import AnotherCallError, Call, check_call
+from steporal.runtime.calls import MAX_NAMED, AnotherCallError, Call, check_call
 from steporal.runtime.references import Describer, is_there, target_of
 
 PACKAGES = {"edited_app"}
@@ -211,3 +211,16 @@ def test_the_message_names_what_has_taken_the_place_of_what(load: Load) -> None:
     before, now = ANOTHER["another module"]
     with pytest.raises(AnotherCallError, match=r"with 'module edited_app\.paypal' in place of"):
         come_back(load, before, now)
+
+
+@pytest.mark.parametrize(
+    "named", ["{", "{}", '{"generic": 5}', "[", "a:b:c", "function ", "function x: y #z", "module "]
+)
+def test_a_name_that_nobody_has_made_is_of_nothing_that_exists(load: Load, named: str) -> None:
+    handler = load("def handler(): pass").handler
+    assert not is_there(named, False, handler, "order", PACKAGES)
+
+
+@pytest.mark.parametrize("named", ["text", [1], {}, ["shop:Order"] * (MAX_NAMED + 1)])
+def test_a_description_with_names_that_nobody_has_made_is_none(named: Any) -> None:
+    assert Call.read(["run", "shop:charge", "", "", "", "", named]) is None
