@@ -201,9 +201,11 @@ class Activities:
     @activity.defn(name=FIND_MAILBOX)
     async def find_mailbox(self, argument: RawValue) -> RawValue:
         """Find the open mailbox of a signal."""
-        async with failing():
-            held = await Mailboxes(activity.client()).find(from_raw(argument)["signal"])
-            return to_raw(None if held is None else held.run_id)
+        asked = from_raw(argument)
+        call = asked.get("call")
+        async with failing(call):
+            held = await Mailboxes(activity.client()).find(asked["signal"])
+            return to_raw(None if held is None else held.run_id, told(call))
 
     @activity.defn(name=SEND_SIGNAL)
     async def send_signal(self, argument: RawValue) -> RawValue:

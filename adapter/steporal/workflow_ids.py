@@ -19,7 +19,12 @@ class RunName(NamedTuple):
 
 def workflow_id_of(app: str, workflow: str, event_id: str) -> str:
     """Return Temporal's workflow id of the run of a workflow that an event starts."""
-    return f"{_escaped(app)}/{_escaped(workflow)}/{event_id}"
+    return f"{named_workflow(app, workflow)}/{event_id}"
+
+
+def named_workflow(app: str, workflow: str) -> str:
+    """Return how workflow ids name a workflow of an app."""
+    return f"{_escaped(app)}/{_escaped(workflow)}"
 
 
 def run_name(workflow_id: str) -> RunName | None:

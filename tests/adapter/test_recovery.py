@@ -927,3 +927,38 @@ async def test_runs_that_fit_or_whose_body_is_wrong_are_left_alone(
         assert await run_recover(app, workers.temporal, RecoverOptions()) == 0
         assert "all fit this code; there is nothing to recover" in capsys.readouterr().err
         assert (await run.temporal.describe()).run_id == run.run_id
+
+
+async def test_a_sleep_that_was_over_is_no_result_of_a_step_that_took_its_id(
+    app: steporal.Client, workers: Workers
+) -> None:
+    ran: list[str] = []
+
+    async def slept(step: Step) -> None:
+        await step.sleep("pause", "1ms")
+
+    async def ran_instead(step: Step) -> None:
+        await edited(step)
+        await step.run("pause", lambda: ran.append("pause"))
+
+    async def body(ctx: Context[Any], step: Step, edit: Edit) -> None:
+        await edit(step)
+        await step.sleep("a while", "1h")
+
+    async def until_asleep(run: steporal.Run[Any]) -> None:
+        await until_waiting(run, 2)
+
+    edits = (slept, ran_instead)
+    new, run = await stopped_and_recovered(app, workers, body, until=until_asleep, edits=edits)
+    latest = await new.get_run(run.workflow_id)
+    async with workers(new), asyncio.timeout(60):
+        while "was made by sleep or next, and the body now calls run" not in await task_failures(latest):
+            await asyncio.sleep(0.05)
+        await latest.temporal.terminate()
+    workers.drop(run.workflow_id)
+    assert ran == []
+
+
+async def task_failures(run: steporal.Run[Any]) -> str:
+    history = await run.temporal.fetch_history()
+    return " ".join(event.workflow_task_failed_event_attributes.failure.message for event in history.events)

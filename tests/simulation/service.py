@@ -616,7 +616,8 @@ class Service:
         self._until(at)
         body = command.schedule_local_activity
         if body.activity_type != RUN_STEP:
-            return payload(self.world.perform(body.activity_type, from_raw(RawValue(body.arguments[0])))), None, 1
+            asked = from_raw(RawValue(body.arguments[0]))
+            return payload(self.world.perform(body.activity_type, asked), told(asked.get("call"))), None, 1
         attempt = 1
         while True:
             _, _, result, failure = self._performed(body, attempt)

@@ -26,7 +26,7 @@ from ..definition import (
 from ..durations import Duration, parse_deadline, parse_duration
 from ..encoding import TAG, encode
 from ..errors import CaptureError, PayloadTooLargeError, StepError, UnserializableError
-from ..events import EventLike, ReceivedEvent, SendEventResult, derived_ulid, prepare_events
+from ..events import EventLike, ReceivedEvent, SendEventResult, derived_ulid, given_by_sender, prepare_events
 from ..given import fields_made_anew
 from ..http import FetchRequest, FetchResponse
 from ..outbound.fetching import FETCH
@@ -198,10 +198,12 @@ class Attempt:
     def send_event(self, step_id: str, events: EventLike | Sequence[EventLike]) -> Coroutine[Any, Any, SendEventResult]:
         key = self.key(step_id)
         prepared = self._prepared(key, events)
-        given = [(event.name, event.data, event.v) for event in prepared]
+        # Those of the sender alone: others are made of the run, and of the time.
+        own = zip(prepared, given_by_sender(events), strict=True)
+        given = [(event.name, event.data, event.v, *([which] if any(which) else [])) for event, which in own]
         call = self.owner.call("send_event", " and ".join({event.name: None for event in prepared}), given)
-        own = self.called(key, call)
-        return self._send(own, prepared if own == key else self._prepared(own, events))
+        called = self.called(key, call)
+        return self._send(called, prepared if called == key else self._prepared(called, events))
 
     def _prepared(self, key: str, events: EventLike | Sequence[EventLike]) -> list[ReceivedEvent]:
         now_ms = int(workflow.now().timestamp() * 1000)
@@ -274,7 +276,7 @@ class Attempt:
         self._calls[key] = call
         if recorded is not None:
             try:
-                check_call(key, recorded, call, run.has_function)
+                check_call(key, recorded, call, run.exists)
             except AnotherCallError as err:
                 is_same_place = recorded.kind == call.kind and recorded.branch in (call.branch, UNKNOWN)
                 if is_same_place and run.journal.is_new_attempt and self._is_only(key):
@@ -301,7 +303,7 @@ class Attempt:
         recorded = self._recorded(key)
         if recorded is None or recorded.branch in (call.branch, UNKNOWN) or not self._keys.is_first(key):
             return key
-        is_same = recorded.details == call.details and not is_other(recorded, call, self.owner.has_function)
+        is_same = recorded.details == call.details and not is_other(recorded, call, self.owner.exists)
         if is_same and self._recorded(Keys.in_branch(key, call.branch)) is None:
             return key
         return self._keys.instead(key, recorded.branch, call.branch)
@@ -363,7 +365,8 @@ class Attempt:
         describer = Describer(run.workflow.id, run.handler, packages, captives, secrets)
         described = describer.call(key, handler, args)
         target, fingerprint = target_of(described["function"])
-        call = replace(run.call("run", target, *describer.values, code=fingerprint), branch=_label())
+        call = run.call("run", target, *describer.values, code=fingerprint, named=describer.named)
+        call = replace(call, branch=_label())
         argument = {"workflow": run.workflow.id, "step": key, **described, "call": call.json()}
         if captives.context_is_captured:
             argument["context"] = self._context_json()

@@ -7,6 +7,8 @@ description of the call that it is about to be given to has to fit it.
 A description has the kind of step, what it does (the function, the events, the workflow, the address), and a digest of
 the values that it was given or has captured. Edits that leave a call what it was do not change it: another body of the
 same function, a function with a new name, a class with a new name or with a new field that has its default value.
+What it names is kept by name, as only the code of today says whether a name is new: where a class, a function or a
+module of the description still exists, a call that has another one in its place is another call.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ import functools
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import pydantic
 from temporalio import workflow
@@ -29,8 +31,10 @@ from temporalio.common import RawValue
 
 from ..context import Context
 from ..converter import dumps
-from ..leaves import MAX_INT
+from ..errors import UnserializableError
+from ..leaves import LEAVES, MAX_INT
 from ..types import JSON
+from .references import is_same_name, named_function
 from .renaming import Names, Rename, renames
 
 _DIGEST_BYTES = 6
@@ -39,13 +43,25 @@ CALL = "steporal.call"
 """Metadata of a result: the description of the call that made it."""
 
 UNKNOWN = "?"
-"""The values or the branch of a call, where a history does not tell them."""
+"""The target, the values or the branch of a call, where a history does not tell them."""
 
+
+MAX_NAMED = 100
+"""How many names a description keeps at most; each of them may be looked up in a workflow task."""
+
+OR = " or "
+"""Between the kinds of step that a call may have been, where a history does not tell which."""
 
 _OF_RERUN = (
     " This run is a rerun from a later step: if its input differs from that of the run before, or the step is given "
     "what the body computes of the run's ids, rerun from this step, or from an earlier one."
 )
+
+
+class Exists(Protocol):
+    """Returns whether the code of today has a class, a function or a module; see :func:`.references.is_there`."""
+
+    def __call__(self, named: str, *, exactly: bool = False) -> bool: ...
 
 
 class AnotherCallError(workflow.NondeterminismError):
@@ -64,6 +80,7 @@ class Call:
         branch: The branch of the body that made the call; not part of the comparison.
         details: A digest of what an edit may change of a call that has begun, such as the duration of a sleep; not part
             of the comparison, but tells calls of two branches apart.
+        named: The classes, functions and modules among the values.
         before: The same call in the runs of which this one is a rerun, with their ids in place of this run's.
     """
 
@@ -73,10 +90,19 @@ class Call:
     code: str = ""
     branch: str = field(default="", compare=False)
     details: str = field(default="", compare=False)
+    named: tuple[str, ...] = ()
     before: tuple[Call, ...] = field(default=(), compare=False)
 
     @classmethod
-    def of(cls, kind: str, target: str, *values: Any, code: str = "", reruns: Sequence[Names] = ()) -> Call:
+    def of(
+        cls,
+        kind: str,
+        target: str,
+        *values: Any,
+        code: str = "",
+        named: tuple[str, ...] = (),
+        reruns: Sequence[Names] = (),
+    ) -> Call:
         """Describe a call.
 
         Args:
@@ -84,28 +110,36 @@ class Call:
             target: What it does, in words.
             *values: What it was given.
             code: A fingerprint of the function's code.
+            named: The classes, functions and modules among the values.
             reruns: The ids of the runs of which this one is a rerun.
         """
 
         def called(rename: Rename) -> Call:
-            return cls(kind, rename(target), digest(*values, rename=rename) if values else "", code)
+            values_digest = digest(*values, rename=rename) if values else ""
+            return cls(kind, rename(target), values_digest, code, named=named[:MAX_NAMED])
 
         before = tuple(called(rename) for names in reruns for rename in renames(names))
         return dataclasses.replace(called(str), before=before)
 
     def json(self) -> JSON:
         """The description as histories have it."""
-        parts = [self.kind, self.target, self.values, self.code, self.branch, self.details]
+        parts: list[JSON] = [self.kind, self.target, self.values, self.code, self.branch, self.details]
+        parts.append(list(self.named))
         while parts and not parts[-1]:
             parts.pop()
-        return list(parts)
+        return parts
 
     @classmethod
     def read(cls, data: Any) -> Call | None:
         """The inverse of :meth:`json`; None if ``data`` is not a description."""
-        if not isinstance(data, list) or not 1 <= len(data) <= 6 or not all(isinstance(part, str) for part in data):
+        if not isinstance(data, list) or not 1 <= len(data) <= 7:
             return None
-        return cls(*data)
+        named = data[6] if len(data) == 7 else []
+        if not isinstance(named, list) or len(named) > MAX_NAMED:
+            return None
+        if not all(isinstance(part, str) for part in (*data[:6], *named)):
+            return None
+        return dataclasses.replace(cls(*data[:6]), named=tuple(named))
 
     @classmethod
     def told_by(cls, raw: RawValue) -> Call | None:
@@ -116,7 +150,7 @@ class Call:
     def described(self) -> str:
         """The call in a message."""
         target = f"method {self.target[1:]}" if self.target.startswith(".") else self.target
-        return f"{self.kind} of {target}" if target else self.kind
+        return f"{self.kind} of {target}" if target not in ("", UNKNOWN) else self.kind
 
 
 def told(call: JSON) -> dict[str, bytes]:
@@ -131,14 +165,14 @@ def told(call: JSON) -> dict[str, bytes]:
     return {} if call is None else {CALL: dumps(call)}
 
 
-def check_call(key: str, recorded: Call, called: Call, exists: Callable[[Call], bool]) -> None:
+def check_call(key: str, recorded: Call, called: Call, exists: Exists) -> None:
     """Check that a result may be handed to a call.
 
     Args:
         key: The step's key.
         recorded: The call that made the result.
         called: The call that would get it.
-        exists: Returns whether this version of the code still has the function of a call.
+        exists: Returns whether this version of the code still has what a call names.
 
     Raises:
         AnotherCallError: It is another call.
@@ -152,25 +186,47 @@ def check_call(key: str, recorded: Call, called: Call, exists: Callable[[Call], 
         )
 
 
-def is_other(recorded: Call, called: Call, exists: Callable[[Call], bool]) -> bool:
+def is_other(recorded: Call, called: Call, exists: Exists) -> bool:
     """Return whether a result was made by another call."""
     return bool(_difference(recorded, called, exists))
 
 
-def _difference(recorded: Call, called: Call, exists: Callable[[Call], bool]) -> str:
+def _difference(recorded: Call, called: Call, exists: Exists) -> str:
     """Return what tells two calls apart, and empty text if nothing does, in this run or one that it is a rerun of."""
     difference = _difference_from(recorded, called, exists)
     return difference if all(_difference_from(recorded, before, exists) for before in called.before) else ""
 
 
-def _difference_from(recorded: Call, called: Call, exists: Callable[[Call], bool]) -> str:
-    if recorded.kind != called.kind:
+def _difference_from(recorded: Call, called: Call, exists: Exists) -> str:
+    if called.kind not in recorded.kind.split(OR):
         return "instead"
-    if recorded.target != called.target and (recorded.values != called.values or exists(recorded)):
+    is_same, function = recorded.target in (called.target, UNKNOWN), named_function(recorded.target, recorded.code)
+    if not is_same and (recorded.kind != "run" or recorded.values != called.values or exists(function)):
         return "instead"
-    if recorded.code != called.code and recorded.code and exists(recorded):
+    if recorded.code not in ("", called.code) and exists(function, exactly=is_same):
         return "at another place of the code"
-    return "with other arguments or captured values" if recorded.values not in (called.values, UNKNOWN) else ""
+    if recorded.values == UNKNOWN:
+        return ""
+    if recorded.values != called.values:
+        return "with other arguments or captured values"
+    return next(_other_names(recorded.named, called.named, exists), "")
+
+
+def _other_names(before: tuple[str, ...], now: tuple[str, ...], exists: Exists) -> Iterator[str]:
+    """Yield what has taken the place of something that a call named, and that has not just another name now."""
+    if len(before) == len(now):
+        for old, new in zip(before, now, strict=True):
+            if old != new and exists(old, exactly=is_same_name(old, new)):
+                yield f"with {_shown(new)} in place of {_shown(old)}"
+        return
+    gone = [name for name in before if name not in now]
+    yield from (f"without {_shown(name)}" for name in gone if exists(name))
+    if not gone:
+        yield from (f"with {_shown(name)} as well" for name in now if name not in before)
+
+
+def _shown(named: str) -> str:
+    return repr(named.partition(" #")[0])
 
 
 # --- digests -------------------------------------------------------------------------------------------------------
@@ -179,8 +235,8 @@ def _difference_from(recorded: Call, called: Call, exists: Callable[[Call], bool
 def digest(*values: Any, rename: Rename = str) -> str:
     """Return a short digest of values, the same in each process and version of Python.
 
-    Names of classes do not count, nor do fields that have their default value, so that a class may be moved and may
-    get a field while runs are under way.
+    Names of classes and functions do not count, nor do fields that have their default value, so that a class may be
+    moved and may get a field while runs are under way; :attr:`Call.named` has the names.
 
     Args:
         *values: The values.
@@ -195,6 +251,7 @@ _Put = Callable[[bytes], object]
 
 _DEEP = 200
 _EMPTY = (list, dict, set, tuple, frozenset)
+_PLAIN = (bool, int, float, complex, str, bytes, tuple, *LEAVES)
 
 
 def _add(value: Any, put: _Put, depth: int, rename: Rename) -> None:
@@ -222,7 +279,8 @@ def _add(value: Any, put: _Put, depth: int, rename: Rename) -> None:
     elif isinstance(value, set | frozenset):
         _add_unordered(value, put, depth, rename, b"<")
     elif isinstance(value, enum.Enum):
-        _add(value.value, put, depth + 1, rename)
+        is_plain = value.value is None or isinstance(value.value, _PLAIN)
+        _add(value.value if is_plain else value.name, put, depth + 1, rename)
     elif isinstance(value, pydantic.BaseModel):
         _add_fields(_fields_of_model(value), put, depth, rename)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -232,19 +290,31 @@ def _add(value: Any, put: _Put, depth: int, rename: Rename) -> None:
     elif isinstance(value, MethodType):
         _add((value.__name__, value.__self__), put, depth + 1, rename)
     elif isinstance(value, FunctionType):
-        put(f"f{value.__name__};".encode())
+        put(b"f;")
     elif isinstance(value, Context):
         put(b"context;")
+        _add(value.input.data, put, depth + 1, rename)
     elif isinstance(value, type | ModuleType):
-        put(f"t{value.__name__};".encode())
+        put(b"t;")
     elif isinstance(value, pydantic.SecretStr | pydantic.SecretBytes | pydantic.Secret):
         _add(value.get_secret_value(), put, depth + 1, rename)
+    elif (leaf := _leaf(value)) is not None:
+        _add(leaf, put, depth + 1, rename)
     else:
         put(f"o{rename(_text(value))};".encode("utf-8", "surrogatepass"))
 
 
+def _leaf(value: Any) -> dict[str, JSON] | None:
+    """What is written for a datetime, a Decimal, a path and so on, which says all of it; None for other types."""
+    leaf = LEAVES.get(type(value))
+    try:
+        return None if leaf is None else leaf.dump(value)
+    except (UnserializableError, ValueError):
+        return None
+
+
 def _text(value: Any) -> str:
-    """Text for a value of another type: datetimes, Decimals, UUIDs and paths have one that says all of them."""
+    """Text for a value of another type."""
     try:
         text = str(value)
     except Exception:  # a __str__ or __repr__ of the user's

@@ -22,7 +22,7 @@ from ..given import Given, given, given_to_other_app
 from ..search_attributes import is_indexed, of_run
 from ..type_names import shown
 from ..types import JSON
-from ..workflow_ids import workflow_id_of, workflow_of
+from ..workflow_ids import named_workflow, workflow_id_of, workflow_of
 from .arguments import arguments_checked, deadline_of
 from .carried import read_outcome
 from .failures import failure_of, is_cancellation
@@ -61,7 +61,7 @@ def invoke(
             )
         deadline = None if timeout is None else deadline_of(timeout, "timeout")
     sent = None if key in attempt.owner.memo else _given(attempt, key, target, data)
-    own = attempt.called(key, attempt.owner.call("invoke_workflow", target.id, data))
+    own = attempt.called(key, attempt.owner.call("invoke_workflow", named_workflow(target.app, target.id), data))
     if sent is None and own not in attempt.owner.memo:
         sent = _given(attempt, own, target, data)
     asked = None if isinstance(timeout, datetime) else attempt.owner.journal.now()

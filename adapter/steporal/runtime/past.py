@@ -17,8 +17,7 @@ from typing import Any
 from ..events import derived_ulid
 from ..routing.mailbox import SIGNALLED, Wait
 from ..types import JSON
-from ..workflow_ids import workflow_of
-from .calls import UNKNOWN, Call
+from .calls import OR, UNKNOWN, Call
 from .carried import Carried, memo_json, read_outcome
 from .children import ENDED, REPORT, read_end, read_parent
 from .continuing import CHECKPOINT, read_hold
@@ -452,7 +451,13 @@ class Past:
         self._calls[key] = Call("wait_for_signal", wait.signal, branch=UNKNOWN)
 
     def _waits_for_end(self, key: str, child: str) -> None:
-        self._calls[key] = Call("invoke_workflow", workflow_of(child), UNKNOWN, branch=UNKNOWN)
+        self._calls[key] = Call("invoke_workflow", child.rpartition("/")[0], UNKNOWN, branch=UNKNOWN)
+
+    def _sleeps(self, key: str) -> None:
+        """A sleep or a wait of a listener is over; the history of the execution that began it has the same of both."""
+        kind = self._kind(key)
+        if kind != "timer":
+            self._calls.setdefault(key, Call(kind or f"sleep{OR}next", UNKNOWN, branch=UNKNOWN))
 
     def _record(self, kind: EntryKind, key: str, at: int | None = None, event: JSON = None) -> None:
         if at is None:
@@ -674,6 +679,7 @@ class Past:
         if self._has_event and self._kind(key) != "sleep":
             self._waits[key] = Waiting("timer", self.now)
         else:
+            self._sleeps(key)
             self.remember(key, Outcome())
 
     def _kind(self, key: str) -> Kind | None:

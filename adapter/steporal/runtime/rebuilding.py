@@ -371,7 +371,7 @@ class _Reader:
         elif kind == CLOSE_MAILBOX and not result:
             self._past.closed_in_vain(text)
         elif kind == FIND_MAILBOX and result is None:  # nobody waits for the signal, which ends the step that sends it
-            self._past.finished(text, Outcome())
+            self._past.finished(text, returned)
         elif kind == FIND_END:
             self._past.looked_at_child(text, result)
         elif kind == FIND_MAILBOX:

@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
 from typing import Any, Protocol, cast
@@ -35,7 +37,7 @@ from ..errors import (
     UnserializableError,
 )
 from ..known_types import is_class, package_of, static_member
-from ..type_names import TypeNotFoundError, find_type, load_module, name_of, shown, type_label
+from ..type_names import TypeNotFoundError, find_data_class, find_type, load_module, name_of, shown, type_label
 from ..types import JSON
 from .code import (
     LAMBDA,
@@ -54,6 +56,9 @@ from .member_names import defines, global_name, imported_from, is_dunder, is_wri
 _FUNCTION = "function"
 _OPEN_INSIDE = "open it inside the step, or pass what it needs as JSON, a pydantic model or a dataclass"
 _AROUND = "around it, "
+_CALLABLE = "function "
+_MODULE = "module "
+_CODE = " #"
 _MAX_DEPTH = 50
 _MAX_TEXT = 500
 
@@ -95,7 +100,8 @@ class Describer:
     secrets: Callable[[], bool] = never
     step_id: str = ""
     values: list[tuple[str, Any]] = field(default_factory=list)
-    """The values that the call sends, by name, in the order in which it does."""
+    """The values that the call sends, in the order in which it does, with the names of arguments."""
+    _names: list[JSON] = field(default_factory=list)
     _stack: list[FunctionType] = field(default_factory=list)
 
     def call(self, step_id: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, JSON]:
@@ -107,11 +113,17 @@ class Describer:
         """
         self.step_id = step_id
         self.values.clear()
+        self._names.clear()
         self._stack.clear()
         call = {"function": self.function(function)}
         if arguments:
             call["arguments"] = [self._value(f"argument {i + 1}", value) for i, value in enumerate(arguments)]
         return call
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The classes, functions and modules among :attr:`values`, by names that :func:`is_there` looks for."""
+        return tuple(dict.fromkeys(name if isinstance(name, str) else json.dumps(name) for name in self._names))
 
     def function(self, function: Any) -> JSON:
         if isinstance(function, functools.partial):
@@ -180,7 +192,8 @@ class Describer:
     def _owner(self, method: MethodType) -> JSON:
         self.values.append(("self", method.__self__))
         try:
-            return encode(method.__self__, self._other, secrets=self.secrets, packages=self.packages)
+            owner, secrets, packages = method.__self__, self.secrets, self.packages
+            return encode(owner, self._other, secrets=secrets, packages=packages, classes=self._names)
         except UnserializableError as err:
             raise self._refused(
                 f"is given the method {method.__qualname__!r} of a {type_label(type(method.__self__))}, which cannot "
@@ -279,8 +292,10 @@ class Describer:
         """
         if not isinstance(value, ModuleType):
             return None
-        is_known = value.__name__ in names or package_of(value.__name__) in self.packages
-        return {TAG: "module", "name": value.__name__} if is_known else None
+        if value.__name__ not in names and package_of(value.__name__) not in self.packages:
+            return None
+        self._names.append(f"{_MODULE}{value.__name__}")
+        return {TAG: "module", "name": value.__name__}
 
     def _nested_step(self, inner: str | None, variable: str, function: FunctionType) -> NestedStepError:
         what = f"step {inner!r} is called inside" if inner else f"{variable!r} is used inside"
@@ -290,10 +305,10 @@ class Describer:
         )
 
     def _value(self, name: str, value: Any, function: FunctionType | None = None) -> JSON:
-        self.values.append((name, value))
+        self.values.append(("" if function else name, value))  # a captured variable may have another name
         try:
-            secrets, packages = self.secrets, self.packages
-            return encode(value, self._other, secrets=secrets, packages=packages, instead=_OPEN_INSIDE)
+            secrets, packages, named = self.secrets, self.packages, self._names
+            return encode(value, self._other, secrets=secrets, packages=packages, instead=_OPEN_INSIDE, classes=named)
         except UnserializableError as err:
             verb = "captured" if function else "is given"
             at = f" ({place(function.__code__)})" if function else ""
@@ -306,12 +321,16 @@ class Describer:
         if (encoded := self.captive.encode(value)) is not None:
             return encoded
         if isinstance(value, FunctionType | MethodType | functools.partial):
-            return self.function(value)
+            reference = self.function(value)
+            if "enclosing" not in reference:
+                self._names.append(named_function(*target_of(reference)))
+            return reference
         if (module := self._module(value, frozenset())) is not None:
             return module
         if isinstance(value, type) and "<locals>" not in value.__qualname__:
             name = name_of(value)
             find_type(name, self.packages)
+            self._names.append(name)
             return {TAG: "type", "name": name}
         return None
 
@@ -395,23 +414,62 @@ def target_of(reference: Any) -> tuple[str, str]:
     return f"{root}: {reference['path']}", reference["code"]
 
 
-def function_exists(
-    target: str, code: str, handler: Callable[..., Any], workflow_id: str, packages: Collection[str]
+def named_function(target: str, code: str) -> str:
+    """Return the name of a function by which :func:`is_there` looks for it; see :func:`target_of`."""
+    return f"{_CALLABLE}{target}{_CODE}{code}" if code else f"{_CALLABLE}{target}"
+
+
+def is_same_name(named: str, other: str) -> bool:
+    """Return whether two names are of the same function, whatever its code is."""
+    return named.partition(_CODE)[0] == other.partition(_CODE)[0]
+
+
+def is_there(
+    named: str, exactly: bool, handler: Callable[..., Any], workflow_id: str, packages: Collection[str]
 ) -> bool:
-    """Return whether the code of this process has the function that :func:`target_of` has named."""
-    if not code:
-        try:
-            return bool(target.startswith(".") or find_function(target, packages))
-        except StepCodeNotFoundError:
-            return False
-    name, _, path = target.partition(": ")
+    """Return whether the code of this process has a class, a function or a module.
+
+    Args:
+        named: One of the names in :attr:`Describer.named`, or what :func:`named_function` returned.
+        exactly: Whether a function counts only if it also has its code still.
+        handler: The handler of the workflow.
+        workflow_id: The workflow.
+        packages: The app's packages.
+    """
+    if not named.startswith((_CALLABLE, _MODULE)):
+        return _has_class(named, packages)
+    if named.startswith(_MODULE):
+        return named.removeprefix(_MODULE) in sys.modules
+    target, _, code = named.removeprefix(_CALLABLE).partition(_CODE)
     try:
-        root = unwrapped(handler if name == f"workflow {workflow_id}" else find_function(name, packages))
+        return _has_function(target, code, exactly, handler, workflow_id, packages)
     except StepCodeNotFoundError:
         return False
-    if root is not None and path.startswith(_AROUND):
-        return find_outer(root, path.removeprefix(_AROUND), code, packages) is not None
-    return root is not None and find_nested(root, path, code) is not None
+
+
+def _has_class(named: str, packages: Collection[str]) -> bool:
+    """Return whether a class has this name, and not another one that it was given since."""
+    for find in (find_type, find_data_class):
+        with suppress(UnserializableError, ValueError, TypeError, LookupError):  # anybody can write a history
+            name = json.loads(named) if named.startswith("{") else named
+            return bool(name_of(find(name, packages)) == name)
+    return False
+
+
+def _has_function(
+    target: str, code: str, exactly: bool, handler: Callable[..., Any], workflow_id: str, packages: Collection[str]
+) -> bool:
+    if not code:
+        return bool(target.startswith(".") or find_function(target, packages))
+    name, _, path = target.partition(": ")
+    root = unwrapped(handler if name == f"workflow {workflow_id}" else find_function(name, packages))
+    if root is None:
+        return False
+    if path.startswith(_AROUND):
+        outer = find_outer(root, path.removeprefix(_AROUND), code, packages)
+        return outer is not None and not (exactly and fingerprint(outer.__code__) != code)
+    nested = find_nested(root, path, code)
+    return nested is not None and not (exactly and fingerprint(nested.code) != code)
 
 
 # --- from a reference to a function --------------------------------------------------------------------------------

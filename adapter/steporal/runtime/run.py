@@ -55,7 +55,7 @@ from .limits import to_limited
 from .memo import Failure, Memo, Outcome
 from .pending import is_idle, waits_for_a_future
 from .progress import run_ended, run_started, watched
-from .references import function_exists
+from .references import is_there
 from .returned import read_result, write_result
 from .secrecy import SecretsOfRun
 from .signal_inbox import SignalInbox
@@ -265,16 +265,14 @@ class Run:
         """Ids that differ between a run and its rerun: the workflow id, the run id and the id of the event."""
         return [workflow.info().workflow_id, self.id, self.origin.id]
 
-    def call(self, kind: str, target: str, *values: Any, code: str = "") -> Call:
+    def call(self, kind: str, target: str, *values: Any, code: str = "", named: tuple[str, ...] = ()) -> Call:
         """Describe a call of a step; see :meth:`Call.of`."""
         reruns = [dict(zip(self.own_ids, ids, strict=False)) for ids in self.reruns]
-        return Call.of(kind, target, *values, code=code, reruns=reruns)
+        return Call.of(kind, target, *values, code=code, named=named, reruns=reruns)
 
-    def has_function(self, call: Call) -> bool:
-        """Return whether this version of the code has the function of a call."""
-        return call.kind != "run" or function_exists(
-            call.target, call.code, self.handler, self.workflow.id, self.workflow.client.step_packages
-        )
+    def exists(self, named: str, *, exactly: bool = False) -> bool:
+        """Return whether this version of the code has what a call names; see :func:`.references.is_there`."""
+        return is_there(named, exactly, self.handler, self.workflow.id, self.workflow.client.step_packages)
 
     # --- the time that the body sees -------------------------------------------------------------------------------
 
@@ -710,7 +708,7 @@ class Run:
                 raise
             outcome = Outcome(failure=Failure("CancelledError", "the step was cancelled, and not by its run"))
         if outcome.call is not None and call is not None:
-            check_call(key, outcome.call, call, self.has_function)
+            check_call(key, outcome.call, call, self.exists)
         outcome = replace(outcome, call=self.calls.get(key))
         self.memo[key] = outcome
         self.failures = 0

@@ -161,7 +161,8 @@ async def _perform_send(attempt: Attempt, key: str, signal: str, data: JSON) -> 
     # The mailbox is chosen first, in the history: tried again, the activity cannot reach the next run that waits.
     mailbox = attempt.owner.mailboxes.get(key)
     if mailbox is None:
-        found = await attempt.perform(key, attempt.local(key, FIND_MAILBOX, {"signal": signal}))
+        wanted = {"signal": signal, "call": attempt.described(key)}
+        found = await attempt.perform(key, attempt.local(key, FIND_MAILBOX, wanted))
         if found.failure or found.value is None:
             return found
         mailbox = found.value
