@@ -41,6 +41,7 @@ from .routing.catalog import SYSTEM_TASK_QUEUE, CatalogWorkflow
 from .routing.delivery import SYSTEM_ACTIVITIES
 from .routing.mailbox import MailboxWorkflow
 from .routing.topic import TopicWorkflow
+from .runtime.arity import ArityRunner
 from .runtime.compiled import workflow_class
 from .runtime.sandbox import SteporalWorkflowRunner, beside_ours
 from .runtime.secrecy import IS_ENCRYPTED
@@ -136,7 +137,10 @@ class SteporalPlugin(temporalio.worker.Plugin):
     def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
         """See base class."""
         config["workflows"] = [*(config.get("workflows") or ()), *self._workflow_classes(), *SYSTEM_WORKFLOWS]
-        config["workflow_runner"] = self._runner(config.get("workflow_runner"))
+        config["workflow_runner"] = ArityRunner(self._runner(config.get("workflow_runner")))
+        config["unsandboxed_workflow_runner"] = ArityRunner(
+            config.get("unsandboxed_workflow_runner") or UnsandboxedWorkflowRunner()
+        )
         converter = config.get("data_converter") or DataConverter.default
         if converter is DataConverter.default:
             converter = self._client.data_converter or converter
