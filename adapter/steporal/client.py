@@ -117,7 +117,7 @@ class Run(Generic[O]):
         event_id: The id of the event that started it.
     """
 
-    __slots__ = ("_client", "_handle", "_workflow", "event_id", "run_id", "workflow_id")
+    __slots__ = ("_arrived", "_client", "_handle", "_workflow", "event_id", "run_id", "workflow_id")
 
     def __init__(
         self,

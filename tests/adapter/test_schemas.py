@@ -166,7 +166,9 @@ def test_what_does_not_fit_in_many_places_is_refused_at_once(kind: Any, data: An
         tracemalloc.stop()
     with pytest.raises(ValidationError) as found:
         validate(data, kind)
-    assert found.value.error_count() <= MOST_ISSUES, "it was looked at up to there"
+    # Pydantic has no flag for fields that are too many; each is one issue, and no more.
+    most = MANY if getattr(kind, "model_config", {}).get("extra") == "forbid" else MOST_ISSUES
+    assert found.value.error_count() <= most, "it was looked at up to there"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 200 * 1024, "in KiB, with what Rust takes"
     assert len(str(refused.value)) < 10_000
     assert adapter.core_schema, "the type itself is left as it was"
