@@ -109,7 +109,7 @@ def validate(data: JSON, kind: Any) -> Any:
     """
     text = dumps(data)
     if (len(text) > _WHOLLY_CHECKED or _is_costly(kind)) and (validator := _fail_fast(kind)) is not None:
-        with bounded(kind, len(text)):
+        with bounded(kind, len(text), is_json=True):
             return validator.validate_json(text)
     if _is_model(kind):
         return kind.model_validate_json(text)

@@ -376,11 +376,11 @@ def validated(value: Any, data: JSON, kind: Any) -> Any:
     """
     checked, size = bounded_validator(kind), len(dumps(data))
     try:
-        with bounded(kind, size):
+        with bounded(kind, size, is_json=False):
             return checked.validate_python(value, by_name=True, by_alias=True)
     except pydantic.ValidationError as err:
         try:
-            with bounded(kind, size):
+            with bounded(kind, size, is_json=True):
                 return checked.validate_json(dumps(plain(data, reveal=True)), by_name=True, by_alias=True)
         except pydantic.ValidationError:
             raise err from None

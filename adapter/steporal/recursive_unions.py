@@ -14,21 +14,34 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import pydantic
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, to_json
 
-BASE_UNITS = 200_000
-UNITS_PER_BYTE = 4
-"""What a validation may take, by the size of the JSON; a unit is a value looked at, or 64 characters of one."""
+BASE_BYTES = 2_000_000
+BYTES_PER_BYTE = 16
+BYTES_OF_A_LOOK = 32
+"""What a validation may look at, by the size of the JSON, and what each look at a value counts for beside its bytes:
+the whole of a large JSON may be looked at some ten times.
+"""
 
 MEMBERS = "\0members"
 """The tag that the counted union has in the location of an issue, which messages leave out."""
 
-_CHARACTERS_PER_UNIT = 64
+_BYTES_OF_A_VALUE = 8
 
-_left: ContextVar[list[int] | None] = ContextVar("steporal_units_left", default=None)
+
+@dataclass(slots=True)
+class _Left:
+    """How many bytes a validation may still look at, and whether they are JSON."""
+
+    size: int
+    is_json: bool
+
+
+_left: ContextVar[_Left | None] = ContextVar("steporal_bytes_left", default=None)
 
 
 class TooManyAttemptsError(Exception):
@@ -36,17 +49,18 @@ class TooManyAttemptsError(Exception):
 
 
 @contextmanager
-def bounded(kind: Any, size: int) -> Iterator[None]:
+def bounded(kind: Any, size: int, *, is_json: bool) -> Iterator[None]:
     """Bound what the unions of validations inside look at.
 
     Args:
         kind: The type, for the message.
         size: Bytes of the JSON.
+        is_json: Whether JSON is validated; else they are Python's values.
 
     Raises:
         pydantic.ValidationError: It is more.
     """
-    token = _left.set([BASE_UNITS + UNITS_PER_BYTE * size])
+    token = _left.set(_Left(BASE_BYTES + BYTES_PER_BYTE * size, is_json))
     try:
         yield
     except TooManyAttemptsError:
@@ -85,27 +99,23 @@ def is_recursive(schema: Any) -> bool:
 def _count(value: Any) -> str:
     left = _left.get()
     if left is not None:
-        left[0] -= _units(value, left[0])
-        if left[0] < 0:
+        # Pydantic writes JSON as fast as it reads it. Of other values it would run the app's serializers.
+        left.size -= BYTES_OF_A_LOOK + (len(to_json(value)) if left.is_json else _size(value, left.size))
+        if left.size < 0:
             raise TooManyAttemptsError
     return MEMBERS
 
 
-def _units(value: Any, most: int) -> int:
-    """Return what a value is counted for, or more than ``most``."""
-    units, rest = 0, [value]
-    while rest and units <= most:
+def _size(value: Any, most: int) -> int:
+    """Return about how many bytes of JSON a value has, or more than ``most``."""
+    size, rest = 0, [value]
+    while rest and size <= most:
         part = rest.pop()
-        units += 1
+        size += _BYTES_OF_A_VALUE
         if isinstance(part, dict):
-            rest += part.values()
-            units += sum(map(len, filter(_is_text, part))) // _CHARACTERS_PER_UNIT
+            rest += [*part.keys(), *part.values()]
         elif isinstance(part, list | tuple):
             rest += part
         elif isinstance(part, str):
-            units += len(part) // _CHARACTERS_PER_UNIT
-    return units
-
-
-def _is_text(key: object) -> bool:
-    return isinstance(key, str)
+            size += len(part)
+    return size

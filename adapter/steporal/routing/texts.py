@@ -47,7 +47,7 @@ def cached(make: Callable[Concatenate[str, P], T]) -> Callable[Concatenate[str, 
     cache = TextCache()
 
     @wraps(make)
-    def made(text: str, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def made(text: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
         if not isinstance(text, str):
             return make(text, *args, **kwargs)
         key = text, (args, tuple(kwargs.items()))
