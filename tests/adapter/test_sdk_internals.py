@@ -37,7 +37,8 @@ TOUCHED: dict[str, set[str]] = {
     "heartbeats.py": {"_bridge_worker"},
     "tracing/spans.py": {"_tracer_provider"},
     "runtime/arity.py": {"_Definition"},
-    "runtime/sandbox.py": {"_Definition", "_tasks"},
+    "runtime/evicting.py": {"_tasks"},
+    "runtime/sandbox.py": {"_Definition"},
     "runtime/pending.py": {
         "vars",
         "_pending_timers",
