@@ -18,7 +18,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 
 from .errors import UnserializableError
-from .fail_fast import fail_fast_validator, has_recursive_union
+from .fail_fast import fail_fast_validator, may_be_costly
 from .recursive_unions import MEMBERS, bounded
 from .sealed import check_readable
 from .type_names import type_label
@@ -135,7 +135,7 @@ def _fail_fast(kind: Any) -> pydantic_core.SchemaValidator | None:
 def _is_costly(kind: Any) -> bool:
     """Return whether little data may cost much."""
     try:
-        return has_recursive_union(kind)
+        return may_be_costly(kind)
     except TypeError:  # unhashable
         return False
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic_core import SchemaValidator
 
-from .recursive_unions import counted, is_recursive
+from .recursive_unions import counted, has_recursive_union, is_recursive
 
 _CONTAINERS = frozenset({"list", "set", "frozenset", "tuple", "dict", "deque", "counter", "ordered-dict", "frozendict"})
 _NO_SCHEMAS = frozenset({"cls", "config", "default", "expected", "function", "metadata", "ref", "serialization"})
@@ -41,8 +41,8 @@ def fail_fast_validator(kind: Any) -> SchemaValidator | None:
 
 
 @lru_cache(maxsize=1024)
-def has_recursive_union(kind: Any) -> bool:
-    """Return whether a type has a union without a discriminator that may contain itself.
+def may_be_costly(kind: Any) -> bool:
+    """Return whether little data may cost much, as a type has a union that contains itself.
 
     Raises:
         TypeError: The type is not hashable.
@@ -50,22 +50,9 @@ def has_recursive_union(kind: Any) -> bool:
     from .converter import adapter
 
     try:
-        return _has_recursive_union(adapter(kind).core_schema)
+        return has_recursive_union(adapter(kind).core_schema)
     except Exception:  # an unfinished type
         return False
-
-
-def _has_recursive_union(schema: Any) -> bool:
-    rest = [schema]
-    while rest:
-        part = rest.pop()
-        if isinstance(part, Mapping):
-            if part.get("type") == "union" and is_recursive(part.get("choices")):
-                return True
-            rest += part.values()
-        elif isinstance(part, list | tuple):
-            rest += part
-    return False
 
 
 def _failing_fast(part: Any) -> Any:

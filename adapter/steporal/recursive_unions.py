@@ -82,18 +82,25 @@ def counted(union: Mapping[str, Any]) -> dict[str, Any]:
     return {**outer, "ref": union["ref"]} if "ref" in union else outer
 
 
+def has_recursive_union(schema: Any) -> bool:
+    """Return whether a schema has a union without a discriminator that may contain itself."""
+    return any(part.get("type") == "union" and is_recursive(part.get("choices")) for part in _parts(schema))
+
+
 def is_recursive(schema: Any) -> bool:
     """Return whether a part of a schema refers to a definition, which may contain the part."""
+    return any(part.get("type") == "definition-ref" for part in _parts(schema))
+
+
+def _parts(schema: Any) -> Iterator[Mapping[str, Any]]:
     rest = [schema]
     while rest:
         part = rest.pop()
         if isinstance(part, Mapping):
-            if part.get("type") == "definition-ref":
-                return True
+            yield part
             rest += part.values()
         elif isinstance(part, list | tuple):
             rest += part
-    return False
 
 
 def _count(value: Any) -> str:

@@ -181,7 +181,7 @@ def test_what_we_touch_of_the_sdk_is_as_we_need_it() -> None:
         "a run that is not ended says that tasks remain": "Eviction processed, but" in source(instance),
         "the abstract methods of WorkflowInstance": all(
             callable(vars(each).get(name))
-            for each in (arity._Instance, sandbox._Instance, watching._Watched)
+            for each in (sandbox._Instance, watching._Watched)
             for name in WorkflowInstance.__abstractmethods__
         ),
         "the abstract methods of WorkflowRunner": all(

@@ -51,30 +51,16 @@ class ArityRunner(WorkflowRunner):
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
         """See base class."""
         instance, number = self._runner.create_instance(det), number_of(det.defn)
-        return instance if number is None else _Instance(instance, number)
+        if number is not None:
+            activate, takes = instance.activate, number
+
+            def activate_with_arguments(act: Any) -> Any:
+                give_arguments(act, takes)
+                return activate(act)
+
+            vars(instance)["activate"] = activate_with_arguments
+        return instance
 
     def set_worker_level_failure_exception_types(self, types: Any) -> None:
         """See base class."""
         self._runner.set_worker_level_failure_exception_types(types)
-
-
-class _Instance(WorkflowInstance):
-    def __init__(self, instance: WorkflowInstance, number: int) -> None:
-        self._instance = instance
-        self._number = number
-
-    def activate(self, act: Any) -> Any:
-        give_arguments(act, self._number)
-        return self._instance.activate(act)
-
-    def get_info(self) -> Any:
-        return self._instance.get_info()
-
-    def get_thread_id(self) -> int | None:
-        return self._instance.get_thread_id()
-
-    def get_serialization_context(self, command_info: Any) -> Any:
-        return self._instance.get_serialization_context(command_info)
-
-    def get_external_store_context(self, command_info: Any) -> Any:
-        return self._instance.get_external_store_context(command_info)
