@@ -35,6 +35,7 @@ from .routing.topic import Subscription
 from .runtime.attempt import RUN_STEP
 from .runtime.calls import told
 from .runtime.endings import SEND_EVENT
+from .runtime.indexing import HAS_ATTRIBUTES
 from .runtime.invoke_step import FIND_END, FIND_WORKFLOW
 from .runtime.limits import to_limited
 from .runtime.memo import TYPED
@@ -47,6 +48,7 @@ from .runtime.step_activity import BEFORE
 from .runtime.storage import most_with
 from .runtime.subscriptions import SUBSCRIBE_RUN, UNSUBSCRIBE_RUN
 from .sealed import encrypts
+from .search_attributes import has_all
 from .threads import StepThreads
 from .types import JSON
 
@@ -112,6 +114,7 @@ class Activities:
             self.find_mailbox,
             self.send_signal,
             self.check_signal,
+            self.has_attributes,
             *self._http.all(),
         ]
 
@@ -150,6 +153,12 @@ class Activities:
         """Look how an invoked run has ended; null while it goes on."""
         async with failing():
             return to_raw(await find_end(activity.client(), from_raw(argument)["workflow_id"]))
+
+    @activity.defn(name=HAS_ATTRIBUTES)
+    async def has_attributes(self, argument: RawValue) -> RawValue:
+        """Tell whether the namespace has Steporal's search attributes."""
+        async with failing():
+            return to_raw(await has_all(activity.client()))
 
     @activity.defn(name=SUBSCRIBE_RUN)
     async def subscribe(self, argument: RawValue) -> RawValue:

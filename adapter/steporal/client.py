@@ -117,7 +117,7 @@ class Run(Generic[O]):
         event_id: The id of the event that started it.
     """
 
-    __slots__ = ("_client", "_handle", "_workflow", "event_id", "run_id", "workflow_id")
+    __slots__ = ("_arrived", "_client", "_handle", "_workflow", "event_id", "run_id", "workflow_id")
 
     def __init__(
         self,
@@ -125,7 +125,9 @@ class Run(Generic[O]):
         handle: WorkflowHandle[Any, Any],
         event_id: str,
         workflow: Workflow[Any, O] | WorkflowReference[O] | None,
+        arrived: Callable[[RawValue], None] = lambda result: None,
     ) -> None:
+        self._arrived = arrived  # is given the result before it is read, and may refuse it by raising
         self._client = client
         self._handle = handle
         self._workflow = workflow
@@ -167,6 +169,7 @@ class Run(Generic[O]):
             while True:
                 try:
                     raw = await handle.result()
+                    self._arrived(raw)
                     break
                 except WorkflowFailureError as err:
                     after = await self._after_reset() if isinstance(err.cause, TerminatedError) else None

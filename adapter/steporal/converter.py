@@ -18,7 +18,8 @@ from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 
 from .errors import UnserializableError
-from .fail_fast import fail_fast_validator
+from .fail_fast import fail_fast_validator, may_be_costly
+from .recursive_unions import MEMBERS, bounded
 from .sealed import check_readable
 from .type_names import type_label
 from .types import JSON
@@ -107,8 +108,9 @@ def validate(data: JSON, kind: Any) -> Any:
         pydantic.ValidationError: It does not fit.
     """
     text = dumps(data)
-    if len(text) > _WHOLLY_CHECKED and (validator := _fail_fast(kind)) is not None:
-        return validator.validate_json(text)
+    if (len(text) > _WHOLLY_CHECKED or _is_costly(kind)) and (validator := _fail_fast(kind)) is not None:
+        with bounded(kind, len(text), is_json=True):
+            return validator.validate_json(text)
     if _is_model(kind):
         return kind.model_validate_json(text)
     return adapter(kind).validate_json(text)
@@ -128,6 +130,14 @@ def _fail_fast(kind: Any) -> pydantic_core.SchemaValidator | None:
         return fail_fast_validator(kind)
     except TypeError:  # unhashable
         return None
+
+
+def _is_costly(kind: Any) -> bool:
+    """Return whether little data may cost much."""
+    try:
+        return may_be_costly(kind)
+    except TypeError:  # unhashable
+        return False
 
 
 def _is_model(kind: Any) -> bool:
@@ -161,7 +171,7 @@ def issues(error: pydantic.ValidationError) -> str:
 
 
 def _path(location: Sequence[str | int]) -> str:
-    return ".".join(str(part)[:_MAX_TEXT] for part in location[:MAX_SHOWN]) or "value"
+    return ".".join(str(part)[:_MAX_TEXT] for part in location[:MAX_SHOWN] if part != MEMBERS) or "value"
 
 
 def return_type(function: Callable[..., Any]) -> Any:

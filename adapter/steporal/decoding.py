@@ -23,6 +23,7 @@ from .errors import SteporalError
 from .known_types import compares_by_code, is_foreign
 from .leaves import LOADERS, MAX_PATTERN_COST, pattern_cost, read_pattern
 from .readable import plain
+from .recursive_unions import bounded
 from .shapes import Shape, shape_of
 from .type_names import TypeNotFoundError, allow, find_data_class, shown, type_label
 from .types import JSON
@@ -373,11 +374,13 @@ def validated(value: Any, data: JSON, kind: Any) -> Any:
     Raises:
         pydantic.ValidationError: It does not fit.
     """
-    checked = bounded_validator(kind)
+    checked, size = bounded_validator(kind), len(dumps(data))
     try:
-        return checked.validate_python(value, by_name=True, by_alias=True)
+        with bounded(kind, size, is_json=False):
+            return checked.validate_python(value, by_name=True, by_alias=True)
     except pydantic.ValidationError as err:
         try:
-            return checked.validate_json(dumps(plain(data, reveal=True)), by_name=True, by_alias=True)
+            with bounded(kind, size, is_json=True):
+                return checked.validate_json(dumps(plain(data, reveal=True)), by_name=True, by_alias=True)
         except pydantic.ValidationError:
             raise err from None

@@ -14,6 +14,8 @@ from typing import Any
 
 from pydantic_core import SchemaValidator
 
+from .recursive_unions import counted, has_recursive_union, is_recursive
+
 _CONTAINERS = frozenset({"list", "set", "frozenset", "tuple", "dict", "deque", "counter", "ordered-dict", "frozendict"})
 _NO_SCHEMAS = frozenset({"cls", "config", "default", "expected", "function", "metadata", "ref", "serialization"})
 """Keys of a schema under which there are no schemas that validate."""
@@ -38,6 +40,21 @@ def fail_fast_validator(kind: Any) -> SchemaValidator | None:
         return None
 
 
+@lru_cache(maxsize=1024)
+def may_be_costly(kind: Any) -> bool:
+    """Return whether little data may cost much, as a type has a union that contains itself.
+
+    Raises:
+        TypeError: The type is not hashable.
+    """
+    from .converter import adapter
+
+    try:
+        return has_recursive_union(adapter(kind).core_schema)
+    except Exception:  # an unfinished type
+        return False
+
+
 def _failing_fast(part: Any) -> Any:
     if isinstance(part, list | tuple):
         return type(part)(map(_failing_fast, part))
@@ -47,4 +64,6 @@ def _failing_fast(part: Any) -> Any:
     if not isinstance(kind, str):  # schemas by the name of a field
         return {key: _failing_fast(value) for key, value in part.items()}
     changed = {key: value if key in _NO_SCHEMAS else _failing_fast(value) for key, value in part.items()}
+    if kind == "union" and is_recursive(part.get("choices")):
+        return counted(changed)
     return {**changed, "fail_fast": True} if kind in _CONTAINERS else changed

@@ -210,6 +210,11 @@ EXPRESSIONS_OVER_BUDGET = Counter(
     "workflow whose trigger has it, or the topic (steporal.topic) where a run waits.",
     IN_WORKFLOWS,
 )
+STARTS_REFUSED = Counter(
+    "steporal_starts_refused",
+    "Runs that an event was to start, and that Temporal has refused for good; the other runs of the event start.",
+    IN_WORKFLOWS,
+)
 TOPIC_EVENTS = Counter(
     "steporal_topic_events",
     "Events of a name that runs wait for: matched a wait or a cancel_on of some run, or unmatched.",

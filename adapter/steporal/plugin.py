@@ -40,6 +40,7 @@ from .routing.catalog import SYSTEM_TASK_QUEUE, CatalogWorkflow
 from .routing.delivery import SYSTEM_ACTIVITIES
 from .routing.mailbox import MailboxWorkflow
 from .routing.topic import TopicWorkflow
+from .runtime.arity import ArityRunner
 from .runtime.compiled import workflow_class
 from .runtime.evicting import PlainRunner, evictable
 from .runtime.sandbox import SteporalWorkflowRunner, beside_ours
@@ -136,8 +137,8 @@ class SteporalPlugin(temporalio.worker.Plugin):
     def configure_replayer(self, config: ReplayerConfig) -> ReplayerConfig:
         """See base class."""
         config["workflows"] = [*(config.get("workflows") or ()), *self._workflow_classes(), *SYSTEM_WORKFLOWS]
-        config["workflow_runner"] = self._runner(config.get("workflow_runner"))
-        config["unsandboxed_workflow_runner"] = PlainRunner()
+        config["workflow_runner"] = ArityRunner(self._runner(config.get("workflow_runner")))
+        config["unsandboxed_workflow_runner"] = ArityRunner(PlainRunner())
         converter = config.get("data_converter") or DataConverter.default
         if converter is DataConverter.default:
             converter = self._client.data_converter or converter

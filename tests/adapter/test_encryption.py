@@ -314,6 +314,13 @@ async def test_what_was_changed_is_not_taken(damage: Any) -> None:
         await codec.decode([sealed])
 
 
+async def test_values_may_be_exchanged_and_plain_ones_are_taken() -> None:
+    codec = EncryptionCodec(Keys.of([OLD]))
+    first, second = await codec.encode([payload(), Payload(metadata={"encoding": b"json/plain"}, data=b"2")])
+    plain = Payload(metadata={"encoding": b"json/plain"}, data=b"3")
+    assert [each.data for each in await codec.decode([second, first, plain])] == [b"2", payload().data, b"3"]
+
+
 class Zipped(PayloadCodec):
     """Another codec."""
 

@@ -21,7 +21,8 @@ from waiting import until_waiting
 import steporal
 from steporal import CancelOn, Context, Step, WorkflowExt, event_trigger
 from steporal.metrics import METRICS, buckets
-from steporal.routing.catalog import App, Entry, Listed, Snapshot
+from steporal.routing.catalog import App, Catalog, Entry, Listed, Snapshot
+from steporal.routing.dispatch import CONCURRENCY, Dispatcher
 from steporal.runtime.counting import COUNT
 
 Labels = dict[str, str | int | float | bool]
@@ -269,3 +270,58 @@ def test_events_are_known_by_the_closest_trigger() -> None:
 def test_buckets_rise() -> None:
     assert all(list(ends) == sorted(set(ends)) for ends in buckets().values())
     assert buckets()
+
+
+async def test_a_start_that_temporal_refuses_concerns_no_other_workflow_and_no_sender(
+    app: steporal.Client, measured: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"{app.id}.placed"
+
+    @app.workflow(id=f"good {app.id}", triggers=[event_trigger(name)])
+    async def good(ctx: Context[Any], step: Step) -> Any:
+        return ctx.input.data["n"]
+
+    listed = Listed(id="bad", triggers=(Entry(event=f"{app.id}.*"),))
+    bad = App(id=f"bad {app.id}", task_queue="/_sys/not-for-users", workflows=(listed,))
+    async with measured.worker(app):
+        catalog = Catalog(app.temporal)
+        await catalog.register(bad)
+        await app.dispatcher(app.temporal).catalog.read(fresh=True)
+        try:
+            sent = await app.send_event([{"name": name, "data": {"n": n}} for n in range(3)])
+            alone = await app.send_event({"name": f"{app.id}.other"})
+        finally:
+            await catalog.register(bad.model_copy(update={"workflows": ()}))
+        assert [run.workflow for run in sent.runs] == [good.id] * 3
+        assert alone.runs == []
+        results = [await (await app.get_run(run.workflow_id)).result() for run in sent.runs]
+        assert results == [0, 1, 2]
+    assert measured.counted("steporal_starts_refused", "workflow_type") == {"bad": 4}
+    said = [record.getMessage() for record in caplog.records if "does not start workflow 'bad'" in record.getMessage()]
+    assert len(said) == 4 and all("as Temporal refuses it" in line for line in said)
+
+
+async def test_starting_many_runs_takes_a_bounded_number_of_tasks(
+    app: steporal.Client, measured: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"{app.id}.placed"
+    for number in range(3):
+
+        @app.workflow(id=f"one {number} {app.id}", triggers=[event_trigger(name)])
+        async def one(ctx: Context[Any], step: Step) -> None: ...
+
+    start, most = Dispatcher._start, 0
+
+    async def counted(self: Dispatcher, *arguments: Any) -> bool:
+        nonlocal most
+        most = max(most, len(asyncio.all_tasks()))
+        return await start(self, *arguments)
+
+    async with measured.worker(app):
+        before = len(asyncio.all_tasks())
+        monkeypatch.setattr(Dispatcher, "_start", counted)
+        sent = await app.send_event([{"name": name}] * 100)
+        for run in sent.runs:
+            await (await app.get_run(run.workflow_id)).result()
+    assert len(sent.runs) == len({run.workflow_id for run in sent.runs}) == 300
+    assert before < most < before + CONCURRENCY + 20

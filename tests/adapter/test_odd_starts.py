@@ -12,7 +12,7 @@ from typing import Any
 from apps import odd
 from recording import Workers
 from temporalio.api.common.v1 import Payload
-from temporalio.api.enums.v1 import EventType
+from temporalio.api.enums.v1 import EventType, WorkflowTaskFailedCause
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.common import RawValue
 from waiting import until_waiting
@@ -21,6 +21,7 @@ from steporal.errors import InvalidResultError
 from steporal.packed import MAX_UNPACKED_BYTES, unpack
 from steporal.runtime.continuing import RECOVER
 from steporal.runtime.returned import EXACT, read_result
+from steporal.runtime.start import START_SIGNAL
 
 
 def raw(data: bytes, encoding: bytes = b"json/plain", **metadata: bytes) -> RawValue:
@@ -73,6 +74,9 @@ STARTS: dict[str, list[Any]] = {
     "a time of 31 digits": [{}, origin(ts=10**30)],
     "a time before the epoch": [{}, origin(ts=-(10**15))],
     "a time in the year 9998": [{}, origin(ts=253_370_764_800_000)],
+    "search attributes that the namespace does not have": [{}, origin(indexed=True)],
+    "those and an id of 5,000 characters": [{}, origin(indexed=True, id="x" * 5_000)],
+    "a state with search attributes": carried(is_indexed=True),
     "an id of 100,000 characters": [{}, origin(id="x" * 100_000)],
     "a state that is a number": [{}, origin(), 5],
     "an empty state": [{}, origin(), {}],
@@ -97,9 +101,22 @@ async def test_odd_arguments_of_a_start_end_the_run_and_nothing_else(workers: Wo
             assert not await failed_tasks(handle), what
 
         await asyncio.gather(
-            *[start(odd.echo.id, what) for what in STARTS], *[start(odd.counted.id, what) for what in [*STARTS][::5]]
+            *[start(odd.echo.id, what) for what in STARTS],
+            *[start(odd.counted.id, what) for what in [*STARTS][::5]],
+            *[start(odd.sink.id, what) for what in [*STARTS][::2]],
         )
         assert await (await odd.echo.start("hello")).result() == "hello", "the worker goes on"
+
+
+async def test_a_sink_is_told_again_of_its_event_in_any_form(workers: Workers) -> None:
+    async with workers(odd.client), asyncio.timeout(100):
+        handle = await workers.temporal.start_workflow(
+            odd.sink.id, args=[{}, origin()], id="odd-sink/signals", task_queue=odd.client.task_queue
+        )
+        for messages in ([], [1], [raw(b"{")], [deep(900)] * 3):
+            await handle.signal(START_SIGNAL, args=messages)
+        await ended(handle)
+        assert not await failed_tasks(handle)
 
 
 async def ended(handle: WorkflowHandle[Any, Any]) -> None:
@@ -109,8 +126,11 @@ async def ended(handle: WorkflowHandle[Any, Any]) -> None:
 
 
 async def failed_tasks(handle: WorkflowHandle[Any, Any]) -> list[Any]:
+    """The workflow tasks that failed; not those that Temporal repeats as a signal came meanwhile."""
     events = (await handle.fetch_history()).events
-    return [each for each in events if each.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED]
+    failed = [each for each in events if each.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED]
+    came = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_UNHANDLED_COMMAND
+    return [each for each in failed if each.workflow_task_failed_event_attributes.cause != came]
 
 
 async def test_a_signal_with_a_bomb_hurts_no_run(workers: Workers) -> None:

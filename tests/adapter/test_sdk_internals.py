@@ -27,12 +27,16 @@ from temporalio.worker.workflow_sandbox import _restrictions
 import steporal
 import steporal_workers
 from steporal import Context, Step
+from steporal.routing.catalog import CatalogWorkflow
+from steporal.routing.mailbox import MailboxWorkflow
+from steporal.routing.topic import TopicWorkflow
+from steporal.runtime import arity, ordered_tasks, sandbox, watching
 from steporal.runtime import branches as _branches
-from steporal.runtime import ordered_tasks, sandbox, watching
 
 TOUCHED: dict[str, set[str]] = {
     "heartbeats.py": {"_bridge_worker"},
     "tracing/spans.py": {"_tracer_provider"},
+    "runtime/arity.py": {"_Definition"},
     "runtime/evicting.py": {"_tasks"},
     "runtime/sandbox.py": {"_Definition"},
     "runtime/pending.py": {
@@ -182,10 +186,14 @@ def test_what_we_touch_of_the_sdk_is_as_we_need_it() -> None:
         ),
         "the abstract methods of WorkflowRunner": all(
             callable(vars(each).get(name))
-            for each in (sandbox.SteporalWorkflowRunner, watching.WatchedRunner)
+            for each in (arity.ArityRunner, sandbox.SteporalWorkflowRunner, watching.WatchedRunner)
             for name in WorkflowRunner.__abstractmethods__
         ),
         "ReplaySafeTracerProvider._tracer_provider": "self._tracer_provider = " in source(ReplaySafeTracerProvider),
+        "_Definition.arg_types": all(
+            arity.number_of(temporalio.workflow._Definition.must_from_class(kind)) == number
+            for kind, number in ((CatalogWorkflow, 0), (TopicWorkflow, 1), (MailboxWorkflow, 1))
+        ),
         "WorkflowInstanceDetails": {"defn", "info", "extern_functions"}
         <= {each.name for each in fields(WorkflowInstanceDetails)},
         "asyncio's _GatheringFuture has our hash": vars(asyncio.tasks._GatheringFuture)["__hash__"]  # type: ignore[attr-defined]

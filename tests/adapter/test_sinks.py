@@ -415,6 +415,17 @@ async def test_a_redirect_to_another_host_is_not_followed(
     assert [asked.path for asked in server.asked] == ["/hooks", "/there"]
 
 
+async def test_deliveries_that_cannot_begin_come_less_often() -> None:
+    slots = HostSlots(total=1)
+    async with slots.slot("a"):
+        for attempt, at_most in ((1, 5), (6, 30), (1_000, 30)):
+            with pytest.raises(HostBusyError) as busy:
+                async with slots.slot("b", attempt):
+                    raise AssertionError
+            assert busy.value.delay(datetime.now(UTC)) <= timedelta(seconds=at_most)
+            assert busy.value.delay(datetime.now(UTC)) >= timedelta(seconds=at_most / 5)
+
+
 async def test_receivers_that_do_not_answer_leave_slots_for_other_hosts_and_for_steps() -> None:
     slots = HostSlots(50)
     held: list[str] = []

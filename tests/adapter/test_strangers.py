@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from http_server import HttpServer, Reply, http_server
 from recording import Workers
-from temporalio import workflow
+from temporalio import activity, workflow
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
+from temporalio.worker import Worker
 
 import steporal
 from steporal import Context, Step
@@ -94,6 +95,35 @@ async def test_no_key_of_the_worker_is_sent_anywhere(
     assert not server.asked
     assert all("SecretNotFoundError" in one or "never sent" in one or "does not have" in one for one in said), said
     assert not any(value in one for one in said for value in KEYS.values())
+
+
+async def test_another_variable_of_the_worker_is_sent_where_a_stranger_wants_it(
+    app: steporal.Client, workers: Workers, server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PAYMENT_KEY", "of-payments")
+    [said] = await put(app, workers, fetch(server.url, headers={"x": {"name": "PAYMENT_KEY", "prefix": ""}}))
+    assert said.startswith("returned")
+    assert [asked.headers["x"] for asked in server.asked] == ["of-payments"]
+
+
+async def test_a_stranger_may_play_a_worker_and_end_runs(app: steporal.Client, workers: Workers) -> None:
+    elsewhere = f"another queue of {app.id}"
+
+    @app.workflow(id="honest")
+    async def honest(ctx: Context[Any], step: Step) -> Any:
+        return await step.run("work", lambda: "done", task_queue=elsewhere)
+
+    @activity.defn(name="steporal.run_step")
+    async def feigned(argument: Any) -> str:
+        return "feigned"
+
+    async with workers(app), Worker(workers.temporal, task_queue=elsewhere, activities=[feigned]):
+        assert await (await honest.start()).result() == "feigned"
+    async with workers(app):
+        run = await honest.start()
+        await run.temporal.terminate("by a stranger")
+        with pytest.raises(steporal.RunFailedError, match="terminated"):
+            await run.result()
 
 
 @pytest.mark.parametrize(

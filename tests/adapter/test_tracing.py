@@ -16,6 +16,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from recording import Workers
 from temporalio import workflow
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue
 from temporalio.contrib.opentelemetry import OpenTelemetryPlugin, create_tracer_provider
 from temporalio.worker import Worker
 
@@ -86,3 +88,56 @@ async def test_a_run_that_is_cancelled_has_not_failed(
     assert ended.status.is_unset
     assert ended.attributes is not None and ended.attributes["steporal.cancelled"] is True
     assert not named(spans, "step long"), "it never ended"
+
+
+class OddHeaders(temporalio.client.Interceptor):
+    """Starts workflows with a header that only Steporal writes."""
+
+    def __init__(self, begun: Any) -> None:
+        self.begun = begun
+
+    def intercept_client(self, next: temporalio.client.OutboundInterceptor) -> temporalio.client.OutboundInterceptor:
+        begun = self.begun
+
+        class Starts(temporalio.client.OutboundInterceptor):
+            async def start_workflow(
+                self, input: temporalio.client.StartWorkflowInput
+            ) -> temporalio.client.WorkflowHandle[Any, Any]:
+                input.headers = {**input.headers, "steporal-begun": begun}
+                return await super().start_workflow(input)
+
+        return Starts(next)
+
+
+@pytest.mark.parametrize("begun", [b"{", b"5", b'{"nap": "x"}', b'{"nap": -1}', b'{"nap": 1e300}', b'{"nap": [5]}'])
+async def test_a_run_whose_starter_made_up_when_its_waits_began_ends(
+    app: steporal.Client, workers: Workers, spans: InMemorySpanExporter, begun: bytes
+) -> None:
+    @app.workflow(id=f"naps {app.id}")
+    async def naps(ctx: Context[Any], step: Step) -> None:
+        await step.sleep("nap", "1ms")
+
+    header = Payload(metadata={"encoding": b"json/plain"}, data=begun)
+    stranger = temporalio.client.Client(
+        workers.temporal.service_client, namespace=workers.temporal.namespace, interceptors=[OddHeaders(header)]
+    )
+    async with traced_worker(app, workers):
+        handle = await stranger.start_workflow(f"naps {app.id}", id=f"odd {app.id}", task_queue=app.task_queue)
+        await asyncio.wait_for(handle.result(), 30)
+    assert len(named(spans, "step nap")) == 1
+
+
+async def test_a_delivery_that_is_started_with_anything_ends(
+    app: steporal.Client, workers: Workers, spans: InMemorySpanExporter
+) -> None:
+    sink = app.event_sink("odd.sunk", "http://127.0.0.1:9/", allow_private=True)
+    odd = RawValue(Payload(metadata={"encoding": b"json/plain"}, data=b"{"))
+    async with traced_worker(app, workers):
+        handle = await workers.temporal.start_workflow(
+            sink.id, args=[{}, odd], id=f"odd {app.id}", task_queue=app.task_queue
+        )
+        with pytest.raises(temporalio.client.WorkflowFailureError) as failed:
+            await asyncio.wait_for(handle.result(), 30)
+    assert "the second argument of the run cannot be read" in str(failed.value.cause)
+    [ended] = named(spans, f"run {sink.id}")
+    assert not ended.status.is_ok

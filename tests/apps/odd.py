@@ -12,6 +12,9 @@ from steporal import Context, Step
 client = steporal.Client("odd", max_attempts=1)
 
 
+sink = client.event_sink("odd.sunk", "http://127.0.0.1:9/", id="odd-sink", allow_private=True, give_up_after="1s")
+
+
 class Count(BaseModel):
     count: int
 

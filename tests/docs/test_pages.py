@@ -39,7 +39,7 @@ PAGES = (
     "docs/changing-code.md",
     "docs/security.md",
 )
-LOCAL_KEY = "local-event-key"
+LOCAL_KEY = "local-event-key-for-development"
 ORDER = '{"order_id": "A-0", "amount": 1}'
 SERVING = ("dev", "worker", "gateway", "codec-server")
 RUN = ("steporal", "temporal", "curl")

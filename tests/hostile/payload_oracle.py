@@ -164,7 +164,7 @@ def parts_not_allowed(value: Any, most: int = 20_000) -> list[str]:
             continue
         kind = item if isinstance(item, type) else type(item)
         name = f"{kind.__module__}:{kind.__qualname__}"
-        is_listed = name in STANDARD_DATA | STANDARD_TYPES or kind.__module__ in _LEAVES_OF
+        is_listed = name in STANDARD_DATA | STANDARD_TYPES | _LEAVES or kind.__module__ in _LEAVES_OF
         if kind.__module__ == LIBRARY and isinstance(item, type):
             found.append(f"class {name}")
         elif kind.__module__ not in (APP, LIBRARY) and not is_listed:
@@ -182,6 +182,20 @@ def parts_not_allowed(value: Any, most: int = 20_000) -> list[str]:
 
 
 _LEAVES_OF = {
-    "builtins", "datetime", "decimal", "fractions", "uuid", "zoneinfo", "pathlib", "pathlib._local", "re", "ipaddress",
-    "collections", "pydantic.networks", "pydantic.types", "pydantic_core._pydantic_core", "typing", "types",
+    "datetime", "decimal", "fractions", "uuid", "zoneinfo", "pathlib", "pathlib._local", "ipaddress",
+    "pydantic.networks", "pydantic.types", "pydantic_core._pydantic_core",
 }  # fmt: skip
+"""Modules of which every class is data."""
+
+_LEAVES = {
+    f"{module}:{name}"
+    for module, names in {
+        "builtins": "int str float bool complex bytes bytearray NoneType list tuple dict set frozenset range slice "
+        "ellipsis NotImplementedType object",
+        "collections": "OrderedDict Counter defaultdict deque",
+        "re": "Pattern",
+        "types": "GenericAlias",
+    }.items()
+    for name in names.split()
+}
+"""Classes of modules that have others, too, which would run code, such as that of code."""

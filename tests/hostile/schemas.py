@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import random
 from collections import deque
-from typing import Annotated, Any, Literal, Optional, Union
+from typing import Annotated, Any, ForwardRef, Literal, Optional, Union
 
 import pydantic
 from pydantic import ConfigDict, Field, Json, RootModel, TypeAdapter, create_model
-from typing_extensions import TypedDict
+from typing_extensions import TypeAliasType, TypedDict
 
 from steporal.converter import issues, validate
 from steporal.errors import InvalidInputError
@@ -26,8 +26,27 @@ LEAVES: list[Any] = [int, str, float, bool, None, Any, Literal["a", 1], Annotate
 LIMITS = Limits(seconds=4, megabytes=250)
 
 
+def _recursive() -> list[Any]:
+    """Return types with unions that contain themselves."""
+    made: list[Any] = [TypeAliasType("Json", Union[list["Json"], dict[str, "Json"], str, int, None])]  # type: ignore[misc]  # noqa: UP007
+    for number in (2, 3):
+        names = [f"Member{number}{n}" for n in range(number)]
+        inner = Union[tuple(ForwardRef(name) for name in names)]  # type: ignore[misc]  # noqa: UP007
+        fields: dict[str, Any] = dict.fromkeys(FIELDS[:3], (Union[list[inner], dict[str, inner], int], 0))  # type: ignore[valid-type]  # noqa: UP007
+        members = {name: create_model(name, **fields, **{name: (int, 0)}) for name in names}
+        for member in members.values():
+            member.model_rebuild(_types_namespace=members)
+        made += members.values()
+    return made
+
+
+RECURSIVE = _recursive()
+
+
 def kind(chance: random.Random, depth: int = 3) -> Any:
     """Return a type."""
+    if chance.random() < 0.05:
+        return chance.choice(RECURSIVE)
     if depth == 0 or chance.random() < 0.1:
         return chance.choice(LEAVES)
 
@@ -74,6 +93,16 @@ def data(chance: random.Random, size: int, depth: int = 3) -> Any:
             return {name: data(chance, size // len(FIELDS), depth - 1) for name in FIELDS}
 
 
+def nested(chance: random.Random) -> Any:
+    """Return JSON of many levels, which a union that contains itself may read as each of its members."""
+    made: Any = data(chance, 100, 1)
+    for _ in range(chance.choice([3, 8, 30, 90])):
+        made = {chance.choice(FIELDS[:3]): [made] * chance.choice([1, 1, 2])}
+        if len(json.dumps(made)) > MAX_BYTES // 4:
+            break
+    return made
+
+
 def _kind(chance: random.Random) -> Any:
     while True:
         found = kind(chance)
@@ -91,7 +120,7 @@ async def data_that_fits_no_schema(turns: Turns) -> Figures:
     for _ in turns:
         schema = _kind(chance)
         for _ in range(5):
-            sent = data(chance, MAX_BYTES // 3)
+            sent = data(chance, MAX_BYTES // 3) if chance.random() < 0.8 else nested(chance)
             text = json.dumps(sent)
             if len(text) > MAX_BYTES:
                 continue

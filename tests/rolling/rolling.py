@@ -22,7 +22,7 @@ from .balancer import Balancer, balancing
 from .customers import Customers
 from .report import Report
 
-EVENT_KEY, API_KEY = "rolling-event-key", "rolling-api-key"
+EVENT_KEY, API_KEY = "rolling-event-key", "rolling-api-key-of-all"
 DRAIN_DELAY = "1500ms"
 
 _HOST = "127.0.0.1"

@@ -16,6 +16,7 @@ from typing import Any
 from temporalio.worker import UnsandboxedWorkflowRunner
 
 from steporal.own_code import OwnCode
+from steporal.runtime.arity import ArityRunner
 from steporal.runtime.compiled import workflow_class
 from steporal.runtime.sandbox import SteporalWorkflowRunner, beside_ours
 
@@ -77,7 +78,8 @@ def surroundings(sandboxed: bool = False) -> Surroundings:
     definitions = {w.id: definition_of(workflow_class(w)) for w in client.workflows}
     runner: Any = UnsandboxedWorkflowRunner()
     if sandboxed:
-        runner = SteporalWorkflowRunner(OwnCode(w.handler for w in client.workflows), beside_ours(None))
+        ours = SteporalWorkflowRunner(OwnCode(w.handler for w in client.workflows), beside_ours(None))
+        runner = ArityRunner(ours)
         for definition in definitions.values():
             runner.prepare_workflow(definition)
     return Surroundings(runner, definitions, client.task_queue, asyncio.new_event_loop())

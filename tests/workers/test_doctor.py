@@ -240,7 +240,11 @@ LONG = "x" * 16
     [
         ({"event_keys": [LONG], "api_keys": [LONG + "y"]}, "good", "1 event keys, 1 API keys"),
         ({}, "warning", "a gateway does not start"),
-        ({"event_keys": [LONG, "short"]}, "warning", "event_keys have a key of fewer than 16 characters"),
+        (
+            {"event_keys": [LONG, "short"]},
+            "bad",
+            "event_keys have a key of fewer than 16 characters: no gateway starts",
+        ),
         ({"event_keys": [LONG], "api_keys": [LONG]}, "warning", "an event key is an API key, too"),
         ({"event_keys": [LONG], "insecure_any_key": True}, "warning", "open to everybody"),
     ],

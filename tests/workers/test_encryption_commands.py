@@ -89,13 +89,16 @@ async def test_dev_encrypts_and_decrypts_for_those_who_have_the_key(offline: Ste
             assert f"encrypted with key {id!r}, which this process does not have" in ended.err
 
         show = ("workflow", "show", "--address", address, "--workflow-id", run, "--detailed")
-        of_team = {"STEPORAL_CODEC_KEYS": "of-the-team", "STEPORAL_CODEC_ORIGINS": "https://temporal.example.com"}
+        of_team = {
+            "STEPORAL_CODEC_KEYS": "codec-key-of-the-team",
+            "STEPORAL_CODEC_ORIGINS": "https://temporal.example.com",
+        }
         async with offline.running("codec-server", "--port", "0", **of_team, **KEYS) as server:
             await server.until("codec server at ")
             guarded = ("--codec-endpoint", server.said.split("codec server at ")[1].split(",")[0])
             sealed, *opened = await asyncio.gather(
                 temporal(*show),
-                temporal(*show, *guarded, "--codec-auth", "Bearer of-the-team"),
+                temporal(*show, *guarded, "--codec-auth", "Bearer codec-key-of-the-team"),
                 temporal(*show, "--codec-endpoint", codec),
                 temporal(*show, "--codec-endpoint", codec + "/{namespace}"),
             )
@@ -139,11 +142,13 @@ async def test_what_encrypts_is_not_installed_everywhere(offline: Steporal) -> N
 
 
 async def test_the_codec_server_says_what_is_missing_and_masks_what_is_there(offline: Steporal) -> None:
-    without, config = await asyncio.gather(
+    without, short, config = await asyncio.gather(
         offline("codec-server", "--port", "0", **KEYS),
-        offline("config", "codec-server", "--json", STEPORAL_CODEC_KEYS="of-the-team", **KEYS),
+        offline("codec-server", "--port", "0", STEPORAL_CODEC_KEYS="a-short-key", **KEYS),
+        offline("config", "codec-server", "--json", STEPORAL_CODEC_KEYS="codec-key-of-the-team", **KEYS),
     )
     assert without.status == 2 and "set STEPORAL_CODEC_KEYS to one or several" in without.err
+    assert short.status == 2 and "key 1 of STEPORAL_CODEC_KEYS has 11 characters; use keys of 16" in short.err
     rows = {row["setting"]: row["value"] for row in config.data}
     assert rows["encryption_keys"] == f"******** ({Key.parse(KEY).id})"
     assert rows["codec_keys"] == "******** (1)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from typing import Any
 
 import pytest
 import temporalio.client
@@ -11,7 +12,9 @@ from gateway import gateway_of
 from ulid import ULID
 
 import steporal
+from steporal_workers.gateway.command import keys_of
 from steporal_workers.gateway.keys import Keys, Ring
+from steporal_workers.gateway.options import GatewayOptions
 from steporal_workers.gateway.seeds import IdSeed
 from steporal_workers.problems import Mistake
 
@@ -83,6 +86,25 @@ async def test_what_has_no_keys_is_closed_if_the_other_has_some(
 def test_without_keys_there_is_no_gateway() -> None:
     with pytest.raises(Mistake, match=r"has no keys: set STEPORAL_EVENT_KEYS .* or allow everybody"):
         Keys.of(None)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"event_keys": ["x" * 16, "k" * 15]}, "key 2 of STEPORAL_EVENT_KEYS has 15 characters"),
+        ({"api_keys": ["k"]}, "key 1 of STEPORAL_API_KEYS has 1 character;"),
+        ({"event_keys": ["k"], "insecure_any_key": True}, "key 1 of STEPORAL_EVENT_KEYS has 1 character;"),
+    ],
+)
+def test_a_gateway_does_not_start_with_a_key_that_can_be_guessed(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(Mistake) as refused:
+        keys_of(GatewayOptions(**options))
+    assert str(refused.value).startswith(said)
+    assert "use keys of 16 characters or more" in str(refused.value) and "kk" not in str(refused.value)
+
+
+def test_a_gateway_starts_with_keys_of_16_characters() -> None:
+    assert keys_of(GatewayOptions(event_keys=["x" * 16])).event.accepts("x" * 16)
 
 
 def test_any_key_opens_what_has_none_where_that_is_asked_for() -> None:

@@ -22,8 +22,8 @@ ECHO = """
         return await step.run("echo", lambda: ctx.input.data)
     """
 
-KEYS = {"STEPORAL_EVENT_KEYS": "event-key", "STEPORAL_API_KEYS": "api-key"}
-API = {"authorization": "Bearer api-key"}
+KEYS = {"STEPORAL_EVENT_KEYS": "event-key-of-tests", "STEPORAL_API_KEYS": "api-key-of-tests"}
+API = {"authorization": "Bearer api-key-of-tests"}
 
 
 async def url_of(process: Process) -> str:
@@ -46,14 +46,14 @@ async def test_the_gateway_sends_events_to_workers(run: Steporal, write_app: Wri
     app = write_app(ECHO)
     async with run.worker("app"), run.running("gateway", "app:client", "--port", "0", **KEYS) as process:
         async with httpx.AsyncClient(base_url=await url_of(process)) as http:
-            sent = await http.post("/e/event-key", json={"name": f"{app}.said", "data": {"loud": True}})
+            sent = await http.post("/e/event-key-of-tests", json={"name": f"{app}.said", "data": {"loud": True}})
             [event_id] = sent.json()["ids"]
             assert await ended_run(http, f"/v1/events/{event_id}/runs") == {"loud": True}
         process.signal(signal.SIGTERM)
         ended = await process.ended()
     assert ended.status == 0
     assert ended.err.endswith("stopped\n")
-    assert "event-key" not in ended.err
+    assert "event-key-of-tests" not in ended.err
 
 
 async def test_a_request_that_has_come_is_answered_before_the_end(run: Steporal, write_app: WriteApp) -> None:
@@ -62,7 +62,8 @@ async def test_a_request_that_has_come_is_answered_before_the_end(run: Steporal,
         url = httpx.URL(await url_of(process))
         body = b'{"name": "nobody.cares"}'
         reader, writer = await asyncio.open_connection(url.host, url.port)
-        head = f"POST /e/event-key HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+        headers = f"Host: x\r\nContent-Length: {len(body)}\r\nExpect: 100-continue"
+        head = f"POST /e/event-key-of-tests HTTP/1.1\r\n{headers}\r\n\r\n"
         writer.write(head.encode())
         assert b"100 Continue" in await reader.readuntil(b"\r\n\r\n")  # it is being answered
         process.signal(signal.SIGTERM)
@@ -83,7 +84,7 @@ async def test_before_it_ends_it_is_not_ready_for_as_long_as_it_is_told(run: Ste
                 process.signal(signal.SIGTERM)
                 await process.until("stopping")
                 assert (await http.get("/ready")).json()["error"] == "the gateway is stopping"
-                answered = await http.post("/e/event-key", json={"name": "nobody.cares"})
+                answered = await http.post("/e/event-key-of-tests", json={"name": "nobody.cares"})
                 assert (answered.status_code, answered.headers["connection"]) == (200, "close")
             process.signal(signal.SIGTERM)  # a second one
             assert (await process.ended()).status == 128 + signal.SIGTERM
@@ -131,7 +132,7 @@ async def test_a_worker_has_one_beside_it(run: Steporal, write_app: WriteApp) ->
     async with run.running("worker", "app", *options, **KEYS) as process:
         await process.until("serving")
         async with httpx.AsyncClient(base_url=await url_of(process)) as http:
-            sent = await http.post("/e/event-key", json={"name": f"{app}.said", "data": {"n": 1}})
+            sent = await http.post("/e/event-key-of-tests", json={"name": f"{app}.said", "data": {"n": 1}})
             assert await ended_run(http, f"/v1/events/{sent.json()['ids'][0]}/runs") == {"n": 1}
         process.signal(signal.SIGTERM)
         assert (await process.ended()).status == 0

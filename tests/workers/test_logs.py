@@ -77,10 +77,10 @@ async def test_an_error_is_a_line_as_others(offline: Steporal) -> None:
 async def test_the_gateway_logs_so_too(run: Steporal, write_app: WriteApp) -> None:
     app = write_app("")
     arguments = ["gateway", "app", "--port", "0", "--log-format", "json"]
-    async with run.running(*arguments, STEPORAL_EVENT_KEYS="a-secret-key") as process:
+    async with run.running(*arguments, STEPORAL_EVENT_KEYS="a-secret-key-of-tests") as process:
         await process.until("gateway at http://127.0.0.1:")
         process.signal(signal.SIGTERM)
         ended = await process.ended()
     assert ended.status == 0
     assert {line["app"] for line in lines_of(ended.err)} == {app}
-    assert "a-secret-key" not in ended.err
+    assert "a-secret-key-of-tests" not in ended.err

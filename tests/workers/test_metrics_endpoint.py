@@ -96,8 +96,8 @@ APP = """
     client.event_sink("order.shipped", os.environ["SINK"], id="warehouse", allow_private=True)
     """
 
-KEYS = {"STEPORAL_EVENT_KEYS": "event-key", "STEPORAL_API_KEYS": "api-key"}
-API = {"authorization": "Bearer api-key"}
+KEYS = {"STEPORAL_EVENT_KEYS": "event-key-of-tests", "STEPORAL_API_KEYS": "api-key-of-tests"}
+API = {"authorization": "Bearer api-key-of-tests"}
 
 
 @dataclass
@@ -133,11 +133,11 @@ async def play(http: httpx.AsyncClient, port: int, temporal: temporalio.client.C
         {"name": "nobody.listens", "data": {}},
         {"name": "post.written", "data": {"words": [1] * 40_000, "banned": [2] * 40_000}},
     ]
-    assert (await http.post("/e/event-key", json=events)).status_code == 200
+    assert (await http.post("/e/event-key-of-tests", json=events)).status_code == 200
     await scraped(port, lambda it: it.value("steporal_waits_opened_total", kind="wait_for_event") >= 2)
     await scraped(port, lambda it: it.value("steporal_checkpoints_total") >= 1)
     await temporal.get_workflow_handle("steporal.topic/order.paid").signal("steporal.publish", "no list of events")
-    await http.post("/e/event-key", json={"name": "order.paid", "data": {}})
+    await http.post("/e/event-key-of-tests", json={"name": "order.paid", "data": {}})
     for path in ("/ready", "/no/such/path", "/e/wrong-key"):
         await http.get(path)
     await http.request("BREW", "/ready")
@@ -292,7 +292,7 @@ async def test_a_gateway_alone_has_its_own(run: Steporal) -> None:
     arguments = ["gateway", "app", "--port", "0", "--metrics-port", str(port)]
     async with run.running(*arguments, **KEYS) as process:
         async with httpx.AsyncClient(base_url=await url_of(process)) as http:
-            await http.post("/e/event-key", json={"name": "nobody.listens"})
+            await http.post("/e/event-key-of-tests", json={"name": "nobody.listens"})
         metrics = await scraped(port, lambda it: "steporal_task_queue_backlog" in it.names)
     assert metrics.value("steporal_events_unmatched_total", event="other") == 1
     assert metrics.value("steporal_gateway_requests_total", route="/e/{key}", status="200") == 1

@@ -122,17 +122,17 @@ async def test_one_trace_from_a_request_to_the_last_request_out(
 ) -> None:
     app = write_app(SHOP)
     traced = {**collected.variables, "SHOP": shop.url, "STEPORAL_LOG_FORMAT": "json"}
-    keys = {"STEPORAL_EVENT_KEYS": "the-event-key", "STEPORAL_API_KEYS": "the-api-key"}
+    keys = {"STEPORAL_EVENT_KEYS": "the-event-key-of-tests", "STEPORAL_API_KEYS": "the-api-key-of-tests"}
     async with (
         # Without a cache, each workflow task replays its run from the start.
         run.running("worker", "app", "--max-cached-workflows", "0", **traced) as worker,
         run.running("gateway", "app", "--port", "0", **traced, **keys) as gateway,
-        httpx.AsyncClient(headers={"authorization": "Bearer the-api-key"}) as http,
+        httpx.AsyncClient(headers={"authorization": "Bearer the-api-key-of-tests"}) as http,
     ):
         await worker.until("serving")
         await gateway.until("gateway at http://127.0.0.1:")
         url = url_of(gateway)
-        events = f"{url}/e/the-event-key"
+        events = f"{url}/e/the-event-key-of-tests"
         placed = {"name": f"{app}.placed", "id": "o-1", "data": {"word": "confidential"}}
         w3c = {"traceparent": TRACEPARENT, "tracestate": "vendor=1", "baggage": "who=confidential"}
         assert (await http.post(events, json=placed, headers=w3c)).status_code == 200

@@ -86,7 +86,7 @@ class HttpActivities:
         given = from_raw(argument)
         async with alive(), failing(), _counted():
             sink = self._sink(given["sink"])
-            async with self._slots.slot(sink.origin):
+            async with self._slots.slot(sink.origin, activity.info().attempt):
                 request = post_of(sink, ReceivedEvent.model_validate(given["event"]), datetime.now(UTC))
                 addresses = addresses_of if sink.allow_private else public_addresses_of
                 answer = await _exchanged(request, addresses, read=False)

@@ -16,11 +16,14 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError,
 
 from ..converter import to_raw
 from ..durations import format_duration
+from ..errors import InvalidInputError
 from ..metrics import SINK_DELIVERIES
+from ..routing.messages import of_any_count
 from ..runtime.counting import count
 from ..runtime.failures import failure_of, is_cancellation
 from ..runtime.limits import shortened, summary
-from ..runtime.start import START_SIGNAL, Origin, payload_json
+from ..runtime.start import START_SIGNAL, Origin, argument_json, origin_of
+from ..types import JSON
 
 if TYPE_CHECKING:
     from ..sinks import EventSink
@@ -38,16 +41,17 @@ def delivery_class(sink: EventSink) -> type:
 
     class Delivery:
         async def run(self, data: RawValue = _NONE, added: RawValue = _NONE) -> RawValue:
-            origin = Origin.of_run(payload_json(added), workflow.info().workflow_id)
+            origin, given = _given(data, added)
             if origin.type != "event":
                 raise ApplicationError(f"sink {sink.id!r} is started by events alone", non_retryable=True)
             if (delay := origin.time() - workflow.now()) > timedelta(0):
                 await workflow.sleep(delay, summary=f"until the event's ts, {origin.time().isoformat()}")
-            event = {"name": origin.name, "data": payload_json(data), "id": origin.id, "ts": origin.ts, "v": origin.v}
+            event = {"name": origin.name, "data": given, "id": origin.id, "ts": origin.ts, "v": origin.v}
             return await _counted(sink, event)
 
         @workflow.signal(name=START_SIGNAL, description="An event was sent again that has started this run.")
-        def event(self) -> None:
+        @of_any_count
+        def event(self, message: RawValue) -> None:
             """Nothing to do: the run was started by it."""
 
     Delivery.__doc__ = f"Delivers events to {sink.origin}."
@@ -56,6 +60,19 @@ def delivery_class(sink: EventSink) -> type:
     Delivery.run.__qualname__ = "Delivery.run"
     workflow.run(Delivery.run)
     return workflow.defn(name=sink.id, sandboxed=False)(Delivery)
+
+
+def _given(data: RawValue, added: RawValue) -> tuple[Origin, JSON]:
+    """What a delivery was started with: by anybody, with anything.
+
+    Raises:
+        ApplicationError: It cannot be read, which fails the run; another error would fail its task, for ever.
+    """
+    try:
+        origin = origin_of(added, workflow.info().workflow_id)
+        return origin, argument_json(data, "the data of the event")
+    except InvalidInputError as err:
+        raise ApplicationError(str(err), type=InvalidInputError.__name__, non_retryable=True) from None
 
 
 def _last_failure(error: ActivityError) -> FailureError:

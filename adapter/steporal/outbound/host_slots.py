@@ -12,6 +12,9 @@ from datetime import timedelta
 from .problems import HostBusyError
 
 AT_ONCE = 16
+LONGEST_IN_ATTEMPTS = 6
+"""After how many attempts the time to the next one, of up to 5 s at first, grows no more."""
+
 WAITING = 16
 """More than this do not wait here, as each of them would keep one of the worker's slots for activities."""
 
@@ -38,14 +41,19 @@ class HostSlots:
         self._hosts: dict[str, _Host] = {}
 
     @asynccontextmanager
-    async def slot(self, name: str) -> AsyncIterator[None]:
+    async def slot(self, name: str, attempt: int = 1) -> AsyncIterator[None]:
         """Wait for a slot of a host, and hold it.
+
+        Args:
+            name: The host.
+            attempt: Which attempt of the delivery it is. Each takes some of the worker's time, so the later ones come
+                less often.
 
         Raises:
             HostBusyError: Too many wait already, or too few are left for others; says to come again in some seconds.
         """
         host = self._hosts.get(name) or _Host()
-        later = timedelta(seconds=random.uniform(1, 5))
+        later = timedelta(seconds=random.uniform(1, 5) * min(attempt, LONGEST_IN_ATTEMPTS))
         if host.users >= AT_ONCE + WAITING:
             raise HostBusyError(
                 f"this worker has {AT_ONCE} requests to {name} in flight, and {WAITING} that wait", later

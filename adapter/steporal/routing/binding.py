@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Final
 
 from temporalio import workflow
@@ -19,6 +18,7 @@ from . import cel
 from .budget import MAX_UNITS, Budget, OverBudgetError, key_of
 from .budget import Key as Key
 from .expressions import Judgement, compile_expression, evaluated, warn_over_budget
+from .texts import cached
 
 Path = tuple[str, ...]
 
@@ -72,7 +72,7 @@ class _Plan:
     equalities: tuple[tuple[Path, cel.Node], ...]
 
 
-@lru_cache(maxsize=4096)
+@cached
 def _plan(source: str) -> _Plan:
     tree = compile_expression(source).tree
     return _Plan(tuple(dict.fromkeys(_paths(tree))), tuple(_equalities(tree)))

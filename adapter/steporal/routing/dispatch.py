@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Collection, Mapping, Sequence
+from typing import TypeAlias
 
 import temporalio.client
 from temporalio.common import MetricMeter, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from ..events import SYSTEM_EVENTS, ReceivedEvent, SendEventResult, StartedRun
-from ..metrics import EVENTS_MATCHED, EVENTS_SENT, EVENTS_UNMATCHED, EXPRESSIONS_OVER_BUDGET, meter_of
+from ..metrics import EVENTS_MATCHED, EVENTS_SENT, EVENTS_UNMATCHED, EXPRESSIONS_OVER_BUDGET, STARTS_REFUSED, meter_of
 from ..runtime.limits import summary
 from ..runtime.start import START_SIGNAL, Origin
 from ..search_attributes import of_run, start_indexed
@@ -23,8 +25,13 @@ from .expressions import warn_over_budget
 from .pace import Pace
 from .publish import Topics
 
+_logger = logging.getLogger("steporal.events")
+
 FINISHED = "inngest/function.finished"
 FAILED = "inngest/function.failed"
+
+Start: TypeAlias = tuple[str, Match]
+"""A run that an event starts: the event's id, and the workflow."""
 
 CONCURRENCY = 64
 """Calls to Temporal that one dispatch has in flight."""
@@ -50,7 +57,8 @@ class Dispatcher:
 
         Returns:
             The ids of the events, the runs that they have started, now or when they were sent before, and the events
-            whose topic runs, as some run waits for their name.
+            whose topic runs, as some run waits for their name. A run that Temporal refuses to start for good is not
+            among them; that concerns neither the others nor the sender.
 
         Raises:
             RPCError: Temporal refused, or could not be reached; some runs may have been started.
@@ -66,21 +74,23 @@ class Dispatcher:
             encoded.append(data)
             starts += [(event, match) for match in await self._matches(snapshot, data, came, pace)]
             await pace.keep()
-        slots = asyncio.Semaphore(CONCURRENCY)
+        waiting, refused = iter(starts), set[Start]()
 
-        async def start(event: ReceivedEvent, match: Match) -> None:
-            async with slots:
-                await self._start(event, match, listened)
+        async def start_some() -> None:
+            for event, match in waiting:  # which all of these tasks share
+                if not await self._start(event, match, listened):
+                    refused.add((event.id, match))
 
         try:
             with sending(self._temporal, events):
                 async with asyncio.TaskGroup() as group:
                     publishing = group.create_task(self._topics.publish(encoded))
-                    for event, match in starts:
-                        group.create_task(start(event, match))
+                    for _ in range(min(CONCURRENCY, len(starts))):
+                        group.create_task(start_some())
         except BaseExceptionGroup as error:
             raise first_of(error) from None  # each is a call's own error, and one says it all
         heard = publishing.result()
+        starts = [(event, match) for event, match in starts if (event.id, match) not in refused]
         if self._meter is not None:
             _count(self._meter, snapshot, events, starts, heard)
         return SendEventResult(
@@ -115,7 +125,8 @@ class Dispatcher:
         except RPCError:
             return None
 
-    async def _start(self, event: ReceivedEvent, match: Match, listened: bool) -> None:
+    async def _start(self, event: ReceivedEvent, match: Match, listened: bool) -> bool:
+        """Start a run; return False if Temporal would refuse it however often it is asked."""
         origin = Origin.of_event(event, listened)
         try:
             await start_indexed(
@@ -134,7 +145,26 @@ class Dispatcher:
                 ),
             )
         except WorkflowAlreadyStartedError:
-            pass  # the event was sent before
+            return True  # the event was sent before
+        except RPCError as err:
+            if err.status != RPCStatusCode.INVALID_ARGUMENT:
+                raise
+            self._refused(event, match, err)
+            return False
+        return True
+
+    def _refused(self, event: ReceivedEvent, match: Match, error: RPCError) -> None:
+        _logger.error(
+            "event %r with id %r does not start workflow %r of app %r, as Temporal refuses it: %s; correct the "
+            "workflow's registration, and send the event again",
+            event.name,
+            event.id,
+            match.workflow,
+            match.app,
+            error.message,
+        )
+        if self._meter is not None:
+            STARTS_REFUSED.add(self._meter, task_queue=match.task_queue, workflow_type=match.workflow)
 
 
 def _count(

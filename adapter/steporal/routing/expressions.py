@@ -26,6 +26,7 @@ from ..types import JSON
 from . import cel
 from .budget import MAX_UNITS, Budget, OverBudgetError
 from .evaluation import FUNCTIONS, MISSING, Scope, Value, as_json, truthy, value_of
+from .texts import cached
 
 _log = logging.getLogger("steporal")
 
@@ -89,7 +90,7 @@ def _scope(event: Mapping[str, JSON], async_event: Value, budget: Budget) -> Sco
     return Scope({"event": event, "async": async_event}, budget)
 
 
-@lru_cache(maxsize=4096)
+@cached
 def compile_expression(source: str, allow_async: bool = True) -> Expression:
     """Compile an expression.
 

@@ -49,6 +49,7 @@ from .determinism import explained, nondeterminism_in
 from .endings import tell_cancelled, tell_failed, tell_finished
 from .failures import FAILED_CODE, application_error, is_final, logged, message_of, step_of
 from .inbox import Inbox
+from .indexing import index
 from .interrupts import containing
 from .journal import Entry, Journal
 from .limits import to_limited
@@ -384,12 +385,11 @@ class Run:
             count_start(self.origin.type)
             run_started(self.origin)
         self.data = cron_data(self.origin.cron, began) if data is None and self.origin.cron else data
-        if self.origin.indexed and workflow.info().continued_run_id is None:
-            found_by = of_run(self.workflow.app, self.workflow.id, self.origin.name, self.origin.id)
-            workflow.upsert_search_attributes([pair.key.value_set(pair.value) for pair in found_by])
         try:
             if refusal is not None:
                 raise refusal
+            if self.origin.indexed and workflow.info().continued_run_id is None:
+                await index(of_run(self.workflow.app, self.workflow.id, self.origin.name, self.origin.id))
             result = await self._handled()
         except asyncio.CancelledError:
             await self._end(was_cancelled(), partial(tell_cancelled, self))
@@ -450,7 +450,7 @@ class Run:
                 if workflow.cancellation_reason() is None:
                     raise  # the worker forgets the run, which is no cancellation: the body has nothing to do
                 is_cancelled = True
-        if self._carried is not None and self._carried.is_indexed:
+        if self._carried is not None and self._carried.is_indexed and self._is_found_by_waits():
             workflow.upsert_search_attributes([WAITING_FOR.value_unset()])
         for number, cancel in enumerate(self.workflow.ext.cancel_on):
             if not is_cancelled:
@@ -460,6 +460,10 @@ class Run:
             packages = self.workflow.client.step_packages
             check_received(self.workflow.id, self.loaded.input_schema, self.data, self.origin.exact, packages)
         return self._result(await self._live(is_cancelled=is_cancelled))
+
+    def _is_found_by_waits(self) -> bool:
+        """Whether a search attribute says what the run waits for: its state may be made up."""
+        return workflow.info().typed_search_attributes.get(WAITING_FOR) is not None
 
     async def _until_cancelled(self) -> None:
         """Wait for the cancellation that follows a recovery: Temporal does not repeat it after a reset."""

@@ -19,7 +19,6 @@ from temporalio.converter import DataConverter
 from temporalio.worker import UnsandboxedWorkflowRunner, WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from ..converter import to_raw
 from ..own_code import OwnCode
 from .compiled import is_compiled
 from .determinism import explained
@@ -67,7 +66,6 @@ class _Instance(WorkflowInstance):
 
     def activate(self, act: Any) -> Any:
         self._thread_id = threading.get_ident()
-        give_three_arguments(act)
         try:
             if is_eviction(act):
                 return evict(self._instance, act, self._instance.activate)
@@ -96,24 +94,6 @@ class _Instance(WorkflowInstance):
 
     def get_external_store_context(self, command_info: Any) -> Any:
         return self._instance.get_external_store_context(command_info)
-
-
-def give_three_arguments(act: Any) -> None:
-    """Have a run started with the arguments that it takes, whatever it was started with.
-
-    The SDK uses the types of a workflow's parameters only where it was started with as many arguments. With others it
-    has the client's payload converter read them, and fails the workflow task, for ever, where that cannot.
-    """
-    for job in act.jobs:
-        if job.HasField("initialize_workflow"):
-            arguments = job.initialize_workflow.arguments
-            del arguments[_ARGUMENTS:]
-            while len(arguments) < _ARGUMENTS:
-                arguments.append(_NONE)
-
-
-_ARGUMENTS = 3
-_NONE = to_raw(None).payload
 
 
 def _failed(error: BaseException) -> WorkflowActivationCompletion:

@@ -148,6 +148,15 @@ def argument_json(raw: RawValue | object, what: str) -> JSON:
     return data
 
 
+def origin_of(added: RawValue | object, workflow_id: str) -> Origin:
+    """Return the origin of the current run, by the second argument that it was started with.
+
+    Raises:
+        InvalidInputError: The argument is not JSON that a run can hand on.
+    """
+    return Origin.of_run(argument_json(added, "the second argument of the run"), workflow_id)
+
+
 def _is_deep(data: JSON) -> bool:
     """Whether containers are nested too deep, without recursion."""
     level = [data]

@@ -18,13 +18,13 @@ from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, Workflo
 
 from ..sealed import forget_unreadable, unreadable
 from .afterwards import AFTERWARDS, Afterwards
+from .arity import ArityRunner
 from .compiled import is_compiled
 from .counting import COUNT
 from .determinism import NondeterminismError
 from .evicting import is_eviction
 from .failures import FAILED_CODE, logged
 from .progress import is_watched
-from .sandbox import give_three_arguments
 from .task_log import is_news, said_once
 
 _REASON = re.compile(r'message: "((?:[^"\\]|\\.)*)"')
@@ -128,7 +128,7 @@ class WatchedRunner(WorkflowRunner):
     def __init__(
         self, runner: WorkflowRunner, facts: Iterable[str], meter: MetricMeter | None = None, *, is_traced: bool = False
     ) -> None:
-        self._runner = runner
+        self._runner = ArityRunner(runner)
         self._facts = {fact: lambda: True for fact in facts}
         self._meter = meter
         self._is_traced = is_traced
@@ -174,8 +174,6 @@ class _Watched(WorkflowInstance):
             if removal.reason == removal.NONDETERMINISM:
                 self._say(removal.message)
         forget_unreadable()
-        if self._can_recover:
-            give_three_arguments(act)
         done = self._instance.activate(act)
         # The task fails, also where the body has caught the error: it is tried again until a worker has the key.
         error = unreadable()

@@ -33,6 +33,7 @@ from temporalio.converter import PayloadConverter
 from temporalio.exceptions import FailureError, is_cancelled_exception
 
 from ..converter import from_raw
+from ..errors import InvalidInputError
 from ..outbound.delivery import POST_EVENT
 from ..outbound.fetching import FETCH
 from ..routing.mailbox import SIGNALLED
@@ -42,7 +43,7 @@ from ..runtime.endings import SEND_EVENT
 from ..runtime.inbox import DELIVER
 from ..runtime.memo import Outcome
 from ..runtime.signal_steps import SEND_SIGNAL
-from ..runtime.start import Origin, payload_json
+from ..runtime.start import Origin, origin_of
 from ..runtime.traced import TRACE, Perform
 from ..workflow_ids import run_name
 from .spans import (
@@ -73,6 +74,9 @@ _PERFORMERS = (RUN_STEP, FETCH, SEND_EVENT, SEND_SIGNAL)
 _PACKAGE = __name__.partition(".")[0]
 _OF_RUNS, _OF_DELIVERIES = f"{_PACKAGE}.runtime.compiled", f"{_PACKAGE}.outbound.delivery"
 _OF_SYSTEM = f"{_PACKAGE}.routing."
+
+_LATEST = 2**63
+"""In nanoseconds since the epoch; OpenTelemetry sends times in 64 bits."""
 
 _step: ContextVar[str | None] = ContextVar("steporal_step", default=None)
 
@@ -263,8 +267,7 @@ class _TracedWorkflow(temporalio.worker.WorkflowInboundInterceptor):
 
     async def _deliver(self, input: temporalio.worker.ExecuteWorkflowInput, trace: RunTrace) -> Any:
         info = workflow.info()
-        added = input.args[1] if len(input.args) > 1 else None
-        origin = Origin.of_run(payload_json(added), info.workflow_id)
+        origin = _origin(input.args[1] if len(input.args) > 1 else None, info.workflow_id)
         started = int(info.workflow_start_time.timestamp() * 1000)
         try:
             result = await super().execute_workflow(input)
@@ -281,13 +284,23 @@ class _TracedWorkflow(temporalio.worker.WorkflowInboundInterceptor):
         await super().handle_signal(input)
 
 
-def _begun(payload: Payload) -> Any:
+def _origin(added: RawValue | None, workflow_id: str) -> Origin:
+    """The origin of a delivery; of one that fails as its arguments cannot be read, what its id says."""
+    try:
+        return origin_of(added, workflow_id)
+    except InvalidInputError:
+        return Origin.of_run(None, workflow_id)
+
+
+def _begun(payload: Payload) -> dict[str, int]:
     """What the header of a run says of its spans; nothing if a starter of another kind has made it up."""
     try:
         begun = _json.from_payload(payload)
     except Exception:
         return {}
-    return begun if isinstance(begun, dict) else {}
+    if not isinstance(begun, dict):
+        return {}
+    return {key: at for key, at in begun.items() if type(at) is int and 0 < at < _LATEST}
 
 
 def _of_signal(args: Sequence[Any]) -> str | None:

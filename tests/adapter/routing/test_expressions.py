@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steporal import DefinitionError
+from steporal.routing import texts
 from steporal.routing.budget import MAX_UNITS, key_of
 from steporal.routing.cel import MACROS
 from steporal.routing.evaluation import FUNCTIONS
@@ -499,3 +500,20 @@ def test_equal_scalars_have_equal_keys_and_others_do_not(left: Any, right: Any) 
 def test_nan_is_in_no_list() -> None:
     event = {"l": [float("nan")] * 20, "x": float("nan")}
     assert compile_expression("[1, 2, 3].map(n, event.l[0] in event.l)").evaluate(event=event) == [False] * 3
+
+
+def test_compiled_expressions_take_a_bounded_amount_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts, "MAX_CACHED_CHARACTERS", 20_000)
+    cache = compile_expression.cache  # type: ignore[attr-defined]
+    for number in range(200):
+        compile_expression(f"event.data.n == {number} || event.data.text == '{'x' * 1_000}'")
+    assert 15_000 < cache.characters <= 20_000
+    assert cache.characters == sum(len(text) for text, _ in cache)
+    kept = compile_expression("event.data.n == 1")
+    for number in range(100):
+        assert compile_expression("event.data.n == 1") is kept, "what is used is kept"
+        compile_expression(f"event.data.m == {number} || event.data.text == '{'x' * 1_000}'")
+    for _ in range(3):
+        with pytest.raises(DefinitionError):
+            compile_expression("((")
+    assert not any(text == "((" for text, _ in cache)

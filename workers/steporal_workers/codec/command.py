@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from steporal.encryption import EncryptionCodec, Keys
 
-from ..gateway.keys import Ring
+from ..gateway.keys import Ring, check_keys
 from ..gateway.server import serving_on
 from ..listening import listener, url_of
 from ..output import say
@@ -41,6 +41,7 @@ def _ring(keys: Keys, options: CodecOptions) -> Ring:
     if not keys:
         raise Mistake("the codec server has nothing to decrypt with: set STEPORAL_ENCRYPTION_KEYS")
     if options.codec_keys:
+        check_keys(CODEC_KEYS, options.codec_keys)
         return Ring.of(options.codec_keys)
     if options.insecure_any_key:
         return Ring(None)

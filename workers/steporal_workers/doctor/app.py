@@ -15,11 +15,10 @@ from steporal.encryption import Keys
 from steporal.routing.catalog import SYSTEM_TASK_QUEUE, App
 from steporal.sealed import ENCRYPTION_KEYS
 
+from ..gateway.keys import MIN_KEY_LENGTH
 from ..runs.queries import PROBLEMS, quoted
 from ..task_queues import TASK_TYPES, State, state_of
 from .verdicts import Subject, Verdict, bad, good, listing, warning
-
-MIN_KEY_LENGTH = 16
 
 _TOO_LONG = timedelta(seconds=30)
 
@@ -216,8 +215,8 @@ async def gateway_keys(subject: Subject) -> Verdict:
             "where there is to be one, set STEPORAL_EVENT_KEYS and STEPORAL_API_KEYS",
         )
     if short := [name for name, given in keys.items() if any(len(key) < MIN_KEY_LENGTH for key in given)]:
-        return warning(
-            f"{' and '.join(short)} have a key of fewer than {MIN_KEY_LENGTH} characters",
+        return bad(
+            f"{' and '.join(short)} have a key of fewer than {MIN_KEY_LENGTH} characters: no gateway starts with it",
             "make keys that nobody guesses: openssl rand -hex 32",
         )
     if set(subject.event_keys) & set(subject.api_keys):

@@ -157,6 +157,24 @@ def _weighed(body: bytearray) -> _Weight:
     Raises:
         Problem: 413: it has too many values.
     """
+    values = _number_of_values(body)
+    if values > MAX_VALUES:
+        raise Problem(413, f"the body has more than {MAX_VALUES:,} values; send them in several requests")
+    is_ascii = body.isascii()
+    is_plain = is_ascii and b"\\u" not in body
+    width = 1 if is_plain else 4 if _FOUR_BYTES.search(body) else 2
+    return _Weight(len(body) * (1 if is_ascii else width), len(body) * width + values * BYTES_OF_VALUE)
+
+
+def weight_of_answer(data: bytes) -> int:
+    """Return what JSON takes in memory while it is read and becomes a part of an answer, which is in ASCII."""
+    width = 1 if data.isascii() and b"\\u" not in data else 4
+    answered = len(data) * (1 if data.isascii() else 3)
+    return len(data) * (1 + width) + 2 * answered + _number_of_values(data) * BYTES_OF_VALUE
+
+
+def _number_of_values(body: bytes | bytearray) -> int:
+    """Return how many values a body has, where an object counts as two; of many, more than there are, or enough."""
     values = _separators(body)
     if values > MAX_VALUES:  # perhaps in texts
         values = 0
@@ -164,12 +182,7 @@ def _weighed(body: bytearray) -> _Weight:
             values += _separators(_STRINGS.sub(b"", piece[0]))
             if values > MAX_VALUES:
                 break
-    if values > MAX_VALUES:
-        raise Problem(413, f"the body has more than {MAX_VALUES:,} values; send them in several requests")
-    is_ascii = body.isascii()
-    is_plain = is_ascii and b"\\u" not in body
-    width = 1 if is_plain else 4 if _FOUR_BYTES.search(body) else 2
-    return _Weight(len(body) * (1 if is_ascii else width), len(body) * width + values * BYTES_OF_VALUE)
+    return values
 
 
 def _separators(body: bytes | bytearray) -> int:

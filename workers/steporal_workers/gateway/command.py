@@ -18,7 +18,7 @@ from ..output import say
 from ..task_queues import measured
 from ..worker import stop_signals
 from .app import create_app
-from .keys import API_KEYS, EVENT_KEYS, Keys
+from .keys import API_KEYS, EVENT_KEYS, Keys, check_keys
 from .options import GatewayOptions
 from .server import serving
 
@@ -43,8 +43,10 @@ def keys_of(options: GatewayOptions) -> Keys:
     """The keys that are set.
 
     Raises:
-        Mistake: There are none.
+        Mistake: There are none, or one is too short.
     """
+    check_keys(EVENT_KEYS, options.event_keys or ())
+    check_keys(API_KEYS, options.api_keys or ())
     return Keys.of(options.event_keys, options.api_keys, insecure_any_key=options.insecure_any_key)
 
 

@@ -14,6 +14,9 @@ EVENT_KEYS = "STEPORAL_EVENT_KEYS"
 API_KEYS = "STEPORAL_API_KEYS"
 """Environment variables: keys, separated by commas, all of which are good."""
 
+MIN_KEY_LENGTH = 16
+"""In characters. Nobody guesses a random key of that length, at any rate of requests."""
+
 _SIGNING_KEY = re.compile(r"(signkey-\w+-)?((?:[0-9a-fA-F]{2})+)")
 
 
@@ -91,6 +94,24 @@ class Keys:
             Ring.of(event) if event else closed,
             Ring.of(spelled for key in api for spelled in _spellings(key)) if api else closed,
         )
+
+
+def check_keys(variable: str, keys: Iterable[str]) -> None:
+    """Check that keys are not too short to be kept secret; the message does not contain them.
+
+    Args:
+        variable: The environment variable of the setting that they come from.
+        keys: The keys.
+
+    Raises:
+        Mistake: One is.
+    """
+    for number, key in enumerate(keys, 1):
+        if len(key) < MIN_KEY_LENGTH:
+            raise Mistake(
+                f"key {number} of {variable} has {len(key)} character{'s' * (len(key) != 1)}; use keys of "
+                f"{MIN_KEY_LENGTH} characters or more, which nobody can guess: openssl rand -hex 32"
+            )
 
 
 def _spellings(key: str) -> Iterable[str]:

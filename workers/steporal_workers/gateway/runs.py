@@ -19,7 +19,9 @@ from steporal.types import JSON
 from steporal.workflow_ids import run_name, workflow_id_of
 
 from ..runs.finding import describe, find_run, first_run_id, started
+from .answer_memory import AnswerMemory
 from .answers import Problem, enveloped, iso
+from .memory import body_of
 
 _STATUSES = {
     WorkflowExecutionStatus.COMPLETED: "Completed",
@@ -44,12 +46,12 @@ class RunApi:
         event_id = unmarked_id(request.path_params["id"])
         temporal = await self._temporal()
         snapshot = await self._client.dispatcher(temporal).catalog.read()
-        slots = asyncio.Semaphore(_AT_ONCE)
+        slots, memory = asyncio.Semaphore(_AT_ONCE), AnswerMemory(body_of(request))
 
         async def look(app: str, workflow: str) -> dict[str, JSON] | None:
             async with slots:
                 found = await describe(temporal, workflow_id_of(app, workflow, event_id))
-                return None if found is None or found.workflow_type != workflow else await self._shown(found)
+                return None if found is None or found.workflow_type != workflow else await self._shown(found, memory)
 
         workflows = [(app.id, listed.id) for app in snapshot.apps.values() for listed in app.workflows]
         runs = [run for run in await asyncio.gather(*(look(*workflow) for workflow in workflows)) if run]
@@ -61,7 +63,8 @@ class RunApi:
 
     async def get(self, request: Request) -> Response:
         """One run."""
-        return enveloped(await self._shown(await self._find(request.path_params["id"])))
+        memory = AnswerMemory(body_of(request))
+        return enveloped(await self._shown(await self._find(request.path_params["id"]), memory))
 
     async def cancel(self, request: Request) -> Response:
         """Ask Temporal to cancel a run; it may do its last steps before it ends."""
@@ -101,7 +104,7 @@ class RunApi:
 
     # --- show ------------------------------------------------------------------------------------------------------
 
-    async def _shown(self, found: WorkflowExecutionDescription) -> dict[str, JSON]:
+    async def _shown(self, found: WorkflowExecutionDescription, memory: AnswerMemory) -> dict[str, JSON]:
         status = status_of(found)
         return {
             "run_id": first_run_id(found),
@@ -110,17 +113,23 @@ class RunApi:
             "event_id": name.event_id if (name := run_name(found.id)) else found.id,
             "status": status,
             "ended_at": iso(found.close_time) if found.close_time else None,
-            "output": None if status in ("Running", "Cancelled") else await self._output(found),
+            "output": None if status in ("Running", "Cancelled") else await self._output(found, memory),
             "workflow_id": found.id,
         }
 
-    async def _output(self, found: WorkflowExecutionDescription) -> JSON:
-        """What a run returned; of one that failed, its error."""
+    async def _output(self, found: WorkflowExecutionDescription, memory: AnswerMemory) -> JSON:
+        """What a run returned; of one that failed, its error.
+
+        Raises:
+            Problem: 503: there is no memory for it now. 413: it takes more than there is.
+        """
         temporal = await self._temporal()
         handle = temporal.get_workflow_handle(found.id, run_id=found.run_id, result_type=RawValue)
         try:
-            return await Run(temporal, handle, "", None).result()
+            async with memory.of_result() as arrived:
+                return await Run(temporal, handle, "", None, arrived).result()
         except RunFailedError as err:
+            memory.take_text(err.message, err.stack or "")
             return {"name": err.name, "message": err.message, "stack": err.stack}
         except RPCError as err:
             if err.status != RPCStatusCode.NOT_FOUND:
