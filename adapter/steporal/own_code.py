@@ -67,6 +67,15 @@ class OwnCode:
             return True
         return package not in _OURS and self._is_in_folders(code.co_filename)
 
+    def files(self) -> set[str]:
+        """Return the files of the imported modules that are the app's own."""
+        modules = {name: getattr(module, "__file__", None) for name, module in tuple(sys.modules.items())}
+        return {
+            file
+            for name, file in modules.items()
+            if isinstance(file, str) and (name.partition(".")[0] in self._packages or self._is_in_folders(file))
+        }
+
     def functions(self, thing: Any) -> list[FunctionType]:
         """The app's own functions that are run when a function is called: it, and those that it wraps."""
         return [function for function in layers(thing) if self.has(function)]

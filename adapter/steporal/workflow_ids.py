@@ -19,7 +19,7 @@ class RunName(NamedTuple):
 
 def workflow_id_of(app: str, workflow: str, event_id: str) -> str:
     """Return Temporal's workflow id of the run of a workflow that an event starts."""
-    return f"{_escaped(app)}/{_escaped(workflow)}/{event_id}"
+    return f"{escaped(app)}/{escaped(workflow)}/{event_id}"
 
 
 def run_name(workflow_id: str) -> RunName | None:
@@ -34,7 +34,8 @@ def workflow_of(workflow_id: str) -> str:
     return name.workflow if name else workflow_id
 
 
-def _escaped(id: str) -> str:
+def escaped(id: str) -> str:
+    """Return an id without slashes, for a place between slashes."""
     return id.replace("~", "~0").replace("/", "~1")
 
 

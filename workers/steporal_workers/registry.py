@@ -6,7 +6,6 @@ import temporalio.client
 from rich.markup import escape
 
 import steporal
-from steporal.plugin import system_worker
 from steporal.routing.catalog import Catalog
 
 from .output import apps_table, console, print_json, say, schedules_table
@@ -15,8 +14,7 @@ from .output import apps_table, console, print_json, say, schedules_table
 async def sync(client: steporal.Client, temporal: temporalio.client.Client, *, as_json: bool) -> None:
     """Register a client's workflows and triggers without serving them."""
     client.temporal = temporal
-    async with system_worker(temporal):
-        listed = await client.sync()
+    listed = await client.sync()
     if as_json:
         print_json(listed.model_dump(mode="json"))
         return
@@ -31,8 +29,7 @@ async def sync(client: steporal.Client, temporal: temporalio.client.Client, *, a
 
 async def show_catalog(temporal: temporalio.client.Client, *, as_json: bool) -> None:
     """Print what all apps have registered."""
-    snapshot = await Catalog(temporal).read()
-    apps = sorted(snapshot.apps.values(), key=lambda app: app.id)
+    apps = list((await Catalog(temporal).read_apps()).values())
     if as_json:
         print_json({"apps": [app.model_dump(mode="json") for app in apps]})
         return

@@ -21,7 +21,7 @@ from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from steporal.durations import format_duration
 from steporal.errors import TemporalCallError
-from steporal.routing.catalog import SYSTEM_TASK_QUEUE
+from steporal.routing.messages import SYSTEM_TASK_QUEUE
 
 from .health import Check, Connected, serving_health
 from .leaving import leave_at_once
@@ -172,7 +172,7 @@ def _checks(
     """What a worker is ready by."""
 
     async def registered() -> str | None:
-        return None if plugin.registered.is_set() else f"app {client.id!r} is not in the catalog yet"
+        return None if plugin.registered.is_set() else plugin.why_not_registered
 
     async def polling() -> str | None:
         if stop.is_set():

@@ -12,7 +12,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from steporal.durations import format_duration
 from steporal.encryption import Keys
-from steporal.routing.catalog import SYSTEM_TASK_QUEUE, App
+from steporal.routing.listing import App
+from steporal.routing.messages import SYSTEM_TASK_QUEUE
 from steporal.sealed import ENCRYPTION_KEYS
 
 from ..runs.queries import PROBLEMS, quoted
@@ -107,18 +108,21 @@ async def stuck_runs(subject: Subject) -> Verdict:
 
 async def catalog(subject: Subject) -> Verdict:
     """Whether the namespace knows the workflows as the code has them."""
-    snapshot = await subject.client.dispatcher(subject.temporal).catalog.read(fresh=True)
-    wanted, there = subject.client.listed(), snapshot.apps.get(subject.client.id)
+    catalog = subject.client.dispatcher(subject.temporal).catalog
+    wanted, registered = subject.client.listed(), await catalog.read_app(subject.client.id)
     register = f"start its workers with this code, or `steporal sync {subject.target}`"
-    if there is None:
+    if registered is None:
         if not wanted.workflows:
             return warning(f"app {wanted.id!r} has no workflows", "define some with @client.workflow")
         return bad(f"app {wanted.id!r} is not registered: no event starts its workflows", register)
+    there = registered.app
+    if there is None:
+        return bad(f"what app {wanted.id!r} has registered cannot be read", "upgrade Steporal here, and run this again")
     if unregistered := sorted(_ids(wanted) - _ids(there)):
         return bad(f"not registered: {listing(unregistered)}", register)
     if differences := _differences(wanted, there):
         return warning("; ".join(differences), f"{register}; unless the code here is not the code that is deployed")
-    if unreadable := snapshot.unreadable():
+    if unreadable := (await catalog.read_all()).unreadable():
         (match, entry, why), more = unreadable[0], len(unreadable) - 1
         return warning(
             f"workflow {match.workflow!r} of app {match.app!r} has a trigger on {entry.event!r} that this version "
@@ -150,7 +154,7 @@ def _differences(wanted: App, there: App) -> list[str]:
 
 async def encryption(subject: Subject) -> Verdict:
     """Whether values are encrypted, and by all apps with the key of this process."""
-    snapshot = await subject.client.dispatcher(subject.temporal).catalog.read()
+    snapshot = await subject.client.dispatcher(subject.temporal).catalog.read_all()
     keys = getattr(subject.temporal.data_converter.payload_codec, "keys", None)
     if not isinstance(keys, Keys):
         return good("values are not encrypted by keys in settings")
