@@ -98,7 +98,7 @@ from .search_attributes import of_run, start_indexed
 from .signals import SendSignalResult, check_signal, signal_data
 from .sinks import EventSink, InngestSink, define_sink
 from .tracing import signalling, starting
-from .triggers import CronTrigger, EventTrigger, Trigger, event_trigger
+from .triggers import EventTrigger, Trigger, event_trigger
 from .type_names import shown
 from .types import JSON
 from .workflow_ids import workflow_id_of

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import temporalio.worker
 from temporalio.client import WorkflowHistory
@@ -19,7 +19,6 @@ from temporalio.converter import DataConverter
 from temporalio.worker import (
     Replayer,
     ReplayerConfig,
-    UnsandboxedWorkflowRunner,
     Worker,
     WorkerConfig,
     WorkflowReplayResult,
@@ -35,6 +34,7 @@ from .own_code import OwnCode
 from .routing.confirming import Confirming
 from .routing.registering import Source, label_of
 from .runtime.compiled import workflow_class
+from .runtime.evicting import PlainRunner, evictable
 from .runtime.sandbox import SteporalWorkflowRunner, beside_ours
 from .runtime.secrecy import IS_ENCRYPTED
 from .runtime.storage import HAS_STORAGE, check_storage, reads_only
@@ -105,9 +105,9 @@ class SteporalPlugin(temporalio.worker.Plugin):
         self._version = _version(config)
         if self._runs_workflows:
             config["workflows"] = [*(config.get("workflows") or ()), *self._workflow_classes()]
-            runner, others = self._runner(config.get("workflow_runner")), config.get("unsandboxed_workflow_runner")
+            runner = self._runner(config.get("workflow_runner"))
+            others = evictable(config.get("unsandboxed_workflow_runner"))
             facts, meter = _facts(config), meter_of(config["client"])
-            others = others or UnsandboxedWorkflowRunner()
             config["workflow_runner"] = WatchedRunner(runner, facts, meter, is_traced=is_traced)
             config["unsandboxed_workflow_runner"] = WatchedRunner(others, facts, meter, is_traced=is_traced)
         quiet_the_sdk()
@@ -136,6 +136,7 @@ class SteporalPlugin(temporalio.worker.Plugin):
         """See base class."""
         config["workflows"] = [*(config.get("workflows") or ()), *self._workflow_classes(), *SYSTEM_WORKFLOWS]
         config["workflow_runner"] = self._runner(config.get("workflow_runner"))
+        config["unsandboxed_workflow_runner"] = PlainRunner()
         converter = config.get("data_converter") or DataConverter.default
         if converter is DataConverter.default:
             converter = self._client.data_converter or converter
