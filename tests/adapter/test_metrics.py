@@ -21,7 +21,8 @@ from waiting import until_waiting
 import steporal
 from steporal import CancelOn, Context, Step, WorkflowExt, event_trigger
 from steporal.metrics import METRICS, buckets
-from steporal.routing.catalog import App, Entry, Listed, Snapshot
+from steporal.routing.catalog import Snapshot
+from steporal.routing.listing import App, Entry, Listed
 from steporal.runtime.counting import COUNT
 
 Labels = dict[str, str | int | float | bool]
@@ -261,7 +262,7 @@ async def test_where_nobody_measures_runs_count_nothing(app: steporal.Client, wo
 def test_events_are_known_by_the_closest_trigger() -> None:
     triggers = tuple(Entry(event=event) for event in ("order.placed", "order.*", "order.eu.*", "*"))
     app = App(id="shop", task_queue="shop", workflows=(Listed(id="all", triggers=triggers),))
-    snapshot = Snapshot({"shop": app})
+    snapshot = Snapshot.of(app)
     known = [snapshot.trigger_for(n) for n in ("order.placed", "order.paid", "order.eu.paid", "any", "inngest/any")]
     assert known == ["order.placed", "order.*", "order.eu.*", "*", "other"]
 

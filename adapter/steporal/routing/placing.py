@@ -9,6 +9,8 @@ import temporalio.client
 from temporalio import activity
 from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
 
 from ..converter import from_raw, to_raw
 from ..reporting import alive
@@ -19,12 +21,35 @@ from .shard_store import Shards, is_placed, plain_converter, read_part
 from .shards import SHARDS, Part, apps_in, check_size, field_of, parts_of, shard_of_app
 
 
+_PASSING = {
+    RPCStatusCode.ABORTED,
+    RPCStatusCode.CANCELLED,
+    RPCStatusCode.DEADLINE_EXCEEDED,
+    RPCStatusCode.INTERNAL,
+    RPCStatusCode.NOT_FOUND,
+    RPCStatusCode.RESOURCE_EXHAUSTED,
+    RPCStatusCode.UNAVAILABLE,
+    RPCStatusCode.UNKNOWN,
+}
+"""Statuses after which a call may succeed when it is made again."""
+
+
 @activity.defn(name=PLACE_APP)
 async def place_app(argument: RawValue) -> RawValue:
-    """Place a list in the shards of the catalog, and make its schedules what they should be."""
+    """Place a list in the shards of the catalog, and make its schedules what they should be.
+
+    Temporal tries it again where Temporal or a worker was not up. Other errors end it: who registers reports them, and
+    the app's workers register again in a minute.
+    """
     order = Order.model_validate(from_raw(argument))
     async with alive():
-        await Placing(activity.client(), order).run()
+        try:
+            await Placing(activity.client(), order).run()
+        except ApplicationError:
+            raise
+        except Exception as err:
+            is_passing = isinstance(err, RPCError) and err.status in _PASSING
+            raise ApplicationError(str(err), type=type(err).__name__, non_retryable=not is_passing) from err
     return to_raw(None)
 
 

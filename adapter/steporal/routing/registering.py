@@ -20,7 +20,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..converter import dumps, to_raw
-from ..errors import CatalogFullError
+from ..errors import CatalogFullError, TemporalCallError
 from ..own_code import OwnCode
 from . import schedules
 from .arbiter import ARBITER, MAX_LIST_BYTES, REGISTER, Claim, Standing, arbiter_id, standing_of
@@ -122,6 +122,7 @@ class Registrar:
 
         Raises:
             CatalogFullError: The list is too large, or does not fit into the catalog.
+            TemporalCallError: What is to be placed was refused.
             RPCError: Temporal refused, or could not be reached.
         """
         temporal, listed = self._client.temporal, self._client.listed()
@@ -259,7 +260,8 @@ class Registrar:
         except WorkflowUpdateFailedError as err:
             if isinstance(err.cause, ApplicationError) and err.cause.type == FULL:
                 raise CatalogFullError(err.cause.message) from None
-            raise
+            why = err.cause.message if isinstance(err.cause, ApplicationError) else err.cause
+            raise TemporalCallError(f"registering app {claim.app.id!r}: {why}") from err
         except (RPCError, RPCTimeoutOrCancelledError):
             # The operation keeps the error, too; asyncio logs one that nobody retrieves.
             await asyncio.gather(start.workflow_handle(), return_exceptions=True)

@@ -11,7 +11,6 @@ import temporalio.client
 from temporalio.common import SearchAttributeKey
 
 from steporal.routing.catalog import Catalog, Snapshot
-from steporal.routing.messages import SYSTEM_TASK_QUEUE
 from steporal.search_attributes import APP, EVENT_ID, EVENT_NAME, has_all, keyword
 from steporal.workflow_ids import workflow_id_of
 
@@ -26,6 +25,9 @@ STATUSES = {
     "timed-out": "TimedOut",
 }
 """Temporal's names, by ours."""
+
+_SYSTEM = "steporal."
+"""How the types of Steporal's own workflows begin."""
 
 STUCK = "stuck"
 """What a run is called that is running, and whose workflow task fails again and again."""
@@ -124,7 +126,7 @@ def _of_apps(snapshot: Snapshot, app: str | None, *, is_indexed: bool, namespace
         known = ", ".join(map(repr, sorted(snapshot.apps))) or "none"
         raise Mistake(f"no app {app!r} is registered in namespace {namespace!r}; there is {known}")
     if not snapshot.apps:
-        return f"TaskQueue != {quoted(SYSTEM_TASK_QUEUE)}"
+        return f"WorkflowType NOT STARTS_WITH {quoted(_SYSTEM)}"
     of_catalog = f"TaskQueue IN ({_list(snapshot.apps.values())})"
     return f"({of_catalog} OR {APP.name} IS NOT NULL)" if is_indexed else of_catalog
 
