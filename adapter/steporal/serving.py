@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -83,7 +81,7 @@ async def registry_worker(temporal: temporalio.client.Client, app: str, label: s
         temporal,
         workflows=[AppWorkflow],
         activities=REGISTRY_ACTIVITIES,
-        identity=f"{label}:{os.getpid()}@{socket.gethostname()}",
+        identity=f"{label}:{temporal.identity}",
         max_concurrent_activity_task_polls=1,
     )
     async with _serving(temporal, arbiter_id(app), make):

@@ -20,18 +20,14 @@ from .calls import bounded
 from .shard_store import Shards, is_placed, plain_converter, read_part
 from .shards import SHARDS, Part, apps_in, check_size, field_of, parts_of, shard_of_app
 
-
-_PASSING = {
-    RPCStatusCode.ABORTED,
-    RPCStatusCode.CANCELLED,
-    RPCStatusCode.DEADLINE_EXCEEDED,
-    RPCStatusCode.INTERNAL,
-    RPCStatusCode.NOT_FOUND,
-    RPCStatusCode.RESOURCE_EXHAUSTED,
-    RPCStatusCode.UNAVAILABLE,
-    RPCStatusCode.UNKNOWN,
+_FINAL = {
+    RPCStatusCode.INVALID_ARGUMENT,
+    RPCStatusCode.OUT_OF_RANGE,
+    RPCStatusCode.PERMISSION_DENIED,
+    RPCStatusCode.UNAUTHENTICATED,
+    RPCStatusCode.UNIMPLEMENTED,
 }
-"""Statuses after which a call may succeed when it is made again."""
+"""Statuses of a call that does not succeed when it is made again."""
 
 
 @activity.defn(name=PLACE_APP)
@@ -48,8 +44,8 @@ async def place_app(argument: RawValue) -> RawValue:
         except ApplicationError:
             raise
         except Exception as err:
-            is_passing = isinstance(err, RPCError) and err.status in _PASSING
-            raise ApplicationError(str(err), type=type(err).__name__, non_retryable=not is_passing) from err
+            is_final = not isinstance(err, RPCError) or err.status in _FINAL
+            raise ApplicationError(str(err), type=type(err).__name__, non_retryable=is_final) from err
     return to_raw(None)
 
 

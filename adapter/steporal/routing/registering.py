@@ -45,8 +45,10 @@ GONE_AFTER = timedelta(seconds=90)
 GRACE = timedelta(minutes=5)
 """How long a list that ``steporal sync`` has registered waits for workers that serve it."""
 
-_TRIES = 5
-"""Calls of the update, as the workflow may end just as it comes, when the app is removed."""
+_TRIES, _PAUSE_SECONDS = 5, 0.5
+"""Calls of the update: the workflow may end just as one comes, as the app was removed, or its task may fail."""
+
+_PASSING = (RPCStatusCode.NOT_FOUND, RPCStatusCode.ABORTED, RPCStatusCode.FAILED_PRECONDITION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +239,9 @@ class Registrar:
             try:
                 return await self._update(claim)
             except RPCError as err:
-                if err.status not in (RPCStatusCode.NOT_FOUND, RPCStatusCode.ABORTED):
+                if err.status not in _PASSING:
                     raise
+                await asyncio.sleep(_PAUSE_SECONDS)
         return await self._update(claim)
 
     async def _update(self, claim: Claim) -> Standing | None:
