@@ -96,6 +96,9 @@ def _topics_worker(temporal: temporalio.client.Client, task_queue: str) -> Worke
         activities=SYSTEM_ACTIVITIES,
         interceptors=[tracing.of_worker()] if tracing.is_traced(temporal) else [],
         max_concurrent_workflow_task_polls=5,
+        max_cached_workflows=100,
+        # Temporal's 10 s are how long a start waits after another worker was killed.
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
     )
 
 
@@ -104,16 +107,16 @@ def _worker(
 ) -> Worker:
     heartbeats = Heartbeats()
     options.setdefault("max_concurrent_workflow_task_polls", 2)
+    # What is registered seldom changes, and its histories are short: replaying one costs less than waiting for the
+    # worker that had it in its cache, and may have stopped.
+    options.setdefault("max_cached_workflows", 0)
     worker = Worker(
         temporal,
         task_queue=task_queue,
         interceptors=[heartbeats, *(interceptors or [])],
         unsandboxed_workflow_runner=WatchedRunner(PlainRunner(), ()),
-        max_cached_workflows=100,
         max_concurrent_workflow_tasks=20,
         max_concurrent_activities=20,
-        # Temporal's 10 s are how long a start waits after another worker was killed.
-        sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
         **options,
     )
     heartbeats.attach(worker)

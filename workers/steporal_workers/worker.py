@@ -128,7 +128,9 @@ async def run_worker(
         await stack.enter_async_context(measured(client, temporal, "worker", options.task_queues_of(client)))
         if options.health_port:
             checks = _checks(client, temporal, plugin, worker, stop)
-            await stack.enter_async_context(serving_health(options.health_host, options.health_port, checks))
+            notes = {"triggers in force": _in_force(plugin)}
+            health = serving_health(options.health_host, options.health_port, checks, notes)
+            await stack.enter_async_context(health)
         running = asyncio.create_task(worker.run())
         announcing = asyncio.create_task(_announce(client, temporal, plugin, options))
         stopped = asyncio.create_task(stop.wait())
@@ -188,6 +190,15 @@ def _checks(
         "polling": polling,
         "able to run steps": able_to_run_steps,
     }
+
+
+def _in_force(plugin: SteporalPlugin) -> Check:
+    """Return what says why the triggers of another list of the app are in force."""
+
+    async def in_force() -> str | None:
+        return plugin.why_not_in_force or None
+
+    return in_force
 
 
 async def _announce(

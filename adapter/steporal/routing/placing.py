@@ -8,6 +8,7 @@ from typing import Any
 import temporalio.client
 from temporalio import activity
 from temporalio.api.common.v1 import Payload
+from temporalio.client import RPCTimeoutOrCancelledError
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
@@ -44,8 +45,10 @@ async def place_app(argument: RawValue) -> RawValue:
         except ApplicationError:
             raise
         except Exception as err:
-            is_final = not isinstance(err, RPCError) or err.status in _FINAL
-            raise ApplicationError(str(err), type=type(err).__name__, non_retryable=is_final) from err
+            is_passing = isinstance(err, RPCTimeoutOrCancelledError) or (
+                isinstance(err, RPCError) and err.status not in _FINAL
+            )
+            raise ApplicationError(str(err), type=type(err).__name__, non_retryable=not is_passing) from err
     return to_raw(None)
 
 

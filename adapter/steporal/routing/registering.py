@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+import temporalio.client
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeTaskQueueResponse
@@ -194,7 +195,7 @@ class Registrar:
             current = await self._current_version()
             return current and f"the list of version {standing.version!r} is in force, as that is the current one"
         since = datetime.fromtimestamp(standing.since / 1000, UTC)
-        is_served = standing.digest in await self._digests_served()
+        is_served = any(worker.digest == standing.digest for worker in await workers_of(self._client))
         if not is_served and (standing.from_worker or datetime.now(UTC) - since > GRACE):
             return ""
         whose = "served by other workers" if is_served else "registered by `steporal sync`"
@@ -206,30 +207,9 @@ class Registrar:
 
     async def _current_version(self) -> str:
         """Return the Worker Deployment Version that new runs are given to; empty if that is none."""
-        described = await self._describe(self._client.task_queue)
+        described = await _describe(self._client.temporal, self._client.task_queue)
         current = described.versioning_info.current_deployment_version
         return f"{current.deployment_name}.{current.build_id}" if current.build_id else ""
-
-    async def _digests_served(self) -> set[str]:
-        """Return the digests of the lists that the app's processes have."""
-        described = await self._describe(arbiter_id(self._client.id))
-        oldest = datetime.now(UTC) - GONE_AFTER
-        return {
-            poller.identity.partition(":")[0]
-            for poller in described.pollers
-            if poller.last_access_time.ToDatetime(tzinfo=UTC) > oldest
-        }
-
-    async def _describe(self, task_queue: str) -> DescribeTaskQueueResponse:
-        temporal = self._client.temporal
-        return await temporal.workflow_service.describe_task_queue(
-            DescribeTaskQueueRequest(
-                namespace=temporal.namespace,
-                task_queue=TaskQueue(name=task_queue),
-                task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
-            ),
-            timeout=_RPC_TIMEOUT,
-        )
 
     # --- write -----------------------------------------------------------------------------------------------------
 
@@ -270,6 +250,48 @@ class Registrar:
             await asyncio.gather(start.workflow_handle(), return_exceptions=True)
             raise
         return standing_of(answer)
+
+
+# --- the workers of an app -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ListedWorker:
+    """A worker of an app, as Temporal lists it.
+
+    Attributes:
+        digest: What tells its list from others.
+        revision: The revision of its code.
+        identity: What Temporal calls it.
+    """
+
+    digest: str
+    revision: str
+    identity: str
+
+
+async def workers_of(client: Client) -> list[ListedWorker]:
+    """Return the workers of an app that have polled in the last minute and a half."""
+    described = await _describe(client.temporal, arbiter_id(client.id))
+    oldest = datetime.now(UTC) - GONE_AFTER
+    found = []
+    for poller in described.pollers:
+        digest, _, rest = poller.identity.partition(":")
+        revision, _, identity = rest.partition(":")
+        if revision.isdigit() and poller.last_access_time.ToDatetime(tzinfo=UTC) > oldest:
+            found.append(ListedWorker(digest, revision, identity))
+    return found
+
+
+async def _describe(temporal: temporalio.client.Client, task_queue: str) -> DescribeTaskQueueResponse:
+    return await temporal.workflow_service.describe_task_queue(
+        DescribeTaskQueueRequest(
+            namespace=temporal.namespace,
+            task_queue=TaskQueue(name=task_queue),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+        ),
+        timeout=_RPC_TIMEOUT,
+    )
 
 
 def digest_of(listed: App) -> str:

@@ -14,6 +14,7 @@ from steporal.durations import format_duration
 from steporal.encryption import Keys
 from steporal.routing.listing import App
 from steporal.routing.messages import SYSTEM_TASK_QUEUE
+from steporal.routing.registering import workers_of
 from steporal.sealed import ENCRYPTION_KEYS
 
 from ..runs.queries import PROBLEMS, quoted
@@ -147,6 +148,31 @@ def _differences(wanted: App, there: App) -> list[str]:
     if there.task_queue != wanted.task_queue:
         found.append(f"registered on task queue {there.task_queue!r}, and not on {wanted.task_queue!r}")
     return found
+
+
+async def in_force(subject: Subject) -> Verdict:
+    """Whether the workers have the list of triggers that is in force."""
+    registered = await subject.client.dispatcher(subject.temporal).catalog.read_app(subject.client.id)
+    if registered is None or registered.standing is None:
+        return good("nothing is registered of the app")
+    standing = registered.standing
+    said = f"the list of revision {standing.revision} is in force"
+    if standing.version:
+        said += f", of version {standing.version!r}"
+    found = await workers_of(subject.client)
+    others = [worker for worker in found if worker.digest != standing.digest]
+    if not others:
+        return good(said)
+    revisions = listing(sorted({worker.revision for worker in others}))
+    said = f"{said}; {len(others)} worker{'s have' if len(others) > 1 else ' has'} another one, of revision {revisions}"
+    remedy = "give all workers of the app the same code and the same --revision, and each app its own id"
+    if len(others) == len(found):
+        return bad(
+            f"{said}, and none has that one",
+            f"wait for two minutes, or register the list of the code that is deployed: steporal sync {subject.target} "
+            "--take-over",
+        )
+    return warning(said, f"unless a deployment is under way, {remedy}")
 
 
 # --- encryption ----------------------------------------------------------------------------------------------------
