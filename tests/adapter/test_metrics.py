@@ -24,6 +24,7 @@ from steporal.metrics import METRICS, buckets
 from steporal.routing.catalog import Snapshot
 from steporal.routing.listing import App, Entry, Listed
 from steporal.runtime.counting import COUNT
+from steporal_workers.devserver import dev_server
 
 Labels = dict[str, str | int | float | bool]
 
@@ -78,11 +79,15 @@ def buffer() -> tuple[MetricBuffer, Runtime]:
     return buffer, Runtime(telemetry=TelemetryConfig(logging=None, metrics=buffer))
 
 
+@pytest.fixture(scope="module")
+async def address(temporal: temporalio.client.Client) -> AsyncIterator[str]:
+    """The address of a server where no other worker takes the tasks of topics, which would count them elsewhere."""
+    async with dev_server(ui=False, dynamic_config=['history.defaultWorkflowTaskTimeout="3s"']) as server:
+        yield server.address
+
+
 @pytest.fixture
-async def measured(
-    temporal: temporalio.client.Client, buffer: tuple[MetricBuffer, Runtime], max_cached_workflows: int
-) -> Measured:
-    address = temporal.service_client.config.target_host
+async def measured(address: str, buffer: tuple[MetricBuffer, Runtime], max_cached_workflows: int) -> Measured:
     buffer[0].retrieve_updates()
     connected = await temporalio.client.Client.connect(address, runtime=buffer[1])
     return Measured(buffer[0], connected, max_cached_workflows)
