@@ -27,7 +27,7 @@ from .given import received
 from .outbound.activities import HttpActivities
 from .reporting import alive, attempt_number, counted, failing
 from .routing.ended import find_end
-from .routing.lookup import find_listed
+from .routing.lookup import find_task_queue
 from .routing.mailbox import CHECK, Wait
 from .routing.publish import Topics
 from .routing.signalling import Mailboxes
@@ -145,8 +145,7 @@ class Activities:
         wanted = from_raw(argument)
         async with failing():
             catalog = self._client.dispatcher(activity.client()).catalog
-            app, _ = await find_listed(catalog, wanted["app"], wanted["workflow"])
-            return to_raw({"task_queue": app.task_queue})
+            return to_raw({"task_queue": await find_task_queue(catalog, wanted["app"], wanted["workflow"])})
 
     @activity.defn(name=FIND_END)
     async def find_end(self, argument: RawValue) -> RawValue:

@@ -54,6 +54,7 @@ from .definition import (
     check_max_attempts,
     check_park_after,
     check_retry,
+    check_revision,
     check_schema,
     check_triggers,
 )
@@ -63,6 +64,7 @@ from .errors import (
     ConnectError,
     DefinitionError,
     InvalidArgumentError,
+    NotInForceError,
     RunCancelledError,
     RunFailedError,
     RunNotFoundError,
@@ -78,11 +80,13 @@ from .main_module import imported_name
 from .misuse import explained
 from .outside import check_outside
 from .routing import schedules
-from .routing.catalog import App, Entry, Listed, is_about_namespace
+from .routing.calls import is_about_namespace
 from .routing.dispatch import FAILED, Dispatcher
 from .routing.finding import find_run
-from .routing.lookup import find_listed
-from .routing.registration import Registration, module_of, warn_of_dropped
+from .routing.listing import App, Entry, Listed
+from .routing.lookup import find_task_queue
+from .routing.registering import Registrar, Source
+from .routing.registration import Registration, module_of
 from .routing.signalling import ANSWER_TIMEOUT, Mailboxes
 from .runtime.failures import attempts_of, stack_of, step_of
 from .runtime.limits import MAX_WORKFLOW_ID_BYTES, to_limited
@@ -94,7 +98,7 @@ from .search_attributes import of_run, start_indexed
 from .signals import SendSignalResult, check_signal, signal_data
 from .sinks import EventSink, InngestSink, define_sink
 from .tracing import signalling, starting
-from .triggers import CronTrigger, EventTrigger, Trigger, event_trigger
+from .triggers import EventTrigger, Trigger, event_trigger
 from .type_names import shown
 from .types import JSON
 from .workflow_ids import workflow_id_of
@@ -103,6 +107,8 @@ if TYPE_CHECKING:
     from .plugin import SteporalPlugin
 
 logger = logging.getLogger("steporal")
+
+REVISION = "STEPORAL_REVISION"
 
 I = TypeVar("I", default=Any)  # noqa: E741
 O = TypeVar("O", default=Any)  # noqa: E741
@@ -277,6 +283,9 @@ class Client:
             elsewhere if it does not answer. A workflow and a step can set another.
         code_timeout: How long a step waits for a worker that has its code, as in a rolling deployment, before it fails
             with the last worker's reason. A workflow can set another.
+        revision: The number of this revision of the code, such as that of the CI's build. Of two lists of the app, that
+            of the higher revision is in force. By default ``STEPORAL_REVISION``, else the time when the newest of the
+            app's modules was changed. See ``docs/operate.md``.
 
     Raises:
         DefinitionError: An argument cannot be right; names the client and the value.
@@ -295,6 +304,7 @@ class Client:
         park_after: Duration | Literal["never"] = "1m",
         heartbeat_timeout: Duration = DEFAULT_HEARTBEAT_TIMEOUT,
         code_timeout: Duration = DEFAULT_CODE_TIMEOUT,
+        revision: int | None = None,
     ) -> None:
         self.id = check_id(id, "a client's id")
         where = f"client {id!r}"
@@ -306,6 +316,7 @@ class Client:
         self.park_after = check_park_after(park_after, where)
         self.heartbeat_timeout = check_heartbeat_timeout(heartbeat_timeout, where)
         self.code_timeout = check_code_timeout(code_timeout, where)
+        self._revision = check_revision(revision, f"revision of {where}")
         self._connection = Connection(self.id, self._new_connection)
         if temporal is not None:
             self.temporal = temporal
@@ -548,6 +559,17 @@ class Client:
 
         serve(self, caller())
 
+    @property
+    def revision(self) -> int | None:
+        """The revision of the code that was given, here or in ``STEPORAL_REVISION``; None: nobody has given one."""
+        if self._revision is not None or REVISION not in os.environ:
+            return self._revision
+        return check_revision(os.environ[REVISION], REVISION)
+
+    @revision.setter
+    def revision(self, revision: int | None) -> None:
+        self._revision = check_revision(revision, f"revision of client {self.id!r}")
+
     # --- connect ---------------------------------------------------------------------------------------------------
 
     @property
@@ -662,8 +684,7 @@ class Client:
         workflow_id = id or workflow_id_of(workflow.app, workflow.id, event_id)
         with sdk_errors(f"starting workflow {workflow.id!r}"):
             if isinstance(workflow, WorkflowReference):
-                app, _ = await find_listed(self.dispatcher(temporal).catalog, workflow.app, workflow.id)
-                task_queue = app.task_queue
+                task_queue = await find_task_queue(self.dispatcher(temporal).catalog, workflow.app, workflow.id)
             else:
                 task_queue = workflow.client.task_queue
             origin = Origin.of_invoke(event_id, await self.dispatcher(temporal).is_finish_listened(), sent.exact)
@@ -819,47 +840,48 @@ class Client:
 
     # --- register --------------------------------------------------------------------------------------------------
 
-    async def sync(self, *, changed_only: bool = False) -> App:
+    async def sync(self, *, changed_only: bool = False, take_over: bool = False) -> App:
         """Register this client's workflows and triggers in the namespace's catalog, and its cron schedules.
 
         Workflows that this client does not define are dropped from the app's list, with a warning in the log. Every
-        worker does this when it starts; a worker must be up (any app's), as the catalog is a workflow itself.
+        worker does this when it starts, and confirms it every minute. Another list of the app stays in force if its
+        revision is higher, or if it is that of the current version in Worker Versioning.
 
         Args:
             changed_only: Whether to leave the schedules alone where they are registered as the code has them, as
                 workers do. Otherwise each is looked at, and one that somebody has deleted is made again.
+            take_over: Whether this list comes into force whatever list of the app is in force now. One without
+                workflows, which removes the app, always does.
 
         Raises:
+            CatalogFullError: The list is too large, or the catalog has no room for it. What was registered before
+                stays as it is.
+            NotInForceError: Another list of the app stays in force.
             ConnectError: There is no connection to Temporal.
-            TemporalCallError: Temporal refused, or no worker answered.
+            TemporalCallError: Temporal refused, or did not answer.
         """
+        from .serving import registry_worker, system_worker  # which take the SDK's worker along
+
         check_outside("client.sync", "steporal.client.Client.sync")
+        registrar = Registrar(self, Source.of(self, is_worker=False))
+        take_over = take_over or not (self._workflows or self._sinks)
         with sdk_errors(f"registering app {self.id!r}"):
             temporal = await self.connect()
-            catalog = self.dispatcher(temporal).catalog
-            snapshot = await catalog.read(fresh=True)
-            before = snapshot.apps.get(self.id)
-            crons = {start.id: start for start in self._cron_starts()}
-            digest = await schedules.digest(temporal, crons.values())
-            listed = self.listed().model_copy(update={"schedules_digest": digest})
-            known = before.schedules if before else ()
-            if not (changed_only and before and before.schedules_digest == digest and self.id not in snapshot.stale):
-                if unknown := set(crons) - set(known):  # a worker that dies in between leaves none that nobody knows
-                    await catalog.register(listed.with_schedules(unknown.union(known)))
-                await schedules.apply(temporal, crons, known)
-            await catalog.register(listed)
-        warn_of_dropped(before, listed)
-        return listed
+            async with system_worker(temporal), registry_worker(temporal, self.id, "sync"):
+                outcome = await registrar.confirm(thorough=not changed_only, take_over=take_over)
+        if outcome.why_not:
+            raise NotInForceError(f"app {self.id!r} was not registered: {outcome.why_not}")
+        return outcome.app
 
     def listed(self) -> App:
         """What :meth:`sync` registers."""
-        return App(
+        listed = App(
             id=self.id,
             task_queue=self.task_queue,
             modules=tuple(sorted({module_of(workflow.handler) for workflow in self.workflows})),
             workflows=tuple(self._listed()),
-            schedules=tuple(sorted({start.id for start in self._cron_starts()})),
         )
+        return listed.model_copy(update={"schedules": tuple(sorted(schedules.starts_of(listed)))})
 
     def _listed(self) -> Iterator[Listed]:
         for workflow in self.workflows:
@@ -867,14 +889,6 @@ class Client:
         for sink in self.sinks.values():
             entries = (Entry(event=on.event, if_exp=on.if_exp, bridge=sink.is_bridge) for on in sink.triggers)
             yield Listed(id=sink.id, triggers=tuple(entries))
-
-    def _cron_starts(self) -> list[schedules.CronStart]:
-        return [
-            schedules.CronStart(self.id, workflow.id, self.task_queue, trigger)
-            for workflow in self.workflows
-            for trigger in workflow.triggers
-            if isinstance(trigger, CronTrigger)
-        ]
 
 
 def _checked_packages(packages: object, where: str) -> set[str]:
@@ -906,4 +920,5 @@ def _is_imported_again(other: Handler[Any, Any], handler: Handler[Any, Any]) -> 
 def _entry(trigger: Trigger) -> Entry:
     if isinstance(trigger, EventTrigger):
         return Entry(event=trigger.event, if_exp=trigger.if_exp)
-    return Entry(cron=trigger.schedule, timezone=trigger.timezone)
+    jitter = None if trigger.jitter is None else trigger.jitter.total_seconds()
+    return Entry(cron=trigger.schedule, timezone=trigger.timezone, jitter=jitter)

@@ -266,6 +266,16 @@ def check_max_attempts(value: object, where: str) -> int:
     return value
 
 
+def check_revision(value: object, where: str) -> int | None:
+    """Return a revision: a whole number that is not negative, also as text; or None."""
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else str(value) if type(value) is int else ""
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise DefinitionError(f"{where} is {value!r}; it takes a whole number, such as that of the CI's build: 1042")
+    return int(text)
+
+
 def check_park_after(value: object, where: str) -> timedelta | None:
     """A duration of at least a second, or None for ``"never"``."""
     if value == "never":

@@ -146,6 +146,14 @@ class AlreadyStartedError(SteporalError):
     """There is, or was within Temporal's retention, a run with the workflow id that ``start_workflow`` was given."""
 
 
+class CatalogFullError(SteporalError):
+    """An app's list that is too large to register, or that the namespace's catalog has no room for."""
+
+
+class NotInForceError(SteporalError):
+    """An app's list that was not registered, as another one of the same app is in force."""
+
+
 class UnknownWorkflowError(SteporalError):
     """No app in the namespace has registered such a workflow."""
 

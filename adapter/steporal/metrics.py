@@ -278,6 +278,11 @@ BUILD_INFO = Gauge(
     "1, for each part of this process: worker or gateway, and Steporal's version.",
     (*IN_PROCESSES, "app", "process", "version"),
 )
+LIST_IN_FORCE = Gauge(
+    "steporal_list_in_force",
+    "1 if the triggers and schedules of this worker are those in force, 0 if another list of its app is.",
+    (*IN_PROCESSES, "app"),
+)
 TASK_QUEUE_BACKLOG = Gauge(
     "steporal_task_queue_backlog",
     "Tasks that wait for a worker, about; asked of Temporal.",

@@ -67,6 +67,18 @@ class OwnCode:
             return True
         return package not in _OURS and self._is_in_folders(code.co_filename)
 
+    def files(self) -> set[str]:
+        """Return the files of the imported modules that are the app's own."""
+        found = set()
+        for name, module in tuple(sys.modules.items()):
+            file = getattr(module, "__file__", None)
+            if not isinstance(file, str):
+                continue
+            is_installed = file.startswith(_STANDARD) or bool(_INSTALLED & set(file.split(os.sep)))
+            if name.partition(".")[0] in self._packages or (not is_installed and self._is_in_folders(file)):
+                found.add(file)
+        return found
+
     def functions(self, thing: Any) -> list[FunctionType]:
         """The app's own functions that are run when a function is called: it, and those that it wraps."""
         return [function for function in layers(thing) if self.has(function)]

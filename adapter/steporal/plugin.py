@@ -8,18 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING
 
-import temporalio.client
 import temporalio.worker
 from temporalio.client import WorkflowHistory
 from temporalio.converter import DataConverter
-from temporalio.service import ServiceClient
 from temporalio.worker import (
     Replayer,
     ReplayerConfig,
@@ -32,14 +28,11 @@ from . import tracing
 from .errors import DefinitionError
 from .executions import LONGEST_THROTTLE, Executions, joinable
 from .heartbeats import Heartbeats
-from .loops import PerLoop
 from .metrics import STEPS_STUCK, meter_of
 from .outbound.delivery import delivery_class
 from .own_code import OwnCode
-from .routing.catalog import SYSTEM_TASK_QUEUE, CatalogWorkflow
-from .routing.delivery import SYSTEM_ACTIVITIES
-from .routing.mailbox import MailboxWorkflow
-from .routing.topic import TopicWorkflow
+from .routing.confirming import Confirming
+from .routing.registering import Source, label_of
 from .runtime.arity import ArityRunner
 from .runtime.compiled import workflow_class
 from .runtime.evicting import PlainRunner, evictable
@@ -49,6 +42,7 @@ from .runtime.storage import HAS_STORAGE, check_storage, reads_only
 from .runtime.versioning import IS_VERSIONED
 from .runtime.watching import WatchedRunner, quiet_the_sdk
 from .sealed import encrypts
+from .serving import SYSTEM_WORKFLOWS, registry_worker, system_worker
 from .threads import StepThreads
 
 if TYPE_CHECKING:
@@ -58,8 +52,6 @@ logger = logging.getLogger("steporal")
 
 DEFAULT_STEP_SLOTS = 100
 """Temporal's own default for activities that a worker runs at once."""
-
-SYSTEM_WORKFLOWS: list[type] = [CatalogWorkflow, TopicWorkflow, MailboxWorkflow]
 
 
 class SteporalPlugin(temporalio.worker.Plugin):
@@ -72,7 +64,10 @@ class SteporalPlugin(temporalio.worker.Plugin):
     which should have a thread for each of the worker's activity slots. Otherwise they run in threads of the plugin's.
 
     Attributes:
-        registered: Set when the client's workflows are registered; at once where the worker runs steps alone.
+        registered: Set when the client's list is registered, or it is known that another one stays in force; at once
+            where the worker runs steps alone.
+        why_not_registered: Why ``registered`` is not set.
+        why_not_in_force: Why another list of the app is in force; empty if the client's is.
     """
 
     def __init__(self, client: Client) -> None:
@@ -82,7 +77,10 @@ class SteporalPlugin(temporalio.worker.Plugin):
         self._executions = Executions()
         self._heartbeats = Heartbeats()
         self._runs_workflows = True
+        self._version = ""
         self.registered = asyncio.Event()
+        self.why_not_registered = f"app {client.id!r} has not registered yet"
+        self.why_not_in_force = ""
 
     def name(self) -> str:
         """See base class."""
@@ -105,6 +103,7 @@ class SteporalPlugin(temporalio.worker.Plugin):
         ours = Activities(self._client, self._threads, self._executions, self._slots or DEFAULT_STEP_SLOTS)
         config["activities"] = [*activities, *ours.all()]
         self._runs_workflows = config.get("task_queue") == self._client.task_queue
+        self._version = _version(config)
         if self._runs_workflows:
             config["workflows"] = [*(config.get("workflows") or ()), *self._workflow_classes()]
             runner = self._runner(config.get("workflow_runner"))
@@ -167,9 +166,7 @@ class SteporalPlugin(temporalio.worker.Plugin):
         try:
             if self._runs_workflows:
                 self._client.temporal = worker.client
-                async with system_worker(worker.client), joinable(worker.client, self._executions):
-                    await self._register(running)
-                    await running
+                await self._serve(worker, running)
             else:
                 self.registered.set()
                 async with joinable(worker.client, self._executions):
@@ -182,18 +179,23 @@ class SteporalPlugin(temporalio.worker.Plugin):
             self._executions.close()
             self._threads.close()
 
-    async def _register(self, running: asyncio.Future[None]) -> None:
-        registering = asyncio.ensure_future(self._client.sync(changed_only=True))
-        either: list[asyncio.Future[Any]] = [registering, running]
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if registering.done():
-            listed = registering.result()
-            self.registered.set()
-            count = len(listed.workflows)
-            logger.info("app %r is registered with %d workflow%s", listed.id, count, "s" * (count != 1))
-        else:
-            registering.cancel()
-            await asyncio.gather(registering, return_exceptions=True)  # why the worker has ended, it says itself
+    async def _serve(self, worker: Worker, running: asyncio.Future[None]) -> None:
+        """Serve the system workflows beside the app's, and keep the client's list registered, until the worker ends."""
+        client, temporal = self._client, worker.client
+        source = Source.of(client, version=self._version)
+        label = label_of(client.listed(), source)
+        async with (
+            system_worker(temporal),
+            registry_worker(temporal, client.id, label),
+            joinable(temporal, self._executions),
+        ):
+            confirming = asyncio.ensure_future(Confirming(client, source, self).run())
+            await asyncio.wait([confirming, running], return_when=asyncio.FIRST_COMPLETED)
+            if confirming.done():
+                confirming.result()  # raises: it does not return
+            confirming.cancel()
+            await asyncio.gather(confirming, return_exceptions=True)  # why the worker has ended, it says itself
+            await running
 
     def run_replayer(
         self,
@@ -208,6 +210,14 @@ class SteporalPlugin(temporalio.worker.Plugin):
         return next(replayer, histories)
 
 
+def _version(config: WorkerConfig) -> str:
+    """Return a worker's Worker Deployment Version; empty without Worker Versioning."""
+    deployment = config.get("deployment_config")
+    if deployment is None or not deployment.use_worker_versioning:
+        return ""
+    return f"{deployment.version.deployment_name}.{deployment.version.build_id}"
+
+
 def _facts(config: WorkerConfig) -> list[str]:
     """What is so of a worker, and its runs must know."""
     deployment = config.get("deployment_config")
@@ -217,70 +227,3 @@ def _facts(config: WorkerConfig) -> list[str]:
         IS_ENCRYPTED: encrypts(config["client"].data_converter),
     }
     return [fact for fact, is_so in facts.items() if is_so]
-
-
-# --- the system workflows ------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Shared:
-    """A worker for the system workflows, the event loop that runs it, and how many use it."""
-
-    changing: PerLoop[asyncio.Lock] = field(default_factory=lambda: PerLoop(asyncio.Lock))
-    loop: asyncio.AbstractEventLoop | None = None
-    worker: Worker | None = None
-    running: asyncio.Future[None] | None = None
-    users: int = 0
-
-    @property
-    def is_served(self) -> bool:
-        return self.users > 0 and self.loop is not None and not self.loop.is_closed()
-
-    async def stop(self) -> None:
-        """Shut the worker down; in the loop that runs it."""
-        assert self.worker is not None and self.running is not None
-        await self.worker.shutdown()
-        await self.running
-
-
-_shared: WeakKeyDictionary[ServiceClient, dict[str, _Shared]] = WeakKeyDictionary()
-"""By connection and namespace."""
-
-
-@asynccontextmanager
-async def system_worker(temporal: temporalio.client.Client) -> AsyncIterator[None]:
-    """Serves the system workflows of the namespace, which every app's worker helps to do.
-
-    Workers of one process and namespace that share a connection share this worker, as Temporal takes one for each task
-    queue.
-    """
-    shared = _shared.setdefault(temporal.service_client, {}).setdefault(temporal.namespace, _Shared())
-    async with shared.changing.get():
-        if not shared.is_served:
-            shared.loop, shared.users = asyncio.get_running_loop(), 0
-            heartbeats = Heartbeats()
-            shared.worker = Worker(
-                temporal,
-                task_queue=SYSTEM_TASK_QUEUE,
-                workflows=SYSTEM_WORKFLOWS,
-                activities=SYSTEM_ACTIVITIES,
-                interceptors=[heartbeats, *([tracing.of_worker()] if tracing.is_traced(temporal) else [])],
-                unsandboxed_workflow_runner=WatchedRunner(PlainRunner(), ()),
-                max_cached_workflows=100,
-                max_concurrent_workflow_tasks=20,
-                max_concurrent_activities=20,
-                # Temporal's 10 s are how long a start waits after another worker was killed.
-                sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
-            )
-            heartbeats.attach(shared.worker)
-            shared.running = asyncio.ensure_future(shared.worker.run())
-        shared.users += 1
-    try:
-        yield
-    finally:
-        async with shared.changing.get():
-            shared.users -= 1
-            if shared.users == 0 and shared.loop is asyncio.get_running_loop():
-                await shared.stop()
-            elif shared.users == 0 and shared.loop is not None and shared.loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(shared.stop(), shared.loop))

@@ -24,7 +24,7 @@ def workflow_id_of(app: str, workflow: str, event_id: str) -> str:
 
 def named_workflow(app: str, workflow: str) -> str:
     """Return how workflow ids name a workflow of an app."""
-    return f"{_escaped(app)}/{_escaped(workflow)}"
+    return f"{escaped(app)}/{escaped(workflow)}"
 
 
 def run_name(workflow_id: str) -> RunName | None:
@@ -39,7 +39,8 @@ def workflow_of(workflow_id: str) -> str:
     return name.workflow if name else workflow_id
 
 
-def _escaped(id: str) -> str:
+def escaped(id: str) -> str:
+    """Return an id without slashes, for a place between slashes."""
     return id.replace("~", "~0").replace("/", "~1")
 
 

@@ -18,6 +18,7 @@ from temporalio.service import RPCError
 import steporal
 from steporal import Context, Step, cron_trigger
 from steporal.routing import schedules
+from steporal.routing.arbiter import arbiter_id
 from steporal.routing.catalog import Catalog
 from steporal.routing.schedules import CronStart
 
@@ -36,9 +37,8 @@ def daily(client: steporal.Client, *schedules: steporal.CronTrigger) -> steporal
 
 async def schedules_of(client: steporal.Client, app_id: str) -> list[ScheduleDescription]:
     """The schedules of an app, by the catalog's list."""
-    catalog = client.dispatcher(client.temporal).catalog
-    listed = (await catalog.read(fresh=True)).apps[app_id]
-    return [await client.temporal.get_schedule_handle(schedule_id).describe() for schedule_id in listed.schedules]
+    ids = await known_schedules(client.temporal, app_id)
+    return [await client.temporal.get_schedule_handle(schedule_id).describe() for schedule_id in ids]
 
 
 async def test_a_schedule_appears_when_a_worker_starts(app: steporal.Client, workers: Workers) -> None:
@@ -70,9 +70,10 @@ async def test_a_time_of_day_in_two_zones_is_two_schedules(app: steporal.Client,
     daily(app, *(cron_trigger("0 9 * * *", timezone=zone) for zone in ("Europe/Paris", "Asia/Tokyo", None)))
     async with workers(app):
         described = await schedules_of(app, app.id)
-        listed = (await app.dispatcher(app.temporal).catalog.read()).apps[app.id].workflows[0]
+        registered = await Catalog(app.temporal).read_app(app.id)
     assert {one.schedule.spec.time_zone_name or "UTC" for one in described} == {"Europe/Paris", "Asia/Tokyo", "UTC"}
-    assert [entry.timezone for entry in listed.triggers] == ["Europe/Paris", "Asia/Tokyo", None]
+    assert registered is not None and registered.app is not None
+    assert [entry.timezone for entry in registered.app.workflows[0].triggers] == ["Europe/Paris", "Asia/Tokyo", None]
 
 
 async def test_a_schedule_with_another_expression_takes_the_old_ones_place(
@@ -212,14 +213,16 @@ async def existing(workers: Workers, ids: Iterable[str]) -> set[str]:
     return found
 
 
-async def known_schedules(workers: Workers, app_id: str) -> tuple[str, ...]:
-    """The schedules of an app that the catalog knows."""
-    return (await Catalog(workers.temporal).read(fresh=True)).apps[app_id].schedules
+async def known_schedules(temporal: temporalio.client.Client, app_id: str) -> tuple[str, ...]:
+    """The schedules in the list of an app that is in force."""
+    registered = await Catalog(temporal).read_app(app_id)
+    assert registered is not None and registered.app is not None
+    return registered.app.schedules
 
 
 async def test_schedules_that_have_not_changed_are_left_alone(app: steporal.Client, workers: Workers) -> None:
     async with workers(with_crons(workers, app.id, 1, 2)):
-        (first, second) = await known_schedules(workers, app.id)
+        (first, second) = await known_schedules(workers.temporal, app.id)
         await workers.temporal.get_schedule_handle(first).delete()
         await with_crons(workers, app.id, 1, 2).sync(changed_only=True)
         assert await existing(workers, [first, second]) == {second}
@@ -227,30 +230,50 @@ async def test_schedules_that_have_not_changed_are_left_alone(app: steporal.Clie
         assert await existing(workers, [first, second]) == {first, second}
 
 
-async def test_a_registration_that_is_cut_off_leaves_no_schedule_that_the_catalog_does_not_know(
+async def schedules_in_temporal(temporal: temporalio.client.Client, app_id: str) -> list[str]:
+    """The schedules of an app that exist, whoever knows them; Temporal lists one a moment after its creation."""
+    listed = [schedule.id async for schedule in await temporal.list_schedules()]
+    return sorted(id for id in listed if id.startswith(f"steporal/{app_id}/"))
+
+
+async def create_and_cut_off(temporal: temporalio.client.Client, start: CronStart) -> None:
+    await temporal.create_schedule(start.id, start.schedule(indexed=False))
+    raise ConnectionAbortedError("the process has died")
+
+
+async def test_a_registration_that_is_cut_off_leaves_no_orphan(
     app: steporal.Client, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def never(*_: Any) -> None:
-        pass
-
-    async def create_and_cut_off(temporal: temporalio.client.Client, start: CronStart) -> None:
-        await temporal.create_schedule(start.id, start.schedule(indexed=False))
-        raise ConnectionAbortedError
-
     async with workers(with_crons(workers, app.id, 1)):
-        with monkeypatch.context() as broken, pytest.raises(ConnectionAbortedError):
-            broken.setattr(schedules, "_delete", never)
+        first = await known_schedules(workers.temporal, app.id)
+        cut_off = with_crons(workers, app.id, 2)
+        with monkeypatch.context() as broken, pytest.raises(steporal.errors.TemporalCallError, match="has died"):
             broken.setattr(schedules, "_put", create_and_cut_off)
-            await with_crons(workers, app.id, 2).sync()
-        before = await known_schedules(workers, app.id)
-        assert len(await existing(workers, before)) == 2
+            await cut_off.sync()
+        orphans = cut_off.listed().schedules
+        assert await known_schedules(workers.temporal, app.id) == first
+        assert await existing(workers, orphans) == set(orphans)
         await with_crons(workers, app.id, 3).sync(changed_only=True)
-        assert await existing(workers, before) == set()
-        assert len(await existing(workers, await known_schedules(workers, app.id))) == 1
+        assert await existing(workers, [*first, *orphans]) == set()
+        assert len(await existing(workers, await known_schedules(workers.temporal, app.id))) == 1
+
+
+async def test_a_registration_after_the_loss_of_all_that_was_known_leaves_no_orphan(
+    app: steporal.Client, workers: Workers
+) -> None:
+    async with workers(with_crons(workers, app.id, 1, 2)):
+        before = list(await known_schedules(workers.temporal, app.id))
+        async with asyncio.timeout(30):
+            while await schedules_in_temporal(workers.temporal, app.id) != before:
+                await asyncio.sleep(0.05)
+        await workers.temporal.get_workflow_handle(arbiter_id(app.id)).terminate()
+        await with_crons(workers, app.id, 2, 3).sync(changed_only=True)
+        after = await known_schedules(workers.temporal, app.id)
+        assert await existing(workers, [*before, *after]) == set(after)
 
 
 async def test_many_schedules_are_made_at_once(app: steporal.Client, workers: Workers) -> None:
     async with workers(with_crons(workers, app.id, *range(60))), asyncio.timeout(60):
-        ids = await known_schedules(workers, app.id)
+        ids = await known_schedules(workers.temporal, app.id)
         assert len(ids) == 60
         assert len(await existing(workers, ids[:3])) == 3

@@ -43,7 +43,9 @@ from steporal import (
 )
 from steporal.encryption import EncryptionCodec, Key, Keys, new_key
 from steporal.events import new_ulid
-from steporal.routing.catalog import CATALOG, Catalog
+from steporal.routing.arbiter import LIST, arbiter_id
+from steporal.routing.catalog import Catalog
+from steporal.routing.shards import shard_id, shard_of_app
 from steporal.runtime import step_activity
 from steporal.runtime.limits import MAX_PAYLOAD_BYTES
 from steporal.sealed import ENCODING, key_of
@@ -180,16 +182,18 @@ async def test_what_an_app_has_registered_is_encrypted_with_the_key_of_today(
     async def daily(ctx: Context[Any], step: Step) -> None: ...
 
     async def keys() -> set[str]:
-        catalog = (await plain.get_workflow_handle(CATALOG).describe()).raw_description
-        (schedule,) = (await app.sync()).schedules
+        (schedule,) = app.listed().schedules
         action = (await plain.get_schedule_handle(schedule).describe()).raw_description.schedule.action
-        args = action.start_workflow.input.payloads
-        return {key_of(payload) for payload in (catalog.workflow_execution_info.memo.fields[f"app:{app.id}"], *args)}
+        payloads = list(action.start_workflow.input.payloads)
+        for workflow_id, field in ((arbiter_id(app.id), LIST), (shard_id(shard_of_app(app.id)), f"app:{app.id}")):
+            described = (await plain.get_workflow_handle(workflow_id).describe()).raw_description
+            payloads.append(described.workflow_execution_info.memo.fields[field])
+        return {key_of(payload) for payload in payloads}
 
     for current in ((), (OLD,), (NEW,)):
         async with Workers(with_keys(plain, *current, decrypt=(OLD, NEW)), 1000)(app):
             assert await keys() == {"".join(Key.parse(key).id for key in current)}
-    assert app.id not in (await Catalog(with_keys(plain, OLD, NEW)).read()).apps
+    assert app.id not in (await Catalog(with_keys(plain, OLD, NEW)).read_all()).apps
 
 
 # --- keys that are missing -----------------------------------------------------------------------------------------
@@ -245,7 +249,7 @@ async def test_a_step_whose_arguments_cannot_be_read_begins_again(
 ) -> None:
     monkeypatch.setattr(step_activity, "_CODE_PAUSE", timedelta(seconds=0.3))
 
-    @app.workflow(id="far", max_attempts=2)
+    @app.workflow(id="far", max_attempts=2, triggers=[event_trigger("said")])
     async def far(ctx: Context[Any], step: Step) -> Any:
         return await step.run("far", lambda: ctx.input.data, task_queue="far")
 
@@ -258,12 +262,14 @@ async def test_a_step_whose_arguments_cannot_be_read_begins_again(
         async with Worker(workers.temporal, task_queue="far", plugins=[app.plugin()]):
             assert await run.result() == MARKER
         with pytest.raises(UnknownKeyError, match="STEPORAL_ENCRYPTION_KEYS"):
-            await Catalog(other).read()
+            await Catalog(other).read(["said"])
         with pytest.raises(UnknownKeyError):
-            await Catalog(with_keys(other, OLD)).read()
+            await Catalog(with_keys(other, OLD)).read_all()
         with pytest.raises(UnknownKeyError):
-            async with Workers(other, 1000)(steporal.Client("without keys")):
-                pytest.fail("a worker that cannot read the catalog does not serve")
+            async with Workers(other, 1000)(steporal.Client(app.id, task_queue="without keys")):
+                pytest.fail("a worker that cannot read what its app has registered does not serve")
+        async with Workers(other, 1000)(steporal.Client("another app")):
+            pass  # a key that it does not have is of no concern to another app
         stranger = steporal.Client("elsewhere", temporal=with_keys(other, OLD))
         with pytest.raises(UnknownKeyError):
             await (await stranger.get_run(run.workflow_id)).result()

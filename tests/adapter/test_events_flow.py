@@ -125,7 +125,7 @@ async def test_a_workflow_starts_once_whichever_of_its_triggers_match(
     async with workers(app):
         sent = await app.send_event({"name": name, "data": {"vip": True}})
         assert await (await app.get_run(f"{app.id}/once/{sent.ids[0]}")).result() == sent.ids[0]
-        snapshot = await app.dispatcher(app.temporal).catalog.read()
+        snapshot = await app.dispatcher(app.temporal).catalog.read([name])
         assert [match.workflow for match in snapshot.matches({"name": name, "data": {"vip": True}})] == ["once"]
 
 
@@ -336,9 +336,8 @@ async def test_a_worker_registers_its_app_by_itself(app: steporal.Client, worker
     temporal = workers.temporal
     async with Worker(temporal, task_queue=app.task_queue, plugins=[app.plugin()]):
         catalog = steporal.Client("reader", temporal=temporal).dispatcher(temporal).catalog
-        while app.id not in (await catalog.read(fresh=True)).apps:
+        while (registered := await catalog.read_app(app.id)) is None or (listed := registered.app) is None:
             await asyncio.sleep(0.01)
-        listed = (await catalog.read(fresh=True)).apps[app.id]
         assert [(w.id, w.triggers[0].event) for w in listed.workflows] == [("registered", name)]
         await workers.forget(app)
 

@@ -21,9 +21,13 @@ from waiting import until_waiting
 import steporal
 from steporal import CancelOn, Context, Step, WorkflowExt, event_trigger
 from steporal.metrics import METRICS, buckets
-from steporal.routing.catalog import App, Catalog, Entry, Listed, Snapshot
+from steporal.routing.arbiter import Order
+from steporal.routing.catalog import Snapshot
 from steporal.routing.dispatch import CONCURRENCY, Dispatcher
+from steporal.routing.listing import App, Entry, Listed
+from steporal.routing.placing import Placing
 from steporal.runtime.counting import COUNT
+from steporal_workers.devserver import dev_server
 
 Labels = dict[str, str | int | float | bool]
 
@@ -78,11 +82,15 @@ def buffer() -> tuple[MetricBuffer, Runtime]:
     return buffer, Runtime(telemetry=TelemetryConfig(logging=None, metrics=buffer))
 
 
+@pytest.fixture(scope="module")
+async def address(temporal: temporalio.client.Client) -> AsyncIterator[str]:
+    """The address of a server where no other worker takes the tasks of topics, which would count them elsewhere."""
+    async with dev_server(ui=False, dynamic_config=['history.defaultWorkflowTaskTimeout="3s"']) as server:
+        yield server.address
+
+
 @pytest.fixture
-async def measured(
-    temporal: temporalio.client.Client, buffer: tuple[MetricBuffer, Runtime], max_cached_workflows: int
-) -> Measured:
-    address = temporal.service_client.config.target_host
+async def measured(address: str, buffer: tuple[MetricBuffer, Runtime], max_cached_workflows: int) -> Measured:
     buffer[0].retrieve_updates()
     connected = await temporalio.client.Client.connect(address, runtime=buffer[1])
     return Measured(buffer[0], connected, max_cached_workflows)
@@ -262,7 +270,7 @@ async def test_where_nobody_measures_runs_count_nothing(app: steporal.Client, wo
 def test_events_are_known_by_the_closest_trigger() -> None:
     triggers = tuple(Entry(event=event) for event in ("order.placed", "order.*", "order.eu.*", "*"))
     app = App(id="shop", task_queue="shop", workflows=(Listed(id="all", triggers=triggers),))
-    snapshot = Snapshot({"shop": app})
+    snapshot = Snapshot.of(app)
     known = [snapshot.trigger_for(n) for n in ("order.placed", "order.paid", "order.eu.paid", "any", "inngest/any")]
     assert known == ["order.placed", "order.*", "order.eu.*", "*", "other"]
 
@@ -284,14 +292,14 @@ async def test_a_start_that_temporal_refuses_concerns_no_other_workflow_and_no_s
     listed = Listed(id="bad", triggers=(Entry(event=f"{app.id}.*"),))
     bad = App(id=f"bad {app.id}", task_queue="/_sys/not-for-users", workflows=(listed,))
     async with measured.worker(app):
-        catalog = Catalog(app.temporal)
-        await catalog.register(bad)
-        await app.dispatcher(app.temporal).catalog.read(fresh=True)
+        await Placing(app.temporal, Order(app=bad, generation=1)).run()
+        await app.dispatcher(app.temporal).catalog.read([name, f"{app.id}.other"], fresh=True)
         try:
             sent = await app.send_event([{"name": name, "data": {"n": n}} for n in range(3)])
             alone = await app.send_event({"name": f"{app.id}.other"})
         finally:
-            await catalog.register(bad.model_copy(update={"workflows": ()}))
+            gone = bad.model_copy(update={"workflows": ()})
+            await Placing(app.temporal, Order(app=gone, generation=2)).run()
         assert [run.workflow for run in sent.runs] == [good.id] * 3
         assert alone.runs == []
         results = [await (await app.get_run(run.workflow_id)).result() for run in sent.runs]

@@ -87,5 +87,5 @@ async def test_what_is_sent_in_one_is_not_heard_in_another(
                 while (await temporal.count_workflows("WorkflowType = 'order'")).count != expected:
                     await asyncio.sleep(0.05)
         await steporal.Client("shop", temporal=environments[0]).sync()  # without workflows: it is forgotten
-        catalogs = [(await Catalog(temporal).read()).apps for temporal in environments]
+        catalogs = [(await Catalog(temporal).read_all()).apps for temporal in environments]
         assert [list(apps) for apps in catalogs] == [[], ["shop"]]

@@ -27,7 +27,8 @@ from steporal.outbound.addresses import is_public
 from steporal.outbound.host_slots import AT_ONCE, WAITING, HostSlots
 from steporal.outbound.posts import webhook_id
 from steporal.outbound.problems import HostBusyError
-from steporal.routing.catalog import App, Entry, Listed, Snapshot
+from steporal.routing.catalog import Snapshot
+from steporal.routing.listing import App, Entry, Listed
 
 pytestmark = pytest.mark.outside_runs
 
@@ -698,7 +699,7 @@ async def test_a_sink_of_every_event_takes_all_but_the_systems(
 
 def test_a_sink_of_every_event_does_not_make_runs_tell_that_they_finished() -> None:
     listed = Listed(id="all", triggers=(Entry(event="*"),))
-    snapshot = Snapshot({"shop": App(id="shop", task_queue="shop", workflows=(listed,))})
+    snapshot = Snapshot.of(App(id="shop", task_queue="shop", workflows=(listed,)))
     assert not snapshot.is_listened("inngest/function.finished")
     assert snapshot.is_listened("order.placed")
 

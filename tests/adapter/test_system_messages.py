@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import random
 from typing import Any
@@ -21,12 +22,16 @@ from steporal import Context, Step, event_trigger
 from steporal.converter import to_raw
 from steporal.events import new_ulid
 from steporal.routing import topic
+from steporal.routing.arbiter import REGISTER, arbiter_id
+from steporal.routing.shards import PLACE, shard_id, shard_of_event
 
 _SUBSCRIPTION = {"workflow_id": "nobody", "run_id": "none", "key": "k", "kind": "once", "until": 4e9}
 _EVENT = {"id": "1", "name": "a", "data": {}, "ts": 1}
 _WAIT = {"signal": "s", "workflow_id": "nobody", "run_id": "none", "key": "k", "until": 4e9}
 _CLAIM = {"wait": _WAIT, "instead_of": _WAIT}
 _APP = {"id": "nobody's", "task_queue": "q", "workflows": [{"id": "w", "triggers": [{"event": "a"}]}]}
+_PLACEMENT = {"app": "nobody's", "generation": 1, "field": base64.b64encode(b"no payload").decode()}
+_CLAIM_OF_APP = {"app": _APP, "digest": "d", "revision": 0, "started": 0}
 _ODD = [
     None,
     True,
@@ -174,23 +179,26 @@ async def test_a_mailbox_that_somebody_has_started_with_no_wait_ends(app: stepor
                 await handle.result()
 
 
+@pytest.mark.parametrize("system", ["shard", "app"])
 async def test_the_catalog_refuses_what_it_cannot_read(
-    app: steporal.Client, other_app: steporal.Client, workers: Workers
+    app: steporal.Client, other_app: steporal.Client, workers: Workers, system: str
 ) -> None:
     @app.workflow(id="order", triggers=[event_trigger(f"order.{app.id}")])
     async def order(ctx: Context[Any], step: Step) -> Any:
         return "done"
 
     async with workers(app), asyncio.timeout(90):
-        handle = workers.temporal.get_workflow_handle("steporal.catalog")
-        for arguments in odd_messages(_APP, random.Random(4), 60):
+        number = shard_of_event(f"order.{app.id}")
+        workflow_id, update, likely, what = {
+            "shard": (shard_id(number), PLACE, _PLACEMENT, "placement"),
+            "app": (arbiter_id(app.id), REGISTER, {**_CLAIM_OF_APP, "app": {**_APP, "id": app.id}}, "registration"),
+        }[system]
+        handle = workers.temporal.get_workflow_handle(workflow_id)
+        for arguments in odd_messages(likely, random.Random(4), 60):
             try:
-                await handle.execute_update("steporal.register", args=arguments)
+                await handle.execute_update(update, args=arguments)
             except WorkflowUpdateFailedError as err:
-                assert "this is no list of an app" in str(err.cause)
+                assert f"this is no {what}" in str(err.cause)
         async with workers(other_app):  # which registers
             sent = await app.send_event({"name": f"order.{app.id}"})
             assert [started.workflow for started in sent.runs] == ["order"]
-        assert (
-            "nobody's" not in [listed.id for listed in (await app.catalog()).apps] if hasattr(app, "catalog") else True
-        )

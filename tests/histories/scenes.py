@@ -11,10 +11,12 @@ from unittest.mock import patch
 from temporalio.common import RawValue
 from temporalio.testing import TimeSkipper
 
+import steporal
 from steporal import InvalidInputError
-from steporal.routing.catalog import CATALOG, App, Catalog, Entry, Listed
+from steporal.routing.arbiter import ARBITER, arbiter_id
 from steporal.routing.mailbox import MAILBOX, mailbox_id
 from steporal.routing.publish import Topics
+from steporal.routing.shards import SHARD, shard_id, shard_of_app
 from steporal.routing.signalling import Mailboxes
 from steporal.routing.topic import TOPIC, Subscription, topic_id
 from steporal.runtime import invoke_step
@@ -336,7 +338,7 @@ async def gone_child(stage: Stage) -> None:
 
 async def told_ends(stage: Stage) -> None:
     """Runs whose ends somebody hears of, as nobody does of those before."""
-    await shop.dispatcher(stage.temporal).catalog.read(fresh=True)
+    await shop.dispatcher(stage.temporal).catalog.read_all(fresh=True)
     run = await stage.start("told", app.child, {"of": "told"})
     failed = await stage.start("told", app.fails, "body")
     stopped = await stage.start("told-cancelled", app.child, {"of": "told", "sleep": "1h"})
@@ -347,13 +349,17 @@ async def told_ends(stage: Stage) -> None:
 
 
 async def registering(stage: Stage) -> None:
-    """The catalog, until it has continued as new and been told of an app again."""
-    catalog = Catalog(stage.temporal)
-    for number in range(25):
-        listed = Listed(id="work", triggers=(Entry(event=f"work.{number}"),))
-        await catalog.register(App(id="another", task_queue="another", workflows=(listed,)))
-    await catalog.register(App(id="another", task_queue="another"))
-    stage.keep(CATALOG, CATALOG)
+    """An app that changes until its workflow and a shard have continued as new, and is removed then."""
+    for number in range(45):
+        client = steporal.Client("another", temporal=stage.temporal, revision=number)
+
+        @client.workflow(id="work", triggers=[steporal.event_trigger(f"work.{number}")])
+        async def work(ctx: steporal.Context[Any], step: steporal.Step) -> None: ...
+
+        await client.sync(changed_only=True)
+    await steporal.Client("another", temporal=stage.temporal).sync()
+    stage.keep(ARBITER, arbiter_id("another"))
+    stage.keep(SHARD, shard_id(shard_of_app("another")))
 
 
 # --- on a server that suggests early to continue as new ------------------------------------------------------------

@@ -35,15 +35,16 @@ from steporal.activities import Activities
 from steporal.context import InputType
 from steporal.executions import Executions
 from steporal.outbound.delivery import delivery_class
-from steporal.plugin import SYSTEM_WORKFLOWS
-from steporal.routing import catalog, mailbox, topic
+from steporal.routing import mailbox, shards, topic
 from steporal.routing.delivery import SYSTEM_ACTIVITIES
 from steporal.routing.mailbox import MAILBOX, End
+from steporal.routing.placing import REGISTRY_ACTIVITIES
 from steporal.runtime import attempt, continuing, limits
 from steporal.runtime.compiled import workflow_class
 from steporal.runtime.continuing import RECOVER
 from steporal.runtime.endings import SEND_EVENT, Ending
 from steporal.runtime.waits import Kind
+from steporal.serving import SYSTEM_WORKFLOWS
 from steporal.threads import StepThreads
 
 from . import app
@@ -226,7 +227,7 @@ async def test_a_history_that_does_not_fit_is_found(
     ("name", "module", "constant", "value"),
     [
         ("process-order", attempt, "RUN_STEP", "steporal.run"),
-        ("steporal.catalog.1", catalog, "_UPDATES_PER_EXECUTION", 10),
+        ("steporal.catalog.1", shards, "_UPDATES_PER_EXECUTION", 10),
     ],
 )
 async def test_code_that_does_not_fit_is_found(
@@ -246,7 +247,11 @@ Named = tuple[str, str]
 def defined() -> set[Named]:
     """What the package has names for in histories."""
     sinks = list(app.shop.sinks.values())
-    activities = [*Activities(app.shop, StepThreads(), Executions(), slots=100).all(), *SYSTEM_ACTIVITIES]
+    activities = [
+        *Activities(app.shop, StepThreads(), Executions(), slots=100).all(),
+        *SYSTEM_ACTIVITIES,
+        *REGISTRY_ACTIVITIES,
+    ]
     found = {("activity", str(temporalio.activity._Definition.must_from_callable(each).name)) for each in activities}
     found |= {("workflow", each.id) for client in app.APPS for each in [*client.workflows, *client.sinks.values()]}
     for cls in SYSTEM_WORKFLOWS:

@@ -188,7 +188,7 @@ async def test_limits_that_are_less_than_what_is_let_through_are_told(subject: C
     small = await checks.payload_limits(subject(namespace=described(blob=1000)))
     assert small.state == "warning"
     assert "values over 1,000 bytes fail runs" in small.said
-    assert "1,000 bytes for all apps" in (await checks.payload_limits(subject(namespace=described(memo=1000)))).said
+    assert "has 1,000 bytes" in (await checks.payload_limits(subject(namespace=described(memo=1000)))).said
     assert "does not report its limits" in (await checks.payload_limits(subject())).said
 
 

@@ -61,7 +61,13 @@ async def test_a_worker_is_ready_when_it_is_connected_registered_and_polls(run: 
         answered = await http.get("/ready")
         assert (answered.status_code, answered.json()["checks"]) == (
             200,
-            {"connected": "ok", "registered": "ok", "polling": "ok", "able to run steps": "ok"},
+            {
+                "connected": "ok",
+                "registered": "ok",
+                "polling": "ok",
+                "able to run steps": "ok",
+                "triggers in force": "ok",
+            },
         )
         assert (await http.get("/live")).json() == {"status": 200, "message": "OK"}
         head = await http.head("/ready?x=1")

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from .arguments import duration
+from .arguments import duration, whole_number
 from .config import config
 from .connection import Connection
 from .gateway.options import GatewayOptions
@@ -239,17 +239,25 @@ def setup(connection: Connection, as_json: bool) -> None:
 
 @cli.command()
 @target_argument
+@click.option("--revision", type=whole_number(0), metavar="N", help="The number of this revision of the code.")
+@click.option("--take-over", is_flag=True, help="Register it whatever list of the app is in force.")
 @connection_options
 @json_option
-def sync(target: str, connection: Connection, as_json: bool) -> None:
-    """Register a client's workflows and triggers, as a worker does when it starts."""
+def sync(target: str, revision: int | None, take_over: bool, connection: Connection, as_json: bool) -> None:
+    """Register a client's workflows and triggers, as a worker does when it starts.
+
+    Nothing changes where a list of a higher revision is in force, or that of the current version in Worker Versioning;
+    the exit status is 1 then.
+    """
     from .loading import load_client
 
     client = load_client(target)
+    client.revision = client.revision if revision is None else revision
     from .registry import sync as register
 
     async def operation() -> None:
-        await register(client, await connection.connect(client.data_converter), as_json=as_json)
+        temporal = await connection.connect(client.data_converter)
+        await register(client, temporal, take_over=take_over, as_json=as_json)
 
     perform(operation())
 

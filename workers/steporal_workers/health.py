@@ -31,13 +31,16 @@ _OK = {"status": 200, "message": "OK"}
 
 
 @asynccontextmanager
-async def serving_health(host: str, port: int, checks: Mapping[str, Check]) -> AsyncIterator[str]:
+async def serving_health(
+    host: str, port: int, checks: Mapping[str, Check], notes: Mapping[str, Check] | None = None
+) -> AsyncIterator[str]:
     """Serve ``/live`` and ``/ready`` while the context lasts.
 
     Args:
         host: The address on which it listens.
         port: The port; any free one with 0.
         checks: By name, what must be right for the process to be ready.
+        notes: By name, what is shown beside them, and need not be right.
 
     Yields:
         The base URL.
@@ -46,7 +49,7 @@ async def serving_health(host: str, port: int, checks: Mapping[str, Check]) -> A
         Failure: It cannot listen there.
     """
     listening = listener("the health server", host, port)
-    server = await asyncio.start_server(_Health(checks).serve, sock=listening, limit=MAX_HEAD_BYTES)
+    server = await asyncio.start_server(_Health(checks, notes or {}).serve, sock=listening, limit=MAX_HEAD_BYTES)
     try:
         yield url_of(listening)
     finally:
@@ -83,8 +86,9 @@ class Connected:
 class _Health:
     """Answers GET and HEAD, one request for each connection."""
 
-    def __init__(self, checks: Mapping[str, Check]) -> None:
+    def __init__(self, checks: Mapping[str, Check], notes: Mapping[str, Check]) -> None:
         self._checks = checks
+        self._notes = notes
         self._waiting: dict[asyncio.StreamWriter, None] = {}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -120,7 +124,8 @@ class _Health:
 
     async def _readiness(self) -> dict[str, object]:
         found = {name: await check() for name, check in self._checks.items()}
-        checks = {name: problem or "ok" for name, problem in found.items()}
+        noted = {name: await note() for name, note in self._notes.items()}
+        checks = {name: problem or "ok" for name, problem in (found | noted).items()}
         for name, problem in found.items():
             if problem is not None:
                 return {"status": 503, "error": f"not {name}: {problem}", "checks": checks}

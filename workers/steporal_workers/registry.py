@@ -6,17 +6,26 @@ import temporalio.client
 from rich.markup import escape
 
 import steporal
-from steporal.plugin import system_worker
+from steporal.errors import CatalogFullError, NotInForceError
 from steporal.routing.catalog import Catalog
 
 from .output import apps_table, console, print_json, say, schedules_table
+from .problems import Failure
 
 
-async def sync(client: steporal.Client, temporal: temporalio.client.Client, *, as_json: bool) -> None:
-    """Register a client's workflows and triggers without serving them."""
+async def sync(client: steporal.Client, temporal: temporalio.client.Client, *, take_over: bool, as_json: bool) -> None:
+    """Register a client's workflows and triggers without serving them.
+
+    Raises:
+        Failure: Another list of the app stays in force, or the catalog has no room for this one.
+    """
     client.temporal = temporal
-    async with system_worker(temporal):
-        listed = await client.sync()
+    try:
+        listed = await client.sync(take_over=take_over)
+    except NotInForceError as err:
+        raise Failure(f"{err}. To register it all the same: --take-over") from None
+    except CatalogFullError as err:
+        raise Failure(str(err)) from None
     if as_json:
         print_json(listed.model_dump(mode="json"))
         return
@@ -31,8 +40,7 @@ async def sync(client: steporal.Client, temporal: temporalio.client.Client, *, a
 
 async def show_catalog(temporal: temporalio.client.Client, *, as_json: bool) -> None:
     """Print what all apps have registered."""
-    snapshot = await Catalog(temporal).read()
-    apps = sorted(snapshot.apps.values(), key=lambda app: app.id)
+    apps = list((await Catalog(temporal).read_apps()).values())
     if as_json:
         print_json({"apps": [app.model_dump(mode="json") for app in apps]})
         return

@@ -12,7 +12,7 @@ import temporalio.client
 from rich.markup import escape
 
 import steporal
-from steporal.routing.catalog import App, Snapshot
+from steporal.routing.catalog import Snapshot
 from steporal.routing.publish import Topics
 
 from .output import print_json, print_line, say
@@ -79,16 +79,16 @@ async def start_workflow(
         Failure: The run failed.
     """
     client = steporal.Client(_CLIENT_ID, temporal=temporal)
-    snapshot = await client.dispatcher(temporal).catalog.read()
-    listed_app = _app_of(snapshot, workflow_id, app, temporal.namespace)
-    check_input(definitions, listed_app.id, workflow_id, data)
+    snapshot = await client.dispatcher(temporal).catalog.read_all()
+    app_id = _app_of(snapshot, workflow_id, app, temporal.namespace)
+    check_input(definitions, app_id, workflow_id, data)
     try:
-        run = await client.start_workflow(steporal.reference(listed_app.id, workflow_id), data, id=run_id)
+        run = await client.start_workflow(steporal.reference(app_id, workflow_id), data, id=run_id)
     except steporal.AlreadyStartedError:
         show = f"`steporal runs show {shlex.quote(run_id or '')}` shows it"
         raise Failure(f"a run with the id {run_id!r} was started before; {show}") from None
     started = {
-        "app": listed_app.id,
+        "app": app_id,
         "workflow": workflow_id,
         "workflow_id": run.workflow_id,
         "run_id": run.run_id,
@@ -98,7 +98,7 @@ async def start_workflow(
         print_json(started) if as_json else print_line(run.workflow_id)
         return
     if not as_json:
-        say(f"started [bold]{escape(run.workflow_id)}[/] of app {escape(listed_app.id)}; waiting for its result")
+        say(f"started [bold]{escape(run.workflow_id)}[/] of app {escape(app_id)}; waiting for its result")
     try:
         async with explained(temporal, run.workflow_id):
             result = await run.result()
@@ -123,19 +123,17 @@ def check_input(definitions: steporal.Client | None, app: str, workflow_id: str,
             workflow.validate_input(data)
 
 
-def _app_of(snapshot: Snapshot, workflow_id: str, app: str | None, namespace: str) -> App:
+def _app_of(snapshot: Snapshot, workflow_id: str, app: str | None, namespace: str) -> str:
     if app is not None and app not in snapshot.apps:
         raise Mistake(f"no app {app!r} is registered in namespace {namespace!r}{_near(app, list(snapshot.apps))}")
-    found = [listed_app for listed_app, _ in snapshot.workflow(workflow_id, app)]
+    found = sorted(match.app for match in snapshot.with_id(workflow_id, app))
     if not found:
-        apps = [snapshot.apps[app]] if app else list(snapshot.apps.values())
         where = f"app {app!r}" if app else f"no app in namespace {namespace!r}"
-        names = sorted({listed.id for listed_app in apps for listed in listed_app.workflows})
+        names = sorted({match.workflow for match in snapshot.workflows if app in (None, match.app)})
         said = f"{where} has {'no' if app else 'a'} workflow {workflow_id!r}"
         raise Mistake(said + _near(workflow_id, names))
     if len(found) > 1:
-        names = sorted(listed_app.id for listed_app in found)
-        raise Mistake(f"several apps have a workflow {workflow_id!r}; choose one: --app {' or --app '.join(names)}")
+        raise Mistake(f"several apps have a workflow {workflow_id!r}; choose one: --app {' or --app '.join(found)}")
     return found[0]
 
 

@@ -50,9 +50,11 @@ def serve(
     set_up_runtime(is_quiet=is_quiet, metrics=MetricsOptions.of(options))
     if options["deployment"] and not options["build_id"]:
         raise Mistake("--deployment needs --build-id, which says which build of it this worker runs")
+    revision = options.pop("revision")
     of_gateway, with_gateway = _gateway_options(options), options.pop("with_gateway")
     serving = _gateway(of_gateway) if with_gateway else None
     client = load()
+    client.revision = client.revision if revision is None else revision
     name_app(client.id)
     with exporting(exporter, client.id) as plugins:
 

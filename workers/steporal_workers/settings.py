@@ -205,6 +205,14 @@ SETTINGS: tuple[Setting, ...] = (
         help="Worker Versioning: the deployment's name.",
     ),
     Setting(
+        name="revision",
+        flags=_for("worker", flag="--revision"),
+        type=whole_number(0),
+        metavar="N",
+        default_is="when the app's newest module was changed",
+        help="The number of this revision of the code, such as the CI build. Triggers of the highest are in force.",
+    ),
+    Setting(
         name="health_port",
         flags=_for("worker", flag="--health-port"),
         type=PORT,

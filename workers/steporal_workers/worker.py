@@ -21,7 +21,7 @@ from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from steporal.durations import format_duration
 from steporal.errors import TemporalCallError
-from steporal.routing.catalog import SYSTEM_TASK_QUEUE
+from steporal.routing.messages import SYSTEM_TASK_QUEUE
 
 from .health import Check, Connected, serving_health
 from .leaving import leave_at_once
@@ -128,7 +128,9 @@ async def run_worker(
         await stack.enter_async_context(measured(client, temporal, "worker", options.task_queues_of(client)))
         if options.health_port:
             checks = _checks(client, temporal, plugin, worker, stop)
-            await stack.enter_async_context(serving_health(options.health_host, options.health_port, checks))
+            notes = {"triggers in force": _in_force(plugin)}
+            health = serving_health(options.health_host, options.health_port, checks, notes)
+            await stack.enter_async_context(health)
         running = asyncio.create_task(worker.run())
         announcing = asyncio.create_task(_announce(client, temporal, plugin, options))
         stopped = asyncio.create_task(stop.wait())
@@ -172,7 +174,7 @@ def _checks(
     """What a worker is ready by."""
 
     async def registered() -> str | None:
-        return None if plugin.registered.is_set() else f"app {client.id!r} is not in the catalog yet"
+        return None if plugin.registered.is_set() else plugin.why_not_registered
 
     async def polling() -> str | None:
         if stop.is_set():
@@ -188,6 +190,15 @@ def _checks(
         "polling": polling,
         "able to run steps": able_to_run_steps,
     }
+
+
+def _in_force(plugin: SteporalPlugin) -> Check:
+    """Return what says why the triggers of another list of the app are in force."""
+
+    async def in_force() -> str | None:
+        return plugin.why_not_in_force or None
+
+    return in_force
 
 
 async def _announce(

@@ -1,7 +1,7 @@
-"""Which workflows start on which event: one Temporal workflow per namespace, ``steporal.catalog``.
+"""Which workflows start on which event: the catalog of a namespace, as one process reads it.
 
-It holds each app's list of workflows, in its Temporal memo, so that a sender reads all of them with one ``describe``
-call, and no worker needs to be up. An app's worker replaces the app's whole list by an update.
+It is kept in shards (``shards.py``), by the names and patterns of events and by the ids of workflows and apps. Reading
+costs one ``describe`` call for each shard that what is sent concerns, and none for two seconds after that.
 """
 
 from __future__ import annotations
@@ -9,144 +9,58 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Annotated
 
 import temporalio.client
-from pydantic import AfterValidator, BaseModel, ConfigDict
-from temporalio import workflow
-from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
-from temporalio.client import RPCTimeoutOrCancelledError, WithStartWorkflowOperation
-from temporalio.common import RawValue, WorkflowIDConflictPolicy
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue
+from temporalio.service import RPCError
 
-from ..converter import to_raw
-from ..definition import MAX_ID_BYTES
-from ..errors import DefinitionError
-from ..events import RESERVED_PREFIXES, wildcard_prefix
+from ..converter import from_raw
+from ..errors import DefinitionError, EncryptionError, UnknownKeyError
 from ..loops import PerLoop
 from ..metrics import OTHER
-from ..sealed import is_current, memo_of
+from ..sealed import check_readable, is_current, memo_of
 from ..types import JSON
+from .arbiter import LIST, STANDING, Standing, arbiter_id
+from .calls import bounded, is_about_namespace, is_missing
 from .expressions import Judgement, compile_expression
-from .messages import of_any_count, read, refuse, said
+from .listing import App, Entry, Listed
+from .messages import SYSTEM_TASK_QUEUE, TASK_TIMEOUT
+from .shard_store import Shards, plain_converter
+from .shards import SHARDS, Part, apps_in, keys_of, parts_of, shard_of_event, shard_of_workflow
+
+__all__ = [
+    "SYSTEM_TASK_QUEUE",
+    "TASK_TIMEOUT",
+    "App",
+    "Catalog",
+    "Entry",
+    "Listed",
+    "Match",
+    "Registered",
+    "Snapshot",
+    "is_about_namespace",
+]
 
 _logger = logging.getLogger("steporal.catalog")
 
-CATALOG = "steporal.catalog"
-SYSTEM_TASK_QUEUE = "steporal"
-REGISTER = "steporal.register"
-
 CACHE_SECONDS = 2.0
 
-_UPDATES_PER_EXECUTION = 20
-"""Each worker that starts replays the catalog from its last continue-as-new, so that is never long ago.
-
-A live catalog replays with this number: another one needs ``workflow.patched``.
-"""
-
-TASK_TIMEOUT = timedelta(seconds=3)
-"""A task may be lost with a worker that leaves as it comes; Temporal's 10 s are how long who asks would wait."""
-
-_APP = "app:"
-_VERSION = "version"
-"""Keys of the memo."""
-
-
-def _checked(id: str) -> str:
-    size = len(id.encode(errors="surrogatepass"))
-    if not id.strip() or size > MAX_ID_BYTES or "\0" in id or id.startswith("steporal."):
-        raise ValueError("Temporal takes no such id, or it is one of Steporal's own")
-    return id
-
-
-Id = Annotated[str, AfterValidator(_checked)]
-"""An id that a client may have been given: others would make Temporal refuse what concerns more than this app."""
-
-
-class Entry(BaseModel):
-    """A trigger in an app's list.
-
-    Attributes:
-        timezone: The time zone of a cron schedule; UTC if there is none.
-        bridge: Whether it forwards events to another system, from which some have come.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    event: str | None = None
-    if_exp: str | None = None
-    cron: str | None = None
-    timezone: str | None = None
-    bridge: bool = False
-
-
-class Listed(BaseModel):
-    """A workflow in an app's list."""
-
-    model_config = ConfigDict(frozen=True)
-
-    id: Id
-    triggers: tuple[Entry, ...] = ()
-
-
-class App(BaseModel):
-    """An app's list, as the catalog holds it.
-
-    Attributes:
-        modules: The modules that define the app's workflows.
-        schedules: The ids of its schedules.
-        schedules_digest: What they are like; empty while they are being changed.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    id: Id
-    task_queue: Id
-    modules: tuple[str, ...] = ()
-    workflows: tuple[Listed, ...] = ()
-    schedules: tuple[str, ...] = ()
-    schedules_digest: str = ""
-
-    def with_schedules(self, ids: Iterable[str]) -> App:
-        """The list, while its schedules are being changed: with those that there are before and after that."""
-        return self.model_copy(update={"schedules": tuple(sorted(ids)), "schedules_digest": ""})
-
-
-@workflow.defn(name=CATALOG, sandboxed=False)
-class CatalogWorkflow:
-    """Holds each app's list in its memo."""
-
-    def __init__(self) -> None:
-        self._updates = 0
-
-    @workflow.run
-    async def run(self) -> None:
-        await workflow.wait_condition(
-            lambda: self._updates >= _UPDATES_PER_EXECUTION or workflow.info().is_continue_as_new_suggested()
-        )
-        await workflow.wait_condition(workflow.all_handlers_finished)
-        # Given none, or an empty one, Temporal takes the memo that this execution was started with, without what was
-        # upserted since.
-        memo = {key: value for key, value in workflow.memo().items() if value is not None}
-        workflow.continue_as_new(memo={**memo, _VERSION: 1})
-
-    @workflow.update(name=REGISTER)
-    @of_any_count
-    def register(self, app: RawValue) -> None:
-        """Replace an app's list; an app without workflows is forgotten."""
-        listed = read(App, said(app), "list of an app")
-        if listed is None:
-            raise refuse("list of an app")
-        workflow.upsert_memo({_APP + listed.id: listed.model_dump(mode="json") if listed.workflows else None})
-        self._updates += 1
+_RPC_TIMEOUT = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A workflow that starts on an event."""
+    """A workflow that starts on an event.
+
+    Attributes:
+        workflow: Its id.
+        task_queue: Its app's task queue.
+        app: Its app's id.
+    """
 
     workflow: str
     task_queue: str
@@ -154,31 +68,78 @@ class Match:
 
 
 @dataclass(slots=True)
-class Snapshot:
-    """The catalog at one moment, indexed by event.
+class _Shard:
+    """What a process has read of a shard.
 
     Attributes:
-        apps: The apps' lists.
-        stale: The apps whose list is encrypted otherwise than it would be now.
+        parts: The apps' parts, by the id of the app.
+        stale: The apps whose part is encrypted otherwise than it would be now.
+        by_event: The triggers by their name or pattern.
     """
 
-    apps: Mapping[str, App] = field(default_factory=dict)
-    stale: frozenset[str] = frozenset()
-    _by_name: dict[str, list[tuple[Match, Entry]]] = field(default_factory=dict)
-    _by_prefix: dict[str, list[tuple[Match, Entry]]] = field(default_factory=dict)
+    parts: Mapping[str, Part]
+    stale: Collection[str] = ()
+    by_event: dict[str, list[tuple[Match, Entry]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for app in self.apps.values():
-            for listed in app.workflows:
-                for entry in listed.triggers:
-                    if entry.event is None:
-                        continue
-                    prefix = wildcard_prefix(entry.event)
-                    index, key = (self._by_name, entry.event) if prefix is None else (self._by_prefix, prefix)
-                    index.setdefault(key, []).append((Match(listed.id, app.task_queue, app.id), entry))
+        for app, part in self.parts.items():
+            for workflow, event, if_exp, is_bridge in part.triggers:
+                found = Match(workflow, part.task_queue, app), Entry(event=event, if_exp=if_exp, bridge=is_bridge)
+                self.by_event.setdefault(event, []).append(found)
+
+
+class Snapshot:
+    """The catalog at one moment, or those of its shards that somebody asked for.
+
+    Args:
+        shards: The shards, by their numbers.
+    """
+
+    def __init__(self, shards: Mapping[int, _Shard]) -> None:
+        self._shards = shards
+
+    @classmethod
+    def of(cls, *apps: App) -> Snapshot:
+        """Return the catalog as it is when some apps are registered."""
+        parts: dict[int, dict[str, Part]] = {}
+        for app in apps:
+            for number, part in parts_of(app).items():
+                parts.setdefault(number, {})[app.id] = part
+        return cls({number: _Shard(parts.get(number, {})) for number in range(SHARDS)})
+
+    @property
+    def apps(self) -> dict[str, str]:
+        """The task queues of the apps, by id; complete in a snapshot of all shards."""
+        return {app: part.task_queue for shard in self._shards.values() for app, part in shard.parts.items()}
+
+    @property
+    def workflows(self) -> list[Match]:
+        """The workflows that the shards list; all of them in a snapshot of all shards."""
+        return sorted(
+            (
+                Match(id, part.task_queue, app)
+                for shard in self._shards.values()
+                for app, part in shard.parts.items()
+                for id in part.workflows
+            ),
+            key=lambda match: (match.app, match.workflow),
+        )
+
+    @property
+    def stale(self) -> frozenset[str]:
+        """The apps with a part that is encrypted otherwise than it would be now."""
+        return frozenset(app for shard in self._shards.values() for app in shard.stale)
+
+    def with_id(self, workflow_id: str, app: str | None = None) -> list[Match]:
+        """Return the workflows with an id, of one app or of any."""
+        parts = self._shards[shard_of_workflow(workflow_id)].parts
+        names = parts if app is None else [app] if app in parts else []
+        return [
+            Match(workflow_id, parts[name].task_queue, name) for name in names if workflow_id in parts[name].workflows
+        ]
 
     def matches(self, event: Mapping[str, JSON], *, bridged: bool = False) -> list[Match]:
-        """The workflows that start on an event, each once, whichever of its triggers matches first.
+        """Return the workflows that start on an event, each once, whichever of its triggers matches first.
 
         Args:
             event: The event.
@@ -197,11 +158,15 @@ class Snapshot:
             name: The name.
             bridged: The event has come over a bridge; none forwards it again.
         """
-        candidates = list(self._by_name.get(name, ()))
-        for prefix, triggers in self._by_prefix.items():
-            if _is_under(prefix, name):
-                candidates += triggers
-        return [(match, entry) for match, entry in candidates if not (bridged and entry.bridge)]
+        return [
+            (match, entry)
+            for key in keys_of(name)
+            for match, entry in self._of_key(key)
+            if not (bridged and entry.bridge)
+        ]
+
+    def _of_key(self, key: str) -> Collection[tuple[Match, Entry]]:
+        return self._shards[shard_of_event(key)].by_event.get(key, ())
 
     def judge(self, match: Match, entry: Entry, event: Mapping[str, JSON]) -> Judgement:
         """Judge whether an event of its name starts the workflow of a trigger."""
@@ -215,36 +180,27 @@ class Snapshot:
         return expression.judge(event=event)
 
     def unreadable(self) -> list[tuple[Match, Entry, str]]:
-        """The triggers that this version cannot read, which start nothing, and why."""
+        """Return the triggers that this version cannot read, which start nothing, and why."""
         found = []
-        for triggers in (*self._by_name.values(), *self._by_prefix.values()):
-            for match, entry in triggers:
-                try:
-                    compile_expression(entry.if_exp or "true")
-                except DefinitionError as err:
-                    found.append((match, entry, str(err)))
+        for match, entry in self._triggers():
+            try:
+                compile_expression(entry.if_exp or "true")
+            except DefinitionError as err:
+                found.append((match, entry, str(err)))
         return found
 
+    def _triggers(self) -> Iterator[tuple[Match, Entry]]:
+        for shard in self._shards.values():
+            for triggers in shard.by_event.values():
+                yield from triggers
+
     def is_listened(self, name: str) -> bool:
-        """Whether any workflow starts on events of a name, whatever is in them."""
-        return name in self._by_name or any(_is_under(prefix, name) for prefix in self._by_prefix)
+        """Return whether any workflow starts on events of a name, whatever is in them."""
+        return any(self._of_key(key) for key in keys_of(name))
 
     def trigger_for(self, name: str) -> str:
-        """By which name or pattern of a trigger, the closest, events of a name are known; ``other`` if by none."""
-        if name in self._by_name:
-            return name
-        prefixes = [prefix for prefix in self._by_prefix if _is_under(prefix, name)]
-        return f"{max(prefixes, key=len)}*" if prefixes else OTHER
-
-    def workflow(self, workflow_id: str, app: str | None = None) -> list[tuple[App, Listed]]:
-        """The listed workflows with an id, of one app or of any."""
-        return [
-            (listed_app, listed)
-            for listed_app in self.apps.values()
-            if app is None or listed_app.id == app
-            for listed in listed_app.workflows
-            if listed.id == workflow_id
-        ]
+        """Return by which name or pattern of a trigger, the closest, events of a name are known, else ``other``."""
+        return next((key for key in keys_of(name) if self._of_key(key)), OTHER)
 
 
 _told: dict[str, None] = {}
@@ -258,84 +214,127 @@ def _tell_once(app: str, what: str) -> None:
         _logger.warning("app %r: %s", app, what)
 
 
-def _is_under(prefix: str, name: str) -> bool:
-    """Whether a pattern, given by what stands before its wildcard, is for events of a name.
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What an app has registered.
 
-    ``*`` alone is not for the system's events, or a sink of all events would make every run tell that it has finished.
+    Attributes:
+        app: The list in force; None if this version of Steporal cannot read it.
+        standing: What is known of it; None likewise.
+        is_stale: Whether it is encrypted otherwise than it would be now.
     """
-    if not prefix:
-        return not name.startswith(RESERVED_PREFIXES)
-    return name.startswith(prefix) and len(name) > len(prefix)
 
-
-def is_about_namespace(error: RPCError) -> bool:
-    return any(detail.Is(NamespaceNotFoundFailure.DESCRIPTOR) for detail in error.grpc_status.details)
-
-
-def _app(key: str, data: JSON) -> App | None:
-    """An app's list; None for one that this version cannot read, which is in no other app's way."""
-    try:
-        return App.model_validate(data)
-    except ValueError as err:
-        _tell_once(key.removeprefix(_APP), f"its list in the catalog cannot be read: {err}")
-        return None
+    app: App | None
+    standing: Standing | None
+    is_stale: bool = False
 
 
 class Catalog:
-    """The catalog of a namespace, as one process reads and writes it."""
+    """The catalog of a namespace, as one process reads it.
+
+    Args:
+        temporal: The connection.
+        cache_seconds: How long what was read is good.
+    """
 
     def __init__(self, temporal: temporalio.client.Client, cache_seconds: float = CACHE_SECONDS) -> None:
         self._temporal = temporal
         self._cache_seconds = cache_seconds
-        self._cached: tuple[float, Snapshot] | None = None
-        self._reading = PerLoop(asyncio.Lock)
+        self._store = Shards(temporal)
+        self._cached: dict[int, tuple[float, _Shard]] = {}
+        self._parsed: dict[int, dict[str, tuple[Payload, Part | None]]] = {}
+        self._reading = {number: PerLoop(asyncio.Lock) for number in range(SHARDS)}
 
-    async def read(self, *, fresh: bool = False) -> Snapshot:
-        """All apps' lists; from a cache of seconds unless ``fresh``."""
-        async with self._reading.get():
-            cached = self._cached
+    async def read(self, names: Iterable[str], *, fresh: bool = False) -> Snapshot:
+        """Read what concerns events of some names; from a cache of seconds unless ``fresh``."""
+        return await self._read({shard_of_event(key) for name in set(names) for key in keys_of(name)}, fresh=fresh)
+
+    async def read_workflows(self, ids: Iterable[str], *, fresh: bool = False) -> Snapshot:
+        """Read which apps have workflows with some ids."""
+        return await self._read(set(map(shard_of_workflow, ids)), fresh=fresh)
+
+    async def read_all(self, *, fresh: bool = False) -> Snapshot:
+        """Read all shards."""
+        return await self._read(range(SHARDS), fresh=fresh)
+
+    async def read_app(self, app: str) -> Registered | None:
+        """Read what an app has registered, from its own workflow; None if it has registered nothing."""
+        try:
+            described = await self._temporal.get_workflow_handle(arbiter_id(app)).describe(rpc_timeout=_RPC_TIMEOUT)
+        except RPCError as err:
+            if is_missing(err):
+                return None
+            raise
+        if described.close_time is not None:
+            return None
+        memo = await memo_of(described)
+        if STANDING not in memo:
+            return None
+        stored = described.raw_description.workflow_execution_info.memo.fields
+        is_stale = not is_current(self._temporal.data_converter, stored[LIST])
+        try:
+            return Registered(App.model_validate(memo[LIST]), Standing.model_validate(memo[STANDING]), is_stale)
+        except (KeyError, ValueError) as err:
+            _tell_once(app, f"what it has registered cannot be read: {err}")
+            return Registered(None, None, is_stale)
+
+    async def read_apps(self) -> dict[str, App]:
+        """Read the lists of all apps, by id."""
+        ids = sorted((await self.read_all()).apps)
+        found = await bounded(self.read_app, ids)
+        return {id: each.app for id, each in zip(ids, found, strict=True) if each is not None and each.app is not None}
+
+    async def _read(self, numbers: Iterable[int], *, fresh: bool) -> Snapshot:
+        async def read(number: int) -> tuple[int, _Shard]:
+            return number, await self._shard(number, fresh=fresh)
+
+        now, found, missing = time.monotonic(), {}, []
+        for number in numbers:
+            cached = self._cached.get(number)
+            if fresh or cached is None or now - cached[0] > self._cache_seconds:
+                missing.append(number)
+            else:
+                found[number] = cached[1]
+        return Snapshot({**found, **dict(await bounded(read, missing))})
+
+    async def _shard(self, number: int, *, fresh: bool) -> _Shard:
+        async with self._reading[number].get():
+            cached = self._cached.get(number)
             if cached is None or fresh or time.monotonic() - cached[0] > self._cache_seconds:
-                cached = self._cached = (time.monotonic(), await self._describe())
+                read_at = time.monotonic()
+                shard = await self._parse(number, await self._store.read(number), cached and cached[1])
+                cached = self._cached[number] = (read_at, shard)
             return cached[1]
 
-    async def _describe(self) -> Snapshot:
-        try:
-            description = await self._temporal.get_workflow_handle(CATALOG).describe()
-        except RPCError as err:
-            if err.status == RPCStatusCode.NOT_FOUND and not is_about_namespace(err):
-                return Snapshot()
-            raise
-        memo = await memo_of(description)
-        # Temporal drops a null; a codec may hide from it that it is one.
-        listed = {key: app for key, app in memo.items() if key.startswith(_APP) and app is not None}
-        apps = {key: app for key in listed if (app := _app(key, listed[key])) is not None}
-        stored = description.raw_description.workflow_execution_info.memo.fields
-        stale = {app.id for key, app in apps.items() if not is_current(self._temporal.data_converter, stored[key])}
-        return Snapshot({app.id: app for app in apps.values()}, frozenset(stale))
-
-    async def register(self, app: App) -> None:
-        """Replace an app's list, and wait until the catalog has it. Needs a worker on the system task queue."""
-        there = await self.read()
-        known = there.apps.get(app.id)
-        if (known == app and app.id not in there.stale) or (known is None and not app.workflows):
-            return
-        start: WithStartWorkflowOperation[CatalogWorkflow, None] = WithStartWorkflowOperation(
-            CATALOG,
-            id=CATALOG,
-            task_queue=SYSTEM_TASK_QUEUE,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            task_timeout=TASK_TIMEOUT,
-            static_summary="which workflows start on which event",
+    async def _parse(self, number: int, memo: Mapping[str, Payload], before: _Shard | None) -> _Shard:
+        """Return what is in a shard; of what has not changed, nothing is decoded again."""
+        known, fields = self._parsed.get(number, {}), dict(apps_in(memo))
+        changed = {app: field for app, field in fields.items() if app not in known or known[app][0] != field}
+        if before is not None and not changed and len(known) == len(fields):
+            return before
+        parsed = {app: known[app] for app in fields if app not in changed}
+        for app, payload in changed.items():
+            parsed[app] = payload, await self._part(app, payload)
+        self._parsed[number] = parsed
+        converter = self._temporal.data_converter
+        return _Shard(
+            {app: part for app, (_, part) in parsed.items() if part is not None},
+            frozenset(app for app, payload in fields.items() if not is_current(converter, payload)),
         )
+
+    async def _part(self, app: str, payload: Payload) -> Part | None:
+        """Return an app's part; None for one that this version cannot read, which is in no other app's way.
+
+        Raises:
+            UnknownKeyError: It is encrypted, and this process does not have the key.
+        """
+        converter = plain_converter(self._temporal.data_converter)
         try:
-            await self._temporal.execute_update_with_start_workflow(
-                REGISTER,
-                to_raw(app.model_dump(mode="json")),
-                start_workflow_operation=start,
-                rpc_timeout=timedelta(seconds=30),
-            )
-        except (RPCError, RPCTimeoutOrCancelledError):
-            # The operation keeps the error, too; asyncio logs one that nobody has asked for.
-            await asyncio.gather(start.workflow_handle(), return_exceptions=True)
+            (raw,) = await converter.decode([payload], [RawValue])
+            check_readable(raw.payload)
+            return Part.model_validate(from_raw(raw))
+        except UnknownKeyError:
             raise
-        self._cached = None
+        except (ValueError, RecursionError, EncryptionError) as err:
+            _tell_once(app, f"its list in the catalog cannot be read: {err}")
+            return None

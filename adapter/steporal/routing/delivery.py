@@ -19,7 +19,7 @@ from ..reporting import alive
 from ..runtime.inbox import DELIVER
 from ..tracing import TRACE, delivering
 from ..types import JSON
-from .catalog import is_about_namespace
+from .calls import is_about_namespace
 from .topic import DELIVER_EVENTS, Batch, Delivery
 
 CONCURRENCY = 32

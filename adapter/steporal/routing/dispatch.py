@@ -20,6 +20,7 @@ from ..search_attributes import of_run, start_indexed
 from ..tracing import sending
 from ..types import JSON
 from .bridges import is_bridged, unmarked
+from .calls import first_of
 from .catalog import Catalog, Match, Snapshot
 from .expressions import warn_over_budget
 from .pace import Pace
@@ -63,7 +64,7 @@ class Dispatcher:
         Raises:
             RPCError: Temporal refused, or could not be reached; some runs may have been started.
         """
-        snapshot = await self.catalog.read()
+        snapshot = await self.catalog.read([FINISHED, *(event.name for event in events)])
         listened = snapshot.is_listened(FINISHED)
         ids = [event.id for event in events]
         bridged = [is_bridged(event) for event in events]
@@ -121,7 +122,7 @@ class Dispatcher:
     async def is_finish_listened(self) -> bool | None:
         """Whether runs have to tell that they have finished; None if the catalog cannot be read now."""
         try:
-            return (await self.catalog.read()).is_listened(FINISHED)
+            return (await self.catalog.read([FINISHED])).is_listened(FINISHED)
         except RPCError:
             return None
 
@@ -182,10 +183,3 @@ def _count(
             EVENTS_UNMATCHED.add(meter, event=name)
     for event, match in starts:
         EVENTS_MATCHED.add(meter, event=snapshot.trigger_for(event.name), workflow_type=match.workflow)
-
-
-def first_of(error: BaseException) -> BaseException:
-    """The first error in groups of errors."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -13,7 +13,7 @@ from ..runtime.children import failed_with, was_cancelled
 from ..runtime.memo import Failure, Outcome
 from ..runtime.returned import read_result
 from ..types import JSON
-from .catalog import is_about_namespace
+from .calls import is_about_namespace
 
 
 async def find_end(temporal: temporalio.client.Client, workflow_id: str) -> JSON:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import temporalio.client
 from temporalio.client import WorkflowExecutionDescription
 from temporalio.common import RawValue
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
 from ..converter import from_raw
 from ..errors import EncryptionError, RunNotFoundError, UnserializableError
 from ..runtime.start import Origin
 from ..search_attributes import EVENT_ID, keyword
-from .catalog import is_about_namespace
+from .calls import is_missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,6 @@ async def find_run(temporal: temporalio.client.Client, workflow_id: str) -> Foun
         raise run_not_found(workflow_id) from None
     first = described.raw_description.workflow_execution_info.first_run_id
     return Found(first or described.run_id, event_id)
-
-
-def is_missing(error: RPCError) -> bool:
-    """Whether Temporal has no such workflow; a namespace that does not exist is another matter."""
-    return error.status == RPCStatusCode.NOT_FOUND and not is_about_namespace(error)
 
 
 def run_not_found(workflow_id: str) -> RunNotFoundError:

@@ -7,6 +7,7 @@ for ever, and is not in the way of the messages after it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from functools import wraps
 from inspect import iscoroutinefunction
 from typing import Any, TypeVar
@@ -28,6 +29,12 @@ _SHOWN = 200
 
 FAR_FUTURE = 253402300800.0
 """The beginning of the year 10000, in seconds since the epoch: no wait lasts longer."""
+
+SYSTEM_TASK_QUEUE = "steporal"
+"""The task queue of topics and mailboxes, which workers of all apps serve."""
+
+TASK_TIMEOUT = timedelta(seconds=3)
+"""A task may be lost with a worker that stops; who waits for the answer waits this long instead of Temporal's 10 s."""
 
 UNREADABLE = "UnreadableMessageError"
 """The type of the error that the sender of an update gets."""

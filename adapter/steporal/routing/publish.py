@@ -16,8 +16,9 @@ from temporalio.service import RPCError, RPCStatusCode
 from ..converter import dumps, from_raw, to_raw
 from ..tracing import with_trace
 from ..types import JSON
-from .catalog import SYSTEM_TASK_QUEUE, is_about_namespace
+from .calls import is_about_namespace
 from .gathering import MOST_BYTES, Call, gathered
+from .messages import SYSTEM_TASK_QUEUE
 from .topic import MATCHED, PUBLISH, SUBSCRIBE, TOPIC, UNSUBSCRIBE, Subscription, subscription_id, topic_id, topics_of
 
 EVENTS_PER_SIGNAL = 50

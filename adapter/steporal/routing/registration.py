@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..events import ReceivedEvent, event_matches
-from .catalog import App, Catalog, Snapshot
+from ..events import ReceivedEvent
+from .catalog import Catalog, Snapshot
 from .expressions import compile_expression
+from .listing import App, Entry
 from .pace import Pace
+from .shards import keys_of
 
 if TYPE_CHECKING:
     from ..client import Client
@@ -37,45 +39,50 @@ class Registration:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._complete: tuple[Snapshot, int] | None = None
+        self._defined = 0
+        self._own: dict[str, list[_Trigger]] = {}
         self._has_waited = False
         self._warned: set[tuple[str, str]] = set()
 
     async def wait(self, catalog: Catalog, events: Sequence[ReceivedEvent]) -> None:
         """Wait until the catalog has the triggers that events match, for a while and once; then warn."""
-        missing = await self._missing(await catalog.read(), events)
+        names = {event.name for event in events if self._triggers(event.name)}
+        if not names:
+            return
+        concerned = [event for event in events if event.name in names]
+        missing = await self._missing(await catalog.read(names), concerned)
         if not missing:
             return
-        missing = await self._missing(await catalog.read(fresh=True), events)
+        missing = await self._missing(await catalog.read(names, fresh=True), concerned)
         until = time.monotonic() + (0 if self._has_waited else PATIENCE_SECONDS)
         while missing and time.monotonic() < until:
             self._has_waited = True
             await asyncio.sleep(_PAUSE_SECONDS)
-            missing = await self._missing(await catalog.read(fresh=True), events)
+            missing = await self._missing(await catalog.read(names, fresh=True), concerned)
         self._warn(missing)
 
     async def _missing(self, snapshot: Snapshot, events: Sequence[ReceivedEvent]) -> dict[str, str]:
         """The workflows that events would start if they were registered, each with the name of such an event."""
-        unlisted = self._unlisted(snapshot)
-        return {} if not unlisted else await _matching(unlisted, events)
+        unlisted = {name: self._unlisted(snapshot, name) for name in {event.name for event in events}}
+        return await _matching(unlisted, events) if any(unlisted.values()) else {}
 
-    def _unlisted(self, snapshot: Snapshot) -> list[_Trigger]:
+    def _unlisted(self, snapshot: Snapshot, name: str) -> list[_Trigger]:
+        listed = {
+            (match.workflow, entry.event, entry.if_exp)
+            for match, entry in snapshot.candidates(name)
+            if match.app == self._client.id
+        }
+        return [trigger for trigger in self._triggers(name) if trigger not in listed]
+
+    def _triggers(self, name: str) -> list[_Trigger]:
+        """Return the client's own triggers for events of a name."""
         defined = len(self._client.workflows) + len(self._client.sinks)
-        if self._complete is not None and self._complete[0] is snapshot and self._complete[1] == defined:
-            return []
-        app = snapshot.apps.get(self._client.id)
-        workflows = () if app is None else app.workflows
-        listed = {(each.id, entry.event, entry.if_exp) for each in workflows for entry in each.triggers}
-        unlisted = [trigger for trigger in self._triggers() if trigger not in listed]
-        if not unlisted:
-            self._complete = snapshot, defined
-        return unlisted
-
-    def _triggers(self) -> Iterable[_Trigger]:
-        for listed in self._client.listed().workflows:
-            for entry in listed.triggers:
+        if self._defined != defined:
+            self._defined, self._own = defined, {}
+            for listed, entry in self._client.listed().events():
                 if entry.event is not None:
-                    yield listed.id, entry.event, entry.if_exp
+                    self._own.setdefault(entry.event, []).append((listed.id, entry.event, entry.if_exp))
+        return [trigger for key in keys_of(name) for trigger in self._own.get(key, ())]
 
     def _warn(self, missing: dict[str, str]) -> None:
         for workflow, event in missing.items():
@@ -91,13 +98,13 @@ class Registration:
                 )
 
 
-async def _matching(triggers: Sequence[_Trigger], events: Sequence[ReceivedEvent]) -> dict[str, str]:
+async def _matching(triggers: Mapping[str, Sequence[_Trigger]], events: Sequence[ReceivedEvent]) -> dict[str, str]:
     found: dict[str, str] = {}
     pace = Pace()
     for event in events:
         data = event.model_dump(mode="json")
-        for workflow, pattern, if_exp in triggers:
-            if workflow not in found and event_matches(pattern, event.name):
+        for workflow, _, if_exp in triggers[event.name]:
+            if workflow not in found:
                 if if_exp is None or compile_expression(if_exp).matches(event=data):
                     found[workflow] = event.name
                 await pace.keep()
@@ -116,9 +123,10 @@ def module_of(handler: Callable[..., Any]) -> str:
 
 
 def warn_of_dropped(before: App | None, now: App) -> None:
-    """Log which workflows of an app are no longer registered, as the client that registers does not define them."""
+    """Log which workflows and triggers of an app are no longer registered: those that a client does not define."""
     if before is None:
         return
+    _warn_of_dropped_triggers(before, now)
     defined = {listed.id for listed in now.workflows}
     dropped = [listed.id for listed in before.workflows if listed.id not in defined]
     if not dropped:
@@ -147,3 +155,22 @@ def _names(workflows: Sequence[str]) -> str:
 
 def _it(workflows: Sequence[str]) -> str:
     return "it" if len(workflows) == 1 else "them"
+
+
+def _warn_of_dropped_triggers(before: App, now: App) -> None:
+    kept = {listed.id: set(listed.triggers) for listed in now.workflows}
+    for listed in before.workflows:
+        dropped = [entry for entry in listed.triggers if listed.id in kept and entry not in kept[listed.id]]
+        if dropped:
+            logger.warning(
+                "app %r: workflow %r no longer starts on %s",
+                now.id,
+                listed.id,
+                ", ".join(_described(entry) for entry in dropped),
+            )
+
+
+def _described(entry: Entry) -> str:
+    if entry.event is None:
+        return f"the schedule {entry.cron!r}"
+    return f"event {entry.event!r}" + (f" if {entry.if_exp}" if entry.if_exp else "")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from functools import partial
 
 import temporalio.client
 from temporalio.api.common.v1 import Payload
@@ -31,8 +30,9 @@ from ..runtime.start import SCHEDULED, Origin
 from ..sealed import is_current
 from ..search_attributes import has_all
 from ..triggers import CronTrigger
-from ..workflow_ids import workflow_id_of
-from .dispatch import first_of
+from ..workflow_ids import escaped, workflow_id_of
+from .calls import bounded
+from .listing import App
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class CronStart:
     @property
     def id(self) -> str:
         """The schedule's id: another jitter is the same schedule, changed."""
-        return f"steporal/{self.app}/{self.workflow}/{_digest(self.trigger.described)}"
+        return f"{prefix_of(self.app)}{escaped(self.workflow)}/{_digest(self.trigger.described)}"
 
     @property
     def run_id_prefix(self) -> str:
@@ -81,15 +81,32 @@ class CronStart:
         )
 
 
+def prefix_of(app: str) -> str:
+    """Return how the ids of an app's schedules begin."""
+    return f"steporal/{escaped(app)}/"
+
+
+def starts_of(app: App) -> dict[str, CronStart]:
+    """Return what the cron triggers in an app's list start, by the id of the schedule."""
+    starts = [
+        CronStart(app.id, listed.id, app.task_queue, _trigger(entry.cron, entry.timezone, entry.jitter))
+        for listed in app.workflows
+        for entry in listed.triggers
+        if entry.cron is not None
+    ]
+    return {start.id: start for start in starts}
+
+
+def _trigger(cron: str, timezone: str | None, jitter: float | None) -> CronTrigger:
+    return CronTrigger(cron, timezone, None if jitter is None else timedelta(seconds=jitter))
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-_FORM = 1
+_FORM = 2
 """The form of schedules: another number, and workers bring them into the present one."""
-
-_AT_ONCE = 16
-"""Calls to Temporal that :func:`apply` has in flight."""
 
 
 async def digest(temporal: temporalio.client.Client, starts: Iterable[CronStart]) -> str:
@@ -100,26 +117,20 @@ async def digest(temporal: temporalio.client.Client, starts: Iterable[CronStart]
     return hashlib.sha256(f"{_FORM} {await has_all(temporal)} {parts}".encode()).hexdigest()[:16]
 
 
+async def existing(temporal: temporalio.client.Client, app: str) -> list[str]:
+    """Return the ids of all schedules of an app that Temporal lists."""
+    prefix = prefix_of(app)
+    return [listed.id async for listed in await temporal.list_schedules(page_size=1000) if listed.id.startswith(prefix)]
+
+
 async def apply(temporal: temporalio.client.Client, wanted: Mapping[str, CronStart], known: Iterable[str]) -> None:
     """Create and change the schedules that are wanted, and delete those of ``known`` that are not.
 
     Raises:
         RPCError: Temporal refused one, or could not be reached; others may be as they should be.
     """
-    slots = asyncio.Semaphore(_AT_ONCE)
-
-    async def call(change: Coroutine[Any, Any, None]) -> None:
-        async with slots:
-            await change
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for start in wanted.values():
-                group.create_task(call(_put(temporal, start)))
-            for schedule_id in set(known) - set(wanted):
-                group.create_task(call(_delete(temporal, schedule_id)))
-    except BaseExceptionGroup as errors:
-        raise first_of(errors) from None
+    await bounded(partial(_put, temporal), wanted.values())
+    await bounded(partial(_delete, temporal), set(known) - set(wanted))
 
 
 async def _put(temporal: temporalio.client.Client, start: CronStart) -> None:

@@ -18,8 +18,9 @@ from ..converter import from_raw, to_raw
 from ..errors import InvalidInputError
 from ..runtime.limits import summary
 from ..sealed import memo_of
-from .catalog import SYSTEM_TASK_QUEUE, TASK_TIMEOUT, is_about_namespace
+from .calls import is_about_namespace
 from .mailbox import CLOSE, MAILBOX, RELEASE, SEND, TAKE, WAIT, Answer, Claim, Ended, Wait, mailbox_id
+from .messages import SYSTEM_TASK_QUEUE, TASK_TIMEOUT
 
 ANSWER_TIMEOUT = timedelta(seconds=30)
 """How long a mailbox may take to answer; it takes some milliseconds where any app's worker is up."""

@@ -12,7 +12,9 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from steporal.durations import format_duration
 from steporal.encryption import Keys
-from steporal.routing.catalog import SYSTEM_TASK_QUEUE, App
+from steporal.routing.listing import App
+from steporal.routing.messages import SYSTEM_TASK_QUEUE
+from steporal.routing.registering import workers_of
 from steporal.sealed import ENCRYPTION_KEYS
 
 from ..gateway.keys import MIN_KEY_LENGTH
@@ -106,18 +108,21 @@ async def stuck_runs(subject: Subject) -> Verdict:
 
 async def catalog(subject: Subject) -> Verdict:
     """Whether the namespace knows the workflows as the code has them."""
-    snapshot = await subject.client.dispatcher(subject.temporal).catalog.read(fresh=True)
-    wanted, there = subject.client.listed(), snapshot.apps.get(subject.client.id)
+    catalog = subject.client.dispatcher(subject.temporal).catalog
+    wanted, registered = subject.client.listed(), await catalog.read_app(subject.client.id)
     register = f"start its workers with this code, or `steporal sync {subject.target}`"
-    if there is None:
+    if registered is None:
         if not wanted.workflows:
             return warning(f"app {wanted.id!r} has no workflows", "define some with @client.workflow")
         return bad(f"app {wanted.id!r} is not registered: no event starts its workflows", register)
+    there = registered.app
+    if there is None:
+        return bad(f"what app {wanted.id!r} has registered cannot be read", "upgrade Steporal here, and run this again")
     if unregistered := sorted(_ids(wanted) - _ids(there)):
         return bad(f"not registered: {listing(unregistered)}", register)
     if differences := _differences(wanted, there):
         return warning("; ".join(differences), f"{register}; unless the code here is not the code that is deployed")
-    if unreadable := snapshot.unreadable():
+    if unreadable := (await catalog.read_all()).unreadable():
         (match, entry, why), more = unreadable[0], len(unreadable) - 1
         return warning(
             f"workflow {match.workflow!r} of app {match.app!r} has a trigger on {entry.event!r} that this version "
@@ -144,12 +149,37 @@ def _differences(wanted: App, there: App) -> list[str]:
     return found
 
 
+async def in_force(subject: Subject) -> Verdict:
+    """Whether the workers have the list of triggers that is in force."""
+    registered = await subject.client.dispatcher(subject.temporal).catalog.read_app(subject.client.id)
+    if registered is None or registered.standing is None:
+        return good("nothing is registered of the app")
+    standing = registered.standing
+    said = f"the list of revision {standing.revision} is in force"
+    if standing.version:
+        said += f", of version {standing.version!r}"
+    found = await workers_of(subject.client)
+    others = [worker for worker in found if worker.digest != standing.digest]
+    if not others:
+        return good(said)
+    revisions = listing(sorted({worker.revision for worker in others}))
+    said = f"{said}; {len(others)} worker{'s have' if len(others) > 1 else ' has'} another one, of revision {revisions}"
+    remedy = "give all workers of the app the same code and the same --revision, and each app its own id"
+    if len(others) == len(found):
+        return bad(
+            f"{said}, and none has that one",
+            f"wait for two minutes, or register the list of the code that is deployed: steporal sync {subject.target} "
+            "--take-over",
+        )
+    return warning(said, f"unless a deployment is under way, {remedy}")
+
+
 # --- encryption ----------------------------------------------------------------------------------------------------
 
 
 async def encryption(subject: Subject) -> Verdict:
     """Whether values are encrypted, and by all apps with the key of this process."""
-    snapshot = await subject.client.dispatcher(subject.temporal).catalog.read()
+    snapshot = await subject.client.dispatcher(subject.temporal).catalog.read_all()
     keys = getattr(subject.temporal.data_converter.payload_codec, "keys", None)
     if not isinstance(keys, Keys):
         return good("values are not encrypted by keys in settings")

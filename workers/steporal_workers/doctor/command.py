@@ -33,6 +33,7 @@ CHECKS: Mapping[str, Check] = {
     "backlog": app.backlog,
     "runs": app.stuck_runs,
     "catalog": app.catalog,
+    "triggers in force": app.in_force,
     "encryption": app.encryption,
     "schedules": app.schedules,
     "gateway keys": app.gateway_keys,

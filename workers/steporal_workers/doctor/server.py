@@ -153,10 +153,10 @@ async def payload_limits(subject: Subject) -> Verdict:
         )
     if memo < MAX_PAYLOAD_BYTES:
         return warning(
-            f"the catalog has {memo:,} bytes for all apps of the namespace",
+            f"a shard of the catalog has {memo:,} bytes, and Steporal puts up to 1,800,000 there",
             "raise limit.memoSize.error in Temporal's dynamic configuration to 2097152",
         )
-    return good(f"{blob:,} bytes a value, {memo:,} for the catalog")
+    return good(f"{blob:,} bytes a value, {memo:,} for a shard of the catalog")
 
 
 # --- the clock -----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 import steporal
 from steporal.metrics import meter_of
-from steporal.routing.catalog import SYSTEM_TASK_QUEUE
+from steporal.routing.messages import SYSTEM_TASK_QUEUE
 from steporal.tracing import is_traced
 
 from ..output import say
@@ -81,5 +81,5 @@ async def gateway(
 
 async def _task_queues(client: steporal.Client) -> set[str]:
     """Those of all apps, as the gateway goes on where no worker is left."""
-    snapshot = await client.dispatcher(await client.connect()).catalog.read()
-    return {SYSTEM_TASK_QUEUE, *(app.task_queue for app in snapshot.apps.values())}
+    snapshot = await client.dispatcher(await client.connect()).catalog.read_all()
+    return {SYSTEM_TASK_QUEUE, *snapshot.apps.values()}

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 import steporal
 from steporal import Workflow, WorkflowReference, reference
+from steporal.definition import MAX_ID_BYTES
 from steporal.errors import InvalidEventError, InvalidInputError, PayloadTooLargeError, UnknownWorkflowError
 from steporal.events import check_json
 from steporal.routing.catalog import Snapshot
@@ -16,6 +17,8 @@ from steporal.types import JSON
 
 from .answers import Problem, answer
 from .bodies import object_of, read_json
+
+_MAX_NAME_LENGTH = 2 * MAX_ID_BYTES + 1
 
 
 class InvokeApi:
@@ -45,13 +48,16 @@ class InvokeApi:
             if name in (workflow.id, f"{self._client.id}-{workflow.id}"):
                 return workflow
         catalog = self._client.dispatcher(await self._client.connect()).catalog
-        found = find(await catalog.read(), name) or find(await catalog.read(fresh=True), name)
+        ids = possible_ids(name)
+        found = find(await catalog.read_workflows(ids), name) or find(
+            await catalog.read_workflows(ids, fresh=True), name
+        )
         if len(found) == 1:
             return found[0]
         if found:
             names = " or ".join(sorted(f"/invoke/{one.app}-{one.id}" for one in found))
             raise Problem(400, f"several apps have a workflow {name!r}; say which: {names}")
-        listed = sorted({one.id for app in (await catalog.read()).apps.values() for one in app.workflows})
+        listed = sorted({one.workflow for one in (await catalog.read_all()).workflows})
         close = difflib.get_close_matches(name[:100], listed, n=3)
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise Problem(404, f"no app has a workflow {name[:200]!r}{hint}")
@@ -68,6 +74,13 @@ def _data_of(body: JSON) -> JSON:
 
 def find(snapshot: Snapshot, name: str) -> list[WorkflowReference[JSON]]:
     """The workflows with an id, in all apps; else those whose ``{app}-{workflow}`` it is, as Inngest names them."""
-    listed = [(app.id, one.id) for app in snapshot.apps.values() for one in app.workflows]
-    by_id = [(app, id) for app, id in listed if id == name]
-    return [reference(app, id) for app, id in by_id or [(app, id) for app, id in listed if f"{app}-{id}" == name]]
+    found = snapshot.with_id(name) or [
+        match for id in possible_ids(name)[1:] for match in snapshot.with_id(id, name.removesuffix(f"-{id}"))
+    ]
+    return [reference(match.app, match.workflow) for match in found]
+
+
+def possible_ids(name: str) -> list[str]:
+    """The ids that a workflow may have whose name in a path is an id, or ``{app}-{workflow}``."""
+    name = name[:_MAX_NAME_LENGTH]
+    return [name, *(name[i + 1 :] for i, char in enumerate(name[:-1]) if char == "-" and i > 0)]

@@ -11,6 +11,8 @@ from temporalio.service import RPCError
 
 import steporal
 from steporal.errors import EncryptionError, TemporalCallError
+from steporal.routing.catalog import Catalog
+from steporal.routing.dispatch import FINISHED
 
 from .answers import Problem, answer
 
@@ -23,6 +25,7 @@ class Probes:
     def __init__(self, client: steporal.Client, is_stopping: Callable[[], bool]) -> None:
         self._client = client
         self._is_stopping = is_stopping
+        self._has_read_all = False
 
     async def live(self, request: Request) -> Response:
         """The process is up."""
@@ -35,10 +38,15 @@ class Probes:
         try:
             async with asyncio.timeout(_SECONDS):
                 temporal = await self._client.connect()
-                snapshot = await self._client.dispatcher(temporal).catalog.read()
+                await self._read_catalog(self._client.dispatcher(temporal).catalog)
         except EncryptionError as err:
             raise Problem(503, str(err)) from None
         except (RPCError, TemporalCallError, TimeoutError) as err:
             why = f"no answer in {_SECONDS:g} seconds" if isinstance(err, TimeoutError) else str(err)
             raise Problem(503, f"Temporal did not answer: {why}") from None
-        return answer({"status": 200, "message": "OK", "apps": len(snapshot.apps)})
+        return answer({"status": 200, "message": "OK"})
+
+    async def _read_catalog(self, catalog: Catalog) -> None:
+        """Read all of the catalog once, for which the process needs all keys, and then what every event concerns."""
+        await (catalog.read([FINISHED]) if self._has_read_all else catalog.read_all())
+        self._has_read_all = True

@@ -14,7 +14,6 @@ import steporal
 from steporal.client import Run
 from steporal.errors import RunFailedError
 from steporal.routing.bridges import unmarked_id
-from steporal.routing.catalog import Snapshot
 from steporal.types import JSON
 from steporal.workflow_ids import run_name, workflow_id_of
 
@@ -45,7 +44,7 @@ class RunApi:
         """The runs that an event started, the first first."""
         event_id = unmarked_id(request.path_params["id"])
         temporal = await self._temporal()
-        snapshot = await self._client.dispatcher(temporal).catalog.read()
+        snapshot = await self._client.dispatcher(temporal).catalog.read_all()
         slots, memory = asyncio.Semaphore(_AT_ONCE), AnswerMemory(body_of(request))
 
         async def look(app: str, workflow: str) -> dict[str, JSON] | None:
@@ -53,7 +52,7 @@ class RunApi:
                 found = await describe(temporal, workflow_id_of(app, workflow, event_id))
                 return None if found is None or found.workflow_type != workflow else await self._shown(found, memory)
 
-        workflows = [(app.id, listed.id) for app in snapshot.apps.values() for listed in app.workflows]
+        workflows = [(match.app, match.workflow) for match in snapshot.workflows]
         runs = [run for run in await asyncio.gather(*(look(*workflow) for workflow in workflows)) if run]
         return enveloped(sorted(runs, key=lambda run: (run["run_started_at"], run["function_id"])))
 
@@ -94,9 +93,9 @@ class RunApi:
         found = await find_run(temporal, id)
         if found is not None:
             catalog = self._client.dispatcher(temporal).catalog
-            kind = found.workflow_type
-            if _lists(await catalog.read(), kind) or _lists(await catalog.read(fresh=True), kind):
-                return found
+            for fresh in (False, True):
+                if (await catalog.read_workflows([found.workflow_type], fresh=fresh)).with_id(found.workflow_type):
+                    return found
         raise Problem(
             404,
             f"there is no run {id[:200]!r}; a run has a run id, and a workflow id: {{app}}/{{workflow}}/{{event id}}",
@@ -140,7 +139,3 @@ class RunApi:
 def status_of(found: WorkflowExecutionDescription) -> str:
     """A run's status, as Inngest names it."""
     return _STATUSES.get(found.status, "Running") if found.status else "Running"
-
-
-def _lists(snapshot: Snapshot, workflow: str) -> bool:
-    return bool(snapshot.workflow(workflow))

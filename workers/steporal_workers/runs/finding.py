@@ -9,15 +9,16 @@ from datetime import datetime
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionDescription, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from steporal.routing.catalog import CATALOG
+from steporal.routing.arbiter import ARBITER
 from steporal.routing.mailbox import MAILBOX
+from steporal.routing.shards import SHARD
 from steporal.routing.topic import TOPIC
 
 from ..problems import Failure
 
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-_SYSTEM = (CATALOG, TOPIC, MAILBOX)
+_SYSTEM = (SHARD, ARBITER, TOPIC, MAILBOX)
 
 _INDEXING_SECONDS = 1.0
 """Temporal finds a run by its run id a moment after its start."""

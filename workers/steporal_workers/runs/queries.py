@@ -10,7 +10,7 @@ from datetime import datetime
 import temporalio.client
 from temporalio.common import SearchAttributeKey
 
-from steporal.routing.catalog import SYSTEM_TASK_QUEUE, Catalog, Snapshot
+from steporal.routing.catalog import Catalog, Snapshot
 from steporal.search_attributes import APP, EVENT_ID, EVENT_NAME, has_all, keyword
 from steporal.workflow_ids import workflow_id_of
 
@@ -25,6 +25,9 @@ STATUSES = {
     "timed-out": "TimedOut",
 }
 """Temporal's names, by ours."""
+
+_SYSTEM = "steporal."
+"""How the types of Steporal's own workflows begin."""
 
 STUCK = "stuck"
 """What a run is called that is running, and whose workflow task fails again and again."""
@@ -77,7 +80,7 @@ async def query_of(temporal: temporalio.client.Client, filters: Filters) -> Quer
     Raises:
         Mistake: There is no such app.
     """
-    snapshot = await Catalog(temporal).read()
+    snapshot = await Catalog(temporal).read_all()
     is_indexed = await has_all(temporal)
     conditions = [_of_apps(snapshot, filters.app, is_indexed=is_indexed, namespace=temporal.namespace)]
     if filters.workflow is not None:
@@ -103,7 +106,7 @@ async def query_of(temporal: temporalio.client.Client, filters: Filters) -> Quer
 
 
 def _workflows(snapshot: Snapshot) -> set[str]:
-    return {listed.id for app in snapshot.apps.values() for listed in app.workflows}
+    return {match.workflow for match in snapshot.workflows}
 
 
 def _unknown(what: str, id: str | None, known: Collection[str]) -> str:
@@ -116,21 +119,20 @@ def _unknown(what: str, id: str | None, known: Collection[str]) -> str:
 def _of_apps(snapshot: Snapshot, app: str | None, *, is_indexed: bool, namespace: str) -> str:
     """The runs of apps, and nothing else: in a namespace there are also Steporal's own and native workflows."""
     if app is not None and app in snapshot.apps:
-        return f"TaskQueue = {quoted(snapshot.apps[app].task_queue)}"
+        return f"TaskQueue = {quoted(snapshot.apps[app])}"
     if app is not None and is_indexed:
         return f"{APP.name} = {quoted(keyword(app))}"
     if app is not None:
         known = ", ".join(map(repr, sorted(snapshot.apps))) or "none"
         raise Mistake(f"no app {app!r} is registered in namespace {namespace!r}; there is {known}")
     if not snapshot.apps:
-        return f"TaskQueue != {quoted(SYSTEM_TASK_QUEUE)}"
-    of_catalog = f"TaskQueue IN ({_list(listed.task_queue for listed in snapshot.apps.values())})"
+        return f"WorkflowType NOT STARTS_WITH {quoted(_SYSTEM)}"
+    of_catalog = f"TaskQueue IN ({_list(snapshot.apps.values())})"
     return f"({of_catalog} OR {APP.name} IS NOT NULL)" if is_indexed else of_catalog
 
 
 def _of_event_id(snapshot: Snapshot, event_id: str, *, is_indexed: bool) -> str:
-    workflows = [(app.id, listed.id) for app in snapshot.apps.values() for listed in app.workflows]
-    ids = [workflow_id_of(app, workflow, event_id) for app, workflow in workflows]
+    ids = [workflow_id_of(match.app, match.workflow, event_id) for match in snapshot.workflows]
     found_by = [f"WorkflowId IN ({_list(ids)})"] if ids else []
     if is_indexed:
         found_by.append(f"{EVENT_ID.name} = {quoted(keyword(event_id))}")

@@ -121,8 +121,8 @@ def _input(story: Story) -> JSON:
 
 
 async def _app_of(temporal: Client, task_queue: str) -> str:
-    apps = (await Catalog(temporal).read()).apps
-    return next((app.id for app in apps.values() if app.task_queue == task_queue), task_queue)
+    apps = (await Catalog(temporal).read_all()).apps
+    return next((app for app, queue in apps.items() if queue == task_queue), task_queue)
 
 
 # --- what is kept --------------------------------------------------------------------------------------------------

@@ -1,0 +1,116 @@
+"""The catalog with ten thousand workflows of a thousand apps: what reading it costs, by what is sent.
+
+``python -m benchmarks.catalog`` starts a dev server of its own and prints a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import resource
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Iterable
+
+from temporalio.client import Client
+
+import steporal
+from steporal.routing.arbiter import Order
+from steporal.routing.calls import bounded
+from steporal.routing.catalog import Catalog
+from steporal.routing.listing import App, Entry, Listed
+from steporal.routing.placing import Placing
+from steporal.routing.registering import Registrar, Source
+from steporal.routing.shard_store import Shards
+from steporal.routing.shards import SHARDS, apps_in, size_of
+from steporal.serving import registry_worker, system_worker
+from steporal_workers.devserver import dev_server
+
+IF_EXP = "event.data.amount > 100 && event.data.region == 'eu'"
+ROUNDS = 30
+AT_ONCE = 4
+
+
+def app(number: int, workflows: int) -> App:
+    """An app each of whose workflows starts on an event of its own; every tenth on a pattern."""
+    listed = []
+    for n in range(workflows):
+        event = f"team{number}.*" if n % 10 == 9 else f"team{number}.thing{n}.happened"
+        listed.append(Listed(id=f"app{number}-workflow{n}", triggers=(Entry(event=event, if_exp=IF_EXP),)))
+    return App(id=f"app-{number}", task_queue=f"app-{number}", workflows=tuple(listed))
+
+
+async def fill(temporal: Client, apps: Iterable[App]) -> float:
+    """Place lists of apps, as their workflows do; how long one took."""
+    began, apps = time.perf_counter(), list(apps)
+    for start in range(0, len(apps), AT_ONCE):
+        batch = apps[start : start + AT_ONCE]
+        await bounded(lambda each: Placing(temporal, Order(app=each, generation=1)).run(), batch)
+    return (time.perf_counter() - began) / len(apps)
+
+
+async def measured(read: Callable[[], Awaitable[object]]) -> str:
+    """Milliseconds of a call, and of the processor's time in it, as medians."""
+    took, spent = [], []
+    for _ in range(ROUNDS):
+        began, cpu = time.perf_counter(), _processor_time()
+        await read()
+        took.append(time.perf_counter() - began)
+        spent.append(_processor_time() - cpu)
+    return f"{statistics.median(took) * 1000:.1f} | {statistics.median(spent) * 1000:.1f}"
+
+
+def _processor_time() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+async def rows(temporal: Client, apps: int, workflows: int) -> list[str]:
+    """The table's rows."""
+    took = await fill(temporal, (app(number, workflows) for number in range(apps)))
+    memos = await bounded(Shards(temporal).read, range(SHARDS))
+    sizes = [size_of(apps_in(memo)) for memo in memos]
+    catalog = Catalog(temporal)
+    names = [f"team{n % apps}.thing{n % 9}.happened" for n in range(100)]
+    snapshot = await catalog.read_all()
+    assert len(snapshot.workflows) == apps * workflows
+    event = {"name": names[0], "data": {"amount": 101, "region": "eu"}}
+    assert len((await catalog.read([names[0]])).matches(event)) == 1
+    client = steporal.Client("confirms", temporal=temporal)
+    client.workflow(id="w", triggers=[steporal.event_trigger("team1.thing1.happened")])(_handler)
+    registrar = Registrar(client, Source.of(client))
+    async with registry_worker(temporal, client.id, "bench"):
+        await registrar.confirm()
+        confirming = await measured(registrar.confirm)
+    return [
+        f"| placing an app's list | {took * 1000:.1f} | |",
+        f"| a shard: {min(sizes):,} to {max(sizes):,} bytes | | |",
+        f"| first reading of all {SHARDS} shards | {await measured(lambda: Catalog(temporal).read_all())} |",
+        f"| reading again for one event | {await measured(lambda: catalog.read([names[0]], fresh=True))} |",
+        f"| reading again for 100 events of 100 names | {await measured(lambda: catalog.read(names, fresh=True))} |",
+        f"| within two seconds of that | {await measured(lambda: catalog.read(names))} |",
+        f"| candidates of one event | {await measured(lambda: _candidates(catalog, names[0]))} |",
+        f"| a worker's confirmation, nothing changed | {confirming} |",
+    ]
+
+
+async def _candidates(catalog: Catalog, name: str) -> object:
+    return (await catalog.read([name])).candidates(name)
+
+
+async def _handler(ctx: steporal.Context[object], step: steporal.Step) -> None: ...
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--apps", type=int, default=1_000)
+    parser.add_argument("--workflows", type=int, default=10, help="of each app")
+    given = parser.parse_args()
+    async with dev_server(ui=False) as server, system_worker(server.client):
+        print(f"{given.apps:,} apps with {given.workflows} workflows each\n")
+        print("| | ms | ms of processor time |\n|---|---|---|")
+        print("\n".join(await rows(server.client, given.apps, given.workflows)))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
