@@ -157,9 +157,10 @@ class Activities:
         given = from_raw(argument)
         asked = Subscription.model_validate(given["subscription"])
         async with failing():
-            await Topics(activity.client()).subscribe(given["topics"], asked)
+            parts = await Topics(activity.client()).subscribe(given["topics"], asked)
             # For those who read it in the history, which has no arguments of local activities.
-            return to_raw({"key": asked.key, "kind": asked.kind, "topics": given["topics"], "until": asked.until})
+            told = {"key": asked.key, "kind": asked.kind, "topics": given["topics"], "until": asked.until}
+            return to_raw({**told, "parts": parts} if parts else told)
 
     @activity.defn(name=UNSUBSCRIBE_RUN)
     async def unsubscribe(self, argument: RawValue) -> RawValue:

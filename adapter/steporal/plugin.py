@@ -39,6 +39,8 @@ from .outbound.delivery import delivery_class
 from .own_code import OwnCode
 from .routing.catalog import SYSTEM_TASK_QUEUE, CatalogWorkflow
 from .routing.delivery import SYSTEM_ACTIVITIES
+from .routing.directory import DirectoryWorkflow
+from .routing.late import LateWorkflow
 from .routing.mailbox import MailboxWorkflow
 from .routing.topic import TopicWorkflow
 from .runtime.compiled import workflow_class
@@ -58,7 +60,13 @@ logger = logging.getLogger("steporal")
 DEFAULT_STEP_SLOTS = 100
 """Temporal's own default for activities that a worker runs at once."""
 
-SYSTEM_WORKFLOWS: list[type] = [CatalogWorkflow, TopicWorkflow, MailboxWorkflow]
+SYSTEM_WORKFLOWS: list[type] = [
+    CatalogWorkflow,
+    DirectoryWorkflow,
+    TopicWorkflow,
+    LateWorkflow,
+    MailboxWorkflow,
+]
 
 
 class SteporalPlugin(temporalio.worker.Plugin):

@@ -20,7 +20,10 @@ from ..runtime.inbox import DELIVER
 from ..tracing import TRACE, delivering
 from ..types import JSON
 from .catalog import is_about_namespace
-from .topic import DELIVER_EVENTS, Batch, Delivery
+from .directory import Wanted
+from .directory_reading import Directory
+from .late import tell_topic
+from .topic import DELIVER_EVENTS, LIST_TOPICS, Batch, Delivery
 
 CONCURRENCY = 32
 """Runs that one activity tells at once."""
@@ -103,4 +106,12 @@ async def _is_told(temporal: temporalio.client.Client, delivery: Delivery, event
     return True
 
 
-SYSTEM_ACTIVITIES: list[Callable[..., Any]] = [deliver_events]
+@activity.defn(name=LIST_TOPICS)
+async def list_topics(argument: RawValue) -> RawValue:
+    """List topics of one shard of the directory, or confirm that runs still wait."""
+    wanted = [Wanted.model_validate(one) for one in from_raw(argument)]
+    await Directory(activity.client()).list_topics(wanted)
+    return to_raw(None)
+
+
+SYSTEM_ACTIVITIES: list[Callable[..., Any]] = [deliver_events, list_topics, tell_topic]

@@ -12,6 +12,7 @@ import asyncio
 import zlib
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue, RetryPolicy
+from temporalio.exceptions import FailureError
 
 from ..converter import dumps, from_raw, size_of, to_raw
 from ..errors import UnknownKeyError
@@ -31,6 +33,7 @@ from ..runtime.limits import MAX_PAYLOAD_BYTES
 from ..runtime.until import wait_until
 from ..types import JSON
 from .binding import Bound, Key, Path, bind, keys_at
+from .directory import MAX_PARTS, MAX_PATHS, MORE_PARTS, Wanted
 from .expressions import Judgement
 from .messages import FAR_FUTURE, drop, of_any_count, read, said
 
@@ -40,6 +43,7 @@ UNSUBSCRIBE = "steporal.unsubscribe"
 PUBLISH = "steporal.publish"
 DELIVER_EVENTS = "steporal.deliver_events"
 MATCHED = "steporal.matched"
+LIST_TOPICS = "steporal.list_topics"
 
 DELIVERY_HEARTBEAT_TIMEOUT = timedelta(seconds=10)
 """For as long the runs of a lane hear nothing after a worker was killed while it delivered."""
@@ -51,6 +55,11 @@ _UNITS_PER_TASK = 100_000  # a tenth of a second of a workflow task, which must 
 _UNITS_OF_A_CANDIDATE = 10
 _UNITS_OF_AN_ITEM = 50
 _BYTES_PER_UNIT = 25
+_CONFIRMED_EVERY = timedelta(hours=1)  # the directory counts on it
+_CONFIRMED_WITHIN = timedelta(minutes=2)
+_CONFIRM_AGAIN = timedelta(seconds=30)
+_WAITS_PER_PART = 10_000
+_BYTES_PER_PART = 3 * 1024 * 1024
 _MAX_STATE_BYTES = 8 * 1024 * 1024  # before it is compressed: to write more takes too much of a workflow task
 _MAX_HISTORY_BYTES = 40 * 1024 * 1024  # Temporal terminates a workflow with 50 MiB
 _REMEMBERED = 10_000
@@ -66,9 +75,16 @@ _PAUSE = timedelta(milliseconds=1)
 _NEW = to_raw(None)
 
 
-def topic_id(event: str) -> str:
-    """The Temporal workflow id of the topic of an event name or pattern."""
-    return f"{TOPIC}/{event}"
+def topic_id(event: str, count: int = 1, part: int = 0) -> str:
+    """The Temporal workflow id of the topic of an event name or pattern, or of one of its parts where it has more."""
+    return f"{TOPIC}/{event}" if count == 1 else f"{TOPIC}-{count}.{part}/{event}"
+
+
+def topic_of(workflow_id: str) -> tuple[str, int, int]:
+    """The event name or pattern of a topic, the number of its parts, and which of them it is, by its workflow id."""
+    parts, _, event = workflow_id.removeprefix(TOPIC).partition("/")
+    count, _, part = parts.removeprefix("-").partition(".")
+    return (event, int(count), int(part)) if count.isdecimal() and part.isdecimal() else (event, 1, 0)
 
 
 def topics_of(name: str) -> list[str]:
@@ -206,6 +222,16 @@ class Index:
             if not self._by_key[path]:
                 del self._by_key[path]
 
+    @property
+    def paths(self) -> list[Path]:
+        """The paths at which subscriptions compare events."""
+        return list(self._by_key)
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there are subscriptions without an equality."""
+        return bool(self._others)
+
     def _place(self, bound: Bound | None) -> dict[str, None]:
         if bound is None or bound.index is None:
             return self._others
@@ -338,6 +364,8 @@ class State(BaseModel):
         received: What had come and was not taken: the signal, what it brought, and when.
         events: The events that runs are still to be told of.
         matched: Which runs, each with the event's position, and when it came.
+        confirmed: When the directory was told that runs wait here; 0 where that was by their subscriptions.
+        has_grown: Whether the directory has more parts for new subscriptions.
     """
 
     subscriptions: list[Subscription] = []
@@ -345,6 +373,8 @@ class State(BaseModel):
     received: list[tuple[str, Any, float]] = []
     events: list[Event] = []
     matched: list[tuple[Subscription, int, float]] = []
+    confirmed: float = 0.0
+    has_grown: bool = False
 
     @model_validator(mode="after")
     def _positions_are_of_events(self) -> State:
@@ -369,6 +399,9 @@ class TopicWorkflow:
         self._is_leaving = False
         self._is_working = False
         self._units = 0
+        self._confirmed = 0.0
+        self._is_confirming = False
+        self._has_grown = False
 
     # --- what it is sent -------------------------------------------------------------------------------------------
 
@@ -419,6 +452,7 @@ class TopicWorkflow:
         """
         await self._restore(_read_state(before))
         tasks = [asyncio.create_task(self._work()), *(asyncio.create_task(self._deliver(lane)) for lane in self._lanes)]
+        tasks.append(asyncio.create_task(self._confirm()))
         while True:
             signals = self._signals
             try:
@@ -443,7 +477,7 @@ class TopicWorkflow:
         """Continue as new with what is left to do; where that is too much, go on with it instead."""
         self._is_leaving = True
         await workflow.wait_condition(
-            lambda: not self._is_working and not any(lane.is_delivering for lane in self._lanes)
+            lambda: not (self._is_working or self._is_confirming or any(lane.is_delivering for lane in self._lanes))
         )
         state = self._state_that_fits()
         if state is None and workflow.info().get_current_history_size() > _MAX_HISTORY_BYTES:
@@ -507,6 +541,8 @@ class TopicWorkflow:
                 [each.subscription.model_dump(mode="json", exclude_defaults=True), position, each.came]
                 for each, position in waiting
             ],
+            "confirmed": self._confirmed,
+            "has_grown": self._has_grown,
         }
 
     async def _restore(self, state: State) -> None:
@@ -514,6 +550,7 @@ class TopicWorkflow:
         self._received.extendleft(reversed(before))  # signals came before this, in this execution
         self._backlog.size += sum(each.size for each in before)
         self._remembered = dict.fromkeys([*state.remembered, *self._remembered])
+        self._confirmed, self._has_grown = state.confirmed or workflow.time(), state.has_grown
         for subscription in state.subscriptions:
             await self._take_units(self._subscribe(subscription) + _UNITS_OF_AN_ITEM)
         events = [event.model_dump(mode="json") for event in state.events]
@@ -635,6 +672,52 @@ class TopicWorkflow:
             if later:
                 lane.put_off([lane.taken[position] for position in later])
             lane.is_delivering = False
+
+    # --- the directory ---------------------------------------------------------------------------------------------
+
+    async def _confirm(self) -> None:
+        """Tell the directory, every hour, that runs wait here; and when the topic has become too large for more."""
+        while True:
+            due = timedelta(seconds=self._confirmed - workflow.time()) + _CONFIRMED_EVERY
+            with suppress(TimeoutError):
+                await wait_until(self._has_outgrown, timeout=max(due, _PAUSE), summary="confirm that runs wait")
+            await workflow.wait_condition(lambda: not self._is_leaving)
+            self._confirmed = workflow.time()
+            if self._index.all:
+                self._is_confirming = True
+                await self._list_in_directory()
+                self._is_confirming = False
+
+    def _has_outgrown(self) -> bool:
+        if self._has_grown or topic_of(workflow.info().workflow_id)[1] * MORE_PARTS > MAX_PARTS:
+            return False
+        return len(self._index.all) >= _WAITS_PER_PART or self._index.size >= _BYTES_PER_PART
+
+    async def _list_in_directory(self) -> None:
+        topic, count, _ = topic_of(workflow.info().workflow_id)
+        wanted = [Wanted(topic=topic, count=count)]
+        if count > 1:
+            wanted = [Wanted(topic=topic, count=count, path=path) for path in self._index.paths]
+            if self._index.has_others or len(wanted) > MAX_PATHS:
+                wanted = [*wanted[:MAX_PATHS], Wanted(topic=topic, count=count, others=True)]
+        grows = self._has_outgrown()
+        if grows:
+            wanted.append(Wanted(topic=topic, count=count * MORE_PARTS))
+        try:
+            await workflow.execute_activity(
+                LIST_TOPICS,
+                to_raw([each.model_dump(mode="json", exclude_defaults=True) for each in wanted]),
+                result_type=RawValue,
+                start_to_close_timeout=timedelta(seconds=30),
+                schedule_to_close_timeout=_CONFIRMED_WITHIN,
+                retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=10)),
+            )
+        except FailureError as err:
+            workflow.logger.warning("could not confirm in the directory of topics that runs wait: %s", err.cause)
+            await workflow.sleep(_CONFIRM_AGAIN)
+            self._confirmed = 0.0
+        else:
+            self._has_grown = self._has_grown or grows
 
     def _left(self) -> int:
         return len(self._received) + sum(len(lane.waiting) for lane in self._lanes)

@@ -1,0 +1,360 @@
+"""Directory of the names and patterns of events that runs wait for: 32 Temporal workflows, ``steporal.topics/{shard}``.
+
+The memo of a shard lists the topics whose name hashes to it, so that a sender learns with one ``describe`` call that
+nobody waits for an event, and needs no worker for that. Whoever subscribes a run lists the topic; a topic confirms
+every hour that runs wait there. What nobody confirms for a month is dropped, in two steps: first it is marked as
+leaving, when senders still tell the topic and subscribers list it again, and a day later it is removed.
+
+A shard that does not know all topics says so, and senders tell topics that it does not list, too: when it has just been
+started, as it may replace one that somebody has terminated or deleted, and when there are more names than fit.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from temporalio import workflow
+from temporalio.common import RawValue
+
+from ..converter import dumps, to_raw
+from ..runtime.until import wait_until
+from ..types import JSON
+from .budget import Key
+from .messages import FAR_FUTURE, drop, of_any_count, read, refuse, said
+
+DIRECTORY = "steporal.topics"
+LIST = "steporal.list"
+SHARDS = 32
+
+TOPIC_KEY = "topic:"
+UNLISTED = "unlisted"
+VERSION = "version"
+"""Keys of the memo: a topic's, before its name; that of topics that are not listed; that of every shard."""
+
+MAX_PATHS = 10
+"""Paths of equalities by which events find the parts of a topic. A wait by another path is one without an equality."""
+
+MAX_PARTS = 512
+MORE_PARTS = 8
+"""How many times as many parts a topic has that has grown."""
+
+# What a live directory replays with: other values need ``workflow.patched``.
+_LOOK = timedelta(hours=1)  # time passes in looks: the months without a worker do not count
+_LOOKS_KEPT = 30 * 24
+_LOOKS_SUPERSEDED = 48  # for parts of a topic that has more parts by now
+_LOOKS_LEAVING = 24
+_LOOKS_UNLISTED = 3  # every topic confirms within one
+_MESSAGES_PER_EXECUTION = 100
+_MAX_BYTES = 256 * 1024  # of names; more cost each sender too much to read. Temporal takes 2 MiB
+_MOST_BYTES = 2 * _MAX_BYTES  # with topics that have more parts, which senders cannot do without
+_BYTES_OF_A_TOPIC = 100
+
+_MAX_NAME = 4096
+
+
+class Path(BaseModel):
+    """A path at which waits of a topic compare events.
+
+    Attributes:
+        names: The names on the way.
+        since: When it was listed, in seconds since the epoch.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    names: tuple[str, ...]
+    since: float = Field(allow_inf_nan=False, le=FAR_FUTURE)
+
+
+class Parts(BaseModel):
+    """The parts of a topic, each a Temporal workflow.
+
+    Attributes:
+        count: How many: 1, 8, 64 or 512.
+        since: When they were listed, in seconds since the epoch.
+        paths: Where the waits in them compare events: a wait by an equality is in the part of its value.
+        others: Since when there have been waits without an equality, which may be in any part.
+        leaving: Whether they will be removed, unless they are listed again.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    count: int = Field(ge=1, le=MAX_PARTS)
+    since: float = Field(allow_inf_nan=False, le=FAR_FUTURE)
+    paths: tuple[Path, ...] = Field(default=(), max_length=MAX_PATHS)
+    others: float | None = Field(default=None, allow_inf_nan=False, le=FAR_FUTURE)
+    leaving: bool = False
+
+
+class Entry(BaseModel):
+    """A topic in the directory, with its parts: those that it began with and, after it has grown, more."""
+
+    model_config = ConfigDict(frozen=True)
+
+    parts: tuple[Parts, ...] = Field(max_length=8)
+
+    @property
+    def newest(self) -> Parts:
+        """The parts for new waits."""
+        return max(self.parts, key=lambda parts: parts.count)
+
+    def of(self, count: int) -> Parts | None:
+        """Return the parts by their number."""
+        return next((parts for parts in self.parts if parts.count == count), None)
+
+    def with_parts(self, changed: Parts) -> Entry:
+        """Return the entry with some parts added, or replaced."""
+        kept = [parts for parts in self.parts if parts.count != changed.count]
+        return Entry(parts=tuple(sorted([*kept, changed], key=lambda parts: parts.count)))
+
+
+class Unlisted(BaseModel):
+    """Says that there are topics that a shard does not list.
+
+    Attributes:
+        since: Since when, in seconds since the epoch.
+        leaving: Whether it will soon be over, so that new topics have to be listed again.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    since: float = Field(allow_inf_nan=False, le=FAR_FUTURE)
+    leaving: bool = False
+
+
+class Wanted(BaseModel):
+    """What a subscription needs listed.
+
+    Attributes:
+        topic: The name or pattern.
+        count: The number of the topic's parts of which the subscription is in one.
+        path: Where it compares events.
+        others: It may be in any part.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    topic: str = Field(min_length=1, max_length=_MAX_NAME)
+    count: int = Field(default=1, ge=1, le=MAX_PARTS)
+    path: tuple[str, ...] | None = Field(default=None, max_length=64)
+    others: bool = False
+
+
+def shard_of(topic: str) -> int:
+    """The shard that lists a topic."""
+    return zlib.crc32(topic.encode(errors="surrogatepass")) % SHARDS
+
+
+def directory_id(shard: int) -> str:
+    """The Temporal workflow id of a shard."""
+    return f"{DIRECTORY}/{shard}"
+
+
+def part_of(path: tuple[str, ...], key: Key, count: int) -> int:
+    """The part of the waits whose equality is with a value at a path."""
+    return zlib.crc32(dumps([*path, *key])) % count
+
+
+def read_entries(memo: Mapping[str, Any]) -> tuple[dict[str, Entry], list[str]]:
+    """The topics in a memo, and the keys of what cannot be read."""
+    entries: dict[str, Entry] = {}
+    unreadable = []
+    for key, value in memo.items():
+        if not key.startswith(TOPIC_KEY) or value is None:
+            continue
+        try:
+            entries[key.removeprefix(TOPIC_KEY)] = Entry.model_validate(value)
+        except ValueError:
+            unreadable.append(key)
+    return entries, unreadable
+
+
+def read_unlisted(memo: Mapping[str, Any]) -> Unlisted | None:
+    """What a memo says about topics that are not listed.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    value = memo.get(UNLISTED)
+    return None if value is None else Unlisted.model_validate(value)
+
+
+@workflow.defn(name=DIRECTORY, sandboxed=False)
+class DirectoryWorkflow:
+    """One shard of the directory."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._unlisted: Unlisted | None = None
+        self._looks: dict[str, int] = {}  # since somebody has confirmed the parts; by their keys
+        self._size = 0
+        self._messages = 0
+        self._is_restored = False
+
+    @workflow.run
+    async def run(self, looks: RawValue | None = None) -> None:
+        """Live for ever.
+
+        Args:
+            looks: How often the execution before has looked since somebody has confirmed the parts, by their keys; none
+                where this is the first execution, which does not know all topics.
+        """
+        self._restore()
+        before = self._read_looks(looks)
+        if before is None:
+            self._set_unlisted()
+        else:
+            self._looks = before
+        while self._messages < _MESSAGES_PER_EXECUTION and not workflow.info().is_continue_as_new_suggested():
+            try:
+                await wait_until(self._is_full, timeout=_LOOK, summary="drop what nobody waits for")
+            except TimeoutError:
+                self._look()
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        memo = {key: value for key, value in workflow.memo().items() if value is not None}
+        # Given an empty memo, Temporal takes the one that this execution was started with.
+        workflow.continue_as_new(to_raw({"looks": self._looks}), memo={**memo, VERSION: 1})
+
+    @workflow.update(name=LIST, description="Runs wait for events of some names.")
+    @of_any_count
+    def list_topics(self, wanted: RawValue) -> None:
+        """List topics, and confirm those that are listed."""
+        self._restore()
+        items = said(wanted)
+        if not isinstance(items, list):
+            raise refuse("list of topics")
+        self._messages += 1
+        for item in items:
+            if (one := read(Wanted, item, "topic for the directory")) is not None:
+                self._list(one)
+
+    def _is_full(self) -> bool:
+        return self._messages >= _MESSAGES_PER_EXECUTION
+
+    def _restore(self) -> None:
+        """Read the memo, once; an update may come before :meth:`run` does."""
+        if self._is_restored:
+            return
+        self._is_restored = True
+        memo = workflow.memo()
+        self._entries, unreadable = read_entries(memo)
+        for key in unreadable:
+            drop("topic in the directory", key)
+            workflow.upsert_memo({key: None})
+        self._size = sum(_size_of(topic) for topic in self._entries)
+        try:
+            self._unlisted = read_unlisted(memo)
+        except ValueError as err:
+            drop("word on topics that are not listed", err)
+            self._set_unlisted()
+        else:
+            if unreadable:
+                self._set_unlisted()
+
+    def _read_looks(self, given: RawValue | None) -> dict[str, int] | None:
+        """The looks that the execution before left; None if there was none, or somebody has started this one."""
+        looks = None if given is None else _looks_in(said(given))
+        return looks if workflow.info().continued_run_id else None
+
+    def _list(self, wanted: Wanted) -> None:
+        topic, now = wanted.topic, workflow.time()
+        entry = self._entries.get(topic)
+        if entry is None and self._size + _size_of(topic) > _MAX_BYTES and wanted.count == 1:
+            self._set_unlisted()
+            return
+        if self._size > _MOST_BYTES and entry is None:
+            drop("topic in the directory", "there are too many")
+            return
+        before = entry.of(wanted.count) if entry is not None else None
+        parts = before or Parts(count=wanted.count, since=now)
+        if parts.leaving:
+            parts = parts.model_copy(update={"leaving": False})
+        if wanted.count > 1:
+            parts = _with_way(parts, wanted, now)
+        self._looks[_key_of(topic, wanted.count)] = 0
+        if parts != before:
+            self._put(topic, (entry or Entry(parts=())).with_parts(parts))
+
+    def _put(self, topic: str, entry: Entry | None) -> None:
+        """Change the entry of a topic, or remove it."""
+        if topic not in self._entries:
+            self._size += _size_of(topic)
+        if entry is None:
+            del self._entries[topic]
+            self._size -= _size_of(topic)
+        else:
+            self._entries[topic] = entry
+        said = None if entry is None else entry.model_dump(mode="json", exclude_defaults=True)
+        workflow.upsert_memo({TOPIC_KEY + topic: said})
+
+    def _set_unlisted(self) -> None:
+        """Say, for a while from now on, that there are topics that are not listed."""
+        self._looks[UNLISTED] = 0
+        if self._unlisted is None or self._unlisted.leaving:
+            since = workflow.time() if self._unlisted is None else self._unlisted.since
+            self._tell_unlisted(Unlisted(since=since))
+
+    def _tell_unlisted(self, unlisted: Unlisted | None) -> None:
+        self._unlisted = unlisted
+        said = None if unlisted is None else unlisted.model_dump(mode="json", exclude_defaults=True)
+        workflow.upsert_memo({UNLISTED: said})
+
+    # --- what nobody confirms any more -----------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        for topic, entry in list(self._entries.items()):
+            self._look_at(topic, entry)
+        if self._unlisted is None:
+            return
+        looks = self._looks[UNLISTED] = self._looks.get(UNLISTED, 0) + 1
+        if looks > 2 * _LOOKS_UNLISTED:
+            self._tell_unlisted(None)
+        elif looks > _LOOKS_UNLISTED and not self._unlisted.leaving:
+            self._tell_unlisted(self._unlisted.model_copy(update={"leaving": True}))
+
+    def _look_at(self, topic: str, entry: Entry) -> None:
+        kept: list[Parts] = []
+        for parts in entry.parts:
+            key = _key_of(topic, parts.count)
+            looks = self._looks[key] = self._looks.get(key, 0) + 1
+            allowed = _LOOKS_KEPT if parts is entry.newest else _LOOKS_SUPERSEDED
+            if looks > allowed + _LOOKS_LEAVING and parts.leaving:
+                del self._looks[key]
+            elif looks > allowed:
+                kept.append(parts.model_copy(update={"leaving": True}))
+            else:
+                kept.append(parts)
+        if tuple(kept) != entry.parts:
+            self._put(topic, Entry(parts=tuple(kept)) if kept else None)
+
+
+def _with_way(parts: Parts, wanted: Wanted, now: float) -> Parts:
+    """Parts in which events find a subscription."""
+    paths = parts.paths
+    is_other = wanted.others
+    if wanted.path is not None and all(path.names != wanted.path for path in paths):
+        if len(paths) < MAX_PATHS:
+            paths = (*paths, Path(names=wanted.path, since=now))
+        else:
+            is_other = True
+    others = now if is_other and parts.others is None else parts.others
+    return parts.model_copy(update={"paths": paths, "others": others})
+
+
+def _size_of(topic: str) -> int:
+    return _BYTES_OF_A_TOPIC + len(topic.encode(errors="surrogatepass"))
+
+
+def _key_of(topic: str, count: int) -> str:
+    return f"{count} {topic}"
+
+
+def _looks_in(given: JSON) -> dict[str, int]:
+    looks = given.get("looks") if isinstance(given, dict) else None
+    if not isinstance(looks, dict):
+        return {}
+    return {key: number for key, number in looks.items() if isinstance(number, int)}
