@@ -29,6 +29,7 @@ from ..errors import UnknownKeyError
 from ..events import MAX_LEVELS
 from ..metrics import DELIVERY_LATENCY, MESSAGES_DROPPED, TOPIC_BACKLOG, TOPIC_EVENTS
 from ..packed import unpack_json
+from ..runtime.inbox import REFUSED
 from ..runtime.limits import MAX_PAYLOAD_BYTES
 from ..runtime.until import wait_until
 from ..types import JSON
@@ -60,6 +61,7 @@ _CONFIRMED_WITHIN = timedelta(minutes=2)
 _CONFIRM_AGAIN = timedelta(seconds=30)
 _WAITS_PER_PART = 10_000
 _BYTES_PER_PART = 3 * 1024 * 1024
+_MAX_WAITS_BYTES = 6 * 1024 * 1024  # far enough from where the next execution could not be given them
 _MAX_STATE_BYTES = 8 * 1024 * 1024  # before it is compressed: to write more takes too much of a workflow task
 _MAX_HISTORY_BYTES = 40 * 1024 * 1024  # Temporal terminates a workflow with 50 MiB
 _REMEMBERED = 10_000
@@ -578,12 +580,32 @@ class TopicWorkflow:
         for item in items:
             if received.kind == SUBSCRIBE:
                 if (subscription := read(Subscription, item, "subscription")) is not None:
-                    await self._take_units(self._subscribe(subscription))
+                    await self._take_units(self._subscribe_or_refuse(subscription))
             elif received.kind == UNSUBSCRIBE:
                 self._unsubscribe(item)
             elif (event := read(Event, item, "event")) is not None:
                 await self._hear(event.id, item, received.came)
             await self._take_units(_UNITS_OF_AN_ITEM)
+
+    def _subscribe_or_refuse(self, subscription: Subscription) -> int:
+        if self._index.size < _MAX_WAITS_BYTES or subscription.id in self._index.all:
+            return self._subscribe(subscription)
+        self._refuse(subscription)
+        return 0
+
+    def _refuse(self, subscription: Subscription) -> None:
+        """Tell a run that there is no room for its subscription."""
+        topic, waits = topic_of(workflow.info().workflow_id)[0], len(self._index.all)
+        message = (
+            f"no more runs can wait for event {topic!r} now: {waits:,} waits with {self._index.size:,} bytes are more "
+            f"than one part of a topic may have, {_MAX_WAITS_BYTES:,} bytes; wait with a shorter timeout, or for a "
+            "name of fewer runs"
+        )
+        if subscription.kind == "cancel":  # to deliver it would cancel the run
+            drop(f"cancel_on of run {subscription.workflow_id!r}", message)
+            return
+        event = {"id": str(workflow.uuid4()), "name": REFUSED, "data": {"message": message}, "ts": _now(), "v": None}
+        self._send(Matched(subscription, event, size_of(to_raw(event)), workflow.time()))
 
     def _subscribe(self, subscription: Subscription) -> int:
         """Add a subscription; returns the units that this took."""
@@ -682,18 +704,22 @@ class TopicWorkflow:
             with suppress(TimeoutError):
                 await wait_until(self._has_outgrown, timeout=max(due, _PAUSE), summary="confirm that runs wait")
             await workflow.wait_condition(lambda: not self._is_leaving)
-            self._confirmed = workflow.time()
             if self._index.all:
                 self._is_confirming = True
-                await self._list_in_directory()
+                is_done = await self._list_in_directory()
                 self._is_confirming = False
+                if not is_done:
+                    await workflow.sleep(_CONFIRM_AGAIN)
+                    continue
+            self._confirmed = workflow.time()
 
     def _has_outgrown(self) -> bool:
         if self._has_grown or topic_of(workflow.info().workflow_id)[1] * MORE_PARTS > MAX_PARTS:
             return False
         return len(self._index.all) >= _WAITS_PER_PART or self._index.size >= _BYTES_PER_PART
 
-    async def _list_in_directory(self) -> None:
+    async def _list_in_directory(self) -> bool:
+        """Confirm, and ask for more parts where the topic has outgrown its own; return whether that was done."""
         topic, count, _ = topic_of(workflow.info().workflow_id)
         wanted = [Wanted(topic=topic, count=count)]
         if count > 1:
@@ -714,10 +740,9 @@ class TopicWorkflow:
             )
         except FailureError as err:
             workflow.logger.warning("could not confirm in the directory of topics that runs wait: %s", err.cause)
-            await workflow.sleep(_CONFIRM_AGAIN)
-            self._confirmed = 0.0
-        else:
-            self._has_grown = self._has_grown or grows
+            return False
+        self._has_grown = self._has_grown or grows
+        return True
 
     def _left(self) -> int:
         return len(self._received) + sum(len(lane.waiting) for lane in self._lanes)
@@ -727,6 +752,10 @@ class TopicWorkflow:
         for position, each in enumerate(taken):
             if position not in later and each.subscription.id not in gone:
                 DELIVERY_LATENCY.record(meter, now - each.came)
+
+
+def _now() -> int:
+    return int(workflow.time() * 1000)
 
 
 def _told(answer: JSON) -> tuple[list[str], list[int]]:
