@@ -31,7 +31,7 @@ from .routing.lookup import find_listed
 from .routing.mailbox import CHECK, Wait
 from .routing.publish import Topics
 from .routing.signalling import Mailboxes
-from .routing.topic import Subscription
+from .routing.subscription import Subscription
 from .runtime.attempt import RUN_STEP
 from .runtime.calls import told
 from .runtime.endings import SEND_EVENT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -16,7 +17,7 @@ from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.client import Interceptor, OutboundInterceptor, SignalWorkflowInput, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
-from temporalio.worker import Replayer
+from temporalio.worker import Replayer, Worker
 from waiting import LONG, until_waiting
 
 import steporal
@@ -388,18 +389,27 @@ async def test_a_topic_that_takes_no_more_signals_now_holds_up_no_start_and_is_t
         listener = await step.ext.listen("listen", event=name, timeout="1h")
         return sorted([(event := await listener.next("next")) and event.data["n"] for _ in range(60)])
 
-    async with dev_server(dynamic_config=["history.maximumSignalsPerExecution=40"]) as server:
-        workers = Workers(server.client, 1000)
-        async with asyncio.timeout(2 * LONG):
-            async with workers(app):
-                run = await listens.start()
-                await until_history_has(run, "listen")
-                await app.sync()
-            sent = [await app.send_event({"name": name, "id": f"{name} {n}", "data": {"n": n}}) for n in range(60)]
-            async with workers(app):
-                assert await run.result() == list(range(60))
-                started = [await app.get_run(each.runs[0].workflow_id).result() for each in sent]
-                assert started == list(range(60))
+    limits = ["history.maximumSignalsPerExecution=40", "limit.historyCount.suggestContinueAsNew=30"]
+    async with dev_server(dynamic_config=limits) as server, asyncio.timeout(LONG):
+        async with serving(app, server.client):
+            run = await listens.start()
+            await until_history_has(run, "listen")
+        sent = [await app.send_event({"name": name, "id": f"{name} {n}", "data": {"n": n}}) for n in range(60)]
+        assert [len(each.runs) for each in sent] == [1] * 60
+        async with serving(app, server.client):
+            assert await run.result() == list(range(60))
+            started = [await (await app.get_run(each.runs[0].workflow_id)).result() for each in sent]
+        assert started == list(range(60))
+
+
+@asynccontextmanager
+async def serving(app: steporal.Client, temporal: temporalio.client.Client) -> AsyncIterator[None]:
+    """A worker of an app, which stays registered."""
+    app.temporal = temporal
+    plugin = app.plugin()
+    async with Worker(temporal, task_queue=app.task_queue, plugins=[plugin]):
+        await plugin.registered.wait()
+        yield
 
 
 async def until_history_has(run: steporal.Run[Any], text: str) -> None:

@@ -22,11 +22,12 @@ import steporal
 from steporal import Context, Step
 from steporal.converter import to_raw
 from steporal.events import new_ulid
-from steporal.routing import topic
+from steporal.routing import subscription, topic
 from steporal.routing.delivery import deliver_events
 from steporal.routing.dispatch import first_of
+from steporal.routing.lanes import Batch, Delivery
 from steporal.routing.publish import Topics
-from steporal.routing.topic import DELIVERY_HEARTBEAT_TIMEOUT, Batch, Delivery, TopicWorkflow, topics_of
+from steporal.routing.topic import DELIVERY_HEARTBEAT_TIMEOUT, TopicWorkflow, topics_of
 from steporal_workers.devserver import dev_server
 
 
@@ -237,7 +238,7 @@ async def test_a_topic_ends_when_nobody_has_waited_for_a_while_and_starts_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(topic, "_IDLE", timedelta(milliseconds=300))
-    monkeypatch.setattr(topic, "_LATE", 0.0)
+    monkeypatch.setattr(subscription, "_LATE", 0.0)
 
     @app.workflow(id="waits")
     async def waits(ctx: Context[Any], step: Step) -> Any:

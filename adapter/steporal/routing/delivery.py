@@ -22,8 +22,9 @@ from ..types import JSON
 from .catalog import is_about_namespace
 from .directory import Wanted
 from .directory_reading import Directory
+from .lanes import Batch, Delivery
 from .late import tell_topic
-from .topic import DELIVER_EVENTS, LIST_TOPICS, Batch, Delivery
+from .topic import DELIVER_EVENTS, LIST_TOPICS
 
 CONCURRENCY = 32
 """Runs that one activity tells at once."""

@@ -55,6 +55,8 @@ _BYTES_OF_A_TOPIC = 100
 
 _MAX_NAME = 4096
 
+_NONE = to_raw(None)
+
 
 class Path(BaseModel):
     """A path at which waits of a topic compare events.
@@ -196,7 +198,7 @@ class DirectoryWorkflow:
         self._is_restored = False
 
     @workflow.run
-    async def run(self, looks: RawValue | None = None) -> None:
+    async def run(self, looks: RawValue = _NONE) -> None:
         """Live for ever.
 
         Args:
@@ -209,7 +211,7 @@ class DirectoryWorkflow:
             self._set_unlisted()
         else:
             self._looks = before
-        while self._messages < _MESSAGES_PER_EXECUTION and not workflow.info().is_continue_as_new_suggested():
+        while not self._is_full():
             try:
                 await wait_until(self._is_full, timeout=_LOOK, summary="drop what nobody waits for")
             except TimeoutError:
@@ -233,7 +235,7 @@ class DirectoryWorkflow:
                 self._list(one)
 
     def _is_full(self) -> bool:
-        return self._messages >= _MESSAGES_PER_EXECUTION
+        return self._messages >= _MESSAGES_PER_EXECUTION or workflow.info().is_continue_as_new_suggested()
 
     def _restore(self) -> None:
         """Read the memo, once; an update may come before :meth:`run` does."""
@@ -255,10 +257,9 @@ class DirectoryWorkflow:
             if unreadable:
                 self._set_unlisted()
 
-    def _read_looks(self, given: RawValue | None) -> dict[str, int] | None:
-        """The looks that the execution before left; None if there was none, or somebody has started this one."""
-        looks = None if given is None else _looks_in(said(given))
-        return looks if workflow.info().continued_run_id else None
+    def _read_looks(self, given: RawValue) -> dict[str, int] | None:
+        """The looks that the execution before left; None if there was none."""
+        return _looks_in(said(given)) if workflow.info().continued_run_id else None
 
     def _list(self, wanted: Wanted) -> None:
         topic, now = wanted.topic, workflow.time()

@@ -15,6 +15,7 @@ import temporalio.client
 from pydantic import BaseModel, ConfigDict, Field
 from temporalio import activity, workflow
 from temporalio.common import RawValue, RetryPolicy, WorkflowIDConflictPolicy
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..converter import dumps, from_raw, to_raw
@@ -74,7 +75,11 @@ class LateWorkflow:
 async def tell_topic(argument: RawValue) -> RawValue:
     """Tell a topic; one that has ended has nobody who waits."""
     letter = Letter.model_validate(from_raw(argument))
-    return to_raw(await signalled(activity.client(), letter.receiver, letter.signal, letter.messages))
+    try:
+        return to_raw(await signalled(activity.client(), letter.receiver, letter.signal, letter.messages))
+    except RPCError as err:  # expected for a while, so nothing to log
+        category = ApplicationErrorCategory.BENIGN
+        raise ApplicationError(err.message, type=type(err).__name__, category=category) from None
 
 
 async def signalled(temporal: temporalio.client.Client, receiver: str, signal: str, messages: Sequence[object]) -> bool:
@@ -89,19 +94,23 @@ async def signalled(temporal: temporalio.client.Client, receiver: str, signal: s
     return True
 
 
-async def tell_later(temporal: temporalio.client.Client, letter: Letter) -> None:
-    """Hand over what a topic cannot be told of now; the same letter is one workflow.
+async def tell_later(temporal: temporalio.client.Client, letter: Letter) -> str:
+    """Hand over what a topic cannot be told of now; return the Temporal workflow id of who tells it.
+
+    The same letter is one workflow.
 
     Raises:
         RPCError: Temporal does not take that either.
     """
     data: JSON = letter.model_dump(mode="json")
+    id = f"{LATE}/{hashlib.sha256(dumps(data)).hexdigest()}"
     await temporal.start_workflow(
         LATE,
         to_raw(data),
-        id=f"{LATE}/{hashlib.sha256(dumps(data)).hexdigest()}",
+        id=id,
         task_queue=SYSTEM_TASK_QUEUE,
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         static_summary=f"{len(letter.messages)} events for {letter.receiver}"[:200],
         rpc_timeout=_RPC_TIMEOUT,
     )
+    return id

@@ -24,7 +24,8 @@ from .directory_reading import Directory, Shard, parts_for
 from .gathering import MOST_BYTES, Call, gathered
 from .late import Letter, signalled, tell_later
 from .pace import Pace
-from .topic import MATCHED, PUBLISH, SUBSCRIBE, TOPIC, UNSUBSCRIBE, Subscription, subscription_id, topic_id, topics_of
+from .subscription import Subscription, subscription_id
+from .topic import MATCHED, PUBLISH, SUBSCRIBE, TOPIC, UNSUBSCRIBE, topic_id, topics_of
 
 EVENTS_PER_SIGNAL = 50
 SUBSCRIPTIONS_PER_SIGNAL = 100

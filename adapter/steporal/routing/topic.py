@@ -10,21 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import FailureError
 
-from ..converter import dumps, from_raw, size_of, to_raw
+from ..converter import from_raw, size_of, to_raw
 from ..errors import UnknownKeyError
 from ..events import MAX_LEVELS
 from ..metrics import DELIVERY_LATENCY, MESSAGES_DROPPED, TOPIC_BACKLOG, TOPIC_EVENTS
@@ -33,10 +33,10 @@ from ..runtime.inbox import REFUSED
 from ..runtime.limits import MAX_PAYLOAD_BYTES
 from ..runtime.until import wait_until
 from ..types import JSON
-from .binding import Bound, Key, Path, bind, keys_at
 from .directory import MAX_PARTS, MAX_PATHS, MORE_PARTS, Wanted
-from .expressions import Judgement
-from .messages import FAR_FUTURE, drop, of_any_count, read, said
+from .lanes import Backlog, Lane, Matched
+from .messages import drop, of_any_count, read, said
+from .subscription import Index, Subscription
 
 TOPIC = "steporal.topic"
 SUBSCRIBE = "steporal.subscribe"
@@ -66,11 +66,8 @@ _MAX_STATE_BYTES = 8 * 1024 * 1024  # before it is compressed: to write more tak
 _MAX_HISTORY_BYTES = 40 * 1024 * 1024  # Temporal terminates a workflow with 50 MiB
 _REMEMBERED = 10_000
 _LANES = 4
-_DELIVERIES_PER_ACTIVITY = 200
-_BYTES_PER_ACTIVITY = 512 * 1024
 _IDLE = timedelta(minutes=10)
 _LONGEST = timedelta(days=1)
-_LATE = 60.0
 _SHOWN = 20
 _PAUSE = timedelta(milliseconds=1)
 
@@ -95,80 +92,6 @@ def topics_of(name: str) -> list[str]:
     return [name, *(f"{name[: i + 1]}*" for i in levels if i > 0)]
 
 
-def subscription_id(workflow_id: str, run_id: str, key: str) -> str:
-    """The id of a subscription in its topic."""
-    return f"{workflow_id}\n{run_id}\n{key}"
-
-
-class Subscription(BaseModel):
-    """One run's wish to hear of events.
-
-    Attributes:
-        id: Unique in the topic.
-        workflow_id: The run to tell.
-        run_id: The first execution of that run.
-        key: What the run calls the subscription.
-        kind: Whether to deliver one event, each event, or to cancel the run.
-        source: An expression that must be true of the event, or None.
-        event: What the expression sees of the event that started the run.
-        until: When it ends, in seconds since the epoch.
-        ignored: The id of an event that it does not hear of: the one that started the run.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    workflow_id: str
-    run_id: str
-    key: str
-    kind: Literal["once", "each", "cancel"]
-    source: str | None = None
-    event: dict[str, JSON] = {}
-    until: float = Field(allow_inf_nan=False, le=FAR_FUTURE)
-    ignored: str | None = None
-
-    @property
-    def id(self) -> str:
-        return subscription_id(self.workflow_id, self.run_id, self.key)
-
-    def has_ended(self, now: float) -> bool:
-        """Whether its time is over; a run that waits knows best itself, so it is given a while more."""
-        return self.until + (0 if self.kind == "cancel" else _LATE) < now
-
-
-class Delivery(BaseModel):
-    """An event for one subscription."""
-
-    model_config = ConfigDict(frozen=True)
-
-    workflow_id: str
-    run_id: str
-    key: str
-    kind: Literal["once", "each", "cancel"]
-    event: int
-    """Its position in the batch's list of events."""
-
-    @classmethod
-    def of(cls, subscription: Subscription, event: int) -> Delivery:
-        return cls(
-            workflow_id=subscription.workflow_id,
-            run_id=subscription.run_id,
-            key=subscription.key,
-            kind=subscription.kind,
-            event=event,
-        )
-
-    @property
-    def subscription_id(self) -> str:
-        return subscription_id(self.workflow_id, self.run_id, self.key)
-
-
-class Batch(BaseModel):
-    """What the activity delivers."""
-
-    events: list[dict[str, JSON]]
-    deliveries: list[Delivery]
-
-
 class Event(BaseModel):
     """An event, as topics are sent it; with the trace that it is part of, if there is one."""
 
@@ -178,88 +101,6 @@ class Event(BaseModel):
     name: str
     data: dict[str, JSON]
     ts: int
-
-
-class Index:
-    """The subscriptions of a topic, so that those that an event may match are found at once.
-
-    Attributes:
-        all: The subscriptions, by id.
-        size: How many bytes they have, about.
-    """
-
-    def __init__(self) -> None:
-        self.all: dict[str, Subscription] = {}
-        self.size = 0
-        self._bound: dict[str, Bound | None] = {}
-        self._by_key: dict[Path, dict[Key, dict[str, None]]] = {}
-        self._others: dict[str, None] = {}
-
-    def add(self, subscription: Subscription) -> int:
-        """Add a subscription, or replace the one with its id; returns the units that this took.
-
-        Raises:
-            ValueError: Its expression is none.
-        """
-        bound = None if subscription.source is None else bind(subscription.source, subscription.event)
-        self.remove(subscription.id)
-        self.all[subscription.id] = subscription
-        self.size += _size_of(subscription)
-        self._bound[subscription.id] = bound
-        self._place(bound)[subscription.id] = None
-        return 0 if bound is None else bound.units
-
-    def remove(self, id: str) -> None:
-        """Remove a subscription, if it is there."""
-        subscription = self.all.pop(id, None)
-        if subscription is None:
-            return
-        self.size -= _size_of(subscription)
-        bound = self._bound.pop(id)
-        place = self._place(bound)
-        del place[id]
-        if not place and bound is not None and bound.index is not None:
-            path, key = bound.index
-            del self._by_key[path][key]
-            if not self._by_key[path]:
-                del self._by_key[path]
-
-    @property
-    def paths(self) -> list[Path]:
-        """The paths at which subscriptions compare events."""
-        return list(self._by_key)
-
-    @property
-    def has_others(self) -> bool:
-        """Whether there are subscriptions without an equality."""
-        return bool(self._others)
-
-    def _place(self, bound: Bound | None) -> dict[str, None]:
-        if bound is None or bound.index is None:
-            return self._others
-        path, key = bound.index
-        return self._by_key.setdefault(path, {}).setdefault(key, {})
-
-    def candidates(self, event: Mapping[str, JSON]) -> list[str]:
-        """The ids of the subscriptions that an event may match."""
-        found = list(self._others)
-        for path, by_key in self._by_key.items():
-            for key in keys_at(path, event):
-                found.extend(by_key.get(key, ()))
-        return found
-
-    def judge(self, id: str, event: Mapping[str, JSON]) -> Judgement:
-        """Decide whether an event is one that a subscription waits for."""
-        bound = self._bound[id]
-        if bound is None or self.all[id].ignored == event["id"]:
-            return Judgement(self.all[id].ignored != event["id"], units=0)
-        return bound.judge(event)
-
-
-def _size_of(subscription: Subscription) -> int:
-    """How many bytes a subscription has, about."""
-    seen = len(dumps(subscription.event)) if subscription.event else 0
-    return 200 + len(subscription.workflow_id) + len(subscription.key) + len(subscription.source or "") + seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,79 +123,6 @@ class Received:
     def of(cls, kind: str, message: RawValue, came: float) -> Received:
         """A message, with its size."""
         return cls(kind, message, came, size_of(message))
-
-
-@dataclass(frozen=True, slots=True)
-class Matched:
-    """An event that a subscription waits for.
-
-    Attributes:
-        subscription: The subscription.
-        event: The event.
-        size: How many bytes the event has.
-        came: When the topic has taken the event, as far as this execution knows; in seconds since the epoch.
-    """
-
-    subscription: Subscription
-    event: dict[str, JSON]
-    size: int
-    came: float
-
-
-class Lane:
-    """Deliveries that go one after the other; those to one run are all in one lane, so that they keep their order."""
-
-    def __init__(self) -> None:
-        self.waiting: deque[Matched] = deque()
-        self.taken: list[Matched] = []
-        self.is_delivering = False
-
-    def put_off(self, held: Sequence[Matched]) -> None:
-        """Deliver these after everything else; what waits for their runs comes after them, as each run has an order."""
-        runs = {each.subscription.workflow_id for each in held}
-        others = [each for each in self.waiting if each.subscription.workflow_id not in runs]
-        theirs = [each for each in self.waiting if each.subscription.workflow_id in runs]
-        self.waiting = deque([*others, *held, *theirs])
-
-    def next_batch(self) -> Batch:
-        """Take from the front what one activity delivers."""
-        events: list[dict[str, JSON]] = []
-        positions: dict[str, int] = {}
-        deliveries: list[Delivery] = []
-        size = 0
-        self.taken.clear()
-        while self.waiting and len(deliveries) < _DELIVERIES_PER_ACTIVITY:
-            matched = self.waiting[0]
-            if matched.event["id"] not in positions:
-                size += matched.size
-                if events and size > _BYTES_PER_ACTIVITY:
-                    break
-                positions[matched.event["id"]] = len(events)
-                events.append(matched.event)
-            self.taken.append(self.waiting.popleft())
-            deliveries.append(Delivery.of(matched.subscription, positions[matched.event["id"]]))
-        return Batch(events=events, deliveries=deliveries)
-
-
-class Backlog:
-    """How many bytes a topic has that are not subscriptions: what has come, and each event that is to be told, once."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._uses: Counter[str] = Counter()
-
-    def use(self, matched: Matched) -> None:
-        """One more run is to be told of an event."""
-        if not self._uses[matched.event["id"]]:
-            self.size += matched.size
-        self._uses[matched.event["id"]] += 1
-
-    def release(self, matched: Matched) -> None:
-        """A run was told."""
-        self._uses[matched.event["id"]] -= 1
-        if not self._uses[matched.event["id"]]:
-            del self._uses[matched.event["id"]]
-            self.size -= matched.size
 
 
 class State(BaseModel):
