@@ -128,7 +128,7 @@ def quick() -> Iterator[None]:
         patch.setattr(directory, "_LOOKS_KEPT", 16)
         patch.setattr(directory, "_LOOKS_SUPERSEDED", 16)
         patch.setattr(directory, "_LOOKS_LEAVING", 16)
-        patch.setattr(directory, "_MESSAGES_PER_EXECUTION", 12)
+        patch.setattr(directory, "_TAKEN_PER_EXECUTION", 12)
         patch.setattr(topic, "_CONFIRMED_EVERY", SECOND)
         patch.setattr(topic, "_WAITS_PER_PART", 6)
         patch.setattr(topic, "_MAX_WAITS_BYTES", 16_000)

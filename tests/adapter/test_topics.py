@@ -331,7 +331,7 @@ async def test_a_namespace_that_is_not_there_is_an_error_and_not_a_topic_that_no
     config["namespace"] = "gone"
     gone = temporalio.client.Client(**config)
     event = {"name": name, "data": {}, "id": new_ulid(), "ts": 0, "v": None}
-    with pytest.raises(ExceptionGroup) as of_sender:
+    with pytest.raises(RPCError) as of_sender:
         await Topics(gone).publish([event])
     to_a_run = Delivery(workflow_id="order/1", run_id="1", key="wait", kind="once", event=0)
     argument = to_raw(Batch(events=[event], deliveries=[to_a_run]).model_dump(mode="json"))

@@ -2,7 +2,7 @@
 
 The memo of a shard lists the topics whose name hashes to it, so that a sender learns with one ``describe`` call that
 nobody waits for an event, and needs no worker for that. Whoever subscribes a run lists the topic; a topic confirms
-every hour that runs wait there. What nobody confirms for a month is dropped, in two steps: first it is marked as
+every half hour that runs wait there. What nobody confirms for a month is dropped, in two steps: first it is marked as
 leaving, when senders still tell the topic and subscribers list it again, and a day later it is removed.
 
 A shard that does not know all topics says so, and senders tell topics that it does not list, too: when it has just been
@@ -43,12 +43,12 @@ MORE_PARTS = 8
 """How many times as many parts a topic has that has grown."""
 
 # What a live directory replays with: other values need ``workflow.patched``.
-_LOOK = timedelta(hours=1)  # time passes in looks: the months without a worker do not count
-_LOOKS_KEPT = 30 * 24
-_LOOKS_SUPERSEDED = 48  # for parts of a topic that has more parts by now
-_LOOKS_LEAVING = 24
-_LOOKS_UNLISTED = 3  # every topic confirms within one
-_MESSAGES_PER_EXECUTION = 100
+_LOOK = timedelta(minutes=30)  # time passes in looks: the months without a worker do not count
+_LOOKS_KEPT = 30 * 48
+_LOOKS_SUPERSEDED = 2 * 48  # for parts of a topic that has more parts by now
+_LOOKS_LEAVING = 48
+_LOOKS_UNLISTED = 1  # every topic confirms within two
+_TAKEN_PER_EXECUTION = 100  # messages and looks
 _MAX_BYTES = 256 * 1024  # of names; more cost each sender too much to read. Temporal takes 2 MiB
 _MOST_BYTES = 2 * _MAX_BYTES  # with topics that have more parts, which senders cannot do without
 _BYTES_OF_A_TOPIC = 100
@@ -194,7 +194,7 @@ class DirectoryWorkflow:
         self._unlisted: Unlisted | None = None
         self._looks: dict[str, int] = {}  # since somebody has confirmed the parts; by their keys
         self._size = 0
-        self._messages = 0
+        self._taken = 0
         self._is_restored = False
 
     @workflow.run
@@ -229,13 +229,13 @@ class DirectoryWorkflow:
         items = said(wanted)
         if not isinstance(items, list):
             raise refuse("list of topics")
-        self._messages += 1
+        self._taken += 1
         for item in items:
             if (one := read(Wanted, item, "topic for the directory")) is not None:
                 self._list(one)
 
     def _is_full(self) -> bool:
-        return self._messages >= _MESSAGES_PER_EXECUTION or workflow.info().is_continue_as_new_suggested()
+        return self._taken >= _TAKEN_PER_EXECUTION or workflow.info().is_continue_as_new_suggested()
 
     def _restore(self) -> None:
         """Read the memo, once; an update may come before :meth:`run` does."""
@@ -307,12 +307,13 @@ class DirectoryWorkflow:
     # --- what nobody confirms any more -----------------------------------------------------------------------------
 
     def _look(self) -> None:
+        self._taken += 1
         for topic, entry in list(self._entries.items()):
             self._look_at(topic, entry)
         if self._unlisted is None:
             return
         looks = self._looks[UNLISTED] = self._looks.get(UNLISTED, 0) + 1
-        if looks > 2 * _LOOKS_UNLISTED:
+        if looks > 2 * _LOOKS_UNLISTED and self._unlisted.leaving:
             self._tell_unlisted(None)
         elif looks > _LOOKS_UNLISTED and not self._unlisted.leaving:
             self._tell_unlisted(self._unlisted.model_copy(update={"leaving": True}))
