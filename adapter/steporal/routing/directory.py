@@ -2,7 +2,7 @@
 
 The memo of a shard lists the topics whose name hashes to it, so that a sender learns with one ``describe`` call that
 nobody waits for an event, and needs no worker for that. Whoever subscribes a run lists the topic; a topic confirms
-every half hour that runs wait there. What nobody confirms for a month is dropped, in two steps: first it is marked as
+every twenty minutes that runs wait there. What nobody confirms for a month is dropped, in two steps: first it is marked as
 leaving, when senders still tell the topic and subscribers list it again, and a day later it is removed.
 
 A shard that does not know all topics says so, and senders tell topics that it does not list, too: when it has just been
@@ -47,7 +47,7 @@ _LOOK = timedelta(minutes=30)  # time passes in looks: the months without a work
 _LOOKS_KEPT = 30 * 48
 _LOOKS_SUPERSEDED = 2 * 48  # for parts of a topic that has more parts by now
 _LOOKS_LEAVING = 48
-_LOOKS_UNLISTED = 1  # every topic confirms within two
+_LOOKS_UNLISTED = 1  # a topic that relies on what is unlisted confirms itself before the second one after this
 _TAKEN_PER_EXECUTION = 100  # messages and looks
 _MAX_BYTES = 256 * 1024  # of names; more cost each sender too much to read. Temporal takes 2 MiB
 _MOST_BYTES = 2 * _MAX_BYTES  # with topics that have more parts, which senders cannot do without

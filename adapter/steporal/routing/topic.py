@@ -56,7 +56,7 @@ _UNITS_PER_TASK = 100_000  # a tenth of a second of a workflow task, which must 
 _UNITS_OF_A_CANDIDATE = 10
 _UNITS_OF_AN_ITEM = 50
 _BYTES_PER_UNIT = 25
-_CONFIRMED_EVERY = timedelta(minutes=30)  # the directory counts on it
+_CONFIRMED_EVERY = timedelta(minutes=20)  # the directory counts on it
 _CONFIRMED_WITHIN = timedelta(minutes=2)
 _CONFIRM_AGAIN = timedelta(seconds=30)
 _WAITS_PER_PART = 10_000
@@ -466,7 +466,7 @@ class TopicWorkflow:
     # --- the directory ---------------------------------------------------------------------------------------------
 
     async def _confirm(self) -> None:
-        """Tell the directory, every half hour, that runs wait here; and when the topic has become too large for more."""
+        """Tell the directory again and again that runs wait here; and when the topic has become too large for more."""
         while True:
             due = timedelta(seconds=self._confirmed - workflow.time()) + _CONFIRMED_EVERY
             with suppress(TimeoutError):
