@@ -369,7 +369,10 @@ async def test_a_topic_refuses_the_subscriptions_that_it_has_no_room_for(
         )
         run = await waits.start({"n": 1})
         result = await run.result()
-    assert f"step 'wait' failed: TooManyWaitsError: no more runs can wait for event '{name}' now: 1" in result
+    assert (
+        f"step 'wait' failed: TooManyWaitsError: event '{name}' has no room for another wait: its topic already holds 1"
+        in result
+    )
 
 
 # --- what a topic cannot be told ------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from steporal import InvalidInputError
 from steporal.routing.catalog import CATALOG, App, Catalog, Entry, Listed
 from steporal.routing.directory import DIRECTORY, Wanted, directory_id, shard_of
 from steporal.routing.directory_reading import Directory
-from steporal.routing.late import LATE, Letter, tell_later
+from steporal.routing.late import LATE, Letter, publish_later
 from steporal.routing.mailbox import MAILBOX, mailbox_id
 from steporal.routing.publish import Topics
 from steporal.routing.signalling import Mailboxes
@@ -173,10 +173,10 @@ async def listed_often(stage: Stage) -> None:
     stage.keep(f"{DIRECTORY}.long", directory_id(shard_of("listed")))
 
 
-async def told_later(stage: Stage) -> None:
+async def published_late(stage: Stage) -> None:
     """A topic that could not be told when the event was sent has ended by now."""
     letter = Letter(receiver=topic_id("nobody"), signal=PUBLISH, messages=[])
-    await ended(stage.keep(LATE, await tell_later(stage.temporal, letter)))
+    await ended(stage.keep(LATE, await publish_later(stage.temporal, letter)))
 
 
 # --- signals -------------------------------------------------------------------------------------------------------
@@ -433,7 +433,7 @@ async def begun_with_steps(stage: Stage) -> None:
 
 
 TOGETHER = (
-    orders, failing, yearly, invoking, waiting, listening, stopping, ended_topic, listed, told_later, signals,
+    orders, failing, yearly, invoking, waiting, listening, stopping, ended_topic, listed, published_late, signals,
     contested_signals, raced_signals, lost_signals, parking, parking_until_it_begins, parking_for_all, leaving_parked,
     checkpoints, recovering, deliveries,
 )  # fmt: skip

@@ -23,7 +23,7 @@ from .catalog import is_about_namespace
 from .directory import Wanted
 from .directory_reading import Directory
 from .lanes import Batch, Delivery
-from .late import tell_topic
+from .late import publish_late
 from .topic import DELIVER_EVENTS, LIST_TOPICS
 
 CONCURRENCY = 32
@@ -109,10 +109,10 @@ async def _is_told(temporal: temporalio.client.Client, delivery: Delivery, event
 
 @activity.defn(name=LIST_TOPICS)
 async def list_topics(argument: RawValue) -> RawValue:
-    """List topics of one shard of the directory, or confirm that runs still wait."""
+    """List topics of one shard of the directory; confirm those that are listed."""
     wanted = [Wanted.model_validate(one) for one in from_raw(argument)]
     await Directory(activity.client()).list_topics(wanted)
     return to_raw(None)
 
 
-SYSTEM_ACTIVITIES: list[Callable[..., Any]] = [deliver_events, list_topics, tell_topic]
+SYSTEM_ACTIVITIES: list[Callable[..., Any]] = [deliver_events, list_topics, publish_late]

@@ -1,12 +1,13 @@
 """Directory of the names and patterns of events that runs wait for: 32 Temporal workflows, ``steporal.topics/{shard}``.
 
-The memo of a shard lists the topics whose name hashes to it, so that a sender learns with one ``describe`` call that
-nobody waits for an event, and needs no worker for that. Whoever subscribes a run lists the topic; a topic confirms
-every twenty minutes that runs wait there. What nobody confirms for a month is dropped, in two steps: first it is marked as
-leaving, when senders still tell the topic and subscribers list it again, and a day later it is removed.
+The memo of a shard lists the topics whose names hash to the shard. A sender reads it with one ``describe`` call, which
+needs no worker, and sends events only to the topics that exist. A subscription adds its topic to the directory, and a
+topic confirms its entry every twenty minutes while runs wait. An entry that nothing confirms for a month is removed in
+two steps. First it is marked as leaving: senders still use it, and subscriptions renew it. It is removed a day later.
 
-A shard that does not know all topics says so, and senders tell topics that it does not list, too: when it has just been
-started, as it may replace one that somebody has terminated or deleted, and when there are more names than fit.
+A shard may not know all topics: it has just started, perhaps in place of one that was terminated or deleted, or there
+are more names than it has room for. Its memo then has the field ``unlisted``, and senders also send to topics that it
+does not list.
 """
 
 from __future__ import annotations
@@ -33,24 +34,24 @@ SHARDS = 32
 TOPIC_KEY = "topic:"
 UNLISTED = "unlisted"
 VERSION = "version"
-"""Keys of the memo: a topic's, before its name; that of topics that are not listed; that of every shard."""
+"""Keys of the memo: the prefix of each topic, the note about unlisted topics, and the version, which is always set."""
 
 MAX_PATHS = 10
-"""Paths of equalities by which events find the parts of a topic. A wait by another path is one without an equality."""
+"""Limit of listed paths. A wait that compares another path counts as a wait without an equality."""
 
 MAX_PARTS = 512
 MORE_PARTS = 8
-"""How many times as many parts a topic has that has grown."""
+"""Factor by which the number of parts grows."""
 
 # What a live directory replays with: other values need ``workflow.patched``.
-_LOOK = timedelta(minutes=30)  # time passes in looks: the months without a worker do not count
+_LOOK = timedelta(minutes=30)  # time is counted in looks, so that months without a worker do not remove anything
 _LOOKS_KEPT = 30 * 48
-_LOOKS_SUPERSEDED = 2 * 48  # for parts of a topic that has more parts by now
+_LOOKS_SUPERSEDED = 2 * 48  # for parts that newer, more numerous parts have replaced
 _LOOKS_LEAVING = 48
-_LOOKS_UNLISTED = 1  # a topic that relies on what is unlisted confirms itself before the second one after this
+_LOOKS_UNLISTED = 1  # a topic that relies on `unlisted` confirms its entry before the note is removed
 _TAKEN_PER_EXECUTION = 100  # messages and looks
-_MAX_BYTES = 256 * 1024  # of names; more cost each sender too much to read. Temporal takes 2 MiB
-_MOST_BYTES = 2 * _MAX_BYTES  # with topics that have more parts, which senders cannot do without
+_MAX_BYTES = 256 * 1024  # of names: every sender reads them; Temporal's limit is 2 MiB
+_MOST_BYTES = 2 * _MAX_BYTES  # with topics in parts, which senders can find only here
 _BYTES_OF_A_TOPIC = 100
 
 _MAX_NAME = 4096
@@ -59,10 +60,10 @@ _NONE = to_raw(None)
 
 
 class Path(BaseModel):
-    """A path at which waits of a topic compare events.
+    """A path in events that waits of a topic compare.
 
     Attributes:
-        names: The names on the way.
+        names: The keys along the path.
         since: When it was listed, in seconds since the epoch.
     """
 
@@ -73,14 +74,14 @@ class Path(BaseModel):
 
 
 class Parts(BaseModel):
-    """The parts of a topic, each a Temporal workflow.
+    """Parts of a topic, each a Temporal workflow.
 
     Attributes:
-        count: How many: 1, 8, 64 or 512.
+        count: The number of parts: 1, 8, 64 or 512.
         since: When they were listed, in seconds since the epoch.
-        paths: Where the waits in them compare events: a wait by an equality is in the part of its value.
-        others: Since when there have been waits without an equality, which may be in any part.
-        leaving: Whether they will be removed, unless they are listed again.
+        paths: The paths that their waits compare. A wait with an equality is in the part of its value.
+        others: When the first wait without an equality was listed; such waits may be in any part.
+        leaving: Whether they will be removed unless they are listed again.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -93,7 +94,7 @@ class Parts(BaseModel):
 
 
 class Entry(BaseModel):
-    """A topic in the directory, with its parts: those that it began with and, after it has grown, more."""
+    """Entry of a topic: the parts it started with and, after it has grown, newer ones."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -101,11 +102,11 @@ class Entry(BaseModel):
 
     @property
     def newest(self) -> Parts:
-        """The parts for new waits."""
+        """Parts that new waits go to."""
         return max(self.parts, key=lambda parts: parts.count)
 
     def of(self, count: int) -> Parts | None:
-        """Return the parts by their number."""
+        """Return the parts with a given count."""
         return next((parts for parts in self.parts if parts.count == count), None)
 
     def with_parts(self, changed: Parts) -> Entry:
@@ -115,11 +116,11 @@ class Entry(BaseModel):
 
 
 class Unlisted(BaseModel):
-    """Says that there are topics that a shard does not list.
+    """Note that topics exist that a shard does not list.
 
     Attributes:
-        since: Since when, in seconds since the epoch.
-        leaving: Whether it will soon be over, so that new topics have to be listed again.
+        since: When the note was made, in seconds since the epoch.
+        leaving: Whether it will be removed soon, so that new topics must be listed.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -129,13 +130,13 @@ class Unlisted(BaseModel):
 
 
 class Wanted(BaseModel):
-    """What a subscription needs listed.
+    """Request to list a topic.
 
     Attributes:
         topic: The name or pattern.
-        count: The number of the topic's parts of which the subscription is in one.
-        path: Where it compares events.
-        others: It may be in any part.
+        count: The number of parts to list.
+        path: A path that waits in them compare.
+        others: Whether they have waits without an equality.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -147,22 +148,22 @@ class Wanted(BaseModel):
 
 
 def shard_of(topic: str) -> int:
-    """The shard that lists a topic."""
+    """Return the shard that lists a topic."""
     return zlib.crc32(topic.encode(errors="surrogatepass")) % SHARDS
 
 
 def directory_id(shard: int) -> str:
-    """The Temporal workflow id of a shard."""
+    """Return the Temporal workflow id of a shard."""
     return f"{DIRECTORY}/{shard}"
 
 
 def part_of(path: tuple[str, ...], key: Key, count: int) -> int:
-    """The part of the waits whose equality is with a value at a path."""
+    """Return the part of the waits that compare a path with a value."""
     return zlib.crc32(dumps([*path, *key])) % count
 
 
 def read_entries(memo: Mapping[str, Any]) -> tuple[dict[str, Entry], list[str]]:
-    """The topics in a memo, and the keys of what cannot be read."""
+    """Return the topics in a memo, and the keys of entries that are not valid."""
     entries: dict[str, Entry] = {}
     unreadable = []
     for key, value in memo.items():
@@ -176,10 +177,10 @@ def read_entries(memo: Mapping[str, Any]) -> tuple[dict[str, Entry], list[str]]:
 
 
 def read_unlisted(memo: Mapping[str, Any]) -> Unlisted | None:
-    """What a memo says about topics that are not listed.
+    """Return the note about unlisted topics in a memo.
 
     Raises:
-        ValueError: It cannot be read.
+        ValueError: The note is not valid.
     """
     value = memo.get(UNLISTED)
     return None if value is None else Unlisted.model_validate(value)
@@ -187,7 +188,7 @@ def read_unlisted(memo: Mapping[str, Any]) -> Unlisted | None:
 
 @workflow.defn(name=DIRECTORY, sandboxed=False)
 class DirectoryWorkflow:
-    """One shard of the directory."""
+    """Shard of the directory."""
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
@@ -199,11 +200,11 @@ class DirectoryWorkflow:
 
     @workflow.run
     async def run(self, looks: RawValue = _NONE) -> None:
-        """Live for ever.
+        """Run without end.
 
         Args:
-            looks: How often the execution before has looked since somebody has confirmed the parts, by their keys; none
-                where this is the first execution, which does not know all topics.
+            looks: For each key of parts, the number of looks since the last confirmation. The first execution has none,
+                and does not know all topics.
         """
         self._restore()
         before = self._read_looks(looks)
@@ -213,7 +214,7 @@ class DirectoryWorkflow:
             self._looks = before
         while not self._is_full():
             try:
-                await wait_until(self._is_full, timeout=_LOOK, summary="drop what nobody waits for")
+                await wait_until(self._is_full, timeout=_LOOK, summary="remove entries that nothing confirms")
             except TimeoutError:
                 self._look()
         await workflow.wait_condition(workflow.all_handlers_finished)
@@ -221,24 +222,24 @@ class DirectoryWorkflow:
         # Given an empty memo, Temporal takes the one that this execution was started with.
         workflow.continue_as_new(to_raw({"looks": self._looks}), memo={**memo, VERSION: 1})
 
-    @workflow.update(name=LIST, description="Runs wait for events of some names.")
+    @workflow.update(name=LIST, description="Lists topics, or confirms that runs wait.")
     @of_any_count
     def list_topics(self, wanted: RawValue) -> None:
-        """List topics, and confirm those that are listed."""
+        """List topics; confirm those that are listed."""
         self._restore()
         items = said(wanted)
         if not isinstance(items, list):
             raise refuse("list of topics")
         self._taken += 1
         for item in items:
-            if (one := read(Wanted, item, "topic for the directory")) is not None:
+            if (one := read(Wanted, item, "request to list a topic")) is not None:
                 self._list(one)
 
     def _is_full(self) -> bool:
         return self._taken >= _TAKEN_PER_EXECUTION or workflow.info().is_continue_as_new_suggested()
 
     def _restore(self) -> None:
-        """Read the memo, once; an update may come before :meth:`run` does."""
+        """Read the memo once. An update may be handled before :meth:`run` starts."""
         if self._is_restored:
             return
         self._is_restored = True
@@ -251,14 +252,14 @@ class DirectoryWorkflow:
         try:
             self._unlisted = read_unlisted(memo)
         except ValueError as err:
-            drop("word on topics that are not listed", err)
+            drop("note about unlisted topics", err)
             self._set_unlisted()
         else:
             if unreadable:
                 self._set_unlisted()
 
     def _read_looks(self, given: RawValue) -> dict[str, int] | None:
-        """The looks that the execution before left; None if there was none."""
+        """Return the looks of the previous execution, or None in the first execution."""
         return _looks_in(said(given)) if workflow.info().continued_run_id else None
 
     def _list(self, wanted: Wanted) -> None:
@@ -268,7 +269,7 @@ class DirectoryWorkflow:
             self._set_unlisted()
             return
         if self._size > _MOST_BYTES and entry is None:
-            drop("topic in the directory", "there are too many")
+            drop("topic in the directory", "the directory is full")
             return
         before = entry.of(wanted.count) if entry is not None else None
         parts = before or Parts(count=wanted.count, since=now)
@@ -281,7 +282,7 @@ class DirectoryWorkflow:
             self._put(topic, (entry or Entry(parts=())).with_parts(parts))
 
     def _put(self, topic: str, entry: Entry | None) -> None:
-        """Change the entry of a topic, or remove it."""
+        """Set the entry of a topic, or remove it."""
         if topic not in self._entries:
             self._size += _size_of(topic)
         if entry is None:
@@ -293,18 +294,18 @@ class DirectoryWorkflow:
         workflow.upsert_memo({TOPIC_KEY + topic: said})
 
     def _set_unlisted(self) -> None:
-        """Say, for a while from now on, that there are topics that are not listed."""
+        """Add or renew the note that unlisted topics exist."""
         self._looks[UNLISTED] = 0
         if self._unlisted is None or self._unlisted.leaving:
             since = workflow.time() if self._unlisted is None else self._unlisted.since
-            self._tell_unlisted(Unlisted(since=since))
+            self._write_unlisted(Unlisted(since=since))
 
-    def _tell_unlisted(self, unlisted: Unlisted | None) -> None:
+    def _write_unlisted(self, unlisted: Unlisted | None) -> None:
         self._unlisted = unlisted
         said = None if unlisted is None else unlisted.model_dump(mode="json", exclude_defaults=True)
         workflow.upsert_memo({UNLISTED: said})
 
-    # --- what nobody confirms any more -----------------------------------------------------------------------------
+    # --- entries that nothing confirms ------------------------------------------------------------------------------
 
     def _look(self) -> None:
         self._taken += 1
@@ -314,9 +315,9 @@ class DirectoryWorkflow:
             return
         looks = self._looks[UNLISTED] = self._looks.get(UNLISTED, 0) + 1
         if looks > 2 * _LOOKS_UNLISTED and self._unlisted.leaving:
-            self._tell_unlisted(None)
+            self._write_unlisted(None)
         elif looks > _LOOKS_UNLISTED and not self._unlisted.leaving:
-            self._tell_unlisted(self._unlisted.model_copy(update={"leaving": True}))
+            self._write_unlisted(self._unlisted.model_copy(update={"leaving": True}))
 
     def _look_at(self, topic: str, entry: Entry) -> None:
         kept: list[Parts] = []
@@ -335,7 +336,7 @@ class DirectoryWorkflow:
 
 
 def _with_way(parts: Parts, wanted: Wanted, now: float) -> Parts:
-    """Parts in which events find a subscription."""
+    """Return parts that list the path of a subscription, or that they have waits without an equality."""
     paths = parts.paths
     is_other = wanted.others
     if wanted.path is not None and all(path.names != wanted.path for path in paths):

@@ -1,4 +1,4 @@
-"""The directory of topics, as one process reads it, and lists topics in it."""
+"""Client of the directory of topics: reads shards with a cache, lists topics, and starts shards that do not exist."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ from .directory import (
 from .gathering import gathered
 
 CACHE_SECONDS = 2.0
-"""How long a sender goes by what it has read; a subscription that changes the directory begins when that is over."""
+"""Lifetime of a cached shard. A subscription that changes the directory starts when all caches have expired."""
 
 _SETTLED_SECONDS = 300.0
-"""What was listed so long ago, every sender has read, however wrong the clocks of machines are."""
+"""Age from which an entry counts as known to all senders, even if clocks differ by minutes."""
 
 _LISTED_PER_UPDATE = 100
 _RPC_TIMEOUT = timedelta(seconds=10)
@@ -54,11 +54,11 @@ _TRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """Something in the directory on which a subscription relies.
+    """Part of a shard that leads events to a subscription.
 
     Attributes:
-        key: Tells it from other facts of a shard.
-        since: Since when it has been there, in seconds since the epoch.
+        key: Identifies the fact within its shard.
+        since: When it was listed, in seconds since the epoch.
     """
 
     key: tuple[object, ...]
@@ -67,12 +67,12 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A shard of the directory at one moment.
+    """Snapshot of a shard.
 
     Attributes:
-        entries: The topics that it lists.
-        unlisted: Whether there may be others; None if there are not.
-        is_there: Whether it runs; what it listed before counts where it does not.
+        entries: The listed topics.
+        unlisted: The note that other topics may exist, or None.
+        is_there: Whether the shard runs. If it does not, the entries are those that it listed last.
     """
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Shard:
     is_there: bool = True
 
     def facts(self) -> Iterable[Fact]:
-        """Return all that subscriptions may rely on, which is not what will soon be over."""
+        """Return the facts that subscriptions may rely on: none that will be removed soon."""
         if self.unlisted is not None and not self.unlisted.leaving:
             yield Fact((UNLISTED,), self.unlisted.since)
         for topic, entry in self.entries.items():
@@ -89,7 +89,7 @@ class Shard:
                     yield from _facts_of(topic, parts)
 
     def relied_on(self, wanted: Wanted) -> Fact | None:
-        """Return the oldest fact by which events find a subscription; None if they do not, or soon will not."""
+        """Return the oldest fact that leads events to a subscription, or None if the subscription must be listed."""
         if not self.is_there:
             return None
         found: list[Fact] = []
@@ -103,14 +103,14 @@ class Shard:
         return min(found, key=lambda fact: fact.since, default=None)
 
     def count_for(self, topic: str) -> int:
-        """Return the number of parts of a topic of which a new subscription is in one."""
+        """Return the count of the parts that a new subscription goes to."""
         entry = self.entries.get(topic)
         counts = [parts.count for parts in entry.parts if not parts.leaving] if entry is not None else []
         return max(counts, default=1)
 
 
 def _facts_of(topic: str, parts: Parts) -> Iterable[Fact]:
-    """How events find subscriptions in some parts: all of them, or those that compare events at a path."""
+    """Return the facts that lead events to subscriptions in some parts: one for all of them, and one for each path."""
     if parts.count == 1 or parts.others is not None:
         yield Fact((topic, parts.count, ()), parts.others or parts.since)
     for path in parts.paths:
@@ -118,7 +118,7 @@ def _facts_of(topic: str, parts: Parts) -> Iterable[Fact]:
 
 
 def parts_for(shard: Shard, topic: str, event: Mapping[str, JSON]) -> list[tuple[int, int]]:
-    """The parts of a topic in which runs may wait for an event, each by the number of parts and its own."""
+    """Return the parts of a topic in which runs may wait for an event, as pairs of count and part."""
     entry = shard.entries.get(topic)
     found: dict[tuple[int, int], None] = {}
     is_listed = entry is not None and entry.of(1) is not None
@@ -135,10 +135,10 @@ def parts_for(shard: Shard, topic: str, event: Mapping[str, JSON]) -> list[tuple
 
 
 class Directory:
-    """The directory of a namespace, as one process reads it.
+    """Directory of a namespace.
 
     Args:
-        temporal: The connection. What the user's interceptors do to calls is not done to the directory's.
+        temporal: The connection. The user's interceptors do not apply to calls of the directory.
     """
 
     def __init__(self, temporal: temporalio.client.Client) -> None:
@@ -148,7 +148,7 @@ class Directory:
         self._cache = _cache_of(temporal)
 
     async def read(self, topics: Iterable[str]) -> dict[str, Shard]:
-        """Return the shard of each topic, from a cache of seconds."""
+        """Return the shard of each topic, at most two seconds old."""
         numbers = {topic: shard_of(topic) for topic in topics}
         shards = dict.fromkeys(numbers.values())
         read = await asyncio.gather(*(self._shard(number) for number in shards))
@@ -156,9 +156,9 @@ class Directory:
         return {topic: by_number[number] for topic, number in numbers.items()}
 
     async def listed(self, wanted: Wanted) -> None:
-        """List what a subscription needs, unless it is listed, and wait until every sender knows it.
+        """List a topic for a subscription if necessary, and wait until every sender has read the entry.
 
-        Every event whose sending begins later is told to the part of the topic.
+        The topic receives every event whose sending starts after this returns.
         """
         number = shard_of(wanted.topic)
         for _ in range(_TRIES):
@@ -168,10 +168,13 @@ class Directory:
                 await self._until_known(number, fact)
                 return
             await self.list_topics([wanted])
-        raise RuntimeError(f"the directory of topics does not list {wanted.topic!r}, which it was asked to do")
+        raise RuntimeError(
+            f"the directory of topics did not list {wanted.topic!r} in {_TRIES} tries; see the logs of the workers on "
+            f"task queue {SYSTEM_TASK_QUEUE!r}"
+        )
 
     async def list_topics(self, wanted: Sequence[Wanted]) -> None:
-        """List topics of one shard, and confirm those that are listed."""
+        """List topics of one shard; confirm those that are listed."""
         number = shard_of(wanted[0].topic)
         data = [one.model_dump(mode="json", exclude_defaults=True) for one in wanted]
         size = sum(len(one.topic) for one in wanted)
@@ -196,7 +199,7 @@ class Directory:
                 await self._shard(number)  # starts it
 
     async def _until_known(self, number: int, fact: Fact) -> None:
-        """Wait until no sender goes by what it has read before the fact was there."""
+        """Wait until every shard that a sender has cached contains the fact."""
         if fact.since + _SETTLED_SECONDS >= time.time():
             seen = self._cache.seen.get(number, {}).get(fact, time.monotonic())
             await asyncio.sleep(seen + CACHE_SECONDS - time.monotonic())
@@ -212,7 +215,7 @@ class Directory:
             return cached[1]
 
     async def _shard_or_start(self, number: int) -> Shard:
-        """Read a shard; start it where there is none, which then begins with what the one before has listed."""
+        """Read a shard. Start it if it does not run, with the entries that it listed last."""
         shard = await self._describe(number)
         if shard is not None and shard.is_there:
             return shard
@@ -224,7 +227,7 @@ class Directory:
         return started or Shard(entries, is_there=False)
 
     async def _describe(self, number: int) -> Shard | None:
-        """Read a shard; None if there has never been one, or nothing is left of it."""
+        """Read a shard; return None if Temporal has none, not even a closed one."""
         try:
             described = await self._temporal.get_workflow_handle(directory_id(number)).describe()
         except RPCError as err:
@@ -234,12 +237,12 @@ class Directory:
         return await _shard_in(described)
 
     async def _start(self, number: int, entries: Mapping[str, Entry], since: float) -> bool:
-        """Start a shard; return whether there is one now.
+        """Start a shard; return whether it runs now.
 
         Args:
-            number: Which.
-            entries: What it begins with.
-            since: Since when senders know that it does not know all topics: always, where there has been none before.
+            number: The shard.
+            entries: The entries that it starts with.
+            since: When the shard stopped knowing all topics; 0 if it never did.
         """
         listed = {TOPIC_KEY + topic: _json(entry) for topic, entry in entries.items()}
         try:
@@ -256,7 +259,7 @@ class Directory:
         except RPCError as err:
             if is_about_namespace(err):
                 raise
-            return False  # the next reader tries again; until then, senders tell topics that it may not list
+            return False  # the next reader tries again; until then, senders also send to topics that are not listed
         return True
 
 
@@ -269,7 +272,7 @@ def _is_missing(error: RPCError) -> bool:
 
 
 async def _shard_in(described: WorkflowExecutionDescription) -> Shard:
-    """The shard in a description; what cannot be read may be anything."""
+    """Return the shard in a description. Entries that cannot be read count as unlisted topics."""
     try:
         memo: Mapping[str, Any] = await memo_of(described)
         unlisted = read_unlisted(memo)
@@ -283,11 +286,11 @@ async def _shard_in(described: WorkflowExecutionDescription) -> Shard:
 
 
 class _Cache:
-    """What a process has read of a namespace's directory.
+    """Cache of a namespace's directory in this process.
 
     Attributes:
-        shards: Each with the moment before it was read.
-        seen: When each fact of a shard was first read.
+        shards: Each shard with the time before it was read.
+        seen: The time at which each fact of a shard was first read.
     """
 
     def __init__(self) -> None:
@@ -296,11 +299,11 @@ class _Cache:
         self._reading: dict[int, PerLoop[asyncio.Lock]] = {}
 
     def reading(self, number: int) -> PerLoop[asyncio.Lock]:
-        """Return the locks of those who read a shard."""
+        """Return the locks that serialize reads of a shard."""
         return self._reading.setdefault(number, PerLoop(asyncio.Lock))
 
     def put(self, number: int, moment: float, shard: Shard) -> None:
-        """Keep a shard that was read."""
+        """Store a shard."""
         now, before = time.monotonic(), self.seen.get(number, {})
         self.shards[number] = moment, shard
         self.seen[number] = {fact: before.get(fact, now) for fact in shard.facts()}

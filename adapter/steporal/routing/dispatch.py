@@ -90,7 +90,7 @@ class Dispatcher:
         )
 
     async def _publish(self, events: Sequence[dict[str, JSON]]) -> asyncio.Task[set[str]]:
-        """Tell the topics; return that task when it has ended, as its error must not end the starts beside it."""
+        """Send events to topics; return the finished task, whose error must not cancel the starts."""
         publishing = asyncio.create_task(self._topics.publish(events))
         try:
             await asyncio.wait([publishing])

@@ -1,7 +1,8 @@
-"""Events that a topic could not be told of when they were sent: a Temporal workflow holds them, and tells it later.
+"""Late delivery of events to a topic that accepts no signals when they are sent.
 
-Temporal refuses a signal to a workflow that has had 10,000, which continues as new as soon as a worker is up. Whoever
-sends events then goes on: no topic is in the way of the runs that an event starts.
+Temporal accepts 10,000 signals per execution. A topic continues as new before that, but only a worker can do so: with
+no worker, Temporal refuses further signals. The sender then starts a workflow with the events, which retries until the
+topic accepts them, and ``send_event`` succeeds.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from .catalog import SYSTEM_TASK_QUEUE, is_about_namespace
 from .messages import of_any_count, read, said
 
 LATE = "steporal.late_events"
-TELL_TOPIC = "steporal.tell_topic"
+PUBLISH_LATE = "steporal.publish_late"
 
 _PATIENCE = timedelta(days=7)
 _RPC_TIMEOUT = timedelta(seconds=10)
@@ -32,12 +33,12 @@ _MAX_RECEIVER = 4096
 
 
 class Letter(BaseModel):
-    """Messages for a topic.
+    """Events for a topic.
 
     Attributes:
-        receiver: Its Temporal workflow id.
-        signal: The signal.
-        messages: What the signal brings.
+        receiver: The topic's Temporal workflow id.
+        signal: The name of the signal.
+        messages: The argument of the signal.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -49,20 +50,20 @@ class Letter(BaseModel):
 
 @workflow.defn(name=LATE, sandboxed=False)
 class LateWorkflow:
-    """Tells a topic of events, as soon as that takes them."""
+    """Delivers events to a topic as soon as the topic accepts signals."""
 
     @workflow.run
     @of_any_count
     async def run(self, letter: RawValue) -> None:
-        """Try for a week.
+        """Retry for a week.
 
         Args:
             letter: A :class:`Letter`.
         """
-        sent = read(Letter, said(letter), "letter to a topic")
+        sent = read(Letter, said(letter), "events for a topic")
         if sent is not None:
             await workflow.execute_activity(
-                TELL_TOPIC,
+                PUBLISH_LATE,
                 letter,
                 result_type=RawValue,
                 start_to_close_timeout=timedelta(minutes=1),
@@ -71,13 +72,13 @@ class LateWorkflow:
             )
 
 
-@activity.defn(name=TELL_TOPIC)
-async def tell_topic(argument: RawValue) -> RawValue:
-    """Tell a topic; one that has ended has nobody who waits."""
+@activity.defn(name=PUBLISH_LATE)
+async def publish_late(argument: RawValue) -> RawValue:
+    """Signal a topic. If it has ended, no run waits, and the events are dropped."""
     letter = Letter.model_validate(from_raw(argument))
     try:
         return to_raw(await signalled(activity.client(), letter.receiver, letter.signal, letter.messages))
-    except RPCError as err:  # expected for a while, so nothing to log
+    except RPCError as err:  # expected while no worker is up, so it is not logged
         category = ApplicationErrorCategory.BENIGN
         raise ApplicationError(err.message, type=type(err).__name__, category=category) from None
 
@@ -94,13 +95,11 @@ async def signalled(temporal: temporalio.client.Client, receiver: str, signal: s
     return True
 
 
-async def tell_later(temporal: temporalio.client.Client, letter: Letter) -> str:
-    """Hand over what a topic cannot be told of now; return the Temporal workflow id of who tells it.
-
-    The same letter is one workflow.
+async def publish_later(temporal: temporalio.client.Client, letter: Letter) -> str:
+    """Start a workflow that delivers events later; return its Temporal workflow id. The same events start one workflow.
 
     Raises:
-        RPCError: Temporal does not take that either.
+        RPCError: Temporal refuses that, too.
     """
     data: JSON = letter.model_dump(mode="json")
     id = f"{LATE}/{hashlib.sha256(dumps(data)).hexdigest()}"

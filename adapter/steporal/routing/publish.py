@@ -22,7 +22,7 @@ from .catalog import SYSTEM_TASK_QUEUE, is_about_namespace
 from .directory import Wanted, part_of
 from .directory_reading import Directory, Shard, parts_for
 from .gathering import MOST_BYTES, Call, gathered
-from .late import Letter, signalled, tell_later
+from .late import Letter, publish_later, signalled
 from .pace import Pace
 from .subscription import Subscription, subscription_id
 from .topic import MATCHED, PUBLISH, SUBSCRIBE, TOPIC, UNSUBSCRIBE, topic_id, topics_of
@@ -46,10 +46,10 @@ class Topics:
         self._directory = Directory(temporal)
 
     async def subscribe(self, topics: Iterable[str], subscription: Subscription) -> dict[str, str]:
-        """Subscribe a run; when this returns, it hears of every event that is sent later.
+        """Subscribe a run. It receives every matching event whose sending starts after this returns.
 
         Returns:
-            The Temporal workflow ids of the parts of topics that know of it, by topic, where a topic has parts.
+            For each topic in parts, the Temporal workflow id of the part that holds the subscription.
         """
         data = subscription.model_dump(mode="json", exclude_defaults=True)
         size = len(dumps(data))
@@ -73,7 +73,7 @@ class Topics:
         return parts
 
     async def unsubscribe(self, workflow_id: str, run_id: str, keys: Mapping[str, Sequence[str]]) -> None:
-        """End subscriptions of a run, by key, each where :meth:`subscribe` has said; elsewhere in the topic itself."""
+        """End subscriptions of a run: the keys by topic, or by the part that :meth:`subscribe` returned."""
         async with asyncio.TaskGroup() as group:
             for place, of_topic in keys.items():
                 receiver = place if is_part(place) else topic_id(place)
@@ -83,9 +83,10 @@ class Topics:
                 group.create_task(self._gathered(receiver, UNSUBSCRIBE, ids, size, SUBSCRIPTIONS_PER_SIGNAL, tell))
 
     async def publish(self, events: Sequence[dict[str, JSON]]) -> set[str]:
-        """Tell the topics that events concern, each in the order of the events; the ids of events that have one.
+        """Send events to the topics that the directory lists, to each in the order given.
 
-        Topics are told of what runs may wait for, as the directory has it.
+        Returns:
+            The ids of the events that a running topic has received.
         """
         heard: set[str] = set()
         by_part = await self._by_part(with_trace(self._temporal, events))
@@ -105,7 +106,7 @@ class Topics:
         return heard
 
     async def _by_part(self, events: Sequence[dict[str, JSON]]) -> dict[str, list[dict[str, JSON]]]:
-        """Events by the Temporal workflow ids of the parts of topics that they concern."""
+        """Group events by the Temporal workflow id of the topic, or part of one, that receives them."""
         topics = {name: topics_of(name) for name in dict.fromkeys(event["name"] for event in events)}
         shards = await self._directory.read(topic for of_name in topics.values() for topic in of_name)
         by_part: dict[str, list[dict[str, JSON]]] = {}
@@ -185,34 +186,34 @@ class Topics:
         return await signalled(self._temporal, receiver, signal, messages)
 
     async def _publish(self, receiver: str, messages: list[object]) -> bool:
-        """Tell a topic of events, now or, where it cannot be told now, later; False if there is none."""
+        """Send events to a topic, late if Temporal refuses now; return False if the topic does not run."""
         try:
             return await self._signal(receiver, PUBLISH, messages)
         except RPCError as err:
             if is_about_namespace(err):
                 raise
             try:
-                await tell_later(self._temporal, Letter(receiver=receiver, signal=PUBLISH, messages=messages))
+                await publish_later(self._temporal, Letter(receiver=receiver, signal=PUBLISH, messages=messages))
             except RPCError:
                 raise err from None
             return True
 
 
 def is_part(place: str) -> bool:
-    """Return whether this is the Temporal workflow id of a part of a topic, and no name or pattern of events."""
+    """Return whether a place is the Temporal workflow id of a part, and not the name of a topic."""
     return place.startswith(f"{TOPIC}-")
 
 
 def _index_of(subscription: Subscription) -> tuple[Path, Key] | None:
-    """Return the equality by which a subscription is found."""
+    """Return the path and the value that a subscription compares, if it has an equality."""
     try:
         return bind(subscription.source, subscription.event).index if subscription.source is not None else None
     except ValueError:
-        return None  # the topic drops it
+        return None  # the topic drops the subscription
 
 
 def _part_for(subscription: Subscription, index: tuple[Path, Key] | None, count: int) -> int:
-    """Return the part that a subscription is in: that of its value, or of its run."""
+    """Return the part of a subscription: that of its value or, without an equality, of its run."""
     if count == 1:
         return 0
     return part_of(*index, count) if index is not None else zlib.crc32(subscription.run_id.encode()) % count

@@ -56,12 +56,12 @@ _UNITS_PER_TASK = 100_000  # a tenth of a second of a workflow task, which must 
 _UNITS_OF_A_CANDIDATE = 10
 _UNITS_OF_AN_ITEM = 50
 _BYTES_PER_UNIT = 25
-_CONFIRMED_EVERY = timedelta(minutes=20)  # the directory counts on it
+_CONFIRMED_EVERY = timedelta(minutes=20)  # the looks of the directory depend on it
 _CONFIRMED_WITHIN = timedelta(minutes=2)
 _CONFIRM_AGAIN = timedelta(seconds=30)
 _WAITS_PER_PART = 10_000
 _BYTES_PER_PART = 3 * 1024 * 1024
-_MAX_WAITS_BYTES = 6 * 1024 * 1024  # far enough from where the next execution could not be given them
+_MAX_WAITS_BYTES = 6 * 1024 * 1024  # below what the next execution can be given
 _MAX_STATE_BYTES = 8 * 1024 * 1024  # before it is compressed: to write more takes too much of a workflow task
 _MAX_HISTORY_BYTES = 40 * 1024 * 1024  # Temporal terminates a workflow with 50 MiB
 _REMEMBERED = 10_000
@@ -75,12 +75,12 @@ _NEW = to_raw(None)
 
 
 def topic_id(event: str, count: int = 1, part: int = 0) -> str:
-    """The Temporal workflow id of the topic of an event name or pattern, or of one of its parts where it has more."""
+    """Return the Temporal workflow id of a topic, or of one of its parts."""
     return f"{TOPIC}/{event}" if count == 1 else f"{TOPIC}-{count}.{part}/{event}"
 
 
 def topic_of(workflow_id: str) -> tuple[str, int, int]:
-    """The event name or pattern of a topic, the number of its parts, and which of them it is, by its workflow id."""
+    """Return the event name or pattern, the count of parts, and the part, from a workflow id."""
     parts, _, event = workflow_id.removeprefix(TOPIC).partition("/")
     count, _, part = parts.removeprefix("-").partition(".")
     return (event, int(count), int(part)) if count.isdecimal() and part.isdecimal() else (event, 1, 0)
@@ -134,8 +134,8 @@ class State(BaseModel):
         received: What had come and was not taken: the signal, what it brought, and when.
         events: The events that runs are still to be told of.
         matched: Which runs, each with the event's position, and when it came.
-        confirmed: When the directory was told that runs wait here; 0 where that was by their subscriptions.
-        has_grown: Whether the directory has more parts for new subscriptions.
+        confirmed: When the topic last confirmed its entry in the directory.
+        has_grown: Whether the topic has asked the directory for more parts.
     """
 
     subscriptions: list[Subscription] = []
@@ -362,12 +362,12 @@ class TopicWorkflow:
         return 0
 
     def _refuse(self, subscription: Subscription) -> None:
-        """Tell a run that there is no room for its subscription."""
+        """Deliver to a run that its subscription is refused."""
         topic, waits = topic_of(workflow.info().workflow_id)[0], len(self._index.all)
         message = (
-            f"no more runs can wait for event {topic!r} now: {waits:,} waits with {self._index.size:,} bytes are more "
-            f"than one part of a topic may have, {_MAX_WAITS_BYTES:,} bytes; wait with a shorter timeout, or for a "
-            "name of fewer runs"
+            f"event {topic!r} has no room for another wait: its topic already holds {waits:,} waits of "
+            f"{self._index.size:,} bytes, and the limit is {_MAX_WAITS_BYTES:,} bytes; use shorter timeouts, or more "
+            "specific event names"
         )
         if subscription.kind == "cancel":  # to deliver it would cancel the run
             drop(f"cancel_on of run {subscription.workflow_id!r}", message)
@@ -466,7 +466,7 @@ class TopicWorkflow:
     # --- the directory ---------------------------------------------------------------------------------------------
 
     async def _confirm(self) -> None:
-        """Tell the directory again and again that runs wait here; and when the topic has become too large for more."""
+        """Confirm the topic's entry in the directory while runs wait; ask for more parts when there are many."""
         while True:
             due = timedelta(seconds=self._confirmed - workflow.time()) + _CONFIRMED_EVERY
             with suppress(TimeoutError):
@@ -487,7 +487,7 @@ class TopicWorkflow:
         return len(self._index.all) >= _WAITS_PER_PART or self._index.size >= _BYTES_PER_PART
 
     async def _list_in_directory(self) -> bool:
-        """Confirm, and ask for more parts where the topic has outgrown its own; return whether that was done."""
+        """Confirm the entry and, if the topic has outgrown its parts, ask for more; return whether that succeeded."""
         topic, count, _ = topic_of(workflow.info().workflow_id)
         wanted = [Wanted(topic=topic, count=count)]
         if count > 1:
@@ -507,7 +507,7 @@ class TopicWorkflow:
                 retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=10)),
             )
         except FailureError as err:
-            workflow.logger.warning("could not confirm in the directory of topics that runs wait: %s", err.cause)
+            workflow.logger.warning("could not confirm the topic in the directory; trying again in 30 s: %s", err.cause)
             return False
         self._has_grown = self._has_grown or grows
         return True

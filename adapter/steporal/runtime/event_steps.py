@@ -75,10 +75,10 @@ async def _wait_for_event(attempt: Attempt, key: str, wait: Wait) -> ReceivedEve
 
 
 def _received(key: str, outcome: Outcome) -> ReceivedEvent | None:
-    """The event that a step has received.
+    """Return the event that a step has received.
 
     Raises:
-        StepError: A topic has refused the subscription.
+        StepError: A topic refused the subscription.
     """
     if outcome.value is None:
         return None

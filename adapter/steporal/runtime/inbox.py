@@ -14,7 +14,7 @@ DELIVER = "steporal.deliver"
 """Temporal's signal that delivers an event: ``{"key", "run_id", "event"}``."""
 
 REFUSED = "steporal/wait.refused"
-"""Name of the event by which a topic refuses a subscription: its data has the ``message``. Nobody can send such one."""
+"""Name of the event by which a topic refuses a subscription; its data has the ``message``. Senders cannot use it."""
 
 
 def read_delivery(message: JSON, run_id: str) -> tuple[str, dict[str, Any]] | None:
@@ -57,7 +57,7 @@ class Box:
         is_closed: Whether nothing comes any more.
         size: How many bytes the events have.
         seen_before: How many of the events, which are the first, a body that comes back has had before.
-        parts: The Temporal workflow ids of the parts of topics that know of it, by topic, where a topic has parts.
+        parts: For each topic in parts, the Temporal workflow id of the part that holds the subscription.
     """
 
     topics: tuple[str, ...]
@@ -74,7 +74,7 @@ class Box:
         self.size = sum(map(_size_of, self.events))
 
     def places(self, topics: Iterable[str]) -> tuple[str, ...]:
-        """Return where subscriptions to topics are: in a part of the topic, or in the topic itself."""
+        """Return where subscriptions are held: in the topics themselves, or in parts of them."""
         return tuple(self.parts.get(topic, topic) for topic in topics)
 
     def add(self, event: dict[str, Any]) -> None:

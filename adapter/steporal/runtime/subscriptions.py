@@ -31,7 +31,7 @@ class Subscriptions:
 
     Attributes:
         inbox: What comes for them.
-        cancelling: Where the run has subscribed to events that cancel it, by key: topics, and parts of topics.
+        cancelling: The topics, or parts of topics, that hold a subscription to an event that cancels the run, by key.
     """
 
     def __init__(self, run: Run, inbox: Inbox) -> None:
@@ -88,7 +88,7 @@ class Subscriptions:
         source: str | None,
         until: float,
     ) -> dict[str, str]:
-        """Subscribe; the parts of topics that know of it, by topic, where a topic has parts."""
+        """Subscribe; return the part that holds the subscription for each topic in parts."""
         started_by = self._run.event
         told = await self._tell(
             SUBSCRIBE_RUN,
