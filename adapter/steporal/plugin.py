@@ -23,7 +23,6 @@ from temporalio.service import ServiceClient
 from temporalio.worker import (
     Replayer,
     ReplayerConfig,
-    UnsandboxedWorkflowRunner,
     Worker,
     WorkerConfig,
     WorkflowReplayResult,
@@ -44,6 +43,7 @@ from .routing.late import LateWorkflow
 from .routing.mailbox import MailboxWorkflow
 from .routing.topic import TopicWorkflow
 from .runtime.compiled import workflow_class
+from .runtime.evicting import PlainRunner, evictable
 from .runtime.sandbox import SteporalWorkflowRunner, beside_ours
 from .runtime.secrecy import IS_ENCRYPTED
 from .runtime.storage import HAS_STORAGE, check_storage, reads_only
@@ -114,9 +114,9 @@ class SteporalPlugin(temporalio.worker.Plugin):
         self._runs_workflows = config.get("task_queue") == self._client.task_queue
         if self._runs_workflows:
             config["workflows"] = [*(config.get("workflows") or ()), *self._workflow_classes()]
-            runner, others = self._runner(config.get("workflow_runner")), config.get("unsandboxed_workflow_runner")
+            runner = self._runner(config.get("workflow_runner"))
+            others = evictable(config.get("unsandboxed_workflow_runner"))
             facts, meter = _facts(config), meter_of(config["client"])
-            others = others or UnsandboxedWorkflowRunner()
             config["workflow_runner"] = WatchedRunner(runner, facts, meter, is_traced=is_traced)
             config["unsandboxed_workflow_runner"] = WatchedRunner(others, facts, meter, is_traced=is_traced)
         quiet_the_sdk()
@@ -145,6 +145,7 @@ class SteporalPlugin(temporalio.worker.Plugin):
         """See base class."""
         config["workflows"] = [*(config.get("workflows") or ()), *self._workflow_classes(), *SYSTEM_WORKFLOWS]
         config["workflow_runner"] = self._runner(config.get("workflow_runner"))
+        config["unsandboxed_workflow_runner"] = PlainRunner()
         converter = config.get("data_converter") or DataConverter.default
         if converter is DataConverter.default:
             converter = self._client.data_converter or converter
@@ -271,7 +272,7 @@ async def system_worker(temporal: temporalio.client.Client) -> AsyncIterator[Non
                 workflows=SYSTEM_WORKFLOWS,
                 activities=SYSTEM_ACTIVITIES,
                 interceptors=[heartbeats, *([tracing.of_worker()] if tracing.is_traced(temporal) else [])],
-                unsandboxed_workflow_runner=WatchedRunner(UnsandboxedWorkflowRunner(), ()),
+                unsandboxed_workflow_runner=WatchedRunner(PlainRunner(), ()),
                 max_cached_workflows=100,
                 max_concurrent_workflow_tasks=20,
                 max_concurrent_activities=20,

@@ -386,6 +386,27 @@ async def test_a_step_that_a_run_does_not_have(
             await rerun(run, capsys, "shipp")
 
 
+async def test_local_steps_after_the_step_are_done_again_though_they_are_recorded_together(
+    app: steporal.Client, workers: Workers, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[str] = []
+
+    @app.workflow(id="order")
+    async def order(ctx: Context[Any], step: Step) -> Any:
+        for id in ("reserve", "price", "note"):
+            await step.run(id, lambda id=id: ran.append(id), local=True)  # type: ignore[misc]
+
+    async with workers(app):
+        run = await order.start(None)
+        await run.result()
+        for from_step, kept_before in (("reserve", []), ("price", ["reserve"]), ("note", ["reserve", "price"])):
+            ran.clear()
+            again, kept = await rerun(run, capsys, from_step)
+            await again.result()
+            assert kept == kept_before
+            assert ran == [id for id in ("reserve", "price", "note") if id not in kept_before]
+
+
 async def test_a_run_of_a_schedule_is_run_again_with_the_time_that_it_was_for(
     app: steporal.Client, workers: Workers, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -354,15 +354,17 @@ async def test_what_is_cancelled_from_a_set_is_cancelled_in_the_same_order_in_ea
             await replayer.replay_workflow(await run.temporal.fetch_history())
 
 
+@pytest.mark.parametrize("workflow", [lost.lost.id, "lost native"])
 async def test_a_run_of_which_a_task_was_lost_as_the_sdk_interrupted_it_is_forgotten_all_the_same(
-    workers: Workers, caplog: pytest.LogCaptureFixture
+    workers: Workers, workflow: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The SDK would try for ever, and neither would the run go on nor the worker end."""
-    async with asyncio.timeout(30), workers(lost.client, max_cached_workflows=1):
-        run = await lost.lost.start()
-        while "Interrupted" not in caplog.text:
+    async with asyncio.timeout(30), workers(lost.client, workflows=[lost.Native], max_cached_workflows=1):
+        id = f"{workflow} {new_ulid()}"
+        run = await workers.temporal.start_workflow(workflow, id=id, task_queue=lost.client.task_queue)
+        while caplog.text.count("Interrupted") < 3:
             await asyncio.sleep(0.02)
         await (await lost.next_one.start()).result()
-        await run.temporal.terminate()
+        await run.terminate()
     assert "Failed running eviction job" not in caplog.text
-    workers.drop(run.workflow_id)
+    workers.drop(id)

@@ -33,7 +33,8 @@ from steporal.runtime import ordered_tasks, sandbox, watching
 TOUCHED: dict[str, set[str]] = {
     "heartbeats.py": {"_bridge_worker"},
     "tracing/spans.py": {"_tracer_provider"},
-    "runtime/sandbox.py": {"_Definition", "_tasks"},
+    "runtime/evicting.py": {"_tasks"},
+    "runtime/sandbox.py": {"_Definition"},
     "runtime/pending.py": {
         "vars",
         "_pending_timers",

@@ -59,6 +59,7 @@ class Body:
         self._points = 0
         self.is_over = False
         self.has_failed = False
+        self._failed_at = 0.0
         self.seen = Seen()
         recorder().body_begins(self.seen)
 
@@ -74,11 +75,13 @@ class Body:
         if self._points == self._fault:
             self.has_failed = True
             recorder().interrupted("a body attempt", has_other_clock=True)
+            self._failed_at = workflow.time()
         self.check_failed()
 
     def check_failed(self) -> None:
         """End the attempt of the body, if it is to end; ``gather`` may have raised another error of a branch first."""
         if self.has_failed:
+            recorder().outlasted(workflow.time() - self._failed_at)
             raise Fault("the body attempt ends here")
 
     async def run(self, node: Node, path: str, is_open: bool) -> Any:

@@ -51,6 +51,8 @@ class Recorder:
         excused: How often each of them may begin beyond that, as it was in flight when something was lost.
         pasts: What bodies had seen when they were interrupted.
         last: What the body has seen that has begun last.
+        late: How long an attempt of a body went on after its fault, in seconds, because ``gather`` had raised another
+            error first. It went on without what the branch with the fault had not begun.
     """
 
     def __init__(self) -> None:
@@ -63,6 +65,7 @@ class Recorder:
         self.pasts: list[Past] = []
         self._body: Seen | None = None
         self.last: Seen | None = None
+        self.late = 0.0
 
     def body_begins(self, seen: Seen) -> None:
         """An attempt of a body begins, which will put there what it sees."""
@@ -73,6 +76,10 @@ class Recorder:
         if self._body:
             self.pasts.append(Past(why, list(self._body), has_other_clock))
         self._body = None
+
+    def outlasted(self, seconds: float) -> None:
+        """An attempt of a body is there that long after its fault."""
+        self.late = max(self.late, seconds)
 
     def forget(self) -> None:
         """What the body has seen in this workflow task is lost."""

@@ -87,7 +87,7 @@ def difference(expected: Outcome, actual: Outcome, plan: Plan) -> str | None:
         return f"the run did not end: {actual.problem.partition(chr(10))[0]:.500}"
     if exchanged := [entry for entry in actual.seen if "EXCHANGED" in entry]:
         return f"a step got the result of another: {exchanged[0]}"
-    may_differ = plan.takes_time or plan.rerun >= 0 or not is_comparable(expected)
+    may_differ = plan.takes_time or plan.rerun >= 0 or not is_comparable(expected) or actual.recorder.late > APART
     if actual.ended.kind != expected.ended.kind and not (may_differ and _is_cancelled(expected)):
         return f"another end: {actual.ended}"
     if way := _other_way(actual):

@@ -10,7 +10,6 @@ It touches the SDK's internals, as few modules do (AGENTS.md names them): so the
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +23,7 @@ from ..converter import to_raw
 from ..own_code import OwnCode
 from .compiled import is_compiled
 from .determinism import explained
+from .evicting import evict, is_eviction
 from .failures import application_error
 from .interrupts import contained, ends_the_program
 from .watch import Watch
@@ -69,8 +69,8 @@ class _Instance(WorkflowInstance):
         self._thread_id = threading.get_ident()
         give_three_arguments(act)
         try:
-            if act.jobs and act.jobs[0].HasField("remove_from_cache"):  # always alone
-                return self._forget(act)
+            if is_eviction(act):
+                return evict(self._instance, act, self._instance.activate)
             watch = Watch(self._own_code)
             try:
                 with watch():
@@ -84,24 +84,6 @@ class _Instance(WorkflowInstance):
             return completion
         finally:
             self._thread_id = None
-
-    def _forget(self, act: Any) -> Any:
-        """End a run that is removed from the cache.
-
-        The SDK interrupts a workflow task that computes for two seconds, wherever that is, and ends the run's tasks
-        when it removes the run. Once in ten times one is left that nobody wakes any more, and the SDK would try for
-        ever; so what is left is closed.
-        """
-        try:
-            return self._instance.activate(act)
-        except RuntimeError:
-            if not self._instance._tasks:
-                raise
-            for task in list(self._instance._tasks):
-                with suppress(Exception):
-                    task.get_coro().close()
-            self._instance._tasks.clear()
-            return self._instance.activate(act)
 
     def get_info(self) -> temporalio.workflow.Info:
         return self._info

@@ -21,6 +21,7 @@ from .afterwards import AFTERWARDS, Afterwards
 from .compiled import is_compiled
 from .counting import COUNT
 from .determinism import NondeterminismError
+from .evicting import is_eviction
 from .failures import FAILED_CODE, logged
 from .progress import is_watched
 from .sandbox import give_three_arguments
@@ -168,9 +169,8 @@ class _Watched(WorkflowInstance):
         self._can_recover = can_recover
 
     def activate(self, act: Any) -> Any:
-        first = act.jobs[0] if act.jobs else None
-        if first is not None and first.HasField("remove_from_cache"):  # always alone
-            removal = first.remove_from_cache
+        if is_eviction(act):
+            removal = act.jobs[0].remove_from_cache
             if removal.reason == removal.NONDETERMINISM:
                 self._say(removal.message)
         forget_unreadable()

@@ -179,12 +179,15 @@ def _box(box: Any, heard: Collection[str]) -> dict[str, Any]:
 
 
 def _before(carried: Carried, step: str, began: int | None) -> list[Entry]:
-    """What had reached the body when a step began; where that is not known, what did before the step's outcome."""
+    """What had reached the body when a step began.
+
+    That is nothing that came after the step's own outcome, even at the same time: local steps of one workflow task are
+    recorded together. Where it is not known when the step began, it is all that came before its outcome.
+    """
     past = [Entry.read(entry) for entry in carried.past]
-    if began is None:
-        numbers = (number for number, entry in enumerate(past) if entry.key == step and entry.kind == "step")
-        return past[: next(numbers, len(past))]
-    return [entry for entry in past if entry.at <= began and entry.key != step]
+    outcomes = (number for number, entry in enumerate(past) if entry.key == step and entry.kind == "step")
+    past = past[: next(outcomes, len(past))]
+    return [entry for entry in past if entry.key != step and (began is None or entry.at <= began)]
 
 
 def _no_such_step(story: Story, step: str) -> Mistake:
