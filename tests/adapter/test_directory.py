@@ -171,6 +171,14 @@ def waiting(app: steporal.Client, name: str, **options: Any) -> steporal.Workflo
     return waits
 
 
+def test_an_event_concerns_two_shards_at_most() -> None:
+    for name in ("a", "order.placed", "a/b.c/d", ".a.b", "..a", "a." * 200 + "b", "ü.é.x"):
+        name_itself, *patterns = map(shard_of, topics_of(name))
+        assert len(set(patterns)) <= 1, name
+        assert all(0 <= shard < directory.SHARDS for shard in (name_itself, *patterns))
+    assert len({shard_of(f"order.{n}") for n in range(1_000)}) == directory.SHARDS
+
+
 async def test_an_event_that_nobody_waits_for_costs_no_call_of_a_topic(scene: Scene, sender: Sender, name: str) -> None:
     await scene.until_complete(sender, name)
     await asyncio.sleep(directory_reading.CACHE_SECONDS + 0.1)
@@ -242,6 +250,7 @@ async def delete(scene: Scene, name: str) -> None:
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.takes_long
 async def test_a_name_stays_listed_while_runs_wait_and_is_dropped_when_none_has_for_long(
     app: steporal.Client, scene: Scene, sender: Sender, name: str
 ) -> None:
@@ -250,7 +259,7 @@ async def test_a_name_stays_listed_while_runs_wait_and_is_dropped_when_none_has_
     async with scene.workers(app), asyncio.timeout(LONG):
         run = await waits.start()
         await until_waiting(run)
-        await asyncio.sleep(20)  # more than 32 looks
+        await asyncio.sleep(16.5)  # more than 32 looks, after which the name would be gone
         await sender.send(name, n=1)
         assert await run.result() == 1
         await scene.until_listed(name, False)

@@ -1,7 +1,7 @@
 """Directory of the names and patterns of events that runs wait for: 32 Temporal workflows, ``steporal.topics/{shard}``.
 
-The memo of a shard lists the topics whose names hash to the shard. A sender reads it with one ``describe`` call, which
-needs no worker, and sends events only to the topics that exist. A subscription adds its topic to the directory, and a
+The memo of a shard lists the topics that hash to the shard. A sender reads it with one ``describe`` call, which needs
+no worker, and sends events only to the topics that exist. A subscription adds its topic to the directory, and a
 topic confirms its entry every twenty minutes while runs wait. An entry that nothing confirms for a month is removed in
 two steps. First it is marked as leaving: senders still use it, and subscriptions renew it. It is removed a day later.
 
@@ -12,6 +12,7 @@ does not list.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping
 from datetime import timedelta
@@ -55,6 +56,8 @@ _MOST_BYTES = 2 * _MAX_BYTES  # with topics in parts, which senders can find onl
 _BYTES_OF_A_TOPIC = 100
 
 _MAX_NAME = 4096
+
+_SEGMENT = re.compile(r".[^./]*", re.DOTALL)
 
 _NONE = to_raw(None)
 
@@ -148,8 +151,14 @@ class Wanted(BaseModel):
 
 
 def shard_of(topic: str) -> int:
-    """Return the shard that lists a topic."""
-    return zlib.crc32(topic.encode(errors="surrogatepass")) % SHARDS
+    """Return the shard that lists a topic.
+
+    All patterns that match an event begin with the same segment, by which they are in one shard. So a sender reads two
+    shards for an event: that of its name, and that of its patterns.
+    """
+    segment = _SEGMENT.match(topic) if topic.endswith("*") else None
+    hashed = segment.group() if segment is not None else topic
+    return zlib.crc32(hashed.encode(errors="surrogatepass")) % SHARDS
 
 
 def directory_id(shard: int) -> str:
