@@ -142,7 +142,8 @@ class Directory:
     """
 
     def __init__(self, temporal: temporalio.client.Client) -> None:
-        config = temporal.config()
+        config = temporal.config(active_config=True)  # with what plugins have changed, such as the data converter
+        config["plugins"] = []
         config["interceptors"] = []
         self._temporal = temporalio.client.Client(**config)
         self._cache = _cache_of(temporal)

@@ -9,6 +9,7 @@ what it has received.
 from __future__ import annotations
 
 import asyncio
+import re
 import zlib
 from collections import deque
 from collections.abc import Sequence
@@ -71,6 +72,8 @@ _LONGEST = timedelta(days=1)
 _SHOWN = 20
 _PAUSE = timedelta(milliseconds=1)
 
+_PARTS = re.compile(r"-(?P<count>8|64|512)\.(?P<part>\d{1,3})", re.ASCII)
+
 _NEW = to_raw(None)
 
 
@@ -82,8 +85,8 @@ def topic_id(event: str, count: int = 1, part: int = 0) -> str:
 def topic_of(workflow_id: str) -> tuple[str, int, int]:
     """Return the event name or pattern, the count of parts, and the part, from a workflow id."""
     parts, _, event = workflow_id.removeprefix(TOPIC).partition("/")
-    count, _, part = parts.removeprefix("-").partition(".")
-    return (event, int(count), int(part)) if count.isdecimal() and part.isdecimal() else (event, 1, 0)
+    found = _PARTS.fullmatch(parts)
+    return (event, int(found["count"]), int(found["part"])) if found is not None else (event, 1, 0)
 
 
 def topics_of(name: str) -> list[str]:
