@@ -394,7 +394,7 @@ async def test_a_topic_refuses_the_subscriptions_that_it_has_no_room_for(
 async def test_a_topic_that_takes_no_more_signals_now_holds_up_no_start_and_is_told_later(
     app: steporal.Client, name: str
 ) -> None:
-    """Sixty events while no worker is up, to a server that takes 40 signals for an execution."""
+    """Thirty events while no worker is up, to a server that takes 20 signals for an execution."""
 
     @app.workflow(id="starts", triggers=[steporal.event_trigger(name)])
     async def starts(ctx: Context[Any], step: Step) -> Any:
@@ -403,19 +403,19 @@ async def test_a_topic_that_takes_no_more_signals_now_holds_up_no_start_and_is_t
     @app.workflow(id="listens")
     async def listens(ctx: Context[Any], step: Step) -> Any:
         listener = await step.ext.listen("listen", event=name, timeout="1h")
-        return sorted([(event := await listener.next("next")) and event.data["n"] for _ in range(60)])
+        return sorted([(event := await listener.next("next")) and event.data["n"] for _ in range(30)])
 
-    limits = ["history.maximumSignalsPerExecution=40", "limit.historyCount.suggestContinueAsNew=30"]
+    limits = ["history.maximumSignalsPerExecution=20", "limit.historyCount.suggestContinueAsNew=20"]
     async with dev_server(dynamic_config=limits) as server, asyncio.timeout(LONG):
         async with serving(app, server.client):
             run = await listens.start()
             await until_history_has(run, "listen")
-        sent = [await app.send_event({"name": name, "id": f"{name} {n}", "data": {"n": n}}) for n in range(60)]
-        assert [len(each.runs) for each in sent] == [1] * 60
+        sent = [await app.send_event({"name": name, "id": f"{name} {n}", "data": {"n": n}}) for n in range(30)]
+        assert [len(each.runs) for each in sent] == [1] * 30
         async with serving(app, server.client):
-            assert await run.result() == list(range(60))
+            assert await run.result() == list(range(30))
             started = [await (await app.get_run(each.runs[0].workflow_id)).result() for each in sent]
-        assert started == list(range(60))
+        assert started == list(range(30))
 
 
 @asynccontextmanager
