@@ -22,7 +22,7 @@ import steporal
 from steporal import Context, Step
 from steporal.converter import to_raw
 from steporal.events import new_ulid
-from steporal.routing import subscription, topic
+from steporal.routing import delivery, subscription, topic
 from steporal.routing.delivery import deliver_events
 from steporal.routing.dispatch import first_of
 from steporal.routing.lanes import Batch, Delivery
@@ -441,6 +441,52 @@ async def test_a_signal_to_a_run_that_takes_no_more_signals_now_is_received_when
         busy.set()
         assert (await sending).run_id == run.run_id
         assert await run.result() == "went"
+
+
+@pytest.mark.needs_cache("megabytes of history, from their start for each workflow task")
+async def test_a_topic_whose_history_becomes_too_long_drops_events_and_keeps_its_waits(
+    app: steporal.Client, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run accepts no more signals, so the topic can neither deliver its events nor hand them to a next execution."""
+    monkeypatch.setattr(topic, "_MAX_STATE_BYTES", 300_000)
+    monkeypatch.setattr(topic, "_MAX_HISTORY_BYTES", 2_500_000)
+    monkeypatch.setattr(delivery, "_PAUSE_SECONDS", 0.2)
+    busy = asyncio.Event()
+
+    @app.workflow(id="listens")
+    async def listens(ctx: Context[Any], step: Step) -> Any:
+        listener = await step.ext.listen("listen", event=name, timeout="1h")
+        await step.run("work", lambda: busy.wait())
+        numbers = []
+        while not numbers or numbers[-1] != "last":
+            event = await listener.next("next")
+            numbers.append(event and event.data["n"])
+        return numbers
+
+    limits = ["history.maximumSignalsPerExecution=12", "limit.historySize.suggestContinueAsNew=1000000"]
+    async with dev_server(dynamic_config=limits) as server, asyncio.timeout(100):
+        workers = Workers(server.client, 1000)
+        async with workers(app):
+            handle = server.client.get_workflow_handle(f"steporal.topic/{name}")
+            run = await listens.start()
+            while not await is_subscribed(handle):
+                await asyncio.sleep(0.05)
+            await app.send_event([{"name": name, "data": {"n": n}} for n in range(12)])
+            for n in range(6):
+                await app.send_event({"name": name, "data": {"n": f"lost {n}", "large": "x" * 300_000}})
+            while len(await executions(server.client, handle.id)) == 1:
+                await asyncio.sleep(0.5)
+            busy.set()
+            await app.send_event({"name": name, "data": {"n": "last"}})
+            assert await run.result() == [*range(12), "last"]
+        assert any("dropped 6 signals and deliveries" in record.getMessage() for record in caplog.records)
+
+
+async def is_subscribed(handle: temporalio.client.WorkflowHandle[Any, Any]) -> bool:
+    try:
+        return bool((await handle.query("steporal.subscriptions"))["count"])
+    except RPCError:
+        return False
 
 
 async def until_continued(run: steporal.Run[Any], execution: str) -> str:

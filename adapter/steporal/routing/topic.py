@@ -243,8 +243,16 @@ class TopicWorkflow:
         """Whether to continue as new; where that was too much, when half of it is done, or much more has come."""
         if self._tried is not None:
             signals, size = self._tried
-            return self._signals >= signals + _MORE_SIGNALS or 0 < size >= 2 * self._backlog.size
+            is_worth_a_try = self._signals >= signals + _MORE_SIGNALS or 0 < size >= 2 * self._backlog.size
+            return is_worth_a_try or (self._is_near_the_end() and self._has_events())
         return self._signals >= _SIGNALS_PER_EXECUTION or workflow.info().is_continue_as_new_suggested()
+
+    def _is_near_the_end(self) -> bool:
+        """Return whether Temporal would soon terminate the topic for the size of its history."""
+        return workflow.info().get_current_history_size() > _MAX_HISTORY_BYTES
+
+    def _has_events(self) -> bool:
+        return any(each.kind == PUBLISH for each in self._received) or any(lane.waiting for lane in self._lanes)
 
     async def _leave(self) -> None:
         """Continue as new with what is left to do; where that is too much, go on with it instead."""
@@ -253,7 +261,7 @@ class TopicWorkflow:
             lambda: not (self._is_working or self._is_confirming or any(lane.is_delivering for lane in self._lanes))
         )
         state = self._state_that_fits()
-        if state is None and workflow.info().get_current_history_size() > _MAX_HISTORY_BYTES:
+        if state is None and self._is_near_the_end():
             self._lose_backlog()
             state = self._state_that_fits()
         if state is not None:
