@@ -453,7 +453,7 @@ async def test_a_topic_whose_history_becomes_too_long_drops_events_and_keeps_its
     monkeypatch.setattr(delivery, "_PAUSE_SECONDS", 0.2)
     busy = asyncio.Event()
 
-    @app.workflow(id="listens")
+    @app.workflow(id="listens", ext=steporal.WorkflowExt(park_after="1s"))
     async def listens(ctx: Context[Any], step: Step) -> Any:
         listener = await step.ext.listen("listen", event=name, timeout="1h")
         await step.run("work", lambda: busy.wait())
