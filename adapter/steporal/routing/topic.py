@@ -64,7 +64,7 @@ _WAITS_PER_PART = 10_000
 _BYTES_PER_PART = 3 * 1024 * 1024
 _MAX_WAITS_BYTES = 6 * 1024 * 1024  # below what the next execution can be given
 _MAX_STATE_BYTES = 8 * 1024 * 1024  # before it is compressed: to write more takes too much of a workflow task
-_MAX_HISTORY_BYTES = 40 * 1024 * 1024  # Temporal terminates a workflow with 50 MiB
+_MAX_HISTORY_BYTES = 30 * 1024 * 1024  # Temporal terminates a workflow with 50 MiB, and events come meanwhile
 _REMEMBERED = 10_000
 _LANES = 4
 _IDLE = timedelta(minutes=10)
