@@ -19,7 +19,8 @@ from benchmarks.memory import resident
 from steporal import Context, Step
 from steporal.converter import to_raw
 from steporal.routing.publish import Topics
-from steporal.routing.topic import SUBSCRIBE, Subscription, topic_id
+from steporal.routing.subscription import Subscription
+from steporal.routing.topic import SUBSCRIBE, topic_id
 
 client = steporal.Client("bench-topics")
 

@@ -31,7 +31,7 @@ from .routing.lookup import find_task_queue
 from .routing.mailbox import CHECK, Wait
 from .routing.publish import Topics
 from .routing.signalling import Mailboxes
-from .routing.topic import Subscription
+from .routing.subscription import Subscription
 from .runtime.attempt import RUN_STEP
 from .runtime.calls import told
 from .runtime.endings import SEND_EVENT
@@ -165,9 +165,10 @@ class Activities:
         given = from_raw(argument)
         asked = Subscription.model_validate(given["subscription"])
         async with failing():
-            await Topics(activity.client()).subscribe(given["topics"], asked)
+            parts = await Topics(activity.client()).subscribe(given["topics"], asked)
             # For those who read it in the history, which has no arguments of local activities.
-            return to_raw({"key": asked.key, "kind": asked.kind, "topics": given["topics"], "until": asked.until})
+            told = {"key": asked.key, "kind": asked.kind, "topics": given["topics"], "until": asked.until}
+            return to_raw({**told, "parts": parts} if parts else told)
 
     @activity.defn(name=UNSUBSCRIBE_RUN)
     async def unsubscribe(self, argument: RawValue) -> RawValue:

@@ -20,6 +20,8 @@ from .heartbeats import Heartbeats
 from .loops import PerLoop
 from .routing.arbiter import AppWorkflow, arbiter_id
 from .routing.delivery import SYSTEM_ACTIVITIES
+from .routing.directory import DirectoryWorkflow
+from .routing.late import LateWorkflow
 from .routing.mailbox import MailboxWorkflow
 from .routing.messages import SYSTEM_TASK_QUEUE
 from .routing.placing import REGISTRY_ACTIVITIES
@@ -29,7 +31,14 @@ from .routing.topic import TopicWorkflow
 from .runtime.evicting import PlainRunner
 from .runtime.watching import WatchedRunner
 
-SYSTEM_WORKFLOWS: list[type] = [ShardWorkflow, AppWorkflow, TopicWorkflow, MailboxWorkflow]
+SYSTEM_WORKFLOWS: list[type] = [
+    ShardWorkflow,
+    AppWorkflow,
+    DirectoryWorkflow,
+    TopicWorkflow,
+    LateWorkflow,
+    MailboxWorkflow,
+]
 
 
 @dataclass(slots=True)
@@ -59,7 +68,7 @@ _shared: WeakKeyDictionary[ServiceClient, dict[tuple[str, str], _Shared]] = Weak
 
 @asynccontextmanager
 async def system_worker(temporal: temporalio.client.Client) -> AsyncIterator[None]:
-    """Serve the topics, the mailboxes and the shards of the catalog of a namespace."""
+    """Serve the topics, their directory, the mailboxes and the shards of the catalog of a namespace."""
     async with (
         _serving(temporal, SHARDS_TASK_QUEUE, partial(_worker, without_converter(temporal), workflows=[ShardWorkflow])),
         _serving(temporal, SYSTEM_TASK_QUEUE, partial(_topics_worker, temporal)),
@@ -92,7 +101,7 @@ def _topics_worker(temporal: temporalio.client.Client, task_queue: str) -> Worke
     return _worker(
         temporal,
         task_queue,
-        workflows=[TopicWorkflow, MailboxWorkflow],
+        workflows=[DirectoryWorkflow, TopicWorkflow, LateWorkflow, MailboxWorkflow],
         activities=SYSTEM_ACTIVITIES,
         interceptors=[tracing.of_worker()] if tracing.is_traced(temporal) else [],
         max_concurrent_workflow_task_polls=5,

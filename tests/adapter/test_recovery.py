@@ -28,7 +28,7 @@ from steporal.events import new_ulid
 from steporal.routing.dispatch import Dispatcher
 from steporal.routing.publish import Topics
 from steporal.routing.signalling import Mailboxes
-from steporal.routing.topic import Subscription
+from steporal.routing.subscription import Subscription
 from steporal.runtime.rebuilding import rebuild
 from steporal_workers.recover import RecoverOptions, _Recovery, run_recover
 

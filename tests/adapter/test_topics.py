@@ -22,11 +22,12 @@ import steporal
 from steporal import Context, Step
 from steporal.converter import to_raw
 from steporal.events import new_ulid
-from steporal.routing import topic
+from steporal.routing import delivery, subscription, topic
 from steporal.routing.delivery import deliver_events
 from steporal.routing.dispatch import first_of
+from steporal.routing.lanes import Batch, Delivery
 from steporal.routing.publish import Topics
-from steporal.routing.topic import DELIVERY_HEARTBEAT_TIMEOUT, Batch, Delivery, TopicWorkflow, topics_of
+from steporal.routing.topic import DELIVERY_HEARTBEAT_TIMEOUT, TopicWorkflow, topics_of
 from steporal_workers.devserver import dev_server
 
 
@@ -237,7 +238,7 @@ async def test_a_topic_ends_when_nobody_has_waited_for_a_while_and_starts_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(topic, "_IDLE", timedelta(milliseconds=300))
-    monkeypatch.setattr(topic, "_LATE", 0.0)
+    monkeypatch.setattr(subscription, "_LATE", 0.0)
 
     @app.workflow(id="waits")
     async def waits(ctx: Context[Any], step: Step) -> Any:
@@ -330,7 +331,7 @@ async def test_a_namespace_that_is_not_there_is_an_error_and_not_a_topic_that_no
     config["namespace"] = "gone"
     gone = temporalio.client.Client(**config)
     event = {"name": name, "data": {}, "id": new_ulid(), "ts": 0, "v": None}
-    with pytest.raises(ExceptionGroup) as of_sender:
+    with pytest.raises(RPCError) as of_sender:
         await Topics(gone).publish([event])
     to_a_run = Delivery(workflow_id="order/1", run_id="1", key="wait", kind="once", event=0)
     argument = to_raw(Batch(events=[event], deliveries=[to_a_run]).model_dump(mode="json"))
@@ -440,6 +441,52 @@ async def test_a_signal_to_a_run_that_takes_no_more_signals_now_is_received_when
         busy.set()
         assert (await sending).run_id == run.run_id
         assert await run.result() == "went"
+
+
+@pytest.mark.needs_cache("megabytes of history, from their start for each workflow task")
+async def test_a_topic_whose_history_becomes_too_long_drops_events_and_keeps_its_waits(
+    app: steporal.Client, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run accepts no more signals, so the topic can neither deliver its events nor hand them to a next execution."""
+    monkeypatch.setattr(topic, "_MAX_STATE_BYTES", 300_000)
+    monkeypatch.setattr(topic, "_MAX_HISTORY_BYTES", 2_500_000)
+    monkeypatch.setattr(delivery, "_PAUSE_SECONDS", 0.2)
+    busy = asyncio.Event()
+
+    @app.workflow(id="listens", ext=steporal.WorkflowExt(park_after="1s"))
+    async def listens(ctx: Context[Any], step: Step) -> Any:
+        listener = await step.ext.listen("listen", event=name, timeout="1h")
+        await step.run("work", lambda: busy.wait())
+        numbers = []
+        while not numbers or numbers[-1] != "last":
+            event = await listener.next("next")
+            numbers.append(event and event.data["n"])
+        return numbers
+
+    limits = ["history.maximumSignalsPerExecution=12", "limit.historySize.suggestContinueAsNew=1000000"]
+    async with dev_server(dynamic_config=limits) as server, asyncio.timeout(100):
+        workers = Workers(server.client, 1000)
+        async with workers(app):
+            handle = server.client.get_workflow_handle(f"steporal.topic/{name}")
+            run = await listens.start()
+            while not await is_subscribed(handle):
+                await asyncio.sleep(0.05)
+            await app.send_event([{"name": name, "data": {"n": n}} for n in range(12)])
+            for n in range(6):
+                await app.send_event({"name": name, "data": {"n": f"lost {n}", "large": "x" * 300_000}})
+            while len(await executions(server.client, handle.id)) == 1:
+                await asyncio.sleep(0.5)
+            busy.set()
+            await app.send_event({"name": name, "data": {"n": "last"}})
+            assert await run.result() == [*range(12), "last"]
+        assert any("dropped 6 signals and deliveries" in record.getMessage() for record in caplog.records)
+
+
+async def is_subscribed(handle: temporalio.client.WorkflowHandle[Any, Any]) -> bool:
+    try:
+        return bool((await handle.query("steporal.subscriptions"))["count"])
+    except RPCError:
+        return False
 
 
 async def until_continued(run: steporal.Run[Any], execution: str) -> str:

@@ -42,7 +42,7 @@ async def _record_most(http: HttpServer) -> dict[str, WorkflowHistory]:
 
 async def _record_long(http: HttpServer) -> dict[str, WorkflowHistory]:
     async with staged(http, [app.shop], f"limit.historyCount.suggestContinueAsNew={EARLY}") as stage:
-        await asyncio.gather(scenes.long_runs(stage), scenes.crowd(stage))
+        await asyncio.gather(scenes.long_runs(stage), scenes.crowd(stage), scenes.listed_often(stage))
         return await stage.histories()
 
 

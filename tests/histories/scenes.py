@@ -14,11 +14,15 @@ from temporalio.testing import TimeSkipper
 import steporal
 from steporal import InvalidInputError
 from steporal.routing.arbiter import ARBITER, arbiter_id
+from steporal.routing.directory import DIRECTORY, Wanted, directory_id, shard_of
+from steporal.routing.directory_reading import Directory
+from steporal.routing.late import LATE, Letter, publish_later
 from steporal.routing.mailbox import MAILBOX, mailbox_id
 from steporal.routing.publish import Topics
 from steporal.routing.shards import SHARD, shard_id, shard_of_app
 from steporal.routing.signalling import Mailboxes
-from steporal.routing.topic import TOPIC, Subscription, topic_id
+from steporal.routing.subscription import Subscription
+from steporal.routing.topic import PUBLISH, TOPIC, topic_id
 from steporal.runtime import invoke_step
 from steporal.runtime.carried import Carried
 from steporal.runtime.inbox import DELIVER
@@ -148,10 +152,33 @@ async def stopping(stage: Stage) -> None:
 
 
 async def ended_topic(stage: Stage) -> None:
-    """A topic whose last subscription has ended, ends."""
-    subscription = Subscription(workflow_id="gone", run_id="gone", key="wait", kind="once", until=time.time() + 1)
+    """A topic confirms that a run waits, and ends when its last subscription has ended."""
+    subscription = Subscription(workflow_id="gone", run_id="gone", key="wait", kind="once", until=time.time() + 5_000)
     await Topics(TimeSkipper(stage.temporal).client).subscribe(["ended"], subscription)
     await ended(stage.keep(f"{TOPIC}.ended", topic_id("ended")))
+
+
+async def listed(stage: Stage) -> None:
+    """A shard of the directory: a topic is listed, and gets parts."""
+    directory = Directory(stage.temporal)
+    await directory.listed(Wanted(topic="listed"))
+    await directory.list_topics([Wanted(topic="listed", count=8, path=("data", "id"))])
+    await directory.list_topics([Wanted(topic="listed", count=8, others=True)])
+    stage.keep(DIRECTORY, directory_id(shard_of("listed")))
+
+
+async def listed_often(stage: Stage) -> None:
+    """A shard that continues as new."""
+    directory = Directory(stage.temporal)
+    for _ in range(14):
+        await directory.list_topics([Wanted(topic="listed"), Wanted(topic="listed", count=8)])
+    stage.keep(f"{DIRECTORY}.long", directory_id(shard_of("listed")))
+
+
+async def published_late(stage: Stage) -> None:
+    """A topic that could not be told when the event was sent has ended by now."""
+    letter = Letter(receiver=topic_id("nobody"), signal=PUBLISH, messages=[])
+    await ended(stage.keep(LATE, await publish_later(stage.temporal, letter)))
 
 
 # --- signals -------------------------------------------------------------------------------------------------------
@@ -412,8 +439,8 @@ async def begun_with_steps(stage: Stage) -> None:
 
 
 TOGETHER = (
-    orders, failing, yearly, invoking, waiting, listening, stopping, ended_topic, signals, contested_signals,
-    raced_signals, lost_signals, parking, parking_until_it_begins, parking_for_all, leaving_parked,
+    orders, failing, yearly, invoking, waiting, listening, stopping, ended_topic, listed, published_late, signals,
+    contested_signals, raced_signals, lost_signals, parking, parking_until_it_begins, parking_for_all, leaving_parked,
     checkpoints, recovering, deliveries,
 )  # fmt: skip
 """Scenes that may be played at once."""

@@ -35,7 +35,7 @@ from steporal.activities import Activities
 from steporal.context import InputType
 from steporal.executions import Executions
 from steporal.outbound.delivery import delivery_class
-from steporal.routing import mailbox, shards, topic
+from steporal.routing import directory, lanes, mailbox, shards, topic
 from steporal.routing.delivery import SYSTEM_ACTIVITIES
 from steporal.routing.mailbox import MAILBOX, End
 from steporal.routing.placing import REGISTRY_ACTIVITIES
@@ -336,7 +336,9 @@ def test_all_that_has_a_name_in_histories_is_recorded(histories: dict[str, Workf
     ("module", "constants"),
     [
         (topic, {"_SIGNALS_PER_EXECUTION": 4_000, "_UNITS_PER_TASK": 100_000, "_UNITS_OF_AN_ITEM": 50}),
-        (topic, {"_LANES": 4, "_DELIVERIES_PER_ACTIVITY": 200, "_BYTES_PER_ACTIVITY": 512 * 1024}),
+        (topic, {"_LANES": 4, "_WAITS_PER_PART": 10_000, "_MAX_WAITS_BYTES": 6 * 1024 * 1024}),
+        (lanes, {"_DELIVERIES_PER_ACTIVITY": 200, "_BYTES_PER_ACTIVITY": 512 * 1024}),
+        (directory, {"_LOOKS_KEPT": 1_440, "_LOOKS_LEAVING": 48, "_LOOKS_UNLISTED": 1, "_TAKEN_PER_EXECUTION": 100}),
         (mailbox, {"_TAKES_PER_MAILBOX": 500}),
         (continuing, {"HARD_LENGTH": 20_000, "HARD_BYTES": 20 * 1024 * 1024}),
         (limits, {"BATCH_BYTES": 1024 * 1024}),

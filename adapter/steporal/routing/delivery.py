@@ -20,7 +20,11 @@ from ..runtime.inbox import DELIVER
 from ..tracing import TRACE, delivering
 from ..types import JSON
 from .calls import is_about_namespace
-from .topic import DELIVER_EVENTS, Batch, Delivery
+from .directory import Wanted
+from .directory_reading import Directory
+from .lanes import Batch, Delivery
+from .late import publish_late
+from .topic import DELIVER_EVENTS, LIST_TOPICS
 
 CONCURRENCY = 32
 """Runs that one activity tells at once."""
@@ -103,4 +107,12 @@ async def _is_told(temporal: temporalio.client.Client, delivery: Delivery, event
     return True
 
 
-SYSTEM_ACTIVITIES: list[Callable[..., Any]] = [deliver_events]
+@activity.defn(name=LIST_TOPICS)
+async def list_topics(argument: RawValue) -> RawValue:
+    """List topics of one shard of the directory; confirm those that are listed."""
+    wanted = [Wanted.model_validate(one) for one in from_raw(argument)]
+    await Directory(activity.client()).list_topics(wanted)
+    return to_raw(None)
+
+
+SYSTEM_ACTIVITIES: list[Callable[..., Any]] = [deliver_events, list_topics, publish_late]

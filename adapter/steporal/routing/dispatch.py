@@ -85,12 +85,12 @@ class Dispatcher:
         try:
             with sending(self._temporal, events):
                 async with asyncio.TaskGroup() as group:
-                    publishing = group.create_task(self._topics.publish(encoded))
+                    publishing = group.create_task(self._publish(encoded))
                     for _ in range(min(CONCURRENCY, len(starts))):
                         group.create_task(start_some())
+            heard = publishing.result().result()
         except BaseExceptionGroup as error:
             raise first_of(error) from None  # each is a call's own error, and one says it all
-        heard = publishing.result()
         starts = [(event, match) for event, match in starts if (event.id, match) not in refused]
         if self._meter is not None:
             _count(self._meter, snapshot, events, starts, heard)
@@ -99,6 +99,17 @@ class Dispatcher:
             runs=[_started(event, match) for event, match in starts],
             awaited=[id for id, event in zip(ids, events, strict=True) if event.id in heard],
         )
+
+    async def _publish(self, events: Sequence[dict[str, JSON]]) -> asyncio.Task[set[str]]:
+        """Send events to topics; return the finished task, whose error must not cancel the starts."""
+        publishing = asyncio.create_task(self._topics.publish(events))
+        try:
+            await asyncio.wait([publishing])
+        except asyncio.CancelledError:
+            publishing.cancel()
+            await asyncio.wait([publishing])
+            raise
+        return publishing
 
     async def _matches(self, snapshot: Snapshot, event: Mapping[str, JSON], came: bool, pace: Pace) -> list[Match]:
         """The workflows that start on an event, each once, whichever of its triggers matches first."""

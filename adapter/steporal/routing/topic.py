@@ -9,30 +9,35 @@ what it has received.
 from __future__ import annotations
 
 import asyncio
+import re
 import zlib
-from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue, RetryPolicy
+from temporalio.exceptions import FailureError
 
-from ..converter import dumps, from_raw, size_of, to_raw
+from ..converter import from_raw, size_of, to_raw
 from ..errors import UnknownKeyError
 from ..events import MAX_LEVELS
 from ..metrics import DELIVERY_LATENCY, MESSAGES_DROPPED, TOPIC_BACKLOG, TOPIC_EVENTS
 from ..packed import unpack_json
+from ..runtime.inbox import REFUSED
 from ..runtime.limits import MAX_PAYLOAD_BYTES
 from ..runtime.until import wait_until
 from ..types import JSON
-from .binding import Bound, Key, Path, bind, keys_at
-from .expressions import Judgement
-from .messages import FAR_FUTURE, drop, of_any_count, read, said
+from .directory import MAX_PARTS, MAX_PATHS, MORE_PARTS, Wanted
+from .lanes import Backlog, Lane, Matched
+from .messages import drop, of_any_count, read, said
+from .subscription import Index, Subscription
 
 TOPIC = "steporal.topic"
 SUBSCRIBE = "steporal.subscribe"
@@ -40,6 +45,7 @@ UNSUBSCRIBE = "steporal.unsubscribe"
 PUBLISH = "steporal.publish"
 DELIVER_EVENTS = "steporal.deliver_events"
 MATCHED = "steporal.matched"
+LIST_TOPICS = "steporal.list_topics"
 
 DELIVERY_HEARTBEAT_TIMEOUT = timedelta(seconds=10)
 """For as long the runs of a lane hear nothing after a worker was killed while it delivered."""
@@ -51,104 +57,42 @@ _UNITS_PER_TASK = 100_000  # a tenth of a second of a workflow task, which must 
 _UNITS_OF_A_CANDIDATE = 10
 _UNITS_OF_AN_ITEM = 50
 _BYTES_PER_UNIT = 25
+_CONFIRMED_EVERY = timedelta(minutes=20)  # the looks of the directory depend on it
+_CONFIRMED_WITHIN = timedelta(minutes=2)
+_CONFIRM_AGAIN = timedelta(seconds=30)
+_WAITS_PER_PART = 10_000
+_BYTES_PER_PART = 3 * 1024 * 1024
+_MAX_WAITS_BYTES = 6 * 1024 * 1024  # below what the next execution can be given
 _MAX_STATE_BYTES = 8 * 1024 * 1024  # before it is compressed: to write more takes too much of a workflow task
-_MAX_HISTORY_BYTES = 40 * 1024 * 1024  # Temporal terminates a workflow with 50 MiB
+_MAX_HISTORY_BYTES = 30 * 1024 * 1024  # Temporal terminates a workflow with 50 MiB, and events come meanwhile
 _REMEMBERED = 10_000
 _LANES = 4
-_DELIVERIES_PER_ACTIVITY = 200
-_BYTES_PER_ACTIVITY = 512 * 1024
 _IDLE = timedelta(minutes=10)
 _LONGEST = timedelta(days=1)
-_LATE = 60.0
 _SHOWN = 20
 _PAUSE = timedelta(milliseconds=1)
+
+_PARTS = re.compile(r"-(?P<count>8|64|512)\.(?P<part>\d{1,3})", re.ASCII)
 
 _NEW = to_raw(None)
 
 
-def topic_id(event: str) -> str:
-    """The Temporal workflow id of the topic of an event name or pattern."""
-    return f"{TOPIC}/{event}"
+def topic_id(event: str, count: int = 1, part: int = 0) -> str:
+    """Return the Temporal workflow id of a topic, or of one of its parts."""
+    return f"{TOPIC}/{event}" if count == 1 else f"{TOPIC}-{count}.{part}/{event}"
+
+
+def topic_of(workflow_id: str) -> tuple[str, int, int]:
+    """Return the event name or pattern, the count of parts, and the part, from a workflow id."""
+    parts, _, event = workflow_id.removeprefix(TOPIC).partition("/")
+    found = _PARTS.fullmatch(parts)
+    return (event, int(found["count"]), int(found["part"])) if found is not None else (event, 1, 0)
 
 
 def topics_of(name: str) -> list[str]:
     """The names and patterns whose topics an event concerns: ``a.b/c`` those of ``a.b/c``, ``a.b/*`` and ``a.*``."""
     levels = [i for i, char in enumerate(name[:-1]) if char in "./"][:MAX_LEVELS]
     return [name, *(f"{name[: i + 1]}*" for i in levels if i > 0)]
-
-
-def subscription_id(workflow_id: str, run_id: str, key: str) -> str:
-    """The id of a subscription in its topic."""
-    return f"{workflow_id}\n{run_id}\n{key}"
-
-
-class Subscription(BaseModel):
-    """One run's wish to hear of events.
-
-    Attributes:
-        id: Unique in the topic.
-        workflow_id: The run to tell.
-        run_id: The first execution of that run.
-        key: What the run calls the subscription.
-        kind: Whether to deliver one event, each event, or to cancel the run.
-        source: An expression that must be true of the event, or None.
-        event: What the expression sees of the event that started the run.
-        until: When it ends, in seconds since the epoch.
-        ignored: The id of an event that it does not hear of: the one that started the run.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    workflow_id: str
-    run_id: str
-    key: str
-    kind: Literal["once", "each", "cancel"]
-    source: str | None = None
-    event: dict[str, JSON] = {}
-    until: float = Field(allow_inf_nan=False, le=FAR_FUTURE)
-    ignored: str | None = None
-
-    @property
-    def id(self) -> str:
-        return subscription_id(self.workflow_id, self.run_id, self.key)
-
-    def has_ended(self, now: float) -> bool:
-        """Whether its time is over; a run that waits knows best itself, so it is given a while more."""
-        return self.until + (0 if self.kind == "cancel" else _LATE) < now
-
-
-class Delivery(BaseModel):
-    """An event for one subscription."""
-
-    model_config = ConfigDict(frozen=True)
-
-    workflow_id: str
-    run_id: str
-    key: str
-    kind: Literal["once", "each", "cancel"]
-    event: int
-    """Its position in the batch's list of events."""
-
-    @classmethod
-    def of(cls, subscription: Subscription, event: int) -> Delivery:
-        return cls(
-            workflow_id=subscription.workflow_id,
-            run_id=subscription.run_id,
-            key=subscription.key,
-            kind=subscription.kind,
-            event=event,
-        )
-
-    @property
-    def subscription_id(self) -> str:
-        return subscription_id(self.workflow_id, self.run_id, self.key)
-
-
-class Batch(BaseModel):
-    """What the activity delivers."""
-
-    events: list[dict[str, JSON]]
-    deliveries: list[Delivery]
 
 
 class Event(BaseModel):
@@ -160,78 +104,6 @@ class Event(BaseModel):
     name: str
     data: dict[str, JSON]
     ts: int
-
-
-class Index:
-    """The subscriptions of a topic, so that those that an event may match are found at once.
-
-    Attributes:
-        all: The subscriptions, by id.
-        size: How many bytes they have, about.
-    """
-
-    def __init__(self) -> None:
-        self.all: dict[str, Subscription] = {}
-        self.size = 0
-        self._bound: dict[str, Bound | None] = {}
-        self._by_key: dict[Path, dict[Key, dict[str, None]]] = {}
-        self._others: dict[str, None] = {}
-
-    def add(self, subscription: Subscription) -> int:
-        """Add a subscription, or replace the one with its id; returns the units that this took.
-
-        Raises:
-            ValueError: Its expression is none.
-        """
-        bound = None if subscription.source is None else bind(subscription.source, subscription.event)
-        self.remove(subscription.id)
-        self.all[subscription.id] = subscription
-        self.size += _size_of(subscription)
-        self._bound[subscription.id] = bound
-        self._place(bound)[subscription.id] = None
-        return 0 if bound is None else bound.units
-
-    def remove(self, id: str) -> None:
-        """Remove a subscription, if it is there."""
-        subscription = self.all.pop(id, None)
-        if subscription is None:
-            return
-        self.size -= _size_of(subscription)
-        bound = self._bound.pop(id)
-        place = self._place(bound)
-        del place[id]
-        if not place and bound is not None and bound.index is not None:
-            path, key = bound.index
-            del self._by_key[path][key]
-            if not self._by_key[path]:
-                del self._by_key[path]
-
-    def _place(self, bound: Bound | None) -> dict[str, None]:
-        if bound is None or bound.index is None:
-            return self._others
-        path, key = bound.index
-        return self._by_key.setdefault(path, {}).setdefault(key, {})
-
-    def candidates(self, event: Mapping[str, JSON]) -> list[str]:
-        """The ids of the subscriptions that an event may match."""
-        found = list(self._others)
-        for path, by_key in self._by_key.items():
-            for key in keys_at(path, event):
-                found.extend(by_key.get(key, ()))
-        return found
-
-    def judge(self, id: str, event: Mapping[str, JSON]) -> Judgement:
-        """Decide whether an event is one that a subscription waits for."""
-        bound = self._bound[id]
-        if bound is None or self.all[id].ignored == event["id"]:
-            return Judgement(self.all[id].ignored != event["id"], units=0)
-        return bound.judge(event)
-
-
-def _size_of(subscription: Subscription) -> int:
-    """How many bytes a subscription has, about."""
-    seen = len(dumps(subscription.event)) if subscription.event else 0
-    return 200 + len(subscription.workflow_id) + len(subscription.key) + len(subscription.source or "") + seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,79 +128,6 @@ class Received:
         return cls(kind, message, came, size_of(message))
 
 
-@dataclass(frozen=True, slots=True)
-class Matched:
-    """An event that a subscription waits for.
-
-    Attributes:
-        subscription: The subscription.
-        event: The event.
-        size: How many bytes the event has.
-        came: When the topic has taken the event, as far as this execution knows; in seconds since the epoch.
-    """
-
-    subscription: Subscription
-    event: dict[str, JSON]
-    size: int
-    came: float
-
-
-class Lane:
-    """Deliveries that go one after the other; those to one run are all in one lane, so that they keep their order."""
-
-    def __init__(self) -> None:
-        self.waiting: deque[Matched] = deque()
-        self.taken: list[Matched] = []
-        self.is_delivering = False
-
-    def put_off(self, held: Sequence[Matched]) -> None:
-        """Deliver these after everything else; what waits for their runs comes after them, as each run has an order."""
-        runs = {each.subscription.workflow_id for each in held}
-        others = [each for each in self.waiting if each.subscription.workflow_id not in runs]
-        theirs = [each for each in self.waiting if each.subscription.workflow_id in runs]
-        self.waiting = deque([*others, *held, *theirs])
-
-    def next_batch(self) -> Batch:
-        """Take from the front what one activity delivers."""
-        events: list[dict[str, JSON]] = []
-        positions: dict[str, int] = {}
-        deliveries: list[Delivery] = []
-        size = 0
-        self.taken.clear()
-        while self.waiting and len(deliveries) < _DELIVERIES_PER_ACTIVITY:
-            matched = self.waiting[0]
-            if matched.event["id"] not in positions:
-                size += matched.size
-                if events and size > _BYTES_PER_ACTIVITY:
-                    break
-                positions[matched.event["id"]] = len(events)
-                events.append(matched.event)
-            self.taken.append(self.waiting.popleft())
-            deliveries.append(Delivery.of(matched.subscription, positions[matched.event["id"]]))
-        return Batch(events=events, deliveries=deliveries)
-
-
-class Backlog:
-    """How many bytes a topic has that are not subscriptions: what has come, and each event that is to be told, once."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._uses: Counter[str] = Counter()
-
-    def use(self, matched: Matched) -> None:
-        """One more run is to be told of an event."""
-        if not self._uses[matched.event["id"]]:
-            self.size += matched.size
-        self._uses[matched.event["id"]] += 1
-
-    def release(self, matched: Matched) -> None:
-        """A run was told."""
-        self._uses[matched.event["id"]] -= 1
-        if not self._uses[matched.event["id"]]:
-            del self._uses[matched.event["id"]]
-            self.size -= matched.size
-
-
 class State(BaseModel):
     """What one execution of a topic leaves to the next; :meth:`TopicWorkflow._state` writes it.
 
@@ -338,6 +137,8 @@ class State(BaseModel):
         received: What had come and was not taken: the signal, what it brought, and when.
         events: The events that runs are still to be told of.
         matched: Which runs, each with the event's position, and when it came.
+        confirmed: When the topic last confirmed its entry in the directory.
+        has_grown: Whether the topic has asked the directory for more parts.
     """
 
     subscriptions: list[Subscription] = []
@@ -345,6 +146,8 @@ class State(BaseModel):
     received: list[tuple[str, Any, float]] = []
     events: list[Event] = []
     matched: list[tuple[Subscription, int, float]] = []
+    confirmed: float = 0.0
+    has_grown: bool = False
 
     @model_validator(mode="after")
     def _positions_are_of_events(self) -> State:
@@ -369,6 +172,9 @@ class TopicWorkflow:
         self._is_leaving = False
         self._is_working = False
         self._units = 0
+        self._confirmed = 0.0
+        self._is_confirming = False
+        self._has_grown = False
 
     # --- what it is sent -------------------------------------------------------------------------------------------
 
@@ -419,6 +225,7 @@ class TopicWorkflow:
         """
         await self._restore(_read_state(before))
         tasks = [asyncio.create_task(self._work()), *(asyncio.create_task(self._deliver(lane)) for lane in self._lanes)]
+        tasks.append(asyncio.create_task(self._confirm()))
         while True:
             signals = self._signals
             try:
@@ -436,17 +243,25 @@ class TopicWorkflow:
         """Whether to continue as new; where that was too much, when half of it is done, or much more has come."""
         if self._tried is not None:
             signals, size = self._tried
-            return self._signals >= signals + _MORE_SIGNALS or 0 < size >= 2 * self._backlog.size
+            is_worth_a_try = self._signals >= signals + _MORE_SIGNALS or 0 < size >= 2 * self._backlog.size
+            return is_worth_a_try or (self._is_near_the_end() and self._has_events())
         return self._signals >= _SIGNALS_PER_EXECUTION or workflow.info().is_continue_as_new_suggested()
+
+    def _is_near_the_end(self) -> bool:
+        """Return whether Temporal would soon terminate the topic for the size of its history."""
+        return workflow.info().get_current_history_size() > _MAX_HISTORY_BYTES
+
+    def _has_events(self) -> bool:
+        return any(each.kind == PUBLISH for each in self._received) or any(lane.waiting for lane in self._lanes)
 
     async def _leave(self) -> None:
         """Continue as new with what is left to do; where that is too much, go on with it instead."""
         self._is_leaving = True
         await workflow.wait_condition(
-            lambda: not self._is_working and not any(lane.is_delivering for lane in self._lanes)
+            lambda: not (self._is_working or self._is_confirming or any(lane.is_delivering for lane in self._lanes))
         )
         state = self._state_that_fits()
-        if state is None and workflow.info().get_current_history_size() > _MAX_HISTORY_BYTES:
+        if state is None and self._is_near_the_end():
             self._lose_backlog()
             state = self._state_that_fits()
         if state is not None:
@@ -507,6 +322,8 @@ class TopicWorkflow:
                 [each.subscription.model_dump(mode="json", exclude_defaults=True), position, each.came]
                 for each, position in waiting
             ],
+            "confirmed": self._confirmed,
+            "has_grown": self._has_grown,
         }
 
     async def _restore(self, state: State) -> None:
@@ -514,6 +331,7 @@ class TopicWorkflow:
         self._received.extendleft(reversed(before))  # signals came before this, in this execution
         self._backlog.size += sum(each.size for each in before)
         self._remembered = dict.fromkeys([*state.remembered, *self._remembered])
+        self._confirmed, self._has_grown = state.confirmed or workflow.time(), state.has_grown
         for subscription in state.subscriptions:
             await self._take_units(self._subscribe(subscription) + _UNITS_OF_AN_ITEM)
         events = [event.model_dump(mode="json") for event in state.events]
@@ -541,12 +359,32 @@ class TopicWorkflow:
         for item in items:
             if received.kind == SUBSCRIBE:
                 if (subscription := read(Subscription, item, "subscription")) is not None:
-                    await self._take_units(self._subscribe(subscription))
+                    await self._take_units(self._subscribe_or_refuse(subscription))
             elif received.kind == UNSUBSCRIBE:
                 self._unsubscribe(item)
             elif (event := read(Event, item, "event")) is not None:
                 await self._hear(event.id, item, received.came)
             await self._take_units(_UNITS_OF_AN_ITEM)
+
+    def _subscribe_or_refuse(self, subscription: Subscription) -> int:
+        if self._index.size < _MAX_WAITS_BYTES or subscription.id in self._index.all:
+            return self._subscribe(subscription)
+        self._refuse(subscription)
+        return 0
+
+    def _refuse(self, subscription: Subscription) -> None:
+        """Deliver to a run that its subscription is refused."""
+        topic, waits = topic_of(workflow.info().workflow_id)[0], len(self._index.all)
+        message = (
+            f"event {topic!r} has no room for another wait: its topic already holds {waits:,} waits of "
+            f"{self._index.size:,} bytes, and the limit is {_MAX_WAITS_BYTES:,} bytes; use shorter timeouts, or more "
+            "specific event names"
+        )
+        if subscription.kind == "cancel":  # to deliver it would cancel the run
+            drop(f"cancel_on of run {subscription.workflow_id!r}", message)
+            return
+        event = {"id": str(workflow.uuid4()), "name": REFUSED, "data": {"message": message}, "ts": _now(), "v": None}
+        self._send(Matched(subscription, event, size_of(to_raw(event)), workflow.time()))
 
     def _subscribe(self, subscription: Subscription) -> int:
         """Add a subscription; returns the units that this took."""
@@ -636,6 +474,55 @@ class TopicWorkflow:
                 lane.put_off([lane.taken[position] for position in later])
             lane.is_delivering = False
 
+    # --- the directory ---------------------------------------------------------------------------------------------
+
+    async def _confirm(self) -> None:
+        """Confirm the topic's entry in the directory while runs wait; ask for more parts when there are many."""
+        while True:
+            due = timedelta(seconds=self._confirmed - workflow.time()) + _CONFIRMED_EVERY
+            with suppress(TimeoutError):
+                await wait_until(self._has_outgrown, timeout=max(due, _PAUSE), summary="confirm that runs wait")
+            await workflow.wait_condition(lambda: not self._is_leaving)
+            if self._index.all:
+                self._is_confirming = True
+                is_done = await self._list_in_directory()
+                self._is_confirming = False
+                if not is_done:
+                    await workflow.sleep(_CONFIRM_AGAIN)
+                    continue
+            self._confirmed = workflow.time()
+
+    def _has_outgrown(self) -> bool:
+        if self._has_grown or topic_of(workflow.info().workflow_id)[1] * MORE_PARTS > MAX_PARTS:
+            return False
+        return len(self._index.all) >= _WAITS_PER_PART or self._index.size >= _BYTES_PER_PART
+
+    async def _list_in_directory(self) -> bool:
+        """Confirm the entry and, if the topic has outgrown its parts, ask for more; return whether that succeeded."""
+        topic, count, _ = topic_of(workflow.info().workflow_id)
+        wanted = [Wanted(topic=topic, count=count)]
+        if count > 1:
+            wanted = [Wanted(topic=topic, count=count, path=path) for path in self._index.paths]
+            if self._index.has_others or len(wanted) > MAX_PATHS:
+                wanted = [*wanted[:MAX_PATHS], Wanted(topic=topic, count=count, others=True)]
+        grows = self._has_outgrown()
+        if grows:
+            wanted.append(Wanted(topic=topic, count=count * MORE_PARTS))
+        try:
+            await workflow.execute_activity(
+                LIST_TOPICS,
+                to_raw([each.model_dump(mode="json", exclude_defaults=True) for each in wanted]),
+                result_type=RawValue,
+                start_to_close_timeout=timedelta(seconds=30),
+                schedule_to_close_timeout=_CONFIRMED_WITHIN,
+                retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=10)),
+            )
+        except FailureError as err:
+            workflow.logger.warning("could not confirm the topic in the directory; trying again in 30 s: %s", err.cause)
+            return False
+        self._has_grown = self._has_grown or grows
+        return True
+
     def _left(self) -> int:
         return len(self._received) + sum(len(lane.waiting) for lane in self._lanes)
 
@@ -646,6 +533,10 @@ class TopicWorkflow:
                 DELIVERY_LATENCY.record(meter, now - each.came)
 
 
+def _now() -> int:
+    return int(workflow.time() * 1000)
+
+
 def _told(answer: JSON) -> tuple[list[str], list[int]]:
     """The subscriptions whose run is gone, and the positions of what is to be delivered again."""
     return (answer, []) if isinstance(answer, list) else (answer["gone"], answer["later"])
@@ -653,6 +544,7 @@ def _told(answer: JSON) -> tuple[list[str], list[int]]:
 
 _COMPRESSED = b"binary/zlib"
 _COMPRESS_FROM = 64 * 1024
+_QUICKLY = 1  # a state of megabytes, in a third of the time, and little larger
 
 
 def state_payload(state: JSON) -> RawValue:
@@ -660,7 +552,7 @@ def state_payload(state: JSON) -> RawValue:
     raw = to_raw(state)
     if size_of(raw) < _COMPRESS_FROM:
         return raw
-    return RawValue(Payload(metadata={"encoding": _COMPRESSED}, data=zlib.compress(raw.payload.data)))
+    return RawValue(Payload(metadata={"encoding": _COMPRESSED}, data=zlib.compress(raw.payload.data, _QUICKLY)))
 
 
 def read_state(raw: RawValue) -> dict[str, JSON]:

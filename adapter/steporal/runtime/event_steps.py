@@ -15,6 +15,7 @@ from temporalio.exceptions import FailureError
 
 from ..converter import copied
 from ..durations import Duration
+from ..errors import StepError
 from ..events import ReceivedEvent, event_matches
 from ..routing.waiting import check_events, check_expression
 from ..step import Listener, Wanted
@@ -22,7 +23,7 @@ from ..step_calls import step_method
 from .arguments import arguments_checked, deadline_of
 from .calls import Call, digest
 from .failures import failure_of, is_cancellation
-from .inbox import Box
+from .inbox import REFUSED, Box
 from .limits import summary
 from .memo import Outcome
 from .until import wait_until
@@ -70,11 +71,20 @@ def wait_for_event(attempt: Attempt, key: str, wanted: Wanted) -> Coroutine[Any,
 
 
 async def _wait_for_event(attempt: Attempt, key: str, wait: Wait) -> ReceivedEvent | None:
-    return _received(await attempt.outcome(key, "wait_for_event", partial(_perform_wait, attempt, key, wait)))
+    return _received(key, await attempt.outcome(key, "wait_for_event", partial(_perform_wait, attempt, key, wait)))
 
 
-def _received(outcome: Outcome) -> ReceivedEvent | None:
-    return None if outcome.value is None else ReceivedEvent.model_validate(copied(outcome.value))
+def _received(key: str, outcome: Outcome) -> ReceivedEvent | None:
+    """Return the event that a step has received.
+
+    Raises:
+        StepError: A topic refused the subscription.
+    """
+    if outcome.value is None:
+        return None
+    if outcome.value["name"] == REFUSED:
+        raise StepError(key, "TooManyWaitsError", outcome.value["data"]["message"])
+    return ReceivedEvent.model_validate(copied(outcome.value))
 
 
 async def _perform_wait(attempt: Attempt, key: str, wait: Wait) -> Outcome:
@@ -196,7 +206,7 @@ class EventListener:
     async def _next(self, key: str, until: float | None, asked: int | None) -> ReceivedEvent | None:
         at_once = self._attempt.owner.journal.takes_events
         perform = partial(self._perform_next, key, until, asked)
-        return _received(await self._attempt.outcome(key, "next", perform, at_once=at_once))
+        return _received(key, await self._attempt.outcome(key, "next", perform, at_once=at_once))
 
     async def _perform_next(self, key: str, own: float | None, asked: int | None) -> Outcome:
         run = self._attempt.owner

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -12,6 +12,9 @@ from ..types import JSON
 
 DELIVER = "steporal.deliver"
 """Temporal's signal that delivers an event: ``{"key", "run_id", "event"}``."""
+
+REFUSED = "steporal/wait.refused"
+"""Name of the event by which a topic refuses a subscription; its data has the ``message``. Senders cannot use it."""
 
 
 def read_delivery(message: JSON, run_id: str) -> tuple[str, dict[str, Any]] | None:
@@ -54,6 +57,7 @@ class Box:
         is_closed: Whether nothing comes any more.
         size: How many bytes the events have.
         seen_before: How many of the events, which are the first, a body that comes back has had before.
+        parts: For each topic in parts, the Temporal workflow id of the part that holds the subscription.
     """
 
     topics: tuple[str, ...]
@@ -64,9 +68,14 @@ class Box:
     is_closed: bool = False
     size: int = 0
     seen_before: int = 0
+    parts: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.size = sum(map(_size_of, self.events))
+
+    def places(self, topics: Iterable[str]) -> tuple[str, ...]:
+        """Return where subscriptions are held: in the topics themselves, or in parts of them."""
+        return tuple(self.parts.get(topic, topic) for topic in topics)
 
     def add(self, event: dict[str, Any]) -> None:
         """Take an event, unless it has come before."""
@@ -162,10 +171,7 @@ class Inbox:
 
     def state(self) -> dict[str, JSON]:
         """What another execution goes on with, beside :meth:`came`."""
-        return {
-            key: {"topics": list(box.topics), "until": box.until, "events": list(box.events), "seen": list(box.seen)}
-            for key, box in self.boxes.items()
-        }
+        return {key: _state_of(box) for key, box in self.boxes.items()}
 
     def restore(self, state: Mapping[str, Any], came: Sequence[str]) -> None:
         """Go on with what an execution before had; what was delivered to this one already comes after it."""
@@ -173,4 +179,11 @@ class Inbox:
         self._count = len(came)
         for key, box in state.items():
             events, seen = deque(box["events"]), dict.fromkeys(box["seen"])
-            self.boxes[key] = Box(tuple(box["topics"]), box["until"], events=events, seen=seen)
+            topics, parts = tuple(box["topics"]), box.get("parts", {})
+            self.boxes[key] = Box(topics, box["until"], events=events, seen=seen, parts=parts)
+
+
+def _state_of(box: Box) -> dict[str, JSON]:
+    state: dict[str, JSON] = {"topics": list(box.topics), "until": box.until}
+    state |= {"events": list(box.events), "seen": list(box.seen)}
+    return {**state, "parts": box.parts} if box.parts else state

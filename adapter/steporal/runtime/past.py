@@ -538,10 +538,10 @@ class Past:
 
     # --- waits for events and signals ------------------------------------------------------------------------------
 
-    def subscribed(self, key: str, kind: str, topics: list[str], until: float) -> None:
+    def subscribed(self, key: str, kind: str, topics: list[str], until: float, parts: dict[str, str]) -> None:
         """The run receives events from now on. Some may have come before, as the body subscribed."""
         if kind == "cancel":
-            self._cancelling[key] = topics
+            self._cancelling[key] = [parts.get(topic, topic) for topic in topics]
             return
         if kind == "once":
             self._waits_for_event(key, topics)
@@ -550,7 +550,7 @@ class Past:
         else:
             self._waits_for_event(key, topics, "listen")
             self.finished(key, Outcome({"until": until}))
-        self._inbox.open(key, tuple(topics), until)
+        self._inbox.open(key, tuple(topics), until).parts = parts
         for event in self._unclaimed.pop(key, ()):
             self._deliver(key, event)
 

@@ -365,7 +365,8 @@ class _Reader:
     def _local_done(self, told: dict[str, Any], text: str, returned: Outcome) -> None:
         kind, result = told["activity_type"], returned.value
         if kind == SUBSCRIBE_RUN and result is not None:
-            self._past.subscribed(result["key"], result["kind"], result["topics"], result["until"])
+            topics, parts = result["topics"], result.get("parts", {})
+            self._past.subscribed(result["key"], result["kind"], topics, result["until"], parts)
         elif kind == OPEN_MAILBOX:
             self._past.opened(text, result.get("step"), Wait.model_validate(result["wait"]), result["run_id"])
         elif kind == CLOSE_MAILBOX and not result:

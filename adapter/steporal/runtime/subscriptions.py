@@ -11,7 +11,7 @@ from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import FailureError
 
-from ..converter import to_raw
+from ..converter import from_raw, to_raw
 from ..types import JSON
 from .branches import out_of_body
 from .inbox import Box, Inbox
@@ -31,7 +31,7 @@ class Subscriptions:
 
     Attributes:
         inbox: What comes for them.
-        cancelling: The topics of the events that cancel the run, by key.
+        cancelling: The topics, or parts of topics, that hold a subscription to an event that cancels the run, by key.
     """
 
     def __init__(self, run: Run, inbox: Inbox) -> None:
@@ -71,13 +71,14 @@ class Subscriptions:
         while ending := [task for task, ended in self._ending.items() if ended == key]:
             await asyncio.wait(ending)
         box = self.inbox.open(key, topics, until)
-        await self._subscribe(key, kind, topics, source, until)
+        box.parts = await self._subscribe(key, kind, topics, source, until)
         return box
 
     async def cancel_on(self, key: str, topics: tuple[str, ...], source: str | None, until: float) -> None:
         """Be cancelled by an event from now on; the arguments are those of :meth:`subscribe`."""
         self.cancelling[key] = topics
-        await self._subscribe(key, "cancel", topics, source, until)
+        parts = await self._subscribe(key, "cancel", topics, source, until)
+        self.cancelling[key] = tuple(parts.get(topic, topic) for topic in topics)
 
     async def _subscribe(
         self,
@@ -86,9 +87,10 @@ class Subscriptions:
         topics: tuple[str, ...],
         source: str | None,
         until: float,
-    ) -> None:
+    ) -> dict[str, str]:
+        """Subscribe; return the part that holds the subscription for each topic in parts."""
         started_by = self._run.event
-        await self._tell(
+        told = await self._tell(
             SUBSCRIBE_RUN,
             {
                 "topics": list(topics),
@@ -105,11 +107,13 @@ class Subscriptions:
             },
             f"hear of {' or '.join(topics)}",
         )
+        return dict(told.get("parts", {})) if isinstance(told, dict) else {}
 
     def unsubscribe(self, key: str, topics: Iterable[str] | None = None) -> None:
         """Hear no more of some topics, or of any; in the background, and at the latest when the run ends."""
         box = self.inbox.close(key)
         left = tuple(topics) if topics is not None else box.topics if box else ()
+        left = box.places(left) if box is not None else left
         if left:
             task = asyncio.create_task(self._end({key: left}), context=out_of_body())
             self._ending[task] = key
@@ -117,7 +121,7 @@ class Subscriptions:
 
     async def end(self) -> None:
         """Hear no more of anything, as the run ends."""
-        left = {key: box.topics for key, box in self.inbox.boxes.items()} | self.cancelling
+        left = {key: box.places(box.topics) for key, box in self.inbox.boxes.items()} | self.cancelling
         self.inbox.boxes.clear()
         self.cancelling.clear()
         if left:
@@ -126,19 +130,19 @@ class Subscriptions:
             await asyncio.wait(self._ending)
 
     async def _end(self, left: dict[str, tuple[str, ...]]) -> None:
-        by_topic: dict[str, list[str]] = {}
-        for key, topics in left.items():
-            for topic in topics:
-                by_topic.setdefault(topic, []).append(key)
+        by_place: dict[str, list[str]] = {}
+        for key, places in left.items():
+            for place in places:
+                by_place.setdefault(place, []).append(key)
         info = workflow.info()
-        argument: dict[str, JSON] = {"workflow_id": info.workflow_id, "run_id": self._run.id, "keys": by_topic}
+        argument: dict[str, JSON] = {"workflow_id": info.workflow_id, "run_id": self._run.id, "keys": by_place}
         try:
-            await self._tell(UNSUBSCRIBE_RUN, argument, f"hear no more of {' and '.join(by_topic)}")
+            await self._tell(UNSUBSCRIBE_RUN, argument, f"hear no more of {' and '.join(by_place)}")
         except FailureError:
-            workflow.logger.warning("could not unsubscribe from %s; the topics find out by themselves", list(by_topic))
+            workflow.logger.warning("could not unsubscribe from %s; the topics find out by themselves", list(by_place))
 
-    async def _tell(self, activity: str, argument: JSON, what: str) -> None:
-        await workflow.execute_local_activity(
+    async def _tell(self, activity: str, argument: JSON, what: str) -> JSON:
+        answer = await workflow.execute_local_activity(
             activity,
             to_raw(argument),
             result_type=RawValue,
@@ -147,3 +151,4 @@ class Subscriptions:
             retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=10)),
             summary=summary(what),
         )
+        return from_raw(answer)

@@ -10,6 +10,8 @@ from temporalio.client import Client, WorkflowExecution, WorkflowExecutionDescri
 from temporalio.service import RPCError, RPCStatusCode
 
 from steporal.routing.arbiter import ARBITER
+from steporal.routing.directory import DIRECTORY
+from steporal.routing.late import LATE
 from steporal.routing.mailbox import MAILBOX
 from steporal.routing.shards import SHARD
 from steporal.routing.topic import TOPIC
@@ -18,7 +20,7 @@ from ..problems import Failure
 
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-_SYSTEM = (SHARD, ARBITER, TOPIC, MAILBOX)
+_SYSTEM = (SHARD, ARBITER, DIRECTORY, TOPIC, LATE, MAILBOX)
 
 _INDEXING_SECONDS = 1.0
 """Temporal finds a run by its run id a moment after its start."""
