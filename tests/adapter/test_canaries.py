@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
@@ -37,6 +38,12 @@ CLEAR = {
     "clear-reason",
 }
 """Ids and names, which Temporal works with: that they are found shows that all is read."""
+
+OF_A_SHARD = re.compile(rb'"shard \d+ of 32 of the catalog: which workflows start on which event"')
+"""The summary of a shard of the catalog, which holds what it is given as it is."""
+
+PLACED = {"app", "generation", "field"}
+"""What a shard is told: whose list, which one, and what this app has in it, encrypted."""
 
 OF_LOCAL_ACTIVITIES = {
     *("seq", "attempt", "activity_id", "activity_type", "complete_time", "original_schedule_time", "backoff"),
@@ -188,6 +195,12 @@ async def test_what_stands_in_the_clear_is_what_the_page_says(
                 assert not payload.data
             case (b"json/plain", "search_attributes.indexed_fields"):
                 pass
+            case (b"json/plain", "user_metadata.summary") if OF_A_SHARD.fullmatch(payload.data):
+                pass
+            case (b"json/plain", "args.payloads") if (placed := json.loads(payload.data)).keys() == PLACED:
+                if placed["field"] is not None:
+                    field = Payload.FromString(base64.b64decode(placed["field"]))
+                    assert field.metadata["encoding"] == ENCODING, placed
             case (b"json/plain", "details.payloads"):
                 noted = json.loads(payload.data)
                 assert isinstance(noted, dict) and noted.keys() <= OF_LOCAL_ACTIVITIES, payload.data
