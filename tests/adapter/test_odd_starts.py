@@ -91,6 +91,18 @@ STARTS: dict[str, list[Any]] = {
 }
 
 
+OF_SINKS = (
+    "no arguments",
+    "ten that are not JSON",
+    "not JSON",
+    "nested 900 deep",
+    "an origin that is not JSON",
+    "a time of 31 digits",
+    "a state that is not JSON",
+)
+"""Those that a sink reads otherwise than a workflow."""
+
+
 async def test_odd_arguments_of_a_start_end_the_run_and_nothing_else(workers: Workers) -> None:
     async with workers(odd.client), asyncio.timeout(100):
 
@@ -103,7 +115,7 @@ async def test_odd_arguments_of_a_start_end_the_run_and_nothing_else(workers: Wo
         await asyncio.gather(
             *[start(odd.echo.id, what) for what in STARTS],
             *[start(odd.counted.id, what) for what in [*STARTS][::5]],
-            *[start(odd.sink.id, what) for what in [*STARTS][::2]],
+            *[start(odd.sink.id, what) for what in OF_SINKS],
         )
         assert await (await odd.echo.start("hello")).result() == "hello", "the worker goes on"
 
@@ -111,10 +123,14 @@ async def test_odd_arguments_of_a_start_end_the_run_and_nothing_else(workers: Wo
 async def test_a_sink_is_told_again_of_its_event_in_any_form(workers: Workers) -> None:
     async with workers(odd.client), asyncio.timeout(100):
         handle = await workers.temporal.start_workflow(
-            odd.sink.id, args=[{}, origin()], id="odd-sink/signals", task_queue=odd.client.task_queue
+            odd.sink.id,
+            args=[{}, origin(ts=4_000_000_000_000)],
+            id="odd-sink/signals",
+            task_queue=odd.client.task_queue,
         )
         for messages in ([], [1], [raw(b"{")], [deep(900)] * 3):
             await handle.signal(START_SIGNAL, args=messages)
+        await handle.cancel()
         await ended(handle)
         assert not await failed_tasks(handle)
 
