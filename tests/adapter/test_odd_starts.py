@@ -104,13 +104,16 @@ OF_SINKS = (
 
 
 async def test_odd_arguments_of_a_start_end_the_run_and_nothing_else(workers: Workers) -> None:
+    slots = asyncio.Semaphore(8)
+
     async with workers(odd.client), asyncio.timeout(100):
 
         async def start(kind: str, what: str) -> None:
             id, queue = f"{kind}/{what}", odd.client.task_queue
-            handle = await workers.temporal.start_workflow(kind, args=STARTS[what], id=id, task_queue=queue)
-            await ended(handle)
-            assert not await failed_tasks(handle), what
+            async with slots:
+                handle = await workers.temporal.start_workflow(kind, args=STARTS[what], id=id, task_queue=queue)
+                await ended(handle)
+                assert not await failed_tasks(handle), what
 
         await asyncio.gather(
             *[start(odd.echo.id, what) for what in STARTS],
