@@ -6,9 +6,11 @@ import asyncio
 import base64
 import json
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import pytest
 from apps import odd
 from recording import Workers
 from temporalio.api.common.v1 import Payload
@@ -103,23 +105,27 @@ OF_SINKS = (
 """Those that a sink reads otherwise than a workflow."""
 
 
-async def test_odd_arguments_of_a_start_end_the_run_and_nothing_else(workers: Workers) -> None:
-    slots = asyncio.Semaphore(8)
-
+@pytest.mark.parametrize(
+    ("kind", "starts"),
+    [
+        (odd.echo.id, [*STARTS][::2]),
+        (odd.echo.id, [*STARTS][1::2]),
+        (odd.counted.id, [*STARTS][::5]),
+        (odd.sink.id, OF_SINKS),
+    ],
+)
+async def test_odd_arguments_of_a_start_end_the_run_and_nothing_else(
+    workers: Workers, kind: str, starts: Sequence[str]
+) -> None:
     async with workers(odd.client), asyncio.timeout(100):
 
-        async def start(kind: str, what: str) -> None:
+        async def start(what: str) -> None:
             id, queue = f"{kind}/{what}", odd.client.task_queue
-            async with slots:
-                handle = await workers.temporal.start_workflow(kind, args=STARTS[what], id=id, task_queue=queue)
-                await ended(handle)
-                assert not await failed_tasks(handle), what
+            handle = await workers.temporal.start_workflow(kind, args=STARTS[what], id=id, task_queue=queue)
+            await ended(handle)
+            assert not await failed_tasks(handle), what
 
-        await asyncio.gather(
-            *[start(odd.echo.id, what) for what in STARTS],
-            *[start(odd.counted.id, what) for what in [*STARTS][::5]],
-            *[start(odd.sink.id, what) for what in OF_SINKS],
-        )
+        await asyncio.gather(*map(start, starts))
         assert await (await odd.echo.start("hello")).result() == "hello", "the worker goes on"
 
 
