@@ -6,9 +6,11 @@ import asyncio
 import base64
 import json
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import pytest
 from apps import odd
 from recording import Workers
 from temporalio.api.common.v1 import Payload
@@ -91,30 +93,53 @@ STARTS: dict[str, list[Any]] = {
 }
 
 
-async def test_odd_arguments_of_a_start_end_the_run_and_nothing_else(workers: Workers) -> None:
+OF_SINKS = (
+    "no arguments",
+    "ten that are not JSON",
+    "not JSON",
+    "nested 900 deep",
+    "an origin that is not JSON",
+    "a time of 31 digits",
+    "a state that is not JSON",
+)
+"""Those that a sink reads otherwise than a workflow."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "starts"),
+    [
+        (odd.echo.id, [*STARTS][::2]),
+        (odd.echo.id, [*STARTS][1::2]),
+        (odd.counted.id, [*STARTS][::5]),
+        (odd.sink.id, OF_SINKS),
+    ],
+)
+async def test_odd_arguments_of_a_start_end_the_run_and_nothing_else(
+    workers: Workers, kind: str, starts: Sequence[str]
+) -> None:
     async with workers(odd.client), asyncio.timeout(100):
 
-        async def start(kind: str, what: str) -> None:
+        async def start(what: str) -> None:
             id, queue = f"{kind}/{what}", odd.client.task_queue
             handle = await workers.temporal.start_workflow(kind, args=STARTS[what], id=id, task_queue=queue)
             await ended(handle)
             assert not await failed_tasks(handle), what
 
-        await asyncio.gather(
-            *[start(odd.echo.id, what) for what in STARTS],
-            *[start(odd.counted.id, what) for what in [*STARTS][::5]],
-            *[start(odd.sink.id, what) for what in [*STARTS][::2]],
-        )
+        await asyncio.gather(*map(start, starts))
         assert await (await odd.echo.start("hello")).result() == "hello", "the worker goes on"
 
 
 async def test_a_sink_is_told_again_of_its_event_in_any_form(workers: Workers) -> None:
     async with workers(odd.client), asyncio.timeout(100):
         handle = await workers.temporal.start_workflow(
-            odd.sink.id, args=[{}, origin()], id="odd-sink/signals", task_queue=odd.client.task_queue
+            odd.sink.id,
+            args=[{}, origin(ts=4_000_000_000_000)],
+            id="odd-sink/signals",
+            task_queue=odd.client.task_queue,
         )
         for messages in ([], [1], [raw(b"{")], [deep(900)] * 3):
             await handle.signal(START_SIGNAL, args=messages)
+        await handle.cancel()
         await ended(handle)
         assert not await failed_tasks(handle)
 

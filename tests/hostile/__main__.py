@@ -36,7 +36,7 @@ def main() -> None:
     for name in names:
         began = time.monotonic()
         figures = asyncio.run(run_attack(ATTACKS[name], given.minutes * 60 / len(names), seed))
-        all_figures[name] = asdict(figures)
+        all_figures[name] = {**asdict(figures), "seen": dict(figures.seen)}  # asdict counts the items of a Counter
         print(_line(name, figures, time.monotonic() - began), flush=True)
     if given.json is not None:
         given.json.write_text(json.dumps({"seed": seed, "attacks": all_figures}, indent=2))

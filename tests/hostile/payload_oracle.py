@@ -93,7 +93,8 @@ class Oracle:
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self._is_on and event.startswith(_EVENTS):
             what = str(arguments[0]) if arguments else ""
-            if not any(zone in what for zone in _ZONES) and not what.startswith("pydantic"):
+            is_of_zones = any(zone in what for zone in _ZONES) or _is_of_zones(sys._getframe(1))
+            if not is_of_zones and not what.startswith("pydantic"):
                 self.ran.append(f"event {event} {what}")
 
     def _profile(self, frame: Any, event: str, argument: Any) -> None:
