@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from itertools import count
@@ -55,11 +55,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs_cache(reason): takes too long where every workflow task begins anew")
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
+    for item in items:  # before `-m` chooses among them
         if "temporal" in getattr(item, "fixturenames", ()):
             item.add_marker("integration")
+    yield
     if config.getoption("--max-cached-workflows") is None:
         _leave_out_further_values_without_cache(config, items)
     _begin_with_what_takes_long(items)

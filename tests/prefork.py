@@ -28,6 +28,7 @@ IMPORTED = (
     *(f"steporal_workers.{name}" for _, name, _ in pkgutil.iter_modules(steporal_workers.__path__) if name[0] != "_"),
     *("temporalio.worker", "temporalio.testing", "httpx", "uvicorn.protocols.http.h11_impl", "uvicorn.lifespan.on"),
     *("rich.table", "rich.live", "rich.markup", "rich.console", "starlette.applications", "starlette.middleware"),
+    "preloaded",
 )
 
 
@@ -99,6 +100,12 @@ async def start(module: str, arguments: Sequence[str], *, folder: Path, environm
         lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), stdin
     )
     return Process(process, asyncio.StreamWriter(transport, protocol, None, loop), *readers)
+
+
+async def start_steporal(arguments: Sequence[str], environment: Mapping[str, str]) -> Process:
+    """Start a command of ``steporal`` in the project's folder."""
+    folder = Path(__file__).parents[1]
+    return await start("steporal_workers", arguments, folder=folder, environment=environment)
 
 
 @cache

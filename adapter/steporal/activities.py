@@ -171,13 +171,15 @@ class Activities:
 
     @activity.defn(name=OPEN_MAILBOX)
     async def open_mailbox(self, argument: RawValue) -> RawValue:
-        """Open the mailbox of a wait for a signal, or tell who else waits."""
+        """Open the mailbox of a wait for a signal, or tell who else waits; no mailbox if the signal is there."""
         asked = from_raw(argument)
         async with failing():
-            wait = Wait.model_validate(asked["wait"])
-            held = await Mailboxes(activity.client()).open(wait, replace=asked["replace"])
+            wait, run_id = Wait.model_validate(asked["wait"]), ""
+            if not asked.get("is_received"):
+                held = await Mailboxes(activity.client()).open(wait, replace=asked["replace"])
+                wait, run_id = held.wait, held.run_id
             # The step is for those who read it in the history.
-            return to_raw({"run_id": held.run_id, "wait": held.wait.model_dump(mode="json"), "step": asked.get("step")})
+            return to_raw({"run_id": run_id, "wait": wait.model_dump(mode="json"), "step": asked.get("step")})
 
     @activity.defn(name=CLOSE_MAILBOX)
     async def close_mailbox(self, argument: RawValue) -> RawValue:

@@ -24,7 +24,7 @@ from waiting import LONG, MOST_PENDING, TIMER, until_received, until_waiting
 import steporal
 from steporal import Context, NonRetryableError, RetryPolicy, Step, StepError, WorkflowExt
 from steporal.events import new_ulid
-from steporal.runtime.calls import AnotherCallError, Call, check_call, digest
+from steporal.runtime.calls import AnotherCallError, Call, check_call, digest, is_other
 from steporal.runtime.keys import Keys
 from steporal_workers.recover import RecoverOptions, run_recover
 
@@ -666,6 +666,20 @@ def test_the_order_of_a_set_and_of_a_dict_is_no_part_of_a_call() -> None:
 
 
 FUNCTION = Call("run", "shop:charge", "values")
+
+
+@pytest.mark.parametrize("before", ["order-1", "größe 日", "01JBEFORE"])
+@pytest.mark.parametrize("value", ["receipt of {}", b"receipt of {}", bytearray(b"{}\xff")])
+def test_ids_of_a_rerun_are_read_as_those_of_the_run_before_whatever_characters_they_have(
+    value: Any, before: str
+) -> None:
+    def given(id: str) -> Any:
+        return value.format(id) if isinstance(value, str) else value.replace(b"{}", id.encode())
+
+    called = Call.of("run", "shop:charge", given("01JRERUN"), reruns=[{"01JRERUN": before}])
+    for spelling in (before, before.upper(), before.replace("-", "")):
+        assert not is_other(Call.of("run", "shop:charge", given(spelling)), called, lambda call: True)
+    assert is_other(Call.of("run", "shop:charge", given("another")), called, lambda call: True)
 
 
 @pytest.mark.parametrize(

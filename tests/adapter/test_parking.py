@@ -263,6 +263,114 @@ async def test_a_run_that_is_cancelled_in_the_moment_in_which_it_parks_is_cancel
     assert "clean up" in [event.activity_task_scheduled_event_attributes.activity_id for event in await events_of(run)]
 
 
+async def test_a_cancellation_in_the_moment_in_which_a_body_begins_anew_reaches_its_next_attempt(
+    app: steporal.Client, workers: Workers
+) -> None:
+    @app.workflow(id="begins anew")
+    async def begins_anew(ctx: Context[Any], step: Step) -> None:
+        await step.sleep("nap", "5s")
+        if ctx.attempt == 0:
+            raise steporal.RetryAfterError("at once", "0s")
+        await step.sleep("for long", "1h")
+
+    async with workers(app):
+        run = await begins_anew.start()
+        await until_parked(run)
+    await run.cancel()
+    async with asyncio.timeout(60):
+        while not any(event.HasField("timer_fired_event_attributes") for event in await events_of(run)):
+            await asyncio.sleep(0.05)
+        async with workers(app):  # its first task has both: as the body comes back, its nap is over
+            with pytest.raises(RunCancelledError):
+                await run.result()
+
+
+async def test_a_step_that_is_held_begins_where_the_body_waits_for_it_though_the_run_is_cancelled(
+    app: steporal.Client, workers: Workers
+) -> None:
+    running, go_on = asyncio.Event(), asyncio.Event()
+
+    async def run_long() -> None:
+        running.set()
+        await asyncio.Event().wait()
+
+    @app.workflow(id="holds")
+    async def holds(ctx: Context[Any], step: Step) -> str:
+        async def two() -> str:
+            await step.run("before", lambda: go_on.wait())
+            return await step.run("held", lambda: "held")
+
+        task = asyncio.create_task(two())
+        try:
+            await step.run("long", run_long)
+        except asyncio.CancelledError:
+            return await task
+        return "was not cancelled"
+
+    async with workers(app), asyncio.timeout(LONG):
+        run = await holds.start()
+        await running.wait()
+        await run.temporal.signal(CHECKPOINT, {"hold": 3600.0})
+        go_on.set()
+        while not await _has_seen(run, "before"):
+            await asyncio.sleep(0.05)
+        assert "held" not in await _scheduled(run)
+        await run.cancel()
+        assert await run.result() == "held"
+
+
+async def _scheduled(run: steporal.Run[Any]) -> list[str]:
+    """The activities of its last execution."""
+    return [
+        event.activity_task_scheduled_event_attributes.activity_id
+        for event in await events_of(run)
+        if event.HasField("activity_task_scheduled_event_attributes")
+    ]
+
+
+async def _has_seen(run: steporal.Run[Any], activity_id: str) -> bool:
+    """Whether a workflow task was completed since an activity was."""
+    ids: dict[int, str] = {}
+    is_done = False
+    for event in await events_of(run):
+        ids[event.event_id] = event.activity_task_scheduled_event_attributes.activity_id
+        done = event.activity_task_completed_event_attributes.scheduled_event_id
+        if is_done and event.HasField("workflow_task_completed_event_attributes"):
+            return True
+        is_done = is_done or ids.get(done) == activity_id
+    return False
+
+
+async def test_a_result_of_another_kind_of_step_does_not_go_to_a_call_that_cannot_be_sent(
+    app: steporal.Client, workers: Workers, name: str
+) -> None:
+    edited = version_of(app.id)
+    connection = object()
+
+    @app.workflow(id="order")
+    async def order(ctx: Context[Any], step: Step) -> None:
+        await step.sleep("charge", "1ms")
+        await step.wait_for_signal("paid", signal=name, timeout="1h")
+
+    @edited.workflow(id="order")
+    async def edited_order(ctx: Context[Any], step: Step) -> Any:
+        return await step.run("charge", lambda: connection)
+
+    async with workers(app):
+        run = await order.start()
+        await until_waiting(run, 2)
+        await until_parked(run)
+    workers.drop(run.workflow_id)
+    async with workers(edited), asyncio.timeout(LONG):
+        await until_received(edited, name)
+        said = "step 'charge' comes back as another call: its result was made by sleep, and the body now calls run"
+        while not any(
+            said in event.workflow_task_failed_event_attributes.failure.message for event in await events_of(run)
+        ):
+            await asyncio.sleep(0.05)
+    await run.temporal.terminate()
+
+
 @pytest.mark.parametrize("state", ["waits", "is parked"])
 async def test_a_run_that_is_cancelled_in_the_moment_in_which_a_checkpoint_is_asked_is_cancelled(
     app: steporal.Client, workers: Workers, state: str

@@ -509,38 +509,52 @@ async def test_a_pause_of_the_body_and_what_cancels_the_run_are_kept(
 async def test_a_sleep_that_an_edit_has_renamed_counts_from_when_the_body_came_to_it(
     app: steporal.Client, workers: Workers
 ) -> None:
-    def define(app: steporal.Client, edit: Edit, night: str) -> steporal.Workflow[Any, Any]:
+    def define(app: steporal.Client, before: Edit, night: str) -> steporal.Workflow[Any, Any]:
         @app.workflow(id="sleeps")
         async def sleeps(ctx: Context[Any], step: Step) -> Any:
+            await before(step)
             await step.run("work", lambda: None)
-            await edit(step)
             await step.sleep(night, "1h")
             await step.sleep("after", "1h")
 
         return sleeps
 
     old, new = app, version_of(app.id)
-    sleeps = define(old, unedited, "night")
-    define(new, edited, "renamed")
+    sleeps = define(old, edited, "night")
+    define(new, unedited, "renamed")
     async with workers(old):
         run = await sleeps.start(None)
-        before = await deadline_of(run, "night")
+        before, worked = (
+            await deadline_of(run, "night"),
+            await time_of(run, EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED),
+        )
     workers.drop(run.workflow_id)
     await recovered(new, run, workers)
     latest = await new.get_run(run.workflow_id)
     async with workers(new):
-        assert before <= await deadline_of(latest, "renamed") < before + timedelta(seconds=1)
+        # As exact as the run's own past, which has milliseconds.
+        rounding = timedelta(milliseconds=2)
+        assert worked + timedelta(hours=1) - rounding <= await deadline_of(latest, "renamed") <= before + rounding
         await latest.temporal.terminate()
 
 
 async def deadline_of(run: steporal.Run[Any], sleep: str) -> datetime:
     """Wait until a run sleeps, and return until when."""
     await until_in(run, {sleep})
-    for event in (await run.temporal.fetch_history()).events:
+    events = (await run.temporal.fetch_history()).events
+    for event in events:
         if event.event_type == TIMER and event.user_metadata.summary.data == json.dumps(sleep).encode():
-            duration = event.timer_started_event_attributes.start_to_fire_timeout.ToTimedelta()
-            return event.event_time.ToDatetime(tzinfo=UTC) + duration
+            timer = event.timer_started_event_attributes
+            done = events[timer.workflow_task_completed_event_id - 1].workflow_task_completed_event_attributes
+            began = events[done.started_event_id - 1].event_time.ToDatetime(tzinfo=UTC)  # the workflow's own time
+            return began + timer.start_to_fire_timeout.ToTimedelta()
     raise AssertionError(sleep)
+
+
+async def time_of(run: steporal.Run[Any], kind: EventType.ValueType) -> datetime:
+    """When the latest event of a kind was in a run's history."""
+    events = reversed((await run.temporal.fetch_history()).events)
+    return next(event.event_time.ToDatetime(tzinfo=UTC) for event in events if event.event_type == kind)
 
 
 GO = asyncio.Event()

@@ -81,7 +81,7 @@ async def test_finished_steps_before_a_step_are_not_done_again(
     app: steporal.Client, workers: Workers, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran: list[str] = []
-    done = asyncio.Event()
+    charging = asyncio.Event()
 
     @app.workflow(id="child")
     async def child(ctx: Context[Any], step: Step) -> Any:
@@ -99,19 +99,22 @@ async def test_finished_steps_before_a_step_are_not_done_again(
 
         async def slow() -> str:
             ran.append("slow")
-            await asyncio.sleep(0.2)
-            done.set()
+            await charging.wait()
             return "slow"
 
         async def after_slow() -> str:
             ran.append("last of the group")
-            await done.wait()
-            await asyncio.sleep(0.2)
+            await charging.wait()
             return "last"
+
+        async def charge(amount: Any) -> str:
+            ran.append("charge")
+            charging.set()
+            return f"charged {amount}"
 
         async def branch() -> str:
             await step.run("quick", lambda: ran.append("quick"))
-            return await step.run("charge", lambda: ran.append("charge") or f"charged {ctx.input.data}")  # type: ignore[func-returns-value]
+            return await step.run("charge", charge, ctx.input.data)
 
         group = await asyncio.gather(step.run("slow", slow), step.run("last", after_slow), branch())
         sent = await step.ext.send_event("tell", {"name": f"{app.id}.told"})

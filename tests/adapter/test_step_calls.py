@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import json
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -312,6 +314,12 @@ HALF = "\ud800"
 UNSENDABLE: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "builtin": (lambda step: step.run("charge", print, 1), "CaptureError", "wrap it in a lambda"),
     "class": (lambda step: step.run("charge", Shop), "CaptureError", "wrap it in a lambda"),
+    "method that a class inherits from a library": (
+        lambda step: step.run("charge", LOGIN.model_dump),
+        "CaptureError",
+        "wrap it in a lambda",
+    ),
+    "function of a library": (lambda step: step.run("charge", json.dumps, 1), "CaptureError", "wrap it in a lambda"),
     "object": (lambda step: step.run("charge", many, object()), "CaptureError", "open it inside the step"),
     "half a character": (lambda step: step.run("charge", many, HALF), "CaptureError", "send the bytes, or replace it"),
     "secret": (lambda step: step.run("charge", many, LOGIN), "CaptureError", "the step looks the secret up"),
@@ -363,6 +371,7 @@ async def test_a_call_with_what_cannot_be_sent_names_its_line_and_one_remedy(
     assert remedy in failed.message
     assert failed.message.count("(adapter/test_step_calls.py:") == 1
     assert failed.message.count("'charge'") == 1
+    assert len(re.findall(r"\.py:\d+", failed.message)) == 1
     assert not ("open it inside" in failed.message and remedy != "open it inside the step")
     assert "model_dump(" not in failed.message
 

@@ -19,7 +19,7 @@ from temporalio.service import RPCError
 import steporal
 from steporal.routing.catalog import CACHE_SECONDS
 
-from .cluster import cluster
+from .cluster import Start, anew, cluster
 from .effects import Effects
 from .monkey import Monkey
 from .oracle import Repeated, bad_drains, judge, repeating, strangers
@@ -46,6 +46,7 @@ class Options:
         patience: How long all runs have to end after that, in seconds.
         rage: What kills, as long as plays begin.
         skew: How many seconds the workers' clocks are wrong.
+        starts: How workers are started.
     """
 
     seed: int
@@ -55,6 +56,7 @@ class Options:
     patience: float
     rage: Rage
     skew: float = 0.0
+    starts: Start = anew
 
 
 class Theatre:
@@ -132,7 +134,7 @@ async def run(options: Options, folder: Path) -> Report:
     database = folder / "effects.db"
     effects = Effects(database)
     try:
-        async with cluster(folder, database, options.skew) as processes:
+        async with cluster(folder, database, options.starts, options.skew) as processes:
             monkey = Monkey(processes, effects, random.Random(f"kills {options.seed}"))
             theatre = Theatre(options, processes.temporal, effects)
             await asyncio.sleep(CACHE_SECONDS)  # for as long an app may not know of another that has just registered

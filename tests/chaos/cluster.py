@@ -258,12 +258,13 @@ TARGETS = {
 
 
 @asynccontextmanager
-async def cluster(folder: Path, database: Path, skew: float = 0.0) -> AsyncIterator[Cluster]:
+async def cluster(folder: Path, database: Path, starts: Start, skew: float = 0.0) -> AsyncIterator[Cluster]:
     """A server and workers, as long as the context lasts.
 
     Args:
         folder: Where their logs and the server's file are.
         database: Where steps write down that they have happened.
+        starts: How workers are started.
         skew: How many seconds the clocks of workers are wrong, each second worker's ahead and the others' behind.
     """
     server = Server(folder)
@@ -274,6 +275,7 @@ async def cluster(folder: Path, database: Path, skew: float = 0.0) -> AsyncItera
         for number, (name, target) in enumerate(TARGETS.items()):
             clocks = skewed(skew if number % 2 else -skew) if skew else {}
             workers[name] = WorkerProcess(name, target, folder, {**variables, **clocks})
+            workers[name].starts = starts
         await asyncio.gather(*(worker.start() for worker in workers.values()))
         yield Cluster(temporal, server, workers)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import prefork
 import pytest
 
 from .chaos import Options, run
@@ -32,6 +33,7 @@ async def test_kills_of_workers_and_the_server_lose_nothing_and_double_no_more_t
         scale=20,
         patience=200,
         rage=lambda monkey: monkey.follow(SCRIPT),
+        starts=prefork.start_steporal,
     )
     report = await run(options, tmp_path)
     assert report.is_good, report.table()

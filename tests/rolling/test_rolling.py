@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import prefork
 import pytest
 
-from tests.chaos.cluster import ROOT
-
 from .rolling import FEW, Options, run
-
-
-async def forked(arguments: Sequence[str], environment: Mapping[str, str]) -> Any:
-    return await prefork.start("steporal_workers", arguments, folder=ROOT, environment=environment)
 
 
 @pytest.mark.takes_long
@@ -32,7 +24,7 @@ async def test_restarts_of_all_in_turn_lose_nothing_and_double_nothing(tmp_path:
         server_every=1,
         away=[0.5],
         patience=60,
-        starts=forked,
+        starts=prefork.start_steporal,
     )
     report = await run(options, tmp_path)
     assert report.is_good, report.table()

@@ -88,14 +88,16 @@ def difference(expected: Outcome, actual: Outcome, plan: Plan) -> str | None:
     if exchanged := [entry for entry in actual.seen if "EXCHANGED" in entry]:
         return f"a step got the result of another: {exchanged[0]}"
     may_differ = plan.takes_time or plan.rerun >= 0 or not is_comparable(expected) or actual.recorder.late > APART
-    if actual.ended.kind != expected.ended.kind and not (may_differ and _is_cancelled(expected)):
+    # What is sent in the moment of a loss may find who waits already.
+    is_found_early = bool(plan.losses) and "SendSignal" in str(expected.scenario)
+    if actual.ended.kind != expected.ended.kind and not ((may_differ or is_found_early) and _is_cancelled(expected)):
         return f"another end: {actual.ended}"
     if way := _other_way(actual):
         return f"the body came back another way: {way}"
     if more := _too_many_effects(actual):
         return f"more effects: {more}"
-    if may_differ or (plan.losses and "SendSignal" in str(expected.scenario)):
-        return None  # it may have taken another way; what is sent in the moment of a loss may find who waits already
+    if may_differ or is_found_early:
+        return None  # it may have taken another way
     if other := _other_effects(expected, actual, plan):
         return f"other effects: {other}"
     if actual.result != expected.result:

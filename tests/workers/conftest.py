@@ -12,8 +12,17 @@ from commands import Steporal
 
 from steporal_workers.devserver import DevServer, dev_server
 
+HERE = Path(__file__).parent
+
 _numbers = count(1)
 _PROBLEMS = "system.numConsecutiveWorkflowTaskProblemsToTriggerSearchAttribute"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents and "server" in getattr(item, "fixturenames", ()):
+            item.add_marker("integration")
 
 
 @pytest.fixture(scope="session")

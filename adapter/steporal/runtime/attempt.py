@@ -114,7 +114,7 @@ class Attempt:
             with arguments_checked(key):
                 call, argument = aside(self._described, key, handler, args)
         except (CaptureError, PayloadTooLargeError):
-            if key not in self.owner.memo:
+            if not self._has_ended_here(key):
                 raise
             return self._run_result(key, handler, options, None)  # it has ended, and can be described no more
         own = self.called(key, call)
@@ -125,6 +125,19 @@ class Attempt:
                 _, argument = aside(self._described, own, handler, args)
             start = aside(self.activity, own, options, RUN_STEP, argument)
         return self._run_result(own, handler, options, start)
+
+    def _has_ended_here(self, key: str) -> bool:
+        """Return whether a step of this branch has a result, of which nothing else can be compared with its call.
+
+        Raises:
+            AnotherCallError: It is that of another kind of step.
+        """
+        recorded = self._recorded(key)
+        if recorded is not None and recorded.branch not in (_label(), UNKNOWN):
+            return False
+        if recorded is not None and recorded.kind != "run":
+            self.called(key, Call("run"))
+        return key in self.owner.memo
 
     async def _run_result(self, key: str, handler: Callable[..., Any], options: RunOptions, start: Any) -> Any:
         outcome = await self.outcome(key, "run", start)

@@ -208,7 +208,8 @@ def _add(value: Any, put: _Put, depth: int, rename: Rename) -> None:
     elif kind is int:
         put(f"i{value if -MAX_INT < value < MAX_INT else hex(value)};".encode())
     elif kind in (bytes, bytearray):
-        put(b"b" + repr(rename(bytes(value).decode("latin-1")).encode("latin-1")).encode() + b";")
+        renamed = rename(bytes(value).decode(errors="surrogateescape")).encode(errors="surrogateescape")
+        put(b"b" + repr(renamed).encode() + b";")
     elif value is None or kind in (bool, float, complex):
         put(f"{kind.__name__[0]}{value!r};".encode())
     elif isinstance(value, Mapping):

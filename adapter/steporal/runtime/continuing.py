@@ -140,6 +140,8 @@ class Continuing:
         return self.held_until is not None and workflow.time() < self.held_until
 
     def _is_leaving(self) -> bool:
+        if workflow.cancellation_reason() is not None and self._run.journal.is_idle:  # then the run leaves no more
+            return False
         return self._is_held() or (workflow.info().is_continue_as_new_suggested() and not self._too_large)
 
     def check_room(self) -> None:

@@ -208,7 +208,8 @@ class Journal:
         self._requests.clear()
         self._put_off.clear()
         self._due_now.clear()
-        self._arrived.clear()
+        # What else has arrived, the new attempt asks for; a cancellation of the run comes once.
+        self._arrived = sorted(each for each in self._arrived if each[2][0] == "cancel")
         self._clock = self.attempt_began
         self._is_back = False
         self._is_new = is_new
@@ -356,7 +357,7 @@ class Journal:
         """
         mark: Mark = kind, key
         if not self._is_back and mark in self._requests and mark not in self._put_off:
-            self._due_now.append(lambda: self._hand_over(Entry(kind, key, self._clock)))
+            self._due_now.append(lambda: self._hand_over_if_asked(Entry(kind, key, self._clock)))
             self._wake_loop()
             return
         moment = self._elapsed() if due is None else min(due, self._elapsed())
@@ -411,6 +412,11 @@ class Journal:
             if kind == "cancel":
                 self._hand_over(Entry("cancel", key, self._elapsed()))
                 return
+
+    def _hand_over_if_asked(self, entry: Entry) -> None:
+        """Hand an entry over, unless the body, which was given another since it arrived, waits for it no longer."""
+        if entry.mark in self._requests:
+            self._hand_over(entry)
 
     def _hand_over(self, entry: Entry) -> None:
         self._clock = max(self._clock, entry.at)

@@ -121,7 +121,7 @@ class Past:
         self._base = carried.base or carried.started
         self._memo = dict(carried.memo)
         self._entries = [Entry.read(entry) for entry in carried.past]
-        self._sent: dict[str, Entry] = {}  # of steps that may send more
+        self._sent: set[str] = set()  # the steps that may send more
         self._waits = {
             key: Waiting(waiting["kind"], waiting["until"], waiting["more"])
             for key, (_, waiting) in carried.waits.items()
@@ -275,12 +275,15 @@ class Past:
     def _mark_sent(self, key: str) -> None:
         if self._is_seen:
             self._record("step", key)
-            self._sent[key] = self._entries[-1]
+            self._sent.add(key)
 
     def sends_more(self, key: str) -> None:
         """The step was not over."""
-        if (entry := self._sent.pop(key, None)) is not None:
-            self._entries.remove(entry)
+        if key in self._sent:
+            self._sent.discard(key)
+            position = next(n for n, entry in enumerate(self._entries) if entry.mark == ("step", key))
+            del self._entries[position]
+            self._repeated -= position < self._repeated
 
     def timer_fired(self, number: int) -> None:
         """A timer has fired; the body sees it in the next workflow task."""
@@ -432,8 +435,9 @@ class Past:
         """The body has what a step has returned, since now or another time."""
         if key not in self._memo:
             self._memo[key] = self._remembered(key, outcome)
-            if self._sent.pop(key, None) is None and (self._is_seen or self._local_end is not None):
+            if key not in self._sent and (self._is_seen or self._local_end is not None):
                 self._record("step", key, at)
+            self._sent.discard(key)
         self._waits.pop(key, None)
         self._mailboxes.pop(key, None)
         self._failures = 0

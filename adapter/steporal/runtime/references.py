@@ -49,7 +49,7 @@ from .code import (
     position,
     unwrapped,
 )
-from .member_names import defines, global_name, imported_from, is_dunder, member, method_name
+from .member_names import defines, global_name, imported_from, is_dunder, is_written_in, member, method_name
 
 _FUNCTION = "function"
 _OPEN_INSIDE = "open it inside the step, or pass what it needs as JSON, a pydantic model or a dataclass"
@@ -333,7 +333,9 @@ class Describer:
         )
 
     def _refused(self, what: str, advice: str, function: Callable[..., Any] | None) -> CaptureError:
-        at = f" ({position(function)})" if function is not None and position(function) else ""
+        """An error that says where the function is written, unless it is a library's, whose line helps nobody."""
+        where = position(function) if function is not None and is_written_in(function, self.packages) else ""
+        at = f" ({where})" if where else ""
         return CaptureError(f"step {self.step_id!r} {what}; {advice}{at}")
 
 

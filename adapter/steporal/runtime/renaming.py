@@ -7,6 +7,7 @@ first or last characters of it. A number or a hash that it computes of an id can
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 Names = Mapping[str, str]
 """The ids of a run, each with the id that the run had of which this one is a rerun."""
@@ -20,32 +21,45 @@ SHORTEST_PART = 4
 
 def renames(names: Names) -> Iterator[Rename]:
     """Yield the ways to read the ids of one run as those of another: whole ones first, and then parts of them too."""
-    spellings = dict(_spellings(names))
-    simple = [name for name in spellings if not any(other in name for other in spellings.keys() - {name})]
-
-    def whole(text: str) -> str:
-        for name, before in spellings.items():
-            text = text.replace(name, before)
-        return text
-
-    def parts(text: str) -> str:
-        text = whole(text)
-        for name in simple:  # and not of a workflow id, which ends with the event's
-            before = spellings[name]
-            if name[:SHORTEST_PART] in text:
-                for size in range(len(name), SHORTEST_PART - 1, -1):
-                    text = text.replace(name[:size], before[:size])
-            if name[-SHORTEST_PART:] in text:
-                for size in range(len(name), SHORTEST_PART - 1, -1):
-                    text = text.replace(name[-size:], before[-size:])
-        return text
-
-    yield whole
-    yield parts
+    readings = list(_readings(names))
+    yield from (partial(_with_whole_ids, reading) for reading in readings)
+    yield from (partial(_with_parts_of_ids, reading) for reading in readings)
 
 
-def _spellings(names: Names) -> Iterator[tuple[str, str]]:
-    for dash in ("-", ""):
-        for change in (str, str.lower, str.upper):
+def _with_whole_ids(reading: Names, text: str) -> str:
+    for name, before in reading.items():
+        text = text.replace(name, before)
+    return text
+
+
+def _with_parts_of_ids(reading: Names, text: str) -> str:
+    text = _with_whole_ids(reading, text)
+    for name, before in reading.items():
+        if any(other in name for other in reading.keys() - {name}):
+            continue
+        if name[:SHORTEST_PART] in text:
+            for size in range(len(name), SHORTEST_PART - 1, -1):
+                text = text.replace(name[:size], before[:size])
+        if name[-SHORTEST_PART:] in text:
+            for size in range(len(name), SHORTEST_PART - 1, -1):
+                text = text.replace(name[-size:], before[-size:])
+    return text
+
+
+def _readings(names: Names) -> Iterator[Names]:
+    """Yield what each spelling of an id stands for.
+
+    There are several where two spellings of an id are one text, as of one in capitals without dashes, and those of the
+    id that it stands for are not.
+    """
+    spellings = [(dash, change) for dash in ("-", "") for change in (str, str.lower, str.upper)]
+    readings: list[Names] = []
+    for first in range(len(spellings)):
+        reading: dict[str, str] = {}
+        for dash, change in (*spellings[first:], *spellings[:first]):
             for name, before in names.items():
-                yield change(name.replace("-", dash)), change(before.replace("-", dash))
+                reading.setdefault(change(name.replace("-", dash)), change(before.replace("-", dash)))
+        reading = dict(sorted(reading.items(), key=lambda pair: (-len(pair[0]), pair)))
+        if reading not in readings:
+            readings.append(reading)
+            yield reading

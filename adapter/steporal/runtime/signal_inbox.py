@@ -148,10 +148,25 @@ class SignalInbox:
                     raise
             if is_received:  # the signal is in the history, and may be there after the mailbox's answer
                 await workflow.wait_condition(lambda: wait.key in self._received)
+        elif carried is None:
+            await self._take_early(step, wait)
         del self._waits[wait.key]
         if wait.key not in self._received:
             return Outcome()
         return Outcome({"signal": wait.signal, "data": self._received[wait.key]})
+
+    async def _take_early(self, step: str, wait: Wait) -> None:
+        """Write into the history that the body has come to a wait whose signal was there before it.
+
+        A workflow task that was lost had opened the mailbox, and took the way back to it later. A recovery has to know
+        what had reached the body by then.
+        """
+        argument = {"wait": wait.model_dump(mode="json"), "step": step, "is_received": True}
+        noting = self._in_background(_tell(OPEN_MAILBOX, argument, summary_of_open(wait)))
+        try:
+            await asyncio.shield(noting)
+        except asyncio.CancelledError:  # too late: its sender was told that it was received
+            await noting
 
     def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Open or close a mailbox in a task that a cancellation of the wait leaves alone."""
