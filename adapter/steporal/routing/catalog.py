@@ -24,7 +24,7 @@ from ..loops import PerLoop
 from ..metrics import OTHER
 from ..sealed import check_readable, is_current, memo_of
 from ..types import JSON
-from .arbiter import LIST, STANDING, Standing, arbiter_id
+from .arbiter import FORM, LIST, STANDING, VERSION, Standing, arbiter_id
 from .calls import bounded, is_about_namespace, is_missing
 from .expressions import Judgement, compile_expression
 from .listing import App, Entry, Listed
@@ -219,7 +219,7 @@ class Registered:
     """What an app has registered.
 
     Attributes:
-        app: The list in force; None if this version of Steporal cannot read it.
+        app: The list in force; None if a later version of Steporal has written it, which this one cannot read.
         standing: What is known of it; None likewise.
         is_stale: Whether it is encrypted otherwise than it would be now.
     """
@@ -271,12 +271,13 @@ class Catalog:
         if STANDING not in memo:
             return None
         stored = described.raw_description.workflow_execution_info.memo.fields
-        is_stale = not is_current(self._temporal.data_converter, stored[LIST])
+        is_stale = LIST in stored and not is_current(self._temporal.data_converter, stored[LIST])
         try:
             return Registered(App.model_validate(memo[LIST]), Standing.model_validate(memo[STANDING]), is_stale)
         except (KeyError, ValueError) as err:
             _tell_once(app, f"what it has registered cannot be read: {err}")
-            return Registered(None, None, is_stale)
+            form = memo.get(VERSION)
+            return Registered(None, None, is_stale) if isinstance(form, int) and form > FORM else None
 
     async def read_apps(self) -> dict[str, App]:
         """Read the lists of all apps, by id."""
