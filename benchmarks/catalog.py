@@ -29,7 +29,7 @@ from steporal.serving import registry_worker, system_worker
 from steporal_workers.devserver import dev_server
 
 IF_EXP = "event.data.amount > 100 && event.data.region == 'eu'"
-ROUNDS = 30
+ROUNDS = 10
 
 
 def app(number: int, workflows: int) -> App:

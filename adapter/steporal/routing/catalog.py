@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 import temporalio.client
 from temporalio.api.common.v1 import Payload
@@ -48,8 +47,6 @@ __all__ = [
 _logger = logging.getLogger("steporal.catalog")
 
 CACHE_SECONDS = 2.0
-
-_RPC_TIMEOUT = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +257,7 @@ class Catalog:
     async def read_app(self, app: str) -> Registered | None:
         """Read what an app has registered, from its own workflow; None if it has registered nothing."""
         try:
-            described = await self._temporal.get_workflow_handle(arbiter_id(app)).describe(rpc_timeout=_RPC_TIMEOUT)
+            described = await self._temporal.get_workflow_handle(arbiter_id(app)).describe()
         except RPCError as err:
             if is_missing(err):
                 return None

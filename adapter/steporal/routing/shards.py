@@ -62,11 +62,12 @@ def shard_id(number: int) -> str:
 def keys_of(name: str) -> list[str]:
     """Return the name and the patterns by which triggers start on events of a name, the closest first.
 
-    ``*`` alone is not for the system's events, or a sink of all events would make every run report its end.
+    No pattern is for the system's events, or a sink of all events would make every run report its end.
     """
+    if name.startswith(RESERVED_PREFIXES):
+        return [name]
     levels = [i for i, char in enumerate(name[:-1]) if char in "./" and i > 0][:MAX_LEVELS]
-    patterns = [f"{name[: i + 1]}*" for i in reversed(levels)]
-    return [name, *patterns] if name.startswith(RESERVED_PREFIXES) else [name, *patterns, "*"]
+    return [name, *(f"{name[: i + 1]}*" for i in reversed(levels)), "*"]
 
 
 def shard_of_event(name_or_pattern: str) -> int:
