@@ -13,22 +13,23 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 
 from temporalio.client import Client
+from temporalio.common import RawValue
 
 import steporal
+from steporal.converter import to_raw
 from steporal.routing.arbiter import Order
 from steporal.routing.calls import bounded
 from steporal.routing.catalog import Catalog
 from steporal.routing.listing import App, Entry, Listed
 from steporal.routing.placing import Placing
 from steporal.routing.registering import Registrar, Source
-from steporal.routing.shard_store import Shards
-from steporal.routing.shards import SHARDS, apps_in, size_of
+from steporal.routing.shard_store import Shards, without_converter
+from steporal.routing.shards import SHARD, SHARDS, SHARDS_TASK_QUEUE, apps_in, parts_of, shard_id, size_of
 from steporal.serving import registry_worker, system_worker
 from steporal_workers.devserver import dev_server
 
 IF_EXP = "event.data.amount > 100 && event.data.region == 'eu'"
-ROUNDS = 30
-AT_ONCE = 4
+ROUNDS = 10
 
 
 def app(number: int, workflows: int) -> App:
@@ -40,13 +41,26 @@ def app(number: int, workflows: int) -> App:
     return App(id=f"app-{number}", task_queue=f"app-{number}", workflows=tuple(listed))
 
 
-async def fill(temporal: Client, apps: Iterable[App]) -> float:
+async def fill(temporal: Client, apps: Iterable[App]) -> None:
+    """Start the shards with what they hold of apps, without the workers that would place it one by one."""
+    memos: dict[int, dict[str, RawValue]] = {number: {} for number in range(SHARDS)}
+    for listed in apps:
+        for number, part in parts_of(listed).items():
+            memos[number][f"app:{listed.id}"] = to_raw(part.model_dump(mode="json", exclude_defaults=True))
+    for number, memo in memos.items():
+        await without_converter(temporal).start_workflow(
+            SHARD, id=shard_id(number), task_queue=SHARDS_TASK_QUEUE, memo=memo
+        )
+
+
+async def placing(temporal: Client, apps: Iterable[App]) -> float:
     """Place lists of apps, as their workflows do; how long one took."""
-    began, apps = time.perf_counter(), list(apps)
-    for start in range(0, len(apps), AT_ONCE):
-        batch = apps[start : start + AT_ONCE]
-        await bounded(lambda each: Placing(temporal, Order(app=each, generation=1)).run(), batch)
-    return (time.perf_counter() - began) / len(apps)
+    took = []
+    for listed in apps:
+        began = time.perf_counter()
+        await Placing(temporal, Order(app=listed, generation=1)).run()
+        took.append(time.perf_counter() - began)
+    return statistics.median(took)
 
 
 async def measured(read: Callable[[], Awaitable[object]]) -> str:
@@ -67,7 +81,7 @@ def _processor_time() -> float:
 
 async def rows(temporal: Client, apps: int, workflows: int) -> list[str]:
     """The table's rows."""
-    took = await fill(temporal, (app(number, workflows) for number in range(apps)))
+    await fill(temporal, (app(number, workflows) for number in range(apps)))
     memos = await bounded(Shards(temporal).read, range(SHARDS))
     sizes = [size_of(apps_in(memo)) for memo in memos]
     catalog = Catalog(temporal)
@@ -75,7 +89,8 @@ async def rows(temporal: Client, apps: int, workflows: int) -> list[str]:
     snapshot = await catalog.read_all()
     assert len(snapshot.workflows) == apps * workflows
     event = {"name": names[0], "data": {"amount": 101, "region": "eu"}}
-    assert len((await catalog.read([names[0]])).matches(event)) == 1
+    assert len((await catalog.read([names[0]])).matches(event)) == 2
+    took = await placing(temporal, (app(number, workflows) for number in range(apps, apps + 10)))
     client = steporal.Client("confirms", temporal=temporal)
     client.workflow(id="w", triggers=[steporal.event_trigger("team1.thing1.happened")])(_handler)
     registrar = Registrar(client, Source.of(client))

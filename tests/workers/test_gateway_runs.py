@@ -114,7 +114,7 @@ async def test_a_run_that_was_just_started_is_found_at_once(app: steporal.Client
 
 @pytest.mark.parametrize(
     "id",
-    ["nothing", "a/b", str(uuid4()), "steporal.catalog", "%00", "%FF", "' OR RunId != '", "x" * 5000],
+    ["nothing", "a/b", str(uuid4()), "steporal.catalog/0", "%00", "%FF", "' OR RunId != '", "x" * 5000],
     ids=range(8),
 )
 async def test_what_is_no_run_is_not_found(app: steporal.Client, workers: Workers, id: str) -> None:

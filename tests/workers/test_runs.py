@@ -255,7 +255,7 @@ async def test_results(run: Steporal, write_app: WriteApp, server: DevServer) ->
             "run_id": good.run_id,
             "result": [{"signal": app, "data": "go"}, 0.5],
         }
-    ended = await run("runs", "cancel", "steporal.catalog")
+    ended = await run("runs", "cancel", f"steporal.app/{app}")
     assert (ended.status, "is not a run: it is Steporal's own workflow" in ended.err) == (1, True)
     ended = await run("runs", "result", "nope")
     assert (ended.status, "there is no run 'nope' in namespace 'default'" in ended.err) == (1, True)

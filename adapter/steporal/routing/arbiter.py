@@ -19,7 +19,7 @@ from ..converter import from_raw, to_raw
 from ..types import JSON
 from .listing import App
 from .messages import of_any_count, read, refuse, said
-from .shards import FULL
+from .shards import FULL, is_possible
 
 ARBITER = "steporal.app"
 REGISTER = "steporal.register"
@@ -28,8 +28,11 @@ PLACE_APP = "steporal.place_app"
 LIST = "list"
 STANDING = "standing"
 SCHEDULES = "schedules"
-_VERSION = "version"
-"""Keys of the memo: the list in force, what is known of it, and the schedules that may exist."""
+VERSION = "version"
+"""Keys of the memo: the list in force, what is known of it, the schedules that may exist, and the form of all that."""
+
+FORM = 1
+"""The form of the memo: a worker leaves one of a later form alone."""
 
 MAX_LIST_BYTES = 1_500_000
 """The list has to fit into a memo, which Temporal limits to 2 MiB."""
@@ -172,7 +175,7 @@ class AppWorkflow:
         await workflow.wait_condition(lambda: self._is_over() and workflow.all_handlers_finished())
         if not self._is_gone:
             memo = {key: RawValue(payload) for key, payload in workflow.info().raw_memo.items()}
-            workflow.continue_as_new(memo={**memo, _VERSION: 1})  # not an empty one: see ShardWorkflow
+            workflow.continue_as_new(memo={**memo, VERSION: FORM})  # not an empty one: see ShardWorkflow
 
     def _is_over(self) -> bool:
         is_long = self._updates >= _UPDATES_PER_EXECUTION or workflow.info().is_continue_as_new_suggested()
@@ -207,6 +210,7 @@ class AppWorkflow:
                     LIST: claim.app.model_dump(mode="json", exclude_defaults=True),
                     STANDING: self._standing.model_dump(mode="json"),
                     SCHEDULES: list(self._schedules),
+                    VERSION: FORM,
                 }
             )
 
@@ -243,9 +247,10 @@ class AppWorkflow:
 
 def _standing(value: JSON) -> Standing | None:
     try:
-        return Standing.model_validate(value)
+        standing = Standing.model_validate(value)
     except ValueError:  # there is none, or a later version of Steporal has written it
         return None
+    return standing if is_possible(standing.generation) else None
 
 
 def _texts(value: JSON) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 import temporalio.client
 from temporalio.api.common.v1 import Payload
@@ -24,7 +23,7 @@ from ..loops import PerLoop
 from ..metrics import OTHER
 from ..sealed import check_readable, is_current, memo_of
 from ..types import JSON
-from .arbiter import LIST, STANDING, Standing, arbiter_id
+from .arbiter import FORM, LIST, STANDING, VERSION, Standing, arbiter_id
 from .calls import bounded, is_about_namespace, is_missing
 from .expressions import Judgement, compile_expression
 from .listing import App, Entry, Listed
@@ -48,8 +47,6 @@ __all__ = [
 _logger = logging.getLogger("steporal.catalog")
 
 CACHE_SECONDS = 2.0
-
-_RPC_TIMEOUT = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +216,7 @@ class Registered:
     """What an app has registered.
 
     Attributes:
-        app: The list in force; None if this version of Steporal cannot read it.
+        app: The list in force; None if a later version of Steporal has written it, which this one cannot read.
         standing: What is known of it; None likewise.
         is_stale: Whether it is encrypted otherwise than it would be now.
     """
@@ -260,7 +257,7 @@ class Catalog:
     async def read_app(self, app: str) -> Registered | None:
         """Read what an app has registered, from its own workflow; None if it has registered nothing."""
         try:
-            described = await self._temporal.get_workflow_handle(arbiter_id(app)).describe(rpc_timeout=_RPC_TIMEOUT)
+            described = await self._temporal.get_workflow_handle(arbiter_id(app)).describe()
         except RPCError as err:
             if is_missing(err):
                 return None
@@ -271,12 +268,13 @@ class Catalog:
         if STANDING not in memo:
             return None
         stored = described.raw_description.workflow_execution_info.memo.fields
-        is_stale = not is_current(self._temporal.data_converter, stored[LIST])
+        is_stale = LIST in stored and not is_current(self._temporal.data_converter, stored[LIST])
         try:
             return Registered(App.model_validate(memo[LIST]), Standing.model_validate(memo[STANDING]), is_stale)
         except (KeyError, ValueError) as err:
             _tell_once(app, f"what it has registered cannot be read: {err}")
-            return Registered(None, None, is_stale)
+            form = memo.get(VERSION)
+            return Registered(None, None, is_stale) if isinstance(form, int) and form > FORM else None
 
     async def read_apps(self) -> dict[str, App]:
         """Read the lists of all apps, by id."""

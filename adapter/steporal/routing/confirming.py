@@ -8,7 +8,7 @@ import random
 from typing import TYPE_CHECKING, Protocol
 
 from ..connecting import sdk_errors
-from ..errors import CatalogFullError, EncryptionError, TemporalCallError
+from ..errors import CatalogFullError
 from ..metrics import LIST_IN_FORCE, meter_of
 from .registering import Outcome, Registrar, Source
 
@@ -69,7 +69,7 @@ class Confirming:
                 outcome = await self._registrar.confirm()
         except CatalogFullError as err:
             self._refused(str(err))
-        except (TemporalCallError, EncryptionError) as err:
+        except Exception as err:
             if not self._shown.registered.is_set():
                 raise
             self._say(f"app {self._client.id!r}: it is not known whether its list is in force: {err}")

@@ -133,7 +133,7 @@ class Registrar:
         if registered is None and not listed.workflows:
             return Outcome(listed)
         if registered is not None and registered.standing is None and not take_over:
-            return Outcome(listed, "a newer version of Steporal has registered the app")
+            return Outcome(listed, "a later version of Steporal has registered the app")
         standing = None if registered is None else registered.standing
         claim = await self._claim(listed, thorough=thorough, take_over=take_over)
         if self._source.version and standing is not None and not take_over:

@@ -23,7 +23,6 @@ from .calls import is_missing
 from .messages import TASK_TIMEOUT
 from .shards import FULL, PLACE, SHARD, SHARDS, SHARDS_TASK_QUEUE, Part, ShardWorkflow, shard_id
 
-_RPC_TIMEOUT = timedelta(seconds=10)
 _UPDATE_TIMEOUT = timedelta(seconds=30)
 
 
@@ -36,7 +35,7 @@ class Shards:
     async def read(self, number: int) -> Mapping[str, Payload]:
         """Return the memo of a shard; an empty one if nothing was ever placed in it."""
         try:
-            described = await self._temporal.get_workflow_handle(shard_id(number)).describe(rpc_timeout=_RPC_TIMEOUT)
+            described = await self._temporal.get_workflow_handle(shard_id(number)).describe()
         except RPCError as err:
             if is_missing(err):
                 return {}

@@ -42,6 +42,8 @@ _VERSION = "version"
 _GENERATION = "steporal-generation"
 """A field's metadata: the generation of the list that it is of, readable without a key."""
 
+_MAX_AHEAD_SECONDS = 3600
+
 _UPDATES_PER_EXECUTION = 20
 """Each worker that starts replays the shard from its last continue-as-new, which keeps that short.
 
@@ -60,11 +62,12 @@ def shard_id(number: int) -> str:
 def keys_of(name: str) -> list[str]:
     """Return the name and the patterns by which triggers start on events of a name, the closest first.
 
-    ``*`` alone is not for the system's events, or a sink of all events would make every run report its end.
+    No pattern is for the system's events, or a sink of all events would make every run report its end.
     """
+    if name.startswith(RESERVED_PREFIXES):
+        return [name]
     levels = [i for i, char in enumerate(name[:-1]) if char in "./" and i > 0][:MAX_LEVELS]
-    patterns = [f"{name[: i + 1]}*" for i in reversed(levels)]
-    return [name, *patterns] if name.startswith(RESERVED_PREFIXES) else [name, *patterns, "*"]
+    return [name, *(f"{name[: i + 1]}*" for i in reversed(levels)), "*"]
 
 
 def shard_of_event(name_or_pattern: str) -> int:
@@ -138,6 +141,14 @@ def generation_of(field: Payload) -> int:
     return int(text) if text.isdigit() and len(text) < 20 else 0
 
 
+def is_possible(generation: int) -> bool:
+    """Return whether a list can have a generation: it is about the time of its registration, in milliseconds.
+
+    One far in the future, which somebody has made up, would keep all later lists out.
+    """
+    return generation <= (workflow.now().timestamp() + _MAX_AHEAD_SECONDS) * 1000
+
+
 def apps_in(memo: Mapping[str, Payload]) -> Iterator[tuple[str, Payload]]:
     """Yield the ids of the apps in a shard, each with its field."""
     for key, payload in memo.items():
@@ -202,10 +213,13 @@ class ShardWorkflow:
         field = None if placement is None else _field(placement)
         if placement is None or (placement.field is not None and field is None):
             raise refuse("placement")
+        if not is_possible(placement.generation):
+            raise refuse("placement of a list that was registered by now")
         memo = workflow.info().raw_memo
         existing = field_of(memo, placement.app)
+        before = 0 if existing is None else generation_of(existing)
         self._updates += 1
-        if existing is not None and generation_of(existing) > placement.generation:
+        if is_possible(before) and before > placement.generation:
             return
         if field is not None:
             others = [(app, other) for app, other in apps_in(memo) if app != placement.app]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -16,18 +17,19 @@ from temporalio.api.workflowservice.v1 import (
     DescribeWorkerDeploymentVersionRequest,
     SetWorkerDeploymentCurrentVersionRequest,
 )
-from temporalio.client import WorkflowExecutionStatus
+from temporalio.client import WorkflowExecutionStatus, WorkflowUpdateFailedError
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
 from temporalio.service import RPCError
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
 import steporal
 from steporal import Context, Step, event_trigger
+from steporal.converter import to_raw
 from steporal.errors import CatalogFullError, NotInForceError
 from steporal.events import new_ulid
 from steporal.plugin import SteporalPlugin
 from steporal.routing import confirming, registering, shards
-from steporal.routing.arbiter import Claim, Standing, arbiter_id
+from steporal.routing.arbiter import ARBITER, FORM, LIST, STANDING, VERSION, Claim, Standing, arbiter_id
 from steporal.routing.catalog import Catalog
 from steporal.routing.listing import App
 from steporal.routing.registering import Registrar, Source, revision_of
@@ -237,12 +239,37 @@ async def test_a_part_that_is_removed_or_overwritten_is_placed_again(
 ) -> None:
     async with serving(revision(name, 1), temporal):
         store, number = Shards(temporal), shard_of_event(name)
-        await store.place(number, name, 2**60, None)
+        await store.place(number, name, round(time.time() * 1000) + 1000, None)
         await until_starts(temporal, name, "r1")
         field = dict(apps_in(await store.read(number)))[name]
         field.data = b"{}"
         await store.place(number, name, shards.generation_of(field), field)
         await until_starts(temporal, name, "r1")
+
+
+async def test_a_generation_that_somebody_has_made_up_keeps_no_list_out(
+    temporal: temporalio.client.Client, name: str, often: None
+) -> None:
+    number, field = shard_of_event(name), to_raw({"task_queue": "q"}).payload
+    with pytest.raises(WorkflowUpdateFailedError):
+        await Shards(temporal).place(number, name, 2**60, field)
+    forged = {"generation": 2**60, "digest": "d", "revision": 2**60, "started": 0}
+    await temporal.start_workflow(
+        ARBITER, id=arbiter_id(name), task_queue=arbiter_id(name), memo={LIST: {}, STANDING: forged}
+    )
+    async with serving(revision(name, 1), temporal) as plugin:
+        await until_in_force(plugin)
+        await until_starts(temporal, name, "r1")
+
+
+async def test_what_a_later_version_of_steporal_has_registered_is_left_alone(
+    temporal: temporalio.client.Client, name: str
+) -> None:
+    await temporal.start_workflow(
+        ARBITER, id=arbiter_id(name), task_queue=arbiter_id(name), memo={STANDING: {"of": "later"}, VERSION: FORM + 1}
+    )
+    async with serving(revision(name, 1), temporal) as plugin:
+        assert plugin.why_not_in_force == "a later version of Steporal has registered the app"
 
 
 async def test_an_apps_workflow_that_is_terminated_is_started_again(
