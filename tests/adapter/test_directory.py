@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ import steporal
 from steporal import Context, Step, StepError
 from steporal.converter import to_raw
 from steporal.events import new_ulid
-from steporal.routing import directory, directory_reading, topic
+from steporal.routing import directory, directory_reading, late, topic
 from steporal.routing.directory import LIST, UNLISTED, DirectoryWorkflow, directory_id, shard_of
 from steporal.routing.topic import SUBSCRIBE, TopicWorkflow, topic_id, topics_of
 from steporal.sealed import memo_of
@@ -228,8 +229,8 @@ async def test_a_shard_that_is_gone_loses_no_event_and_comes_back(
             await scene.shard(name).terminate()
         else:
             await delete(scene, name)
-        late = await scene.sender()
-        await late.send(name, n=1)
+        another = await scene.sender()
+        await another.send(name, n=1)
         assert [await run.result() for run in runs] == [1, 1, 1]
         run = await waits.start()
         await until_waiting(run)
@@ -416,6 +417,32 @@ async def test_a_topic_that_takes_no_more_signals_now_holds_up_no_start_and_is_t
             assert await run.result() == list(range(30))
             started = [await (await app.get_run(each.runs[0].workflow_id)).result() for each in sent]
         assert started == list(range(30))
+
+
+async def test_a_topic_whose_history_is_long_receives_events_later(
+    app: steporal.Client, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events come with larger ones, which nobody waits for, while no worker is up: more than a topic takes."""
+    monkeypatch.setattr(late, "FULL_BYTES", 100_000)
+    monkeypatch.setattr(late, "CHECKED_BYTES", 30_000)
+
+    @app.workflow(id="listens")
+    async def listens(ctx: Context[Any], step: Step) -> Any:
+        listener = await step.ext.listen("listen", event=name, if_exp="async.data.n >= 0", timeout="1h")
+        return sorted([(event := await listener.next("next")) and event.data["n"] for _ in range(30)])
+
+    limits = ["limit.historySize.suggestContinueAsNew=50000"]
+    async with dev_server(dynamic_config=limits) as server, asyncio.timeout(LONG):
+        async with serving(app, server.client):
+            run = await listens.start()
+            await until_history_has(run, "listen")
+        for n in range(30):
+            large = {"name": name, "data": {"n": -1, "large": random.randbytes(5_000).hex()}}
+            await app.send_event([large, {"name": name, "data": {"n": n}}])
+        described = await server.client.get_workflow_handle(topic_id(name)).describe()
+        assert described.raw_description.workflow_execution_info.history_size_bytes < 150_000
+        async with serving(app, server.client):
+            assert await run.result() == list(range(30))
 
 
 @asynccontextmanager

@@ -27,8 +27,8 @@ from temporalio.worker.workflow_sandbox import _restrictions
 import steporal
 import steporal_workers
 from steporal import Context, Step
-from steporal.routing.catalog import CatalogWorkflow
 from steporal.routing.mailbox import MailboxWorkflow
+from steporal.routing.shards import ShardWorkflow
 from steporal.routing.topic import TopicWorkflow
 from steporal.runtime import arity, ordered_tasks, sandbox, watching
 from steporal.runtime import branches as _branches
@@ -192,7 +192,7 @@ def test_what_we_touch_of_the_sdk_is_as_we_need_it() -> None:
         "ReplaySafeTracerProvider._tracer_provider": "self._tracer_provider = " in source(ReplaySafeTracerProvider),
         "_Definition.arg_types": all(
             arity.number_of(temporalio.workflow._Definition.must_from_class(kind)) == number
-            for kind, number in ((CatalogWorkflow, 0), (TopicWorkflow, 1), (MailboxWorkflow, 1))
+            for kind, number in ((ShardWorkflow, 0), (TopicWorkflow, 1), (MailboxWorkflow, 1))
         ),
         "WorkflowInstanceDetails": {"defn", "info", "extern_functions"}
         <= {each.name for each in fields(WorkflowInstanceDetails)},

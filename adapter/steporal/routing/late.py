@@ -1,8 +1,8 @@
 """Late delivery of events to a topic that accepts no signals when they are sent.
 
-Temporal accepts 10,000 signals per execution. A topic continues as new before that, but only a worker can do so: with
-no worker, Temporal refuses further signals. The sender then starts a workflow with the events, which retries until the
-topic accepts them, and ``send_event`` succeeds.
+Temporal accepts 10,000 signals per execution, and terminates a workflow with 50 MiB of history. A topic continues as
+new before that, but not while no worker is up, or while it has more events than its next execution can be given. The
+sender then starts a workflow with the events, which retries until the topic has room, and ``send_event`` succeeds.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import temporalio.client
 from pydantic import BaseModel, ConfigDict, Field
 from temporalio import activity, workflow
+from temporalio.client import WorkflowExecutionStatus
 from temporalio.common import RawValue, RetryPolicy, WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.service import RPCError, RPCStatusCode
@@ -27,6 +28,13 @@ from .messages import SYSTEM_TASK_QUEUE, of_any_count, read, said
 LATE = "steporal.late_events"
 PUBLISH_LATE = "steporal.publish_late"
 
+FULL_BYTES = 16 * 1024 * 1024
+"""Size of a topic's history from which it receives no more events. It may double as the topic delivers what it has."""
+
+CHECKED_BYTES = 1024 * 1024
+"""Number of bytes that a process sends to a topic between two looks at the size of its history."""
+
+_MAX_CHECKED = 1_000
 _PATIENCE = timedelta(days=7)
 _RPC_TIMEOUT = timedelta(seconds=10)
 _MAX_RECEIVER = 4096
@@ -76,6 +84,8 @@ class LateWorkflow:
 async def publish_late(argument: RawValue) -> RawValue:
     """Signal a topic. If it has ended, no run waits, and the events are dropped."""
     letter = Letter.model_validate(from_raw(argument))
+    if not await has_room(activity.client(), letter.receiver):
+        raise ApplicationError(f"{letter.receiver} has no room yet", category=ApplicationErrorCategory.BENIGN)
     try:
         return to_raw(await signalled(activity.client(), letter.receiver, letter.signal, letter.messages))
     except RPCError as err:  # expected while no worker is up, so it is not logged
@@ -93,6 +103,39 @@ async def signalled(temporal: temporalio.client.Client, receiver: str, signal: s
             return False
         raise
     return True
+
+
+async def has_room(temporal: temporalio.client.Client, receiver: str) -> bool:
+    """Return whether the history of a topic is short enough for more events."""
+    try:
+        described = await temporal.get_workflow_handle(receiver).describe(rpc_timeout=_RPC_TIMEOUT)
+    except RPCError as err:
+        if err.status == RPCStatusCode.NOT_FOUND and not is_about_namespace(err):
+            return True
+        raise
+    is_open = described.status == WorkflowExecutionStatus.RUNNING
+    return not is_open or described.raw_description.workflow_execution_info.history_size_bytes < FULL_BYTES
+
+
+class Room:
+    """Room in topics, as one process knows it from time to time."""
+
+    def __init__(self) -> None:
+        self._sent: dict[str, int] = {}  # bytes since the last look; for those topics that were used last
+        self._full: set[str] = set()
+
+    async def is_left(self, temporal: temporalio.client.Client, receiver: str, size: int) -> bool:
+        """Return whether a topic has room for events of a size."""
+        sent = self._sent.pop(receiver, 0) + size
+        if sent < CHECKED_BYTES and receiver not in self._full:
+            self._sent[receiver] = sent
+        elif await has_room(temporal, receiver):
+            self._full.discard(receiver)
+        else:
+            self._full.add(receiver)
+        if len(self._sent) > _MAX_CHECKED:
+            del self._sent[next(iter(self._sent))]
+        return receiver not in self._full
 
 
 async def publish_later(temporal: temporalio.client.Client, letter: Letter) -> str:

@@ -8,11 +8,12 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import temporalio.client
 from temporalio.client import WorkflowQueryRejectedError
 from temporalio.common import QueryRejectCondition, RawValue
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError, RPCStatusCode, ServiceClient
 
 from ..converter import dumps, from_raw, to_raw
 from ..tracing import with_trace
@@ -22,13 +23,13 @@ from .calls import is_about_namespace
 from .directory import Wanted, part_of
 from .directory_reading import Directory, Shard, parts_for
 from .gathering import MOST_BYTES, Call, gathered
-from .late import Letter, publish_later, signalled
+from .late import Letter, Room, publish_later, signalled
 from .messages import SYSTEM_TASK_QUEUE
 from .pace import Pace
 from .subscription import Subscription, subscription_id
 from .topic import MATCHED, PUBLISH, SUBSCRIBE, TOPIC, UNSUBSCRIBE, topic_id, topics_of
 
-EVENTS_PER_SIGNAL = 50
+EVENTS_PER_SIGNAL = 200
 SUBSCRIPTIONS_PER_SIGNAL = 100
 
 _RPC_TIMEOUT = timedelta(seconds=10)
@@ -37,6 +38,10 @@ _DECISION_SECONDS = 3.0
 _PAUSE_SECONDS = 0.05
 _NO_WORKER = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED, RPCStatusCode.FAILED_PRECONDITION)
 """Statuses of a query that no worker answers; the SDK's own timeout is CANCELLED."""
+
+
+_rooms: WeakKeyDictionary[ServiceClient, dict[str, Room]] = WeakKeyDictionary()
+"""By connection and namespace."""
 
 
 class Topics:
@@ -187,14 +192,19 @@ class Topics:
         return await signalled(self._temporal, receiver, signal, messages)
 
     async def _publish(self, receiver: str, messages: list[object]) -> bool:
-        """Send events to a topic, late if Temporal refuses now; return False if the topic does not run."""
+        """Send events to a topic, late if it has no room now; return False if the topic does not run."""
+        letter = Letter(receiver=receiver, signal=PUBLISH, messages=messages)
+        room = _rooms.setdefault(self._temporal.service_client, {}).setdefault(self._temporal.namespace, Room())
+        if not await room.is_left(self._temporal, receiver, sum(len(dumps(message)) for message in messages)):
+            await publish_later(self._temporal, letter)
+            return True
         try:
             return await self._signal(receiver, PUBLISH, messages)
         except RPCError as err:
             if is_about_namespace(err):
                 raise
             try:
-                await publish_later(self._temporal, Letter(receiver=receiver, signal=PUBLISH, messages=messages))
+                await publish_later(self._temporal, letter)
             except RPCError:
                 raise err from None
             return True

@@ -52,6 +52,7 @@ DELIVERY_HEARTBEAT_TIMEOUT = timedelta(seconds=10)
 
 # What a live topic replays with: other values need ``workflow.patched``.
 _SIGNALS_PER_EXECUTION = 4_000  # Temporal takes 10,000
+_HISTORY_BYTES_PER_EXECUTION = 8 * 1024 * 1024  # senders wait while a topic has twice as many
 _MORE_SIGNALS = 500  # until the next try, where what there is does not fit into the next execution
 _UNITS_PER_TASK = 100_000  # a tenth of a second of a workflow task, which must not take two
 _UNITS_OF_A_CANDIDATE = 10
@@ -64,7 +65,7 @@ _WAITS_PER_PART = 10_000
 _BYTES_PER_PART = 3 * 1024 * 1024
 _MAX_WAITS_BYTES = 6 * 1024 * 1024  # below what the next execution can be given
 _MAX_STATE_BYTES = 8 * 1024 * 1024  # before it is compressed: to write more takes too much of a workflow task
-_MAX_HISTORY_BYTES = 30 * 1024 * 1024  # Temporal terminates a workflow with 50 MiB, and events come meanwhile
+_MAX_HISTORY_BYTES = 40 * 1024 * 1024  # Temporal terminates a workflow with 50 MiB
 _REMEMBERED = 10_000
 _LANES = 4
 _IDLE = timedelta(minutes=10)
@@ -245,7 +246,9 @@ class TopicWorkflow:
             signals, size = self._tried
             is_worth_a_try = self._signals >= signals + _MORE_SIGNALS or 0 < size >= 2 * self._backlog.size
             return is_worth_a_try or (self._is_near_the_end() and self._has_events())
-        return self._signals >= _SIGNALS_PER_EXECUTION or workflow.info().is_continue_as_new_suggested()
+        info = workflow.info()
+        is_long = info.is_continue_as_new_suggested() or info.get_current_history_size() >= _HISTORY_BYTES_PER_EXECUTION
+        return is_long or self._signals >= _SIGNALS_PER_EXECUTION
 
     def _is_near_the_end(self) -> bool:
         """Return whether Temporal would soon terminate the topic for the size of its history."""
