@@ -65,6 +65,7 @@ _WAITS_PER_PART = 10_000
 _BYTES_PER_PART = 3 * 1024 * 1024
 _MAX_WAITS_BYTES = 6 * 1024 * 1024  # below what the next execution can be given
 _MAX_STATE_BYTES = 8 * 1024 * 1024  # before it is compressed: to write more takes too much of a workflow task
+_MAX_BACKLOG_BYTES = 2 * 1024 * 1024  # of that: the next execution reads it in its first workflow task
 _MAX_HISTORY_BYTES = 40 * 1024 * 1024  # Temporal terminates a workflow with 50 MiB
 _REMEMBERED = 10_000
 _LANES = 4
@@ -279,7 +280,7 @@ class TopicWorkflow:
         self._is_leaving = False
 
     def _state_that_fits(self) -> RawValue | None:
-        if self._index.size + self._backlog.size > _MAX_STATE_BYTES:
+        if self._backlog.size > _MAX_BACKLOG_BYTES or self._index.size + self._backlog.size > _MAX_STATE_BYTES:
             return None
         state = state_payload(self._state())
         return state if size_of(state) <= MAX_PAYLOAD_BYTES else None
