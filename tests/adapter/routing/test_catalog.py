@@ -165,6 +165,7 @@ async def test_a_full_shard_refuses_an_app_by_name_and_keeps_the_others(
             await store.place(number, "late", 1, field)
         assert field_of(await store.read(number), "small") is not None
         await place(temporal, app("small"), 2)
+        await without_shard(temporal, number)  # it has refused what it would take without the patch, and cannot replay
     assert [match.app for match in found] == ["small"]
 
 
