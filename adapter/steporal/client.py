@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 import temporalio.client
 import temporalio.converter
+from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import (
     WorkflowExecutionStatus,
     WorkflowFailureError,
@@ -867,6 +868,8 @@ class Client:
         take_over = take_over or not (self._workflows or self._sinks)
         with sdk_errors(f"registering app {self.id!r}"):
             temporal = await self.connect()
+            # A worker in a namespace that does not exist ends with an error of the SDK's core.
+            await temporal.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=temporal.namespace))
             async with system_worker(temporal), registry_worker(temporal, self.id, "sync"):
                 outcome = await registrar.confirm(thorough=not changed_only, take_over=take_over)
         if outcome.why_not:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +27,10 @@ from test_gateway_process import url_of
 from test_health import free_port
 
 from steporal.metrics import METRICS, RUNS_STARTED, Histogram, markdown_table
+from steporal.routing.arbiter import Order
+from steporal.routing.listing import App, Entry, Listed
+from steporal.routing.placing import Placing
+from steporal.serving import system_worker
 from steporal_workers import telemetry
 from steporal_workers.cli import cli
 from steporal_workers.devserver import DevServer
@@ -116,11 +121,25 @@ async def scene(server: DevServer, tmp_path_factory: pytest.TempPathFactory) -> 
     run = Steporal(folder, {"TEMPORAL_ADDRESS": server.address, "STEPORAL_METRICS_PORT": str(port), **KEYS})
     async with http_server() as sink:
         sink.answers([Reply(503), Reply(204)])
-        async with run.running("worker", "app", "--with-gateway", "--gateway-port", "0", SINK=sink.url) as process:
+        async with (
+            refused_starts(server.client),
+            run.running("worker", "app", "--with-gateway", "--gateway-port", "0", SINK=sink.url) as process,
+        ):
             await process.until("serving")
             async with httpx.AsyncClient(base_url=await url_of(process), headers=API, timeout=30) as http:
                 await play(http, port, server.client)
                 yield Scene(process, await scraped(port, is_over))
+
+
+@asynccontextmanager
+async def refused_starts(temporal: temporalio.client.Client) -> AsyncIterator[None]:
+    """An app in the catalog whose runs Temporal refuses to start."""
+    listed = Listed(id="refused", triggers=(Entry(event="order.placed"),))
+    app = App(id="refused", task_queue="/_sys/not-for-users", workflows=(listed,))
+    async with system_worker(temporal):
+        await Placing(temporal, Order(app=app, generation=1)).run()
+        yield
+        await Placing(temporal, Order(app=app.model_copy(update={"workflows": ()}), generation=2)).run()
 
 
 async def play(http: httpx.AsyncClient, port: int, temporal: temporalio.client.Client) -> None:

@@ -36,14 +36,16 @@ SLOW = """
     """
 
 REGISTRATIONS = """
-    sync = client.sync
+    from steporal.routing.registering import Registrar
 
-    async def counted(**options):
+    register = Registrar._register
+
+    async def counted(self, claim):
         with Path("registrations").open("a") as file:
             file.write("x")
-        return await sync(**options)
+        return await register(self, claim)
 
-    client.sync = counted
+    Registrar._register = counted
     """
 
 CLOCK = """
