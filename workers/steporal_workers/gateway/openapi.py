@@ -270,7 +270,7 @@ _PATHS: _Object = {
             "responses": {
                 "200": _response(
                     "It can work.",
-                    _closed(status={"const": 200}, message={"type": "string"}, apps={"type": "integer"}),
+                    _closed(status={"const": 200}, message={"type": "string"}),
                 ),
                 **_errors(s503=_UNREACHABLE),
             },
