@@ -69,7 +69,7 @@ class Workers:
 
     @asynccontextmanager
     async def __call__(self, client: steporal.Client, **options: Any) -> AsyncIterator[Worker]:
-        """Run a worker of an app; it is registered on entry, and the app is forgotten on exit."""
+        """Run a worker of an app; it is registered on entry, and the app is forgotten on exit, if events start it."""
         options.setdefault("task_queue", client.task_queue)
         options.setdefault("max_cached_workflows", self.max_cached_workflows)
         # Temporal's five of each are a tenth of what a short test costs the server.
@@ -81,7 +81,8 @@ class Workers:
         async with Worker(self.temporal, plugins=[plugin], **options) as worker:
             await asyncio.wait_for(plugin.registered.wait(), 60)
             yield worker
-            await self.forget(client)
+            if client.sinks or any(workflow.triggers for workflow in client.workflows):  # others disturb nobody
+                await self.forget(client)
 
     def recorder(self, client: steporal.Client) -> RunRecorder:
         """An interceptor for a worker of a client; what it records is replayed with that client's code."""
