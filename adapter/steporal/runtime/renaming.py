@@ -50,16 +50,16 @@ def _readings(names: Names) -> Iterator[Names]:
     """Yield what each spelling of an id stands for.
 
     There are several where two spellings of an id are one text, as of one in capitals without dashes, and those of the
-    id that it stands for are not.
+    id that it stands for are not. Each begins with another spelling: the digits at the end of an id are in all of them.
     """
     spellings = [(dash, change) for dash in ("-", "") for change in (str, str.lower, str.upper)]
-    readings: list[Names] = []
+    readings: list[list[tuple[str, str]]] = []
     for first in range(len(spellings)):
         reading: dict[str, str] = {}
         for dash, change in (*spellings[first:], *spellings[:first]):
             for name, before in names.items():
                 reading.setdefault(change(name.replace("-", dash)), change(before.replace("-", dash)))
-        reading = dict(sorted(reading.items(), key=lambda pair: (-len(pair[0]), pair)))
-        if reading not in readings:
-            readings.append(reading)
-            yield reading
+        ordered = sorted(reading.items(), key=lambda pair: -len(pair[0]))
+        if ordered not in readings:
+            readings.append(ordered)
+            yield dict(ordered)

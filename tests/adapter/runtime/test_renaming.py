@@ -1,0 +1,49 @@
+"""Ids of a rerun that are read as those of the run before."""
+
+from __future__ import annotations
+
+import json
+import random
+from urllib.parse import quote
+from uuid import UUID
+
+from steporal.events import new_ulid
+from steporal.runtime.renaming import renames
+
+
+def run_id(chance: random.Random, at: int) -> str:
+    """An id as Temporal makes them: a time in milliseconds, and then chance."""
+    return str(UUID(int=at << 80 | 7 << 76 | chance.getrandbits(12) << 64 | 2 << 62 | chance.getrandbits(62)))
+
+
+def ways_to_write(run: str, workflow: str, event: str) -> list[str]:
+    return [
+        run,
+        run[:8],
+        run[:13],
+        run[-12:].upper(),
+        run.upper(),
+        UUID(run).hex,
+        UUID(run).hex.upper()[-9:],
+        json.dumps([run.split("-")[0], run.split("-")[-1]]),
+        json.dumps({"id": run, "short": event[-8:]}),
+        json.dumps({run: event}),
+        f"order-{run[:4]}-{event[-6:]}",
+        f"files/{run}/{event}",
+        f"https://{event.lower()}.example.com/{workflow}",
+        quote(workflow, safe=""),
+    ]
+
+
+def test_whatever_a_body_writes_of_its_ids_is_read_back() -> None:
+    """Also where an id ends in digits, which are the same in small letters and in capitals."""
+    chance = random.Random(20261130)
+    for _ in range(300):
+        at = 1_796_048_961_000 + chance.randrange(10**7)
+        before, now = (
+            (run_id(chance, moment), f"shop/order/{event}", event)
+            for moment, event in ((at, new_ulid()), (at + chance.choice((50, 70_000)), new_ulid()))
+        )
+        readings = list(renames(dict(zip(now, before, strict=True))))
+        for written, expected in zip(ways_to_write(*now), ways_to_write(*before), strict=True):
+            assert any(rename(written) == expected for rename in readings), (written, expected)
