@@ -6,6 +6,7 @@ first or last characters of it. A number or a hash that it computes of an id can
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
@@ -27,23 +28,29 @@ def renames(names: Names) -> Iterator[Rename]:
 
 
 def _with_whole_ids(reading: Names, text: str) -> str:
-    for name, before in reading.items():
-        text = text.replace(name, before)
-    return text
+    return _replaced(text, reading)
 
 
 def _with_parts_of_ids(reading: Names, text: str) -> str:
-    text = _with_whole_ids(reading, text)
+    parts = dict(reading)
     for name, before in reading.items():
         if any(other in name for other in reading.keys() - {name}):
             continue
         if name[:SHORTEST_PART] in text:
             for size in range(len(name), SHORTEST_PART - 1, -1):
-                text = text.replace(name[:size], before[:size])
+                parts.setdefault(name[:size], before[:size])
         if name[-SHORTEST_PART:] in text:
             for size in range(len(name), SHORTEST_PART - 1, -1):
-                text = text.replace(name[-size:], before[-size:])
-    return text
+                parts.setdefault(name[-size:], before[-size:])
+    return _replaced(text, parts)
+
+
+def _replaced(text: str, names: Names) -> str:
+    """Return a text with the longest name at each place replaced, and nothing of what it was replaced by."""
+    there = sorted((name for name in names if name and name in text), key=len, reverse=True)
+    if not there:
+        return text
+    return re.sub("|".join(map(re.escape, there)), lambda found: names[found[0]], text)
 
 
 def _readings(names: Names) -> Iterator[Names]:
