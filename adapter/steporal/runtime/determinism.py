@@ -70,7 +70,9 @@ def _where(traceback: TracebackType | None) -> str:
         traceback = traceback.tb_next
     if not lines:
         return ""
-    return f" ({lines[-1]})" if len(lines) == 1 else f" ({lines[-1]}, called from {lines[0]})"
+    if lines[0] == lines[-1]:  # Python 3.11.2 has the same frame twice where a profiler raises
+        return f" ({lines[-1]})"
+    return f" ({lines[-1]}, called from {lines[0]})"
 
 
 def _missing_in_the_loop(traceback: TracebackType | None) -> str | None:
