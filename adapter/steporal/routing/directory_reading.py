@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import temporalio.client
 from temporalio.client import WorkflowExecutionDescription, WorkflowExecutionStatus
 from temporalio.common import WorkflowIDConflictPolicy
-from temporalio.service import RPCError, RPCStatusCode, ServiceClient
+from temporalio.service import RPCError, ServiceClient
 
 from ..converter import to_raw
 from ..errors import UnknownKeyError
@@ -21,7 +21,7 @@ from ..loops import PerLoop
 from ..sealed import memo_of
 from ..types import JSON
 from .binding import keys_at
-from .calls import is_about_namespace
+from .calls import is_about_namespace, is_missing
 from .directory import (
     DIRECTORY,
     LIST,
@@ -195,7 +195,7 @@ class Directory:
                 await handle.execute_update(LIST, to_raw(messages), rpc_timeout=_UPDATE_TIMEOUT)
                 return
             except RPCError as err:
-                if not further or not _is_missing(err):
+                if not further or not is_missing(err):
                     raise
                 self._cache.shards.pop(number, None)
                 await self._shard(number)  # starts it
@@ -233,7 +233,7 @@ class Directory:
         try:
             described = await self._temporal.get_workflow_handle(directory_id(number)).describe()
         except RPCError as err:
-            if not _is_missing(err):
+            if not is_missing(err):
                 raise
             return None
         return await _shard_in(described)
@@ -267,10 +267,6 @@ class Directory:
 
 def _json(model: Entry | Unlisted) -> JSON:
     return model.model_dump(mode="json", exclude_defaults=True)
-
-
-def _is_missing(error: RPCError) -> bool:
-    return error.status == RPCStatusCode.NOT_FOUND and not is_about_namespace(error)
 
 
 async def _shard_in(described: WorkflowExecutionDescription) -> Shard:

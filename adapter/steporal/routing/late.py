@@ -18,11 +18,11 @@ from temporalio import activity, workflow
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.common import RawValue, RetryPolicy, WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
 from ..converter import dumps, from_raw, to_raw
 from ..types import JSON
-from .calls import is_about_namespace
+from .calls import is_missing
 from .messages import SYSTEM_TASK_QUEUE, of_any_count, read, said
 
 LATE = "steporal.late_events"
@@ -99,7 +99,7 @@ async def signalled(temporal: temporalio.client.Client, receiver: str, signal: s
         handle = temporal.get_workflow_handle(receiver)
         await handle.signal(signal, to_raw(messages), rpc_timeout=_RPC_TIMEOUT)
     except RPCError as err:
-        if err.status == RPCStatusCode.NOT_FOUND and not is_about_namespace(err):
+        if is_missing(err):
             return False
         raise
     return True
@@ -110,7 +110,7 @@ async def has_room(temporal: temporalio.client.Client, receiver: str) -> bool:
     try:
         described = await temporal.get_workflow_handle(receiver).describe(rpc_timeout=_RPC_TIMEOUT)
     except RPCError as err:
-        if err.status == RPCStatusCode.NOT_FOUND and not is_about_namespace(err):
+        if is_missing(err):
             return True
         raise
     is_open = described.status == WorkflowExecutionStatus.RUNNING

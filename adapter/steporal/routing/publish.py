@@ -19,7 +19,7 @@ from ..converter import dumps, from_raw, to_raw
 from ..tracing import with_trace
 from ..types import JSON
 from .binding import Key, Path, bind
-from .calls import is_about_namespace
+from .calls import is_about_namespace, is_missing
 from .directory import Wanted, part_of
 from .directory_reading import Directory, Shard, parts_for
 from .gathering import MOST_BYTES, Call, gathered
@@ -162,7 +162,7 @@ class Topics:
         except WorkflowQueryRejectedError:
             return []  # it has ended, as nobody waits
         except RPCError as err:
-            if err.status == RPCStatusCode.NOT_FOUND and not is_about_namespace(err):
+            if is_missing(err):
                 return []
             if err.status in _NO_WORKER:
                 return None

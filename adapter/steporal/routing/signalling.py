@@ -18,7 +18,7 @@ from ..converter import from_raw, to_raw
 from ..errors import InvalidInputError
 from ..runtime.limits import summary
 from ..sealed import memo_of
-from .calls import is_about_namespace
+from .calls import is_missing
 from .mailbox import CLOSE, MAILBOX, RELEASE, SEND, TAKE, WAIT, Answer, Claim, Ended, Wait, mailbox_id
 from .messages import SYSTEM_TASK_QUEUE, TASK_TIMEOUT
 
@@ -97,7 +97,7 @@ class Mailboxes:
         except WorkflowFailureError:
             return None
         except RPCError as err:
-            if _is_missing(err):
+            if is_missing(err):
                 return None
             raise
 
@@ -121,7 +121,7 @@ class Mailboxes:
         try:
             return await self._temporal.get_workflow_handle(workflow_id).describe()
         except RPCError as err:
-            if _is_missing(err):
+            if is_missing(err):
                 return None
             raise
 
@@ -155,7 +155,7 @@ class Mailboxes:
         try:
             await self._temporal.get_workflow_handle(mailbox_id(wait.signal)).signal(RELEASE, wait.raw())
         except RPCError as err:
-            if not _is_missing(err):
+            if not is_missing(err):
                 raise
 
     # --- sending ---------------------------------------------------------------------------------------------------
@@ -206,14 +206,10 @@ class Mailboxes:
                     raise asyncio.CancelledError from None
                 raise
             except RPCError as err:
-                if _is_missing(err):
+                if is_missing(err):
                     return None
                 # Temporal aborts updates of a workflow whose task is lost.
                 if err.status != RPCStatusCode.UNAVAILABLE or not left:
                     raise
             await asyncio.sleep(_PAUSE / (left + 1))
         raise AssertionError("the last try returns or raises")
-
-
-def _is_missing(error: RPCError) -> bool:
-    return error.status == RPCStatusCode.NOT_FOUND and not is_about_namespace(error)
