@@ -49,6 +49,20 @@ async def test_new_code_is_used_after_an_edit(offline: Steporal) -> None:
         assert (await offline("start", "answer", "--wait", "--address", address)).data == "new"
 
 
+async def test_an_older_file_that_is_put_back_is_in_force_at_once(offline: Steporal) -> None:
+    """As by an editor, an archive or a copy that keeps the time of the file's last change."""
+    module = offline.write("app.py", APP)
+    async with dev(offline, "app:client") as (process, address):
+        await process.until("serving app dev-app")
+        module.write_text(module.read_text().replace("answer", "reply"))
+        os.utime(module, (1_000_000_000, 1_000_000_000))
+        await process.until("serving app dev-app", times=2)
+        catalog = (await offline("catalog", "--json", "--address", address)).data
+    [app] = catalog["apps"]
+    assert [workflow["id"] for workflow in app["workflows"]] == ["reply"]
+    assert "not in force" not in process.said
+
+
 async def test_a_worker_that_cannot_start_is_started_again_when_the_code_is_mended(offline: Steporal) -> None:
     module = offline.write("app.py", "import steporal\nraise RuntimeError('half an edit')\n")
     async with dev(offline, "app:client") as (process, _):

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import watchfiles
 from rich.markup import escape
 
 import steporal
+from steporal.client import REVISION
 from steporal.encryption import Keys, data_converter
 from steporal.sealed import DECRYPTION_KEYS, ENCRYPTION_KEYS
 
@@ -202,9 +204,11 @@ class _WorkerProcess:
         self._watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        # What was started last is in force, also where an edit brings back an older file.
+        environment = {**self._environment, REVISION: str(int(time.time()))}
         # In a session of its own: a Ctrl-C in the terminal would reach it twice, and the second stops it at once.
         self._process = await asyncio.create_subprocess_exec(
-            *self._command, env=self._environment, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+            *self._command, env=environment, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
         )
         self._watcher = asyncio.create_task(self._tell_of_end(self._process))
 
