@@ -180,7 +180,7 @@ async def stopped(stage: Stage) -> None:
     """An event cancels the run, which cleans up; that is told once."""
     data = {"number": stage.number}
     run, run_id = await stage.start(orders.stopped, data, "ready", "clean up")
-    await stage.until_sleeping(run)
+    await stage.until_sleeping(run, "for long")
     for _ in range(2):
         await stage.send("chaos.stop", stage.name, data)
     await stage.ended(run, "cancelled")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -170,13 +171,13 @@ class Stage:
         while await self._insist(count, f"wait {waits} of {workflow_id}") < waits:
             await asyncio.sleep(_LOOK)
 
-    async def until_sleeping(self, workflow_id: str) -> None:
-        """Wait until a run has started a timer."""
+    async def until_sleeping(self, workflow_id: str, step: str) -> None:
+        """Wait until a run sleeps in a step; the pauses between attempts of its local activities are timers as well."""
 
         async def sleeps() -> bool:
-            return any([event.event_type == _TIMER async for event in self._events(workflow_id)])
+            return any([_begins_sleep(event, step) async for event in self._events(workflow_id)])
 
-        while not await self._insist(sleeps, f"a timer of {workflow_id}"):
+        while not await self._insist(sleeps, f"sleep {step!r} of {workflow_id}"):
             await asyncio.sleep(_LOOK)
 
     async def _events(self, workflow_id: str) -> AsyncIterator[HistoryEvent]:
@@ -263,6 +264,11 @@ class Stage:
                 if isinstance(cause, RPCError) and cause.status in _NEVER:
                     raise
             await asyncio.sleep(_LOOK)
+
+
+def _begins_sleep(event: HistoryEvent, step: str) -> bool:
+    """Whether it starts the timer of a sleep, which is named by its summary."""
+    return event.event_type == _TIMER and event.user_metadata.summary.data == json.dumps(step).encode()
 
 
 def _begins_wait(event: HistoryEvent) -> bool:

@@ -401,6 +401,18 @@ async def test_what_runs_returned_is_answered_within_the_memory(
         assert "too much memory to be answered at once; get each by /v1/runs/{id}" in refused.json()["error"]
 
 
+async def test_a_request_that_has_ended_takes_no_memory_for_what_still_comes() -> None:
+    memory = Memory(max_bytes=1_000_000)
+    body = Body(memory)
+    body.take(500_000)
+    body.end()
+    with pytest.raises(Problem, match="busy with other requests"):
+        body.take(400_000)
+    body.give_back(500_000)
+    body.end()
+    assert memory.left == 1_000_000 and not memory.of_sender
+
+
 @pytest.mark.parametrize(
     "value",
     ["x" * 50_000, "é" * 50_000, "\U0001f600" * 50_000, [[]] * 50_000, [{}] * 50_000, [1.5] * 50_000, "[," * 400_000],

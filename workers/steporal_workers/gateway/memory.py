@@ -78,6 +78,7 @@ class Body:
         self._held = 0
         self._task = asyncio.current_task()
         self._gives_way = False
+        self._has_ended = False
         self.sender = ""
         self.shared = 0
         self.began = 0.0
@@ -88,11 +89,14 @@ class Body:
         Raises:
             Problem: 413: it is more than there is at all. 503: there is not so much now.
         """
+        if self._has_ended:  # nobody would give back what it took now
+            _refuse()
         self._hold(self._held + size)
 
     def give_back(self, size: int) -> None:
         """Need that much no longer."""
-        self._hold(self._held - size)
+        if not self._has_ended:
+            self._hold(self._held - size)
 
     def _hold(self, held: int) -> None:
         shared = held if held > SMALL_BYTES else 0
@@ -107,6 +111,9 @@ class Body:
 
     def end(self) -> None:
         """Take nothing any more."""
+        if self._has_ended:
+            return
+        self._has_ended = True
         self._memory.coming.pop(self, None)
         self._memory.left += self.shared
         self._memory.of_sender[self.sender] -= self.shared

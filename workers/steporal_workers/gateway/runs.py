@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.requests import Request
 from starlette.responses import Response
 from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus
@@ -14,6 +12,8 @@ import steporal
 from steporal.client import Run
 from steporal.errors import RunFailedError
 from steporal.routing.bridges import unmarked_id
+from steporal.routing.calls import bounded
+from steporal.routing.catalog import Match
 from steporal.types import JSON
 from steporal.workflow_ids import run_name, workflow_id_of
 
@@ -31,8 +31,6 @@ _STATUSES = {
 }
 """Inngest's names; whatever else Temporal says, the run goes on."""
 
-_AT_ONCE = 32
-
 
 class RunApi:
     """Looks at runs of workflows that the catalog lists, and cancels them."""
@@ -45,15 +43,16 @@ class RunApi:
         event_id = unmarked_id(request.path_params["id"])
         temporal = await self._temporal()
         snapshot = await self._client.dispatcher(temporal).catalog.read_all()
-        slots, memory = asyncio.Semaphore(_AT_ONCE), AnswerMemory(body_of(request))
+        memory = AnswerMemory(body_of(request))
 
-        async def look(app: str, workflow: str) -> dict[str, JSON] | None:
-            async with slots:
-                found = await describe(temporal, workflow_id_of(app, workflow, event_id))
-                return None if found is None or found.workflow_type != workflow else await self._shown(found, memory)
+        async def look(match: Match) -> dict[str, JSON] | None:
+            found = await describe(temporal, workflow_id_of(match.app, match.workflow, event_id))
+            if found is None or found.workflow_type != match.workflow:
+                return None
+            return await self._shown(found, memory)
 
-        workflows = [(match.app, match.workflow) for match in snapshot.workflows]
-        runs = [run for run in await asyncio.gather(*(look(*workflow) for workflow in workflows)) if run]
+        # Where one fails, the others end with it: nothing takes memory for a request that has been answered.
+        runs = [run for run in await bounded(look, snapshot.workflows) if run]
         return enveloped(sorted(runs, key=lambda run: (run["run_started_at"], run["function_id"])))
 
     async def one(self, request: Request) -> Response:
