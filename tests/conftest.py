@@ -49,10 +49,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     gc.disable()  # until all is collected, of which nothing is garbage
+    config.pluginmanager.register(_FailuresAtOnce(config))
     config.addinivalue_line("markers", "integration: runs on a Temporal dev server")
     config.addinivalue_line("markers", "takes_long: is begun first, so that nobody waits for it in the end")
     config.addinivalue_line("markers", "outside_runs: tests nothing that replays, so once is enough")
     config.addinivalue_line("markers", "needs_cache(reason): takes too long where every workflow task begins anew")
+
+
+class _FailuresAtOnce:
+    """Prints which test has failed as soon as it has; pytest says why when all have ended."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and terminal is not None and not hasattr(self._config, "workerinput"):
+            terminal.write_line(f"\nFAILED {report.nodeid} ({report.when})")
 
 
 @pytest.hookimpl(wrapper=True)

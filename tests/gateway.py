@@ -74,7 +74,7 @@ class Forgetful:
 
 
 class Wire:
-    """A wire to a server that can be cut, and mended; ``cut_after`` bytes of answers it breaks by itself."""
+    """A wire to a server that can be cut, and mended."""
 
     def __init__(self, target: str) -> None:
         host, _, port = target.rpartition(":")
@@ -82,7 +82,6 @@ class Wire:
         self._streams: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self._broken = False
-        self.cut_after: int | None = None
         self.address = ""
 
     async def __aenter__(self) -> Wire:
@@ -101,7 +100,7 @@ class Wire:
             stream.close()
 
     def mend(self) -> None:
-        self._broken, self.cut_after = False, None
+        self._broken = False
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._broken:
@@ -109,16 +108,12 @@ class Wire:
             return
         to_server = await asyncio.open_connection(*self._target)
         self._streams |= {writer, to_server[1]}
-        await asyncio.gather(self._carry(reader, to_server[1], False), self._carry(to_server[0], writer, True))
+        await asyncio.gather(self._carry(reader, to_server[1]), self._carry(to_server[0], writer))
         self._streams -= {writer, to_server[1]}
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: bool) -> None:
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(16_384):
                 writer.write(data)
                 await writer.drain()
-                if back and self.cut_after is not None:
-                    self.cut_after -= len(data)
-                    if self.cut_after <= 0:
-                        self.cut()
         writer.close()

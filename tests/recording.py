@@ -21,6 +21,8 @@ from temporalio.worker import (
 )
 
 import steporal
+from steporal.plugin import SteporalPlugin
+from steporal.routing.registering import Source
 
 _SEEN = "tests.run_seen"
 _REPLAYED_PER_TEST = 40
@@ -53,6 +55,14 @@ class _RecordedRun(WorkflowInboundInterceptor):
         return await super().execute_workflow(input)
 
 
+class _Unlisted(SteporalPlugin):
+    """Runs an app without registering it."""
+
+    async def _keep_registered(self, source: Source) -> None:
+        self.registered.set()
+        await asyncio.Event().wait()
+
+
 @dataclass
 class Workers:
     """Starts workers of apps: ``async with workers(client):``.
@@ -68,8 +78,19 @@ class Workers:
     _runs: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @asynccontextmanager
-    async def __call__(self, client: steporal.Client, **options: Any) -> AsyncIterator[Worker]:
-        """Run a worker of an app; it is registered on entry, and the app is forgotten on exit, if events start it."""
+    async def __call__(
+        self, client: steporal.Client, *, is_listed: bool | None = None, **options: Any
+    ) -> AsyncIterator[Worker]:
+        """Run a worker of an app.
+
+        Args:
+            client: The app.
+            is_listed: Whether to register the app, until the worker is stopped; by default if an event or a schedule
+                starts one of its workflows. That is most of what a short test costs, and others are not looked up.
+            **options: The worker's.
+        """
+        if is_listed is None:
+            is_listed = bool(client.sinks) or any(workflow.triggers for workflow in client.workflows)
         options.setdefault("task_queue", client.task_queue)
         options.setdefault("max_cached_workflows", self.max_cached_workflows)
         # Temporal's five of each are a tenth of what a short test costs the server.
@@ -77,11 +98,11 @@ class Workers:
         options.setdefault("max_concurrent_activity_task_polls", 1)
         options["interceptors"] = [*options.get("interceptors", ()), self.recorder(client)]
         client.temporal = self.temporal
-        plugin = client.plugin()
+        plugin = client.plugin() if is_listed else _Unlisted(client)
         async with Worker(self.temporal, plugins=[plugin], **options) as worker:
             await asyncio.wait_for(plugin.registered.wait(), 60)
             yield worker
-            if client.sinks or any(workflow.triggers for workflow in client.workflows):  # others disturb nobody
+            if is_listed:
                 await self.forget(client)
 
     def recorder(self, client: steporal.Client) -> RunRecorder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import sys
@@ -26,7 +27,6 @@ class OwnCode:
     def __init__(self, handlers: Iterable[Callable[..., Any]]) -> None:
         modules = {handler.__module__ for handler in handlers}
         self._packages = frozenset(module.partition(".")[0] for module in modules)
-        self._files: dict[str, bool] = {}
         self._folders = tuple(sorted({folder for module in modules if (folder := _root(module))}))
 
     def __eq__(self, other: object) -> bool:
@@ -86,7 +86,7 @@ class OwnCode:
     def _is_in_folders(self, file: str) -> bool:
         if not self._folders or file.startswith("<"):
             return False
-        path = os.path.realpath(file)
+        path = _real_path(file)
         return path.startswith(self._folders) and not (_INSTALLED & set(Path(path).parts) or path.startswith(_STANDARD))
 
 
@@ -103,11 +103,17 @@ def layers(thing: Any) -> Iterator[FunctionType]:
         thing = inspect.getattr_static(thing, "__wrapped__", None)
 
 
+@functools.lru_cache(maxsize=10_000)
+def _real_path(file: str) -> str:
+    """Return where a module's file lies; a process looks once, as that takes a call of the system for each folder."""
+    return os.path.realpath(file)
+
+
 def _root(module: str) -> str | None:
     """The folder in which a module's top-level package lies."""
     file = getattr(sys.modules.get(module), "__file__", None)
     if file is None:
         return None
     parts = len(module.split(".")) + (Path(file).name == "__init__.py")
-    path = Path(os.path.realpath(file))
+    path = Path(_real_path(file))
     return f"{path.parents[parts - 1]}{os.sep}" if parts <= len(path.parents) else None

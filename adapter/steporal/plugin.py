@@ -189,13 +189,17 @@ class SteporalPlugin(temporalio.worker.Plugin):
             registry_worker(temporal, client.id, label),
             joinable(temporal, self._executions),
         ):
-            confirming = asyncio.ensure_future(Confirming(client, source, self).run())
+            confirming = asyncio.ensure_future(self._keep_registered(source))
             await asyncio.wait([confirming, running], return_when=asyncio.FIRST_COMPLETED)
             if confirming.done():
                 confirming.result()  # raises: it does not return
             confirming.cancel()
             await asyncio.gather(confirming, return_exceptions=True)  # why the worker has ended, it says itself
             await running
+
+    async def _keep_registered(self, source: Source) -> None:
+        """Register the client's list, and confirm it until this is cancelled."""
+        await Confirming(self._client, source, self).run()
 
     def run_replayer(
         self,

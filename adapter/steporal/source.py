@@ -8,6 +8,7 @@ from types import FunctionType
 from typing import TypeAlias
 
 from .runtime.code import LAMBDA
+from .syntax import parse
 
 Function: TypeAlias = ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -18,8 +19,8 @@ def parsed(function: FunctionType) -> Function | None:
         lines, start = inspect.getsourcelines(function.__code__)
         # Written inside something, it is indented; its own lines are left alone, as texts in it may be at the margin.
         head = "if True:\n" if lines[0][:1].isspace() else "\n"
-        module = ast.parse(head + "".join(lines))
-    except (OSError, TypeError, SyntaxError, SystemError):  # the last: Python 3.11, where two threads parse at once
+        module = parse(head + "".join(lines))
+    except (OSError, TypeError, SyntaxError):
         return None
     ast.increment_lineno(module, start - 2)
     nodes = ast.walk(module)

@@ -356,7 +356,7 @@ async def test_a_branch_that_raised_before_its_step_has_a_step_of_its_own_whatev
 
         return await asyncio.gather(pay("a"), pay("b"))
 
-    async with workers(app), asyncio.timeout(LONG):
+    async with workers(app, is_listed=True), asyncio.timeout(LONG):
         run = await pays.start(None)
         await meant.meet(app, run)
         assert await run.result() == ["a", "b"]
@@ -534,7 +534,7 @@ async def test_a_result_is_not_handed_to_another_call(
         edited = version("order 2", server.url, has_new_step=has_new_step)
         corrected = version("order 1", server.url, has_new_step=has_new_step)
         kinds = [each for each in old.workflows if each.id in RETURNED]
-        async with workers(old):
+        async with workers(old, is_listed=True):
             runs = {each.id: await each.start({}) for each in kinds}
             for run in runs.values():
                 while not await (_is_parked(run) if state == "parked" else _waits_for_go(run)):
@@ -544,7 +544,7 @@ async def test_a_result_is_not_handed_to_another_call(
             assert await run_recover(edited, workers.temporal, RecoverOptions(as_json=True)) == 0
             assert {found["workflow"] for found in json.loads(capsys.readouterr().out)["stuck"]} == set(runs)
         compared = set(runs) - NOT_SEEN_IN_A_REPLAY if state == "busy" else set(runs)
-        async with workers(edited):
+        async with workers(edited, is_listed=True):
             for kind in runs:
                 await edited.send_signal(f"{go} {kind}", None)
             if state == "busy":  # Temporal compares the type of an invoked run
@@ -553,7 +553,7 @@ async def test_a_result_is_not_handed_to_another_call(
             for kind in compared:
                 while "step 'do' comes back as another call" not in await _task_failure(runs[kind]):
                     await asyncio.sleep(0.05)
-        async with workers(corrected):
+        async with workers(corrected, is_listed=True):
             assert {kind: await run.result() for kind, run in runs.items()} == RETURNED
     assert [each for each in CHARGED if app_id in each] == [f"order 1 of {app_id}"]
 

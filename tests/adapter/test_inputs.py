@@ -281,7 +281,7 @@ async def test_what_a_workflow_of_another_app_is_given_is_plain_json(
         return ctx.input.data
 
     there = steporal.reference(other_app.id, "other")
-    async with workers(app), workers(other_app):
+    async with workers(app), workers(other_app, is_listed=True):
         run = await app.start_workflow(there, kinds.CamelOut(first_name="Ann"))
         assert await run.result() == {"firstName": "Ann"}
         with pytest.raises(InvalidInputError, match="NaN"):

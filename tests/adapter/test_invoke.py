@@ -185,7 +185,7 @@ async def test_a_workflow_of_another_app_is_invoked_by_reference(
         )
         return [plain["queue"], plain["order"], type(typed).__name__]
 
-    async with workers(other_app), workers(app):
+    async with workers(other_app, is_listed=True), workers(app):
         assert await (await parent.start()).result() == [other_app.task_queue, "o-1", "Order"]
 
 
@@ -196,7 +196,7 @@ async def test_a_workflow_of_another_app_is_started_by_reference(
     async def pack(ctx: Context[Any], step: Step) -> str:
         return f"packed {ctx.input.data}"
 
-    async with workers(other_app), workers(app):
+    async with workers(other_app, is_listed=True), workers(app):
         run = await app.start_workflow(steporal.reference(other_app.id, "pack", output_type=str), "o-1")
         assert await run.result() == "packed o-1"
 
@@ -217,7 +217,7 @@ async def test_a_workflow_that_the_catalog_does_not_know_is_an_error_that_lists_
             return [err.step_id, err.name, err.message]
         return []
 
-    async with workers(other_app), workers(app):
+    async with workers(other_app, is_listed=True), workers(app):
         step_id, name, message = await (await parent.start(f"{other_app.id}#pakc")).result()
         assert (step_id, name) == ("call", "UnknownWorkflowError")
         assert "'pakc'" in message

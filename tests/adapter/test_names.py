@@ -45,7 +45,7 @@ async def test_any_text_is_an_id(workers: Workers, name: str) -> None:
     async def child(ctx: Context[Any], step: Step) -> Any:
         return ctx.input.data
 
-    async with workers(client):
+    async with workers(client, is_listed=True):
         *results, event_id = await (await handler.start(id=f"run {name}"[:255])).result()
         assert results == [name, name, {name: name}]
         assert await (await client.get_run(workflow_id_of(client.id, name, event_id), handler)).result() == {name: name}

@@ -325,7 +325,7 @@ async def test_who_waits_for_a_run_hears_of_its_end_after_it_was_recovered(
         return await step.invoke_workflow("child", workflow=steporal.reference(old.id, "child"))
 
     async with workers(other_app), asyncio.timeout(60):
-        async with workers(old):
+        async with workers(old, is_listed=True):
             run = await parent.start(None)
             waiting = asyncio.create_task(run.result())
             while not await is_waiting_for(old, f"{app.id}.go"):

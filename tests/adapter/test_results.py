@@ -409,7 +409,7 @@ async def test_the_result_of_another_apps_workflow_is_what_the_reference_asks_fo
         order = await step.invoke_workflow("typed", workflow=typed)
         return [await step.invoke_workflow("plain", workflow=plain), type(order).__name__]
 
-    async with workers(app), workers(other_app):
+    async with workers(app), workers(other_app, is_listed=True):
         assert await (await app.start_workflow(plain)).result() == {"id": "a", "total": "1.50"}
         assert await (await app.start_workflow(typed)).result() == Order(id="a")
         assert await (await parent.start()).result() == [{"id": "a", "total": "1.50"}, "Order"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import httpx
@@ -12,6 +13,7 @@ import pytest
 import temporalio.client
 from gateway import Wire, count, gateway_of, greeting, until_started
 from recording import Workers
+from temporalio.client import Interceptor, OutboundInterceptor, StartWorkflowInput
 from temporalio.service import RetryConfig, RPCError, RPCStatusCode
 from ulid import ULID
 
@@ -263,6 +265,30 @@ async def test_what_temporal_refuses_for_good_is_not_to_be_sent_again(
 # --- Temporal away -------------------------------------------------------------------------------------------------
 
 
+@dataclass
+class CutAfter(Interceptor):
+    """Cuts a wire once so many runs were started through it."""
+
+    wire: Wire
+    starts: int
+
+    def intercept_client(self, next: OutboundInterceptor) -> OutboundInterceptor:
+        return _Starts(next, self)
+
+
+class _Starts(OutboundInterceptor):
+    def __init__(self, next: OutboundInterceptor, cuts: CutAfter) -> None:
+        super().__init__(next)
+        self._cuts = cuts
+
+    async def start_workflow(self, input: StartWorkflowInput) -> temporalio.client.WorkflowHandle[Any, Any]:
+        started = await super().start_workflow(input)
+        self._cuts.starts -= 1
+        if self._cuts.starts == 0:
+            self._cuts.wire.cut()
+        return started
+
+
 async def test_what_was_half_sent_when_temporal_went_away_is_healed_by_a_retry(
     app: steporal.Client, workers: Workers, temporal: temporalio.client.Client
 ) -> None:
@@ -271,11 +297,11 @@ async def test_what_was_half_sent_when_temporal_went_away_is_healed_by_a_retry(
     events = [{"name": name, "data": {"n": n}} for n in range(200)]
     seed = {HEADER: f"1743130137367,{base64.b64encode(new_entropy()).decode()}"}
     async with workers(app), Wire(temporal.service_client.config.target_host) as wire:
-        through = await temporalio.client.Client.connect(wire.address, retry_config=impatient)
+        cuts = CutAfter(wire, starts=10)
+        through = await temporalio.client.Client.connect(wire.address, retry_config=impatient, interceptors=[cuts])
         sender = steporal.Client("sender", temporal=through)
         async with gateway_of(sender) as http:
             assert (await http.get("/ready")).status_code == 200
-            wire.cut_after = 2_000
             half = await http.post("/e/any", json=events, headers=seed)
             assert half.status_code == 503
             started = await until_settled(temporal, workflow_id)

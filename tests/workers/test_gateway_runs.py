@@ -54,7 +54,7 @@ def kinds(app: steporal.Client) -> str:
 async def serving_kinds(app: steporal.Client, workers: Workers) -> AsyncIterator[tuple[httpx.AsyncClient, str]]:
     """The gateway, and the id of an event that has started the three runs."""
     name = kinds(app)
-    async with workers(app), gateway_of(app) as http:
+    async with workers(app, is_listed=True), gateway_of(app) as http:
         [event_id] = (await http.post("/e/any", json={"name": name})).json()["ids"]
         yield http, event_id
         await http.delete(f"/v1/runs/{app.id}/c waits {app.id}/{event_id}")
@@ -106,7 +106,7 @@ async def test_a_run_is_found_by_its_run_id_and_by_its_workflow_id(app: steporal
 
 async def test_a_run_that_was_just_started_is_found_at_once(app: steporal.Client, workers: Workers) -> None:
     kinds(app)
-    async with workers(app), gateway_of(app) as http:
+    async with workers(app, is_listed=True), gateway_of(app) as http:
         for _ in range(5):
             run_id = (await http.post(f"/invoke/a completes {app.id}", json={})).json()["id"]
             assert (await http.get(f"/v1/runs/{run_id}")).json()["data"]["run_id"] == run_id
@@ -118,14 +118,14 @@ async def test_a_run_that_was_just_started_is_found_at_once(app: steporal.Client
     ids=range(8),
 )
 async def test_what_is_no_run_is_not_found(app: steporal.Client, workers: Workers, id: str) -> None:
-    async with workers(app), gateway_of(app) as http:
+    async with workers(app, is_listed=True), gateway_of(app) as http:
         for found in (await http.get(f"/v1/runs/{id}"), await http.delete(f"/v1/runs/{id}")):
             assert found.status_code == 404
             assert "there is no run" in found.json()["error"]
 
 
 async def test_an_id_that_temporal_does_not_take_is_a_mistake(app: steporal.Client, workers: Workers) -> None:
-    async with workers(app), gateway_of(app) as http:
+    async with workers(app, is_listed=True), gateway_of(app) as http:
         assert (await http.get("/v1/runs/")).status_code == 400
 
 
@@ -152,7 +152,7 @@ async def test_runs_that_share_a_workflow_id_are_told_apart(
     app: steporal.Client, temporal: temporalio.client.Client, workers: Workers
 ) -> None:
     kinds(app)
-    async with workers(app) as worker, gateway_of(app) as http:
+    async with workers(app, is_listed=True) as worker, gateway_of(app) as http:
         native = f"d greets {app.id}"  # started from outside with an id that Temporal may give to a further run
         first = await temporal.start_workflow(native, {"name": "Ada"}, id=f"{native}/1", task_queue=worker.task_queue)
         await first.result()
@@ -171,7 +171,7 @@ async def test_runs_that_share_a_workflow_id_are_told_apart(
 
 async def test_a_workflow_is_started_with_its_input(app: steporal.Client, workers: Workers) -> None:
     kinds(app)
-    async with workers(app), gateway_of(app) as http:
+    async with workers(app, is_listed=True), gateway_of(app) as http:
         started = await http.post(f"/invoke/d greets {app.id}", json={"data": {"name": "Ada"}})
         assert (started.status_code, started.json()["status"]) == (200, 200)
         assert (await until(http, started.json()["id"], "Completed"))["output"] == "hello Ada"
@@ -190,7 +190,7 @@ async def test_input_that_does_not_fit_is_answered_with_pydantics_issues(
     app: steporal.Client, workers: Workers, data: object, issue: str
 ) -> None:
     kinds(app)
-    async with workers(app), gateway_of(app) as http:
+    async with workers(app, is_listed=True), gateway_of(app) as http:
         refused = await http.post(f"/invoke/d greets {app.id}", json={"data": data})
     assert (refused.status_code, refused.json()["status"]) == (400, 400)
     assert refused.json()["error"].endswith(f"does not fit its input_schema: {issue}")
@@ -212,7 +212,7 @@ async def test_a_body_that_cannot_be_input_is_refused(
     app: steporal.Client, workers: Workers, body: str, status: int, said: str
 ) -> None:
     kinds(app)
-    async with workers(app), gateway_of(app) as http:
+    async with workers(app, is_listed=True), gateway_of(app) as http:
         refused = await http.post(f"/invoke/a completes {app.id}", content=body)
     assert refused.status_code == status
     assert said in refused.json()["error"]
@@ -220,7 +220,7 @@ async def test_a_body_that_cannot_be_input_is_refused(
 
 async def test_a_workflow_that_is_unknown_is_answered_with_near_ones(app: steporal.Client, workers: Workers) -> None:
     kinds(app)
-    async with workers(app), gateway_of(app) as http:
+    async with workers(app, is_listed=True), gateway_of(app) as http:
         unknown = await http.post(f"/invoke/d greet {app.id}", json={})
     assert unknown.status_code == 404
     assert f"did you mean 'd greets {app.id}'" in unknown.json()["error"]
@@ -231,7 +231,7 @@ async def test_workflows_of_other_apps_are_started_too(
 ) -> None:
     workflow_id, _ = greeting(app)
     gateways = steporal.Client("gateway", temporal=temporal)
-    async with workers(app), gateway_of(gateways) as http:
+    async with workers(app, is_listed=True), gateway_of(gateways) as http:
         for name in (workflow_id, f"{app.id}-{workflow_id}"):
             started = await http.post(f"/invoke/{name}", json={"data": [1]})
             assert (await until(http, started.json()["id"], "Completed"))["output"] == [1]
@@ -247,7 +247,7 @@ async def test_a_workflow_that_several_apps_have_needs_the_app(
         return "the twin"
 
     gateways = steporal.Client("gateway", temporal=temporal)
-    async with workers(app), workers(other_app), gateway_of(gateways) as http:
+    async with workers(app, is_listed=True), workers(other_app, is_listed=True), gateway_of(gateways) as http:
         refused = await http.post(f"/invoke/{workflow_id}", json={})
         chosen = await http.post(f"/invoke/{other_app.id}-{workflow_id}", json={})
         assert (await until(http, chosen.json()["id"], "Completed"))["output"] == "the twin"
@@ -274,7 +274,7 @@ async def test_a_signal_reaches_the_run_that_waits_for_it(app: steporal.Client, 
         received = await step.wait_for_signal("wait", signal=f"approve {app.id}", timeout="1m")
         return received.data if received else None
 
-    async with workers(app), gateway_of(app) as http:
+    async with workers(app, is_listed=True), gateway_of(app) as http:
         run_id = (await http.post(f"/invoke/waits {app.id}", json={})).json()["id"]
         async with asyncio.timeout(60):
             while True:
@@ -295,7 +295,7 @@ async def test_a_signal_whose_data_does_not_fit_the_waiting_step_is_refused(
         received = await step.wait_for_signal("wait", signal=f"count {app.id}", timeout="1m", schema=int)
         return received and received.data
 
-    async with workers(app), gateway_of(app) as http:
+    async with workers(app, is_listed=True), gateway_of(app) as http:
         run_id = (await http.post(f"/invoke/waits {app.id}", json={})).json()["id"]
         async with asyncio.timeout(60):
             while True:
@@ -311,7 +311,7 @@ async def test_a_signal_whose_data_does_not_fit_the_waiting_step_is_refused(
 
 @pytest.mark.usefixtures("signals")
 async def test_a_signal_that_nobody_waits_for_is_not_found(app: steporal.Client, workers: Workers) -> None:
-    async with workers(app), gateway_of(app) as http:
+    async with workers(app, is_listed=True), gateway_of(app) as http:
         lost = await http.post("/v1/signals", json={"signal": f"approve {app.id}"})
     assert lost.status_code == 404
     assert "no run waits for the signal" in lost.json()["error"]

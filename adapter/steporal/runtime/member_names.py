@@ -16,6 +16,7 @@ from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 from ..known_types import is_class, is_own, package_of
+from ..syntax import parse
 from .code import unwrapped
 
 _FUNCTIONS = (FunctionType, type(lru_cache(lambda: None)))
@@ -123,7 +124,7 @@ def _bound(module: ModuleType) -> Mapping[str, str | None]:
 @lru_cache(maxsize=256)
 def _bindings(file: str, package: str) -> Mapping[str, str | None]:
     try:
-        tree = ast.parse("".join(linecache.getlines(file)))
+        tree = parse("".join(linecache.getlines(file)))
     except (OSError, SyntaxError, ValueError):
         return {}
     return dict(_names(tree.body, "", package))

@@ -18,6 +18,7 @@ import contextlib
 import dis
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -158,11 +159,11 @@ def in_body(function: Callable[..., T], *args: Any) -> T:
     if (watch := _thread.watch) is None or watch.profile is None:
         return function(*args)
     before = sys.getprofile()
-    sys.setprofile(watch.profile)
+    _set_profile(watch.profile)
     try:
         return function(*args)
     finally:
-        sys.setprofile(before)
+        _set_profile(before)
 
 
 def aside(function: Callable[..., T], *args: Any) -> T:
@@ -170,11 +171,28 @@ def aside(function: Callable[..., T], *args: Any) -> T:
     profile = sys.getprofile()
     if profile is None or (watch := _thread.watch) is None or profile is not watch.profile:
         return function(*args)
-    sys.setprofile(None)
+    _set_profile(None)
     try:
         return function(*args)
     finally:
-        sys.setprofile(profile)
+        _set_profile(profile)
+
+
+_TRIES = 1_000
+
+
+def _set_profile(function: Callable[[FrameType, str, Any], Any] | None) -> None:
+    """Set this thread's profile function.
+
+    Python 3.11 raises a `RuntimeError` where another thread is just doing so, as it may be for as long as an audit hook
+    or a finalizer takes. So it would be the body that fails.
+    """
+    for _ in range(_TRIES - 1):
+        try:
+            return sys.setprofile(function)
+        except RuntimeError:
+            time.sleep(0)  # lets that thread go on
+    return sys.setprofile(function)
 
 
 def global_writes(code: CodeType) -> tuple[str, ...]:
