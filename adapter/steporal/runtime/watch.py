@@ -181,7 +181,7 @@ def aside(function: Callable[..., T], *args: Any) -> T:
 _TRIES = 1_000
 
 
-def _set_profile(function: Callable[[FrameType, str, Any], Any] | None) -> None:
+def _set_profile(function: Callable[[FrameType, Any, Any], object] | None) -> None:
     """Set this thread's profile function.
 
     Python 3.11 raises a `RuntimeError` where another thread is just doing so, as it may be for as long as an audit hook
