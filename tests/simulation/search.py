@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import Counter
@@ -183,8 +184,9 @@ def _does_not_end(outcome: Outcome) -> str | None:
     return f"the run fails: {outcome.ended}"
 
 
-def _is_cancelled(outcome: Outcome) -> bool:
-    return any(arrival.kind == "cancel" for arrival in outcome.scenario.arrivals)
+def _is_cancelled(outcome: Outcome, before: float = math.inf) -> bool:
+    """Whether a run is cancelled, which a rerun of it is not: it may take another way from there on."""
+    return any(arrival.kind == "cancel" and arrival.at <= before for arrival in outcome.scenario.arrivals)
 
 
 def _interrupted(expected: Outcome, plan: Plan, *, sandboxed: bool) -> tuple[Outcome, str | None]:
@@ -192,7 +194,7 @@ def _interrupted(expected: Outcome, plan: Plan, *, sandboxed: bool) -> tuple[Out
     kept = rerunning.kept(expected.service, plan.rerun) if plan.rerun >= 0 else None
     actual = run(expected.scenario, plan, sandboxed=sandboxed, kept=kept)
     why = difference(expected, actual, plan)
-    if why is None and kept is not None:
+    if why is None and kept is not None and not _is_cancelled(expected, before=kept.began):
         why = _other_rerun(expected, actual, kept)
     return actual, why
 
