@@ -1,9 +1,12 @@
 """Inngest-style durable workflows in Python, as native Temporal workflows."""
 
+import importlib
+from types import ModuleType
+
 from temporalio.common import RetryPolicy
 
 from .client import Client, Run
-from .context import Context, Input
+from .context import Context, Input, InputExt
 from .definition import (
     CancelOn,
     FailedWith,
@@ -53,10 +56,13 @@ from .errors import (
 )
 from .events import ReceivedEvent, SendEventResult, SentEvent, StartedRun
 from .http import FetchResponse, Secret, secret
+from .public_names import publish
 from .signals import ReceivedSignal, SendSignalResult
 from .sinks import EventSink, InngestSink
 from .step import Listener, Step, StepExt
 from .triggers import CronTrigger, EventTrigger, cron_trigger, event_trigger
+
+__version__ = "0.1.0"
 
 __all__ = [
     "AlreadyStartedError",
@@ -79,6 +85,7 @@ __all__ = [
     "ForkError",
     "InngestSink",
     "Input",
+    "InputExt",
     "InvalidArgumentError",
     "InvalidEventError",
     "InvalidInputError",
@@ -126,3 +133,14 @@ __all__ = [
     "reference",
     "secret",
 ]
+
+publish(globals()[name] for name in __all__)
+
+_MODULES = frozenset({"encryption", "lint"})
+"""Public modules that are imported when they are first used: they take along what most programs do not need."""
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -62,11 +62,8 @@ _DATA: dict[str, str] = {
     "decimal": "DecimalTuple",
     "difflib": "Match",
     "platform": "uname_result",
-    "steporal.context": "Input InputExt",
-    "steporal.definition": "FailedWith RunFailure",
-    "steporal.events": "ReceivedEvent SendEventResult SentEvent StartedRun",
-    "steporal.http": "FetchResponse Secret",
-    "steporal.signals": "ReceivedSignal SendSignalResult",
+    "steporal": "FailedWith FetchResponse Input InputExt ReceivedEvent ReceivedSignal RunFailure Secret "
+    "SendEventResult SendSignalResult SentEvent StartedRun",
     "temporalio.common": "RetryPolicy",
 }
 """Models, dataclasses, enums and named tuples that are not the app's, by module."""

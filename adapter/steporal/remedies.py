@@ -63,15 +63,15 @@ _INSTEAD: dict[str, str] = {
         concurrent.futures.ThreadPoolExecutor concurrent.futures.thread.ThreadPoolExecutor
         concurrent.futures.ProcessPoolExecutor concurrent.futures.process.ProcessPoolExecutor
         """,
-    'use step.ext.send_event("id", ...)': "steporal.client.Client.send_event",
-    'use step.send_signal("id", ...)': "steporal.client.Client.send_signal",
+    'use step.ext.send_event("id", ...)': "steporal.Client.send_event",
+    'use step.send_signal("id", ...)': "steporal.Client.send_signal",
     'use step.invoke_workflow("id", ...), or send an event that starts it': """
-        steporal.client.Client.start_workflow steporal.definition.Workflow.start
+        steporal.Client.start_workflow steporal.Workflow.start
         """,
     'use step.invoke_workflow("id", ...), which returns the result, or put it in a step.run(...)': """
-        steporal.client.Client.get_run steporal.client.Run.result steporal.client.Run.cancel
+        steporal.Client.get_run steporal.Run.result steporal.Run.cancel
         """,
-    STEP_OUTSIDE: "steporal.client.Client.connect steporal.client.Client.temporal steporal.client.Client.sync",
+    STEP_OUTSIDE: "steporal.Client.connect steporal.Client.temporal steporal.Client.sync",
 }
 
 NAMES: dict[str, str] = {name: instead for instead, names in _INSTEAD.items() for name in names.split()}

@@ -266,9 +266,9 @@ async def test_a_step_whose_arguments_cannot_be_read_begins_again(
         with pytest.raises(UnknownKeyError):
             await Catalog(with_keys(other, OLD)).read_all()
         with pytest.raises(UnknownKeyError):
-            async with Workers(other, 1000)(steporal.Client(app.id, task_queue="without keys")):
+            async with Workers(other, 1000)(steporal.Client(app.id, task_queue="without keys"), is_listed=True):
                 pytest.fail("a worker that cannot read what its app has registered does not serve")
-        async with Workers(other, 1000)(steporal.Client("another app")):
+        async with Workers(other, 1000)(steporal.Client("another app"), is_listed=True):
             pass  # a key that it does not have is of no concern to another app
         stranger = steporal.Client("elsewhere", temporal=with_keys(other, OLD))
         with pytest.raises(UnknownKeyError):

@@ -151,8 +151,8 @@ def does(found: list[Finding]) -> list[str]:
         ("", "await asyncio.get_running_loop().run_in_executor(None, print)", "loop.run_in_executor", "in a thread"),
         ("import subprocess", 'subprocess.run(["true"])', "subprocess.run", "step.run"),
         ("import multiprocessing", "multiprocessing.Process()", "multiprocessing.Process", "step.run"),
-        ("", 'await client.send_event({"name": "a"})', "steporal.client.Client.send_event", "step.ext.send_event"),
-        ("", "await handler.start()", "steporal.definition.Workflow.start", "step.invoke_workflow"),
+        ("", 'await client.send_event({"name": "a"})', "steporal.Client.send_event", "step.ext.send_event"),
+        ("", "await handler.start()", "steporal.Workflow.start", "step.invoke_workflow"),
     ],
 )
 def test_what_a_body_may_not_call_is_found(lint_body: Lint, imports: str, body: str, called: str, instead: str) -> None:

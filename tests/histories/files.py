@@ -6,7 +6,6 @@ import base64
 import gzip
 import json
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from temporalio.api.failure.v1 import Failure as FailureMessage
 from temporalio.client import WorkflowHistory
 
+import steporal
 from steporal.converter import dumps
 
 FOLDER = Path(__file__).parent
@@ -25,7 +25,7 @@ _PLACES = {str(_ROOT): "steporal", sys.prefix: "python", sys.base_prefix: "pytho
 
 def folder_of_this_version() -> Path:
     """Where this version's recordings are."""
-    return FOLDER / version("steporal")
+    return FOLDER / steporal.__version__
 
 
 def recorded() -> list[Path]:

@@ -353,3 +353,16 @@ def test_a_number_stays_that_only_long_histories_depend_on(module: Any, constant
 def test_the_recordings_do_not_tell_whose_machine_it_was(histories: dict[str, WorkflowHistory]) -> None:
     for name, history in histories.items():
         assert not re.search(r'"identity": "\d+@', history.to_json()), name
+
+
+# --- names ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name.removesuffix(SUFFIX))
+def test_no_payload_names_a_module_of_ours_but_the_package(file: Path) -> None:
+    """Modules may be split and renamed, although live runs have values of public classes."""
+    found = {name for event in read(file).events for name in OUR_CLASS.findall(event.SerializeToString())}
+    assert all(name.startswith(b"steporal:") for name in found)
+
+
+OUR_CLASS = re.compile(rb"steporal\w*(?:\.\w+)*:[A-Z]\w*")

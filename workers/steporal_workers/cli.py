@@ -5,6 +5,7 @@ What a command needs is imported when it runs, so that ``steporal --help`` answe
 
 from __future__ import annotations
 
+import platform
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,8 +37,26 @@ from .telemetry import MetricsOptions, set_up_runtime
 from .traces import exporter_of, exporting
 
 
+def _print_versions(ctx: click.Context, param: click.Parameter, is_asked: bool) -> None:
+    if is_asked and not ctx.resilient_parsing:
+        import temporalio.service
+
+        import steporal
+
+        python = platform.python_version()
+        click.echo(f"steporal {steporal.__version__} (temporalio {temporalio.service.__version__}, Python {python})")
+        ctx.exit()
+
+
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.version_option(package_name="steporal")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_versions,
+    help="Show the versions of Steporal, Temporal's SDK and Python, and exit.",
+)
 def cli() -> None:
     """Inngest-style durable workflows on Temporal.
 

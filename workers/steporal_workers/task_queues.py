@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import temporalio.client
 from temporalio.api.deployment.v1 import WorkerDeploymentOptions
@@ -18,12 +18,8 @@ from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.common import MetricMeter
 from temporalio.service import RPCError
 
+import steporal
 from steporal.metrics import BUILD_INFO, TASK_QUEUE_BACKLOG, TASK_QUEUE_BACKLOG_AGE, TASK_QUEUE_POLLERS, meter_of
-
-from .telemetry import installed_version
-
-if TYPE_CHECKING:
-    import steporal
 
 logger = logging.getLogger("steporal")
 
@@ -115,7 +111,7 @@ async def measured(
     if meter is None:
         yield
         return
-    BUILD_INFO.set(meter, 1, app=client.id, process=process, version=installed_version())
+    BUILD_INFO.set(meter, 1, app=client.id, process=process, version=steporal.__version__)
     asking = asyncio.create_task(_measure(temporal, meter, queues))
     try:
         yield

@@ -129,16 +129,6 @@ def _reason(error: ValueError) -> str:
     return str(error).removeprefix("Failed starting Prometheus exporter: ").partition(" (os error")[0]
 
 
-def installed_version() -> str:
-    """The version of Steporal that is installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("steporal")
-    except PackageNotFoundError:  # the code runs from where it lies
-        return "0"
-
-
 def otlp_url(given: str) -> str:
     """A collector's URL; the type of an option."""
     try:

@@ -31,7 +31,7 @@ MAX_DEPTH = 20
 _IGNORED = re.compile(r"#.*\bsteporal:\s*ignore\b")
 _CALL_THEIR_ARGUMENT = {"sorted", "min", "max", "map", "filter", "functools.reduce", "list.sort"}
 _STEP = "step"
-_STEP_CLASSES = ("steporal.step.Step.", "steporal.step.StepExt.", "steporal.step.Listener.")
+_STEP_CLASSES = ("steporal.Step.", "steporal.StepExt.", "steporal.Listener.")
 _STEP_METHODS = {name for cls in (Step, StepExt) for name in vars(cls) if not name.startswith("_")}
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import steporal
 from steporal.events import MAX_EVENT_ID_BYTES, MAX_EVENTS, MAX_NAME_LENGTH
 from steporal.types import JSON
-
-from ..telemetry import installed_version
 
 _Object = dict[str, JSON]
 
@@ -291,7 +290,7 @@ DESCRIPTION: dict[str, Any] = {
     "openapi": "3.1.0",
     "info": {
         "title": "Steporal gateway",
-        "version": installed_version(),
+        "version": steporal.__version__,
         "description": "Inngest's event API, and a part of its REST API, in front of Temporal.",
     },
     "paths": _PATHS,
