@@ -170,7 +170,7 @@ class Run(Generic[O]):
             RunNotFoundError: Temporal has no such run, or no longer.
             TemporalCallError: Temporal refused, or could not be reached. The run goes on.
         """
-        check_outside("run.result", "steporal.client.Run.result")
+        check_outside("run.result", "steporal.Run.result")
         handle = self._handle
         with self._errors("the result of"):
             while True:
@@ -211,7 +211,7 @@ class Run(Generic[O]):
             RunNotFoundError: Temporal has no such run, or no longer.
             TemporalCallError: Temporal refused, or could not be reached.
         """
-        check_outside("run.cancel", "steporal.client.Run.cancel")
+        check_outside("run.cancel", "steporal.Run.cancel")
         with self._errors("cancelling"):
             try:
                 await self._handle.cancel()
@@ -582,7 +582,7 @@ class Client:
             ForkError: It was connected in the process that this one was forked from.
             NotInBodyError: The caller is the body of a workflow.
         """
-        check_outside("client.temporal", "steporal.client.Client.temporal")
+        check_outside("client.temporal", "steporal.Client.temporal")
         temporal = self._connection.temporal
         if temporal is None:
             raise ConnectError(f"client {self.id!r} is not connected; `await client.connect()` first")
@@ -617,7 +617,7 @@ class Client:
             ConnectError: Temporal does not answer, or its configuration is not valid.
             ForkError: The client was connected in the process that this one was forked from.
         """
-        check_outside("client.connect", "steporal.client.Client.connect")
+        check_outside("client.connect", "steporal.Client.connect")
         return await self._connection.get()
 
     async def _new_connection(self) -> temporalio.client.Client:
@@ -674,7 +674,7 @@ class Client:
             ConnectError: There is no connection to Temporal; nothing was started.
             TemporalCallError: Temporal refused, or did not answer; the run may have been started.
         """
-        check_outside("client.start_workflow", "steporal.client.Client.start_workflow")
+        check_outside("client.start_workflow", "steporal.Client.start_workflow")
         _check_workflow(workflow)
         if id is not None:
             check_id_argument(id, "id")
@@ -751,7 +751,7 @@ class Client:
             ConnectError: There is no connection to Temporal.
             TemporalCallError: Temporal refused, or could not be reached.
         """
-        check_outside("client.get_run", "steporal.client.Client.get_run")
+        check_outside("client.get_run", "steporal.Client.get_run")
         if workflow is not None:
             _check_workflow(workflow)
         check_id_argument(workflow_id, "workflow_id", max_bytes=MAX_WORKFLOW_ID_BYTES)
@@ -782,7 +782,7 @@ class Client:
             SendEventError: Temporal could not be reached, or refused; some may have been sent. Sending the same
                 events again with the error's ``ids`` starts nothing twice.
         """
-        check_outside("client.send_event", "steporal.client.Client.send_event")
+        check_outside("client.send_event", "steporal.Client.send_event")
         now_ms = int(datetime.now(UTC).timestamp() * 1000)
         return await self.send_prepared(
             prepare_events(event_or_events, new_id=lambda position: new_ulid(), now_ms=now_ms)
@@ -815,7 +815,7 @@ class Client:
             SendSignalError: Temporal could not be reached, or refused, or no worker was up to answer; a run may have
                 received it or not.
         """
-        check_outside("client.send_signal", "steporal.client.Client.send_signal")
+        check_outside("client.send_signal", "steporal.Client.send_signal")
         try:
             check_signal(signal)
         except (TypeError, ValueError) as err:
@@ -863,7 +863,7 @@ class Client:
         """
         from .serving import registry_worker, system_worker  # which take the SDK's worker along
 
-        check_outside("client.sync", "steporal.client.Client.sync")
+        check_outside("client.sync", "steporal.Client.sync")
         registrar = Registrar(self, Source.of(self, is_worker=False))
         take_over = take_over or not (self._workflows or self._sinks)
         with sdk_errors(f"registering app {self.id!r}"):
