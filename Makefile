@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -n 4 --dist worksteal
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test pytest test-fast chaos simulation hostile rolling histories lint types docs docs-check bench build clean format
+.PHONY: help demo test pytest test-fast chaos simulation hostile rolling histories lint types docs docs-check bench release-check clean format
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -87,9 +87,8 @@ docs-check: $(INSTALLED)
 bench: $(INSTALLED) ## Measure against hand-written Temporal, into benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks.run
 
-build: $(INSTALLED) ## Wheel and sdist, into dist/
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check build
-	$(BIN)/python -m build
+release-check: ## Build wheel and sdist into dist/, and run the demo where they are installed, on every Python
+	$(PYTHON) tools/release_check.py $(if $(TAG),--tag $(TAG))
 
 clean:
 	rm -rf $(VENV) dist build site .mypy_cache .ruff_cache .pytest_cache
