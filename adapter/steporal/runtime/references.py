@@ -179,21 +179,16 @@ class Describer:
         return reference
 
     def _replaced(self, function: Any) -> str | None:
-        """The name of a function of the handler's module for which a test has put another one in its place."""
-        name = self._global_name(function)
-        if name is None or self._has_own_name(function):
-            return None
-        try:
-            return name if find_function(name, self.packages) is function and not _is_own(function, name) else None
-        except StepCodeNotFoundError:
-            return None
+        """The name under which a function is found that is not found by its own.
 
-    def _has_own_name(self, function: Any) -> bool:
-        """Whether a function is found by the name that it was written with, wherever it was imported."""
-        try:
-            return find_function(f"{function.__module__}:{function.__qualname__}", self.packages) is function
-        except (AttributeError, StepCodeNotFoundError):
-            return False
+        A decorator has not given it that, or a test has put it in the place of another function.
+        """
+        name = self._global_name(function)
+        if name is None or _has_own_name(function, self.packages) or not _is_found(function, name, self.packages):
+            return None
+        module_name, _, qualname = name.partition(":")
+        source = imported_from(sys.modules[module_name], qualname)
+        return source if source is not None and _is_found(function, source, self.packages) else name
 
     def _global_name(self, function: Any) -> str | None:
         module = sys.modules.get(getattr(unwrapped(self.handler), "__module__", ""))
@@ -508,8 +503,8 @@ def _has_class(named: str, packages: Collection[str]) -> bool:
 def _has_function(
     target: str, code: str, exactly: bool, handler: Callable[..., Any], workflow_id: str, packages: Collection[str]
 ) -> bool:
-    if not code:  # a name under which a module imports a function is not that function's
-        return target.startswith(".") or _is_own(find_function(target, packages), target)
+    if not code:  # a name under which a module imports a function that has one of its own is no name of that function
+        return target.startswith(".") or _goes_by(find_function(target, packages), target, packages)
     name, _, path = target.partition(": ")
     root = unwrapped(handler if name == f"workflow {workflow_id}" else find_function(name, packages))
     if root is None:
@@ -732,6 +727,24 @@ def _bound_member(module: ModuleType, qualname: str) -> Any:
 def _is_own(found: Any, name: str) -> bool:
     """Whether a name is the one that a function or class was written with."""
     return f"{_said_by(found, '__module__')}:{_said_by(found, '__qualname__')}" == name
+
+
+def _is_found(function: Any, name: str, packages: Collection[str]) -> bool:
+    try:
+        return find_function(name, packages) is function
+    except StepCodeNotFoundError:
+        return False
+
+
+def _has_own_name(function: Any, packages: Collection[str]) -> bool:
+    """Whether a function is found by the name that it was written with, wherever it was imported."""
+    own = f"{_said_by(function, '__module__')}:{_said_by(function, '__qualname__')}"
+    return _is_found(function, own, packages)
+
+
+def _goes_by(function: Any, name: str, packages: Collection[str]) -> bool:
+    """Whether a function that has a name is called by it, and has no other one of its own."""
+    return _is_own(function, name) or not _has_own_name(function, packages)
 
 
 def _said_by(found: Any, attribute: str) -> Any:

@@ -187,6 +187,18 @@ ORDER = "class Order(BaseModel):\n    id: str\n"
 RECORD = "@dataclass\nclass Order:\n    id: str\n"
 POINT = "class Point(NamedTuple):\n    x: int\n    y: int\n"
 COLOR = "class Color(enum.Enum):\n    RED = 1\n    BLUE = 2\n"
+BARE = """
+def bare(function):
+    def called(*given): return function(*given)
+    return called
+
+@bare
+def charge(*given): return 1
+
+@bare
+def refund(*given): return 1
+"""  # functions behind a decorator without functools.wraps
+HANDLER = "\ndef handler(): return {}, 1\n"
 UNUSED: dict[str, str | None] = {"one.py": PROVIDER, "two.py": PROVIDER}  # by anything but handlers
 
 
@@ -288,6 +300,17 @@ ANOTHER = {
         "from edited_app.stripe import charge",
         "from edited_app.paypal import charge",
     ),
+    "a decorated function without its name, imported from another module": [
+        Version("return charge, 1", f"from edited_app.{name} import charge", {"one.py": BARE, "two.py": BARE})
+        for name in ("one", "two")
+    ],
+    "another decorated function without its name": [
+        Version(f"return {name}, 1", "", {"main.py": BARE + HANDLER.format(name)}) for name in ("charge", "refund")
+    ],
+    "another imported decorated function without its name": [
+        Version(f"return {name}, 1", "from edited_app.one import charge, refund", {"one.py": BARE})
+        for name in ("charge", "refund")
+    ],
     "another module that only the handler imports": [
         Version(f"from edited_app import {name} as module\nreturn (lambda: module.charge(),)", files=UNUSED)
         for name in ("one", "two")
