@@ -74,7 +74,6 @@ def encode(
     secrets: Callable[[], bool] = never,
     packages: Collection[str] | None = None,
     instead: str = _CONVERT,
-    classes: list[JSON] | None = None,
 ) -> JSON:
     """Return ``value`` as JSON that :func:`decode` turns back.
 
@@ -85,14 +84,13 @@ def encode(
         packages: The app's packages, which decide of which classes a value may be. None takes all, for a value that
             is compared here and not sent.
         instead: What the message advises for an instance of a class that cannot be sent.
-        classes: Takes the name of each class of data that the value has instances of, in a fixed order.
 
     Raises:
         UnserializableError: A part of the value cannot be sent; the message has the path of the part and its type.
         UnencryptedSecretError: It has a secret, and payloads are not encrypted.
     """
     try:
-        return _Encoding(other, secrets, packages, instead, [] if classes is None else classes).value(value)
+        return _Encoding(other, secrets, packages, instead).value(value)
     except _Refusal as refusal:
         raise refusal.error() from None
     except RecursionError:
@@ -212,7 +210,6 @@ class _Encoding:
     """One pass over a value."""
 
     __slots__ = (
-        "_classes",
         "_depth",
         "_empty",
         "_instead",
@@ -230,13 +227,11 @@ class _Encoding:
         secrets: Callable[[], bool],
         packages: Collection[str] | None,
         instead: str,
-        classes: list[JSON],
     ) -> None:
         self._other = other
         self._secrets = secrets
         self._packages = packages
         self._instead = instead
-        self._classes = classes
         self._shapes: dict[type, Shape] = {}
         self._depth = 0
         self._keys = 0
@@ -291,7 +286,6 @@ class _Encoding:
                 if self._packages is not None:
                     find_data_class(shape.name, self._packages)
                 self._shapes[kind] = shape
-                self._classes.append(shape.name)
             except UnserializableError as err:
                 label, text = type_label(kind), str(err)
                 is_named = text.startswith(f"{label} ")
@@ -342,9 +336,7 @@ class _Encoding:
             return {TAG: _SEQUENCES[kind], "value": self._items(value, value)}
         self._check_hashes(value)
         self._keys += 1
-        known = len(self._classes)
         items = self._items(value, value)
-        self._classes[known:] = sorted(self._classes[known:], key=dumps)
         self._keys -= 1
         items.sort(key=dumps)  # hashes of strings differ between processes, and so does the order of a set
         return {TAG: _SEQUENCES[kind], "value": items}

@@ -89,8 +89,8 @@ def difference(expected: Outcome, actual: Outcome, plan: Plan) -> str | None:
     if exchanged := [entry for entry in actual.seen if "EXCHANGED" in entry]:
         return f"a step got the result of another: {exchanged[0]}"
     may_differ = plan.takes_time or plan.rerun >= 0 or not is_comparable(expected) or actual.recorder.late > APART
-    # What is sent in the moment of a loss may find who waits already.
-    is_found_early = bool(plan.losses) and "SendSignal" in str(expected.scenario)
+    # What is sent in the moment of a loss, or by a new attempt of the body, may find who waits already.
+    is_found_early = bool(plan.losses or plan.faults) and "SendSignal" in str(expected.scenario)
     if actual.ended.kind != expected.ended.kind and not ((may_differ or is_found_early) and _is_cancelled(expected)):
         return f"another end: {actual.ended}"
     if way := _other_way(actual):

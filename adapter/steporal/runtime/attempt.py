@@ -37,13 +37,14 @@ from ..types import JSON
 from . import event_steps, fetch_step, invoke_step, signal_steps
 from .arguments import arguments_checked, check_function, check_step_id, check_task_queue, check_type
 from .branches import BRANCH, Branch, serving
-from .calls import UNKNOWN, AnotherCallError, Call, check_call, digest, is_other
+from .calls import UNKNOWN, AnotherCallError, Call, check_call, is_other
 from .counting import StepKind
+from .digests import digest
 from .endings import SEND_EVENT
 from .keys import Keys
 from .limits import BATCH_BYTES, summary, to_limited
 from .memo import Outcome, decode_result
-from .references import Describer, target_of
+from .references import Describer, target_of, without_code
 from .run import Run
 from .sent_events import unpack
 from .step_activity import StepActivity, perform, until_begun, with_attempts
@@ -201,7 +202,8 @@ class Attempt:
         # Those of the sender alone: others are made of the run, and of the time.
         own = zip(prepared, given_by_sender(events), strict=True)
         given = [(event.name, event.data, event.v, *([which] if any(which) else [])) for event, which in own]
-        call = self.owner.call("send_event", " and ".join({event.name: None for event in prepared}), given)
+        names = " and ".join({event.name: None for event in prepared})
+        call = self.owner.call("send_event", names, given, is_json=True)
         called = self.called(key, call)
         return self._send(called, prepared if called == key else self._prepared(called, events))
 
@@ -365,7 +367,8 @@ class Attempt:
         describer = Describer(run.workflow.id, run.handler, packages, captives, secrets)
         described = describer.call(key, handler, args)
         target, fingerprint = target_of(described["function"])
-        call = run.call("run", target, *describer.values, code=fingerprint, named=describer.named)
+        whole = without_code(described) if describer.has_order else None
+        call = run.call("run", target, *describer.values, code=fingerprint, names=describer.names, whole=whole)
         call = replace(call, branch=_label())
         argument = {"workflow": run.workflow.id, "step": key, **described, "call": call.json()}
         if captives.context_is_captured:

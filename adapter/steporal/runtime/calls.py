@@ -13,31 +13,20 @@ module of the description still exists, a call that has another one in its place
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import enum
-import functools
-import hashlib
 import json
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import FunctionType, MethodType, ModuleType
 from typing import Any, Protocol
 
-import pydantic
 from temporalio import workflow
 from temporalio.common import RawValue
 
-from ..context import Context
 from ..converter import dumps
-from ..errors import UnserializableError
-from ..leaves import LEAVES, MAX_INT
 from ..types import JSON
-from .references import is_same_name, named_function
+from .digests import digest_of_text, digests
+from .references import is_same_code, is_same_name, named_function
 from .renaming import Names, Rename, renames
-
-_DIGEST_BYTES = 6
 
 CALL = "steporal.call"
 """Metadata of a result: the description of the call that made it."""
@@ -51,6 +40,8 @@ MAX_NAMED = 100
 
 OR = " or "
 """Between the kinds of step that a call may have been, where a history does not tell which."""
+
+_AFTER_NAMED = ("least", "shapes", "exact")
 
 _OF_RERUN = (
     " This run is a rerun from a later step: if its input differs from that of the run before, or the step is given "
@@ -81,6 +72,10 @@ class Call:
         details: A digest of what an edit may change of a call that has begun, such as the duration of a sleep; not part
             of the comparison, but tells calls of two branches apart.
         named: The classes, functions and modules among the values.
+        least: The digest without the fields that have their default; empty if there are none.
+        shapes: A digest of the fields that the classes of the values have.
+        exact: A digest of all of the call, with the names of its variables, where another order of these would make
+            another digest of the values.
         before: The same call in the runs of which this one is a rerun, with their ids in place of this run's.
     """
 
@@ -91,6 +86,9 @@ class Call:
     branch: str = field(default="", compare=False)
     details: str = field(default="", compare=False)
     named: tuple[str, ...] = ()
+    least: str = ""
+    shapes: str = ""
+    exact: str = ""
     before: tuple[Call, ...] = field(default=(), compare=False)
 
     @classmethod
@@ -100,7 +98,9 @@ class Call:
         target: str,
         *values: Any,
         code: str = "",
-        named: tuple[str, ...] = (),
+        names: Mapping[int, str] | None = None,
+        whole: JSON = None,
+        is_json: bool = False,
         reruns: Sequence[Names] = (),
     ) -> Call:
         """Describe a call.
@@ -110,21 +110,29 @@ class Call:
             target: What it does, in words.
             *values: What it was given.
             code: A fingerprint of the function's code.
-            named: The classes, functions and modules among the values.
+            names: The names of functions among the values, by ``id``.
+            whole: All of the call as JSON, if the order of the values depends on the code.
+            is_json: Whether the values are sent as plain JSON.
             reruns: The ids of the runs of which this one is a rerun.
         """
+        text = "" if whole is None else json.dumps(whole, sort_keys=True, ensure_ascii=False)
 
         def called(rename: Rename) -> Call:
-            values_digest = digest(*values, rename=rename) if values else ""
-            return cls(kind, rename(target), values_digest, code, named=named[:MAX_NAMED])
+            if not values:
+                return cls(kind, rename(target), code=code)
+            found = digests(values, rename=rename, names=names, is_json=is_json)
+            exact = "" if whole is None else digest_of_text(rename(text).encode("utf-8", "surrogatepass"))
+            named = found.named[:MAX_NAMED]
+            least, shapes = found.least, found.shapes
+            return cls(kind, rename(target), found.values, code, "", "", named, least, shapes, exact)
 
-        before = tuple(called(rename) for names in reruns for rename in renames(names))
+        before = tuple(called(rename) for names_ in reruns for rename in renames(names_))
         return dataclasses.replace(called(str), before=before)
 
     def json(self) -> JSON:
         """The description as histories have it."""
         parts: list[JSON] = [self.kind, self.target, self.values, self.code, self.branch, self.details]
-        parts.append(list(self.named))
+        parts += [list(self.named), self.least, self.shapes, self.exact]
         while parts and not parts[-1]:
             parts.pop()
         return parts
@@ -132,20 +140,26 @@ class Call:
     @classmethod
     def read(cls, data: Any) -> Call | None:
         """The inverse of :meth:`json`; None if ``data`` is not a description."""
-        if not isinstance(data, list) or not 1 <= len(data) <= 7:
+        if not isinstance(data, list) or not 1 <= len(data) <= 10:
             return None
-        named = data[6] if len(data) == 7 else []
+        named = data[6] if len(data) > 6 else []
+        texts = [*data[:6], *data[7:]]
         if not isinstance(named, list) or len(named) > MAX_NAMED:
             return None
-        if not all(isinstance(part, str) for part in (*data[:6], *named)):
+        if not all(isinstance(part, str) for part in (*texts, *named)):
             return None
-        return dataclasses.replace(cls(*data[:6]), named=tuple(named))
+        return dataclasses.replace(
+            cls(*data[:6]), named=tuple(named), **dict(zip(_AFTER_NAMED, data[7:], strict=False))
+        )
 
     @classmethod
     def told_by(cls, raw: RawValue) -> Call | None:
         """The call that made a result; see :func:`told`."""
         text = raw.payload.metadata.get(CALL)
-        return None if text is None else cls.read(json.loads(text))
+        try:
+            return None if text is None else cls.read(json.loads(text))
+        except (ValueError, RecursionError):  # nothing that a worker of ours writes
+            return None
 
     def described(self) -> str:
         """The call in a message."""
@@ -201,165 +215,38 @@ def _difference_from(recorded: Call, called: Call, exists: Exists) -> str:
     if called.kind not in recorded.kind.split(OR):
         return "instead"
     is_same, function = recorded.target in (called.target, UNKNOWN), named_function(recorded.target, recorded.code)
-    if not is_same and (recorded.kind != "run" or recorded.values != called.values or exists(function)):
+    if not is_same and (recorded.kind != "run" or _has_other_values(recorded, called) or exists(function)):
         return "instead"
-    if recorded.code not in ("", called.code) and exists(function, exactly=is_same):
+    if recorded.code and not is_same_code(recorded.code, called.code) and exists(function, exactly=is_same):
         return "at another place of the code"
-    if recorded.values == UNKNOWN:
+    if recorded.values == UNKNOWN or (recorded.exact and recorded.exact == called.exact):
         return ""
-    if recorded.values != called.values:
+    if _has_other_values(recorded, called):
         return "with other arguments or captured values"
     return next(_other_names(recorded.named, called.named, exists), "")
+
+
+def _has_other_values(recorded: Call, called: Call) -> bool:
+    """Return whether two calls have other values; those of fields that a class has got or lost count as the default."""
+    if recorded.values == called.values:
+        return False
+    is_same_class = recorded.shapes == called.shapes
+    return is_same_class or (recorded.least or recorded.values) != (called.least or called.values)
 
 
 def _other_names(before: tuple[str, ...], now: tuple[str, ...], exists: Exists) -> Iterator[str]:
     """Yield what has taken the place of something that a call named, and that has not just another name now."""
     if len(before) == len(now):
         for old, new in zip(before, now, strict=True):
-            if old != new and exists(old, exactly=is_same_name(old, new)):
+            if not is_same_code(old, new) and exists(old, exactly=is_same_name(old, new)):
                 yield f"with {_shown(new)} in place of {_shown(old)}"
         return
-    gone = [name for name in before if name not in now]
+    gone = [old for old in before if not any(is_same_code(old, new) for new in now)]
     yield from (f"without {_shown(name)}" for name in gone if exists(name))
     if not gone:
-        yield from (f"with {_shown(name)} as well" for name in now if name not in before)
+        added = (new for new in now if not any(is_same_code(old, new) for old in before))
+        yield from (f"with {_shown(name)} as well" for name in added)
 
 
 def _shown(named: str) -> str:
     return repr(named.partition(" #")[0])
-
-
-# --- digests -------------------------------------------------------------------------------------------------------
-
-
-def digest(*values: Any, rename: Rename = str) -> str:
-    """Return a short digest of values, the same in each process and version of Python.
-
-    Names of classes and functions do not count, nor do fields that have their default value, so that a class may be
-    moved and may get a field while runs are under way; :attr:`Call.named` has the names.
-
-    Args:
-        *values: The values.
-        rename: Returns what to read instead of a text of theirs.
-    """
-    hashed = hashlib.sha256()
-    _add(values, hashed.update, 0, rename)
-    return base64.urlsafe_b64encode(hashed.digest()[:_DIGEST_BYTES]).decode()
-
-
-_Put = Callable[[bytes], object]
-
-_DEEP = 200
-_EMPTY = (list, dict, set, tuple, frozenset)
-_PLAIN = (bool, int, float, complex, str, bytes, tuple, *LEAVES)
-
-
-def _add(value: Any, put: _Put, depth: int, rename: Rename) -> None:
-    if depth > _DEEP:
-        return
-    kind = type(value)
-    if kind is str:
-        value = rename(value)
-        put(b"s%d:" % len(value))
-        put(value.encode("utf-8", "surrogatepass"))
-    elif kind is int:
-        put(f"i{value if -MAX_INT < value < MAX_INT else hex(value)};".encode())
-    elif kind in (bytes, bytearray):
-        renamed = rename(bytes(value).decode(errors="surrogateescape")).encode(errors="surrogateescape")
-        put(b"b" + repr(renamed).encode() + b";")
-    elif value is None or kind in (bool, float, complex):
-        put(f"{kind.__name__[0]}{value!r};".encode())
-    elif isinstance(value, Mapping):
-        _add_unordered([(key, item) for key, item in value.items()], put, depth, rename, b"{")
-    elif isinstance(value, list | tuple | deque):
-        put(b"[")
-        for item in value:
-            _add(item, put, depth + 1, rename)
-        put(b"]")
-    elif isinstance(value, set | frozenset):
-        _add_unordered(value, put, depth, rename, b"<")
-    elif isinstance(value, enum.Enum):
-        is_plain = value.value is None or isinstance(value.value, _PLAIN)
-        _add(value.value if is_plain else value.name, put, depth + 1, rename)
-    elif isinstance(value, pydantic.BaseModel):
-        _add_fields(_fields_of_model(value), put, depth, rename)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        _add_fields(_fields_of_dataclass(value), put, depth, rename)
-    elif isinstance(value, functools.partial):
-        _add((value.func, value.args, value.keywords), put, depth + 1, rename)
-    elif isinstance(value, MethodType):
-        _add((value.__name__, value.__self__), put, depth + 1, rename)
-    elif isinstance(value, FunctionType):
-        put(b"f;")
-    elif isinstance(value, Context):
-        put(b"context;")
-        _add(value.input.data, put, depth + 1, rename)
-    elif isinstance(value, type | ModuleType):
-        put(b"t;")
-    elif isinstance(value, pydantic.SecretStr | pydantic.SecretBytes | pydantic.Secret):
-        _add(value.get_secret_value(), put, depth + 1, rename)
-    elif (leaf := _leaf(value)) is not None:
-        _add(leaf, put, depth + 1, rename)
-    else:
-        put(f"o{rename(_text(value))};".encode("utf-8", "surrogatepass"))
-
-
-def _leaf(value: Any) -> dict[str, JSON] | None:
-    """What is written for a datetime, a Decimal, a path and so on, which says all of it; None for other types."""
-    leaf = LEAVES.get(type(value))
-    try:
-        return None if leaf is None else leaf.dump(value)
-    except (UnserializableError, ValueError):
-        return None
-
-
-def _text(value: Any) -> str:
-    """Text for a value of another type."""
-    try:
-        text = str(value)
-    except Exception:  # a __str__ or __repr__ of the user's
-        return type(value).__name__
-    return type(value).__name__ if " at 0x" in text else text
-
-
-def _add_unordered(items: Any, put: _Put, depth: int, rename: Rename, mark: bytes) -> None:
-    digests = []
-    for item in items:
-        hashed = hashlib.sha256()
-        _add(item, hashed.update, depth + 1, rename)
-        digests.append(hashed.digest())
-    put(mark + b"".join(sorted(digests)))
-
-
-def _add_fields(fields: dict[str, Any], put: _Put, depth: int, rename: Rename) -> None:
-    _add_unordered(fields.items(), put, depth, rename, b"{")
-
-
-def _fields_of_model(value: pydantic.BaseModel) -> dict[str, Any]:
-    fields: dict[str, Any] = {**vars(value), **(value.__pydantic_extra__ or {})}
-    for name, info in type(value).model_fields.items():
-        if name in fields and _is_default(fields[name], info.default, info.default_factory):
-            del fields[name]
-    declared = type(value).__private_attributes__
-    for name, item in (value.__pydantic_private__ or {}).items():
-        private = declared.get(name)
-        if private is None or not _is_default(item, private.default, private.default_factory):
-            fields[name] = item
-    return fields
-
-
-def _fields_of_dataclass(value: Any) -> dict[str, Any]:
-    fields = {each.name: getattr(value, each.name, None) for each in dataclasses.fields(value)}
-    for each in dataclasses.fields(value):
-        if _is_default(fields[each.name], each.default, each.default_factory):
-            del fields[each.name]
-    return fields
-
-
-def _is_default(value: Any, default: Any, factory: Any) -> bool:
-    try:
-        if factory in _EMPTY:
-            return bool(value == factory())
-        return type(value) is type(default) and bool(value == default)
-    except Exception:  # an __eq__ of the user's
-        return False

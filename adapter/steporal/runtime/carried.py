@@ -47,6 +47,7 @@ class Carried(pydantic.BaseModel):
         reopens: The listeners of that run that this one has to subscribe for itself.
         repeated: How many entries of the journal it has in common with the attempt before.
         begins_anew: Whether the next attempt of the body reads the time anew; see ``Journal.may_begin_anew``.
+        calls: What the steps were called with that have begun, and that the next execution goes on with.
         scheduled: How often each step was scheduled.
         waits: What the body waits for, by step; the first element says whether it was in that wait.
         boxes: Subscriptions, and what came for them.
@@ -82,6 +83,7 @@ class Carried(pydantic.BaseModel):
     reruns: list[list[str]] = []
     reopens: list[str] = []
     begins_anew: bool = True
+    calls: dict[str, Any] = {}
     scheduled: dict[str, int] = {}
     waits: dict[str, tuple[bool, Any]] = {}
     boxes: dict[str, Any] = {}

@@ -135,6 +135,18 @@ def nonlocal_writes(code: CodeType) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4096)
+def free_in_order(code: CodeType) -> tuple[str, ...]:
+    """Free variables of ``code`` in the order in which it, or code in it, first reads them; names play no part."""
+    found: dict[str, None] = {}
+    for instruction in dis.get_instructions(code):
+        if isinstance(instruction.argval, CodeType):
+            found |= dict.fromkeys(name for name in free_in_order(instruction.argval) if name in code.co_freevars)
+        elif instruction.argval in code.co_freevars and instruction.opname != "LOAD_CLOSURE":
+            found[instruction.argval] = None
+    return tuple({**found, **dict.fromkeys(code.co_freevars)})
+
+
+@lru_cache(maxsize=4096)
 def imported_into(root: CodeType) -> Mapping[str, frozenset[str]]:
     """The modules that a function's import statements bring into its variables, by variable that others capture."""
     found: dict[str, frozenset[str]] = {}

@@ -21,7 +21,8 @@ from ..routing.waiting import check_events, check_expression
 from ..step import Listener, Wanted
 from ..step_calls import step_method
 from .arguments import arguments_checked, deadline_of
-from .calls import Call, digest
+from .calls import Call
+from .digests import digest
 from .failures import failure_of, is_cancellation
 from .inbox import REFUSED, Box
 from .limits import summary

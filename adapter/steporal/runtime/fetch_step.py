@@ -26,7 +26,7 @@ def fetch(attempt: Attempt, key: str, request: FetchRequest) -> Coroutine[Any, A
         check_method(request.method)
         check_url(request.url)
     sent = (request.headers, request.params, request.json, request.content)
-    key = attempt.called(key, attempt.owner.call("fetch", f"{request.method} {request.url}", *sent))
+    key = attempt.called(key, attempt.owner.call("fetch", f"{request.method} {request.url}", *sent, is_json=True))
     if key in attempt.owner.memo:
         return _response(attempt, key, None)
     with arguments_checked(key):

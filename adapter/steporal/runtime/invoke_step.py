@@ -61,7 +61,9 @@ def invoke(
             )
         deadline = None if timeout is None else deadline_of(timeout, "timeout")
     sent = None if key in attempt.owner.memo else _given(attempt, key, target, data)
-    own = attempt.called(key, attempt.owner.call("invoke_workflow", named_workflow(target.app, target.id), data))
+    is_json = isinstance(target, WorkflowReference)
+    call = attempt.owner.call("invoke_workflow", named_workflow(target.app, target.id), data, is_json=is_json)
+    own = attempt.called(key, call)
     if sent is None and own not in attempt.owner.memo:
         sent = _given(attempt, own, target, data)
     asked = None if isinstance(timeout, datetime) else attempt.owner.journal.now()

@@ -153,6 +153,9 @@ class Past:
                     self._waits_for_signal(key, Wait.model_validate(waiting.more["wait"]))
                 case "invoke":
                     self._waits_for_end(key, waiting.more["child"])
+        for key, data in carried.calls.items():
+            if (call := Call.read(data)) is not None:
+                self._calls[key] = call
 
     # --- what comes of it ------------------------------------------------------------------------------------------
 
@@ -172,6 +175,7 @@ class Past:
                 "attempt": self._attempt,
                 "repeated": self._repeated,
                 "begins_anew": self._begins_anew,
+                "calls": {key: self._calls[key].json() for key in self._goes_on_with() if key in self._calls},
                 "scheduled": self._scheduled,
                 "waits": {key: (False, waiting.json()) for key, waiting in self._all_waits().items()},
                 "boxes": self._inbox.state(),
@@ -187,6 +191,12 @@ class Past:
                 "reports_to": self._reports_to,
             }
         )
+
+    def _goes_on_with(self) -> Iterator[str]:
+        """The steps whose work so far another execution goes on with."""
+        waits = (key for key, waiting in self._all_waits().items() if waiting.kind == "invoke")
+        invoking = (step for step in self._invoked.values() if step is not None and step not in self._memo)
+        yield from dict.fromkeys([*waits, *invoking, *self._mailboxes])
 
     @property
     def ends_seen(self) -> int:
@@ -408,9 +418,11 @@ class Past:
         if "#" in activity_id:
             self._taken[activity_id] = None
 
-    def sends_to(self, key: str, mailbox: str) -> None:
+    def sends_to(self, key: str, mailbox: str, call: Call | None) -> None:
         """The mailbox was chosen that a step sends a signal to."""
         self._mailboxes[key] = mailbox
+        if call is not None:
+            self._calls[key] = call
 
     def _is_local_after(self, until: float) -> bool:
         """Whether a local activity that has begun a wait has ended when the time of that was over."""

@@ -12,7 +12,7 @@ from datetime import UTC
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from temporalio.api.common.v1 import Payload, Payloads
+from temporalio.api.common.v1 import Payload, Payloads, RetryPolicy
 from temporalio.api.failure.v1 import Failure as FailureMessage
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.common import RawValue
@@ -40,7 +40,7 @@ from .returned import read_result
 from .signal_inbox import CLOSE_MAILBOX, OPEN_MAILBOX
 from .signal_steps import FIND_MAILBOX, SEND_SIGNAL
 from .start import START_SIGNAL
-from .step_activity import JOIN_STEP, Attempts, heartbeat_timeout
+from .step_activity import BEFORE, JOIN_STEP, Attempts, heartbeat_timeout
 from .subscriptions import SUBSCRIBE_RUN
 
 STEPS = frozenset({RUN_STEP, JOIN_STEP, SEND_EVENT, SEND_SIGNAL, FETCH})
@@ -272,16 +272,14 @@ class _Reader:
         key, kind = await self._summary(event), scheduled.activity_type.name
         if _is_of_step(key, scheduled.activity_id, kind):
             self._past.begun(key, scheduled.activity_id)
-            call = self._calls.get(key) if kind == JOIN_STEP else await self._call(scheduled.input)
+            argument = await self._first(scheduled.input)
+            call = self._calls.get(key) if kind == JOIN_STEP else _call(argument)
             activity = _Activity(key, kind, scheduled.retry_policy.maximum_attempts, call)
             self._activities[event.event_id] = activity
             self._lost.pop(key, None)
             if kind in (RUN_STEP, FETCH):
                 self._calls[key] = call
-            if kind in (RUN_STEP, FETCH):
-                policy = scheduled.retry_policy
-                first = Attempts(policy.maximum_attempts, tuple(policy.non_retryable_error_types))
-                self._attempts.setdefault(key, first)
+                self._attempts[key] = _attempts(scheduled.retry_policy, argument)
             if kind == SEND_EVENT:
                 self._past.sends_more(key)
                 self._sends.begin(activity)
@@ -376,7 +374,7 @@ class _Reader:
         elif kind == FIND_END:
             self._past.looked_at_child(text, result)
         elif kind == FIND_MAILBOX:
-            self._past.sends_to(text, result)
+            self._past.sends_to(text, result, returned.call)
         elif _is_of_step(text, told["activity_id"], kind):
             self._past.begun(text, told["activity_id"])
             self._past.finished(text, returned)
@@ -427,10 +425,6 @@ class _Reader:
 
     # --- values ----------------------------------------------------------------------------------------------------
 
-    async def _call(self, payloads: Payloads) -> Call | None:
-        argument = await self._first(payloads)
-        return Call.read(argument.get("call")) if isinstance(argument, dict) else None
-
     async def _first(self, payloads: Payloads) -> JSON:
         return await self._json(payloads.payloads[0]) if payloads.payloads else None
 
@@ -480,6 +474,18 @@ class _Reader:
             return _CANCELLED
         assert isinstance(error, FailureError)
         return Outcome(failure=failure_of(error, max_attempts), call=call_of(error))
+
+
+def _call(argument: JSON) -> Call | None:
+    """The call in the argument of a step's activity."""
+    return Call.read(argument.get("call")) if isinstance(argument, dict) else None
+
+
+def _attempts(policy: RetryPolicy, argument: JSON) -> Attempts:
+    """The attempts that a step has had in earlier activities, which one that was cancelled and begins anew has not."""
+    before = argument.get(BEFORE) if isinstance(argument, dict) else None
+    begun = before["attempts"] if before else 0
+    return Attempts(policy.maximum_attempts + begun, tuple(policy.non_retryable_error_types), begun)
 
 
 def _is_of_step(key: str, activity_id: str, kind: str) -> bool:

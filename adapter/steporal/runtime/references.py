@@ -18,13 +18,14 @@ in the app's own packages.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import inspect
 import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Protocol, cast
 
 from ..decoding import decode
@@ -37,6 +38,7 @@ from ..errors import (
     UnserializableError,
 )
 from ..known_types import is_class, package_of, static_member
+from ..main_module import loaded_module
 from ..type_names import TypeNotFoundError, find_data_class, find_type, load_module, name_of, shown, type_label
 from ..types import JSON
 from .code import (
@@ -44,6 +46,7 @@ from .code import (
     NestedCode,
     fingerprint,
     first_text_argument,
+    free_in_order,
     layer_codes,
     nested_codes,
     nonlocal_writes,
@@ -59,6 +62,7 @@ _AROUND = "around it, "
 _CALLABLE = "function "
 _MODULE = "module "
 _CODE = " #"
+_COPIES = " x"
 _MAX_DEPTH = 50
 _MAX_TEXT = 500
 
@@ -100,8 +104,12 @@ class Describer:
     secrets: Callable[[], bool] = never
     step_id: str = ""
     values: list[tuple[str, Any]] = field(default_factory=list)
-    """The values that the call sends, in the order in which it does, with the names of arguments."""
-    _names: list[JSON] = field(default_factory=list)
+    """The values that the call sends, with the names of arguments; captured ones in the order in which code uses
+    them, as a variable may get another name."""
+    names: dict[int, str] = field(default_factory=dict)
+    """The functions among them, by ``id``, with names that :func:`is_there` looks for."""
+    has_order: bool = False
+    """Whether a function has captured several variables, whose order another body of it may change."""
     _stack: list[FunctionType] = field(default_factory=list)
 
     def call(self, step_id: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, JSON]:
@@ -113,17 +121,13 @@ class Describer:
         """
         self.step_id = step_id
         self.values.clear()
-        self._names.clear()
+        self.names.clear()
+        self.has_order = False
         self._stack.clear()
         call = {"function": self.function(function)}
         if arguments:
             call["arguments"] = [self._value(f"argument {i + 1}", value) for i, value in enumerate(arguments)]
         return call
-
-    @property
-    def named(self) -> tuple[str, ...]:
-        """The classes, functions and modules among :attr:`values`, by names that :func:`is_there` looks for."""
-        return tuple(dict.fromkeys(name if isinstance(name, str) else json.dumps(name) for name in self._names))
 
     def function(self, function: Any) -> JSON:
         if isinstance(function, functools.partial):
@@ -175,14 +179,16 @@ class Describer:
         return reference
 
     def _replaced(self, function: Any) -> str | None:
-        """The name of a function of the handler's module for which a test has put another one in its place."""
+        """The name under which a function is found that is not found by its own.
+
+        A decorator has not given it that, or a test has put it in the place of another function.
+        """
         name = self._global_name(function)
-        if name is None:
+        if name is None or _has_own_name(function, self.packages) or not _is_found(function, name, self.packages):
             return None
-        try:
-            return name if find_function(name, self.packages) is function and not _is_own(function, name) else None
-        except StepCodeNotFoundError:
-            return None
+        module_name, _, qualname = name.partition(":")
+        source = imported_from(sys.modules[module_name], qualname)
+        return source if source is not None and _is_found(function, source, self.packages) else name
 
     def _global_name(self, function: Any) -> str | None:
         module = sys.modules.get(getattr(unwrapped(self.handler), "__module__", ""))
@@ -193,7 +199,7 @@ class Describer:
         self.values.append(("self", method.__self__))
         try:
             owner, secrets, packages = method.__self__, self.secrets, self.packages
-            return encode(owner, self._other, secrets=secrets, packages=packages, classes=self._names)
+            return encode(owner, self._other, secrets=secrets, packages=packages)
         except UnserializableError as err:
             raise self._refused(
                 f"is given the method {method.__qualname__!r} of a {type_label(type(method.__self__))}, which cannot "
@@ -237,6 +243,8 @@ class Describer:
             )
         self._stack.append(function)
         reference: dict[str, JSON] = {TAG: _FUNCTION, **root, "path": found.path, "code": fingerprint(found.code)}
+        if (copies := copies_of(found.parents[0], found.path, reference["code"])) > 1:
+            reference["copies"] = copies
         if captured := self._captured(function, found):
             reference["captured"] = captured
         if function.__defaults__:
@@ -271,18 +279,22 @@ class Describer:
 
     def _captured(self, function: FunctionType, found: NestedCode) -> dict[str, JSON]:
         values: dict[str, JSON] = {}
-        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+        for name in free_in_order(function.__code__):
             if found.is_outside(name):
                 continue
             try:
-                value = cell.cell_contents
+                value = cells[name].cell_contents
             except ValueError:
                 raise self._refused(
                     f"uses {name!r}, which has no value yet", "assign it before the step", function
                 ) from None
             if self.captive.is_step(value):
                 raise self._nested_step(first_text_argument(function.__code__, name), name, function)
-            values[name] = self._module(value, found.modules(name)) or self._value(name, value, function)
+            if (module := self._module(value, found.modules(name))) is not None:
+                self.values.append(("", value))
+            values[name] = module or self._value(name, value, function)
+        self.has_order = self.has_order or len(values) > 1
         return values
 
     def _module(self, value: Any, names: frozenset[str]) -> JSON | None:
@@ -294,7 +306,6 @@ class Describer:
             return None
         if value.__name__ not in names and package_of(value.__name__) not in self.packages:
             return None
-        self._names.append(f"{_MODULE}{value.__name__}")
         return {TAG: "module", "name": value.__name__}
 
     def _nested_step(self, inner: str | None, variable: str, function: FunctionType) -> NestedStepError:
@@ -307,8 +318,8 @@ class Describer:
     def _value(self, name: str, value: Any, function: FunctionType | None = None) -> JSON:
         self.values.append(("" if function else name, value))  # a captured variable may have another name
         try:
-            secrets, packages, named = self.secrets, self.packages, self._names
-            return encode(value, self._other, secrets=secrets, packages=packages, instead=_OPEN_INSIDE, classes=named)
+            secrets, packages = self.secrets, self.packages
+            return encode(value, self._other, secrets=secrets, packages=packages, instead=_OPEN_INSIDE)
         except UnserializableError as err:
             verb = "captured" if function else "is given"
             at = f" ({place(function.__code__)})" if function else ""
@@ -323,14 +334,13 @@ class Describer:
         if isinstance(value, FunctionType | MethodType | functools.partial):
             reference = self.function(value)
             if "enclosing" not in reference:
-                self._names.append(named_function(*target_of(reference)))
+                self.names[id(value)] = named_function(*target_of(reference))
             return reference
         if (module := self._module(value, frozenset())) is not None:
             return module
         if isinstance(value, type) and "<locals>" not in value.__qualname__:
             name = name_of(value)
             find_type(name, self.packages)
-            self._names.append(name)
             return {TAG: "type", "name": name}
         return None
 
@@ -401,7 +411,11 @@ def _allow(function: Any) -> str:
 
 
 def target_of(reference: Any) -> tuple[str, str]:
-    """Return the name of the function of a reference, and the fingerprint of its code where it needs one."""
+    """Return the name of the function of a reference, and the fingerprint of its code where it needs one.
+
+    Where there are several functions with the name and the code, the fingerprint says how many: one that was edited is
+    not there any more, though another with its code is.
+    """
     if "partial" in reference:
         return target_of(reference["partial"])
     if "name" in reference:
@@ -411,7 +425,17 @@ def target_of(reference: Any) -> tuple[str, str]:
     root = reference.get("root") or f"workflow {reference.get('workflow')}"
     if "variable" in reference:
         return f"{root}: {_AROUND}{reference['variable']}", reference["code"]
-    return f"{root}: {reference['path']}", reference["code"]
+    copies = f"{_COPIES}{reference['copies']}" if "copies" in reference else ""
+    return f"{root}: {reference['path']}", f"{reference['code']}{copies}"
+
+
+def without_code(call: Mapping[str, JSON]) -> JSON:
+    """Return a call without the fingerprint of its function, which may be edited."""
+    function = call["function"]
+    if "partial" in function:
+        inner = without_code({"function": function["partial"]})["function"]
+        return {**call, "function": {**function, "partial": inner}}
+    return {**call, "function": {name: part for name, part in function.items() if name not in ("code", "copies")}}
 
 
 def named_function(target: str, code: str) -> str:
@@ -422,6 +446,11 @@ def named_function(target: str, code: str) -> str:
 def is_same_name(named: str, other: str) -> bool:
     """Return whether two names are of the same function, whatever its code is."""
     return named.partition(_CODE)[0] == other.partition(_CODE)[0]
+
+
+def is_same_code(named: str, other: str) -> bool:
+    """Return whether two names or fingerprints are of the same function with the same code, however many there are."""
+    return named.partition(_COPIES)[0] == other.partition(_COPIES)[0]
 
 
 def is_there(
@@ -439,11 +468,26 @@ def is_there(
     if not named.startswith((_CALLABLE, _MODULE)):
         return _has_class(named, packages)
     if named.startswith(_MODULE):
-        return named.removeprefix(_MODULE) in sys.modules
+        return _has_module(named.removeprefix(_MODULE), packages)
     target, _, code = named.removeprefix(_CALLABLE).partition(_CODE)
     try:
         return _has_function(target, code, exactly, handler, workflow_id, packages)
     except StepCodeNotFoundError:
+        return False
+
+
+def _has_module(name: str, packages: Collection[str]) -> bool:
+    """Return whether there is a module, loaded or not: one that only a handler imports is loaded when that runs.
+
+    Of a library, no code runs: any of its modules counts as long as it is installed.
+    """
+    if loaded_module(name) is not None:
+        return True
+    try:
+        if package_of(name) in packages:
+            return load_module(name, packages) is not None
+        return importlib.util.find_spec(package_of(name)) is not None
+    except (TypeNotFoundError, ImportError, ValueError):
         return False
 
 
@@ -459,8 +503,8 @@ def _has_class(named: str, packages: Collection[str]) -> bool:
 def _has_function(
     target: str, code: str, exactly: bool, handler: Callable[..., Any], workflow_id: str, packages: Collection[str]
 ) -> bool:
-    if not code:
-        return bool(target.startswith(".") or find_function(target, packages))
+    if not code:  # a name under which a module imports a function that has one of its own is no name of that function
+        return target.startswith(".") or _goes_by(find_function(target, packages), target, packages)
     name, _, path = target.partition(": ")
     root = unwrapped(handler if name == f"workflow {workflow_id}" else find_function(name, packages))
     if root is None:
@@ -468,8 +512,10 @@ def _has_function(
     if path.startswith(_AROUND):
         outer = find_outer(root, path.removeprefix(_AROUND), code, packages)
         return outer is not None and not (exactly and fingerprint(outer.__code__) != code)
-    nested = find_nested(root, path, code)
-    return nested is not None and not (exactly and fingerprint(nested.code) != code)
+    code, _, copies = code.partition(_COPIES)
+    if exactly:
+        return copies_of(root.__code__, path, code) >= (int(copies) if copies.isdecimal() else 1)
+    return find_nested(root, path, code) is not None
 
 
 # --- from a reference to a function --------------------------------------------------------------------------------
@@ -636,6 +682,11 @@ def find_nested(root: FunctionType, path: str, code: str) -> NestedCode | None:
     return candidates[0]
 
 
+def copies_of(root: CodeType, path: str, code: str) -> int:
+    """Return how many functions with a fingerprint there are at a path below ``root``."""
+    return sum(nested.path == path and fingerprint(nested.code) == code for nested in nested_codes(root))
+
+
 def find_function(name: str, packages: Collection[str]) -> Callable[..., Any]:
     """The module-level function or method ``module:qualified.name`` of the app.
 
@@ -676,6 +727,24 @@ def _bound_member(module: ModuleType, qualname: str) -> Any:
 def _is_own(found: Any, name: str) -> bool:
     """Whether a name is the one that a function or class was written with."""
     return f"{_said_by(found, '__module__')}:{_said_by(found, '__qualname__')}" == name
+
+
+def _is_found(function: Any, name: str, packages: Collection[str]) -> bool:
+    try:
+        return find_function(name, packages) is function
+    except StepCodeNotFoundError:
+        return False
+
+
+def _has_own_name(function: Any, packages: Collection[str]) -> bool:
+    """Whether a function is found by the name that it was written with, wherever it was imported."""
+    own = f"{_said_by(function, '__module__')}:{_said_by(function, '__qualname__')}"
+    return _is_found(function, own, packages)
+
+
+def _goes_by(function: Any, name: str, packages: Collection[str]) -> bool:
+    """Whether a function that has a name is called by it, and has no other one of its own."""
+    return _is_own(function, name) or not _has_own_name(function, packages)
 
 
 def _said_by(found: Any, attribute: str) -> Any:

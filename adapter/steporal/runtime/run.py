@@ -205,6 +205,7 @@ class Run:
         self.moved_by = carried.moved_by
         self.reruns = carried.reruns
         self.reopens = dict.fromkeys(carried.reopens)
+        self.calls = {key: call for key, data in carried.calls.items() if (call := Call.read(data)) is not None}
         self.scheduled = carried.scheduled
         self.mailboxes = carried.mailboxes
         self._taken = dict.fromkeys(carried.taken)
@@ -241,6 +242,7 @@ class Run:
             repeated=self.journal.repeated_entries,
             taken_over_until=self.taken_over_until,
             moved_by=self.moved_by,
+            calls={key: call.json() for key, call in self.calls.items() if self._goes_on_with(key)},
             scheduled=self.scheduled,
             waits=self.waits.state(),
             boxes=self.inbox.state(),
@@ -259,6 +261,11 @@ class Run:
             warning=self.continuing.warning,
         )
 
+    def _goes_on_with(self, key: str) -> bool:
+        """Whether the next execution goes on with what a step has done, and does not only wait for the same."""
+        waiting = self.waits.now.get(key) or self.waits.carried.get(key)
+        return key in self.mailboxes or (waiting is not None and waiting.kind == "invoke")
+
     # --- the calls of steps ----------------------------------------------------------------------------------------
 
     @property
@@ -266,10 +273,10 @@ class Run:
         """Ids that differ between a run and its rerun: the workflow id, the run id and the id of the event."""
         return [workflow.info().workflow_id, self.id, self.origin.id]
 
-    def call(self, kind: str, target: str, *values: Any, code: str = "", named: tuple[str, ...] = ()) -> Call:
+    def call(self, kind: str, target: str, *values: Any, **more: Any) -> Call:
         """Describe a call of a step; see :meth:`Call.of`."""
         reruns = [dict(zip(self.own_ids, ids, strict=False)) for ids in self.reruns]
-        return Call.of(kind, target, *values, code=code, named=named, reruns=reruns)
+        return Call.of(kind, target, *values, reruns=reruns, **more)
 
     def exists(self, named: str, *, exactly: bool = False) -> bool:
         """Return whether this version of the code has what a call names; see :func:`.references.is_there`."""

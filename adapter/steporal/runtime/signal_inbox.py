@@ -146,8 +146,8 @@ class SignalInbox:
                 is_received = await self._close_cancelled(wait, opening, closing)
                 if not is_received:
                     raise
-            if is_received:  # the signal is in the history, and may be there after the mailbox's answer
-                await workflow.wait_condition(lambda: wait.key in self._received)
+            if is_received and wait.key not in self._received:  # it may be in the history after the mailbox's answer
+                await _to_its_end(self._in_background(workflow.wait_condition(lambda: wait.key in self._received)))
         elif carried is None:
             await self._take_early(step, wait)
         del self._waits[wait.key]
@@ -163,10 +163,7 @@ class SignalInbox:
         """
         argument = {"wait": wait.model_dump(mode="json"), "step": step, "is_received": True}
         noting = self._in_background(_tell(OPEN_MAILBOX, argument, summary_of_open(wait)))
-        try:
-            await asyncio.shield(noting)
-        except asyncio.CancelledError:  # too late: its sender was told that it was received
-            await noting
+        await _to_its_end(noting)  # a cancellation is too late: its sender was told that it was received
 
     def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Open or close a mailbox in a task that a cancellation of the wait leaves alone."""
@@ -179,11 +176,10 @@ class SignalInbox:
         self, wait: Wait, opening: asyncio.Task[Wait | str], closing: asyncio.Task[bool] | None
     ) -> bool:
         try:
-            mailbox = await opening
-            if closing is not None:
-                is_received = await closing
-            else:
-                is_received = isinstance(mailbox, str) and await self._close(wait, mailbox)
+            mailbox = await _to_its_end(opening)
+            if closing is None and isinstance(mailbox, str):
+                closing = self._in_background(self._close(wait, mailbox))
+            is_received = closing is not None and await _to_its_end(closing)
         except FailureError:
             return False
         if not is_received:
@@ -234,6 +230,16 @@ class SignalInbox:
             await _tell(RELEASE_MAILBOXES, {"waits": waits}, "the run ends, and waits for no signal any more")
         except FailureError:
             workflow.logger.warning("could not close the mailboxes of %s; they find out by themselves", [*self._waits])
+
+
+async def _to_its_end(task: asyncio.Task[T]) -> T:
+    """Return the result of a task, however often who waits for it is cancelled meanwhile."""
+    while True:
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise
 
 
 async def _known(carried: Waiting) -> Wait | str:

@@ -29,7 +29,7 @@ from ..step import RunOptions
 from ..types import JSON
 from .arguments import arguments_checked, check_type, deadline_of
 from .branches import out_of_body, serving
-from .calls import digest
+from .digests import digest
 from .limits import to_limited
 from .memo import Outcome
 from .signal_types import type_to_check
@@ -148,7 +148,7 @@ def send_signal(attempt: Attempt, key: str, signal: str, data: Any) -> Coroutine
         to_limited(f"the data of signal {signal!r}", encoded, attempt.owner.storage.most)
     except (UnserializableError, PayloadTooLargeError) as err:
         raise type(err)(f"step {key!r}: {err}") from None
-    key = attempt.called(key, attempt.owner.call("send_signal", signal, encoded))
+    key = attempt.called(key, attempt.owner.call("send_signal", signal, data, is_json=True))
     return _send(attempt, key, signal, encoded)
 
 
