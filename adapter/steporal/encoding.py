@@ -39,6 +39,9 @@ MAX_SAME_HASH = 100
 MAX_EMPTY = 10_000
 """How many instances without any field a value may have: one takes three bytes of JSON, and hundreds of memory."""
 
+MAX_GENERICS = 100
+"""How many generic classes, each with its parameters, the instances in a value may be of: reading makes each anew."""
+
 _SANDBOX = "temporalio.worker.workflow_sandbox"
 
 _SEQUENCES: dict[type, str] = {tuple: "tuple", set: "set", frozenset: "frozenset"}
@@ -215,6 +218,7 @@ class _Encoding:
         "_classes",
         "_depth",
         "_empty",
+        "_generics",
         "_instead",
         "_keys",
         "_other",
@@ -238,6 +242,7 @@ class _Encoding:
         self._instead = instead
         self._classes = classes
         self._shapes: dict[type, Shape] = {}
+        self._generics: set[bytes] = set()
         self._depth = 0
         self._keys = 0
         self._empty = 0
@@ -288,8 +293,7 @@ class _Encoding:
         if is_data(kind):
             try:
                 shape = shape_of(kind)
-                if self._packages is not None:
-                    find_data_class(shape.name, self._packages)
+                self._check_name(shape.name)
                 self._shapes[kind] = shape
                 self._classes.append(shape.name)
             except UnserializableError as err:
@@ -464,6 +468,24 @@ class _Encoding:
 
     # --- data classes ----------------------------------------------------------------------------------------------
 
+    def _check_name(self, name: JSON) -> None:
+        """Check that a value may be of the class of a name, where it is read.
+
+        Raises:
+            UnserializableError: It may not.
+        """
+        if self._packages is None:
+            return
+        if type(name) is str:
+            find_data_class(name, self._packages)
+        elif (key := dumps(name)) not in self._generics:
+            find_data_class(name, self._packages)
+            self._generics.add(key)
+            if len(self._generics) > MAX_GENERICS:
+                raise UnserializableError(
+                    f"a value has instances of at most {MAX_GENERICS} generic classes; derive a class from each"
+                )
+
     def _is_foreign(self, kind: type) -> bool:
         return self._packages is not None and is_foreign(kind, self._packages)
 
@@ -532,6 +554,7 @@ class _Encoding:
         encoded = self._object(shape, self._fields(state, value, kind))
         try:
             encoded["type"] = name_of(alias)  # Page[int](...), of which typing keeps the parameters in the value
+            self._check_name(encoded["type"])
         except UnserializableError as err:
             raise _Refusal(type_label(kind), f"cannot be sent: {err}") from None
         return encoded
