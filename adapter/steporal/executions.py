@@ -246,8 +246,8 @@ class Executions:
             return
         if error is None:
             self._ended.add(key, execution.task.result())
-        elif isinstance(error, ApplicationError):
-            self._ended.fail(key, _without_frames(error))
+        elif isinstance(error, ApplicationError) and (failure := _without_frames(error)) is not None:
+            self._ended.fail(key, failure)
 
     async def _joined(self, execution: Execution) -> RawValue:
         execution.joined += 1
@@ -318,16 +318,18 @@ class Executions:
         await asyncio.sleep(self._leaves_after.total_seconds())
 
 
-def _without_frames(error: ApplicationError) -> ApplicationError:
+def _without_frames(error: ApplicationError) -> ApplicationError | None:
     """Return an error that has its stack trace as text, and keeps no variables of the frames in memory.
 
-    The SDK reports such an error as it was converted here.
+    The SDK reports such an error as it was converted here. None if it has details that are not JSON.
     """
     converter, failure = DataConverter.default, Failure()
-    converter.failure_converter.to_failure(error, converter.payload_converter, failure)
+    try:
+        converter.failure_converter.to_failure(error, converter.payload_converter, failure)
+    except Exception:
+        return None
     converted = converter.failure_converter.from_failure(failure, converter.payload_converter)
-    assert isinstance(converted, ApplicationError)
-    return converted
+    return converted if isinstance(converted, ApplicationError) else None
 
 
 def _is_replaced(execution: Execution) -> bool:
