@@ -18,7 +18,17 @@ import pydantic
 
 from .annotated import annotation_of
 from .converter import bounded_validator, dumps, issues, validate
-from .encoding import FACTORIES, MAX_DEPTH, MAX_EMPTY, MAX_GENERICS, MAX_SAME_HASH, TAG, encode, has_same_hashes
+from .encoding import (
+    FACTORIES,
+    MAX_DEPTH,
+    MAX_EMPTY,
+    MAX_FLAG,
+    MAX_GENERICS,
+    MAX_SAME_HASH,
+    TAG,
+    encode,
+    has_same_hashes,
+)
 from .errors import SteporalError
 from .known_types import compares_by_code, is_foreign
 from .leaves import LOADERS, MAX_PATTERN_COST, pattern_cost, read_pattern
@@ -66,7 +76,6 @@ def decode(data: JSON, other: Decoder | None = None, packages: Collection[str] =
 _SCALARS = (str, int, float, bool, type(None))
 _MAX_TEXT = 500
 _MAX_LEVELS = 2 * MAX_DEPTH  # a level of a value may be two of its JSON
-_MAX_FLAG = 1 << 128
 
 
 class _Decoding:
@@ -221,7 +230,7 @@ class _Decoding:
         return True  # of another package, whose values are not looked at
 
     def _member_of_value(self, members: type[enum.Enum], data: JSON) -> enum.Enum:
-        if type(data) is int and not -_MAX_FLAG < data < _MAX_FLAG:  # Python keeps each combination of flags
+        if type(data) is int and not -MAX_FLAG < data < MAX_FLAG:  # Python keeps each combination of flags
             raise ValueError("too many flags")
         if not self._is_foreign(members):
             return members(self.value(data))

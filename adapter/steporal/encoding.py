@@ -39,6 +39,9 @@ MAX_SAME_HASH = 100
 MAX_EMPTY = 10_000
 """How many instances without any field a value may have: one takes three bytes of JSON, and hundreds of memory."""
 
+MAX_FLAG = 1 << 128
+"""The value from which flags are refused: Python keeps each combination of flags that is read, for ever."""
+
 MAX_GENERICS = 100
 """How many generic classes, each with its parameters, the instances in a value may be of: reading makes each anew."""
 
@@ -522,6 +525,8 @@ class _Encoding:
 
     def _enum(self, value: enum.Enum, shape: Shape) -> JSON:
         content = value.value
+        if isinstance(value, enum.Flag) and type(content) is int and not -MAX_FLAG < content < MAX_FLAG:
+            _refuse(value, "it has a flag beyond the 128th; send its value")
         if type(content) is not str or not content.isascii():
             try:
                 content = self.value(content)

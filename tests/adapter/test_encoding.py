@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from steporal.converter import to_json
 from steporal.decoding import decode
-from steporal.encoding import MAX_DEPTH, MAX_GENERICS, encode
+from steporal.encoding import MAX_DEPTH, MAX_FLAG, MAX_GENERICS, encode
 from steporal.errors import UnencryptedSecretError, UnserializableError
 from steporal.readable import plain
 from steporal.type_names import TypeNotFoundError
@@ -476,6 +476,15 @@ def test_instances_of_more_generic_classes_than_a_reader_makes_are_refused() -> 
 def test_an_instance_of_a_generic_class_that_no_reader_makes_is_refused(value: Any, packages: str, named: str) -> None:
     with pytest.raises(UnserializableError, match=f"cannot be sent: '{named}' is not "):
         encode(value, packages={packages})
+
+
+def test_flags_that_no_reader_takes_are_refused() -> None:
+    largest = kinds.Bits(MAX_FLAG - 1)
+    assert read(encode(largest)) is largest
+    with pytest.raises(
+        UnserializableError, match=r"kinds\.Bits at \[0\] cannot be sent; it has a flag beyond the 128th"
+    ):
+        encode([kinds.Bits(MAX_FLAG)])
 
 
 def test_a_list_of_instances_names_their_class_once() -> None:
