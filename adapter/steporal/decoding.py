@@ -18,7 +18,17 @@ import pydantic
 
 from .annotated import annotation_of
 from .converter import bounded_validator, dumps, issues, validate
-from .encoding import FACTORIES, MAX_DEPTH, MAX_EMPTY, MAX_SAME_HASH, TAG, encode, has_same_hashes
+from .encoding import (
+    FACTORIES,
+    MAX_DEPTH,
+    MAX_EMPTY,
+    MAX_FLAG,
+    MAX_GENERICS,
+    MAX_SAME_HASH,
+    TAG,
+    encode,
+    has_same_hashes,
+)
 from .errors import SteporalError
 from .known_types import compares_by_code, is_foreign
 from .leaves import LOADERS, MAX_PATTERN_COST, pattern_cost, read_pattern
@@ -66,8 +76,6 @@ def decode(data: JSON, other: Decoder | None = None, packages: Collection[str] =
 _SCALARS = (str, int, float, bool, type(None))
 _MAX_TEXT = 500
 _MAX_LEVELS = 2 * MAX_DEPTH  # a level of a value may be two of its JSON
-_MAX_GENERICS = 100
-_MAX_FLAG = 1 << 128
 
 
 class _Decoding:
@@ -78,7 +86,7 @@ class _Decoding:
     def __init__(self, other: Decoder | None, packages: Collection[str]) -> None:
         self._other = other
         self._packages = packages
-        self._found: dict[str, Any] = {}
+        self._found: dict[str | bytes, Any] = {}
         self._level = 0
         self._keys = 0
         self._empty = 0
@@ -118,17 +126,14 @@ class _Decoding:
 
     def _class(self, data: dict[str, JSON]) -> tuple[Any, type]:
         name = data["type"]
-        if type(name) is str:
-            found = self._found.get(name)
-            if found is None:
-                found = self._found[name] = find_data_class(name, self._packages)
-            kind = found
-        else:
-            self._generics += 1
-            if self._generics > _MAX_GENERICS:  # a generic model makes a class for each of its parameters
-                raise TypeNotFoundError(f"a value names more than {_MAX_GENERICS} generic classes")
-            found = find_data_class(name, self._packages)
-            kind = typing.get_origin(found) or found
+        key = name if type(name) is str else dumps(name)
+        found = self._found.get(key)
+        if found is None:
+            self._generics += key is not name
+            if self._generics > MAX_GENERICS:  # a generic model makes a class for each of its parameters
+                raise TypeNotFoundError(f"a value names more than {MAX_GENERICS} generic classes")
+            found = self._found[key] = find_data_class(name, self._packages)
+        kind = typing.get_origin(found) or found
         if self._keys and self._is_foreign(kind) and compares_by_code(kind):
             raise TypeNotFoundError(f"a {type_label(kind)} in a key is compared by code that is not the app's")
         return found, kind
@@ -225,7 +230,7 @@ class _Decoding:
         return True  # of another package, whose values are not looked at
 
     def _member_of_value(self, members: type[enum.Enum], data: JSON) -> enum.Enum:
-        if type(data) is int and not -_MAX_FLAG < data < _MAX_FLAG:  # Python keeps each combination of flags
+        if type(data) is int and not -MAX_FLAG < data < MAX_FLAG:  # Python keeps each combination of flags
             raise ValueError("too many flags")
         if not self._is_foreign(members):
             return members(self.value(data))

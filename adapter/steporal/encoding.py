@@ -39,6 +39,12 @@ MAX_SAME_HASH = 100
 MAX_EMPTY = 10_000
 """How many instances without any field a value may have: one takes three bytes of JSON, and hundreds of memory."""
 
+MAX_FLAG = 1 << 128
+"""The value from which flags are refused: Python keeps each combination of flags that is read, for ever."""
+
+MAX_GENERICS = 100
+"""How many generic classes, each with its parameters, the instances in a value may be of: reading makes each anew."""
+
 _SANDBOX = "temporalio.worker.workflow_sandbox"
 
 _SEQUENCES: dict[type, str] = {tuple: "tuple", set: "set", frozenset: "frozenset"}
@@ -212,6 +218,7 @@ class _Encoding:
     __slots__ = (
         "_depth",
         "_empty",
+        "_generics",
         "_instead",
         "_keys",
         "_other",
@@ -233,6 +240,7 @@ class _Encoding:
         self._packages = packages
         self._instead = instead
         self._shapes: dict[type, Shape] = {}
+        self._generics: set[bytes] = set()
         self._depth = 0
         self._keys = 0
         self._empty = 0
@@ -283,8 +291,7 @@ class _Encoding:
         if is_data(kind):
             try:
                 shape = shape_of(kind)
-                if self._packages is not None:
-                    find_data_class(shape.name, self._packages)
+                self._check_name(shape.name)
                 self._shapes[kind] = shape
             except UnserializableError as err:
                 label, text = type_label(kind), str(err)
@@ -456,6 +463,24 @@ class _Encoding:
 
     # --- data classes ----------------------------------------------------------------------------------------------
 
+    def _check_name(self, name: JSON) -> None:
+        """Check that a value may be of the class of a name, where it is read.
+
+        Raises:
+            UnserializableError: It may not.
+        """
+        if self._packages is None:
+            return
+        if type(name) is str:
+            find_data_class(name, self._packages)
+        elif (key := dumps(name)) not in self._generics:
+            find_data_class(name, self._packages)
+            self._generics.add(key)
+            if len(self._generics) > MAX_GENERICS:
+                raise UnserializableError(
+                    f"a value has instances of at most {MAX_GENERICS} generic classes; derive a class from each"
+                )
+
     def _is_foreign(self, kind: type) -> bool:
         return self._packages is not None and is_foreign(kind, self._packages)
 
@@ -492,6 +517,8 @@ class _Encoding:
 
     def _enum(self, value: enum.Enum, shape: Shape) -> JSON:
         content = value.value
+        if isinstance(value, enum.Flag) and type(content) is int and not -MAX_FLAG < content < MAX_FLAG:
+            _refuse(value, "it has a flag beyond the 128th; send its value")
         if type(content) is not str or not content.isascii():
             try:
                 content = self.value(content)
@@ -524,6 +551,7 @@ class _Encoding:
         encoded = self._object(shape, self._fields(state, value, kind))
         try:
             encoded["type"] = name_of(alias)  # Page[int](...), of which typing keeps the parameters in the value
+            self._check_name(encoded["type"])
         except UnserializableError as err:
             raise _Refusal(type_label(kind), f"cannot be sent: {err}") from None
         return encoded

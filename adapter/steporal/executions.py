@@ -24,9 +24,10 @@ import temporalio.worker
 from temporalio import activity
 from temporalio.api.common.v1 import Payload
 from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.api.failure.v1 import Failure
 from temporalio.client import WorkflowExecutionDescription, WorkflowExecutionStatus
 from temporalio.common import RawValue
-from temporalio.converter import ActivitySerializationContext
+from temporalio.converter import ActivitySerializationContext, DataConverter
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -89,7 +90,6 @@ class Execution:
         ends_at: When the step's timeout is over, on the monotonic clock.
         joined: How many attempts wait for it besides the one that began it.
         is_interrupted: Whether it was told to stop.
-        is_orphaned: Whether the attempt that began it has ended before it.
     """
 
     step_id: str
@@ -99,7 +99,6 @@ class Execution:
     ends_at: float
     joined: int = 0
     is_interrupted: bool = False
-    is_orphaned: bool = False
 
     def interrupt(self) -> None:
         """Stop it: cancel the coroutine, or raise in the thread."""
@@ -172,6 +171,8 @@ class Executions:
             return await self._attended(self._begin(key, step_id, work))
         if (result := self._ended.results.get(key)) is not None:
             return result
+        if (failure := self._ended.failures.get(key)) is not None and failure.non_retryable:
+            raise failure  # there is another attempt only because Temporal has not received it
         execution = self._running.get(key)
         if execution is not None and _is_replaced(execution):
             execution.interrupt()
@@ -245,8 +246,8 @@ class Executions:
             return
         if error is None:
             self._ended.add(key, execution.task.result())
-        elif execution.is_orphaned and isinstance(error, ApplicationError):
-            self._ended.fail(key, error)
+        elif isinstance(error, ApplicationError) and (failure := _without_frames(error)) is not None:
+            self._ended.fail(key, failure)
 
     async def _joined(self, execution: Execution) -> RawValue:
         execution.joined += 1
@@ -277,7 +278,6 @@ class Executions:
         if lost and time.monotonic() < execution.ends_at and not activity.info().is_local:
             if not is_first:
                 raise asyncio.CancelledError
-            execution.is_orphaned = True
             await self._orphaned(execution)
         else:
             await self._interrupt(execution, is_leaving=details is not None and details.worker_shutdown)
@@ -316,6 +316,20 @@ class Executions:
     async def _time_to_leave(self) -> None:
         await activity.wait_for_worker_shutdown()
         await asyncio.sleep(self._leaves_after.total_seconds())
+
+
+def _without_frames(error: ApplicationError) -> ApplicationError | None:
+    """Return an error that has its stack trace as text, and keeps no variables of the frames in memory.
+
+    The SDK reports such an error as it was converted here. None if it has details that are not JSON.
+    """
+    converter, failure = DataConverter.default, Failure()
+    try:
+        converter.failure_converter.to_failure(error, converter.payload_converter, failure)
+    except Exception:
+        return None
+    converted = converter.failure_converter.from_failure(failure, converter.payload_converter)
+    return converted if isinstance(converted, ApplicationError) else None
 
 
 def _is_replaced(execution: Execution) -> bool:

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from steporal.converter import to_json
 from steporal.decoding import decode
-from steporal.encoding import MAX_DEPTH, encode
+from steporal.encoding import MAX_DEPTH, MAX_FLAG, MAX_GENERICS, encode
 from steporal.errors import UnencryptedSecretError, UnserializableError
 from steporal.readable import plain
 from steporal.type_names import TypeNotFoundError
@@ -449,6 +449,42 @@ def test_a_generic_model_has_its_parameters_as_they_were_written(parameter: Any)
     assert type(read(json.loads(json.dumps(encode(page))))) is type(page)
     holder = kinds.Holder[parameter](1)
     assert read(json.loads(json.dumps(encode(holder)))).__orig_class__ == kinds.Holder[parameter]
+
+
+@pytest.mark.parametrize("kind", [kinds.Page[int], kinds.Holder[int]])
+def test_a_value_has_as_many_instances_of_a_generic_class_as_it_likes(kind: Any) -> None:
+    made = [kinds.Page[int](items=[n]) if kind is kinds.Page[int] else kind(n) for n in range(3 * MAX_GENERICS)]
+    for value in (made, [[each] for each in made], {str(n): each for n, each in enumerate(made)}):
+        assert read(json.loads(json.dumps(encode(value, packages={"apps"})))) == value
+
+
+def test_instances_of_more_generic_classes_than_a_reader_makes_are_refused() -> None:
+    each = [kinds.Holder[typing.Literal[n]](n) for n in range(MAX_GENERICS + 1)]  # type: ignore[valid-type]
+    assert read(encode(each[1:], packages={"apps"})) == each[1:]
+    with pytest.raises(UnserializableError, match="instances of at most 100 generic classes"):
+        encode(each, packages={"apps"})
+
+
+@pytest.mark.parametrize(
+    ("value", "packages", "named"),
+    [
+        (kinds.Holder[int](1), __name__, "apps.data_kinds:Holder"),
+        (kinds.Holder[threading.Thread](1), "apps", "threading:Thread"),
+        (kinds.Page[int](items=[]), __name__, "apps.data_kinds:Page"),
+    ],
+)
+def test_an_instance_of_a_generic_class_that_no_reader_makes_is_refused(value: Any, packages: str, named: str) -> None:
+    with pytest.raises(UnserializableError, match=f"cannot be sent: '{named}' is not "):
+        encode(value, packages={packages})
+
+
+def test_flags_that_no_reader_takes_are_refused() -> None:
+    largest = kinds.Bits(MAX_FLAG - 1)
+    assert read(encode(largest)) is largest
+    with pytest.raises(
+        UnserializableError, match=r"kinds\.Bits at \[0\] cannot be sent; it has a flag beyond the 128th"
+    ):
+        encode([kinds.Bits(MAX_FLAG)])
 
 
 def test_a_list_of_instances_names_their_class_once() -> None:

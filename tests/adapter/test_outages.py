@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import dataclasses
 import os
 import signal
 import threading
@@ -16,11 +17,16 @@ import pytest
 import temporalio.client
 from gateway import Wire
 from recording import Workers
+from temporalio import activity
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import ActivityEnvironment
 from test_versioning import deployed, make_current
 from waiting import until, until_received
 
 import steporal
-from steporal import Context, RetryPolicy, Step, StepError
+from steporal import Context, NonRetryableError, RetryPolicy, Step, StepError
+from steporal.executions import Executions
 from steporal.runtime.carried import read_outcome
 from steporal.runtime.rebuilding import rebuild
 from steporal.runtime.step_activity import JOIN_STEP
@@ -97,6 +103,62 @@ async def test_a_step_that_runs_through_an_outage_begins_once_and_its_result_cou
         "async": "async, done",
     }
     assert rebuilt.in_flight == ()
+
+
+@pytest.mark.takes_long
+async def test_a_step_that_fails_in_an_outage_fails_with_its_own_error_and_does_not_begin_again(
+    server: DevServer,
+) -> None:
+    app = steporal.Client("outage", heartbeat_timeout=HEARTBEAT_TIMEOUT, retry=QUICKLY)
+    begun: list[str] = []
+    may_fail = asyncio.Event()
+
+    @app.workflow(id="fails")
+    async def fails(ctx: Context[Any], step: Step) -> list[Any]:
+        async def decline() -> None:
+            begun.append("declined")
+            await may_fail.wait()
+            raise NonRetryableError("the card is declined")
+
+        async def refuse() -> None:
+            begun.append("refused")
+            await may_fail.wait()
+            raise ConnectionError("refused")
+
+        steps = step.run("decline", decline), step.run("refuse", refuse, max_attempts=1)
+        ended = await asyncio.gather(*steps, return_exceptions=True)
+        return [[err.name, err.message, err.attempts] for err in ended if isinstance(err, StepError)]
+
+    workers = Workers(server.client, 100)
+    async with workers(app):
+        run = await fails.start()
+        await until(lambda: len(begun) == 2)
+        await asyncio.sleep(1.5)  # until the first heartbeats have named the worker
+        async with outage(server):
+            may_fail.set()
+        result = await asyncio.wait_for(run.result(), 60)
+    assert result == [["NonRetryableError", "the card is declined", 1], ["ConnectionError", "refused", 1]]
+    assert sorted(begun) == ["declined", "refused"]
+    await workers.replay()
+
+
+@pytest.mark.parametrize(("is_final", "begun"), [(True, [1]), (False, [1, 2])])
+async def test_an_attempt_after_a_final_failure_that_temporal_did_not_receive_fails_as_the_one_before(
+    is_final: bool, begun: list[int]
+) -> None:
+    executions = Executions()
+    attempts: list[int] = []
+
+    async def fail() -> RawValue:
+        attempts.append(activity.info().attempt)
+        raise ApplicationError("declined", non_retryable=is_final)
+
+    for attempt in (1, 2):
+        environment = ActivityEnvironment()
+        environment.info = dataclasses.replace(environment.info, attempt=attempt)
+        with pytest.raises(ApplicationError, match="declined"):
+            await environment.run(executions.run, "charge", {}, fail)
+    assert attempts == begun
 
 
 @pytest.mark.takes_long
