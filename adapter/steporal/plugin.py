@@ -42,7 +42,7 @@ from .runtime.storage import HAS_STORAGE, check_storage, reads_only
 from .runtime.versioning import IS_VERSIONED
 from .runtime.watching import WatchedRunner, quiet_the_sdk
 from .sealed import encrypts
-from .serving import SYSTEM_WORKFLOWS, registry_worker, system_worker
+from .serving import SYSTEM_WORKFLOWS, registry_worker, system_worker, together
 from .threads import StepThreads
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class SteporalPlugin(temporalio.worker.Plugin):
         client, temporal = self._client, worker.client
         source = Source.of(client, version=self._version)
         label = label_of(client.listed(), source)
-        async with (
+        async with together(
             system_worker(temporal),
             registry_worker(temporal, client.id, label),
             joinable(temporal, self._executions),

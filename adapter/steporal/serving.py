@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -67,9 +67,29 @@ _shared: WeakKeyDictionary[ServiceClient, dict[tuple[str, str], _Shared]] = Weak
 
 
 @asynccontextmanager
+async def together(*managers: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
+    """Enter context managers one after another, and leave them all at once.
+
+    A worker needs half a minute to stop where Temporal takes its calls and does not answer, and a process has five.
+    """
+    entered: list[AbstractAsyncContextManager[None]] = []
+    try:
+        for manager in managers:
+            await manager.__aenter__()
+            entered.append(manager)
+        yield
+    finally:
+        leaving = [manager.__aexit__(None, None, None) for manager in entered]
+        errors = [end for end in await asyncio.gather(*leaving, return_exceptions=True) if end]
+        for error in errors[:1]:
+            assert isinstance(error, BaseException)
+            raise error
+
+
+@asynccontextmanager
 async def system_worker(temporal: temporalio.client.Client) -> AsyncIterator[None]:
     """Serve the topics, their directory, the mailboxes and the shards of the catalog of a namespace."""
-    async with (
+    async with together(
         _serving(temporal, SHARDS_TASK_QUEUE, partial(_worker, without_converter(temporal), workflows=[ShardWorkflow])),
         _serving(temporal, SYSTEM_TASK_QUEUE, partial(_topics_worker, temporal)),
     ):
