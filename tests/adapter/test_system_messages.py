@@ -20,6 +20,7 @@ from waiting import until_waiting
 import steporal
 from steporal import Context, Step, event_trigger
 from steporal.converter import to_raw
+from steporal.errors import UnknownKeyError
 from steporal.events import new_ulid
 from steporal.routing import topic
 from steporal.routing.arbiter import ARBITER, REGISTER, STANDING, arbiter_id
@@ -409,3 +410,30 @@ async def test_paths_of_any_length_leave_room_in_the_directory(app: steporal.Cli
         for path in paths:
             await handle.execute_update(LIST, to_raw([{"topic": f"{name}.x", "count": 8, "path": path}]))
         assert await task_failures(handle) == []
+
+
+async def test_a_value_whose_key_is_missing_is_waited_for(app: steporal.Client, workers: Workers) -> None:
+    name = f"paid.{new_ulid()}"
+    sealed = Payload(metadata={"encoding": b"binary/encrypted", "encryption-key-id": b"deadbeef"}, data=b"x" * 40)
+
+    @app.workflow(id="waits", triggers=[event_trigger(name)])
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        await step.ext.wait_for_event("paid", event=f"{name}.done", timeout="1h")
+
+    async with workers(app), asyncio.timeout(60):
+        run = await waits.start(None)
+        await until_waiting(run)
+        topic_of_run = workers.temporal.get_workflow_handle(f"steporal.topic/{name}.done")
+        await topic_of_run.signal(topic.PUBLISH, RawValue(sealed))
+        while not any("'deadbeef'" in message for message in await task_failures(topic_of_run)):
+            await asyncio.sleep(0.05)
+        await topic_of_run.terminate()
+        shard = workers.temporal.get_workflow_handle(shard_id(shard_of_event(name)))
+        field = base64.b64encode(sealed.SerializeToString()).decode()
+        await shard.execute_update(PLACE, to_raw({"app": f"not {app.id}", "generation": 1, "field": field}))
+        sender = steporal.Client("sender", temporal=workers.temporal)
+        with pytest.raises(UnknownKeyError, match="'deadbeef'"):
+            await sender.send_event({"name": name})
+        await shard.execute_update(PLACE, to_raw({"app": f"not {app.id}", "generation": 1}))
+        assert (await steporal.Client("sender", temporal=workers.temporal).send_event({"name": name})).runs
+        await workers.temporal.get_workflow_handle(run.workflow_id).terminate()
