@@ -8,6 +8,7 @@ by ``encoding.py``.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -69,6 +70,47 @@ def from_raw(raw: RawValue) -> JSON:
     except ValueError:
         check_readable(raw.payload)
         raise
+
+
+_MAY_BE_ODD = re.compile(rb"NaN|Infinity|[0-9][eE]|\\u[dD][89a-fA-F]")
+
+
+def check_can_be_written(data: JSON, text: bytes) -> None:
+    """Check that JSON which was read can be written again: it has no NaN or infinity, and its text is Unicode.
+
+    Args:
+        data: The JSON.
+        text: What it was read from.
+
+    Raises:
+        ValueError: It cannot.
+        RecursionError: It is nested too deep for that.
+    """
+    if _MAY_BE_ODD.search(text):
+        dumps(data)
+
+
+def is_nested_deeper(levels: int, data: JSON, text: bytes) -> bool:
+    """Return whether JSON is nested more than some levels deep, without recursion.
+
+    Args:
+        levels: How many.
+        data: The JSON.
+        text: What it was read from.
+    """
+    if text.count(b"[") + text.count(b"{") <= levels:
+        return False
+    level = [data]
+    for _ in range(levels):
+        level = [
+            item
+            for container in level
+            for item in (container.values() if isinstance(container, dict) else container)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def copied(data: JSON) -> JSON:

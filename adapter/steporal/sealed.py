@@ -77,18 +77,28 @@ def unreadable() -> UnknownKeyError | None:
 # --- what is stored outside of histories ---------------------------------------------------------------------------
 
 
+UNREADABLE = "?"
+"""What a memo has for a field that cannot be read."""
+
+
 async def memo_of(described: WorkflowExecutionDescription) -> Mapping[str, Any]:
     """The memo of an execution.
+
+    Anybody who may start workflows can start one with any memo: a field that cannot be read is :data:`UNREADABLE`.
 
     Raises:
         UnknownKeyError: It is encrypted, and there is not the key.
     """
-    try:
-        return await described.memo()
-    except KeyError:  # the SDK's: there is no codec, and it does not know the encoding
-        for payload in described.raw_description.workflow_execution_info.memo.fields.values():
-            check_readable(payload)
-        raise
+    memo: dict[str, Any] = {}
+    for key, payload in described.raw_description.workflow_execution_info.memo.fields.items():
+        try:
+            [memo[key]] = await described.data_converter.decode([payload])
+        except UnknownKeyError:
+            raise
+        except (Exception, RecursionError):
+            check_readable(payload)  # without a codec, the SDK only says that it does not know the encoding
+            memo[key] = UNREADABLE
+    return memo
 
 
 def is_current(converter: DataConverter, payload: Payload) -> bool:

@@ -20,9 +20,11 @@ from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue
 from temporalio.contrib.opentelemetry import OpenTelemetryPlugin, create_tracer_provider
 from temporalio.worker import Worker
+from waiting import until_waiting
 
 import steporal
 from steporal import Context, Step
+from steporal.converter import to_raw
 
 
 @pytest.fixture
@@ -141,3 +143,91 @@ async def test_a_delivery_that_is_started_with_anything_ends(
     assert "the second argument of the run cannot be read" in str(failed.value.cause)
     [ended] = named(spans, f"run {sink.id}")
     assert not ended.status.is_ok
+
+
+class _Header(temporalio.client.Interceptor):
+    """Sends a header with whatever a client sends."""
+
+    def __init__(self, header: Payload) -> None:
+        self._header = header
+
+    def intercept_client(self, next: temporalio.client.OutboundInterceptor) -> temporalio.client.OutboundInterceptor:
+        header = self._header
+
+        class Outbound(temporalio.client.OutboundInterceptor):
+            async def start_workflow(self, input: Any) -> Any:
+                input.headers = {"_tracer-data": header}
+                return await super().start_workflow(input)
+
+            async def signal_workflow(self, input: Any) -> None:
+                input.headers = {"_tracer-data": header}
+                await super().signal_workflow(input)
+
+            async def query_workflow(self, input: Any) -> Any:
+                input.headers = {"_tracer-data": header}
+                return await super().query_workflow(input)
+
+            async def start_workflow_update(self, input: Any) -> Any:
+                input.headers = {"_tracer-data": header}
+                return await super().start_workflow_update(input)
+
+        return Outbound(next)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        Payload(metadata={"encoding": b"what/ever"}, data=b"x"),
+        Payload(metadata={"encoding": b"json/plain"}, data=b"{"),
+        to_raw(["x"]).payload,
+        to_raw("x").payload,
+        to_raw({"traceparent": 5}).payload,
+        to_raw({"baggage": [1]}).payload,
+        to_raw({"traceparent": "00-" + "f" * 32, "tracestate": "=,=," * 3000, "baggage": "%%=;=," * 3000}).payload,
+    ],
+    ids=range(7),
+)
+async def test_no_header_that_somebody_has_made_up_stops_a_run_or_a_topic(
+    app: steporal.Client, workers: Workers, spans: InMemorySpanExporter, header: Payload
+) -> None:
+    name = f"paid.{app.id}"
+
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        event = await step.ext.wait_for_event("paid", event=name, timeout="1h")
+        signal = await step.wait_for_signal("go", signal=name, timeout="1h")
+        return [event and event.data["n"], signal and signal.data]
+
+    plain = workers.temporal
+    stranger = temporalio.client.Client(plain.service_client, namespace=plain.namespace, interceptors=[_Header(header)])
+    async with traced_worker(app, workers), asyncio.timeout(60):
+        handle = await stranger.start_workflow("waits", None, id=f"{app.id}/waits/1", task_queue=app.task_queue)
+        await until_waiting(await app.get_run(handle.id))
+        await handle.signal("whatever", 1)
+        topic = stranger.get_workflow_handle(f"steporal.topic/{name}")
+        await topic.signal("steporal.publish", to_raw([]))
+        with pytest.raises(temporalio.client.WorkflowUpdateFailedError):
+            await stranger.get_workflow_handle(f"steporal.app/{app.id}").execute_update("steporal.register", 1)
+        await app.send_event({"name": name, "data": {"n": 2}})
+        while (await app.send_signal(name, "now")).run_id is None:
+            await asyncio.sleep(0.05)
+        assert await handle.result() == [2, "now"]
+
+
+@pytest.mark.parametrize("trace", [{"traceparent": 5}, {"traceparent": ["x"], "tracestate": {}}, [1], "x"])
+async def test_no_trace_of_an_event_that_somebody_has_made_up_stops_deliveries(
+    app: steporal.Client, workers: Workers, spans: InMemorySpanExporter, trace: Any
+) -> None:
+    name = f"paid.{app.id}"
+
+    @app.workflow(id="waits")
+    async def waits(ctx: Context[Any], step: Step) -> Any:
+        event = await step.ext.wait_for_event("paid", event=name, timeout="1h")
+        return event and event.data["n"]
+
+    async with traced_worker(app, workers), asyncio.timeout(60):
+        run = await waits.start(None)
+        await until_waiting(run)
+        event = {"id": "1", "name": name, "data": {"n": 2}, "ts": 1, "v": None, "trace": trace}
+        await workers.temporal.get_workflow_handle(f"steporal.topic/{name}").signal("steporal.publish", to_raw([event]))
+        assert await run.result() == 2

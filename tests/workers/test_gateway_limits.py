@@ -528,3 +528,35 @@ async def test_a_gateway_that_stops_is_not_ready(app: steporal.Client, temporal:
         stopping = True
         assert (await http.get("/ready")).json() == {"error": "the gateway is stopping", "status": 503}
         assert (await http.get("/live")).status_code == 200
+
+
+@pytest.mark.parametrize("size", [0, 1, memory.PIECE_BYTES, memory.PIECE_BYTES + 1, 3 * memory.PIECE_BYTES, 1_000_000])
+async def test_an_answer_has_its_memory_until_it_is_taken(size: int) -> None:
+    answer, sent, is_taken = random.Random(1).randbytes(size), list[Any](), asyncio.Event()
+
+    async def answering(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[memory._KEY].take(2_000_000)
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": answer})
+
+    async def receive() -> Any:
+        raise AssertionError("there is no body")
+
+    async def send(message: Any) -> None:
+        if len(sent) == 3:  # what the system takes by itself
+            await is_taken.wait()
+        sent.append(message)
+
+    counted = memory.BodyMemory(answering)
+    answered = asyncio.ensure_future(counted({"type": "http"}, receive, send))
+    while not answered.done() and len(sent) < 3:
+        await asyncio.sleep(0)
+    assert answered.done() == (size <= 2 * memory.PIECE_BYTES)
+    assert (counted._memory.left < SHARED_BYTES) == (not answered.done())
+    is_taken.set()
+    await answered
+    assert counted._memory.left == SHARED_BYTES
+    pieces = sent[1:]
+    assert b"".join(piece["body"] for piece in pieces) == answer
+    assert all(len(piece["body"]) <= memory.PIECE_BYTES for piece in pieces)
+    assert [bool(piece.get("more_body")) for piece in pieces] == [True] * (len(pieces) - 1) + [False]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -18,7 +18,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from ..converter import from_raw, to_raw
 from ..types import JSON
 from .listing import App
-from .messages import of_any_count, read, refuse, said
+from .messages import of_any_count, read, refuse, remembered, said
 from .shards import FULL, is_possible
 
 ARBITER = "steporal.app"
@@ -39,6 +39,9 @@ MAX_LIST_BYTES = 1_500_000
 
 _UPDATES_PER_EXECUTION = 20
 """A live workflow replays with this number: another one needs ``workflow.patched``."""
+
+_MAX_NUMBER = 2**63 - 1
+"""Of a revision: Python writes no integer of more than 4,300 digits."""
 
 _RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
 
@@ -92,8 +95,8 @@ class Claim(BaseModel):
     app: App
     digest: str
     schedules_digest: str = ""
-    revision: int
-    started: int
+    revision: int = Field(ge=-_MAX_NUMBER, le=_MAX_NUMBER)
+    started: int = Field(ge=-_MAX_NUMBER, le=_MAX_NUMBER)
     version: str = ""
     is_current: bool = False
     from_worker: bool = True
@@ -164,8 +167,8 @@ class AppWorkflow:
 
     @workflow.init
     def __init__(self) -> None:
-        self._standing = _standing(workflow.memo_value(STANDING, None))
-        self._schedules = _texts(workflow.memo_value(SCHEDULES, None))
+        self._standing = _standing(remembered(STANDING))
+        self._schedules = _texts(remembered(SCHEDULES))
         self._registering = asyncio.Lock()
         self._updates = 0
         self._is_gone = False

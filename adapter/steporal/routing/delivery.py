@@ -101,7 +101,9 @@ async def _is_told(temporal: temporalio.client.Client, delivery: Delivery, event
             handle = temporal.get_workflow_handle(delivery.workflow_id)
             await handle.signal(DELIVER, to_raw(message), rpc_timeout=_RPC_TIMEOUT)
     except RPCError as err:
-        if err.status != RPCStatusCode.NOT_FOUND or is_about_namespace(err):
+        # What Temporal refuses for what it is, such as an id that is too long, it would refuse again and again.
+        is_refused = err.status == RPCStatusCode.INVALID_ARGUMENT and not _is_full(err)
+        if not is_refused and (err.status != RPCStatusCode.NOT_FOUND or is_about_namespace(err)):
             raise
         return False
     return True

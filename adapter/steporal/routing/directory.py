@@ -18,15 +18,16 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from temporalio import workflow
 from temporalio.common import RawValue
 
 from ..converter import dumps, to_raw
 from ..runtime.until import wait_until
+from ..sealed import UNREADABLE
 from ..types import JSON
 from .budget import Key
-from .messages import FAR_FUTURE, drop, of_any_count, read, refuse, said
+from .messages import FAR_FUTURE, drop, of_any_count, read, refuse, remembered, said
 
 DIRECTORY = "steporal.topics"
 LIST = "steporal.list"
@@ -56,6 +57,8 @@ _MOST_BYTES = 2 * _MAX_BYTES  # with topics in parts, which senders can find onl
 _BYTES_OF_A_TOPIC = 100
 
 _MAX_NAME = 4096
+_MAX_PATH = 64
+_MAX_PATH_BYTES = 2_000
 
 _SEGMENT = re.compile(r".[^./]*", re.DOTALL)
 
@@ -146,8 +149,23 @@ class Wanted(BaseModel):
 
     topic: str = Field(min_length=1, max_length=_MAX_NAME)
     count: int = Field(default=1, ge=1, le=MAX_PARTS)
-    path: tuple[str, ...] | None = Field(default=None, max_length=64)
+    path: tuple[str, ...] | None = Field(default=None, max_length=_MAX_PATH)
     others: bool = False
+
+    @model_validator(mode="after")
+    def _path_is_short(self) -> Wanted:
+        if not is_listable(self.path or ()):
+            raise ValueError("the path is too long to be listed")
+        return self
+
+
+def is_listable(path: tuple[str, ...]) -> bool:
+    """Return whether a path may be listed. A wait that compares a longer one counts as a wait without an equality."""
+    return len(path) <= _MAX_PATH and _bytes_of(path) <= _MAX_PATH_BYTES
+
+
+def _bytes_of(path: tuple[str, ...]) -> int:
+    return sum(len(name.encode(errors="surrogatepass")) + 10 for name in path)
 
 
 def shard_of(topic: str) -> int:
@@ -227,7 +245,8 @@ class DirectoryWorkflow:
             except TimeoutError:
                 self._look()
         await workflow.wait_condition(workflow.all_handlers_finished)
-        memo = {key: value for key, value in workflow.memo().items() if value is not None}
+        memo = {key: remembered(key) for key in workflow.info().raw_memo if _is_ours(key)}
+        memo = {key: value for key, value in memo.items() if value is not None}
         # Given an empty memo, Temporal takes the one that this execution was started with.
         workflow.continue_as_new(to_raw({"looks": self._looks}), memo={**memo, VERSION: 1})
 
@@ -252,12 +271,14 @@ class DirectoryWorkflow:
         if self._is_restored:
             return
         self._is_restored = True
-        memo = workflow.memo()
+        memo = {key: remembered(key, UNREADABLE) for key in workflow.info().raw_memo}
+        if VERSION not in memo:  # somebody else has started it; readers take it for one that runs no more
+            workflow.upsert_memo({VERSION: 1})
         self._entries, unreadable = read_entries(memo)
         for key in unreadable:
             drop("topic in the directory", key)
             workflow.upsert_memo({key: None})
-        self._size = sum(_size_of(topic) for topic in self._entries)
+        self._size = sum(_size_of(topic, entry) for topic, entry in self._entries.items())
         try:
             self._unlisted = read_unlisted(memo)
         except ValueError as err:
@@ -285,20 +306,20 @@ class DirectoryWorkflow:
         if parts.leaving:
             parts = parts.model_copy(update={"leaving": False})
         if wanted.count > 1:
-            parts = _with_way(parts, wanted, now)
+            parts = _with_way(parts, wanted, now, has_room=self._size < _MOST_BYTES)
         self._looks[_key_of(topic, wanted.count)] = 0
         if parts != before:
             self._put(topic, (entry or Entry(parts=())).with_parts(parts))
 
     def _put(self, topic: str, entry: Entry | None) -> None:
         """Set the entry of a topic, or remove it."""
-        if topic not in self._entries:
-            self._size += _size_of(topic)
+        if (before := self._entries.get(topic)) is not None:
+            self._size -= _size_of(topic, before)
         if entry is None:
-            del self._entries[topic]
-            self._size -= _size_of(topic)
+            self._entries.pop(topic, None)
         else:
             self._entries[topic] = entry
+            self._size += _size_of(topic, entry)
         said = None if entry is None else entry.model_dump(mode="json", exclude_defaults=True)
         workflow.upsert_memo({TOPIC_KEY + topic: said})
 
@@ -344,12 +365,12 @@ class DirectoryWorkflow:
             self._put(topic, Entry(parts=tuple(kept)) if kept else None)
 
 
-def _with_way(parts: Parts, wanted: Wanted, now: float) -> Parts:
+def _with_way(parts: Parts, wanted: Wanted, now: float, *, has_room: bool) -> Parts:
     """Return parts that list the path of a subscription, or that they have waits without an equality."""
     paths = parts.paths
     is_other = wanted.others
     if wanted.path is not None and all(path.names != wanted.path for path in paths):
-        if len(paths) < MAX_PATHS:
+        if len(paths) < MAX_PATHS and has_room:
             paths = (*paths, Path(names=wanted.path, since=now))
         else:
             is_other = True
@@ -357,8 +378,13 @@ def _with_way(parts: Parts, wanted: Wanted, now: float) -> Parts:
     return parts.model_copy(update={"paths": paths, "others": others})
 
 
-def _size_of(topic: str) -> int:
-    return _BYTES_OF_A_TOPIC + len(topic.encode(errors="surrogatepass"))
+def _size_of(topic: str, entry: Entry | None = None) -> int:
+    paths = [path.names for parts in entry.parts for path in parts.paths] if entry is not None else []
+    return _BYTES_OF_A_TOPIC + len(topic.encode(errors="surrogatepass")) + sum(map(_bytes_of, paths))
+
+
+def _is_ours(key: str) -> bool:
+    return key.startswith(TOPIC_KEY) or key == UNLISTED
 
 
 def _key_of(topic: str, count: int) -> str:

@@ -88,7 +88,7 @@ class Lane:
         events: list[dict[str, JSON]] = []
         positions: dict[str, int] = {}
         deliveries: list[Delivery] = []
-        size = 0
+        size = names = 0
         self.taken.clear()
         while self.waiting and len(deliveries) < _DELIVERIES_PER_ACTIVITY:
             matched = self.waiting[0]
@@ -98,6 +98,9 @@ class Lane:
                     break
                 positions[matched.event["id"]] = len(events)
                 events.append(matched.event)
+            names += len(matched.subscription.workflow_id) + len(matched.subscription.key)
+            if deliveries and names > _BYTES_PER_ACTIVITY:
+                break
             self.taken.append(self.waiting.popleft())
             deliveries.append(Delivery.of(matched.subscription, positions[matched.event["id"]]))
         return Batch(events=events, deliveries=deliveries)

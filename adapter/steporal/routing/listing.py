@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ..definition import MAX_ID_BYTES
 
@@ -36,7 +36,7 @@ class Entry(BaseModel):
     if_exp: str | None = None
     cron: str | None = None
     timezone: str | None = None
-    jitter: float | None = None
+    jitter: float | None = Field(default=None, allow_inf_nan=False)
     bridge: bool = False
 
 

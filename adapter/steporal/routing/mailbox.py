@@ -17,7 +17,7 @@ from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ApplicationError, FailureError
 
-from ..converter import from_raw, to_raw
+from ..converter import to_raw
 from ..runtime.until import wait_until
 from ..types import JSON
 from .messages import FAR_FUTURE, of_any_count, read, refuse, said
@@ -233,10 +233,10 @@ class MailboxWorkflow:
             checking.cancel()
             return None
         try:
-            issues: str | None = from_raw(await checking)
+            issues = said(await checking)
         except FailureError:
             return None
-        return issues
+        return issues if isinstance(issues, str) else None
 
     async def _deliver(self, data: JSON) -> None:
         wait = self._wait

@@ -17,15 +17,19 @@ from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
-from ..converter import from_raw, to_raw
+from ..converter import check_can_be_written, dumps, from_raw, is_nested_deeper, to_raw
 from ..errors import UnknownKeyError
 from ..metrics import MESSAGES_DROPPED
+from ..sealed import check_readable
 from ..types import JSON
 
 M = TypeVar("M", bound=BaseModel)
 
 _NONE = to_raw(None)
 _SHOWN = 200
+
+MAX_NESTING = 500
+"""How deep a message may be nested. A value of 150 levels takes up to 450 of JSON."""
 
 FAR_FUTURE = 253402300800.0
 """The beginning of the year 10000, in seconds since the epoch: no wait lasts longer."""
@@ -64,18 +68,49 @@ def of_any_count(handler: Callable[[Any, RawValue], Any]) -> Callable[..., Any]:
     return take
 
 
-def said(message: RawValue) -> JSON:
-    """The JSON of a message; None if it is none.
+def said(message: RawValue, levels: int = MAX_NESTING) -> JSON:
+    """Return the JSON of a message; None if it is not JSON, or JSON that cannot be handed on.
+
+    ``json.loads`` reads NaN, infinity and lone surrogates, which cannot be written again: an error while a workflow
+    does that would end one of its tasks, and with it all that the workflow does for others.
+
+    Args:
+        message: The message.
+        levels: How deep it may be nested.
 
     Raises:
         UnknownKeyError: It is encrypted, and this worker has no key for it; another one may have.
     """
     try:
-        return from_raw(message)
+        data = from_raw(message)
+        check_can_be_written(data, message.payload.data)
     except UnknownKeyError:
         raise
     except (Exception, RecursionError):
         return None
+    return None if is_nested_deeper(levels, data, message.payload.data) else data
+
+
+def remembered(key: str, unreadable: JSON = None) -> JSON:
+    """Return what the memo of this workflow has under a key.
+
+    Args:
+        key: The key.
+        unreadable: What is returned for something that cannot be read, or not be written again.
+
+    Raises:
+        UnknownKeyError: It is encrypted, and this worker has no key for it; another one may have.
+    """
+    payload = workflow.info().raw_memo.get(key)
+    if payload is None:
+        return None
+    try:
+        value = workflow.payload_converter().from_payload(payload)
+        dumps(value)
+    except (Exception, RecursionError):
+        check_readable(payload)
+        return unreadable
+    return value
 
 
 def read(kind: type[M], data: JSON, what: str) -> M | None:

@@ -20,7 +20,7 @@ from ..tracing import with_trace
 from ..types import JSON
 from .binding import Key, Path, bind
 from .calls import is_about_namespace, is_missing
-from .directory import Wanted, part_of
+from .directory import Wanted, is_listable, part_of
 from .directory_reading import Directory, Shard, parts_for
 from .gathering import MOST_BYTES, Call, gathered
 from .late import Letter, Room, publish_later, signalled
@@ -233,7 +233,8 @@ def _part_for(subscription: Subscription, index: tuple[Path, Key] | None, count:
 def _wanted(topic: str, count: int, index: tuple[Path, Key] | None) -> Wanted:
     if count == 1:
         return Wanted(topic=topic)
-    return Wanted(topic=topic, count=count, path=index[0] if index is not None else None, others=index is None)
+    path = index[0] if index is not None and is_listable(index[0]) else None
+    return Wanted(topic=topic, count=count, path=path, others=path is None)
 
 
 def _all_parts(shard: Shard, topic: str) -> list[str]:

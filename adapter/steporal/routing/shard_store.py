@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import temporalio.client
@@ -79,7 +79,21 @@ class Shards:
 
 def without_converter(temporal: temporalio.client.Client) -> temporalio.client.Client:
     """Return a client of the same connection and namespace that leaves payloads as they are."""
-    return temporalio.client.Client(temporal.service_client, namespace=temporal.namespace)
+    return temporalio.client.Client(temporal.service_client, namespace=temporal.namespace, data_converter=_Unchanged())
+
+
+class _Unchanged(DataConverter):
+    """Leaves payloads as they are, also those that say of themselves that they are in external storage.
+
+    The SDK fails the workflow task where a worker without external storage is sent such a payload. Nothing for a shard
+    is ever there, but anybody can send one, and would stop the shard for as long as it comes again.
+    """
+
+    async def _decode_reference_payload_sequence(self, payloads: Sequence[Payload]) -> list[Payload]:
+        return list(payloads)
+
+    async def _external_retrieve_payload_sequence(self, payloads: Sequence[Payload]) -> list[Payload]:
+        return list(payloads)
 
 
 def plain_converter(converter: DataConverter) -> DataConverter:

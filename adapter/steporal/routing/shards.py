@@ -19,6 +19,7 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from ..events import MAX_LEVELS, RESERVED_PREFIXES
+from ..sealed import is_sealed
 from .listing import App, Id
 from .messages import of_any_count, read, refuse, said
 
@@ -42,7 +43,7 @@ _VERSION = "version"
 _GENERATION = "steporal-generation"
 """A field's metadata: the generation of the list that it is of, readable without a key."""
 
-_MAX_AHEAD_SECONDS = 3600
+_MAX_AHEAD_SECONDS = 60  # as far as the clocks of servers may differ; also how long a list that is made up stays
 
 _UPDATES_PER_EXECUTION = 20
 """Each worker that starts replays the shard from its last continue-as-new, which keeps that short.
@@ -209,6 +210,8 @@ class ShardWorkflow:
     @of_any_count
     def place(self, message: RawValue) -> None:
         """Replace or remove an app's field, unless the shard has one of a later list."""
+        if is_sealed(message.payload):  # senders leave it in the clear; of what they place, the workers have no key
+            raise refuse("placement")
         placement = read(Placement, said(message), "placement")
         field = None if placement is None else _field(placement)
         if placement is None or (placement.field is not None and field is None):

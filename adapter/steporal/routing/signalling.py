@@ -106,8 +106,11 @@ class Mailboxes:
         description = await self._describe(mailbox_id(signal))
         if description is None or description.close_time is not None:
             return None
-        wait = (await memo_of(description)).get(WAIT)
-        return None if wait is None else Held(description.run_id, Wait.model_validate(wait))
+        try:
+            wait = (await memo_of(description)).get(WAIT)
+            return None if wait is None else Held(description.run_id, Wait.model_validate(wait))
+        except ValueError:  # a workflow with the name of a mailbox, which somebody else has started
+            return None
 
     async def _is_gone(self, wait: Wait) -> bool:
         """Whether the run that waits has ended without closing its mailbox, as one that was terminated has."""

@@ -9,6 +9,7 @@ what it has received.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import zlib
 from collections import deque
@@ -34,7 +35,7 @@ from ..runtime.inbox import REFUSED
 from ..runtime.limits import MAX_PAYLOAD_BYTES
 from ..runtime.until import wait_until
 from ..types import JSON
-from .directory import MAX_PARTS, MAX_PATHS, MORE_PARTS, Wanted
+from .directory import MAX_PARTS, MAX_PATHS, MORE_PARTS, Wanted, is_listable
 from .lanes import Backlog, Lane, Matched
 from .messages import drop, of_any_count, read, said
 from .subscription import Index, Subscription
@@ -61,13 +62,18 @@ _BYTES_PER_UNIT = 25
 _CONFIRMED_EVERY = timedelta(minutes=20)  # the looks of the directory depend on it
 _CONFIRMED_WITHIN = timedelta(minutes=2)
 _CONFIRM_AGAIN = timedelta(seconds=30)
+_DELIVER_AGAIN = timedelta(seconds=30)
 _WAITS_PER_PART = 10_000
 _BYTES_PER_PART = 3 * 1024 * 1024
 _MAX_WAITS_BYTES = 6 * 1024 * 1024  # below what the next execution can be given
+_MAX_PACKED_BYTES = 1_700_000  # of waits, when they are compressed: beside what is remembered, in one payload
 _MAX_STATE_BYTES = 8 * 1024 * 1024  # before it is compressed: to write more takes too much of a workflow task
 _MAX_BACKLOG_BYTES = 2 * 1024 * 1024  # of that: the next execution reads it in its first workflow task
 _MAX_HISTORY_BYTES = 40 * 1024 * 1024  # Temporal terminates a workflow with 50 MiB
+_MAX_NESTING = 200  # senders may have 100; pydantic writes less than 255
+_MAX_EVENT_BYTES = 1024 * 1024  # senders may have half; Temporal takes 2 MiB of a delivery
 _REMEMBERED = 10_000
+_SHORT_ID = 32  # bytes of an id that is remembered as it is
 _LANES = 4
 _IDLE = timedelta(minutes=10)
 _LONGEST = timedelta(days=1)
@@ -214,7 +220,7 @@ class TopicWorkflow:
     @workflow.query(name=MATCHED, description="Which runs an event was for.")
     def matched(self, event_id: str) -> RawValue:
         """Some of the runs that an event matched; null until that is decided, and for events of earlier executions."""
-        return to_raw(self._matched.get(event_id))
+        return to_raw(self._matched.get(_short(event_id)))
 
     # --- its life --------------------------------------------------------------------------------------------------
 
@@ -287,6 +293,7 @@ class TopicWorkflow:
 
     def _lose_backlog(self) -> None:
         """Drop events that were not told, lest Temporal terminates the topic with all its subscriptions."""
+        self._remembered.clear()  # which may be what does not fit
         events = [each for each in self._received if each.kind == PUBLISH]
         lost = len(events) + sum(len(lane.waiting) for lane in self._lanes)
         workflow.logger.error("dropped %d signals and deliveries of events: more came than can be told", lost)
@@ -320,7 +327,7 @@ class TopicWorkflow:
             "version": 1,
             "subscriptions": [s.model_dump(mode="json", exclude_defaults=True) for s in self._index.all.values()],
             "remembered": list(self._remembered),
-            "received": [[each.kind, said(each.message), each.came] for each in self._received],
+            "received": [[each.kind, said(each.message, _MAX_NESTING), each.came] for each in self._received],
             "events": list(events.values()),
             "matched": [
                 [each.subscription.model_dump(mode="json", exclude_defaults=True), position, each.came]
@@ -355,7 +362,7 @@ class TopicWorkflow:
             self._is_working = False
 
     async def _take(self, received: Received) -> None:
-        items = said(received.message)
+        items = said(received.message, _MAX_NESTING)
         await self._take_units(received.size // _BYTES_PER_UNIT)
         if not isinstance(items, list):
             drop(f"message for {received.kind}", type(items).__name__)
@@ -367,11 +374,15 @@ class TopicWorkflow:
             elif received.kind == UNSUBSCRIBE:
                 self._unsubscribe(item)
             elif (event := read(Event, item, "event")) is not None:
-                await self._hear(event.id, item, received.came)
+                if received.size > _MAX_EVENT_BYTES and size_of(to_raw(item)) > _MAX_EVENT_BYTES:
+                    drop("event", "it is too large to be delivered")
+                else:
+                    await self._hear(event.id, item, received.came)
             await self._take_units(_UNITS_OF_AN_ITEM)
 
     def _subscribe_or_refuse(self, subscription: Subscription) -> int:
-        if self._index.size < _MAX_WAITS_BYTES or subscription.id in self._index.all:
+        has_room = self._index.size < _MAX_WAITS_BYTES and self._index.packed < _MAX_PACKED_BYTES
+        if has_room or subscription.id in self._index.all:
             return self._subscribe(subscription)
         self._refuse(subscription)
         return 0
@@ -381,8 +392,8 @@ class TopicWorkflow:
         topic, waits = topic_of(workflow.info().workflow_id)[0], len(self._index.all)
         message = (
             f"event {topic!r} has no room for another wait: its topic already holds {waits:,} waits of "
-            f"{self._index.size:,} bytes, and the limit is {_MAX_WAITS_BYTES:,} bytes; use shorter timeouts, or more "
-            "specific event names"
+            f"{self._index.size:,} bytes, and the limit is {_MAX_WAITS_BYTES:,} bytes, or less where ids and compared "
+            "values are long; use shorter timeouts, or more specific event names"
         )
         if subscription.kind == "cancel":  # to deliver it would cancel the run
             drop(f"cancel_on of run {subscription.workflow_id!r}", message)
@@ -405,14 +416,15 @@ class TopicWorkflow:
             drop("subscription's id", type(id).__name__)
 
     async def _hear(self, id: str, event: dict[str, JSON], came: float) -> None:
+        id = _short(id)
         if id not in self._remembered:
             self._remember(id)
             runs = await self._match(event, came)
             self._matched[id] = runs
             TOPIC_EVENTS.add(workflow.metric_meter(), outcome="matched" if runs else "unmatched")
 
-    def _remember(self, event_id: str) -> None:
-        self._remembered[event_id] = None
+    def _remember(self, id: str) -> None:
+        self._remembered[id] = None
         if len(self._remembered) > _REMEMBERED:
             oldest = next(iter(self._remembered))
             del self._remembered[oldest]
@@ -458,15 +470,7 @@ class TopicWorkflow:
             await workflow.wait_condition(lambda: bool(lane.waiting) and not self._is_leaving)
             lane.is_delivering = True
             TOPIC_BACKLOG.record(workflow.metric_meter(), self._left())
-            answer = await workflow.execute_activity(
-                DELIVER_EVENTS,
-                to_raw(lane.next_batch().model_dump(mode="json")),
-                result_type=RawValue,
-                start_to_close_timeout=timedelta(minutes=1),
-                heartbeat_timeout=DELIVERY_HEARTBEAT_TIMEOUT,
-                retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=10)),
-            )
-            gone, later = _told(from_raw(answer))
+            gone, later = await self._deliver_batch(lane)
             self._measure(lane.taken, gone, later)
             for id in gone:
                 self._index.remove(id)
@@ -477,6 +481,23 @@ class TopicWorkflow:
             if later:
                 lane.put_off([lane.taken[position] for position in later])
             lane.is_delivering = False
+
+    async def _deliver_batch(self, lane: Lane) -> tuple[list[str], list[int]]:
+        """Deliver what is at the front of a lane; return as :func:`_told`."""
+        try:
+            answer = await workflow.execute_activity(
+                DELIVER_EVENTS,
+                to_raw(lane.next_batch().model_dump(mode="json")),
+                result_type=RawValue,
+                start_to_close_timeout=timedelta(minutes=1),
+                heartbeat_timeout=DELIVERY_HEARTBEAT_TIMEOUT,
+                retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=10)),
+            )
+        except FailureError as err:  # somebody has ended the activity: of itself, it is tried again for ever
+            workflow.logger.warning("could not deliver events; trying again in 30 s: %s", err.cause)
+            await workflow.sleep(_DELIVER_AGAIN)
+            return [], list(range(len(lane.taken)))
+        return _told(said(answer), len(lane.taken))
 
     # --- the directory ---------------------------------------------------------------------------------------------
 
@@ -499,15 +520,17 @@ class TopicWorkflow:
     def _has_outgrown(self) -> bool:
         if self._has_grown or topic_of(workflow.info().workflow_id)[1] * MORE_PARTS > MAX_PARTS:
             return False
-        return len(self._index.all) >= _WAITS_PER_PART or self._index.size >= _BYTES_PER_PART
+        is_large = self._index.size >= _BYTES_PER_PART or self._index.packed >= _MAX_PACKED_BYTES // 2
+        return len(self._index.all) >= _WAITS_PER_PART or is_large
 
     async def _list_in_directory(self) -> bool:
         """Confirm the entry and, if the topic has outgrown its parts, ask for more; return whether that succeeded."""
         topic, count, _ = topic_of(workflow.info().workflow_id)
         wanted = [Wanted(topic=topic, count=count)]
         if count > 1:
-            wanted = [Wanted(topic=topic, count=count, path=path) for path in self._index.paths]
-            if self._index.has_others or len(wanted) > MAX_PATHS:
+            listable = [path for path in self._index.paths if is_listable(path)]
+            wanted = [Wanted(topic=topic, count=count, path=path) for path in listable]
+            if self._index.has_others or len(self._index.paths) > min(MAX_PATHS, len(listable)):
                 wanted = [*wanted[:MAX_PATHS], Wanted(topic=topic, count=count, others=True)]
         grows = self._has_outgrown()
         if grows:
@@ -541,9 +564,20 @@ def _now() -> int:
     return int(workflow.time() * 1000)
 
 
-def _told(answer: JSON) -> tuple[list[str], list[int]]:
-    """The subscriptions whose run is gone, and the positions of what is to be delivered again."""
-    return (answer, []) if isinstance(answer, list) else (answer["gone"], answer["later"])
+def _told(answer: JSON, count: int) -> tuple[list[str], list[int]]:
+    """The subscriptions whose run is gone, and the positions, of so many, of what is to be delivered again."""
+    found = answer if isinstance(answer, dict) else {"gone": answer}
+    gone, later = found.get("gone"), found.get("later")
+    return (
+        [id for id in gone if isinstance(id, str)] if isinstance(gone, list) else [],
+        [number for number in range(count) if number in later] if isinstance(later, list) else [],
+    )
+
+
+def _short(id: str) -> str:
+    """Return what an event's id is remembered as: 10,000 long ones would not fit into the next execution."""
+    data = id.encode(errors="surrogatepass")
+    return id if len(data) <= _SHORT_ID else hashlib.sha256(data).hexdigest()[:_SHORT_ID]
 
 
 _COMPRESSED = b"binary/zlib"

@@ -1,8 +1,9 @@
-"""The number of arguments that a workflow of ours is started with: the one that it takes, whatever somebody sent.
+"""The arguments and headers of workflows of ours, made such that the SDK can read them, whatever somebody sent.
 
 The SDK uses the types of a workflow's parameters only where it was started with as many arguments as it has
 parameters. With another number, the SDK has the client's payload converter read them, and fails the workflow task, for
-ever, if that cannot.
+ever, if that cannot. So does Temporal's ``OpenTelemetryPlugin`` where it cannot read the header that says which trace a
+start, a signal, an update or a query belongs to.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 import temporalio.workflow
+from temporalio.api.common.v1 import Payload
+from temporalio.converter import PayloadConverter
 from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 
 from ..converter import to_raw
@@ -34,8 +37,31 @@ def give_arguments(act: Any, number: int) -> None:
                 arguments.append(_NONE)
 
 
+_TRACE = "_tracer-data"
+"""The header of Temporal's ``OpenTelemetryPlugin``."""
+
+_KINDS = ("initialize_workflow", "signal_workflow", "do_update", "query_workflow")
+"""What has headers in an activation."""
+
+
+def drop_unreadable_traces(act: Any) -> None:
+    """Remove the header with the trace from what an activation brings, where it is none."""
+    for job in act.jobs:
+        kind = job.WhichOneof("variant")
+        if kind in _KINDS and _TRACE in (headers := getattr(job, kind).headers) and not _is_trace(headers[_TRACE]):
+            del headers[_TRACE]
+
+
+def _is_trace(payload: Payload) -> bool:
+    try:
+        carrier = PayloadConverter.default.from_payload(payload)
+    except (Exception, RecursionError):
+        return False
+    return isinstance(carrier, dict) and all(isinstance(text, str) for text in carrier.values())
+
+
 class ArityRunner(WorkflowRunner):
-    """Runs workflows by another runner, ours with as many arguments as they take.
+    """Runs workflows by another runner, ours with as many arguments as they take and headers that can be read.
 
     Args:
         runner: The other runner.
@@ -56,6 +82,7 @@ class ArityRunner(WorkflowRunner):
 
             def activate_with_arguments(act: Any) -> Any:
                 give_arguments(act, takes)
+                drop_unreadable_traces(act)
                 return activate(act)
 
             vars(instance)["activate"] = activate_with_arguments

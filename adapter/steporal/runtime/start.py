@@ -6,7 +6,6 @@ adds: the event that started it, and the exact input where JSON does not say all
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,7 @@ from temporalio import workflow
 from temporalio.common import RawValue, SearchAttributeKey
 
 from ..context import Input, InputExt, InputType
-from ..converter import dumps, from_raw, to_json, to_raw
+from ..converter import check_can_be_written, dumps, from_raw, is_nested_deeper, to_json, to_raw
 from ..errors import InvalidInputError, UnknownKeyError
 from ..events import ReceivedEvent
 from ..sealed import check_readable
@@ -34,7 +33,6 @@ SCHEDULED_AT = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
 _MAX_TEXT = 1_000
 _MAX_NESTING = 500
 """How deep an argument may be nested. A value of 150 levels takes up to 450 of JSON."""
-_MAY_BE_ODD = re.compile(rb"NaN|Infinity|[0-9][eE]|\\u[dD][89a-fA-F]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -136,14 +134,13 @@ def argument_json(raw: RawValue | object, what: str) -> JSON:
     try:
         data = payload_json(raw)
         text = raw.payload.data if isinstance(raw, RawValue) else dumps(data)
-        if _MAY_BE_ODD.search(text):
-            dumps(data)
+        check_can_be_written(data, text)
     except UnknownKeyError:
         raise
     except Exception as err:
         why = "nested too deep" if isinstance(err, RecursionError) else f"{type(err).__name__}: {str(err)[:200]}"
         raise InvalidInputError(f"{what} cannot be read: {why}") from None
-    if text.count(b"[") + text.count(b"{") > _MAX_NESTING and _is_deep(data):
+    if is_nested_deeper(_MAX_NESTING, data, text):
         raise InvalidInputError(f"{what} is nested more than {_MAX_NESTING} levels deep")
     return data
 
@@ -155,21 +152,6 @@ def origin_of(added: RawValue | object, workflow_id: str) -> Origin:
         InvalidInputError: The argument is not JSON that a run can hand on.
     """
     return Origin.of_run(argument_json(added, "the second argument of the run"), workflow_id)
-
-
-def _is_deep(data: JSON) -> bool:
-    """Whether containers are nested too deep, without recursion."""
-    level = [data]
-    for _ in range(_MAX_NESTING):
-        level = [
-            item
-            for container in level
-            for item in (container.values() if isinstance(container, dict) else container)
-            if isinstance(item, dict | list)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def payload_json(raw: RawValue | object) -> JSON:

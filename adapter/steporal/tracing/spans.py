@@ -149,7 +149,8 @@ def current_carrier() -> dict[str, str]:
 @contextmanager
 def deliver_span(event: Mapping[str, JSON], trace: JSON, workflow_id: str, key: str) -> Iterator[None]:
     """The span in which a run is told of an event. Of one that is of no trace there is none."""
-    parent = w3c.extract(trace, Context()) if isinstance(trace, dict) else Context()
+    carrier = trace if isinstance(trace, dict) else {}
+    parent = w3c.extract({name: text for name, text in carrier.items() if isinstance(text, str)}, Context())
     if not get_current_span(parent).get_span_context().is_valid:
         token = attach(Context())  # what is current is the topic's, or that of another event
         try:

@@ -27,6 +27,9 @@ MEMORY_BYTES = 256 * 1024 * 1024
 SHARED_BYTES = MEMORY_BYTES - MAX_CONNECTIONS * SMALL_BYTES
 """Of all bodies that are not small; also the most that one may take."""
 
+PIECE_BYTES = 64 * 1024
+"""Of an answer, that is sent at a time."""
+
 PATIENCE_SECONDS = 5.0
 """How long a body that is not small may be coming before it gives way to others."""
 
@@ -177,8 +180,21 @@ class BodyMemory:
         async def counted() -> Message:
             return await body.next_of(receive)
 
+        async def in_pieces(message: Message) -> None:
+            """Send an answer piece by piece: each waits until the one before is taken.
+
+            In one piece, it would be taken for sent, and its memory given back, while the server still keeps all of it
+            for somebody who does not read.
+            """
+            data = message.get("body", b"")
+            for start in range(0, len(data) - PIECE_BYTES, PIECE_BYTES):
+                await send({**message, "body": data[start : start + PIECE_BYTES], "more_body": True})
+            if len(data) > PIECE_BYTES:
+                message = {**message, "body": data[-(len(data) % PIECE_BYTES or PIECE_BYTES) :]}
+            await send(message)
+
         try:
             scope[_KEY] = body  # not in a copy: who measures and traces reads the route there
-            await self._app(scope, counted, send)
+            await self._app(scope, counted, in_pieces)
         finally:
             body.end()

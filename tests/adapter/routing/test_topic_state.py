@@ -1,0 +1,74 @@
+"""What a topic leaves to its next execution fits into what Temporal takes, whatever senders choose for ids and data."""
+
+from __future__ import annotations
+
+import base64
+import random
+from typing import Any
+
+import pytest
+
+from steporal.converter import size_of
+from steporal.routing import topic
+from steporal.routing.subscription import Index, Subscription
+from steporal.runtime.limits import MAX_PAYLOAD_BYTES
+
+_SOURCE = "async.data.key == event.data.key"
+
+
+def text(chance: random.Random, length: int) -> str:
+    """A text that cannot be compressed by more than a quarter."""
+    return base64.b64encode(chance.randbytes(length)).decode()[:length]
+
+
+def subscription(chance: random.Random, number: int, *, id_length: int, value_length: int) -> Subscription:
+    """The wait of a run that an event with an id and a value of some lengths has started."""
+    return Subscription(
+        workflow_id=f"shop/process-order/{text(chance, id_length)}",
+        run_id=text(chance, 36),
+        key="wait for payment",
+        kind="once",
+        source=_SOURCE,
+        event={"data": {"key": text(chance, value_length)}} if value_length else {"data": {"key": number}},
+        until=1.7e9 + number,
+        ignored=text(chance, id_length),
+    )
+
+
+def full(chance: random.Random, **lengths: int) -> Index:
+    """Waits, as many as a topic takes."""
+    index = Index()
+    while index.size < topic._MAX_WAITS_BYTES and index.packed < topic._MAX_PACKED_BYTES:
+        index.add(subscription(chance, len(index.all), **lengths))
+    return index
+
+
+@pytest.mark.parametrize("id_length, value_length", [(26, 0), (26, 40), (26, 1_500), (400, 0), (400, 100_000)])
+def test_a_full_topic_fits_into_the_next_execution(id_length: int, value_length: int) -> None:
+    chance = random.Random(1)
+    index = full(chance, id_length=id_length, value_length=value_length)
+    state: dict[str, Any] = {
+        "subscriptions": [each.model_dump(mode="json", exclude_defaults=True) for each in index.all.values()],
+        "remembered": [topic._short(text(chance, 400)) for _ in range(topic._REMEMBERED)],
+    }
+    assert size_of(topic.state_payload(state)) <= MAX_PAYLOAD_BYTES
+
+
+def test_a_topic_has_room_for_the_ordinary_waits_of_a_part() -> None:
+    assert len(full(random.Random(1), id_length=26, value_length=0).all) > topic._WAITS_PER_PART
+
+
+def test_waits_that_end_leave_their_room() -> None:
+    chance, index = random.Random(1), Index()
+    for number in range(50):
+        index.add(subscription(chance, number % 10, id_length=26, value_length=900))
+    for id in list(index.all):
+        index.remove(id)
+    assert (index.size, index.packed) == (0, 0)
+
+
+def test_a_long_id_of_an_event_is_remembered_by_its_digest() -> None:
+    ulid, long = "01M8MSAT4KXTTFBBH0G2D5P2N3", "i" * 400
+    assert topic._short(ulid) == ulid
+    assert len(topic._short(long)) == len(topic._short("é" * 200)) == 32
+    assert topic._short(long) != topic._short(long + "i")
