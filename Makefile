@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# Inngest's npm package, which a test sends events with where there is Node.js.
-NODE_MODULES := tests/producers/node_modules
+# Inngest's npm package, which a test sends events with, and pyright, where there is Node.js.
+NODE_MODULES := tests/producers/node_modules tests/typing/node_modules
 # Four processes, each with a server of its own: most of a test is waiting. One that has none left takes of the others'.
 PYTEST := $(BIN)/python -m pytest -n 4 --dist worksteal
 # The tests start two hundred commands, none of which has to compile everything anew.
@@ -28,12 +28,12 @@ demo: $(INSTALLED) ## Run the demo: a Temporal dev server, a worker, and events 
 	@KEEP=$(KEEP) $(BIN)/python -m steporal_workers.demo
 
 # Optional: the test says that it is skipped.
-$(NODE_MODULES): tests/producers/package.json
+tests/%/node_modules: tests/%/package.json
 	@if command -v npm >/dev/null; then \
-		npm install --prefix tests/producers --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error \
-			&& touch $@ || echo "npm install failed: Inngest's npm package is not tried"; \
+		npm install --prefix tests/$* --no-package-lock --no-audit --no-fund --ignore-scripts --loglevel=error \
+			&& touch $@ || echo "npm install failed: the tests of tests/$* that need it are skipped"; \
 	else \
-		echo "no npm: Inngest's npm package is not tried"; \
+		echo "no npm: the tests of tests/$* that need it are skipped"; \
 	fi
 
 # The tests wait for one another at times, which is time enough for the checks.

@@ -44,7 +44,16 @@ INSIDE: dict[str, dict[str, Any]] = {
 }
 """Classes that only an attribute leads to, by the class that has it."""
 
-IN_PASSING = {"CronTrigger", "EventTrigger", "WorkflowReference", "Duration", "RetryPolicy", "Secret", "FailedWith"}
+IN_PASSING = {
+    "CronTrigger",
+    "Duration",
+    "EventTrigger",
+    "FailedWith",
+    "InputExt",
+    "RetryPolicy",
+    "Secret",
+    "WorkflowReference",
+}
 """Names that the page explains where they are returned or taken."""
 
 INTERNAL = {"Client.dispatch", "Client.dispatcher", "Client.listed", "StartedRun.of"}

@@ -23,7 +23,7 @@ BLOCKED_SECONDS = 5.0
 _PAUSE_SECONDS = 0.5
 _ASKS_UNTIL_BLOCKED = int(BLOCKED_SECONDS / _PAUSE_SECONDS) + 1
 
-logger = logging.getLogger("steporal")
+logger: logging.Logger = logging.getLogger("steporal")
 
 T = TypeVar("T")
 

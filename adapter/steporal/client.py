@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, overload
@@ -107,7 +107,7 @@ from .workflow_ids import workflow_id_of
 if TYPE_CHECKING:
     from .plugin import SteporalPlugin
 
-logger = logging.getLogger("steporal")
+logger: logging.Logger = logging.getLogger("steporal")
 
 REVISION = "STEPORAL_REVISION"
 
@@ -138,9 +138,9 @@ class Run(Generic[O]):
         self._client = client
         self._handle = handle
         self._workflow = workflow
-        self.workflow_id = handle.id
-        self.run_id = handle.first_execution_run_id or handle.run_id or ""
-        self.event_id = event_id
+        self.workflow_id: str = handle.id
+        self.run_id: str = handle.first_execution_run_id or handle.run_id or ""
+        self.event_id: str = event_id
 
     def __repr__(self) -> str:
         return f"<Run {self.workflow_id!r}>"
@@ -202,7 +202,15 @@ class Run(Generic[O]):
             return None
         return self._client.get_workflow_handle(self.workflow_id, run_id=latest.run_id, result_type=RawValue)
 
-    result_sync = blocking(result, of="run")
+    def result_sync(self) -> O:
+        """Block until ``run.result(...)`` is done, in code without an event loop.
+
+        Any number of threads may call it at once.
+
+        Raises:
+            EventLoopError: An event loop is running in this thread; await :meth:`result` there.
+        """
+        return blocking("run.result", self.result)
 
     async def cancel(self) -> None:
         """Ask Temporal to cancel the run. A run that has ended stays as it is.
@@ -222,7 +230,15 @@ class Run(Generic[O]):
                     self._handle.describe()
                 )  # Temporal's error is the same for ended runs and for those it does not know
 
-    cancel_sync = blocking(cancel, of="run")
+    def cancel_sync(self) -> None:
+        """Block until ``run.cancel(...)`` is done, in code without an event loop.
+
+        Any number of threads may call it at once.
+
+        Raises:
+            EventLoopError: An event loop is running in this thread; await :meth:`cancel` there.
+        """
+        return blocking("run.cancel", self.cancel)
 
     @contextmanager
     def _errors(self, what: str) -> Iterator[None]:
@@ -307,16 +323,16 @@ class Client:
         code_timeout: Duration = DEFAULT_CODE_TIMEOUT,
         revision: int | None = None,
     ) -> None:
-        self.id = check_id(id, "a client's id")
+        self.id: str = check_id(id, "a client's id")
         where = f"client {id!r}"
-        self.task_queue = self.id if task_queue is None else check_id(task_queue, f"the task_queue of {where}")
-        self.max_attempts = check_max_attempts(max_attempts, where)
-        self.retry = DEFAULT_RETRY if retry is None else check_retry(retry, where)
+        self.task_queue: str = self.id if task_queue is None else check_id(task_queue, f"the task_queue of {where}")
+        self.max_attempts: int = check_max_attempts(max_attempts, where)
+        self.retry: RetryPolicy = DEFAULT_RETRY if retry is None else check_retry(retry, where)
         self.step_packages: set[str] = _checked_packages(step_packages, where)
         self._data_converter = check_storage(data_converter, where)
-        self.park_after = check_park_after(park_after, where)
-        self.heartbeat_timeout = check_heartbeat_timeout(heartbeat_timeout, where)
-        self.code_timeout = check_code_timeout(code_timeout, where)
+        self.park_after: timedelta | None = check_park_after(park_after, where)
+        self.heartbeat_timeout: timedelta = check_heartbeat_timeout(heartbeat_timeout, where)
+        self.code_timeout: timedelta = check_code_timeout(code_timeout, where)
         self._revision = check_revision(revision, f"revision of {where}")
         self._connection = Connection(self.id, self._new_connection)
         if temporal is not None:
@@ -721,20 +737,25 @@ class Client:
         temporal = self._connection.temporal
         return encrypts(self._converter_to_connect() if temporal is None else temporal.data_converter)
 
-    if TYPE_CHECKING:  # a decorator keeps the first overload only
+    @overload
+    def start_workflow_sync(self, workflow: Workflow[I, O], input: I, *, id: str | None = None) -> Run[O]: ...
 
-        @overload
-        def start_workflow_sync(self, workflow: Workflow[I, O], input: I, *, id: str | None = None) -> Run[O]: ...
+    @overload
+    def start_workflow_sync(
+        self, workflow: Workflow[Any, O] | WorkflowReference[O], input: JSON = None, *, id: str | None = None
+    ) -> Run[O]: ...
 
-        @overload
-        def start_workflow_sync(
-            self, workflow: Workflow[Any, O] | WorkflowReference[O], input: JSON = None, *, id: str | None = None
-        ) -> Run[O]: ...
+    def start_workflow_sync(
+        self, workflow: Workflow[Any, Any] | WorkflowReference[Any], input: Any = None, *, id: str | None = None
+    ) -> Run[Any]:
+        """Block until ``client.start_workflow(...)`` is done, in code without an event loop.
 
-        def start_workflow_sync(self, workflow: Any, input: Any = None, *, id: str | None = None) -> Run[Any]: ...
+        Any number of threads may call it at once.
 
-    else:
-        start_workflow_sync = blocking(start_workflow, of="client")
+        Raises:
+            EventLoopError: An event loop is running in this thread; await :meth:`start_workflow` there.
+        """
+        return blocking("client.start_workflow", self.start_workflow, workflow, input, id=id)
 
     async def get_run(
         self, workflow_id: str, workflow: Workflow[Any, O] | WorkflowReference[O] | None = None
@@ -763,7 +784,15 @@ class Client:
             )
         return Run(temporal, handle, found.event_id, workflow)
 
-    get_run_sync = blocking(get_run, of="client")
+    def get_run_sync(self, workflow_id: str, workflow: Workflow[Any, O] | WorkflowReference[O] | None = None) -> Run[O]:
+        """Block until ``client.get_run(...)`` is done, in code without an event loop.
+
+        Any number of threads may call it at once.
+
+        Raises:
+            EventLoopError: An event loop is running in this thread; await :meth:`get_run` there.
+        """
+        return blocking("client.get_run", self.get_run, workflow_id, workflow)
 
     async def send_event(self, event_or_events: EventLike | Sequence[EventLike]) -> SendEventResult:
         """Send events: each starts the workflows that have a trigger for it, in every app of the namespace.
@@ -788,7 +817,15 @@ class Client:
             prepare_events(event_or_events, new_id=lambda position: new_ulid(), now_ms=now_ms)
         )
 
-    send_event_sync = blocking(send_event, of="client")
+    def send_event_sync(self, event_or_events: EventLike | Sequence[EventLike]) -> SendEventResult:
+        """Block until ``client.send_event(...)`` is done, in code without an event loop.
+
+        Any number of threads may call it at once.
+
+        Raises:
+            EventLoopError: An event loop is running in this thread; await :meth:`send_event` there.
+        """
+        return blocking("client.send_event", self.send_event, event_or_events)
 
     async def send_prepared(self, events: Sequence[ReceivedEvent]) -> SendEventResult:
         """Send events that :func:`~steporal.events.prepare_events` has checked, as :meth:`send_event` does."""
@@ -837,7 +874,15 @@ class Client:
                     ) from err
         return SendSignalResult(run_id=received)
 
-    send_signal_sync = blocking(send_signal, of="client")
+    def send_signal_sync(self, signal: str, data: JSON = None) -> SendSignalResult:
+        """Block until ``client.send_signal(...)`` is done, in code without an event loop.
+
+        Any number of threads may call it at once.
+
+        Raises:
+            EventLoopError: An event loop is running in this thread; await :meth:`send_signal` there.
+        """
+        return blocking("client.send_signal", self.send_signal, signal, data)
 
     # --- register --------------------------------------------------------------------------------------------------
 

@@ -105,10 +105,10 @@ class Context(Generic[I]):
     def __init__(
         self, *, input: Input[I], run_id: str, max_attempts: int, ext: ContextExt, surroundings: Surroundings
     ) -> None:
-        self.input = input
-        self.run_id = run_id
-        self.max_attempts = max_attempts
-        self.ext = ext
+        self.input: Input[I] = input
+        self.run_id: str = run_id
+        self.max_attempts: int = max_attempts
+        self.ext: ContextExt = ext
         self._surroundings = surroundings
 
     @property

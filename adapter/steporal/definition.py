@@ -183,16 +183,16 @@ class Workflow(Generic[I, O]):
         self.max_attempts = max_attempts
         self.retry = retry
         self.ext = ext
-        self.park_after = (
+        self.park_after: timedelta | None = (
             client.park_after if ext.park_after is None else check_park_after(ext.park_after, f"workflow {id!r}")
         )
         where = f"workflow {id!r}"
-        self.heartbeat_timeout = (
+        self.heartbeat_timeout: timedelta = (
             client.heartbeat_timeout
             if ext.heartbeat_timeout is None
             else check_heartbeat_timeout(ext.heartbeat_timeout, where)
         )
-        self.code_timeout = (
+        self.code_timeout: timedelta = (
             client.code_timeout if ext.code_timeout is None else check_code_timeout(ext.code_timeout, where)
         )
         self.__doc__ = handler.__doc__
@@ -214,7 +214,15 @@ class Workflow(Generic[I, O]):
         """Start a run; the same as ``client.start_workflow(workflow, input)``."""
         return await self.client.start_workflow(self, input, id=id)
 
-    start_sync = blocking(start, of="workflow")
+    def start_sync(self, input: I | JSON = None, *, id: str | None = None) -> Run[O]:
+        """Block until ``workflow.start(...)`` is done, in code without an event loop.
+
+        Any number of threads may call it at once.
+
+        Raises:
+            EventLoopError: An event loop is running in this thread; await :meth:`start` there.
+        """
+        return blocking("workflow.start", self.start, input, id=id)
 
     def validate_input(self, data: JSON) -> I:
         """``data`` as the input schema has it.

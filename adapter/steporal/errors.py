@@ -132,7 +132,7 @@ class SendEventError(TemporalCallError):
     def __init__(self, message: str, ids: Sequence[str] = ()) -> None:
         super().__init__(message, tuple(ids))
         self.message = message
-        self.ids = tuple(ids)
+        self.ids: tuple[str, ...] = tuple(ids)
 
     def __str__(self) -> str:
         return self.message

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import PurePath
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 from uuid import UUID
 
 import pydantic
@@ -72,7 +72,7 @@ class SentEvent(BaseModel):
         v: A version of the data, free to choose.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     data: dict[str, Any] = Field(default_factory=dict)
@@ -84,7 +84,7 @@ class SentEvent(BaseModel):
 class ReceivedEvent(BaseModel):
     """An event as a run receives it; the fields of :class:`SentEvent`, all set but ``v``."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     name: str
     data: dict[str, Any]
@@ -103,7 +103,7 @@ class StartedRun(BaseModel):
         event_id: The event's id.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     app: str
     workflow: str
@@ -128,7 +128,7 @@ class SendEventResult(BaseModel):
             expression is true of it.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     ids: list[str]
     runs: list[StartedRun] = Field(default_factory=list)

@@ -141,7 +141,7 @@ class Executions:
     """
 
     def __init__(self) -> None:
-        self.task_queue = f"steporal.worker/{uuid4().hex}"
+        self.task_queue: str = f"steporal.worker/{uuid4().hex}"
         self._running: dict[StepKey, Execution] = {}
         self._ended = _Ended()
         self._leaves_after = timedelta(0)

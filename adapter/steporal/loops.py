@@ -9,18 +9,16 @@ several loops need once, such as connecting, runs in the background loop, which 
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from temporalio import workflow
 
 from .errors import EventLoopError
 
 T = TypeVar("T")
-S = TypeVar("S")
 P = ParamSpec("P")
 
 
@@ -88,35 +86,26 @@ def start_in_background(coroutine: Coroutine[Any, Any, T]) -> Any:
     return asyncio.run_coroutine_threadsafe(coroutine, _background.loop)
 
 
-def blocking(method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]], *, of: str) -> Callable[Concatenate[S, P], T]:
-    """Return the blocking twin of an async method, which runs it in the background loop.
+def blocking(name: str, method: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call an async method in the background loop, and block until it is done.
 
     Args:
+        name: What messages call the method: ``client.send_event``.
         method: The async method.
-        of: The variable that stands for the object in messages and documentation: ``client``.
+        *args: Its arguments.
+        **kwargs: Its keyword arguments.
+
+    Raises:
+        EventLoopError: An event loop is running in this thread, or this is the body of a workflow.
     """
-    name = method.__name__
-
-    @functools.wraps(method)
-    def twin(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        _refuse_in_loop(f"{of}.{name}")
-        future = start_in_background(method(self, *args, **kwargs))
-        try:
-            result: T = future.result()
-        except BaseException:
-            future.cancel()  # the caller was interrupted; nothing happens if the call itself has failed
-            raise
-        return result
-
-    twin.__name__ = f"{name}_sync"
-    twin.__qualname__ = f"{method.__qualname__}_sync"
-    twin.__doc__ = (
-        f"Do the same as ``await {of}.{name}(...)`` from code without an event loop, and block until it is done.\n\n"
-        f"        Any number of threads may call it at once.\n\n"
-        f"        Raises:\n"
-        f"            EventLoopError: An event loop is running in this thread; await :meth:`{name}` there.\n        "
-    )
-    return twin
+    _refuse_in_loop(name)
+    future = start_in_background(method(*args, **kwargs))
+    try:
+        result: T = future.result()
+    except BaseException:
+        future.cancel()  # the caller was interrupted; nothing happens if the call itself has failed
+        raise
+    return result
 
 
 def _refuse_in_loop(name: str) -> None:

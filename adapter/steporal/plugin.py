@@ -48,7 +48,7 @@ from .threads import StepThreads
 if TYPE_CHECKING:
     from .client import Client
 
-logger = logging.getLogger("steporal")
+logger: logging.Logger = logging.getLogger("steporal")
 
 DEFAULT_STEP_SLOTS = 100
 """Temporal's own default for activities that a worker runs at once."""
@@ -78,9 +78,9 @@ class SteporalPlugin(temporalio.worker.Plugin):
         self._heartbeats = Heartbeats()
         self._runs_workflows = True
         self._version = ""
-        self.registered = asyncio.Event()
-        self.why_not_registered = f"app {client.id!r} has not registered yet"
-        self.why_not_in_force = ""
+        self.registered: asyncio.Event = asyncio.Event()
+        self.why_not_registered: str = f"app {client.id!r} has not registered yet"
+        self.why_not_in_force: str = ""
 
     def name(self) -> str:
         """See base class."""

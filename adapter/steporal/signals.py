@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, Literal
+from typing import Any, ClassVar, Generic, Literal
 
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypeVar
@@ -28,7 +28,7 @@ class ReceivedSignal(BaseModel, Generic[D]):
         data: What was sent with it, validated by the wait's ``schema``; plain JSON without one.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     signal: str
     data: D
@@ -41,7 +41,7 @@ class SendSignalResult(BaseModel):
         run_id: The id of the run that received it; None if none waited.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     run_id: str | None
 

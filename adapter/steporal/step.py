@@ -133,7 +133,7 @@ class Step:
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
         self._step_calls = steps.step_calls
-        self.ext = StepExt(steps)
+        self.ext: StepExt = StepExt(steps)
 
     if not TYPE_CHECKING:  # which would take any name to exist
 

@@ -60,9 +60,9 @@ class StepCall(Coroutine[Any, Any, T]):
         self._coroutine = coroutine
         self._step_calls = calls
         self._is_begun = False
-        self.method = method
-        self.step_id = step_id
-        self.place = place
+        self.method: str = method
+        self.step_id: str = step_id
+        self.place: tuple[str, int] = place
 
     def __repr__(self) -> str:
         return f"<call of {self}>"

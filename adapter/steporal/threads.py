@@ -41,7 +41,7 @@ class StepThreads:
             if isinstance(executor, ThreadPoolExecutor)
             else ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="steporal-step")
         )
-        self.stuck = 0
+        self.stuck: int = 0
         self.on_change: Callable[[int], None] = lambda stuck: None
 
     def close(self) -> None:

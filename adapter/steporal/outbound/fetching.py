@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 import pydantic
@@ -28,7 +28,7 @@ FETCH = "steporal.fetch"
 class FetchCall(BaseModel):
     """A request as the activity is given it, and as Temporal stores it: secrets are names."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     step: str
     method: str

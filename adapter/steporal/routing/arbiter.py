@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from temporalio import workflow
@@ -65,7 +66,7 @@ class Standing(BaseModel):
         from_worker: Whether a worker registered it, and not ``steporal sync``.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     generation: int
     digest: str
@@ -90,7 +91,7 @@ class Claim(BaseModel):
         thorough: Whether to look at each shard and each schedule.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     app: App
     digest: str
@@ -152,7 +153,7 @@ class Order(BaseModel):
         thorough: Whether to look at each shard and each schedule.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     app: App
     generation: int

@@ -40,7 +40,7 @@ class Budget:
     __slots__ = ("_patterns", "_searched", "left")
 
     def __init__(self, units: int = MAX_UNITS) -> None:
-        self.left = units
+        self.left: int = units
         self._searched: dict[int, _Searched] = {}
         self._patterns: set[str] = set()
 

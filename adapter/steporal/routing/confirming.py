@@ -15,7 +15,7 @@ from .registering import Outcome, Registrar, Source
 if TYPE_CHECKING:
     from ..client import Client
 
-logger = logging.getLogger("steporal")
+logger: logging.Logger = logging.getLogger("steporal")
 
 CONFIRM_SECONDS = 60.0
 """Between two confirmations, more or less a fifth: the workers of an app do not confirm all at once."""

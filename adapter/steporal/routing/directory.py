@@ -16,7 +16,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from temporalio import workflow
@@ -73,7 +73,7 @@ class Path(BaseModel):
         since: When it was listed, in seconds since the epoch.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     names: tuple[str, ...]
     since: float = Field(allow_inf_nan=False, le=FAR_FUTURE)
@@ -90,7 +90,7 @@ class Parts(BaseModel):
         leaving: Whether they will be removed unless they are listed again.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     count: int = Field(ge=1, le=MAX_PARTS)
     since: float = Field(allow_inf_nan=False, le=FAR_FUTURE)
@@ -102,7 +102,7 @@ class Parts(BaseModel):
 class Entry(BaseModel):
     """Entry of a topic: the parts it started with and, after it has grown, newer ones."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     parts: tuple[Parts, ...] = Field(max_length=8)
 
@@ -129,7 +129,7 @@ class Unlisted(BaseModel):
         leaving: Whether it will be removed soon, so that new topics must be listed.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     since: float = Field(allow_inf_nan=False, le=FAR_FUTURE)
     leaving: bool = False
@@ -145,7 +145,7 @@ class Wanted(BaseModel):
         others: Whether they have waits without an equality.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     topic: str = Field(min_length=1, max_length=_MAX_NAME)
     count: int = Field(default=1, ge=1, le=MAX_PARTS)

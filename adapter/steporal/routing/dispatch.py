@@ -47,7 +47,7 @@ class Dispatcher:
 
     def __init__(self, temporal: temporalio.client.Client) -> None:
         self._temporal = temporal
-        self.catalog = Catalog(temporal)
+        self.catalog: Catalog = Catalog(temporal)
         self._topics = Topics(temporal)
         self._meter = meter_of(temporal)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,7 +20,7 @@ _BYTES_PER_ACTIVITY = 512 * 1024
 class Delivery(BaseModel):
     """An event for one subscription."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     workflow_id: str
     run_id: str
@@ -110,7 +110,7 @@ class Backlog:
     """How many bytes a topic has that are not subscriptions: what has come, and each event that is to be told, once."""
 
     def __init__(self) -> None:
-        self.size = 0
+        self.size: int = 0
         self._uses: Counter[str] = Counter()
 
     def use(self, matched: Matched) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import temporalio.client
 from pydantic import BaseModel, ConfigDict, Field
@@ -49,7 +49,7 @@ class Letter(BaseModel):
         messages: The argument of the signal.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     receiver: str = Field(min_length=1, max_length=_MAX_RECEIVER)
     signal: str

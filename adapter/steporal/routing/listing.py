@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -30,7 +30,7 @@ class Entry(BaseModel):
         bridge: Whether it forwards events to another system, from which some have come.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     event: str | None = None
     if_exp: str | None = None
@@ -43,7 +43,7 @@ class Entry(BaseModel):
 class Listed(BaseModel):
     """A workflow in an app's list."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     id: Id
     triggers: tuple[Entry, ...] = ()
@@ -57,7 +57,7 @@ class App(BaseModel):
         schedules: The ids of its schedules.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     id: Id
     task_queue: Id

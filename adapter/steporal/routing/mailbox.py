@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from datetime import timedelta
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from temporalio import workflow
@@ -74,7 +74,7 @@ class Wait(BaseModel):
         task_queue: The task queue of the app that has the type.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     signal: str
     workflow_id: str
@@ -96,7 +96,7 @@ class Wait(BaseModel):
 class Claim(BaseModel):
     """What is asked of a mailbox: to have another wait instead of the one that it has."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     wait: Wait
     instead_of: Wait
@@ -111,7 +111,7 @@ class Answer(BaseModel):
         wait: The wait whose type the data does not fit.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     run_id: str | None = None
     issues: str | None = None
@@ -131,7 +131,7 @@ class Ended(BaseModel):
         wait: The wait that it had at last.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     why: End
     wait: Wait

@@ -36,7 +36,7 @@ from .shards import FULL, field_of, parts_of
 if TYPE_CHECKING:
     from ..client import Client
 
-logger = logging.getLogger("steporal")
+logger: logging.Logger = logging.getLogger("steporal")
 
 _RPC_TIMEOUT = timedelta(seconds=10)
 

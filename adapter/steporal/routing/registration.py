@@ -19,7 +19,7 @@ from .shards import keys_of
 if TYPE_CHECKING:
     from ..client import Client
 
-logger = logging.getLogger("steporal")
+logger: logging.Logger = logging.getLogger("steporal")
 
 PATIENCE_SECONDS = 2.0
 """How long the first event that needs it waits for a worker to register; one that is starting takes a fraction."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from typing import ClassVar
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict
 from temporalio import workflow
@@ -100,7 +101,7 @@ class Part(BaseModel):
         shards: In the shard of the app's id: all shards that hold something of the app.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     task_queue: Id
     triggers: tuple[tuple[Id, str, str | None, bool], ...] = ()
@@ -179,7 +180,7 @@ class Placement(BaseModel):
         field: The field, as a serialised payload; none removes it.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     app: Id
     generation: int

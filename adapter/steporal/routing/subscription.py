@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -37,7 +37,7 @@ class Subscription(BaseModel):
         ignored: The id of an event that it does not hear of: the one that started the run.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     workflow_id: str = Field(max_length=1_000)
     run_id: str = Field(max_length=100)
@@ -68,8 +68,8 @@ class Index:
 
     def __init__(self) -> None:
         self.all: dict[str, Subscription] = {}
-        self.size = 0
-        self.packed = 0
+        self.size: int = 0
+        self.packed: int = 0
         self._sources: Counter[str] = Counter()
         self._bound: dict[str, Bound | None] = {}
         self._by_key: dict[Path, dict[Key, dict[str, None]]] = {}

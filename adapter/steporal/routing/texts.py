@@ -20,7 +20,7 @@ class TextCache(OrderedDict[Any, Any]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.characters = 0
+        self.characters: int = 0
         self._lock = threading.Lock()
 
     def find(self, key: tuple[str, Any]) -> list[Any]:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from temporalio import workflow
@@ -106,7 +106,7 @@ def topics_of(name: str) -> list[str]:
 class Event(BaseModel):
     """An event, as topics are sent it; with the trace that it is part of, if there is one."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
 
     id: str
     name: str

@@ -61,7 +61,7 @@ class Captives:
     """Encodes the values that only the run knows, where a step function captured them."""
 
     def __init__(self) -> None:
-        self.context_is_captured = False
+        self.context_is_captured: bool = False
 
     def encode(self, value: Any) -> JSON | None:
         if isinstance(value, Context):
@@ -85,8 +85,8 @@ class Attempt:
 
     def __init__(self, run: Run) -> None:
         self.owner = run
-        self.step_calls = StepCalls()
-        self.branch = Branch()
+        self.step_calls: StepCalls = StepCalls()
+        self.branch: Branch = Branch()
         self._loop = asyncio.get_running_loop()
         self._keys = Keys()
         self._calls: dict[str, Call] = {}

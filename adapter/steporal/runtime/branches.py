@@ -50,13 +50,13 @@ class Branch:
     __slots__ = ("_children", "_is_closed", "label", "numbers", "root", "running", "tasks", "timers")
 
     def __init__(self, label: str = "", parent: Branch | None = None) -> None:
-        self.label = label
+        self.label: str = label
         self.timers: Keys = Keys() if parent is None else parent.timers
         self.tasks: dict[asyncio.Task[Any], None] = {} if parent is None else parent.tasks
         self.running: dict[BodyTimer, None] = {} if parent is None else parent.running
         self._children = 0
         self.root: Branch = self if parent is None else parent.root
-        self.numbers = count(1)
+        self.numbers: count[int] = count(1)
         self._is_closed = False
 
     @property

@@ -95,9 +95,9 @@ class Continuing:
         self._is_asked = False
         self.held: dict[str, None] = {}
         self.held_until = held_until
-        self.size = 0
-        self.json_size = 0
-        self.warning = ""
+        self.size: int = 0
+        self.json_size: int = 0
+        self.warning: str = ""
         self._warn_at = 0.0
         self._look_at = 0.0
         self._packer: zlib._Compress | None = None

@@ -163,9 +163,9 @@ class Journal:
         self._is_silent = False
         self._is_open = False
         self._has_events = False
-        self.attempt_began = 0
-        self.may_begin_anew = True
-        self.repeated = 0
+        self.attempt_began: int = 0
+        self.may_begin_anew: bool = True
+        self.repeated: int = 0
         self.ranks: dict[str, int] = {}
         self._has_news = False
         self.error: Exception | None = None

@@ -96,7 +96,7 @@ class Past:
     """
 
     def __init__(self, run_id: str, workflow_id: str, carried: Carried, *, is_first: bool) -> None:
-        self.now = 0.0
+        self.now: float = 0.0
         self.moment = 0
         self._run_id = run_id
         self._workflow_id = workflow_id

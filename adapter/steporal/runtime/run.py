@@ -50,7 +50,7 @@ from .endings import tell_cancelled, tell_failed, tell_finished
 from .failures import FAILED_CODE, application_error, is_final, logged, message_of, step_of
 from .inbox import Inbox
 from .indexing import index
-from .interrupts import containing
+from .interrupts import Contained, containing
 from .journal import Entry, Journal
 from .limits import to_limited
 from .memo import Failure, Memo, Outcome
@@ -149,48 +149,48 @@ class Run:
     ) -> None:
         self.workflow = definition
         self.loaded = loaded
-        self.handler = containing(loaded.handler)
+        self.handler: Callable[..., Contained] = containing(loaded.handler)
         self.memo: Memo = {}
-        self.failures = 0
-        self.attempt = 0
+        self.failures: int = 0
+        self.attempt: int = 0
         self.loop: RunLoop
-        self.logger = RunLogger(lambda: self.failures + 1)
+        self.logger: RunLogger = RunLogger(lambda: self.failures + 1)
         self.scheduled: dict[str, int] = {}
         self.data: JSON = None
         self.origin: Origin
         self.context: Context[Any]
         self.random: random.Random
-        self.waits = Waits()
-        self.inbox = Inbox()
-        self.subscriptions = Subscriptions(self, self.inbox)
-        self.signals = SignalInbox(self.waits)
-        self.children = Children()
-        self.slots = Slots()
-        self.storage = StorageOfRun()
-        self.secrets = SecretsOfRun()
+        self.waits: Waits = Waits()
+        self.inbox: Inbox = Inbox()
+        self.subscriptions: Subscriptions = Subscriptions(self, self.inbox)
+        self.signals: SignalInbox = SignalInbox(self.waits)
+        self.children: Children = Children()
+        self.slots: Slots = Slots()
+        self.storage: StorageOfRun = StorageOfRun()
+        self.secrets: SecretsOfRun = SecretsOfRun()
         self.mailboxes: dict[str, str] = {}
         self._taken: dict[str, None] = {}
         self._body_task: asyncio.Task[Any] | None = None
-        self.continuing = Continuing(self, carried.held_until if carried else None)
+        self.continuing: Continuing = Continuing(self, carried.held_until if carried else None)
         self._carried = carried
         self._goes_on = carried is not None and workflow.info().continued_run_id is not None
         self._in_flight: dict[str, asyncio.Task[Outcome]] = {}
-        self.taken_over_until = -1
+        self.taken_over_until: int = -1
         self.moved_by: int | None = None
         self.reruns: list[list[str]] = []
         self.reopens: dict[str, None] = {}
         self.calls: dict[str, Call] = {}
         self.overdue: dict[str, int] = {}
         began = int(workflow.info().workflow_start_time.timestamp() * 1000)
-        self.started = (carried.started if carried else 0) or began
-        self.base = (carried.base if carried else 0) or self.started
+        self.started: int = (carried.started if carried else 0) or began
+        self.base: int = (carried.base if carried else 0) or self.started
         self._seed = carried.seed if carried and carried.seed else seed_of(self.id)
         self._event_loop: Any = asyncio.get_running_loop()
         entries = [Entry.read(entry) for entry in carried.past] if carried else []
-        self.journal = Journal(self.elapsed, self._take_unasked, self._take_back, entries)
+        self.journal: Journal = Journal(self.elapsed, self._take_unasked, self._take_back, entries)
         if carried is not None:
             self._restore(carried)
-        self.body_logger = BodyLogger(lambda: self.failures + 1, self.journal)
+        self.body_logger: BodyLogger = BodyLogger(lambda: self.failures + 1, self.journal)
 
     # --- from one execution to the next ----------------------------------------------------------------------------
 

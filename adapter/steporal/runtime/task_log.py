@@ -9,7 +9,7 @@ from collections import OrderedDict
 MAX_REMEMBERED = 10_000
 """How many lines a process remembers to have said."""
 
-logger = logging.getLogger("steporal")
+logger: logging.Logger = logging.getLogger("steporal")
 
 _said: OrderedDict[tuple[str, str], None] = OrderedDict()
 _changing = threading.Lock()  # runs are executed in several threads

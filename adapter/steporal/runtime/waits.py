@@ -80,7 +80,7 @@ class Waits:
     def __init__(self) -> None:
         self.now: dict[str, Waiting] = {}
         self.carried: dict[str, Waiting] = {}
-        self.changes = 0
+        self.changes: int = 0
         self._inside: set[str] = set()
         self._were_inside: set[str] = set()
 

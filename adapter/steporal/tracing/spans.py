@@ -57,7 +57,7 @@ CANCELLED = "steporal.cancelled"
 WORKFLOW_ID = "temporal.workflow_id"
 RUN_ID = "temporal.run_id"
 
-w3c = TraceContextTextMapPropagator()
+w3c: TraceContextTextMapPropagator = TraceContextTextMapPropagator()
 """``traceparent`` and ``tracestate``, and no baggage: what somebody has put there is nobody else's business."""
 
 

@@ -160,7 +160,7 @@ class RunTrace:
         trace_id = above.trace_id if above.is_valid else _number(f"{self._id}\ntrace", 16)
         flags = flags_of(name, trace_id, parent, SpanKind.CONSUMER)
         self._span = SpanContext(trace_id, _number(f"{self._id}\nrun", 8), True, flags, above.trace_state)
-        self.context = set_span_in_context(NonRecordingSpan(self._span), parent)
+        self.context: Context = set_span_in_context(NonRecordingSpan(self._span), parent)
         self._by_activity: set[str] = set()
 
     async def step(self, key: str, perform: Perform) -> Outcome:
