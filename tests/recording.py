@@ -101,9 +101,11 @@ class Workers:
         plugin = client.plugin() if is_listed else _Unlisted(client)
         async with Worker(self.temporal, plugins=[plugin], **options) as worker:
             await asyncio.wait_for(plugin.registered.wait(), 60)
-            yield worker
-            if is_listed:
-                await self.forget(client)
+            try:
+                yield worker
+            finally:
+                if is_listed:
+                    await self.forget(client)
 
     def recorder(self, client: steporal.Client) -> RunRecorder:
         """An interceptor for a worker of a client; what it records is replayed with that client's code."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,6 +14,7 @@ import pytest
 import temporalio.client
 from recording import Workers
 from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.client import Interceptor, OutboundInterceptor, SignalWorkflowInput, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
@@ -410,7 +411,7 @@ async def test_a_topic_that_takes_no_more_signals_now_holds_up_no_start_and_is_t
     async with dev_server(dynamic_config=limits) as server, asyncio.timeout(LONG):
         async with serving(app, server.client):
             run = await listens.start()
-            await until_history_has(run, "listen")
+            await until_subscribed(run)
         sent = [await app.send_event({"name": name, "id": f"{name} {n}", "data": {"n": n}}) for n in range(30)]
         assert [len(each.runs) for each in sent] == [1] * 30
         async with serving(app, server.client):
@@ -435,7 +436,7 @@ async def test_a_topic_whose_history_is_long_receives_events_later(
     async with dev_server(dynamic_config=limits) as server, asyncio.timeout(LONG):
         async with serving(app, server.client):
             run = await listens.start()
-            await until_history_has(run, "listen")
+            await until_subscribed(run)
         for n in range(30):
             large = {"name": name, "data": {"n": -1, "large": random.randbytes(5_000).hex()}}
             await app.send_event([large, {"name": name, "data": {"n": n}}])
@@ -455,9 +456,14 @@ async def serving(app: steporal.Client, temporal: temporalio.client.Client) -> A
         yield
 
 
-async def until_history_has(run: steporal.Run[Any], text: str) -> None:
-    while text not in str((await run.temporal.fetch_history()).events):
+async def until_subscribed(run: steporal.Run[Any]) -> None:
+    """Wait until the history has the marker of the local activity that subscribes."""
+    while not any(each.HasField("marker_recorded_event_attributes") for each in await history_of(run)):
         await asyncio.sleep(0.05)
+
+
+async def history_of(run: steporal.Run[Any]) -> Sequence[HistoryEvent]:
+    return (await run.temporal.fetch_history()).events
 
 
 # --- strangers ------------------------------------------------------------------------------------------------------
