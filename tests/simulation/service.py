@@ -34,7 +34,7 @@ SECOND = 10**9
 MILLISECOND = 10**6
 START = 1_767_225_600 * SECOND  # a Thursday
 
-_MOST_TASKS = 400
+_MOST_TASKS = 1_000
 _TIMERS_ARE_LATE = MILLISECOND  # as a server's are: a deadline is never met to the nanosecond
 
 
