@@ -307,7 +307,10 @@ def test_everything_that_the_dashboard_and_the_alerts_ask_for_is_exposed(scene: 
 
 
 async def test_a_gateway_alone_has_its_own(run: Steporal) -> None:
-    run.write("app.py", "import steporal\nclient = steporal.Client('metered-gateway')\n")
+    client = "import steporal\nclient = steporal.Client('metered-gateway')\n"
+    run.write("app.py", client)
+    run.write("listed.py", f"{client}@client.workflow(id='asked-for')\nasync def handler(ctx, step): ...\n")
+    assert (await run("sync", "listed")).status == 0  # the gateway asks for the task queues of the catalog's apps
     port = free_port()
     arguments = ["gateway", "app", "--port", "0", "--metrics-port", str(port)]
     async with run.running(*arguments, **KEYS) as process:
@@ -317,6 +320,7 @@ async def test_a_gateway_alone_has_its_own(run: Steporal) -> None:
     assert metrics.value("steporal_events_unmatched_total", event="other") == 1
     assert metrics.value("steporal_gateway_requests_total", route="/e/{key}", status="200") == 1
     assert metrics.by("steporal_build_info", "process") == {"gateway": 1}
+    assert (await run("sync", "app")).status == 0
 
 
 def test_the_page_has_the_table_of_all_metrics() -> None:
