@@ -80,6 +80,7 @@ docs: $(INSTALLED) ## Write docs/reference.md from the docstrings, and the table
 	$(BIN)/python docs/make_reference.py
 	$(BIN)/python docs/make_settings.py
 	$(BIN)/python docs/make_metrics.py
+	$(BIN)/python docs/make_wire_names.py
 
 docs-check: $(INSTALLED)
 	$(BIN)/python docs/make_reference.py --check

@@ -24,8 +24,9 @@ from steporal.routing.listing import App, Entry, Listed
 from steporal.routing.placing import Placing
 from steporal.routing.registering import Registrar, Source
 from steporal.routing.shard_store import Shards, without_converter
-from steporal.routing.shards import SHARD, SHARDS, SHARDS_TASK_QUEUE, apps_in, parts_of, shard_id, size_of
+from steporal.routing.shards import SHARDS, apps_in, parts_of, shard_id, size_of
 from steporal.serving import registry_worker, system_worker
+from steporal.wire.names import SHARD, SHARDS_TASK_QUEUE
 from steporal_workers.devserver import dev_server
 
 IF_EXP = "event.data.amount > 100 && event.data.region == 'eu'"

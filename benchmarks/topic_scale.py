@@ -19,11 +19,11 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from steporal.plugin import system_worker
 from steporal.routing.directory import directory_id, read_entries, shard_of
-from steporal.routing.late import LATE
 from steporal.routing.publish import EVENTS_PER_SIGNAL, Topics
 from steporal.routing.subscription import Subscription
 from steporal.routing.topic import topic_id
 from steporal.types import JSON
+from steporal.wire.names import LATE
 from steporal_workers.devserver import dev_server
 
 _AT_ONCE = 500

@@ -20,7 +20,8 @@ from steporal import Context, Step
 from steporal.converter import to_raw
 from steporal.routing.publish import Topics
 from steporal.routing.subscription import Subscription
-from steporal.routing.topic import SUBSCRIBE, topic_id
+from steporal.routing.topic import topic_id
+from steporal.wire.names import SUBSCRIBE
 
 client = steporal.Client("bench-topics")
 

@@ -28,29 +28,37 @@ from .outbound.activities import HttpActivities
 from .reporting import alive, attempt_number, counted, failing
 from .routing.ended import find_end
 from .routing.lookup import find_task_queue
-from .routing.mailbox import CHECK, Wait
+from .routing.mailbox import Wait
 from .routing.publish import Topics
 from .routing.signalling import Mailboxes
 from .routing.subscription import Subscription
-from .runtime.attempt import RUN_STEP
 from .runtime.calls import told
-from .runtime.endings import SEND_EVENT
-from .runtime.indexing import HAS_ATTRIBUTES
-from .runtime.invoke_step import FIND_END, FIND_WORKFLOW
 from .runtime.limits import to_limited
 from .runtime.memo import TYPED
 from .runtime.references import App, Resolver
 from .runtime.sent_events import pack
-from .runtime.signal_inbox import CLOSE_MAILBOX, OPEN_MAILBOX, RELEASE_MAILBOXES
-from .runtime.signal_steps import FIND_MAILBOX, SEND_SIGNAL
 from .runtime.signal_types import issues_of
 from .runtime.step_activity import BEFORE
 from .runtime.storage import most_with
-from .runtime.subscriptions import SUBSCRIBE_RUN, UNSUBSCRIBE_RUN
 from .sealed import encrypts
 from .search_attributes import has_all
 from .threads import StepThreads
 from .types import JSON
+from .wire.names import (
+    CHECK_SIGNAL,
+    CLOSE_MAILBOX,
+    FIND_END,
+    FIND_MAILBOX,
+    FIND_WORKFLOW,
+    HAS_ATTRIBUTES,
+    OPEN_MAILBOX,
+    RELEASE_MAILBOXES,
+    RUN_STEP,
+    SEND_EVENT,
+    SEND_SIGNAL,
+    SUBSCRIBE_RUN,
+    UNSUBSCRIBE_RUN,
+)
 
 if TYPE_CHECKING:
     from .client import Client
@@ -226,7 +234,7 @@ class Activities:
             data = to_raw(asked["data"])
             return to_raw(await mailboxes.send(asked["signal"], asked["mailbox"], data, id=asked["id"]), told(call))
 
-    @activity.defn(name=CHECK)
+    @activity.defn(name=CHECK_SIGNAL)
     async def check_signal(self, argument: RawValue) -> RawValue:
         """Check a signal's data by the schema of the wait that is to receive it; return what is wrong, or null."""
         asked = from_raw(argument)

@@ -38,7 +38,8 @@ from temporalio.converter import (
 from temporalio.exceptions import ApplicationError
 
 from .errors import DefinitionError, EncryptionError, UnknownKeyError
-from .sealed import DECRYPTION_KEYS, ENCODING, ENCRYPTION_KEYS, KEY_ID, is_sealed, key_of
+from .sealed import DECRYPTION_KEYS, ENCODING, ENCRYPTION_KEYS, is_sealed, key_of
+from .wire.names import KEY_ID_METADATA
 
 __all__ = ["EncryptionCodec", "Key", "Keys", "data_converter", "new_key"]
 
@@ -225,7 +226,7 @@ class EncryptionCodec(PayloadCodec, WithSerializationContext):
             return payload
         nonce = secrets.token_bytes(NONCE_BYTES)
         sealed = self._ciphers[key].encrypt(nonce, payload.SerializeToString(), None)
-        return Payload(metadata={"encoding": ENCODING, KEY_ID: key.encode()}, data=nonce + sealed)
+        return Payload(metadata={"encoding": ENCODING, KEY_ID_METADATA: key.encode()}, data=nonce + sealed)
 
     def _open(self, payload: Payload) -> Payload:
         id = key_of(payload)

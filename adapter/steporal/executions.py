@@ -35,8 +35,9 @@ from .converter import from_raw
 from .heartbeats import Heartbeats, Pulse, beating
 from .reporting import attempt_number, attempts_before
 from .runtime.failures import TIMED_OUT
-from .runtime.step_activity import JOIN_STEP, NOT_HERE, is_activity_of
+from .runtime.step_activity import is_activity_of
 from .types import JSON
+from .wire.names import JOIN_STEP, STEP_NOT_HERE, WORKER_TASK_QUEUE
 
 MAX_FAILURES = 100
 MAX_RESULTS = 10_000
@@ -141,7 +142,7 @@ class Executions:
     """
 
     def __init__(self) -> None:
-        self.task_queue: str = f"steporal.worker/{uuid4().hex}"
+        self.task_queue: str = f"{WORKER_TASK_QUEUE}{uuid4().hex}"
         self._running: dict[StepKey, Execution] = {}
         self._ended = _Ended()
         self._leaves_after = timedelta(0)
@@ -196,7 +197,7 @@ class Executions:
             raise failure
         execution = self._running.get(key)
         if execution is None or execution.is_interrupted:
-            raise ApplicationError("this worker does not run the step", type=NOT_HERE, non_retryable=True)
+            raise ApplicationError("this worker does not run the step", type=STEP_NOT_HERE, non_retryable=True)
         async with self._beating(at_once=True):
             return await self._joined(execution)
 
@@ -258,7 +259,7 @@ class Executions:
                 raise
             if time.monotonic() >= execution.ends_at:
                 raise ApplicationError(TIMED_OUT, type="TimeoutError") from None
-            raise ApplicationError("the step was interrupted", type=NOT_HERE, non_retryable=True) from None
+            raise ApplicationError("the step was interrupted", type=STEP_NOT_HERE, non_retryable=True) from None
         finally:
             execution.joined -= 1
 

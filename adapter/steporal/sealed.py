@@ -13,6 +13,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.exceptions import FailureError
 
 from .errors import UnknownKeyError
+from .wire.names import KEY_ID_METADATA
 
 if TYPE_CHECKING:
     from temporalio.client import WorkflowExecutionDescription
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 ENCODING = b"binary/encrypted"
 """The encoding of an encrypted payload, as in Temporal's own samples."""
 
-KEY_ID = "encryption-key-id"
-"""The key of its metadata that has the id of the key."""
 
 ENCRYPTION_KEYS = "STEPORAL_ENCRYPTION_KEYS"
 DECRYPTION_KEYS = "STEPORAL_DECRYPTION_KEYS"
@@ -38,7 +37,7 @@ def is_sealed(payload: Payload) -> bool:
 
 def key_of(payload: Payload) -> str:
     """The id of the key that an encrypted payload needs."""
-    return payload.metadata.get(KEY_ID, b"").decode(errors="replace")
+    return payload.metadata.get(KEY_ID_METADATA, b"").decode(errors="replace")
 
 
 def check_readable(payload: Payload) -> None:

@@ -23,13 +23,13 @@ from .routing.delivery import SYSTEM_ACTIVITIES
 from .routing.directory import DirectoryWorkflow
 from .routing.late import LateWorkflow
 from .routing.mailbox import MailboxWorkflow
-from .routing.messages import SYSTEM_TASK_QUEUE
 from .routing.placing import REGISTRY_ACTIVITIES
 from .routing.shard_store import without_converter
-from .routing.shards import SHARDS_TASK_QUEUE, ShardWorkflow
+from .routing.shards import ShardWorkflow
 from .routing.topic import TopicWorkflow
 from .runtime.evicting import PlainRunner
 from .runtime.watching import WatchedRunner
+from .wire.names import SHARDS_TASK_QUEUE, SYSTEM_TASK_QUEUE
 
 SYSTEM_WORKFLOWS: list[type] = [
     ShardWorkflow,

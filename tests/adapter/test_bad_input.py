@@ -24,14 +24,11 @@ import steporal
 from steporal import Context, InvalidEventError, RunFailedError, Step
 from steporal.errors import UnknownKeyError
 from steporal.events import new_ulid
-from steporal.routing.mailbox import SIGNALLED
 from steporal.runtime.carried import read_carried
-from steporal.runtime.children import ENDED, REPORT
-from steporal.runtime.continuing import CHECKPOINT, RECOVER
-from steporal.runtime.inbox import DELIVER
 from steporal.runtime.rebuilding import SIGNALS, rebuild
-from steporal.sealed import ENCODING, KEY_ID
+from steporal.sealed import ENCODING
 from steporal.type_names import shown
+from steporal.wire.names import CHECKPOINT, DELIVER, ENDED, KEY_ID_METADATA, RECOVER, REPORT, SIGNALLED
 
 pytestmark = pytest.mark.outside_runs
 
@@ -352,7 +349,7 @@ async def test_a_signal_that_was_encrypted_with_another_key_is_not_taken_for_non
     async def sleeps(ctx: Context[Any], step: Step) -> None:
         await step.sleep("for long", "1h")
 
-    sealed = RawValue(Payload(metadata={"encoding": ENCODING, KEY_ID: b"another"}, data=b"?"))
+    sealed = RawValue(Payload(metadata={"encoding": ENCODING, KEY_ID_METADATA: b"another"}, data=b"?"))
     async with workers(app), asyncio.timeout(60):
         run = await sleeps.start()
         await until_waiting(run)

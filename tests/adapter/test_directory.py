@@ -27,10 +27,11 @@ from steporal import Context, Step, StepError
 from steporal.converter import to_raw
 from steporal.events import new_ulid
 from steporal.routing import directory, directory_reading, late, topic
-from steporal.routing.directory import LIST, UNLISTED, DirectoryWorkflow, directory_id, shard_of
-from steporal.routing.topic import SUBSCRIBE, TopicWorkflow, topic_id, topics_of
+from steporal.routing.directory import DirectoryWorkflow, directory_id, shard_of
+from steporal.routing.topic import TopicWorkflow, topic_id, topics_of
 from steporal.sealed import memo_of
 from steporal.serving import system_worker
+from steporal.wire.names import LIST_TOPIC, SUBSCRIBE, UNLISTED_KEY
 from steporal_workers.devserver import NAMESPACE, dev_server
 
 pytestmark = pytest.mark.outside_runs
@@ -75,7 +76,7 @@ class Scene:
         async with asyncio.timeout(LONG):
             for concerned in topics_of(name):
                 await sender.client.send_event({"name": name, "data": {"n": -1}})  # starts shards that there are not
-                while UNLISTED in await self.memo(concerned):
+                while UNLISTED_KEY in await self.memo(concerned):
                     await asyncio.sleep(0.1)
 
     async def sender(self) -> Sender:
@@ -284,7 +285,7 @@ async def test_names_that_do_not_fit_are_told_all_the_same(
         run = await waits.start()
         await until_waiting(run)
         memo = await scene.memo(name)
-        assert UNLISTED in memo and f"topic:{name}" not in memo
+        assert UNLISTED_KEY in memo and f"topic:{name}" not in memo
         await sender.send(name, n=1)
         assert await run.result() == 1
 
@@ -475,7 +476,7 @@ async def test_a_message_that_is_no_list_of_topics_harms_no_shard(
 ) -> None:
     await scene.until_complete(sender, name)
     try:
-        await scene.shard(name).execute_update(LIST, to_raw(message))
+        await scene.shard(name).execute_update(LIST_TOPIC, to_raw(message))
     except WorkflowUpdateFailedError as err:
         assert isinstance(err.cause, ApplicationError) and err.cause.type == "UnreadableMessageError"
     waits = waiting(app, name)

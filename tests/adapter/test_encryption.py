@@ -43,12 +43,13 @@ from steporal import (
 )
 from steporal.encryption import EncryptionCodec, Key, Keys, new_key
 from steporal.events import new_ulid
-from steporal.routing.arbiter import LIST, arbiter_id
+from steporal.routing.arbiter import arbiter_id
 from steporal.routing.catalog import Catalog
 from steporal.routing.shards import shard_id, shard_of_app
 from steporal.runtime import step_activity
 from steporal.runtime.limits import MAX_PAYLOAD_BYTES
 from steporal.sealed import ENCODING, key_of
+from steporal.wire.names import LIST_KEY
 from steporal_workers.devserver import dev_server
 
 pytestmark = pytest.mark.outside_runs
@@ -185,7 +186,7 @@ async def test_what_an_app_has_registered_is_encrypted_with_the_key_of_today(
         (schedule,) = app.listed().schedules
         action = (await plain.get_schedule_handle(schedule).describe()).raw_description.schedule.action
         payloads = list(action.start_workflow.input.payloads)
-        for workflow_id, field in ((arbiter_id(app.id), LIST), (shard_id(shard_of_app(app.id)), f"app:{app.id}")):
+        for workflow_id, field in ((arbiter_id(app.id), LIST_KEY), (shard_id(shard_of_app(app.id)), f"app:{app.id}")):
             described = (await plain.get_workflow_handle(workflow_id).describe()).raw_description
             payloads.append(described.workflow_execution_info.memo.fields[field])
         return {key_of(payload) for payload in payloads}

@@ -19,8 +19,7 @@ from waiting import LONG, until_received, until_waiting
 import steporal
 from steporal import Context, InvokeTimeoutError, RunFailedError, Step, StepError
 from steporal.events import new_ulid
-from steporal.runtime.children import ENDED, REPORT
-from steporal.runtime.inbox import DELIVER
+from steporal.wire.names import DELIVER, ENDED, REPORT
 from steporal_workers.devserver import find_binary
 
 

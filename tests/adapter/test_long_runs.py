@@ -22,9 +22,8 @@ import steporal
 from steporal import Context, PayloadTooLargeError, RunCancelledError, RunFailedError, Step
 from steporal.events import new_ulid
 from steporal.runtime import carried, continuing, journal, waits
-from steporal.runtime.continuing import CHECKPOINT
-from steporal.runtime.inbox import DELIVER
 from steporal.runtime.memo import Failure, Outcome
+from steporal.wire.names import CHECKPOINT, DELIVER
 from steporal_workers.devserver import dev_server
 
 SUGGESTED_FROM = 75  # events

@@ -21,9 +21,8 @@ from waiting import until_waiting
 
 from steporal.errors import InvalidResultError
 from steporal.packed import MAX_UNPACKED_BYTES, unpack
-from steporal.runtime.continuing import RECOVER
-from steporal.runtime.returned import EXACT, read_result
-from steporal.runtime.start import START_SIGNAL
+from steporal.runtime.returned import read_result
+from steporal.wire.names import EXACT_METADATA, RECOVER, START_SIGNAL
 
 
 def raw(data: bytes, encoding: bytes = b"json/plain", **metadata: bytes) -> RawValue:
@@ -183,7 +182,7 @@ def test_what_is_unpacked_has_a_bound() -> None:
 
 def test_a_result_with_a_bomb_is_an_error() -> None:
     bomb = base64.b64decode(packed(MAX_UNPACKED_BYTES // 2**20 + 1))
-    payload = Payload(metadata={"encoding": b"json/plain", EXACT: bomb}, data=json.dumps(1).encode())
+    payload = Payload(metadata={"encoding": b"json/plain", EXACT_METADATA: bomb}, data=json.dumps(1).encode())
     try:
         read_result(RawValue(payload))
     except InvalidResultError as err:

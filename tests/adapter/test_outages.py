@@ -29,7 +29,7 @@ from steporal import Context, NonRetryableError, RetryPolicy, Step, StepError
 from steporal.executions import Executions
 from steporal.runtime.carried import read_outcome
 from steporal.runtime.rebuilding import rebuild
-from steporal.runtime.step_activity import JOIN_STEP
+from steporal.wire.names import JOIN_STEP
 from steporal_workers.devserver import DevServer, dev_server
 
 pytestmark = pytest.mark.outside_runs

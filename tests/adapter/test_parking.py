@@ -24,8 +24,7 @@ from steporal.events import new_ulid
 from steporal.routing.dispatch import Dispatcher
 from steporal.runtime import invoke_step
 from steporal.runtime.carried import read_carried
-from steporal.runtime.children import ENDED
-from steporal.runtime.continuing import CHECKPOINT
+from steporal.wire.names import CHECKPOINT, ENDED
 
 QUICK = "1s"
 

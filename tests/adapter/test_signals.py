@@ -32,8 +32,9 @@ from steporal import (
 from steporal.converter import from_raw, to_raw
 from steporal.events import new_ulid
 from steporal.routing import signalling
-from steporal.routing.mailbox import MAILBOX, TAKE, Claim, Wait, mailbox_id
+from steporal.routing.mailbox import Claim, Wait, mailbox_id
 from steporal.routing.signalling import Held, Mailboxes
+from steporal.wire.names import MAILBOX, TAKE
 from steporal_workers.devserver import dev_server
 
 

@@ -23,10 +23,11 @@ from steporal.converter import to_raw
 from steporal.errors import UnknownKeyError
 from steporal.events import new_ulid
 from steporal.routing import topic
-from steporal.routing.arbiter import ARBITER, REGISTER, STANDING, arbiter_id
-from steporal.routing.directory import DIRECTORY, LIST, TOPIC_KEY, directory_id, shard_of
+from steporal.routing.arbiter import arbiter_id
+from steporal.routing.directory import directory_id, shard_of
 from steporal.routing.directory_reading import _caches
-from steporal.routing.shards import PLACE, shard_id, shard_of_event
+from steporal.routing.shards import shard_id, shard_of_event
+from steporal.wire.names import ARBITER, DIRECTORY, LIST_TOPIC, PLACE, REGISTER, STANDING_KEY, TOPIC_KEY
 
 _SUBSCRIPTION = {"workflow_id": "nobody", "run_id": "none", "key": "k", "kind": "once", "until": 4e9}
 _EVENT = {"id": "1", "name": "a", "data": {}, "ts": 1}
@@ -374,7 +375,7 @@ async def test_a_memo_that_nobody_can_read_stops_no_events_and_no_worker(
         return event and event.data["n"]
 
     directory = directory_id(shard_of(f"{name}.done"))
-    made_up = ((directory, DIRECTORY, "steporal", f"{TOPIC_KEY}x"), (arbiter_id(app.id), ARBITER, None, STANDING))
+    made_up = ((directory, DIRECTORY, "steporal", f"{TOPIC_KEY}x"), (arbiter_id(app.id), ARBITER, None, STANDING_KEY))
     async with workers(app), asyncio.timeout(60):
         for workflow_id, kind, queue, key in made_up:
             await workers.temporal.start_workflow(
@@ -408,7 +409,7 @@ async def test_paths_of_any_length_leave_room_in_the_directory(app: steporal.Cli
         handle = workers.temporal.get_workflow_handle(directory_id(shard_of(name)))
         paths = [[f"{n}{'p' * 300_000}"] for n in range(12)]
         for path in paths:
-            await handle.execute_update(LIST, to_raw([{"topic": f"{name}.x", "count": 8, "path": path}]))
+            await handle.execute_update(LIST_TOPIC, to_raw([{"topic": f"{name}.x", "count": 8, "path": path}]))
         assert await task_failures(handle) == []
 
 

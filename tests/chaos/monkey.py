@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from temporalio.service import RPCError
 
-from steporal.runtime.continuing import CHECKPOINT
+from steporal.wire.names import CHECKPOINT
 
 from .cluster import Cluster, Killed, WorkerProcess
 from .effects import Effect, Effects

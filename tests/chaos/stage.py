@@ -24,8 +24,7 @@ from steporal import (
     TemporalCallError,
     Workflow,
 )
-from steporal.runtime.signal_inbox import OPEN_MAILBOX
-from steporal.runtime.subscriptions import SUBSCRIBE_RUN
+from steporal.wire.names import OPEN_MAILBOX, SUBSCRIBE_RUN
 
 from .effects import Effects, Phase
 

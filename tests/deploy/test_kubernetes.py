@@ -16,7 +16,7 @@ from kustomizing import DEPLOY, Resource, by_name, pods, rendered
 
 from examples.shop.app import client
 from steporal.durations import parse_duration
-from steporal.routing.messages import SYSTEM_TASK_QUEUE
+from steporal.wire.names import SYSTEM_TASK_QUEUE
 from steporal_workers.cli import cli
 
 Mistakes = Callable[[Resource], list[str]]

@@ -13,20 +13,20 @@ from temporalio.testing import TimeSkipper
 
 import steporal
 from steporal import InvalidInputError
-from steporal.routing.arbiter import ARBITER, arbiter_id
-from steporal.routing.directory import DIRECTORY, Wanted, directory_id, shard_of
+from steporal.routing.arbiter import arbiter_id
+from steporal.routing.directory import Wanted, directory_id, shard_of
 from steporal.routing.directory_reading import Directory
-from steporal.routing.late import LATE, Letter, publish_later
-from steporal.routing.mailbox import MAILBOX, mailbox_id
+from steporal.routing.late import Letter, publish_later
+from steporal.routing.mailbox import mailbox_id
 from steporal.routing.publish import Topics
-from steporal.routing.shards import SHARD, shard_id, shard_of_app
+from steporal.routing.shards import shard_id, shard_of_app
 from steporal.routing.signalling import Mailboxes
 from steporal.routing.subscription import Subscription
-from steporal.routing.topic import PUBLISH, TOPIC, topic_id
+from steporal.routing.topic import topic_id
 from steporal.runtime import invoke_step
 from steporal.runtime.carried import Carried
-from steporal.runtime.inbox import DELIVER
 from steporal.runtime.start import Origin
+from steporal.wire.names import ARBITER, DELIVER, DIRECTORY, LATE, MAILBOX, PUBLISH, SHARD, TOPIC
 
 from . import app
 from .stage import Handle, Stage, checkpoint, children_of, ended, recover, until, until_done, until_parked, until_seen

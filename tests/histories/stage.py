@@ -19,9 +19,8 @@ from temporalio.worker import Worker
 
 import steporal
 from steporal.converter import to_raw
-from steporal.runtime.children import REPORT
-from steporal.runtime.continuing import CHECKPOINT, RECOVER
 from steporal.runtime.rebuilding import rebuild
+from steporal.wire.names import CHECKPOINT, RECOVER, REPORT
 from steporal_workers.devserver import NAMESPACE, dev_server
 
 RECORDER = "recorder"

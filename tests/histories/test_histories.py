@@ -37,15 +37,15 @@ from steporal.executions import Executions
 from steporal.outbound.delivery import delivery_class
 from steporal.routing import directory, lanes, mailbox, shards, topic
 from steporal.routing.delivery import SYSTEM_ACTIVITIES
-from steporal.routing.mailbox import MAILBOX, End
+from steporal.routing.mailbox import End
 from steporal.routing.placing import REGISTRY_ACTIVITIES
 from steporal.runtime import attempt, continuing, limits
 from steporal.runtime.compiled import workflow_class
-from steporal.runtime.continuing import RECOVER
-from steporal.runtime.endings import SEND_EVENT, Ending
+from steporal.runtime.endings import Ending
 from steporal.runtime.waits import Kind
 from steporal.serving import SYSTEM_WORKFLOWS
 from steporal.threads import StepThreads
+from steporal.wire.names import MAILBOX, RECOVER, SEND_EVENT
 
 from . import app
 from .files import FOLDER, SUFFIX, read, recorded

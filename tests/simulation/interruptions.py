@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from steporal.runtime.continuing import CHECKPOINT
+from steporal.wire.names import CHECKPOINT
 
 from .programs import KINDS as _STATEMENTS
 from .recovering import recover

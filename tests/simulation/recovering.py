@@ -15,7 +15,7 @@ from temporalio.common import RawValue
 from temporalio.converter import DataConverter
 from temporalio.service import RPCError, RPCStatusCode
 
-from steporal.runtime.children import REPORT
+from steporal.wire.names import REPORT
 from steporal_workers.recover import RecoverOptions, Stuck, _Recovery
 
 from .history import payload, value_of

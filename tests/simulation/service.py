@@ -17,11 +17,10 @@ from temporalio.common import RawValue
 from temporalio.converter import DataConverter
 
 from steporal.converter import from_raw
-from steporal.runtime.attempt import RUN_STEP
 from steporal.runtime.calls import told
-from steporal.runtime.children import REPORT
 from steporal.runtime.failures import application_error, is_final
 from steporal.runtime.references import App, Resolver
+from steporal.wire.names import REPORT, RUN_STEP
 
 from .core import EVENTS, TERMINAL, CachedRun, Command, Surroundings, TaskFailed
 from .effects import Recorder, use

@@ -7,13 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from steporal.routing.topic import topics_of
-from steporal.runtime.children import ENDED
-from steporal.runtime.endings import SEND_EVENT
-from steporal.runtime.inbox import DELIVER
-from steporal.runtime.invoke_step import FIND_END, FIND_WORKFLOW
-from steporal.runtime.signal_inbox import CLOSE_MAILBOX, OPEN_MAILBOX, RELEASE_MAILBOXES
-from steporal.runtime.signal_steps import FIND_MAILBOX, SEND_SIGNAL
-from steporal.runtime.subscriptions import SUBSCRIBE_RUN, UNSUBSCRIBE_RUN
+from steporal.wire.names import (
+    CLOSE_MAILBOX,
+    DELIVER,
+    ENDED,
+    FIND_END,
+    FIND_MAILBOX,
+    FIND_WORKFLOW,
+    OPEN_MAILBOX,
+    RELEASE_MAILBOXES,
+    SEND_EVENT,
+    SEND_SIGNAL,
+    SUBSCRIBE_RUN,
+    UNSUBSCRIBE_RUN,
+)
 
 SIGNALLED = "steporal.signalled"
 

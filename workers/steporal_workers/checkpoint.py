@@ -20,7 +20,7 @@ import steporal
 from steporal.converter import from_raw
 from steporal.durations import format_duration
 from steporal.runtime.carried import read_carried
-from steporal.runtime.continuing import CHECKPOINT
+from steporal.wire.names import CHECKPOINT
 
 from .open_runs import has_worker, runs_of, some_at_once
 from .output import console, print_json, say

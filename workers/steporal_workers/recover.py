@@ -31,10 +31,10 @@ import steporal
 from steporal.converter import dumps, size_of, to_raw
 from steporal.durations import format_duration
 from steporal.routing.ended import find_end
-from steporal.runtime.children import REPORT
-from steporal.runtime.continuing import RECOVER, untaken
+from steporal.runtime.continuing import untaken
 from steporal.runtime.rebuilding import Rebuilt, rebuild
 from steporal.runtime.storage import most_with
+from steporal.wire.names import RECOVER, REPORT
 
 from .open_runs import has_worker, runs_of, some_at_once
 from .output import console, print_json, say

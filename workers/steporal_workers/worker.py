@@ -21,7 +21,7 @@ from temporalio.worker import Worker, WorkerDeploymentConfig
 
 from steporal.durations import format_duration
 from steporal.errors import TemporalCallError
-from steporal.routing.messages import SYSTEM_TASK_QUEUE
+from steporal.wire.names import SYSTEM_TASK_QUEUE
 
 from .health import Check, Connected, serving_health
 from .leaving import leave_at_once

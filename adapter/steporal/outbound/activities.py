@@ -23,10 +23,10 @@ from ..runtime.step_activity import BEFORE
 from ..runtime.storage import most_with
 from ..tracing import is_traced
 from ..types import JSON
+from ..wire.names import FETCH, POST_EVENT
 from .addresses import addresses_of, public_addresses_of
-from .delivery import POST_EVENT
 from .exchange import Addresses, Answer, Request, exchange, phrase
-from .fetching import FETCH, FetchCall, response_of
+from .fetching import FetchCall, response_of
 from .host_slots import HostSlots
 from .posts import post_of
 from .problems import DeliveryRefusedError, HttpStatusError, SinkNotFoundError

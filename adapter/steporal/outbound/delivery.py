@@ -22,13 +22,13 @@ from ..routing.messages import of_any_count
 from ..runtime.counting import count
 from ..runtime.failures import failure_of, is_cancellation
 from ..runtime.limits import shortened, summary
-from ..runtime.start import START_SIGNAL, Origin, argument_json, origin_of
+from ..runtime.start import Origin, argument_json, origin_of
 from ..types import JSON
+from ..wire.names import POST_EVENT, START_SIGNAL
 
 if TYPE_CHECKING:
     from ..sinks import EventSink
 
-POST_EVENT = "steporal.post_event"
 
 _HEARTBEAT_TIMEOUT = timedelta(seconds=30)
 _MARGIN = timedelta(seconds=10)

@@ -22,8 +22,6 @@ from .content import text_of
 from .exchange import Answer, Request
 from .secrets import revealed
 
-FETCH = "steporal.fetch"
-
 
 class FetchCall(BaseModel):
     """A request as the activity is given it, and as Temporal stores it: secrets are names."""

@@ -18,19 +18,10 @@ from temporalio.exceptions import ActivityError, ApplicationError
 
 from ..converter import from_raw, to_raw
 from ..types import JSON
+from ..wire.names import ARBITER, CATALOG_FULL, LIST_KEY, PLACE_APP, REGISTER, SCHEDULES_KEY, STANDING_KEY, VERSION_KEY
 from .listing import App
 from .messages import of_any_count, read, refuse, remembered, said
-from .shards import FULL, is_possible
-
-ARBITER = "steporal.app"
-REGISTER = "steporal.register"
-PLACE_APP = "steporal.place_app"
-
-LIST = "list"
-STANDING = "standing"
-SCHEDULES = "schedules"
-VERSION = "version"
-"""Keys of the memo: the list in force, what is known of it, the schedules that may exist, and the form of all that."""
+from .shards import is_possible
 
 FORM = 1
 """The form of the memo: a worker leaves one of a later form alone."""
@@ -168,8 +159,8 @@ class AppWorkflow:
 
     @workflow.init
     def __init__(self) -> None:
-        self._standing = _standing(remembered(STANDING))
-        self._schedules = _texts(remembered(SCHEDULES))
+        self._standing = _standing(remembered(STANDING_KEY))
+        self._schedules = _texts(remembered(SCHEDULES_KEY))
         self._registering = asyncio.Lock()
         self._updates = 0
         self._is_gone = False
@@ -179,7 +170,7 @@ class AppWorkflow:
         await workflow.wait_condition(lambda: self._is_over() and workflow.all_handlers_finished())
         if not self._is_gone:
             memo = {key: RawValue(payload) for key, payload in workflow.info().raw_memo.items()}
-            workflow.continue_as_new(memo={**memo, VERSION: FORM})  # not an empty one: see ShardWorkflow
+            workflow.continue_as_new(memo={**memo, VERSION_KEY: FORM})  # not an empty one: see ShardWorkflow
 
     def _is_over(self) -> bool:
         is_long = self._updates >= _UPDATES_PER_EXECUTION or workflow.info().is_continue_as_new_suggested()
@@ -211,10 +202,10 @@ class AppWorkflow:
         if self._standing is not None:
             workflow.upsert_memo(
                 {
-                    LIST: claim.app.model_dump(mode="json", exclude_defaults=True),
-                    STANDING: self._standing.model_dump(mode="json"),
-                    SCHEDULES: list(self._schedules),
-                    VERSION: FORM,
+                    LIST_KEY: claim.app.model_dump(mode="json", exclude_defaults=True),
+                    STANDING_KEY: self._standing.model_dump(mode="json"),
+                    SCHEDULES_KEY: list(self._schedules),
+                    VERSION_KEY: FORM,
                 }
             )
 
@@ -223,7 +214,7 @@ class AppWorkflow:
         known = tuple(sorted({*self._schedules, *claim.app.schedules}))
         if known != self._schedules:  # a process that dies in between leaves no schedule that nobody knows
             self._schedules = known
-            workflow.upsert_memo({SCHEDULES: list(known)})
+            workflow.upsert_memo({SCHEDULES_KEY: list(known)})
         are_same = before is not None and before.schedules_digest == claim.schedules_digest and not claim.thorough
         order = Order(
             app=claim.app,
@@ -244,8 +235,8 @@ class AppWorkflow:
             )
         except ActivityError as err:
             cause = err.cause
-            if isinstance(cause, ApplicationError) and cause.type == FULL:
-                raise ApplicationError(cause.message, type=FULL, non_retryable=True) from None
+            if isinstance(cause, ApplicationError) and cause.type == CATALOG_FULL:
+                raise ApplicationError(cause.message, type=CATALOG_FULL, non_retryable=True) from None
             raise ApplicationError(f"{cause or err}", type="RegistrationError", non_retryable=True) from None
 
 

@@ -23,11 +23,12 @@ from ..loops import PerLoop
 from ..metrics import OTHER
 from ..sealed import check_readable, is_current, memo_of
 from ..types import JSON
-from .arbiter import FORM, LIST, STANDING, VERSION, Standing, arbiter_id
+from ..wire.names import LIST_KEY, STANDING_KEY, SYSTEM_TASK_QUEUE, VERSION_KEY
+from .arbiter import FORM, Standing, arbiter_id
 from .calls import bounded, is_about_namespace, is_missing
 from .expressions import Judgement, compile_expression
 from .listing import App, Entry, Listed
-from .messages import SYSTEM_TASK_QUEUE, TASK_TIMEOUT
+from .messages import TASK_TIMEOUT
 from .shard_store import Shards, plain_converter
 from .shards import SHARDS, Part, apps_in, keys_of, parts_of, shard_of_event, shard_of_workflow
 
@@ -265,15 +266,15 @@ class Catalog:
         if described.close_time is not None:
             return None
         memo = await memo_of(described)
-        if STANDING not in memo:
+        if STANDING_KEY not in memo:
             return None
         stored = described.raw_description.workflow_execution_info.memo.fields
-        is_stale = LIST in stored and not is_current(self._temporal.data_converter, stored[LIST])
+        is_stale = LIST_KEY in stored and not is_current(self._temporal.data_converter, stored[LIST_KEY])
         try:
-            return Registered(App.model_validate(memo[LIST]), Standing.model_validate(memo[STANDING]), is_stale)
+            return Registered(App.model_validate(memo[LIST_KEY]), Standing.model_validate(memo[STANDING_KEY]), is_stale)
         except (KeyError, ValueError) as err:
             _tell_once(app, f"what it has registered cannot be read: {err}")
-            form = memo.get(VERSION)
+            form = memo.get(VERSION_KEY)
             return Registered(None, None, is_stale) if isinstance(form, int) and form > FORM else None
 
     async def read_apps(self) -> dict[str, App]:

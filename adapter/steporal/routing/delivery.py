@@ -16,15 +16,14 @@ from temporalio.service import RPCError, RPCStatusCode
 from ..converter import from_raw, to_raw
 from ..metrics import DELIVERIES
 from ..reporting import alive
-from ..runtime.inbox import DELIVER
 from ..tracing import TRACE, delivering
 from ..types import JSON
+from ..wire.names import DELIVER, DELIVER_EVENTS, LIST_TOPICS
 from .calls import is_about_namespace
 from .directory import Wanted
 from .directory_reading import Directory
 from .lanes import Batch, Delivery
 from .late import publish_late
-from .topic import DELIVER_EVENTS, LIST_TOPICS
 
 CONCURRENCY = 32
 """Runs that one activity tells at once."""

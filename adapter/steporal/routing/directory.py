@@ -26,17 +26,12 @@ from ..converter import dumps, to_raw
 from ..runtime.until import wait_until
 from ..sealed import UNREADABLE
 from ..types import JSON
+from ..wire.names import DIRECTORY, LIST_TOPIC, TOPIC_KEY, UNLISTED_KEY, VERSION_KEY
 from .budget import Key
 from .messages import FAR_FUTURE, drop, of_any_count, read, refuse, remembered, said
 
-DIRECTORY = "steporal.topics"
-LIST = "steporal.list"
 SHARDS = 32
 
-TOPIC_KEY = "topic:"
-UNLISTED = "unlisted"
-VERSION = "version"
-"""Keys of the memo: the prefix of each topic, the note about unlisted topics, and the version, which is always set."""
 
 MAX_PATHS = 10
 """Limit of listed paths. A wait that compares another path counts as a wait without an equality."""
@@ -209,7 +204,7 @@ def read_unlisted(memo: Mapping[str, Any]) -> Unlisted | None:
     Raises:
         ValueError: The note is not valid.
     """
-    value = memo.get(UNLISTED)
+    value = memo.get(UNLISTED_KEY)
     return None if value is None else Unlisted.model_validate(value)
 
 
@@ -248,9 +243,9 @@ class DirectoryWorkflow:
         memo = {key: remembered(key) for key in workflow.info().raw_memo if _is_ours(key)}
         memo = {key: value for key, value in memo.items() if value is not None}
         # Given an empty memo, Temporal takes the one that this execution was started with.
-        workflow.continue_as_new(to_raw({"looks": self._looks}), memo={**memo, VERSION: 1})
+        workflow.continue_as_new(to_raw({"looks": self._looks}), memo={**memo, VERSION_KEY: 1})
 
-    @workflow.update(name=LIST, description="Lists topics, or confirms that runs wait.")
+    @workflow.update(name=LIST_TOPIC, description="Lists topics, or confirms that runs wait.")
     @of_any_count
     def list_topics(self, wanted: RawValue) -> None:
         """List topics; confirm those that are listed."""
@@ -272,8 +267,8 @@ class DirectoryWorkflow:
             return
         self._is_restored = True
         memo = {key: remembered(key, UNREADABLE) for key in workflow.info().raw_memo}
-        if VERSION not in memo:  # somebody else has started it; readers take it for one that runs no more
-            workflow.upsert_memo({VERSION: 1})
+        if VERSION_KEY not in memo:  # somebody else has started it; readers take it for one that runs no more
+            workflow.upsert_memo({VERSION_KEY: 1})
         self._entries, unreadable = read_entries(memo)
         for key in unreadable:
             drop("topic in the directory", key)
@@ -325,7 +320,7 @@ class DirectoryWorkflow:
 
     def _set_unlisted(self) -> None:
         """Add or renew the note that unlisted topics exist."""
-        self._looks[UNLISTED] = 0
+        self._looks[UNLISTED_KEY] = 0
         if self._unlisted is None or self._unlisted.leaving:
             since = workflow.time() if self._unlisted is None else self._unlisted.since
             self._write_unlisted(Unlisted(since=since))
@@ -333,7 +328,7 @@ class DirectoryWorkflow:
     def _write_unlisted(self, unlisted: Unlisted | None) -> None:
         self._unlisted = unlisted
         said = None if unlisted is None else unlisted.model_dump(mode="json", exclude_defaults=True)
-        workflow.upsert_memo({UNLISTED: said})
+        workflow.upsert_memo({UNLISTED_KEY: said})
 
     # --- entries that nothing confirms ------------------------------------------------------------------------------
 
@@ -343,7 +338,7 @@ class DirectoryWorkflow:
             self._look_at(topic, entry)
         if self._unlisted is None:
             return
-        looks = self._looks[UNLISTED] = self._looks.get(UNLISTED, 0) + 1
+        looks = self._looks[UNLISTED_KEY] = self._looks.get(UNLISTED_KEY, 0) + 1
         if looks > 2 * _LOOKS_UNLISTED and self._unlisted.leaving:
             self._write_unlisted(None)
         elif looks > _LOOKS_UNLISTED and not self._unlisted.leaving:
@@ -384,7 +379,7 @@ def _size_of(topic: str, entry: Entry | None = None) -> int:
 
 
 def _is_ours(key: str) -> bool:
-    return key.startswith(TOPIC_KEY) or key == UNLISTED
+    return key.startswith(TOPIC_KEY) or key == UNLISTED_KEY
 
 
 def _key_of(topic: str, count: int) -> str:

@@ -20,26 +20,12 @@ from ..errors import UnknownKeyError
 from ..loops import PerLoop
 from ..sealed import memo_of
 from ..types import JSON
+from ..wire.names import DIRECTORY, LIST_TOPIC, SYSTEM_TASK_QUEUE, TOPIC_KEY, UNLISTED_KEY, VERSION_KEY
 from .binding import keys_at
 from .calls import is_about_namespace, is_missing
-from .directory import (
-    DIRECTORY,
-    LIST,
-    TOPIC_KEY,
-    UNLISTED,
-    VERSION,
-    Entry,
-    Parts,
-    Unlisted,
-    Wanted,
-    directory_id,
-    part_of,
-    read_entries,
-    read_unlisted,
-    shard_of,
-)
+from .directory import Entry, Parts, Unlisted, Wanted, directory_id, part_of, read_entries, read_unlisted, shard_of
 from .gathering import gathered
-from .messages import SYSTEM_TASK_QUEUE, TASK_TIMEOUT
+from .messages import TASK_TIMEOUT
 
 CACHE_SECONDS = 2.0
 """Lifetime of a cached shard. A subscription that changes the directory starts when all caches have expired."""
@@ -83,7 +69,7 @@ class Shard:
     def facts(self) -> Iterable[Fact]:
         """Return the facts that subscriptions may rely on: none that will be removed soon."""
         if self.unlisted is not None and not self.unlisted.leaving:
-            yield Fact((UNLISTED,), self.unlisted.since)
+            yield Fact((UNLISTED_KEY,), self.unlisted.since)
         for topic, entry in self.entries.items():
             for parts in entry.parts:
                 if not parts.leaving:
@@ -100,7 +86,7 @@ class Shard:
             ways = [(), *([wanted.path] if wanted.path is not None and not wanted.others else [])]
             found += [fact for fact in _facts_of(wanted.topic, parts) if fact.key[2] in ways]
         if wanted.count == 1 and self.unlisted is not None and not self.unlisted.leaving:
-            found.append(Fact((UNLISTED,), self.unlisted.since))
+            found.append(Fact((UNLISTED_KEY,), self.unlisted.since))
         return min(found, key=lambda fact: fact.since, default=None)
 
     def count_for(self, topic: str) -> int:
@@ -186,13 +172,15 @@ class Directory:
             self._cache.shards.pop(number, None)
             return True
 
-        await gathered(self._temporal, directory_id(number), LIST, data, size=size, most=_LISTED_PER_UPDATE, call=call)
+        await gathered(
+            self._temporal, directory_id(number), LIST_TOPIC, data, size=size, most=_LISTED_PER_UPDATE, call=call
+        )
 
     async def _update(self, number: int, messages: list[object]) -> None:
         for further in reversed(range(_TRIES)):
             try:
                 handle = self._temporal.get_workflow_handle(directory_id(number))
-                await handle.execute_update(LIST, to_raw(messages), rpc_timeout=_UPDATE_TIMEOUT)
+                await handle.execute_update(LIST_TOPIC, to_raw(messages), rpc_timeout=_UPDATE_TIMEOUT)
                 return
             except RPCError as err:
                 if not further or not is_missing(err):
@@ -253,7 +241,7 @@ class Directory:
                 id=directory_id(number),
                 task_queue=SYSTEM_TASK_QUEUE,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                memo={**listed, UNLISTED: _json(Unlisted(since=since)), VERSION: 1},
+                memo={**listed, UNLISTED_KEY: _json(Unlisted(since=since)), VERSION_KEY: 1},
                 task_timeout=TASK_TIMEOUT,
                 static_summary="which names of events runs wait for",
                 rpc_timeout=_RPC_TIMEOUT,
@@ -279,7 +267,7 @@ async def _shard_in(described: WorkflowExecutionDescription) -> Shard:
     entries, unreadable = read_entries(memo)
     if unreadable and unlisted is None:
         unlisted = Unlisted(since=0.0, leaving=True)
-    runs = described.status == WorkflowExecutionStatus.RUNNING and VERSION in memo
+    runs = described.status == WorkflowExecutionStatus.RUNNING and VERSION_KEY in memo
     return Shard(entries, unlisted, is_there=runs)
 
 

@@ -15,10 +15,11 @@ from temporalio.service import RPCError, RPCStatusCode
 from ..events import SYSTEM_EVENTS, ReceivedEvent, SendEventResult, StartedRun
 from ..metrics import EVENTS_MATCHED, EVENTS_SENT, EVENTS_UNMATCHED, EXPRESSIONS_OVER_BUDGET, STARTS_REFUSED, meter_of
 from ..runtime.limits import summary
-from ..runtime.start import START_SIGNAL, Origin
+from ..runtime.start import Origin
 from ..search_attributes import of_run, start_indexed
 from ..tracing import sending
 from ..types import JSON
+from ..wire.names import START_SIGNAL
 from .bridges import is_bridged, unmarked
 from .calls import first_of
 from .catalog import Catalog, Match, Snapshot

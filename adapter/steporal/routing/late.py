@@ -22,11 +22,9 @@ from temporalio.service import RPCError
 
 from ..converter import dumps, from_raw, to_raw
 from ..types import JSON
+from ..wire.names import LATE, PUBLISH_LATE, SYSTEM_TASK_QUEUE
 from .calls import is_missing
-from .messages import SYSTEM_TASK_QUEUE, of_any_count, read, said
-
-LATE = "steporal.late_events"
-PUBLISH_LATE = "steporal.publish_late"
+from .messages import of_any_count, read, said
 
 FULL_BYTES = 16 * 1024 * 1024
 """Size of a topic's history from which it receives no more events. It may double as the topic delivers what it has."""

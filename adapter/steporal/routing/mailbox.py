@@ -20,19 +20,8 @@ from temporalio.exceptions import ApplicationError, FailureError
 from ..converter import to_raw
 from ..runtime.until import wait_until
 from ..types import JSON
+from ..wire.names import CHECK_SIGNAL, CLOSE, MAILBOX, RELEASE, SEND, SIGNALLED, TAKE, WAIT_KEY, WAITS_FOR_A_FULL_RUN
 from .messages import FAR_FUTURE, of_any_count, read, refuse, said
-
-MAILBOX = "steporal.mailbox"
-SEND = "steporal.send"
-TAKE = "steporal.take"
-CLOSE = "steporal.close"
-RELEASE = "steporal.release"
-
-SIGNALLED = "steporal.signalled"
-"""Temporal's signal to the run that waits: ``{"key", "run_id", "signal", "data"}``."""
-
-WAIT = "wait"
-"""The key of the memo under which everybody can read who waits; nobody does from the moment of a delivery on."""
 
 _TAKES_PER_MAILBOX = 500
 """Temporal takes 2,000 updates in one execution of a workflow.
@@ -40,12 +29,9 @@ _TAKES_PER_MAILBOX = 500
 A live mailbox replays with this number: another one needs ``workflow.patched``.
 """
 
-_PATCH = "steporal.waits-for-a-full-run"
 _IS_FULL = "SignalCountLimitExceeded"
 """How the SDK calls it that a run has had all signals that Temporal allows it, until it continues as new."""
 
-CHECK = "steporal.check_signal"
-"""The activity that checks a signal's data."""
 
 _CHECK_TIMEOUT = timedelta(minutes=1)
 _CHECK_RETRY = RetryPolicy(maximum_interval=timedelta(seconds=10))
@@ -201,7 +187,7 @@ class MailboxWorkflow:
         if issues is not None:
             return Answer(issues=issues, wait=wait).raw()
         self._is_delivering = True
-        workflow.upsert_memo({WAIT: None})
+        workflow.upsert_memo({WAIT_KEY: None})
         try:
             await self._deliver(said(data))
             self._end = "received"
@@ -220,7 +206,7 @@ class MailboxWorkflow:
         if wait.data_type is None:
             return None
         checking = workflow.start_activity(
-            CHECK,
+            CHECK_SIGNAL,
             to_raw({"type": wait.data_type, "data": said(data)}),
             task_queue=wait.task_queue,
             result_type=RawValue,
@@ -248,7 +234,7 @@ class MailboxWorkflow:
             try:
                 return await to.signal(SIGNALLED, to_raw(delivery))
             except ApplicationError as err:
-                if err.type != _IS_FULL or self._is_awaited or not workflow.patched(_PATCH):
+                if err.type != _IS_FULL or self._is_awaited or not workflow.patched(WAITS_FOR_A_FULL_RUN):
                     raise
             with suppress(TimeoutError):
                 limit = timedelta(seconds=pause)
@@ -270,7 +256,7 @@ class MailboxWorkflow:
             self._end = "closed"  # whoever takes it starts the next one
             return to_raw(False)
         self._wait = asked.wait
-        workflow.upsert_memo({WAIT: asked.wait.model_dump(mode="json")})
+        workflow.upsert_memo({WAIT_KEY: asked.wait.model_dump(mode="json")})
         return to_raw(True)
 
     @workflow.update(name=CLOSE, description="A run waits no longer, and asks whether it has received the signal.")

@@ -34,8 +34,6 @@ MAX_NESTING = 500
 FAR_FUTURE = 253402300800.0
 """The beginning of the year 10000, in seconds since the epoch: no wait lasts longer."""
 
-SYSTEM_TASK_QUEUE = "steporal"
-"""The task queue of topics and mailboxes, which workers of all apps serve."""
 
 TASK_TIMEOUT = timedelta(seconds=3)
 """A task may be lost with a worker that stops; who waits for the answer waits this long instead of Temporal's 10 s."""

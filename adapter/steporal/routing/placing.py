@@ -15,8 +15,9 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from ..converter import from_raw, to_raw
 from ..reporting import alive
+from ..wire.names import PLACE_APP
 from . import schedules
-from .arbiter import PLACE_APP, Order
+from .arbiter import Order
 from .calls import bounded
 from .shard_store import Shards, is_placed, plain_converter, read_part
 from .shards import SHARDS, Part, apps_in, check_size, field_of, parts_of, shard_of_app

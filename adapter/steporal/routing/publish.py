@@ -18,16 +18,16 @@ from temporalio.service import RPCError, RPCStatusCode, ServiceClient
 from ..converter import dumps, from_raw, to_raw
 from ..tracing import with_trace
 from ..types import JSON
+from ..wire.names import MATCHED, PUBLISH, SUBSCRIBE, SYSTEM_TASK_QUEUE, TOPIC, UNSUBSCRIBE
 from .binding import Key, Path, bind
 from .calls import is_about_namespace, is_missing
 from .directory import Wanted, is_listable, part_of
 from .directory_reading import Directory, Shard, parts_for
 from .gathering import MOST_BYTES, Call, gathered
 from .late import Letter, Room, publish_later, signalled
-from .messages import SYSTEM_TASK_QUEUE
 from .pace import Pace
 from .subscription import Subscription, subscription_id
-from .topic import MATCHED, PUBLISH, SUBSCRIBE, TOPIC, UNSUBSCRIBE, topic_id, topics_of
+from .topic import topic_id, topics_of
 
 EVENTS_PER_SIGNAL = 200
 SUBSCRIPTIONS_PER_SIGNAL = 100

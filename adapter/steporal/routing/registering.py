@@ -23,15 +23,16 @@ from temporalio.service import RPCError, RPCStatusCode
 from ..converter import dumps, to_raw
 from ..errors import CatalogFullError, TemporalCallError
 from ..own_code import OwnCode
+from ..wire.names import ARBITER, CATALOG_FULL, REGISTER
 from . import schedules
-from .arbiter import ARBITER, MAX_LIST_BYTES, REGISTER, Claim, Standing, arbiter_id, standing_of
+from .arbiter import MAX_LIST_BYTES, Claim, Standing, arbiter_id, standing_of
 from .calls import bounded
 from .catalog import Catalog
 from .listing import App
 from .messages import TASK_TIMEOUT
 from .registration import warn_of_dropped
 from .shard_store import Shards, is_placed, plain_converter
-from .shards import FULL, field_of, parts_of
+from .shards import field_of, parts_of
 
 if TYPE_CHECKING:
     from ..client import Client
@@ -241,7 +242,7 @@ class Registrar:
                 result_type=RawValue,
             )
         except WorkflowUpdateFailedError as err:
-            if isinstance(err.cause, ApplicationError) and err.cause.type == FULL:
+            if isinstance(err.cause, ApplicationError) and err.cause.type == CATALOG_FULL:
                 raise CatalogFullError(err.cause.message) from None
             why = err.cause.message if isinstance(err.cause, ApplicationError) else err.cause
             raise TemporalCallError(f"registering app {claim.app.id!r}: {why}") from err

@@ -30,6 +30,7 @@ from ..runtime.start import SCHEDULED, Origin
 from ..sealed import is_current
 from ..search_attributes import has_all
 from ..triggers import CronTrigger
+from ..wire.names import SCHEDULE_ID
 from ..workflow_ids import escaped, workflow_id_of
 from .calls import bounded
 from .listing import App
@@ -83,7 +84,7 @@ class CronStart:
 
 def prefix_of(app: str) -> str:
     """Return how the ids of an app's schedules begin."""
-    return f"steporal/{escaped(app)}/"
+    return f"{SCHEDULE_ID}{escaped(app)}/"
 
 
 def starts_of(app: App) -> dict[str, CronStart]:

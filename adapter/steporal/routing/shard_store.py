@@ -19,9 +19,10 @@ from temporalio.service import RPCError
 from ..converter import from_raw, to_raw
 from ..errors import EncryptionError
 from ..sealed import is_current
+from ..wire.names import CATALOG_FULL, PLACE, SHARD, SHARDS_TASK_QUEUE
 from .calls import is_missing
 from .messages import TASK_TIMEOUT
-from .shards import FULL, PLACE, SHARD, SHARDS, SHARDS_TASK_QUEUE, Part, ShardWorkflow, shard_id
+from .shards import SHARDS, Part, ShardWorkflow, shard_id
 
 _UPDATE_TIMEOUT = timedelta(seconds=30)
 
@@ -68,8 +69,8 @@ class Shards:
                 rpc_timeout=_UPDATE_TIMEOUT,
             )
         except WorkflowUpdateFailedError as err:
-            if isinstance(err.cause, ApplicationError) and err.cause.type == FULL:
-                raise ApplicationError(err.cause.message, type=FULL, non_retryable=True) from None
+            if isinstance(err.cause, ApplicationError) and err.cause.type == CATALOG_FULL:
+                raise ApplicationError(err.cause.message, type=CATALOG_FULL, non_retryable=True) from None
             raise
         except (RPCError, RPCTimeoutOrCancelledError):
             # The operation keeps the error, too; asyncio logs one that nobody retrieves.

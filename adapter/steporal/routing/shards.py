@@ -21,12 +21,9 @@ from temporalio.exceptions import ApplicationError
 
 from ..events import MAX_LEVELS, RESERVED_PREFIXES
 from ..sealed import is_sealed
+from ..wire.names import APP_KEY, CATALOG_FULL, GENERATION_METADATA, PLACE, SHARD, VERSION_KEY
 from .listing import App, Id
 from .messages import of_any_count, read, refuse, said
-
-SHARD = "steporal.catalog"
-SHARDS_TASK_QUEUE = "steporal.catalog"
-PLACE = "steporal.place"
 
 SHARDS = 32
 """Changing it moves triggers to other shards: all apps would have to register again."""
@@ -34,15 +31,6 @@ SHARDS = 32
 MAX_SHARD_BYTES = 1_800_000
 """Temporal limits a memo to 2 MiB, and fails the workflow task that exceeds it."""
 
-FULL = "CatalogFullError"
-"""The type of the error for an app that does not fit into a shard."""
-
-_APP = "app:"
-_VERSION = "version"
-"""Keys of the memo."""
-
-_GENERATION = "steporal-generation"
-"""A field's metadata: the generation of the list that it is of, readable without a key."""
 
 _MAX_AHEAD_SECONDS = 60  # as far as the clocks of servers may differ; also how long a list that is made up stays
 
@@ -139,7 +127,7 @@ def parts_of(app: App) -> dict[int, Part]:
 
 def generation_of(field: Payload) -> int:
     """Return the generation of the list that a field is of."""
-    text = field.metadata.get(_GENERATION, b"")
+    text = field.metadata.get(GENERATION_METADATA, b"")
     return int(text) if text.isdigit() and len(text) < 20 else 0
 
 
@@ -154,13 +142,13 @@ def is_possible(generation: int) -> bool:
 def apps_in(memo: Mapping[str, Payload]) -> Iterator[tuple[str, Payload]]:
     """Yield the ids of the apps in a shard, each with its field."""
     for key, payload in memo.items():
-        if key.startswith(_APP):
-            yield key.removeprefix(_APP), payload
+        if key.startswith(APP_KEY):
+            yield key.removeprefix(APP_KEY), payload
 
 
 def field_of(memo: Mapping[str, Payload], app: str) -> Payload | None:
     """Return an app's field in a shard."""
-    return memo.get(_APP + app)
+    return memo.get(APP_KEY + app)
 
 
 def size_of(fields: Iterable[tuple[str, Payload]]) -> int:
@@ -205,7 +193,7 @@ class ShardWorkflow:
         # Given no memo, or an empty one, Temporal takes the memo with which this execution was started, without what
         # was upserted since.
         memo = {key: RawValue(payload) for key, payload in workflow.info().raw_memo.items()}
-        workflow.continue_as_new(memo={**memo, _VERSION: 1})
+        workflow.continue_as_new(memo={**memo, VERSION_KEY: 1})
 
     @workflow.update(name=PLACE)
     @of_any_count
@@ -228,7 +216,7 @@ class ShardWorkflow:
         if field is not None:
             others = [(app, other) for app, other in apps_in(memo) if app != placement.app]
             check_size(placement.app, others, field)
-        workflow.upsert_memo({_APP + placement.app: None if field is None else RawValue(field)})
+        workflow.upsert_memo({APP_KEY + placement.app: None if field is None else RawValue(field)})
 
 
 def _field(placement: Placement) -> Payload | None:
@@ -239,7 +227,7 @@ def _field(placement: Placement) -> Payload | None:
         payload = Payload.FromString(placement.field)
     except Exception:  # of protobuf, whose kind depends on its implementation
         return None
-    payload.metadata[_GENERATION] = str(placement.generation).encode()
+    payload.metadata[GENERATION_METADATA] = str(placement.generation).encode()
     return payload
 
 
@@ -258,6 +246,6 @@ def check_size(app: str, others: Iterable[tuple[str, Payload]], field: Payload) 
             f"app {app!r} does not fit into the catalog: its triggers take {own:,} bytes of a shard in which other "
             f"apps take {rest:,} ({beside or 'none'}), and a shard holds {MAX_SHARD_BYTES:,}; shorten its "
             "expressions, or give some apps another namespace",
-            type=FULL,
+            type=CATALOG_FULL,
             non_retryable=True,
         )

@@ -18,9 +18,10 @@ from ..converter import from_raw, to_raw
 from ..errors import InvalidInputError
 from ..runtime.limits import summary
 from ..sealed import memo_of
+from ..wire.names import CLOSE, MAILBOX, RELEASE, SEND, SYSTEM_TASK_QUEUE, TAKE, WAIT_KEY
 from .calls import is_missing
-from .mailbox import CLOSE, MAILBOX, RELEASE, SEND, TAKE, WAIT, Answer, Claim, Ended, Wait, mailbox_id
-from .messages import SYSTEM_TASK_QUEUE, TASK_TIMEOUT
+from .mailbox import Answer, Claim, Ended, Wait, mailbox_id
+from .messages import TASK_TIMEOUT
 
 ANSWER_TIMEOUT = timedelta(seconds=30)
 """How long a mailbox may take to answer; it takes some milliseconds where any app's worker is up."""
@@ -84,7 +85,7 @@ class Mailboxes:
             task_queue=SYSTEM_TASK_QUEUE,
             id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
             task_timeout=TASK_TIMEOUT,
-            memo={WAIT: wait.model_dump(mode="json")},
+            memo={WAIT_KEY: wait.model_dump(mode="json")},
             static_summary=summary(f"{wait.workflow_id} waits for {wait.signal}"),
         )
         return handle.first_execution_run_id or ""
@@ -107,7 +108,7 @@ class Mailboxes:
         if description is None or description.close_time is not None:
             return None
         try:
-            wait = (await memo_of(description)).get(WAIT)
+            wait = (await memo_of(description)).get(WAIT_KEY)
             return None if wait is None else Held(description.run_id, Wait.model_validate(wait))
         except ValueError:  # a workflow with the name of a mailbox, which somebody else has started
             return None

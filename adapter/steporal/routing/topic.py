@@ -31,22 +31,24 @@ from ..errors import UnknownKeyError
 from ..events import MAX_LEVELS
 from ..metrics import DELIVERY_LATENCY, MESSAGES_DROPPED, TOPIC_BACKLOG, TOPIC_EVENTS
 from ..packed import unpack_json
-from ..runtime.inbox import REFUSED
 from ..runtime.limits import MAX_PAYLOAD_BYTES
 from ..runtime.until import wait_until
 from ..types import JSON
+from ..wire.names import (
+    DELIVER_EVENTS,
+    LIST_TOPICS,
+    MATCHED,
+    PUBLISH,
+    SUBSCRIBE,
+    SUBSCRIPTIONS,
+    TOPIC,
+    UNSUBSCRIBE,
+    WAIT_REFUSED,
+)
 from .directory import MAX_PARTS, MAX_PATHS, MORE_PARTS, Wanted, is_listable
 from .lanes import Backlog, Lane, Matched
 from .messages import drop, of_any_count, read, said
 from .subscription import Index, Subscription
-
-TOPIC = "steporal.topic"
-SUBSCRIBE = "steporal.subscribe"
-UNSUBSCRIBE = "steporal.unsubscribe"
-PUBLISH = "steporal.publish"
-DELIVER_EVENTS = "steporal.deliver_events"
-MATCHED = "steporal.matched"
-LIST_TOPICS = "steporal.list_topics"
 
 DELIVERY_HEARTBEAT_TIMEOUT = timedelta(seconds=10)
 """For as long the runs of a lane hear nothing after a worker was killed while it delivered."""
@@ -211,7 +213,7 @@ class TopicWorkflow:
         self._received.append(received)
         self._backlog.size += received.size
 
-    @workflow.query(name="steporal.subscriptions", description="Who waits.")
+    @workflow.query(name=SUBSCRIPTIONS, description="Who waits.")
     def subscriptions(self) -> RawValue:
         """How many subscriptions there are, and some of them."""
         some = [s.model_dump(mode="json") for s in islice(self._index.all.values(), _SHOWN)]
@@ -398,7 +400,13 @@ class TopicWorkflow:
         if subscription.kind == "cancel":  # to deliver it would cancel the run
             drop(f"cancel_on of run {subscription.workflow_id!r}", message)
             return
-        event = {"id": str(workflow.uuid4()), "name": REFUSED, "data": {"message": message}, "ts": _now(), "v": None}
+        event = {
+            "id": str(workflow.uuid4()),
+            "name": WAIT_REFUSED,
+            "data": {"message": message},
+            "ts": _now(),
+            "v": None,
+        }
         self._send(Matched(subscription, event, size_of(to_raw(event)), workflow.time()))
 
     def _subscribe(self, subscription: Subscription) -> int:

@@ -29,18 +29,17 @@ from ..errors import CaptureError, PayloadTooLargeError, StepError, Unserializab
 from ..events import EventLike, ReceivedEvent, SendEventResult, derived_ulid, given_by_sender, prepare_events
 from ..given import fields_made_anew
 from ..http import FetchRequest, FetchResponse
-from ..outbound.fetching import FETCH
 from ..signals import OnConflict, ReceivedSignal, SendSignalResult
 from ..step import Listener, RunOptions, Step, StepExt, Wanted
 from ..step_calls import StepCalls
 from ..types import JSON
+from ..wire.names import FETCH, RUN_STEP, SEND_EVENT
 from . import event_steps, fetch_step, invoke_step, signal_steps
 from .arguments import arguments_checked, check_function, check_step_id, check_task_queue, check_type
 from .branches import BRANCH, Branch, serving
 from .calls import UNKNOWN, AnotherCallError, Call, check_call, is_other
 from .counting import StepKind
 from .digests import digest
-from .endings import SEND_EVENT
 from .keys import Keys
 from .limits import BATCH_BYTES, summary, to_limited
 from .memo import Outcome, decode_result
@@ -50,8 +49,6 @@ from .sent_events import unpack
 from .step_activity import StepActivity, perform, until_begun, with_attempts
 from .waits import Waiting, left_until
 from .watch import aside
-
-RUN_STEP = "steporal.run_step"
 
 STEP_TIMEOUT = timedelta(days=1)
 LOCAL_STEP_TIMEOUT = timedelta(minutes=1)

@@ -23,12 +23,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..durations import format_duration
+from ..wire.names import ASYNCIO_TIMER
 from .journal import Request
 from .keys import Keys
 from .limits import summary
 from .ordered_tasks import number_tasks
 from .until import timers_called
-from .waits import ASYNCIO_TIMER, Waiting
+from .waits import Waiting
 from .watch import in_body
 
 if TYPE_CHECKING:

@@ -24,12 +24,10 @@ from temporalio.common import RawValue
 
 from ..converter import dumps
 from ..types import JSON
+from ..wire.names import CALL_METADATA
 from .digests import digest_of_text, digests
 from .references import is_same_code, is_same_name, named_function
 from .renaming import Names, Rename, renames
-
-CALL = "steporal.call"
-"""Metadata of a result: the description of the call that made it."""
 
 UNKNOWN = "?"
 """The target, the values or the branch of a call, where a history does not tell them."""
@@ -155,7 +153,7 @@ class Call:
     @classmethod
     def told_by(cls, raw: RawValue) -> Call | None:
         """The call that made a result; see :func:`told`."""
-        text = raw.payload.metadata.get(CALL)
+        text = raw.payload.metadata.get(CALL_METADATA)
         try:
             return None if text is None else cls.read(json.loads(text))
         except (ValueError, RecursionError):  # nothing that a worker of ours writes
@@ -176,7 +174,7 @@ def told(call: JSON) -> dict[str, bytes]:
     Args:
         call: The call's description in the argument of its activity; None if there is none.
     """
-    return {} if call is None else {CALL: dumps(call)}
+    return {} if call is None else {CALL_METADATA: dumps(call)}
 
 
 def check_call(key: str, recorded: Call, called: Call, exists: Exists) -> None:

@@ -14,17 +14,12 @@ from temporalio.exceptions import ApplicationError, FailureError
 
 from ..converter import to_raw
 from ..types import JSON
+from ..wire.names import ENDED, REPORT
 from .carried import is_outcome, outcome_json
 from .failures import stack_of
 from .limits import MAX_WORKFLOW_ID_BYTES
 from .memo import Failure, Outcome
 from .waits import Waits
-
-REPORT = "steporal.report"
-"""Temporal's signal to an invoked run: ``{"workflow_id", "run_id"}`` of who wants to hear of its end."""
-
-ENDED = "steporal.ended"
-"""Temporal's signal that an invoked run has ended: ``{"run_id", "child", "outcome"}``."""
 
 
 def read_parent(message: JSON) -> dict[str, str] | None:

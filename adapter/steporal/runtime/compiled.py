@@ -13,14 +13,12 @@ from temporalio.common import RawValue
 from ..converter import to_raw
 from ..definition import Workflow
 from ..errors import InvalidInputError, UnknownKeyError
-from ..routing.mailbox import SIGNALLED
 from ..types import JSON
+from ..wire.names import CHECKPOINT, DELIVER, ENDED, RECOVER, REPORT, SIGNALLED, START_SIGNAL
 from .carried import Carried, read_carried, read_recovery
-from .children import ENDED, REPORT
-from .continuing import CHECKPOINT, RECOVER
-from .inbox import DELIVER, read_delivery
+from .inbox import read_delivery
 from .run import Run
-from .start import START_SIGNAL, argument_json
+from .start import argument_json
 
 Take = Callable[[Run, JSON], None]
 """What a run makes of a signal."""

@@ -27,6 +27,7 @@ from ..converter import dumps, size_of
 from ..errors import PayloadTooLargeError
 from ..search_attributes import waiting_for
 from ..types import JSON
+from ..wire.names import GOES_ON, PARKS
 from .carried import Carried, memo_json
 from .counting import count_checkpoint
 from .deadlock import deadlock
@@ -35,17 +36,11 @@ from .memo import Outcome
 from .pending import are_only
 from .until import wait_until
 from .versioning import follow_the_current_version
-from .waits import GOES_ON, PARKS, Waiting
+from .waits import Waiting
 
 if TYPE_CHECKING:
     from .run import Run
 
-CHECKPOINT = "steporal.checkpoint"
-"""Temporal's signal that asks a run to park: ``{"hold": seconds}``; 0 lets a parked run go on."""
-
-RECOVER = "steporal.recover"
-"""Temporal's signal that hands to an execution that has not begun what its history has shown: ``{"carried",
-"signals"}``, the latter how many of the signals before it are in the former."""
 
 HARD_LENGTH = 20_000
 """From this many events on, a run holds its steps though others are in flight; Temporal suggests it from 4,096 on, and

@@ -16,6 +16,7 @@ from temporalio.common import RawValue, RetryPolicy
 from ..converter import from_raw, to_raw
 from ..events import MAX_EVENT_BYTES, SYSTEM_EVENTS, ReceivedEvent, derived_ulid
 from ..types import JSON
+from ..wire.names import SEND_EVENT
 from .limits import summary
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from .run import Run
 
-SEND_EVENT = "steporal.send_event"
 
 Ending = Literal["finished", "failed", "cancelled"]
 

@@ -20,11 +20,12 @@ from ..events import ReceivedEvent, event_matches
 from ..routing.waiting import check_events, check_expression
 from ..step import Listener, Wanted
 from ..step_calls import step_method
+from ..wire.names import WAIT_REFUSED
 from .arguments import arguments_checked, deadline_of
 from .calls import Call
 from .digests import digest
 from .failures import failure_of, is_cancellation
-from .inbox import REFUSED, Box
+from .inbox import Box
 from .limits import summary
 from .memo import Outcome
 from .until import wait_until
@@ -83,7 +84,7 @@ def _received(key: str, outcome: Outcome) -> ReceivedEvent | None:
     """
     if outcome.value is None:
         return None
-    if outcome.value["name"] == REFUSED:
+    if outcome.value["name"] == WAIT_REFUSED:
         raise StepError(key, "TooManyWaitsError", outcome.value["data"]["message"])
     return ReceivedEvent.model_validate(copied(outcome.value))
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..http import FetchRequest, FetchResponse
 from ..outbound.checks import check_method, check_url
-from ..outbound.fetching import FETCH, FetchCall
+from ..outbound.fetching import FetchCall
 from ..step import RunOptions
+from ..wire.names import FETCH
 from .arguments import arguments_checked
 from .limits import to_limited
 

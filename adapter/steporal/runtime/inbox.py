@@ -10,12 +10,6 @@ from typing import Any, TypeGuard
 from ..converter import dumps
 from ..types import JSON
 
-DELIVER = "steporal.deliver"
-"""Temporal's signal that delivers an event: ``{"key", "run_id", "event"}``."""
-
-REFUSED = "steporal/wait.refused"
-"""Name of the event by which a topic refuses a subscription; its data has the ``message``. Senders cannot use it."""
-
 
 def read_delivery(message: JSON, run_id: str) -> tuple[str, dict[str, Any]] | None:
     """The subscription's key and the event that :data:`DELIVER` brings to a run.

@@ -16,10 +16,8 @@ from temporalio.common import RawValue, RetryPolicy, TypedSearchAttributes
 from temporalio.exceptions import FailureError
 
 from ..converter import from_raw, to_raw
+from ..wire.names import HAS_ATTRIBUTES
 from .failures import is_cancellation
-
-HAS_ATTRIBUTES = "steporal.has_attributes"
-"""The local activity that asks whether the namespace has Steporal's search attributes."""
 
 
 async def index(attributes: TypedSearchAttributes) -> None:

@@ -22,6 +22,7 @@ from ..given import Given, given, given_to_other_app
 from ..search_attributes import is_indexed, of_run
 from ..type_names import shown
 from ..types import JSON
+from ..wire.names import FIND_END, FIND_WORKFLOW, INVOKED_BY, LISTENS_BEFORE_IT_ASKS
 from ..workflow_ids import named_workflow, workflow_id_of, workflow_of
 from .arguments import arguments_checked, deadline_of
 from .carried import read_outcome
@@ -36,12 +37,6 @@ from .waits import SHORTEST, Waiting
 if TYPE_CHECKING:
     from .attempt import Attempt
 
-FIND_WORKFLOW = "steporal.find_workflow"
-FIND_END = "steporal.find_end"
-
-_INVOKED_BY = ": invoked by "
-
-_PATCH = "steporal.listens-before-it-asks"
 
 LOOK_AFTER = timedelta(hours=1)
 _LOOK_AT_LEAST_EVERY = timedelta(days=1)
@@ -126,7 +121,7 @@ async def _perform(
         )
     except WorkflowAlreadyStartedError:
         # By this very step: its id is made of the run's and the step's. The run was reset, or the step was cancelled.
-        listens = run.children.awaiting(child_id) if workflow.patched(_PATCH) else nullcontext()
+        listens = run.children.awaiting(child_id) if workflow.patched(LISTENS_BEFORE_IT_ASKS) else nullcontext()
         with listens:  # its end may be told before the answer that it was asked
             await run.children.ask(child_id)
             return await _until_reported(attempt, key, Waiting("invoke", until, {**more, "look_at": workflow.time()}))
@@ -147,12 +142,12 @@ async def _perform(
 
 def invoked_by(key: str, workflow_id: str) -> str:
     """What Temporal's UI says of an invoked run, in its own history and in that of the run that invokes it."""
-    return summary(f"{key}{_INVOKED_BY}{workflow_id}")
+    return summary(f"{key}{INVOKED_BY}{workflow_id}")
 
 
 def invoking_step(text: str) -> str | None:
     """The step in what :func:`invoked_by` makes; None if a version before this one has made it."""
-    key, mark, _ = text.partition(_INVOKED_BY)
+    key, mark, _ = text.partition(INVOKED_BY)
     return key if mark else None
 
 

@@ -31,8 +31,8 @@ from typing import Any, Literal, get_args
 from temporalio import workflow
 
 from ..types import JSON
+from ..wire.names import COMES_BACK
 from .pending import is_condition_met
-from .waits import COMES_BACK
 
 Kind = Literal["step", "timer", "ended", "cancel", "event"]
 """The kinds of entries.

@@ -15,19 +15,20 @@ from functools import partial
 from typing import Any
 
 from ..events import derived_ulid
-from ..routing.mailbox import SIGNALLED, Wait
+from ..routing.mailbox import Wait
 from ..types import JSON
+from ..wire.names import ASYNCIO_TIMER, BACKOFF_AFTER, BEGINS_ANEW, CHECKPOINT, DELIVER, ENDED, REPORT, SIGNALLED
 from .calls import OR, UNKNOWN, Call
 from .carried import Carried, memo_json, read_outcome
-from .children import ENDED, REPORT, read_end, read_parent
-from .continuing import CHECKPOINT, read_hold
-from .inbox import DELIVER, Inbox, read_delivery
+from .children import read_end, read_parent
+from .continuing import read_hold
+from .inbox import Inbox, read_delivery
 from .invoke_step import LOOK_AFTER, next_look_after, too_late
 from .journal import Entry
 from .journal import Kind as EntryKind
 from .memo import Outcome
 from .signal_inbox import conflict, read_signal, summary_of_close, summary_of_open
-from .waits import ASYNCIO_TIMER, BACKOFF, BACKOFF_AFTER, BEGINS_ANEW, Kind, Waiting, is_of_no_step
+from .waits import BACKOFF, Kind, Waiting, is_of_no_step
 
 
 @dataclass(slots=True)

@@ -21,27 +21,37 @@ from temporalio.exceptions import FailureError
 
 from ..converter import from_raw
 from ..errors import UnknownKeyError
-from ..outbound.fetching import FETCH
-from ..routing.mailbox import SIGNALLED, Wait
+from ..routing.mailbox import Wait
 from ..sealed import check_readable
 from ..types import JSON
-from .attempt import RUN_STEP
+from ..wire.names import (
+    CHECKPOINT,
+    CLOSE_MAILBOX,
+    DELIVER,
+    ENDED,
+    FETCH,
+    FIND_END,
+    FIND_MAILBOX,
+    JOIN_STEP,
+    OPEN_MAILBOX,
+    RECOVER,
+    REPORT,
+    RUN_STEP,
+    SEND_EVENT,
+    SEND_SIGNAL,
+    SIGNALLED,
+    START_SIGNAL,
+    SUBSCRIBE_RUN,
+)
 from .calls import Call
 from .carried import Carried, read_carried, read_recovery
-from .children import ENDED, REPORT, was_cancelled
-from .continuing import CHECKPOINT, RECOVER
-from .endings import SEND_EVENT
+from .children import was_cancelled
 from .failures import NOT_BEGUN, call_of, failure_of, is_cancellation
-from .inbox import DELIVER
-from .invoke_step import FIND_END, invoking_step
+from .invoke_step import invoking_step
 from .memo import Failure, Outcome
 from .past import Past
 from .returned import read_result
-from .signal_inbox import CLOSE_MAILBOX, OPEN_MAILBOX
-from .signal_steps import FIND_MAILBOX, SEND_SIGNAL
-from .start import START_SIGNAL
-from .step_activity import BEFORE, JOIN_STEP, Attempts, heartbeat_timeout
-from .subscriptions import SUBSCRIBE_RUN
+from .step_activity import BEFORE, Attempts, heartbeat_timeout
 
 STEPS = frozenset({RUN_STEP, JOIN_STEP, SEND_EVENT, SEND_SIGNAL, FETCH})
 """The activities whose outcome is a step's."""

@@ -26,10 +26,8 @@ from ..packed import MAX_UNPACKED_BYTES, unpack_json
 from ..readable import is_plain, plain, readable
 from ..type_names import TypeNotFoundError
 from ..types import JSON
+from ..wire.names import EXACT_METADATA
 from .start import payload_json
-
-EXACT = "steporal-exact"
-"""The key of metadata that has the exact value, compressed."""
 
 RETURNED = "returned"
 """The tag of the result of an invoked run in the memo of the run that has invoked it."""
@@ -92,7 +90,7 @@ def write_result(
     text = dumps(encoded)
     if len(text) > MAX_UNPACKED_BYTES:
         raise PayloadTooLargeError(f"its exact value has {len(text):,} bytes; the most is {MAX_UNPACKED_BYTES:,}")
-    return to_limited(data, {EXACT: zlib.compress(text)})
+    return to_limited(data, {EXACT_METADATA: zlib.compress(text)})
 
 
 def read_result(raw: RawValue | JSON, to_json: Callable[[RawValue | JSON], JSON] = payload_json) -> Returned:
@@ -106,7 +104,7 @@ def read_result(raw: RawValue | JSON, to_json: Callable[[RawValue | JSON], JSON]
         InvalidResultError: It has an exact value that cannot be read.
     """
     data = to_json(raw)
-    exact = raw.payload.metadata.get(EXACT) if isinstance(raw, RawValue) else None
+    exact = raw.payload.metadata.get(EXACT_METADATA) if isinstance(raw, RawValue) else None
     return Returned(data) if exact is None else Returned(data, _unpacked(exact))
 
 

@@ -35,6 +35,7 @@ from ..sealed import unreadable
 from ..search_attributes import WAITING_FOR, is_indexed, of_run
 from ..step import Step
 from ..types import JSON
+from ..wire.names import BACKOFF_AFTER, BEGINS_ANEW, RUN_SEED, UNTIL_TS
 from .awaited import Awaited, described
 from .body_log import BodyLogger, RunLogger
 from .branches import BRANCH, RunLoop, out_of_body
@@ -66,7 +67,7 @@ from .storage import StorageOfRun
 from .subscriptions import Subscriptions
 from .traced import TRACE
 from .until import wait_until
-from .waits import BACKOFF, BACKOFF_AFTER, BEGINS_ANEW, SHORTEST, UNTIL_TS, Waiting, Waits, left_until
+from .waits import BACKOFF, SHORTEST, Waiting, Waits, left_until
 from .watch import in_body
 
 Perform = Callable[[], Coroutine[Any, Any, Outcome]]
@@ -82,7 +83,7 @@ def seed_of(run_id: str) -> str:
     Args:
         run_id: The run's id, which the server draws at random.
     """
-    return hashlib.sha256(f"steporal.random {run_id}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{RUN_SEED}{run_id}".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from temporalio import workflow
 
+from ..wire.names import SECRETS_ARE_SENT
+
 IS_ENCRYPTED = "steporal.is_encrypted"
 """The name of what tells a run that its worker encrypts payloads."""
-
-_PATCH = "steporal.secrets"
 
 
 class SecretsOfRun:
@@ -25,5 +25,5 @@ class SecretsOfRun:
         """Return whether payloads are encrypted; to be called only when there is a secret to send."""
         if self._are_sent is None:
             is_there = workflow.unsafe.is_replaying() or IS_ENCRYPTED in workflow.extern_functions()
-            self._are_sent = is_there and workflow.patched(_PATCH)
+            self._are_sent = is_there and workflow.patched(SECRETS_ARE_SENT)
         return self._are_sent

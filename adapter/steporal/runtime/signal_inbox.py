@@ -15,15 +15,12 @@ from ..converter import from_raw, to_raw
 from ..errors import SignalConflictError
 from ..routing.mailbox import Wait
 from ..types import JSON
+from ..wire.names import CLOSE_MAILBOX, OPEN_MAILBOX, RELEASE_MAILBOXES
 from .failures import failure_of
 from .limits import summary
 from .memo import Failure, Outcome
 from .until import wait_until
 from .waits import Waiting, Waits
-
-OPEN_MAILBOX = "steporal.open_mailbox"
-CLOSE_MAILBOX = "steporal.close_mailbox"
-RELEASE_MAILBOXES = "steporal.release_mailboxes"
 
 T = TypeVar("T")
 

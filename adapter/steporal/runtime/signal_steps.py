@@ -27,6 +27,7 @@ from ..signals import (
 )
 from ..step import RunOptions
 from ..types import JSON
+from ..wire.names import FIND_MAILBOX, SEND_SIGNAL
 from .arguments import arguments_checked, check_type, deadline_of
 from .branches import out_of_body, serving
 from .digests import digest
@@ -37,9 +38,6 @@ from .signal_types import type_to_check
 if TYPE_CHECKING:
     from .attempt import Attempt
     from .run import Run
-
-FIND_MAILBOX = "steporal.find_mailbox"
-SEND_SIGNAL = "steporal.send_signal"
 
 
 # --- wait ----------------------------------------------------------------------------------------------------------

@@ -23,9 +23,6 @@ from ..types import JSON
 from ..workflow_ids import run_name
 from .limits import MAX_MILLISECONDS, code, utc
 
-START_SIGNAL = "steporal.event"
-"""Temporal's signal that starts a run, and tells one that is there that its event was sent again."""
-
 INVOKED = "inngest/function.invoked"
 SCHEDULED = "inngest/scheduled.timer"
 

@@ -24,18 +24,15 @@ from temporalio.workflow import ActivityCancellationType
 from ..converter import from_raw, to_raw
 from ..durations import format_duration
 from ..types import JSON
+from ..wire.names import JOIN_STEP, STEP_NOT_HERE, UNTIL_CODE, UNTIL_NEXT_ATTEMPT
 from .calls import Call
 from .failures import CODE_NOT_FOUND, LOST, NOT_BEGUN, call_of, failure_of, is_cancellation
 from .limits import summary
 from .memo import Failure, Outcome
-from .waits import UNTIL_CODE, UNTIL_NEXT_ATTEMPT
 
 if TYPE_CHECKING:
     from .run import Run
 
-JOIN_STEP = "steporal.join_step"
-NOT_HERE = "StepNotHereError"
-"""The type of the error by which a worker answers that it does not run a step."""
 
 BEFORE = "before"
 """In the argument of a step's activity: what :meth:`Attempts.before` says."""
@@ -154,7 +151,7 @@ class Attempts:
     def not_joined(self, failure: Failure) -> tuple[Failure, bool]:
         """Return how an attempt has failed that was joined, or could not be, and whether there is another attempt."""
         cause = failure.cause
-        if isinstance(cause, TimeoutError) or (isinstance(cause, ApplicationError) and cause.type == NOT_HERE):
+        if isinstance(cause, TimeoutError) or (isinstance(cause, ApplicationError) and cause.type == STEP_NOT_HERE):
             failure = Failure("TimeoutError", LOST, "", self.begun, cause)
             return failure, self.begun < self.max_attempts
         self.begun = max(self.begun, failure.attempts)
@@ -214,7 +211,7 @@ def _returned(raw: RawValue) -> Outcome:
 
 def _pause(policy: RetryPolicy, begun: int, cause: BaseException | None) -> timedelta:
     """Return how long to wait before the next attempt, as the server does."""
-    if not isinstance(cause, ApplicationError) or cause.type == NOT_HERE:
+    if not isinstance(cause, ApplicationError) or cause.type == STEP_NOT_HERE:
         return timedelta(0)  # the worker was lost; finding that out took long enough
     if cause.next_retry_delay is not None:
         return cause.next_retry_delay

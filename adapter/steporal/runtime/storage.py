@@ -10,12 +10,11 @@ from temporalio.converter import DataConverter
 
 from ..errors import DefinitionError
 from ..type_names import shown
+from ..wire.names import STORAGE_IS_USED
 from .limits import MAX_PAYLOAD_BYTES, MAX_STORED_BYTES, most_in_temporal
 
 HAS_STORAGE = "steporal.has_storage"
 """The name of what tells a run that its worker has external storage."""
-
-_PATCH = "steporal.storage"
 
 
 def check_storage(converter: DataConverter | None, where: str) -> DataConverter | None:
@@ -68,7 +67,7 @@ class StorageOfRun:
     def is_used(self) -> bool:
         """Whether values over Temporal's limit go through; to be asked only if there is one."""
         if self._is_used is None and (workflow.unsafe.is_replaying() or self.is_there()):
-            self._is_used = workflow.patched(_PATCH)
+            self._is_used = workflow.patched(STORAGE_IS_USED)
         return bool(self._is_used)
 
     def is_there(self) -> bool:

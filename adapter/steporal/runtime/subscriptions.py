@@ -13,6 +13,7 @@ from temporalio.exceptions import FailureError
 
 from ..converter import from_raw, to_raw
 from ..types import JSON
+from ..wire.names import SUBSCRIBE_RUN, UNSUBSCRIBE_RUN
 from .branches import out_of_body
 from .inbox import Box, Inbox
 from .limits import summary
@@ -20,8 +21,6 @@ from .limits import summary
 if TYPE_CHECKING:
     from .run import Run
 
-SUBSCRIBE_RUN = "steporal.subscribe"
-UNSUBSCRIBE_RUN = "steporal.unsubscribe"
 
 _TIMEOUT = timedelta(seconds=30)
 

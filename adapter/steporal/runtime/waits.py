@@ -10,6 +10,16 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from ..types import JSON
+from ..wire.names import (
+    ASYNCIO_TIMER,
+    BACKOFF_AFTER,
+    COMES_BACK,
+    GOES_ON,
+    PARKS,
+    UNTIL_CODE,
+    UNTIL_NEXT_ATTEMPT,
+    UNTIL_TS,
+)
 
 Kind = Literal["sleep", "event", "next", "signal", "invoke", "backoff", "timer", "asyncio", "start"]
 """``timer``: a sleep or a listener's ``next``, which a history does not tell apart. ``asyncio``: a timer that the body
@@ -19,16 +29,6 @@ BACKOFF = ""
 """The key of the wait between two attempts of the body; no step has it."""
 
 # The summaries of timers: a step's has its key. `rebuilding` reads them.
-PARKS = "until the run parks"
-GOES_ON = "until the run goes on"
-COMES_BACK = "until the body has come to where it was"
-BACKOFF_AFTER = "backoff after attempt "
-UNTIL_TS = "until the event's ts, "
-UNTIL_CODE = "until a worker has the code of step "
-UNTIL_NEXT_ATTEMPT = "until the next attempt of step "
-ASYNCIO_TIMER = "asyncio timer "
-BEGINS_ANEW = ", with a clock of its own"
-"""At the end of a backoff's summary: from the last entry of the journal on, the next attempt reads the time anew."""
 
 
 def is_of_no_step(text: str) -> bool:

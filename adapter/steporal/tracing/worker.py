@@ -34,17 +34,21 @@ from temporalio.exceptions import FailureError, is_cancelled_exception
 
 from ..converter import from_raw
 from ..errors import InvalidInputError
-from ..outbound.delivery import POST_EVENT
-from ..outbound.fetching import FETCH
-from ..routing.mailbox import SIGNALLED
 from ..runtime.afterwards import afterwards
-from ..runtime.attempt import RUN_STEP
-from ..runtime.endings import SEND_EVENT
-from ..runtime.inbox import DELIVER
 from ..runtime.memo import Outcome
-from ..runtime.signal_steps import SEND_SIGNAL
 from ..runtime.start import Origin, origin_of
 from ..runtime.traced import TRACE, Perform
+from ..wire.names import (
+    BEGUN_HEADER,
+    DELIVER,
+    FETCH,
+    POST_EVENT,
+    RUN_STEP,
+    SEND_EVENT,
+    SEND_SIGNAL,
+    SIGNALLED,
+    STEP_HEADER,
+)
 from ..workflow_ids import run_name
 from .spans import (
     APP,
@@ -62,12 +66,6 @@ from .spans import (
     record,
     span,
 )
-
-_STEP_HEADER = "steporal-step"
-"""Says to an activity which step it performs."""
-
-_BEGUN_HEADER = "steporal-begun"
-"""Says to the next execution when waits have begun that go on in it."""
 
 _PERFORMERS = (RUN_STEP, FETCH, SEND_EVENT, SEND_SIGNAL)
 
@@ -116,7 +114,7 @@ class _TracedActivity(temporalio.worker.ActivityInboundInterceptor):
 
     async def execute_activity(self, input: temporalio.worker.ExecuteActivityInput) -> Any:
         info = activity.info()
-        payload = input.headers.get(_STEP_HEADER)
+        payload = input.headers.get(STEP_HEADER)
         if payload is not None and info.activity_type in _PERFORMERS:
             step = _json.from_payload(payload, str)
             name, attributes = f"step {step}", {STEP: step}
@@ -256,7 +254,7 @@ class _TracedWorkflow(temporalio.worker.WorkflowInboundInterceptor):
             attach(Context())  # who has started it is one of many; for good, as the task has a context of its own
         elif module in (_OF_RUNS, _OF_DELIVERIES):
             info = workflow.info()
-            payload = info.headers.get(_BEGUN_HEADER)
+            payload = info.headers.get(BEGUN_HEADER)
             begun = {} if payload is None else _begun(payload)
             self.trace = RunTrace(f"run {info.workflow_type}", get_current(), begun, self._sent)
             attach(self.trace.context)
@@ -336,7 +334,7 @@ class _TracedOutbound(temporalio.worker.WorkflowOutboundInterceptor):
         if trace is None or key is None or name not in _PERFORMERS:
             return headers
         trace.performs(key)
-        return {**headers, _STEP_HEADER: _payload(key)}
+        return {**headers, STEP_HEADER: _payload(key)}
 
     async def start_child_workflow(
         self, input: temporalio.worker.StartChildWorkflowInput
@@ -350,7 +348,7 @@ class _TracedOutbound(temporalio.worker.WorkflowOutboundInterceptor):
         if (trace := self._inbound.trace) is not None:
             attach(trace.parent)  # the next execution makes the same of it as this one
             if trace.begun:
-                input.headers = {**input.headers, _BEGUN_HEADER: _payload(trace.begun)}
+                input.headers = {**input.headers, BEGUN_HEADER: _payload(trace.begun)}
         super().continue_as_new(input)
 
 

@@ -29,13 +29,14 @@ from steporal.errors import CatalogFullError, NotInForceError
 from steporal.events import new_ulid
 from steporal.plugin import SteporalPlugin
 from steporal.routing import confirming, registering, shards
-from steporal.routing.arbiter import ARBITER, FORM, LIST, STANDING, VERSION, Claim, Standing, arbiter_id
+from steporal.routing.arbiter import FORM, Claim, Standing, arbiter_id
 from steporal.routing.catalog import Catalog
 from steporal.routing.listing import App
 from steporal.routing.registering import Registrar, Source, revision_of
 from steporal.routing.shard_store import Shards
 from steporal.routing.shards import apps_in, parts_of, shard_id, shard_of_event
 from steporal.serving import registry_worker, system_worker
+from steporal.wire.names import ARBITER, LIST_KEY, STANDING_KEY, VERSION_KEY
 
 pytestmark = pytest.mark.outside_runs
 
@@ -255,7 +256,7 @@ async def test_a_generation_that_somebody_has_made_up_keeps_no_list_out(
         await Shards(temporal).place(number, name, 2**60, field)
     forged = {"generation": 2**60, "digest": "d", "revision": 2**60, "started": 0}
     await temporal.start_workflow(
-        ARBITER, id=arbiter_id(name), task_queue=arbiter_id(name), memo={LIST: {}, STANDING: forged}
+        ARBITER, id=arbiter_id(name), task_queue=arbiter_id(name), memo={LIST_KEY: {}, STANDING_KEY: forged}
     )
     async with serving(revision(name, 1), temporal) as plugin:
         await until_in_force(plugin)
@@ -266,7 +267,10 @@ async def test_what_a_later_version_of_steporal_has_registered_is_left_alone(
     temporal: temporalio.client.Client, name: str
 ) -> None:
     await temporal.start_workflow(
-        ARBITER, id=arbiter_id(name), task_queue=arbiter_id(name), memo={STANDING: {"of": "later"}, VERSION: FORM + 1}
+        ARBITER,
+        id=arbiter_id(name),
+        task_queue=arbiter_id(name),
+        memo={STANDING_KEY: {"of": "later"}, VERSION_KEY: FORM + 1},
     )
     async with serving(revision(name, 1), temporal) as plugin:
         assert plugin.why_not_in_force == "a later version of Steporal has registered the app"

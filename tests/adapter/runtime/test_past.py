@@ -10,12 +10,10 @@ from temporalio.api.enums.v1 import TimeoutType
 from temporalio.api.failure.v1 import Failure
 from temporalio.converter import DataConverter
 
-from steporal.runtime.attempt import RUN_STEP
 from steporal.runtime.carried import Carried
 from steporal.runtime.past import Past
 from steporal.runtime.rebuilding import rebuild
-from steporal.runtime.step_activity import JOIN_STEP
-from steporal.runtime.waits import BACKOFF_AFTER, BEGINS_ANEW
+from steporal.wire.names import BACKOFF_AFTER, BEGINS_ANEW, JOIN_STEP, RUN_STEP
 
 
 def test_a_step_that_sends_more_has_not_ended_before_the_attempt_that_began_meanwhile() -> None:

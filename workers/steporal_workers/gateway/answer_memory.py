@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 from temporalio.common import RawValue
 
-from steporal.runtime.returned import EXACT
+from steporal.wire.names import EXACT_METADATA
 
 from .answers import Problem
 from .bodies import weight_of_answer
@@ -61,7 +61,7 @@ class AnswerMemory:
         self._take(sum(map(len, texts)) * _OF_A_CHARACTER)
 
     def _arrived(self, raw: RawValue) -> None:
-        raw.payload.metadata.pop(EXACT, None)  # or it would be unpacked, and is no part of the answer
+        raw.payload.metadata.pop(EXACT_METADATA, None)  # or it would be unpacked, and is no part of the answer
         self._take(weight_of_answer(raw.payload.data))
 
     def _take(self, size: int) -> None:

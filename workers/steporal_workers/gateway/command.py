@@ -11,8 +11,8 @@ from rich.markup import escape
 
 import steporal
 from steporal.metrics import meter_of
-from steporal.routing.messages import SYSTEM_TASK_QUEUE
 from steporal.tracing import is_traced
+from steporal.wire.names import SYSTEM_TASK_QUEUE
 
 from ..output import say
 from ..task_queues import measured

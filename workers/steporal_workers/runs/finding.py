@@ -9,12 +9,7 @@ from datetime import datetime
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionDescription, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from steporal.routing.arbiter import ARBITER
-from steporal.routing.directory import DIRECTORY
-from steporal.routing.late import LATE
-from steporal.routing.mailbox import MAILBOX
-from steporal.routing.shards import SHARD
-from steporal.routing.topic import TOPIC
+from steporal.wire.names import ARBITER, DIRECTORY, LATE, MAILBOX, SHARD, TOPIC
 
 from ..problems import Failure
 

@@ -23,13 +23,14 @@ from steporal.runtime.start import SCHEDULED_AT, Origin
 from steporal.runtime.storage import most_with
 from steporal.search_attributes import APP, of_run, start_indexed
 from steporal.types import JSON
+from steporal.wire.names import RERUN_OF_KEY
 from steporal.workflow_ids import workflow_id_of
 
 from ..output import print_json, print_line, say
 from ..problems import Failure, Mistake
 from ..send import check_input
 from .finding import first_run_id, get_run
-from .story import RERUN_OF, Reader, Story
+from .story import Reader, Story
 
 SAME: Any = object()
 """The input is that of the run before."""
@@ -86,7 +87,7 @@ async def run_rerun(
             result_type=RawValue,
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             search_attributes=attributes,
-            memo={RERUN_OF: rerun_of},
+            memo={RERUN_OF_KEY: rerun_of},
             static_summary=summary(what),
             static_details=f"{origin.details()}\n\n{what}",
         ),

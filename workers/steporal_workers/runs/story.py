@@ -20,7 +20,6 @@ from steporal.converter import from_raw
 from steporal.readable import plain
 from steporal.runtime.awaited import Awaited
 from steporal.runtime.carried import read_carried, read_outcome
-from steporal.runtime.continuing import RECOVER
 from steporal.runtime.journal import Entry
 from steporal.runtime.memo import Outcome
 from steporal.runtime.rebuilding import Rebuilt, rebuild
@@ -29,13 +28,11 @@ from steporal.runtime.start import Origin
 from steporal.runtime.waits import BACKOFF, Waiting
 from steporal.sealed import check_readable, memo_of
 from steporal.types import JSON
+from steporal.wire.names import RECOVER, RERUN_OF_KEY
 
 from ..problems import Failure
 from .finding import is_open
 from .timeline import StepEntry, Timeline
-
-RERUN_OF = "steporal.rerun_of"
-"""The key in Temporal's memo of what a run is run again from: ``{"workflow_id", "run_id", "from"}``."""
 
 MAX_EXECUTIONS = 50
 """How many executions are read; what the steps before have returned, the first of them was handed over."""
@@ -171,7 +168,7 @@ class Reader:
         carried = read_carried(last[2]) if len(last) > 2 else None
         is_parked = carried is not None and carried.is_parked and not _is_awake(histories[-1])
         story = Story(described, timeline, rebuilt, origin, data, _first_task(histories[0]), len(histories), is_parked)
-        story.rerun_of = (await memo_of(described)).get(RERUN_OF)
+        story.rerun_of = (await memo_of(described)).get(RERUN_OF_KEY)
         await _settle(story)
         await _add_what_is_pending(story, converter)
         return story

@@ -17,26 +17,35 @@ from temporalio.exceptions import ApplicationError, FailureError
 
 from steporal.converter import from_raw
 from steporal.errors import StepError
-from steporal.outbound.delivery import POST_EVENT
-from steporal.outbound.fetching import FETCH
 from steporal.readable import plain
 from steporal.routing.catalog import Snapshot
-from steporal.routing.mailbox import SIGNALLED
-from steporal.runtime.attempt import RUN_STEP
 from steporal.runtime.carried import read_carried, read_outcome
-from steporal.runtime.children import ENDED
-from steporal.runtime.endings import SEND_EVENT
 from steporal.runtime.failures import stack_of, step_of
-from steporal.runtime.inbox import DELIVER
 from steporal.runtime.invoke_step import invoking_step
 from steporal.runtime.sent_events import unpack
-from steporal.runtime.signal_inbox import OPEN_MAILBOX
-from steporal.runtime.signal_steps import FIND_MAILBOX, SEND_SIGNAL
-from steporal.runtime.step_activity import BEFORE, JOIN_STEP
-from steporal.runtime.subscriptions import SUBSCRIBE_RUN
-from steporal.runtime.waits import BACKOFF_AFTER, GOES_ON, PARKS, UNTIL_CODE, UNTIL_NEXT_ATTEMPT, UNTIL_TS
+from steporal.runtime.step_activity import BEFORE
 from steporal.sealed import check_readable, check_told
 from steporal.types import JSON
+from steporal.wire.names import (
+    BACKOFF_AFTER,
+    DELIVER,
+    ENDED,
+    FETCH,
+    FIND_MAILBOX,
+    GOES_ON,
+    JOIN_STEP,
+    OPEN_MAILBOX,
+    PARKS,
+    POST_EVENT,
+    RUN_STEP,
+    SEND_EVENT,
+    SEND_SIGNAL,
+    SIGNALLED,
+    SUBSCRIBE_RUN,
+    UNTIL_CODE,
+    UNTIL_NEXT_ATTEMPT,
+    UNTIL_TS,
+)
 from steporal.workflow_ids import workflow_id_of
 
 Kind = Literal[
