@@ -68,6 +68,7 @@ histories: $(INSTALLED) ## Record the histories of this version anew, which all 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo --no-cache
 
 format: $(INSTALLED) ## Put the code into its form
 	$(BIN)/ruff check --fix .
