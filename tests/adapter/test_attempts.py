@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import decimal
 import os
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -55,6 +58,29 @@ async def test_a_body_is_attempted_four_times_in_all_by_default(app: steporal.Cl
             await (await handler.start()).result()
     assert (failed.value.name, failed.value.message) == ("RuntimeError", "attempt 3")
     assert "test_attempts.py" in failed.value.stack
+
+
+TENANT: ContextVar[str] = ContextVar("tenant", default="none")
+
+
+async def test_an_attempt_of_a_body_finds_nothing_in_context_variables_that_another_has_left_there(
+    app: steporal.Client, workers: Workers
+) -> None:
+    """When the body comes back in another execution, what an attempt had set there is gone."""
+
+    @app.workflow(id="body", input_schema=Decimal)
+    async def handler(ctx: Context[Decimal], step: Step) -> list[Any]:
+        seen = [ctx.attempt, TENANT.get(), str(ctx.input.data / 3)]
+        TENANT.set("acme")
+        decimal.getcontext().prec = 3
+        await asyncio.sleep(0)
+        assert [TENANT.get(), str(ctx.input.data / 3)] == ["acme", "0.333"]
+        if ctx.attempt == 0:
+            raise RuntimeError("again")
+        return seen
+
+    async with workers(app):
+        assert await (await handler.start(Decimal(1))).result() == [1, "none", "0.3333333333333333333333333333"]
 
 
 async def test_max_attempts_of_the_workflow_bounds_its_body(app: steporal.Client, workers: Workers) -> None:

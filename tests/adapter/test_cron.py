@@ -12,7 +12,7 @@ import pytest
 import temporalio.client
 import temporalio.service
 from recording import Workers
-from temporalio.client import ScheduleDescription
+from temporalio.client import ScheduleDescription, ScheduleUpdate, ScheduleUpdateInput
 from temporalio.service import RPCError
 
 import steporal
@@ -64,6 +64,25 @@ async def test_a_schedule_with_other_jitter_is_changed(app: steporal.Client, wor
         (after,) = await schedules_of(app, app.id)
     assert before.id == after.id
     assert (before.schedule.spec.jitter, after.schedule.spec.jitter) == (timedelta(minutes=1), timedelta(minutes=5))
+
+
+async def test_what_was_due_long_ago_is_not_made_up_for(app: steporal.Client, workers: Workers) -> None:
+    daily(app, cron_trigger("0 9 * * *"))
+    async with workers(app):
+        (described,) = await schedules_of(app, app.id)
+        assert described.schedule.policy.catchup_window == timedelta(minutes=1)
+        schedule = app.temporal.get_schedule_handle(described.id)
+        await schedule.update(with_the_window_of_a_year)
+        await app.sync()
+        (described,) = await schedules_of(app, app.id)
+        assert described.schedule.policy.catchup_window == timedelta(minutes=1)
+
+
+def with_the_window_of_a_year(existing: ScheduleUpdateInput) -> ScheduleUpdate:
+    """What Temporal does by default, and schedules of an earlier form."""
+    schedule = existing.description.schedule
+    schedule.policy.catchup_window = timedelta(days=365)
+    return ScheduleUpdate(schedule=schedule)
 
 
 async def test_a_time_of_day_in_two_zones_is_two_schedules(app: steporal.Client, workers: Workers) -> None:

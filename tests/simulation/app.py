@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -19,6 +20,8 @@ from .effects import Seen, perform, recorder, result_of
 from .programs import Node, from_data
 
 _MOST_POLLS = 20
+
+VAR: ContextVar[str] = ContextVar("simulation_var", default="none")
 
 QUICKLY = RetryPolicy(initial_interval=timedelta(milliseconds=1))
 
@@ -389,6 +392,223 @@ class Body:
             await self._or_error(path, self.run(node.second, f"{path}.s.{number}", False))
 
         await asyncio.gather(*(branch(first, number) for number, first in enumerate(node.firsts)))
+
+    async def _Ears(self, node: programs.Ears, path: str, is_open: bool) -> Any:
+        timeout = timedelta(seconds=node.timeout)
+
+        async def hear(listener: Any, branch: Node, number: int) -> None:
+            own = timedelta(seconds=node.own * (1 + 0.37 * number))
+            for time in range(node.times):
+                event = await listener.next(f"{node.id} {number}", timeout=own)
+                self.say(f"{path}.{number}.{time}", "heard", None if event is None else event.id)
+                await self._or_error(path, self.run(branch, f"{path}.{number}.{time}", False))
+
+        async with await self._step.ext.listen(node.id, event=node.name, timeout=timeout) as listener:
+            await asyncio.gather(*(hear(listener, branch, number) for number, branch in enumerate(node.branches)))
+
+    async def _Barrier(self, node: programs.Barrier, path: str, is_open: bool) -> Any:
+        barrier = asyncio.Barrier(len(node.firsts))
+
+        async def branch(first: Node, number: int) -> None:
+            await self._or_error(path, self.run(first, f"{path}.{number}", False))
+            self.say(f"{path}.{number}", "place", await barrier.wait())
+            await self._or_error(path, self.run(node.second, f"{path}.s.{number}", False))
+
+        await asyncio.gather(*(branch(first, number) for number, first in enumerate(node.firsts)))
+
+    async def _Reschedule(self, node: programs.Reschedule, path: str, is_open: bool) -> Any:
+        try:
+            async with asyncio.timeout(node.seconds) as limit:
+                await self.run(node.first, f"{path}.1", False)
+                when = None if node.again is None else asyncio.get_running_loop().time() + node.again
+                limit.reschedule(when)
+                return await self.run(node.second, f"{path}.2", False)
+        except TimeoutError:
+            self.say(path, "too late", limit.expired())
+        if node.late is not None:
+            return await self.run(node.late, f"{path}.l", is_open)
+        return None
+
+    async def _Pool(self, node: programs.Pool, path: str, is_open: bool) -> Any:
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+        for number, job in enumerate(node.jobs):
+            queue.put_nowait((number, job))
+
+        async def work(worker: int) -> None:
+            try:
+                while True:
+                    number, job = await queue.get()
+                    self.say(path, "takes", worker, number)
+                    try:
+                        await self._or_error(path, self.run(job, f"{path}.{number}", False))
+                    finally:
+                        queue.task_done()
+            except asyncio.CancelledError:
+                self.say(path, "fired", worker)
+                raise
+
+        workers = [asyncio.create_task(work(worker)) for worker in range(node.workers)]
+        try:
+            await queue.join()
+        finally:
+            for worker in workers:
+                worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _Pending(self, node: programs.Pending, path: str, is_open: bool) -> Any:
+        pending = set(self._tasks(node.branches, path))
+        more, number = node.more, 0
+        try:
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED, timeout=node.timeout)
+                self.say(path, "done", [_outcome(task) for task in done])
+                number += 1
+                if number > _MOST_POLLS:
+                    break
+                if more is not None:
+                    pending.add(asyncio.create_task(self.run(more, f"{path}.m", False)))
+                    more = None
+                await self._or_error(path, self.run(node.after, f"{path}.a.{number}", False))
+        finally:
+            for task in pending:
+                task.cancel()
+        self.say(path, "all", [_result(each) for each in await asyncio.gather(*pending, return_exceptions=True)])
+
+    async def _FirstOf(self, node: programs.FirstOf, path: str, is_open: bool) -> Any:
+        tasks = self._tasks(node.branches, path)
+        for task in tasks:
+            task.add_done_callback(_looked_at)
+        for next_done in asyncio.as_completed(tasks, timeout=node.timeout):
+            self.say(path, "first", _result(await self._or_error(path, next_done)))
+            break
+        for task in tasks:
+            task.cancel()
+        if node.is_awaited:
+            self.say(path, "others", [_result(each) for each in await asyncio.gather(*tasks, return_exceptions=True)])
+        if node.after is not None:
+            await self._or_error(path, self.run(node.after, f"{path}.a", False))
+
+    async def _Held(self, node: programs.Held, path: str, is_open: bool) -> Any:
+        @asynccontextmanager
+        async def held() -> AsyncGenerator[Any, None]:
+            entered = await self._or_error(path, self.run(node.enter, f"{path}.e", is_open))
+            try:
+                yield _result(entered)
+            except (Fault, GeneratorExit):
+                raise
+            except BaseException as err:
+                self.say(path, "left by", _text(err))
+                await self.run(node.leave, f"{path}.l", False)
+                raise
+            else:
+                await self.run(node.leave, f"{path}.l", False)
+
+        async with held() as entered:
+            self.say(path, "entered", entered)
+            return await self.run(node.body, f"{path}.b", is_open)
+
+    async def _Vars(self, node: programs.Vars, path: str, is_open: bool) -> Any:
+        async def branch(each: Node, number: int) -> None:
+            token = VAR.set(f"{path}.{number}")
+            await self._or_error(path, self.run(each, f"{path}.{number}", False))
+            self.say(f"{path}.{number}", "var", VAR.get())
+            VAR.reset(token)
+            self.say(f"{path}.{number}", "var", VAR.get())
+
+        self.say(path, "var", VAR.get())
+        VAR.set(path)
+        await asyncio.gather(*(branch(each, number) for number, each in enumerate(node.branches)))
+        self.say(path, "var", VAR.get())
+
+    async def _Stubborn(self, node: programs.Stubborn, path: str, is_open: bool) -> Any:
+        async def stubborn() -> Any:
+            try:
+                return await self.run(node.body, f"{path}.b", False)
+            except asyncio.CancelledError as err:
+                if self.is_over or self.has_failed:
+                    raise
+                self.say(path, "goes on", str(err))
+                task = asyncio.current_task()
+                assert task is not None
+                task.uncancel()
+                return await self.run(node.then, f"{path}.t", False)
+
+        task = asyncio.create_task(stubborn())
+        try:
+            await self._or_error(path, self.run(node.meanwhile, f"{path}.m", is_open))
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        task.cancel("by the body")
+        self.say(path, "joined", _result((await asyncio.gather(task, return_exceptions=True))[0]))
+
+    async def _Growing(self, node: programs.Growing, path: str, is_open: bool) -> Any:
+        try:
+            async with asyncio.TaskGroup() as group:
+
+                async def first() -> None:
+                    await self._or_error(path, self.run(node.first, f"{path}.f", False))
+                    for number, branch in enumerate(node.branches):
+                        group.create_task(self.run(branch, f"{path}.{number}", False), name=f"grown {number}")
+
+                group.create_task(first())
+        except* (StepError, Oops, TimeoutError) as errors:
+            self.say(path, "grown", sorted(map(_text, errors.exceptions)))
+
+    async def _Ahead(self, node: programs.Ahead, path: str, is_open: bool) -> Any:
+        calls = [
+            self._step.run(each.id, written_as_function, f"{path}.{number}", each.seconds, each.fails)
+            for number, each in enumerate(node.steps)
+            if isinstance(each, programs.Step)
+        ]
+        if node.order == "gathered":
+            results = await asyncio.gather(*reversed(calls), return_exceptions=True)
+            self.say(path, "ahead", [_result(each) for each in results])
+            return
+        for task in reversed([asyncio.create_task(call) for call in calls]):
+            self.say(path, "ahead", _result(await self._or_error(path, task)))
+
+    async def _Shared(self, node: programs.Shared, path: str, is_open: bool) -> Any:
+        task = asyncio.create_task(self.run(node.body, f"{path}.b", False))
+        task.add_done_callback(_looked_at)
+
+        async def branch(seconds: float, number: int) -> None:
+            try:
+                if node.how == "wait":
+                    done, _ = await asyncio.wait([task], timeout=seconds)
+                    self.say(f"{path}.{number}", "done", len(done))
+                    return
+                async with asyncio.timeout(seconds):
+                    await (task if node.how == "plain" else asyncio.shield(task))
+                self.say(f"{path}.{number}", "in time")
+            except (StepError, Oops, TimeoutError) as err:
+                self.say(f"{path}.{number}", _text(err))
+            except asyncio.CancelledError:
+                self.say(f"{path}.{number}", "with it")
+                raise
+
+        results = await asyncio.gather(
+            *(branch(seconds, number) for number, seconds in enumerate(node.seconds)), return_exceptions=True
+        )
+        self.say(path, "shared", [_result(each) for each in results])
+        if not task.done():
+            self.say(path, "later", _result((await asyncio.gather(task, return_exceptions=True))[0]))
+
+    async def _CallLater(self, node: programs.CallLater, path: str, is_open: bool) -> Any:
+        tasks: list[asyncio.Task[Any]] = []
+
+        def call() -> None:
+            self.say(path, "called")
+            tasks.append(asyncio.create_task(self.run(node.body, f"{path}.b", False)))
+
+        handle = asyncio.get_running_loop().call_later(node.seconds, call)
+        try:
+            await self._or_error(path, self.run(node.meanwhile, f"{path}.m", is_open))
+        finally:
+            if node.is_cancelled:
+                handle.cancel()
+        if tasks:
+            self.say(path, "late", _result((await asyncio.gather(*tasks, return_exceptions=True))[0]))
 
     async def _Spawn(self, node: programs.Spawn, path: str, is_open: bool) -> Any:
         task = asyncio.create_task(self.run(node.body, f"{path}.b", False))

@@ -215,6 +215,129 @@ class Barred(Node):
 
 
 @dataclass(frozen=True, slots=True)
+class Ears(Node):
+    """Branches that call ``next`` of one listener at the same time, each some times, with a statement after each.
+
+    The first waits ``own`` seconds for each event, and each further one longer: of two that end at one moment, either
+    may be first.
+    """
+
+    id: str
+    name: str
+    branches: tuple[Node, ...]
+    times: int
+    timeout: float
+    own: float
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier(Node):
+    """Branches that wait for one another at an ``asyncio.Barrier``, each before a second statement."""
+
+    firsts: tuple[Node, ...]
+    second: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Reschedule(Node):
+    """``asyncio.timeout``, with another deadline after its first statement; another statement if it is too late."""
+
+    seconds: float
+    first: Node
+    again: float | None
+    second: Node
+    late: Node | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pool(Node):
+    """Workers that take jobs of an ``asyncio.Queue`` for ever; it is joined, and the workers are cancelled."""
+
+    jobs: tuple[Node, ...]
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pending(Node):
+    """``asyncio.wait`` again and again for what is pending still; a statement after each, and one more branch."""
+
+    branches: tuple[Node, ...]
+    after: Node
+    more: Node | None = None
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FirstOf(Node):
+    """``asyncio.as_completed`` of which the first is taken; the others are cancelled, and awaited or not."""
+
+    branches: tuple[Node, ...]
+    is_awaited: bool
+    after: Node | None = None
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held(Node):
+    """A context manager with a statement as it is entered and one as it is left."""
+
+    enter: Node
+    body: Node
+    leave: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Vars(Node):
+    """Branches that set a context variable, and read it after a statement."""
+
+    branches: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stubborn(Node):
+    """A task that is cancelled and then goes on."""
+
+    body: Node
+    meanwhile: Node
+    then: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Growing(Node):
+    """A ``TaskGroup`` whose first task makes further ones after a statement."""
+
+    first: Node
+    branches: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead(Node):
+    """Steps that are called in one order, and awaited in another."""
+
+    steps: tuple[Node, ...]
+    order: Literal["gathered", "tasks"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared(Node):
+    """A task that several branches await, each in its own time."""
+
+    body: Node
+    seconds: tuple[float, ...]
+    how: Literal["shield", "wait", "plain"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallLater(Node):
+    """``loop.call_later``, whose callback makes a task; or it is cancelled before."""
+
+    seconds: float
+    body: Node
+    meanwhile: Node
+    is_cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Send(Node):
     """``step.send_event``."""
 
@@ -434,7 +557,11 @@ class _Maker:
             self.seq, self.seq, self.loop, self.trying, self.finally_, self.gather, self.gather, self.gather,
             self.group, self.race, self.race, self.as_completed, self.limit, self.limit, self.shielded, self.channel,
             self.locked, self.handoff, self.spawn, self.poll, self.generate, self.barred,
+            self.barrier, self.reschedule, self.pool, self.pending, self.first_of, self.held, self.vars, self.stubborn,
+            self.growing, self.ahead, self.shared, self.call_later,
         ]  # fmt: skip
+        if self._exotic:
+            kinds += [self.ears, self.ears]
         return self._chance.choice(kinds)(depth + 1)
 
     def leaf(self) -> Node:
@@ -539,6 +666,55 @@ class _Maker:
 
     def barred(self, depth: int) -> Node:
         return Barred(self.branches(depth), self.branch(depth))
+
+    def ears(self, depth: int) -> Node:
+        times = self._chance.choice((1, 1, 2, 3))
+        name = self._chance.choice(self._names)
+        return Ears(self.id(), name, self.branches(depth), times, 10_000.0, self.seconds(long=True))
+
+    def barrier(self, depth: int) -> Node:
+        return Barrier(self.branches(depth), self.branch(depth))
+
+    def reschedule(self, depth: int) -> Node:
+        again = None if self._chance.random() < 0.2 else self.seconds()
+        late = self.leaf() if self._chance.random() < 0.7 else None
+        return Reschedule(self.seconds(), self.branch(depth), again, self.branch(depth), late)
+
+    def pool(self, depth: int) -> Node:
+        return Pool(self.branches(depth) + self.branches(depth), self._chance.choice((1, 2, 3)))
+
+    def pending(self, depth: int) -> Node:
+        more = self.branch(depth) if self._chance.random() < 0.5 else None
+        timeout = self.seconds() if self._chance.random() < 0.4 else None
+        return Pending(self.branches(depth), self.leaf(), more, timeout)
+
+    def first_of(self, depth: int) -> Node:
+        after = self.leaf() if self._chance.random() < 0.7 else None
+        timeout = self.seconds() if self._chance.random() < 0.4 else None
+        return FirstOf(self.branches(depth), self._chance.random() < 0.5, after, timeout)
+
+    def held(self, depth: int) -> Node:
+        return Held(self.leaf(), self.node(depth), self.leaf())
+
+    def vars(self, depth: int) -> Node:
+        return Vars(self.branches(depth))
+
+    def stubborn(self, depth: int) -> Node:
+        return Stubborn(self.branch(depth), self.leaf(), self.branch(depth))
+
+    def growing(self, depth: int) -> Node:
+        return Growing(self.leaf(), self.branches(depth))
+
+    def ahead(self, depth: int) -> Node:
+        order: Any = self._chance.choice(("gathered", "tasks"))
+        return Ahead(tuple(self.step() for _ in range(self._chance.choice((2, 3)))), order)
+
+    def shared(self, depth: int) -> Node:
+        how: Any = self._chance.choice(("shield", "wait", "plain"))
+        return Shared(self.branch(depth), (self.seconds(), self.seconds()), how)
+
+    def call_later(self, depth: int) -> Node:
+        return CallLater(self.seconds(), self.branch(depth), self.branch(depth), self._chance.random() < 0.3)
 
     def send(self) -> Node:
         return Send(self.id(), self._chance.choice(self._names), self.seconds())

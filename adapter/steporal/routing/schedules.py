@@ -35,6 +35,10 @@ from ..workflow_ids import escaped, workflow_id_of
 from .calls import bounded
 from .listing import App
 
+CATCHUP_WINDOW = timedelta(minutes=1)
+"""How late a run may be started that was due while the server was down. By default, Temporal starts all runs at once
+that were due within a year, which for a schedule of each minute are sixty after an hour."""
+
 
 @dataclass(frozen=True, slots=True)
 class CronStart:
@@ -59,7 +63,7 @@ class CronStart:
         return workflow_id_of(self.app, self.workflow, f"cron-{_digest(self.id)}")
 
     def schedule(self, *, indexed: bool) -> Schedule:
-        """The Temporal schedule. Runs may overlap; what was due while the server was down is not made up for.
+        """The Temporal schedule. Runs may overlap.
 
         Args:
             indexed: Whether the runs give themselves search attributes. A schedule with attributes that somebody
@@ -78,7 +82,7 @@ class CronStart:
                 time_zone_name=self.trigger.timezone,
                 jitter=self.trigger.jitter,
             ),
-            policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.ALLOW_ALL),
+            policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.ALLOW_ALL, catchup_window=CATCHUP_WINDOW),
         )
 
 
@@ -106,7 +110,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-_FORM = 2
+_FORM = 3
 """The form of schedules: another number, and workers bring them into the present one."""
 
 
@@ -161,7 +165,7 @@ async def _told_apart(schedule: Schedule, converter: DataConverter) -> tuple[obj
     payloads = _payloads(schedule)
     values = [from_raw(raw) for raw in await converter.decode(payloads, [RawValue] * len(payloads))]
     zone, jitter = schedule.spec.time_zone_name or "UTC", schedule.spec.jitter or timedelta(0)
-    return queue, values, zone, jitter, schedule.policy.overlap
+    return queue, values, zone, jitter, schedule.policy.overlap, schedule.policy.catchup_window
 
 
 def _payloads(schedule: Schedule) -> list[Payload]:

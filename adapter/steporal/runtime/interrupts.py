@@ -8,8 +8,10 @@ task without a word, and the run stands still. Both become `NonRetryableError` w
 from __future__ import annotations
 
 import asyncio
+import decimal
 import functools
 from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context, copy_context
 from typing import Any
 
 from ..errors import NonRetryableError
@@ -44,15 +46,23 @@ class Contained(Coroutine[Any, Any, Any]):
     """A coroutine of the app that ends at most its run.
 
     Python closes a coroutine by raising ``GeneratorExit`` in it. That one passes; one that the app raises does not.
+
+    Args:
+        coroutine: The coroutine.
+        context: The context that it runs in; the present one, whenever it goes on, if None.
     """
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], context: Context | None = None) -> None:
         self._coroutine = coroutine
+        self._context = context
+
+    def _run(self, function: Callable[..., Any], *args: Any) -> Any:
+        return function(*args) if self._context is None else self._context.run(function, *args)
 
     def send(self, value: Any) -> Any:
         """See base class."""
         try:
-            return in_body(self._coroutine.send, value)
+            return self._run(in_body, self._coroutine.send, value)
         except BaseException as err:
             if ends_the_program(err):
                 raise contained(err) from None
@@ -61,7 +71,7 @@ class Contained(Coroutine[Any, Any, Any]):
     def throw(self, *error: Any) -> Any:
         """See base class."""
         try:
-            return in_body(self._coroutine.throw, *error)
+            return self._run(in_body, self._coroutine.throw, *error)
         except BaseException as err:
             is_thrown = err is error[0] or type(err) is error[0]
             if not is_thrown and ends_the_program(err):
@@ -70,7 +80,7 @@ class Contained(Coroutine[Any, Any, Any]):
 
     def close(self) -> None:
         """See base class."""
-        self._coroutine.close()
+        self._run(self._coroutine.close)
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self  # an iterator with send, throw and close is as good
@@ -86,13 +96,24 @@ class Contained(Coroutine[Any, Any, Any]):
 
 
 def containing(handler: Callable[..., Any]) -> Callable[..., Contained]:
-    """Return a handler whose coroutine ends at most its run."""
+    """Return a handler whose coroutine ends at most its run, and leaves nothing in context variables.
+
+    Each attempt of a body begins with the same values in them: those that another one has set would be gone when the
+    body comes back in another execution.
+    """
 
     @functools.wraps(handler)
     def call(*arguments: Any) -> Contained:
-        return Contained(_as_coroutine(handler, arguments))
+        context = copy_context()
+        context.run(_copy_decimal_context)
+        return Contained(_as_coroutine(handler, arguments), context)
 
     return call
+
+
+def _copy_decimal_context() -> None:
+    """Let ``decimal.getcontext().prec = 5`` change a context that nobody else has: the variable holds an object."""
+    decimal.setcontext(decimal.getcontext().copy())
 
 
 async def _as_coroutine(handler: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
