@@ -35,7 +35,7 @@ from .converter import from_raw
 from .heartbeats import Heartbeats, Pulse, beating
 from .reporting import attempt_number, attempts_before
 from .runtime.failures import TIMED_OUT
-from .runtime.step_activity import JOIN_STEP, NOT_HERE, is_activity_of
+from .runtime.step_activity import JOIN_STEP, NOT_HERE, OF_WORKER, is_activity_of
 from .types import JSON
 
 MAX_FAILURES = 100
@@ -141,7 +141,7 @@ class Executions:
     """
 
     def __init__(self) -> None:
-        self.task_queue = f"steporal.worker/{uuid4().hex}"
+        self.task_queue = f"{OF_WORKER}{uuid4().hex}"
         self._running: dict[StepKey, Execution] = {}
         self._ended = _Ended()
         self._leaves_after = timedelta(0)

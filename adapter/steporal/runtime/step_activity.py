@@ -40,6 +40,9 @@ NOT_HERE = "StepNotHereError"
 BEFORE = "before"
 """In the argument of a step's activity: what :meth:`Attempts.before` says."""
 
+OF_WORKER = "steporal.worker/"
+"""The beginning of the name of a task queue that one worker alone polls."""
+
 JOIN_TIMEOUT = timedelta(seconds=15)
 
 _HEARTBEAT_TIMEOUT_TYPE = "TemporalTimeout:Heartbeat"
@@ -164,9 +167,12 @@ class Attempts:
 
 
 def _read_details(beat: TimeoutError) -> tuple[str | None, int]:
-    """Return the worker and the attempt that the last heartbeat named, unless the step itself has sent another."""
+    """Return the worker and the attempt that the last heartbeat named, unless the step itself has sent another.
+
+    Temporal refuses a workflow task that asks a task queue with a name that is too long.
+    """
     match list(beat.last_heartbeat_details):
-        case [{"worker": str(worker), "attempt": int(attempt)}]:
+        case [{"worker": str(worker), "attempt": int(attempt)}] if worker.startswith(OF_WORKER) and len(worker) < 100:
             return worker, attempt
     return None, 0
 
