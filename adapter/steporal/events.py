@@ -47,8 +47,8 @@ RESERVED_PREFIXES = ("inngest/", "steporal/")
 SYSTEM_EVENTS = ("inngest/function.finished", "inngest/function.failed", "inngest/function.cancelled")
 """What the system sends when runs end; workflows may start on them, and runs may wait for them."""
 
-_EARLIEST_MS = 315_532_800_000  # 1980, as in Inngest
-_LATEST_MS = 4_102_444_800_000  # 2100
+EARLIEST_MS, LATEST_MS = 315_532_800_000, 4_102_444_800_000
+"""The times that an event may have: 1980, as in Inngest, to 2100."""
 
 _MAX_INT_BITS = 14_000  # Python neither prints nor parses integers of more than 4,300 digits
 
@@ -266,7 +266,7 @@ def _prepare(
             f"{label}: id is {shown(event_id)}; ids are strings of 1 to {MAX_EVENT_ID_BYTES} bytes in UTF-8, without a "
             "NUL"
         )
-    if ts is not None and (type(ts) is not int or not _EARLIEST_MS <= ts <= _LATEST_MS):
+    if ts is not None and (type(ts) is not int or not EARLIEST_MS <= ts <= LATEST_MS):
         raise InvalidEventError(
             f"{label}: ts is {shown(ts)}; it takes an int of milliseconds since the epoch, 1980 to 2100"
         )

@@ -37,9 +37,10 @@ from .reporting import attempt_number, attempts_before
 from .runtime.failures import TIMED_OUT
 from .runtime.step_activity import is_activity_of
 from .types import JSON
-from .wire.names import JOIN_STEP, STEP_NOT_HERE, WORKER_TASK_QUEUE
+from .wire.names import JOIN_STEP, STEP_NOT_HERE
 
 MAX_FAILURES = 100
+MAX_FAILURE_BYTES = 256 * 1024
 MAX_RESULTS = 10_000
 MAX_RESULT_BYTES = 32 * 1024 * 1024
 """What a worker remembers, in case Temporal has not received it: failures and results of steps."""
@@ -322,12 +323,14 @@ class Executions:
 def _without_frames(error: ApplicationError) -> ApplicationError | None:
     """Return an error that has its stack trace as text, and keeps no variables of the frames in memory.
 
-    The SDK reports such an error as it was converted here. None if it has details that are not JSON.
+    The SDK reports such an error as it was converted here. None if it has details that are not JSON, or too many.
     """
     converter, failure = DataConverter.default, Failure()
     try:
         converter.failure_converter.to_failure(error, converter.payload_converter, failure)
     except Exception:
+        return None
+    if failure.ByteSize() > MAX_FAILURE_BYTES:
         return None
     converted = converter.failure_converter.from_failure(failure, converter.payload_converter)
     return converted if isinstance(converted, ApplicationError) else None

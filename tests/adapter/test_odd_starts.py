@@ -87,6 +87,10 @@ STARTS: dict[str, list[Any]] = {
     "a state of odd entries": carried(past=[["step", "echo", "now"]]),
     "a state with an odd time": carried(began="yesterday"),
     "a state that began in 10^30": carried(started=10**30),
+    "a state that reports to nobody": carried(reports_to=[{}, {"workflow_id": "x"}]),
+    "a state that reports to a run without an id": carried(reports_to=[{"workflow_id": "", "run_id": ""}]),
+    "a state that reports to a long id": carried(reports_to=[{"workflow_id": "x" * 5_000, "run_id": "y"}]),
+    "a rerun of thousands": carried(reruns=[["x" * 50] * 3] * 3_000),
     "a state that is no archive": [{}, origin(), {"zlib": "x"}],
     "a state that is a bomb": [{}, origin(), {"zlib": packed(40)}],
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -23,7 +24,7 @@ from steporal import Context, DefinitionError, EventSink, InngestSink, RunFailed
 from steporal.converter import to_raw
 from steporal.executions import Executions
 from steporal.outbound.activities import HttpActivities
-from steporal.outbound.addresses import is_public
+from steporal.outbound.addresses import addresses_of, is_public
 from steporal.outbound.host_slots import AT_ONCE, WAITING, HostSlots
 from steporal.outbound.posts import webhook_id
 from steporal.outbound.problems import HostBusyError
@@ -611,6 +612,34 @@ async def test_a_name_that_leads_nowhere_is_tried_again(
             await delivered(app, sink, sent.ids[0])
     assert failed.value.name == "ConnectionError"
     assert len(lookups) > 1
+
+
+async def test_a_name_whose_server_does_not_answer_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does it keep the threads that everything else in the process shares."""
+    answers, looked_up = threading.Event(), []
+    real = socket.getaddrinfo
+
+    def look_up(host: Any, *args: Any, **options: Any) -> Any:
+        if host == "silent.example":
+            looked_up.append(host)
+            assert answers.wait(60)
+        return real("127.0.0.1", *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    silent = [asyncio.ensure_future(addresses_of("silent.example", 80)) for _ in range(50)]
+    try:
+        async with asyncio.timeout(30):
+            assert await addresses_of("hooks.example", 80) == ["127.0.0.1"]
+            assert await asyncio.to_thread(lambda: "free") == "free"
+        for given_up in silent[:25]:
+            given_up.cancel()
+    finally:
+        answers.set()
+    found = await asyncio.gather(*silent, return_exceptions=True)
+    assert found[25:] == [["127.0.0.1"]] * 25
+    assert looked_up == ["silent.example"]
+    assert await addresses_of("silent.example", 80) == ["127.0.0.1"]
+    assert looked_up == ["silent.example"] * 2, "it is looked up anew each time"
 
 
 # --- a bridge to Inngest -------------------------------------------------------------------------------------------

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 
 import opentelemetry.trace
 import pytest
 import temporalio.client
+import temporalio.worker
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from recording import Workers
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
-from temporalio.common import RawValue
+from temporalio.common import RawValue, RetryPolicy
 from temporalio.contrib.opentelemetry import OpenTelemetryPlugin, create_tracer_provider
+from temporalio.exceptions import ActivityError
 from temporalio.worker import Worker
 from waiting import until_waiting
 
@@ -212,6 +215,82 @@ async def test_no_header_that_somebody_has_made_up_stops_a_run_or_a_topic(
         while (await app.send_signal(name, "now")).run_id is None:
             await asyncio.sleep(0.05)
         assert await handle.result() == [2, "now"]
+
+
+@workflow.defn(name="stranger", sandboxed=False)
+class Stranger:
+    """Has activities performed by the workers of an app."""
+
+    @workflow.run
+    async def run(self, queue: str) -> list[str]:
+        said = []
+        for name in ("steporal.run_step", "steporal.send_event", "steporal.join_step"):
+            try:
+                await workflow.execute_activity(
+                    name,
+                    {"step": "x", "events": [], "activity_id": "x"},
+                    task_queue=queue,
+                    start_to_close_timeout=timedelta(seconds=20),
+                    retry_policy=RetryPolicy(maximum_attempts=1),
+                )
+                said.append("returned")
+            except ActivityError as err:
+                said.append(type(err.cause).__name__)
+        return said
+
+
+class _HeadersOfActivities(temporalio.worker.Interceptor):
+    """Puts headers on the activities that a workflow schedules."""
+
+    def __init__(self, headers: dict[str, Payload]) -> None:
+        self._headers = headers
+
+    def workflow_interceptor_class(
+        self, input: temporalio.worker.WorkflowInterceptorClassInput
+    ) -> type[temporalio.worker.WorkflowInboundInterceptor]:
+        headers = self._headers
+
+        class Outbound(temporalio.worker.WorkflowOutboundInterceptor):
+            def start_activity(self, input: temporalio.worker.StartActivityInput) -> workflow.ActivityHandle[Any]:
+                input.headers = headers
+                return super().start_activity(input)
+
+        class Inbound(temporalio.worker.WorkflowInboundInterceptor):
+            def init(self, outbound: temporalio.worker.WorkflowOutboundInterceptor) -> None:
+                super().init(Outbound(outbound))
+
+        return Inbound
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        Payload(metadata={"encoding": b"what/ever"}, data=b"x"),
+        Payload(metadata={"encoding": b"json/plain"}, data=b"{"),
+        to_raw([1]).payload,
+        to_raw({"traceparent": 5}).payload,
+        to_raw("x" * 1_000_000).payload,
+    ],
+    ids=range(5),
+)
+async def test_no_header_of_an_activity_that_somebody_has_made_up_stops_a_worker_or_names_a_span(
+    app: steporal.Client, workers: Workers, spans: InMemorySpanExporter, header: Payload
+) -> None:
+    @app.workflow(id="honest")
+    async def honest(ctx: Context[Any], step: Step) -> Any:
+        return await step.run("work", lambda: "served")
+
+    plain, queue = workers.temporal, f"strangers of {app.id}"
+    async with traced_worker(app, workers), asyncio.timeout(60):
+        for name in ("_tracer-data", "steporal-step"):
+            interceptors = [_HeadersOfActivities({name: header})]
+            async with Worker(plain, task_queue=queue, workflows=[Stranger], interceptors=interceptors):
+                said = await plain.execute_workflow(
+                    Stranger.run, app.task_queue, id=f"{name} {app.id}", task_queue=queue
+                )
+            assert set(said) <= {"ApplicationError", "returned"}
+        assert await (await honest.start()).result() == "served"
+    assert all(len(span.name) < 1_500 for span in spans.get_finished_spans())
 
 
 @pytest.mark.parametrize("trace", [{"traceparent": 5}, {"traceparent": ["x"], "tracestate": {}}, [1], "x"])

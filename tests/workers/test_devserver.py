@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from pathlib import Path
@@ -42,6 +43,32 @@ async def test_its_ui_is_served_where_it_says() -> None:
         assert server.ui_url
         async with httpx.AsyncClient(follow_redirects=True) as http:
             assert (await http.get(server.ui_url)).status_code == 200
+
+
+@pytest.mark.parametrize("host", [None, "evil.example", "localhost"])
+async def test_no_web_page_starts_or_reads_anything_by_its_http_api(host: str | None) -> None:
+    async with dev_server() as server, httpx.AsyncClient(base_url=server.http_url) as page:
+        headers = {"content-type": "text/plain", "origin": "http://evil.example"}  # what a form may send
+        headers |= {"host": host} if host else {}
+        start = {"workflowType": {"name": "order"}, "taskQueue": {"name": "shop"}}
+        answers = [
+            await page.post("/api/v1/namespaces/default/workflows/1", content=json.dumps(start), headers=headers),
+            await page.get("/api/v1/namespaces/default/workflows", headers=headers),
+            await page.get("/namespaces/default/workflows", headers=headers),
+        ]
+        assert [answer.status_code for answer in answers] == [403, 403, 403]
+        assert [run async for run in server.client.list_workflows()] == []
+
+
+async def test_its_ui_answers_to_any_name() -> None:
+    async with dev_server(ui=True) as server, asyncio.timeout(30), httpx.AsyncClient() as page:
+        assert server.ui_url is not None
+        url, headers = f"{server.ui_url}/api/v1/namespaces", {"host": "evil.example"}
+        while (answer := await page.get(url, headers=headers)).status_code == 503:  # it is up before the server
+            await asyncio.sleep(0.1)
+        assert answer.status_code == 200
+        forged = await page.post(f"{url}/default/workflows/1", content="{}", headers={"origin": "http://evil.example"})
+        assert (forged.status_code, "csrf" in forged.text) == (400, True)
 
 
 async def test_it_is_gone_after_an_error_in_the_block() -> None:

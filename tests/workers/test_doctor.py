@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta, tzinfo
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
@@ -21,7 +21,8 @@ from steporal_workers.devserver import DevServer
 from steporal_workers.doctor import app as app_checks
 from steporal_workers.doctor import server as checks
 from steporal_workers.doctor.app import backlog, gateway_keys, workers
-from steporal_workers.doctor.verdicts import Subject
+from steporal_workers.doctor.command import _performed
+from steporal_workers.doctor.verdicts import Subject, Verdict
 
 WriteApp = Callable[[str], str]
 
@@ -256,3 +257,11 @@ async def test_keys_that_can_be_guessed_are_told(
     assert verdict.state == state
     assert said in verdict.said
     assert LONG not in verdict.said
+
+
+async def test_what_cannot_be_read_in_the_namespace_ends_one_check_and_not_the_command() -> None:
+    async def check(subject: Subject) -> Verdict:
+        raise KeyError("boxes")
+
+    verdict = await _performed(check, cast(Subject, None))
+    assert (verdict.state, "KeyError: 'boxes'" in verdict.said) == ("bad", True)

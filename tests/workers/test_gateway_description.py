@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import jsonschema
 import pytest
 import schemathesis
 import temporalio.client
@@ -84,6 +85,17 @@ def _ask(url: str, method: str, path: str, mode: GenerationMode) -> None:
         )
 
     ask()
+
+
+@pytest.mark.parametrize("ts", [None, 0, 1, -1, 315_532_799_999, 315_532_800_000, 4_102_444_800_000, 4_102_444_800_001])
+async def test_a_time_is_taken_if_the_description_has_it(
+    app: steporal.Client, temporal: temporalio.client.Client, ts: int | None
+) -> None:
+    described = jsonschema.Draft202012Validator(DESCRIPTION["components"]["schemas"]["Event"]["properties"]["ts"])
+    app.temporal = temporal
+    async with gateway_of(app) as http:
+        answered = await http.post("/e/any", json={"name": f"nothing.{app.id}", "ts": ts})
+    assert (answered.status_code == 200) is described.is_valid(ts), answered.text
 
 
 async def test_what_succeeds_is_answered_as_the_description_says(app: steporal.Client, workers: Workers) -> None:

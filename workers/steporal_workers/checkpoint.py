@@ -158,7 +158,10 @@ class _Checkpoint:
         async for event in handle.fetch_history_events(page_size=1):
             payloads = event.workflow_execution_started_event_attributes.input.payloads
             values = await self._temporal.data_converter.decode(payloads, [RawValue] * len(payloads))
-            carried = read_carried(from_raw(values[2])) if len(values) > 2 else None
+            try:
+                carried = read_carried(from_raw(values[2])) if len(values) > 2 else None
+            except (ValueError, RecursionError):  # somebody has started it with anything
+                return False
             return carried is not None and carried.is_parked and carried.held_until is not None
         return False
 

@@ -40,6 +40,9 @@ DYNAMIC_CONFIG = (
     "metrics.breakdownByBuildID=false",
     # Lets tests skip the time that runs sleep.
     "frontend.WorkflowTimeSkippingEnabled=true",
+    # Temporal's HTTP API cannot be turned off, and a dev server checks nothing there: a web page could start workflows
+    # by a form, and read all by DNS rebinding. It answers only requests for a host that nobody can have (RFC 6761).
+    'frontend.httpAllowedHosts=["http-api-is-off.invalid"]',
 )
 
 HOST = "127.0.0.1"
@@ -62,12 +65,14 @@ class DevServer:
     Attributes:
         address: Host and port of its API.
         ui_url: Where its Web UI is; None without one.
+        http_url: Where its HTTP API is, which answers nobody.
         client: A client that is connected to it.
         pid: Its process.
     """
 
     address: str
     ui_url: str | None
+    http_url: str
     client: Client
     pid: int
 
@@ -121,9 +126,10 @@ async def dev_server(
         if wanted and not _is_free(wanted):
             raise DevServerError(f"{what} {wanted} is taken; stop what listens there, or choose another (0: any free)")
     for remaining in reversed(range(_START_TRIES)):
-        ports = _free_ports(2)
-        chosen, chosen_ui = port or ports[0], ui_port or ports[1]
-        arguments = ["--ui-port", str(chosen_ui)] if ui else ["--headless"]
+        ports = _free_ports(3)
+        chosen, chosen_ui, http_port = port or ports[0], ui_port or ports[1], ports[2]
+        arguments = ["--http-port", str(http_port)]
+        arguments += ["--ui-port", str(chosen_ui)] if ui else ["--headless"]
         if ui and ui_codec is not None:
             arguments += ["--ui-codec-endpoint", ui_codec]
         if db_file is not None:
@@ -136,7 +142,8 @@ async def dev_server(
         try:
             client = await process.connected()
             if client is not None:
-                yield DevServer(process.address, f"http://{HOST}:{chosen_ui}" if ui else None, client, process.pid)
+                ui_url, http_url = f"http://{HOST}:{chosen_ui}" if ui else None, f"http://{HOST}:{http_port}"
+                yield DevServer(process.address, ui_url, http_url, client, process.pid)
                 return
         finally:
             await process.stop()

@@ -30,6 +30,7 @@ from temporalio.workflow import NondeterminismError
 import steporal
 from steporal.converter import dumps, size_of, to_raw
 from steporal.durations import format_duration
+from steporal.errors import SteporalError
 from steporal.routing.ended import find_end
 from steporal.runtime.continuing import untaken
 from steporal.runtime.rebuilding import Rebuilt, rebuild
@@ -185,6 +186,14 @@ class _Recovery:
                 run.state = "ended"
             else:
                 run.state, run.advice = "not recovered", f"Temporal refused: {err.message} ({err.status.name})"
+        except SteporalError as err:  # there is not the key of a value
+            run.state, run.advice = "not recovered", str(err)
+        except Exception as err:  # who may write to the namespace may have played a worker: the others are recovered
+            run.state = "not recovered"
+            run.advice = (
+                f"it has something in its history that no worker of Steporal writes ({type(err).__name__}: "
+                f"{str(err)[:200]}); terminate it"
+            )
 
     async def _recover(self, run: Stuck) -> None:
         while (rebuilt := await self._rebuilt(run)) is not None:

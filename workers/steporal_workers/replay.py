@@ -182,7 +182,11 @@ async def _is_ours(history: WorkflowHistory, converter: DataConverter) -> bool:
     """Whether a run was started by Steporal, or has done what only its runs do."""
     payloads = history.events[0].workflow_execution_started_event_attributes.input.payloads
     if len(payloads) > 1:
-        added = from_raw((await converter.decode(payloads, [RawValue] * len(payloads)))[1])
+        raw = (await converter.decode(payloads, [RawValue] * len(payloads)))[1]
+        try:
+            added = from_raw(raw)
+        except (ValueError, RecursionError):  # a native workflow takes bytes, or somebody has started it with anything
+            added = None
         if isinstance(added, dict) and added.get("type") in ("event", "cron", "invoke"):
             return True
     activities = (event.activity_task_scheduled_event_attributes.activity_type.name for event in history.events)
@@ -200,7 +204,7 @@ def reason_of(failure: Exception) -> str:
     """What Temporal's core found, without the words around it."""
     text = str(failure)
     found = _REASON.search(text)
-    return found[0] if found else text.splitlines()[0]
+    return found[0] if found else next(iter(text.splitlines()), type(failure).__name__)
 
 
 def _told(client: steporal.Client, count: int, misfits: Sequence[Misfit], *, as_json: bool) -> int:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
+from concurrent.futures import Future
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from .problems import PrivateAddressError
@@ -86,6 +88,42 @@ def is_plainly_private(host: str) -> bool:
         return name == "localhost" or name.endswith(".localhost")
 
 
+_under_way: dict[tuple[str, int], Future[list[str]]] = {}
+_lock = threading.Lock()
+
+
+def _look_up(host: str, port: int) -> Future[list[str]]:
+    """Look a name up in a thread of its own, or join the look-up of the same name that is under way.
+
+    A look-up cannot be cancelled, and the name's owner decides how long it takes: name servers that do not answer keep
+    it for half a minute. ``loop.getaddrinfo`` shares a handful of threads with everything else in the process, and one
+    such name would take them all.
+    """
+    with _lock:
+        if (known := _under_way.get((host, port))) is not None:
+            return known
+        future = _under_way[host, port] = Future()
+        future.set_running_or_notify_cancel()  # or who waits no longer would cancel it for the others
+
+    def look_up() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except BaseException as err:
+            _end((host, port))
+            future.set_exception(err)
+        else:
+            _end((host, port))
+            future.set_result(list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)))
+
+    threading.Thread(target=look_up, name=f"steporal-look-up-{host}", daemon=True).start()
+    return future
+
+
+def _end(name: tuple[str, int]) -> None:
+    with _lock:
+        del _under_way[name]
+
+
 async def addresses_of(host: str, port: int) -> list[str]:
     """The addresses that a name leads to, in the order in which to try them.
 
@@ -93,12 +131,12 @@ async def addresses_of(host: str, port: int) -> list[str]:
         ConnectionError: It leads to none, for now.
     """
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.wrap_future(_look_up(host, port))
     except (OSError, UnicodeError) as err:
         raise ConnectionError(f"the name {host!r} does not resolve to an address: {err}") from None
     if not found:
         raise ConnectionError(f"the name {host!r} does not resolve to an address")
-    return list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+    return list(found)
 
 
 async def public_addresses_of(host: str, port: int) -> list[str]:

@@ -23,6 +23,9 @@ from .memo import Failure, Outcome
 
 _COMPRESS_FROM = 64 * 1024
 
+MAX_RERUNS = 100
+"""Of how many runs one may be a rerun, one of the other. What its steps are called with is read by the ids of each."""
+
 
 class Carried(pydantic.BaseModel):
     """The state of a run, between two executions.
@@ -80,7 +83,7 @@ class Carried(pydantic.BaseModel):
     repeated: int = 0
     taken_over_until: int = -1
     moved_by: int | None = None
-    reruns: list[list[str]] = []
+    reruns: list[list[str]] = pydantic.Field(default=[], max_length=MAX_RERUNS)
     reopens: list[str] = []
     begins_anew: bool = True
     calls: dict[str, Any] = {}

@@ -140,7 +140,7 @@ class Past:
         self._begins_anew = carried.begins_anew
         self._ended = dict(carried.ended)
         self._invoked = dict(carried.invoked)
-        self._reports_to = list(carried.reports_to)
+        self._reports_to = [parent for data in carried.reports_to if (parent := read_parent(dict(data))) is not None]
         self._attempt_began = carried.attempt_began
         self._mailboxes = dict(carried.mailboxes)
         self._taken = dict.fromkeys(carried.taken)

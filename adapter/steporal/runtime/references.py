@@ -64,6 +64,7 @@ _MODULE = "module "
 _CODE = " #"
 _COPIES = " x"
 _MAX_DEPTH = 50
+_MAX_NAMED = 10_000  # characters; each part of a module's name is a look into folders
 _MAX_TEXT = 500
 
 
@@ -465,14 +466,16 @@ def is_there(
         workflow_id: The workflow.
         packages: The app's packages.
     """
-    if not named.startswith((_CALLABLE, _MODULE)):
-        return _has_class(named, packages)
-    if named.startswith(_MODULE):
-        return _has_module(named.removeprefix(_MODULE), packages)
-    target, _, code = named.removeprefix(_CALLABLE).partition(_CODE)
+    if len(named) > _MAX_NAMED:
+        return False
     try:
+        if named.startswith(_MODULE):
+            return _has_module(named.removeprefix(_MODULE), packages)
+        if not named.startswith(_CALLABLE):
+            return _has_class(named, packages)
+        target, _, code = named.removeprefix(_CALLABLE).partition(_CODE)
         return _has_function(target, code, exactly, handler, workflow_id, packages)
-    except StepCodeNotFoundError:
+    except Exception:  # anybody can write a history; and a module of the app's may raise anything where it is imported
         return False
 
 
@@ -483,18 +486,15 @@ def _has_module(name: str, packages: Collection[str]) -> bool:
     """
     if loaded_module(name) is not None:
         return True
-    try:
-        if package_of(name) in packages:
-            return load_module(name, packages) is not None
-        return importlib.util.find_spec(package_of(name)) is not None
-    except (TypeNotFoundError, ImportError, ValueError):
-        return False
+    if package_of(name) in packages:
+        return load_module(name, packages) is not None
+    return importlib.util.find_spec(package_of(name)) is not None
 
 
 def _has_class(named: str, packages: Collection[str]) -> bool:
     """Return whether a class has this name, and not another one that it was given since."""
     for find in (find_type, find_data_class):
-        with suppress(UnserializableError, ValueError, TypeError, LookupError):  # anybody can write a history
+        with suppress(UnserializableError, ValueError, TypeError, LookupError):
             name = json.loads(named) if named.startswith("{") else named
             return bool(name_of(find(name, packages)) == name)
     return False

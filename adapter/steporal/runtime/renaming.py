@@ -19,6 +19,10 @@ Rename = Callable[[str], str]
 SHORTEST_PART = 4
 """The fewest characters that are taken for a part of an id."""
 
+MOST_LOOKED_FOR, MOST_REPLACED = 100_000_000, 20_000_000
+"""How many characters are compared to find parts of ids in a text, and to replace them: some 0.3 s each. An id may be a
+sender's, such as a thousand letters that the text repeats; of such a text, only whole ids are read."""
+
 
 def renames(names: Names) -> Iterator[Rename]:
     """Yield the ways to read the ids of one run as those of another: whole ones first, and then parts of them too."""
@@ -42,12 +46,19 @@ def _with_parts_of_ids(reading: Names, text: str) -> str:
         if name[-SHORTEST_PART:] in text:
             for size in range(len(name), SHORTEST_PART - 1, -1):
                 parts.setdefault(name[-size:], before[-size:])
-    return _replaced(text, parts)
+    if len(parts) * len(text) > MOST_LOOKED_FOR or len(there := _in(text, parts)) * len(text) > MOST_REPLACED:
+        return _replaced(text, reading)
+    return _replaced(text, {name: parts[name] for name in there})
+
+
+def _in(text: str, names: Names) -> list[str]:
+    """Return the names that are in a text, the longest first."""
+    return sorted((name for name in names if name and name in text), key=len, reverse=True)
 
 
 def _replaced(text: str, names: Names) -> str:
     """Return a text with the longest name at each place replaced, and nothing of what it was replaced by."""
-    there = sorted((name for name in names if name and name in text), key=len, reverse=True)
+    there = _in(text, names)
     if not there:
         return text
     return re.sub("|".join(map(re.escape, there)), lambda found: names[found[0]], text)

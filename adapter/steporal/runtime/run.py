@@ -216,7 +216,8 @@ class Run:
         self.signals.restore(carried.signals)
         self.children.ended = carried.ended
         self.children.invoked = carried.invoked
-        self.children.reports_to = carried.reports_to
+        for parent in carried.reports_to:
+            self.children.report_to(dict(parent))
         self.continuing.restore(carried)
 
     def recovered(self, carried: Carried) -> Run:

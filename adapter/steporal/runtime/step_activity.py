@@ -24,7 +24,7 @@ from temporalio.workflow import ActivityCancellationType
 from ..converter import from_raw, to_raw
 from ..durations import format_duration
 from ..types import JSON
-from ..wire.names import JOIN_STEP, STEP_NOT_HERE, UNTIL_CODE, UNTIL_NEXT_ATTEMPT
+from ..wire.names import JOIN_STEP, STEP_NOT_HERE, UNTIL_CODE, UNTIL_NEXT_ATTEMPT, WORKER_TASK_QUEUE
 from .calls import Call
 from .failures import CODE_NOT_FOUND, LOST, NOT_BEGUN, call_of, failure_of, is_cancellation
 from .limits import summary
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 BEFORE = "before"
 """In the argument of a step's activity: what :meth:`Attempts.before` says."""
+
 
 JOIN_TIMEOUT = timedelta(seconds=15)
 
@@ -161,9 +162,14 @@ class Attempts:
 
 
 def _read_details(beat: TimeoutError) -> tuple[str | None, int]:
-    """Return the worker and the attempt that the last heartbeat named, unless the step itself has sent another."""
+    """Return the worker and the attempt that the last heartbeat named, unless the step itself has sent another.
+
+    Temporal refuses a workflow task that asks a task queue with a name that is too long.
+    """
     match list(beat.last_heartbeat_details):
-        case [{"worker": str(worker), "attempt": int(attempt)}]:
+        case [{"worker": str(worker), "attempt": int(attempt)}] if (
+            worker.startswith(WORKER_TASK_QUEUE) and len(worker) < 100
+        ):
             return worker, attempt
     return None, 0
 

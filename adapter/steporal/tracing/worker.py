@@ -76,6 +76,9 @@ _OF_SYSTEM = f"{_PACKAGE}.routing."
 _LATEST = 2**63
 """In nanoseconds since the epoch; OpenTelemetry sends times in 64 bits."""
 
+_LONGEST_STEP = 1_000
+"""In characters; keys of steps are shorter."""
+
 _step: ContextVar[str | None] = ContextVar("steporal_step", default=None)
 
 _json = PayloadConverter.default
@@ -114,9 +117,8 @@ class _TracedActivity(temporalio.worker.ActivityInboundInterceptor):
 
     async def execute_activity(self, input: temporalio.worker.ExecuteActivityInput) -> Any:
         info = activity.info()
-        payload = input.headers.get(STEP_HEADER)
-        if payload is not None and info.activity_type in _PERFORMERS:
-            step = _json.from_payload(payload, str)
+        step = _step_in(input.headers.get(STEP_HEADER))
+        if step is not None and info.activity_type in _PERFORMERS:
             name, attributes = f"step {step}", {STEP: step}
         elif info.activity_type == POST_EVENT:
             name, attributes = f"post {info.workflow_type}", {}
@@ -133,6 +135,17 @@ class _TracedActivity(temporalio.worker.ActivityInboundInterceptor):
             except asyncio.CancelledError:
                 current.set_attribute(CANCELLED, True)
                 raise
+
+
+def _step_in(payload: Payload | None) -> str | None:
+    """The step in the header of an activity; None if who has scheduled it has made it up."""
+    if payload is None:
+        return None
+    try:
+        step = _json.from_payload(payload)
+    except Exception:
+        return None
+    return step if isinstance(step, str) and len(step) <= _LONGEST_STEP else None
 
 
 # --- runs ----------------------------------------------------------------------------------------------------------

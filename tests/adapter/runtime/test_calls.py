@@ -431,7 +431,15 @@ def test_the_message_names_what_has_taken_the_place_of_what(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
-    "named", ["{", "{}", '{"generic": 5}', "[", "a:b:c", "function ", "function x: y #z", "module "]
+    "named",
+    [
+        *("{", "{}", '{"generic": 5}', "[", "a:b:c", "function ", "function x: y #z", "module "),
+        '{"generic":' * 900,
+        f"module edited_app.{'a.' * 4_000}x",
+        f"module edited_app.{'a.' * 500_000}x",
+        f"function workflow order: x #y x{'9' * 5_000}",
+    ],
+    ids=lambda named: str(named[:20]),
 )
 def test_a_name_that_nobody_has_made_is_of_nothing_that_exists(load: Load, named: str) -> None:
     handler = load(Version("pass")).handler

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
+import pytest
+
 from steporal.events import new_ulid
-from steporal.runtime.renaming import renames
+from steporal.runtime import renaming
+from steporal.runtime.renaming import MOST_REPLACED, renames
 
 
 def run_id(chance: random.Random, at: int) -> str:
@@ -47,3 +53,27 @@ def test_whatever_a_body_writes_of_its_ids_is_read_back() -> None:
         readings = list(renames(dict(zip(now, before, strict=True))))
         for written, expected in zip(ways_to_write(*now), ways_to_write(*before), strict=True):
             assert any(rename(written) == expected for rename in readings), (written, expected)
+
+
+@pytest.mark.parametrize(("own", "text"), [("ab" * 200, "ab" * 250_000), ("a" * 900, "a" * 500_000)])
+def test_a_text_that_repeats_an_id_of_a_sender_costs_no_more_than_another(own: str, text: str) -> None:
+    """Compiling an alternative for each part of the id, and trying each at each place, would take minutes."""
+    with counting_replacements() as replaced:
+        for rename in renames({own: "b" * len(own)}):
+            assert rename(f"{own} {text[:-1]}").startswith("b" * len(own))
+    assert max(replaced) <= MOST_REPLACED
+
+
+@contextmanager
+def counting_replacements() -> Iterator[list[int]]:
+    """For each text: how many names are looked for in it, times its length."""
+    counts: list[int] = []
+    real = renaming.re.sub
+
+    def sub(pattern: str, by: Any, text: str) -> str:
+        counts.append((pattern.count("|") + 1) * len(text))
+        return real(pattern, by, text)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(renaming.re, "sub", sub)
+        yield counts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import steporal
-from steporal.events import MAX_EVENT_ID_BYTES, MAX_EVENTS, MAX_NAME_LENGTH
+from steporal.events import EARLIEST_MS, LATEST_MS, MAX_EVENT_ID_BYTES, MAX_EVENTS, MAX_NAME_LENGTH
 from steporal.types import JSON
 
 _Object = dict[str, JSON]
@@ -80,7 +80,10 @@ _SCHEMAS: _Object = {
                 "description": "A run of each workflow starts at most once for an id. A ULID by default.",
             },
             "ts": {
-                "type": ["integer", "null"],
+                "anyOf": [
+                    {"type": "integer", "minimum": EARLIEST_MS, "maximum": LATEST_MS},
+                    {"enum": [0, None]},
+                ],
                 "description": "Milliseconds since the epoch, 1980 to 2100; 0: now. A future time delays the runs.",
             },
             "v": {"type": ["string", "null"], "description": "A version of the data, free to choose."},
@@ -146,8 +149,10 @@ _PATHS: _Object = {
                 {
                     "name": "x-inngest-event-id-seed",
                     "in": "header",
-                    "description": "`{millis},{base64 of 10 bytes}`: a retry with the same value starts nothing twice.",
-                    "schema": {"type": "string", "pattern": "^[0-9]{13},[A-Za-z0-9+/]{13}[AQgw]==$"},
+                    "description": "`{millis},{base64 of 10 bytes}`: a retry with the same value starts nothing twice. "
+                    "Values of another form are ignored.",
+                    "schema": {"type": "string"},
+                    "example": "1796068800000,AAAAAAAAAAAAAA==",
                 },
                 {
                     "name": "x-inngest-env",

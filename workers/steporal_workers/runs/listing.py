@@ -12,7 +12,6 @@ from rich.table import Table
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from steporal.errors import EncryptionError
 from steporal.events import event_matches
 from steporal.runtime.carried import read_carried
 from steporal.runtime.start import Origin
@@ -169,8 +168,8 @@ async def _look(temporal: Client, run: WorkflowExecution) -> Listed:
     except RPCError as err:
         if err.status != RPCStatusCode.NOT_FOUND:
             raise
-    except (RuntimeError, ValueError, KeyError, TypeError, EncryptionError):
-        pass  # it is encrypted, or no run of Steporal's
+    except Exception:
+        pass  # it is encrypted, or no run of Steporal's, or somebody has started it with anything
     return listed
 
 

@@ -15,7 +15,7 @@ import steporal
 from steporal.converter import dumps, size_of
 from steporal.events import new_ulid
 from steporal.routing.catalog import Catalog
-from steporal.runtime.carried import Carried
+from steporal.runtime.carried import MAX_RERUNS, Carried
 from steporal.runtime.journal import Entry
 from steporal.runtime.limits import MAX_PAYLOAD_BYTES, summary
 from steporal.runtime.run import seed_of
@@ -138,12 +138,18 @@ def kept_before(story: Story, step: str) -> Carried:
 
     Raises:
         Mistake: The run has no such step; the message lists those that it has.
+        Failure: It repeats too many runs already.
     """
     carried, timeline = story.rebuilt.carried, story.timeline
     finished = story.finished
     entry = next((entry for entry in timeline.steps if entry.id == step and entry.is_step), None)
     if entry is None and step not in finished:
         raise _no_such_step(story, step)
+    if len(carried.reruns) >= MAX_RERUNS:
+        raise Failure(
+            f"run {story.described.id!r} is a rerun of a rerun, {MAX_RERUNS} times over; rerun it from its beginning, "
+            "without --from"
+        )
     began = entry.start if entry else None
     listeners = [entry.id for entry in timeline.steps if entry.kind == "listen"]
     past = [

@@ -206,7 +206,7 @@ def _outcome(step: StepEntry) -> str:
     if step.state == "running":
         again = f", again at {clock(step.next_attempt)}" if step.next_attempt else ""
         return f"failed: {short(step.retried_after, _ERROR_WIDTH)}{again}" if step.retried_after else ""
-    if step.kind in ("event", "tell") and isinstance(step.result, dict):
+    if step.kind in ("event", "tell") and isinstance(step.result, dict) and "ids" in step.result:
         return short(_sent(step.result), _ERROR_WIDTH)
     return "" if step.kind in ("sleep", "listen") else short(step.result, _RESULT_WIDTH)
 

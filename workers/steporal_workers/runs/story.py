@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,11 +13,10 @@ import pydantic
 from temporalio.api.enums.v1 import PendingActivityState, WorkflowTaskFailedCause
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowExecutionDescription
-from temporalio.common import RawValue
 from temporalio.converter import DataConverter
 from temporalio.service import RPCError, RPCStatusCode
 
-from steporal.converter import from_raw
+from steporal.errors import SteporalError
 from steporal.readable import plain
 from steporal.runtime.awaited import Awaited
 from steporal.runtime.carried import read_carried, read_outcome
@@ -26,13 +26,13 @@ from steporal.runtime.rebuilding import Rebuilt, rebuild
 from steporal.runtime.sent_events import unpack
 from steporal.runtime.start import Origin
 from steporal.runtime.waits import BACKOFF, Waiting
-from steporal.sealed import check_readable, memo_of
+from steporal.sealed import memo_of
 from steporal.types import JSON
 from steporal.wire.names import RECOVER, RERUN_OF_KEY
 
 from ..problems import Failure
 from .finding import is_open
-from .timeline import StepEntry, Timeline
+from .timeline import StepEntry, Timeline, json_of
 
 MAX_EXECUTIONS = 50
 """How many executions are read; what the steps before have returned, the first of them was handed over."""
@@ -146,12 +146,20 @@ class Reader:
             described: Its last execution.
 
         Raises:
-            Failure: It is a native workflow.
+            Failure: It is a native workflow, or its history has what no worker of Steporal writes.
         """
         try:
             return await self._read(described)
+        except (RPCError, SteporalError):
+            raise
         except pydantic.ValidationError:  # its arguments are none of Steporal's
             raise Failure(f"{described.id!r} is a native workflow, and not a run of Steporal's") from None
+        except Exception as err:  # anybody who may write to the namespace can start it with anything, and answer for it
+            raise Failure(
+                f"run {described.id!r} has something in its history that no worker of Steporal writes "
+                f"({type(err).__name__}: {str(err)[:200]}); see it by "
+                f"`temporal workflow show --workflow-id {shlex.quote(described.id)}`"
+            ) from None
 
     async def _read(self, described: WorkflowExecutionDescription) -> Story:
         converter = self._temporal.data_converter
@@ -233,13 +241,7 @@ def _before(history: list[HistoryEvent]) -> str | None:
 async def arguments_of(event: HistoryEvent, converter: DataConverter) -> list[JSON]:
     """The arguments of an execution, of its first event."""
     payloads = event.workflow_execution_started_event_attributes.input.payloads
-    values = []
-    for payload in payloads:
-        (raw,) = await converter.decode([payload], [RawValue])
-        is_json = raw.payload.metadata.get("encoding") == b"json/plain"
-        check_readable(raw.payload)
-        values.append(from_raw(raw) if is_json else converter.payload_converter.from_payload(raw.payload))
-    return values
+    return [await json_of(payload, converter) for payload in payloads]
 
 
 # --- what became of the steps --------------------------------------------------------------------------------------

@@ -16,15 +16,18 @@ from temporalio.converter import DataConverter
 from temporalio.exceptions import ApplicationError, FailureError
 
 from steporal.converter import from_raw
-from steporal.errors import StepError
+from steporal.errors import StepError, UnknownKeyError
 from steporal.readable import plain
 from steporal.routing.catalog import Snapshot
 from steporal.runtime.carried import read_carried, read_outcome
+from steporal.runtime.children import read_end
 from steporal.runtime.failures import stack_of, step_of
+from steporal.runtime.inbox import read_delivery
 from steporal.runtime.invoke_step import invoking_step
 from steporal.runtime.sent_events import unpack
+from steporal.runtime.signal_inbox import read_signal
 from steporal.runtime.step_activity import BEFORE
-from steporal.sealed import check_readable, check_told
+from steporal.sealed import UNREADABLE, check_readable, check_told
 from steporal.types import JSON
 from steporal.wire.names import (
     BACKOFF_AFTER,
@@ -170,6 +173,7 @@ class Timeline:
     _received: dict[str, JSON] = field(default_factory=dict)
     _heard: list[dict[str, JSON]] = field(default_factory=list)
     _attempts_before: dict[int, int] = field(default_factory=dict)
+    _run_id: str = ""
 
     @property
     def duration(self) -> timedelta:
@@ -200,6 +204,7 @@ class Timeline:
         match event.WhichOneof("attributes"):
             case "workflow_execution_started_event_attributes":
                 self.workflow = event.workflow_execution_started_event_attributes.workflow_type.name
+                self._run_id = event.workflow_execution_started_event_attributes.first_execution_run_id
                 self.start = self.start or at
                 self.end, self.state, self.task_failure = None, "running", None
                 self._by_event.clear()
@@ -250,24 +255,35 @@ class Timeline:
                 entry.kind, entry.box = "next", waiting["more"]["box"]
 
     async def _receive(self, event: HistoryEvent, at: datetime) -> None:
+        """Anybody can send a signal: one that the run has dropped is dropped here."""
         signaled = event.workflow_execution_signaled_event_attributes
         if signaled.signal_name not in (DELIVER, SIGNALLED, ENDED):
             return
-        message = await self._json(signaled.input.payloads[0])
+        message = await self._said(signaled.input)
         if signaled.signal_name == ENDED:
-            self._hear_of_end(message, at)
-            return
-        waits = self.step(message["key"])
-        if waits is not None and waits.kind == "listen":
-            self._hear(waits, message["event"], at)
-            return
-        data = message["event"]["data"] if "event" in message else message["data"]
-        self._received[waits.id if waits else message["key"]] = data
+            if end := read_end(message, self._run_id):
+                self._hear_of_end(*end, at)
+        elif signaled.signal_name == DELIVER:
+            if delivery := read_delivery(message, self._run_id):
+                self._deliver(*delivery, at)
+        elif signal := read_signal(message, self._run_id):
+            self._keep(*signal)
 
-    def _hear_of_end(self, message: dict[str, Any], at: datetime) -> None:
+    def _deliver(self, key: str, event: dict[str, Any], at: datetime) -> None:
+        waits = self.step(key)
+        if waits is not None and waits.kind == "listen":
+            self._hear(waits, event, at)
+        else:
+            self._keep(key, event["data"])
+
+    def _keep(self, key: str, data: JSON) -> None:
+        waits = self.step(key)
+        self._received[waits.id if waits else key] = data
+
+    def _hear_of_end(self, child: str, ended: JSON, at: datetime) -> None:
         for entry in self.steps:
-            if entry.kind == "invoke" and entry.names == (message["child"],) and entry.state == "running":
-                outcome = read_outcome(message["outcome"])
+            if entry.kind == "invoke" and entry.names == (child,) and entry.state == "running":
+                outcome = read_outcome(ended)
                 entry.end, entry.result, entry.state = at, plain(outcome.value), "completed"
                 if outcome.failure is not None:
                     entry.state, entry.error = "failed", f"{outcome.failure.name}: {outcome.failure.message}"
@@ -405,8 +421,7 @@ class Timeline:
         return ended
 
     async def _close(self, entry: StepEntry, at: datetime, failure: Failure | None, result: JSON) -> StepEntry:
-        is_sent = bool(entry.sent) and isinstance(result, dict)
-        entry.end, entry.result = at, unpack([result]).model_dump() if is_sent else result
+        entry.end, entry.result = at, _unpacked(result) if entry.kind in ("event", "tell") else result
         entry.error = None if failure is None else await self.reason(failure)
         entry.stack = "" if failure is None else stack_of(await self._error(failure))
         entry.state = "failed" if entry.error else "completed"
@@ -415,18 +430,25 @@ class Timeline:
     # --- values ------------------------------------------------------------------------------------------------
 
     async def _json(self, payload: Payload) -> Any:
-        (raw,) = await self.converter.decode([payload], [RawValue])
-        if raw.payload.metadata.get("encoding") == b"json/plain":
-            return from_raw(raw)
-        check_readable(raw.payload)
-        value = self.converter.payload_converter.from_payload(raw.payload)
+        return await json_of(payload, self.converter)
+
+    async def _said(self, payloads: Payloads) -> JSON:
+        """What a signal brings; None if it is nothing that can be read, as the run has it."""
         try:
-            return json.loads(json.dumps(value))
-        except (TypeError, ValueError):
-            return repr(value)
+            return await self._json(payloads.payloads[0]) if payloads.payloads else None
+        except UnknownKeyError:
+            raise
+        except Exception:
+            return None
 
     async def _result(self, payloads: Payloads) -> JSON:
-        return plain(await self._json(payloads.payloads[0])) if payloads.payloads else None
+        """What a step or the run returned, or who has answered in its place."""
+        try:
+            return plain(await self._json(payloads.payloads[0])) if payloads.payloads else None
+        except UnknownKeyError:
+            raise
+        except Exception:
+            return UNREADABLE
 
     async def _summary(self, event: HistoryEvent) -> str:
         metadata = event.user_metadata
@@ -450,6 +472,29 @@ class Timeline:
         error = await self.converter.decode_failure(decoded)
         check_told(error)
         return error
+
+
+def _unpacked(result: JSON) -> JSON:
+    """What events that were sent have come to: a ``SendEventResult`` as a dict; other values as they are."""
+    if not isinstance(result, dict) or "ids" not in result:
+        return result
+    try:
+        return unpack([result]).model_dump()
+    except Exception:  # who has answered in the worker's place has made it up
+        return UNREADABLE
+
+
+async def json_of(payload: Payload, converter: DataConverter) -> Any:
+    """A value in a history as JSON; what is none, as text."""
+    (raw,) = await converter.decode([payload], [RawValue])
+    if raw.payload.metadata.get("encoding") == b"json/plain":
+        return from_raw(raw)
+    check_readable(raw.payload)
+    value = converter.payload_converter.from_payload(raw.payload)
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError):
+        return repr(value)
 
 
 def _message(error: BaseException) -> str:
