@@ -37,7 +37,7 @@ from .reporting import attempt_number, attempts_before
 from .runtime.failures import TIMED_OUT
 from .runtime.step_activity import is_activity_of
 from .types import JSON
-from .wire.names import JOIN_STEP, STEP_NOT_HERE
+from .wire.names import JOIN_STEP, STEP_NOT_HERE, WORKER_TASK_QUEUE
 
 MAX_FAILURES = 100
 MAX_FAILURE_BYTES = 256 * 1024
