@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
+from functools import lru_cache
+from itertools import islice, pairwise
 from typing import TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -21,6 +23,7 @@ _EVERY = "@every "
 _EXTENSION = re.compile(r"[#?]|\bLW?\b|\d+[LW]\b|\bW\b", re.IGNORECASE)
 _OPEN_FIELD = re.compile(r"\*(/0*1)?")
 _SHORTHANDS = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
+_PERIODS = dict(zip(_SHORTHANDS, map(timedelta, (1 / 24, 1, 7, 28, 365)), strict=True))
 _OTHER_SHORTHANDS = {"@midnight": "@daily", "@annually": "@yearly", "@minutely": "@every 1m"}
 _INTERVALS = "'@every 30s', '@every 5m', '@every 1h30m' or '@every 7d'"
 _FIELDS = {
@@ -79,6 +82,11 @@ class CronTrigger:
         if _is_open(day) or _is_open(weekday):
             return (f"{minute} {hour} {day} {month} {weekday}",)
         return (f"{minute} {hour} {day} {month} *", f"{minute} {hour} * {month} {weekday}")
+
+    @property
+    def shortest_period(self) -> timedelta:
+        """The shortest time between two of the times at which the trigger is due, by the clock of its zone."""
+        return _shortest_period(self.schedule)
 
 
 Trigger: TypeAlias = EventTrigger | CronTrigger
@@ -230,6 +238,20 @@ def _is_valid(fields: list[str]) -> bool:
 
 def _interval(schedule: str) -> timedelta:
     return parse_duration(schedule.removeprefix(_EVERY), what="the interval", minimum=timedelta(seconds=1))
+
+
+_LOOKED_AT = 64
+"""How many times at which a schedule is due are compared: two months of days, five years of months."""
+
+
+@lru_cache(maxsize=4096)
+def _shortest_period(schedule: str) -> timedelta:
+    if schedule.startswith(_EVERY):
+        return _interval(schedule)
+    if schedule in _PERIODS:
+        return _PERIODS[schedule]
+    due = list(islice(CronSim(schedule, _EPOCH), _LOOKED_AT))
+    return min((after - before for before, after in pairwise(due)), default=timedelta(days=1))
 
 
 def _weekdays(schedule: str) -> str:

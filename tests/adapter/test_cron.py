@@ -66,16 +66,40 @@ async def test_a_schedule_with_other_jitter_is_changed(app: steporal.Client, wor
     assert (before.schedule.spec.jitter, after.schedule.spec.jitter) == (timedelta(minutes=1), timedelta(minutes=5))
 
 
-async def test_what_was_due_long_ago_is_not_made_up_for(app: steporal.Client, workers: Workers) -> None:
+@pytest.mark.parametrize(
+    ("schedule", "window"),
+    [
+        ("* * * * *", timedelta(minutes=1)),
+        ("*/5 * * * *", timedelta(minutes=5)),
+        ("0,10 * * * *", timedelta(minutes=10)),
+        ("0 9 * * *", timedelta(days=1)),
+        ("0 9 * * 1-5", timedelta(days=1)),
+        ("0 9 * * 1", timedelta(days=7)),
+        ("0 0 1 * *", timedelta(days=28)),
+        ("0 0 29 2 *", timedelta(days=4 * 365 + 1)),
+        ("@every 90s", timedelta(seconds=90)),
+        ("@every 1s", timedelta(seconds=10)),
+        ("@hourly", timedelta(hours=1)),
+        ("@daily", timedelta(days=1)),
+        ("@weekly", timedelta(days=7)),
+        ("@monthly", timedelta(days=28)),
+        ("@yearly", timedelta(days=365)),
+    ],
+)
+def test_the_last_run_that_was_due_is_made_up_for(schedule: str, window: timedelta) -> None:
+    assert CronStart("app", "daily", "queue", cron_trigger(schedule)).catchup_window == window
+
+
+async def test_a_schedule_that_makes_up_for_more_is_changed(app: steporal.Client, workers: Workers) -> None:
     daily(app, cron_trigger("0 9 * * *"))
     async with workers(app):
         (described,) = await schedules_of(app, app.id)
-        assert described.schedule.policy.catchup_window == timedelta(minutes=1)
+        assert described.schedule.policy.catchup_window == timedelta(days=1)
         schedule = app.temporal.get_schedule_handle(described.id)
         await schedule.update(with_the_window_of_a_year)
         await app.sync()
         (described,) = await schedules_of(app, app.id)
-        assert described.schedule.policy.catchup_window == timedelta(minutes=1)
+        assert described.schedule.policy.catchup_window == timedelta(days=1)
 
 
 def with_the_window_of_a_year(existing: ScheduleUpdateInput) -> ScheduleUpdate:

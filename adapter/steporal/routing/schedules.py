@@ -35,9 +35,8 @@ from ..workflow_ids import escaped, workflow_id_of
 from .calls import bounded
 from .listing import App
 
-CATCHUP_WINDOW = timedelta(minutes=1)
-"""How late a run may be started that was due while the server was down. By default, Temporal starts all runs at once
-that were due within a year, which for a schedule of each minute are sixty after an hour."""
+_LEAST_CATCHUP = timedelta(seconds=10)
+"""Temporal takes no less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +61,15 @@ class CronStart:
         """
         return workflow_id_of(self.app, self.workflow, f"cron-{_digest(self.id)}")
 
+    @property
+    def catchup_window(self) -> timedelta:
+        """How late a run may be started that was due while Temporal was down: as late as the next one is due.
+
+        So the last one is made up for, and not all. By default, Temporal starts all runs at once that were due within
+        a year, which for a schedule of each minute are sixty after an hour.
+        """
+        return max(self.trigger.shortest_period, _LEAST_CATCHUP)
+
     def schedule(self, *, indexed: bool) -> Schedule:
         """The Temporal schedule. Runs may overlap.
 
@@ -82,7 +90,7 @@ class CronStart:
                 time_zone_name=self.trigger.timezone,
                 jitter=self.trigger.jitter,
             ),
-            policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.ALLOW_ALL, catchup_window=CATCHUP_WINDOW),
+            policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.ALLOW_ALL, catchup_window=self.catchup_window),
         )
 
 
