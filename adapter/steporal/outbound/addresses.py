@@ -115,7 +115,11 @@ def _look_up(host: str, port: int) -> Future[list[str]]:
             _end((host, port))
             future.set_result(list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)))
 
-    threading.Thread(target=look_up, name=f"steporal-look-up-{host}", daemon=True).start()
+    try:
+        threading.Thread(target=look_up, name=f"steporal-look-up-{host}", daemon=True).start()
+    except RuntimeError:  # the process can have no more threads; the next look-up tries again
+        _end((host, port))
+        raise
     return future
 
 

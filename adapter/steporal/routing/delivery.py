@@ -100,7 +100,7 @@ async def _is_told(temporal: temporalio.client.Client, delivery: Delivery, event
             handle = temporal.get_workflow_handle(delivery.workflow_id)
             await handle.signal(DELIVER, to_raw(message), rpc_timeout=_RPC_TIMEOUT)
     except RPCError as err:
-        # What Temporal refuses for what it is, such as an id that is too long, it would refuse again and again.
+        # An invalid argument, such as an id that is too long, is refused each time: trying again does not help.
         is_refused = err.status == RPCStatusCode.INVALID_ARGUMENT and not _is_full(err)
         if not is_refused and (err.status != RPCStatusCode.NOT_FOUND or is_about_namespace(err)):
             raise

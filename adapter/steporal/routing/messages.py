@@ -84,7 +84,7 @@ def said(message: RawValue, levels: int = MAX_NESTING) -> JSON:
         check_can_be_written(data, message.payload.data)
     except UnknownKeyError:
         raise
-    except (Exception, RecursionError):
+    except Exception:
         return None
     return None if is_nested_deeper(levels, data, message.payload.data) else data
 
@@ -105,7 +105,7 @@ def remembered(key: str, unreadable: JSON = None) -> JSON:
     try:
         value = workflow.payload_converter().from_payload(payload)
         dumps(value)
-    except (Exception, RecursionError):
+    except Exception:
         check_readable(payload)
         return unreadable
     return value

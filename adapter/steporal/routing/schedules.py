@@ -63,10 +63,10 @@ class CronStart:
 
     @property
     def catchup_window(self) -> timedelta:
-        """How late a run may be started that was due while Temporal was down: as late as the next one is due.
+        """How long after its due time a run may still be started: until the next one is due.
 
-        So the last one is made up for, and not all. By default, Temporal starts all runs at once that were due within
-        a year, which for a schedule of each minute are sixty after an hour.
+        So after an outage of Temporal, the last one that was due is started. By default, Temporal starts all runs at
+        once that were due within a year, which for a schedule of each minute are sixty after an hour.
         """
         return max(self.trigger.shortest_period, _LEAST_CATCHUP)
 

@@ -158,14 +158,14 @@ def _size_of(subscription: Subscription) -> int:
 
 
 _PACKED = 130
-"""What a subscription of ordinary ids takes at most when thousands are compressed together; measured: some 50."""
+"""Upper bound of the compressed bytes of a subscription with ordinary ids, among thousands; measured: about 50."""
 
 _ORDINARY = {"workflow_id": 64, "run_id": 36, "key": 32, "ignored": 40}
 _ORDINARY_EVENT = 40
 
 
 def _packed_size_of(subscription: Subscription) -> int:
-    """How many bytes a subscription takes at most when it is compressed: what is longer than usual may be random."""
+    """Return an upper bound of a subscription's compressed bytes. Whatever is longer than usual counts as random."""
     texts = {name: getattr(subscription, name) or "" for name in _ORDINARY}
     long = sum(max(len(texts[name].encode()) - usual, 0) for name, usual in _ORDINARY.items())
     seen = len(dumps(subscription.event)) if subscription.event else 0

@@ -573,7 +573,7 @@ def _now() -> int:
 
 
 def _told(answer: JSON, count: int) -> tuple[list[str], list[int]]:
-    """The subscriptions whose run is gone, and the positions, of so many, of what is to be delivered again."""
+    """Return the subscriptions whose run is gone, and the positions, below ``count``, of what is to be redelivered."""
     found = answer if isinstance(answer, dict) else {"gone": answer}
     gone, later = found.get("gone"), found.get("later")
     return (
@@ -618,7 +618,7 @@ def _read_state(raw: RawValue) -> State:
         state = State.model_validate(read_state(raw))
     except UnknownKeyError:
         raise
-    except (Exception, RecursionError) as err:
+    except Exception as err:
         drop("state", err)
         return State()
     return state

@@ -41,7 +41,7 @@ _TRACE = "_tracer-data"
 """The header of Temporal's ``OpenTelemetryPlugin``."""
 
 _KINDS = ("initialize_workflow", "signal_workflow", "do_update", "query_workflow")
-"""What has headers in an activation."""
+"""The jobs of an activation that have headers."""
 
 
 def drop_unreadable_traces(act: Any) -> None:
@@ -55,7 +55,7 @@ def drop_unreadable_traces(act: Any) -> None:
 def _is_trace(payload: Payload) -> bool:
     try:
         carrier = PayloadConverter.default.from_payload(payload)
-    except (Exception, RecursionError):
+    except Exception:
         return False
     return isinstance(carrier, dict) and all(isinstance(text, str) for text in carrier.values())
 

@@ -44,7 +44,7 @@ _MADE_BY_CLASS = (list, dict, set, tuple, frozenset, deque, OrderedDict, Counter
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """What is kept of values.
+    """The digests and names of values.
 
     Attributes:
         values: A digest of them.
