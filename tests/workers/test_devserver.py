@@ -47,7 +47,11 @@ async def test_its_ui_is_served_where_it_says() -> None:
 
 @pytest.mark.parametrize("host", [None, "evil.example", "localhost"])
 async def test_no_web_page_starts_or_reads_anything_by_its_http_api(host: str | None) -> None:
-    async with dev_server() as server, httpx.AsyncClient(base_url=server.http_url) as page:
+    (port,) = devserver._free_ports(1)
+    async with (
+        dev_server(http_port=port) as server,
+        httpx.AsyncClient(base_url=f"http://{devserver.HOST}:{port}") as page,
+    ):
         headers = {"content-type": "text/plain", "origin": "http://evil.example"}  # what a form may send
         headers |= {"host": host} if host else {}
         start = {"workflowType": {"name": "order"}, "taskQueue": {"name": "shop"}}

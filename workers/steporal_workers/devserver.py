@@ -65,14 +65,12 @@ class DevServer:
     Attributes:
         address: Host and port of its API.
         ui_url: Where its Web UI is; None without one.
-        http_url: Where its HTTP API is, which answers nobody.
         client: A client that is connected to it.
         pid: Its process.
     """
 
     address: str
     ui_url: str | None
-    http_url: str
     client: Client
     pid: int
 
@@ -99,6 +97,7 @@ async def dev_server(
     port: int = 0,
     ui: bool = False,
     ui_port: int = 0,
+    http_port: int = 0,
     db_file: Path | str | None = None,
     log_level: str = "error",
     dynamic_config: Sequence[str] = (),
@@ -111,6 +110,7 @@ async def dev_server(
         port: The port of its API; any free one with 0.
         ui: Whether it has a Web UI.
         ui_port: The port of the Web UI; any free one with 0.
+        http_port: The port of its HTTP API, which answers nobody; with 0 the server chooses one, as it binds it last.
         db_file: Where it keeps its data, also after its end; in memory by default.
         log_level: From which level on the server's own log lines go to the logger ``steporal.devserver``.
         dynamic_config: Further values of Temporal's dynamic configuration, each ``key=JSON``.
@@ -126,10 +126,11 @@ async def dev_server(
         if wanted and not _is_free(wanted):
             raise DevServerError(f"{what} {wanted} is taken; stop what listens there, or choose another (0: any free)")
     for remaining in reversed(range(_START_TRIES)):
-        ports = _free_ports(3)
-        chosen, chosen_ui, http_port = port or ports[0], ui_port or ports[1], ports[2]
-        arguments = ["--http-port", str(http_port)]
-        arguments += ["--ui-port", str(chosen_ui)] if ui else ["--headless"]
+        ports = _free_ports(2)
+        chosen, chosen_ui = port or ports[0], ui_port or ports[1]
+        arguments = ["--ui-port", str(chosen_ui)] if ui else ["--headless"]
+        if http_port:
+            arguments += ["--http-port", str(http_port)]
         if ui and ui_codec is not None:
             arguments += ["--ui-codec-endpoint", ui_codec]
         if db_file is not None:
@@ -142,8 +143,7 @@ async def dev_server(
         try:
             client = await process.connected()
             if client is not None:
-                ui_url, http_url = f"http://{HOST}:{chosen_ui}" if ui else None, f"http://{HOST}:{http_port}"
-                yield DevServer(process.address, ui_url, http_url, client, process.pid)
+                yield DevServer(process.address, f"http://{HOST}:{chosen_ui}" if ui else None, client, process.pid)
                 return
         finally:
             await process.stop()
