@@ -16,16 +16,16 @@ from temporalio.client import Client
 from temporalio.common import RawValue
 
 import steporal
-from steporal.converter import to_raw
-from steporal.routing.arbiter import Order
 from steporal.routing.calls import bounded
-from steporal.routing.catalog import Catalog
-from steporal.routing.listing import App, Entry, Listed
-from steporal.routing.placing import Placing
-from steporal.routing.registering import Registrar, Source
-from steporal.routing.shard_store import Shards, without_converter
-from steporal.routing.shards import SHARDS, apps_in, parts_of, shard_id, size_of
+from steporal.routing.catalog.arbiter import Order
+from steporal.routing.catalog.listing import App, Entry, Listed
+from steporal.routing.catalog.placing import Placing
+from steporal.routing.catalog.reading import Catalog
+from steporal.routing.catalog.registering import Registrar, Source
+from steporal.routing.catalog.shard_store import Shards, without_converter
+from steporal.routing.catalog.shards import SHARDS, apps_in, parts_of, shard_id, size_of
 from steporal.serving import registry_worker, system_worker
+from steporal.values.converter import to_raw
 from steporal.wire.names import SHARD, SHARDS_TASK_QUEUE
 from steporal_workers.devserver import dev_server
 

@@ -18,10 +18,10 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from steporal.plugin import system_worker
-from steporal.routing.directory import directory_id, read_entries, shard_of
-from steporal.routing.publish import EVENTS_PER_SIGNAL, Topics
-from steporal.routing.subscription import Subscription
-from steporal.routing.topic import topic_id
+from steporal.routing.topics.client import EVENTS_PER_SIGNAL, Topics
+from steporal.routing.topics.directory import directory_id, read_entries, shard_of
+from steporal.routing.topics.subscription import Subscription
+from steporal.routing.topics.topic import topic_id
 from steporal.types import JSON
 from steporal.wire.names import LATE
 from steporal_workers.devserver import dev_server

@@ -17,10 +17,10 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 import steporal
 from benchmarks.memory import resident
 from steporal import Context, Step
-from steporal.converter import to_raw
-from steporal.routing.publish import Topics
-from steporal.routing.subscription import Subscription
-from steporal.routing.topic import topic_id
+from steporal.routing.topics.client import Topics
+from steporal.routing.topics.subscription import Subscription
+from steporal.routing.topics.topic import topic_id
+from steporal.values.converter import to_raw
 from steporal.wire.names import SUBSCRIBE
 
 client = steporal.Client("bench-topics")

@@ -22,7 +22,7 @@ from temporalio.worker import (
 
 import steporal
 from steporal.plugin import SteporalPlugin
-from steporal.routing.registering import Source
+from steporal.routing.catalog.registering import Source
 
 _SEEN = "tests.run_seen"
 _REPLAYED_PER_TEST = 40

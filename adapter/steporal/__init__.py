@@ -7,15 +7,7 @@ from temporalio.common import RetryPolicy
 
 from .client import Client, Run
 from .context import Context, Input, InputExt
-from .definition import (
-    CancelOn,
-    FailedWith,
-    RunFailure,
-    Workflow,
-    WorkflowExt,
-    WorkflowReference,
-    reference,
-)
+from .definition import CancelOn, FailedWith, RunFailure, Workflow, WorkflowExt, WorkflowReference, reference
 from .durations import Duration
 from .errors import (
     AlreadyStartedError,

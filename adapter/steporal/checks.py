@@ -6,9 +6,9 @@ import ast
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from .closures.code import position, unwrapped
+from .closures.source import Function, parsed
 from .errors import CaptureError, NestedStepError
-from .runtime.code import position, unwrapped
-from .source import Function, parsed
 
 
 def check_step_functions(handler: Callable[..., Any], workflow_id: str) -> None:

@@ -73,36 +73,36 @@ from .errors import (
     SendSignalError,
 )
 from .events import MAX_EVENT_ID_BYTES, EventLike, ReceivedEvent, SendEventResult, new_ulid, prepare_events
-from .given import Given, given, given_to_other_app
 from .http import Secret
-from .known_types import package_of
 from .loops import blocking
-from .main_module import imported_name
 from .misuse import explained
+from .observability.search_attributes import of_run, start_indexed
+from .observability.tracing import signalling, starting
 from .outside import check_outside
-from .routing import schedules
 from .routing.calls import is_about_namespace
+from .routing.catalog import schedules
+from .routing.catalog.differences import Registration, module_of
+from .routing.catalog.listing import App, Entry, Listed
+from .routing.catalog.lookup import find_task_queue
+from .routing.catalog.registering import Registrar, Source
 from .routing.dispatch import FAILED, Dispatcher
-from .routing.finding import find_run
-from .routing.listing import App, Entry, Listed
-from .routing.lookup import find_task_queue
-from .routing.registering import Registrar, Source
-from .routing.registration import Registration, module_of
-from .routing.signalling import ANSWER_TIMEOUT, Mailboxes
-from .runtime.failures import attempts_of, stack_of, step_of
-from .runtime.limits import MAX_WORKFLOW_ID_BYTES, to_limited
-from .runtime.returned import read_result, value_of
-from .runtime.start import Origin
-from .runtime.storage import check_storage, most_with
-from .sealed import DECRYPTION_KEYS, ENCRYPTION_KEYS, check_told, encrypts
-from .search_attributes import of_run, start_indexed
+from .routing.existing_runs import find_run
+from .routing.mailbox_client import ANSWER_TIMEOUT, Mailboxes
 from .signals import SendSignalResult, check_signal, signal_data
 from .sinks import EventSink, InngestSink, define_sink
-from .tracing import signalling, starting
 from .triggers import EventTrigger, Trigger, event_trigger
-from .type_names import shown
 from .types import JSON
-from .workflow_ids import workflow_id_of
+from .values.encrypted import DECRYPTION_KEYS, ENCRYPTION_KEYS, check_told, encrypts
+from .values.known_types import package_of
+from .values.main_module import imported_name
+from .values.type_names import shown
+from .wire.failures import attempts_of, stack_of, step_of
+from .wire.limits import MAX_WORKFLOW_ID_BYTES, to_limited
+from .wire.run_input import Given, given, given_to_other_app
+from .wire.run_result import read_result, value_of
+from .wire.start import Origin
+from .wire.storage import check_storage, most_with
+from .wire.workflow_ids import workflow_id_of
 
 if TYPE_CHECKING:
     from .plugin import SteporalPlugin

@@ -12,16 +12,16 @@ import pydantic
 from temporalio.common import RetryPolicy
 from typing_extensions import TypeVar
 
+from .closures.code import unwrapped
 from .context import Context
-from .converter import issues, return_type, validate
 from .durations import Duration, parse_duration
 from .errors import DefinitionError, InvalidArgumentError
-from .given import validated_input
 from .loops import blocking
-from .runtime.code import unwrapped
 from .triggers import CronTrigger, EventTrigger, Trigger
-from .type_names import shown, type_label
 from .types import JSON
+from .values.converter import issues, return_type, validate
+from .values.type_names import shown, type_label
+from .wire.run_input import validated_input
 
 if TYPE_CHECKING:
     from .client import Client, Run
@@ -434,7 +434,7 @@ def check_ext(ext: object, workflow_id: str) -> WorkflowExt:
 
 
 def _check_cancel_on(cancel: object, where: str) -> None:
-    from .routing.waiting import check_events, check_expression
+    from .expressions.wait_arguments import check_events, check_expression
 
     if not isinstance(cancel, CancelOn):
         raise DefinitionError(f"{where}: cancel_on has {cancel!r}; write CancelOn(...)")

@@ -38,7 +38,7 @@ from temporalio.converter import (
 from temporalio.exceptions import ApplicationError
 
 from .errors import DefinitionError, EncryptionError, UnknownKeyError
-from .sealed import DECRYPTION_KEYS, ENCODING, ENCRYPTION_KEYS, is_sealed, key_of
+from .values.encrypted import DECRYPTION_KEYS, ENCODING, ENCRYPTION_KEYS, is_sealed, key_of
 from .wire.names import KEY_ID_METADATA
 
 __all__ = ["EncryptionCodec", "Key", "Keys", "data_converter", "new_key"]

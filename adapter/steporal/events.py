@@ -17,12 +17,12 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 from ulid import ULID
 
-from .converter import copied
-from .encoding import encode
 from .errors import EventTooLargeError, InvalidEventError, UnencryptedSecretError, UnserializableError
-from .type_names import shown, type_label
 from .types import JSON
-from .workflow_ids import workflow_id_of
+from .values.converter import copied
+from .values.encoding import encode
+from .values.type_names import shown, type_label
+from .wire.workflow_ids import workflow_id_of
 
 MAX_EVENT_BYTES = 512 * 1024
 """Inngest's default limit of one event."""

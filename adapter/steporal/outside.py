@@ -7,9 +7,9 @@ import sys
 from temporalio import workflow
 
 from .errors import NotInBodyError
-from .remedies import remedy
-from .runtime.failures import is_users
+from .sandbox.remedies import remedy
 from .step_calls import place_of
+from .wire.failures import is_users
 
 
 def check_outside(call: str, name: str) -> None:
@@ -17,7 +17,7 @@ def check_outside(call: str, name: str) -> None:
 
     Args:
         call: What was called, as users write it: ``client.send_event``.
-        name: Its full name, by which :mod:`steporal.remedies` knows what to write instead.
+        name: Its full name, by which :mod:`steporal.sandbox.remedies` knows what to write instead.
 
     Raises:
         NotInBodyError: It is.

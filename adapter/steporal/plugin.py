@@ -24,26 +24,26 @@ from temporalio.worker import (
     WorkflowReplayResult,
 )
 
-from . import tracing
+from .activities.executions import LONGEST_THROTTLE, Executions, joinable
+from .activities.threads import StepThreads
+from .closures.own_code import OwnCode
 from .errors import DefinitionError
-from .executions import LONGEST_THROTTLE, Executions, joinable
-from .heartbeats import Heartbeats
 from .metrics import STEPS_STUCK, meter_of
+from .observability import tracing
 from .outbound.delivery import delivery_class
-from .own_code import OwnCode
-from .routing.confirming import Confirming
-from .routing.registering import Source, label_of
-from .runtime.arity import ArityRunner
+from .routing.catalog.confirming import Confirming
+from .routing.catalog.registering import Source, label_of
 from .runtime.compiled import workflow_class
-from .runtime.evicting import PlainRunner, evictable
-from .runtime.sandbox import SteporalWorkflowRunner, beside_ours
 from .runtime.secrecy import IS_ENCRYPTED
-from .runtime.storage import HAS_STORAGE, check_storage, reads_only
-from .runtime.versioning import IS_VERSIONED
-from .runtime.watching import WatchedRunner, quiet_the_sdk
-from .sealed import encrypts
+from .sandbox.runner import SteporalWorkflowRunner, beside_ours
+from .sandbox.task_failures import WatchedRunner, quiet_the_sdk
+from .sandbox.untrusted_starts import ArityRunner
+from .sdk.eviction import PlainRunner, evictable
+from .sdk.heartbeats import Heartbeats
+from .sdk.worker_versioning import IS_VERSIONED
 from .serving import SYSTEM_WORKFLOWS, registry_worker, system_worker, together
-from .threads import StepThreads
+from .values.encrypted import encrypts
+from .wire.storage import HAS_STORAGE, check_storage, reads_only
 
 if TYPE_CHECKING:
     from .client import Client
@@ -88,7 +88,7 @@ class SteporalPlugin(temporalio.worker.Plugin):
 
     def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
         """See base class."""
-        from .activities import Activities
+        from .activities.app import Activities
 
         activities = list(config.get("activities") or ())
         if any(getattr(a, "__self__", None).__class__ is Activities for a in activities):

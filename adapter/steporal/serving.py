@@ -15,20 +15,20 @@ import temporalio.client
 from temporalio.service import ServiceClient
 from temporalio.worker import Worker
 
-from . import tracing
-from .heartbeats import Heartbeats
 from .loops import PerLoop
-from .routing.arbiter import AppWorkflow, arbiter_id
-from .routing.delivery import SYSTEM_ACTIVITIES
-from .routing.directory import DirectoryWorkflow
-from .routing.late import LateWorkflow
+from .observability import tracing
+from .routing.catalog.arbiter import AppWorkflow, arbiter_id
+from .routing.catalog.placing import REGISTRY_ACTIVITIES
+from .routing.catalog.shard_store import without_converter
+from .routing.catalog.shards import ShardWorkflow
 from .routing.mailbox import MailboxWorkflow
-from .routing.placing import REGISTRY_ACTIVITIES
-from .routing.shard_store import without_converter
-from .routing.shards import ShardWorkflow
-from .routing.topic import TopicWorkflow
-from .runtime.evicting import PlainRunner
-from .runtime.watching import WatchedRunner
+from .routing.topics.delivery import SYSTEM_ACTIVITIES
+from .routing.topics.directory import DirectoryWorkflow
+from .routing.topics.late import LateWorkflow
+from .routing.topics.topic import TopicWorkflow
+from .sandbox.task_failures import WatchedRunner
+from .sdk.eviction import PlainRunner
+from .sdk.heartbeats import Heartbeats
 from .wire.names import SHARDS_TASK_QUEUE, SYSTEM_TASK_QUEUE
 
 SYSTEM_WORKFLOWS: list[type] = [

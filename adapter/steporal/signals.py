@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict
 from typing_extensions import TypeVar
 
 from .errors import UnserializableError
-from .readable import outward
-from .type_names import shown, type_label
 from .types import JSON
+from .values.readable import outward
+from .values.type_names import shown, type_label
 
 D = TypeVar("D", default=Any)
 

@@ -108,7 +108,7 @@ def event_trigger(name: str, if_exp: str | None = None) -> EventTrigger:
     except ValueError as err:
         raise DefinitionError(f"event_trigger: {err}") from None
     if if_exp is not None:
-        from .routing.expressions import check_expression
+        from .expressions.expression import check_expression
 
         try:
             check_expression(if_exp, allow_async=False)

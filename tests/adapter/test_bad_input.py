@@ -24,10 +24,10 @@ import steporal
 from steporal import Context, InvalidEventError, RunFailedError, Step
 from steporal.errors import UnknownKeyError
 from steporal.events import new_ulid
+from steporal.history.recovery import SIGNALS, rebuild
 from steporal.runtime.carried import read_carried
-from steporal.runtime.rebuilding import SIGNALS, rebuild
-from steporal.sealed import ENCODING
-from steporal.type_names import shown
+from steporal.values.encrypted import ENCODING
+from steporal.values.type_names import shown
 from steporal.wire.names import CHECKPOINT, DELIVER, ENDED, KEY_ID_METADATA, RECOVER, REPORT, SIGNALLED
 
 pytestmark = pytest.mark.outside_runs

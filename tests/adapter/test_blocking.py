@@ -13,7 +13,7 @@ from recording import Workers
 
 import steporal
 from steporal import Context, Step
-from steporal.blocking import BLOCKED_SECONDS
+from steporal.activities.blocking import BLOCKED_SECONDS
 
 pytestmark = pytest.mark.outside_runs
 

@@ -7,7 +7,7 @@ from apps import exits
 from recording import Workers
 
 import steporal
-from steporal.runtime.interrupts import Contained
+from steporal.sandbox.interrupts import Contained
 
 
 async def failure(run: steporal.Run[None]) -> str:

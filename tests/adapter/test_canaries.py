@@ -22,7 +22,7 @@ from waiting import until_waiting
 import steporal
 from steporal import Context, RunFailedError, Step, StepError, WorkflowExt, cron_trigger, event_trigger
 from steporal.encryption import new_key
-from steporal.sealed import ENCODING
+from steporal.values.encrypted import ENCODING
 from steporal_workers.devserver import dev_server
 
 CLEAR = {

@@ -23,9 +23,9 @@ from waiting import LONG, MOST_PENDING, TIMER, until_received, until_waiting
 
 import steporal
 from steporal import Context, NonRetryableError, RetryPolicy, Step, StepError, WorkflowExt
+from steporal.closures.calls import AnotherCallError, Call, check_call, is_other
+from steporal.closures.digests import digest
 from steporal.events import new_ulid
-from steporal.runtime.calls import AnotherCallError, Call, check_call, is_other
-from steporal.runtime.digests import digest
 from steporal.runtime.keys import Keys
 from steporal_workers.recover import RecoverOptions, run_recover
 

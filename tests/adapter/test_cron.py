@@ -17,10 +17,10 @@ from temporalio.service import RPCError
 
 import steporal
 from steporal import Context, Step, cron_trigger
-from steporal.routing import schedules
-from steporal.routing.arbiter import arbiter_id
-from steporal.routing.catalog import Catalog
-from steporal.routing.schedules import CronStart
+from steporal.routing.catalog import schedules
+from steporal.routing.catalog.arbiter import arbiter_id
+from steporal.routing.catalog.reading import Catalog
+from steporal.routing.catalog.schedules import CronStart
 
 pytestmark = pytest.mark.outside_runs
 

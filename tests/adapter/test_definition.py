@@ -13,7 +13,7 @@ from pydantic import BaseModel, field_validator
 
 import steporal
 from steporal import ConnectError, Context, DefinitionError, RetryPolicy, Step, cron_trigger, event_trigger
-from steporal.type_names import shown
+from steporal.values.type_names import shown
 
 
 async def handler(ctx: Context[Any], step: Step) -> None:

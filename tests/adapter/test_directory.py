@@ -24,13 +24,13 @@ from waiting import LONG, until_waiting
 
 import steporal
 from steporal import Context, Step, StepError
-from steporal.converter import to_raw
 from steporal.events import new_ulid
-from steporal.routing import directory, directory_reading, late, topic
-from steporal.routing.directory import DirectoryWorkflow, directory_id, shard_of
-from steporal.routing.topic import TopicWorkflow, topic_id, topics_of
-from steporal.sealed import memo_of
+from steporal.routing.topics import directory, directory_client, late, topic
+from steporal.routing.topics.directory import DirectoryWorkflow, directory_id, shard_of
+from steporal.routing.topics.topic import TopicWorkflow, topic_id, topics_of
 from steporal.serving import system_worker
+from steporal.values.converter import to_raw
+from steporal.values.encrypted import memo_of
 from steporal.wire.names import LIST_TOPIC, SUBSCRIBE, UNLISTED_KEY
 from steporal_workers.devserver import NAMESPACE, dev_server
 
@@ -184,7 +184,7 @@ def test_an_event_concerns_two_shards_at_most() -> None:
 
 async def test_an_event_that_nobody_waits_for_costs_no_call_of_a_topic(scene: Scene, sender: Sender, name: str) -> None:
     await scene.until_complete(sender, name)
-    await asyncio.sleep(directory_reading.CACHE_SECONDS + 0.1)
+    await asyncio.sleep(directory_client.CACHE_SECONDS + 0.1)
     sender.calls.signalled.clear()
     for _ in range(3):
         await sender.send(name)
@@ -323,7 +323,7 @@ async def test_a_topic_that_many_runs_wait_in_gets_parts_and_every_run_hears(
         for run in runs:
             await until_waiting(run)
         await until_parts(scene, name, 1, 8)
-        await asyncio.sleep(directory_reading.CACHE_SECONDS + 0.1)
+        await asyncio.sleep(directory_client.CACHE_SECONDS + 0.1)
         runs += [await waits.start({"order": n}) for n in range(7, 20)]
         for run in runs:
             await until_waiting(run)
@@ -349,7 +349,7 @@ async def test_a_wait_in_a_part_of_a_topic_is_unsubscribed(
     async with scene.workers(app), asyncio.timeout(LONG):
         runs = [await listens.start({"order": n}) for n in range(7)]
         await until_parts(scene, name, 1, 8)
-        await asyncio.sleep(directory_reading.CACHE_SECONDS + 0.1)
+        await asyncio.sleep(directory_client.CACHE_SECONDS + 0.1)
         runs += [await listens.start({"order": n}) for n in range(7, 12)]
         for run in runs:
             await until_waiting(run)

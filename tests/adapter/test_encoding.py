@@ -24,12 +24,12 @@ from apps import values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steporal.converter import to_json
-from steporal.decoding import decode
-from steporal.encoding import MAX_DEPTH, MAX_FLAG, MAX_GENERICS, encode
 from steporal.errors import UnencryptedSecretError, UnserializableError
-from steporal.readable import plain
-from steporal.type_names import TypeNotFoundError
+from steporal.values.converter import to_json
+from steporal.values.decoding import decode
+from steporal.values.encoding import MAX_DEPTH, MAX_FLAG, MAX_GENERICS, encode
+from steporal.values.readable import plain
+from steporal.values.type_names import TypeNotFoundError
 
 SCALARS = (
     st.none()

@@ -43,12 +43,12 @@ from steporal import (
 )
 from steporal.encryption import EncryptionCodec, Key, Keys, new_key
 from steporal.events import new_ulid
-from steporal.routing.arbiter import arbiter_id
-from steporal.routing.catalog import Catalog
-from steporal.routing.shards import shard_id, shard_of_app
-from steporal.runtime import step_activity
-from steporal.runtime.limits import MAX_PAYLOAD_BYTES
-from steporal.sealed import ENCODING, key_of
+from steporal.routing.catalog.arbiter import arbiter_id
+from steporal.routing.catalog.reading import Catalog
+from steporal.routing.catalog.shards import shard_id, shard_of_app
+from steporal.runtime.steps import activity
+from steporal.values.encrypted import ENCODING, key_of
+from steporal.wire.limits import MAX_PAYLOAD_BYTES
 from steporal.wire.names import LIST_KEY
 from steporal_workers.devserver import dev_server
 
@@ -248,7 +248,7 @@ async def test_a_run_waits_for_a_worker_that_has_its_key(
 async def test_a_step_whose_arguments_cannot_be_read_begins_again(
     app: steporal.Client, other: temporalio.client.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(step_activity, "_CODE_PAUSE", timedelta(seconds=0.3))
+    monkeypatch.setattr(activity, "_CODE_PAUSE", timedelta(seconds=0.3))
 
     @app.workflow(id="far", max_attempts=2, triggers=[event_trigger("said")])
     async def far(ctx: Context[Any], step: Step) -> Any:

@@ -16,7 +16,7 @@ from waiting import until_waiting
 
 import steporal
 from steporal import Context, RunFailedError, SentEvent, StartedRun, Step, event_trigger
-from steporal.workflow_ids import run_name
+from steporal.wire.workflow_ids import run_name
 
 
 class Order(BaseModel):

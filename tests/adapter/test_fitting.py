@@ -11,7 +11,7 @@ from apps import data_kinds as kinds
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from steporal.fitting import fits
+from steporal.values.fitting import fits
 
 DOG = kinds.Dog(name="a", breed="b")
 UserId = NewType("UserId", int)

@@ -19,7 +19,7 @@ from waiting import until_received
 
 import steporal
 from steporal import Context, InvalidInputError, RunFailedError, Step, WorkflowExt, event_trigger
-from steporal.given import given, received
+from steporal.wire.run_input import given, received
 
 pytestmark = pytest.mark.outside_runs
 

@@ -16,8 +16,8 @@ import steporal
 from examples.approval import app as approval
 from examples.payment import app as payment
 from examples.shop import app as shop
-from steporal import remedies
 from steporal.lint import Finding, findings
+from steporal.sandbox import remedies
 
 _numbers = count(1)
 

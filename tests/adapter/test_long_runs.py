@@ -21,8 +21,9 @@ from waiting import MEGABYTES, until_waiting
 import steporal
 from steporal import Context, PayloadTooLargeError, RunCancelledError, RunFailedError, Step
 from steporal.events import new_ulid
-from steporal.runtime import carried, continuing, journal, waits
-from steporal.runtime.memo import Failure, Outcome
+from steporal.runtime import carried, continuing, journal
+from steporal.wire import waits
+from steporal.wire.memo import Failure, Outcome
 from steporal.wire.names import CHECKPOINT, DELIVER
 from steporal_workers.devserver import dev_server
 

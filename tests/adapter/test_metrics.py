@@ -21,12 +21,12 @@ from waiting import until_waiting
 import steporal
 from steporal import CancelOn, Context, Step, WorkflowExt, event_trigger
 from steporal.metrics import METRICS, buckets
-from steporal.routing.arbiter import Order
-from steporal.routing.catalog import Snapshot
+from steporal.observability.run_metrics import COUNT
+from steporal.routing.catalog.arbiter import Order
+from steporal.routing.catalog.listing import App, Entry, Listed
+from steporal.routing.catalog.placing import Placing
+from steporal.routing.catalog.reading import Snapshot
 from steporal.routing.dispatch import CONCURRENCY, Dispatcher
-from steporal.routing.listing import App, Entry, Listed
-from steporal.routing.placing import Placing
-from steporal.runtime.counting import COUNT
 from steporal_workers.devserver import dev_server
 
 Labels = dict[str, str | int | float | bool]

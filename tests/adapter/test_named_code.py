@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from steporal.decoding import decode
-from steporal.encoding import encode
+from steporal.closures.references import App, Describer, Resolver
 from steporal.errors import CaptureError, StepCodeNotFoundError, UnserializableError
-from steporal.runtime.references import App, Describer, Resolver
-from steporal.type_names import TypeNotFoundError
+from steporal.values.decoding import decode
+from steporal.values.encoding import encode
+from steporal.values.type_names import TypeNotFoundError
 
 PACKAGES = {"named_app"}
 

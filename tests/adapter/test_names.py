@@ -9,7 +9,7 @@ from recording import Workers
 
 import steporal
 from steporal import Context, Step, cron_trigger, event_trigger
-from steporal.workflow_ids import workflow_id_of
+from steporal.wire.workflow_ids import workflow_id_of
 
 pytestmark = pytest.mark.outside_runs
 

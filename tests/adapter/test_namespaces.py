@@ -17,7 +17,7 @@ from waiting import until_waiting
 
 import steporal
 from steporal import Context, Step, event_trigger
-from steporal.routing.catalog import Catalog
+from steporal.routing.catalog.reading import Catalog
 from steporal_workers.devserver import dev_server
 
 

@@ -20,9 +20,9 @@ from temporalio.common import RawValue
 from waiting import until_waiting
 
 from steporal.errors import InvalidResultError
-from steporal.packed import MAX_UNPACKED_BYTES, unpack
-from steporal.runtime.returned import read_result
+from steporal.values.packed import MAX_UNPACKED_BYTES, unpack
 from steporal.wire.names import EXACT_METADATA, RECOVER, START_SIGNAL
+from steporal.wire.run_result import read_result
 
 
 def raw(data: bytes, encoding: bytes = b"json/plain", **metadata: bytes) -> RawValue:

@@ -26,9 +26,9 @@ from waiting import until, until_received
 
 import steporal
 from steporal import Context, NonRetryableError, RetryPolicy, Step, StepError
-from steporal.executions import Executions
+from steporal.activities.executions import Executions
+from steporal.history.recovery import rebuild
 from steporal.runtime.carried import read_outcome
-from steporal.runtime.rebuilding import rebuild
 from steporal.wire.names import JOIN_STEP
 from steporal_workers.devserver import DevServer, dev_server
 

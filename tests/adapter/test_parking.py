@@ -22,8 +22,8 @@ import steporal
 from steporal import CancelOn, Context, DefinitionError, RunCancelledError, Step, StepError, WorkflowExt, event_trigger
 from steporal.events import new_ulid
 from steporal.routing.dispatch import Dispatcher
-from steporal.runtime import invoke_step
 from steporal.runtime.carried import read_carried
+from steporal.runtime.steps import invoke
 from steporal.wire.names import CHECKPOINT, ENDED
 
 QUICK = "1s"
@@ -426,7 +426,7 @@ async def test_an_event_cancels_a_parked_run(app: steporal.Client, workers: Work
 async def test_a_parked_run_of_which_a_child_is_terminated_hears_of_it(
     app: steporal.Client, workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(invoke_step, "LOOK_AFTER", timedelta(seconds=2))
+    monkeypatch.setattr(invoke, "LOOK_AFTER", timedelta(seconds=2))
 
     @app.workflow(id="child")
     async def child(ctx: Context[Any], step: Step) -> None:

@@ -13,7 +13,7 @@ import pydantic
 import pytest
 
 import steporal
-from steporal.type_names import name_of
+from steporal.values.type_names import name_of
 
 PUBLIC = {name: getattr(steporal, name) for name in steporal.__all__}
 OURS = {

@@ -13,8 +13,8 @@ from recording import Workers
 
 import steporal
 from steporal import Context, RunFailedError, Step, UnserializableError
-from steporal.encoding import encode
-from steporal.readable import outward, plain
+from steporal.values.encoding import encode
+from steporal.values.readable import outward, plain
 
 pytestmark = pytest.mark.outside_runs
 

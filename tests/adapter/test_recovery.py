@@ -25,11 +25,11 @@ from waiting import TIMER, until_waiting
 import steporal
 from steporal import CancelOn, Context, RunCancelledError, Step, StepError, WorkflowExt, event_trigger
 from steporal.events import new_ulid
+from steporal.history.recovery import rebuild
 from steporal.routing.dispatch import Dispatcher
-from steporal.routing.publish import Topics
-from steporal.routing.signalling import Mailboxes
-from steporal.routing.subscription import Subscription
-from steporal.runtime.rebuilding import rebuild
+from steporal.routing.mailbox_client import Mailboxes
+from steporal.routing.topics.client import Topics
+from steporal.routing.topics.subscription import Subscription
 from steporal_workers.recover import RecoverOptions, _Recovery, run_recover
 
 Edit = Callable[[Step], Awaitable[object]]

@@ -29,15 +29,15 @@ from typing_extensions import TypeAliasType, TypedDict
 
 import steporal
 from steporal import Context, InvalidInputError, RunFailedError, Step, event_trigger
-from steporal.converter import issues, validate
-from steporal.decoding import validated
-from steporal.encoding import encode
-from steporal.fail_fast import fail_fast_validator
-from steporal.given import received
-from steporal.known_types import package_of
-from steporal.recursive_unions import MEMBERS
-from steporal.runtime.failures import message_of
-from steporal.runtime.signal_types import issues_of, type_to_check
+from steporal.values.converter import issues, validate
+from steporal.values.decoding import validated
+from steporal.values.encoding import encode
+from steporal.values.fail_fast import fail_fast_validator
+from steporal.values.known_types import package_of
+from steporal.values.recursive_unions import MEMBERS
+from steporal.wire.failures import message_of
+from steporal.wire.run_input import received
+from steporal.wire.signal_types import issues_of, type_to_check
 
 MANY = 170_000
 """Items in an event of 512 KiB."""

@@ -27,19 +27,20 @@ from temporalio.worker.workflow_sandbox import _restrictions
 import steporal
 import steporal_workers
 from steporal import Context, Step
+from steporal.routing.catalog.shards import ShardWorkflow
 from steporal.routing.mailbox import MailboxWorkflow
-from steporal.routing.shards import ShardWorkflow
-from steporal.routing.topic import TopicWorkflow
-from steporal.runtime import arity, ordered_tasks, sandbox, watching
+from steporal.routing.topics.topic import TopicWorkflow
 from steporal.runtime import branches as _branches
+from steporal.sandbox import runner, task_failures, untrusted_starts
+from steporal.sdk import ordered_tasks
 
 TOUCHED: dict[str, set[str]] = {
     "heartbeats.py": {"_bridge_worker"},
-    "tracing/spans.py": {"_tracer_provider"},
-    "runtime/arity.py": {"_Definition"},
-    "runtime/evicting.py": {"_tasks"},
-    "runtime/sandbox.py": {"_Definition"},
-    "runtime/pending.py": {
+    "observability/tracing/spans.py": {"_tracer_provider"},
+    "sandbox/untrusted_starts.py": {"_Definition"},
+    "sdk/eviction.py": {"_tasks"},
+    "sandbox/runner.py": {"_Definition"},
+    "sdk/pending.py": {
         "vars",
         "_pending_timers",
         "_pending_child_workflows",
@@ -64,10 +65,10 @@ TOUCHED: dict[str, set[str]] = {
         "workflow_sleep",
         "activate",
     },
-    "runtime/details.py": {"vars", "workflow_get_current_details"},
-    "runtime/versioning.py": {"vars", "_versioning_behavior"},
-    "runtime/until.py": {"_workflow_instance", "_TimerOptions", "_TimerOptionsCtxVar"},
-    "runtime/ordered_tasks.py": {"vars", "create_task", "create_future", "_register_task", "_GatheringFuture"},
+    "sdk/current_details.py": {"vars", "workflow_get_current_details"},
+    "sdk/worker_versioning.py": {"vars", "_versioning_behavior"},
+    "sdk/wait_until.py": {"_workflow_instance", "_TimerOptions", "_TimerOptionsCtxVar"},
+    "sdk/ordered_tasks.py": {"vars", "create_task", "create_future", "_register_task", "_GatheringFuture"},
 }
 """By module, the names that it touches; ``vars`` stands for those of a run's event loop, the SDK's instance."""
 
@@ -181,17 +182,17 @@ def test_what_we_touch_of_the_sdk_is_as_we_need_it() -> None:
         "a run that is not ended says that tasks remain": "Eviction processed, but" in source(instance),
         "the abstract methods of WorkflowInstance": all(
             callable(vars(each).get(name))
-            for each in (sandbox._Instance, watching._Watched)
+            for each in (runner._Instance, task_failures._Watched)
             for name in WorkflowInstance.__abstractmethods__
         ),
         "the abstract methods of WorkflowRunner": all(
             callable(vars(each).get(name))
-            for each in (arity.ArityRunner, sandbox.SteporalWorkflowRunner, watching.WatchedRunner)
+            for each in (untrusted_starts.ArityRunner, runner.SteporalWorkflowRunner, task_failures.WatchedRunner)
             for name in WorkflowRunner.__abstractmethods__
         ),
         "ReplaySafeTracerProvider._tracer_provider": "self._tracer_provider = " in source(ReplaySafeTracerProvider),
         "_Definition.arg_types": all(
-            arity.number_of(temporalio.workflow._Definition.must_from_class(kind)) == number
+            untrusted_starts.number_of(temporalio.workflow._Definition.must_from_class(kind)) == number
             for kind, number in ((ShardWorkflow, 0), (TopicWorkflow, 1), (MailboxWorkflow, 1))
         ),
         "WorkflowInstanceDetails": {"defn", "info", "extern_functions"}
@@ -202,10 +203,10 @@ def test_what_we_touch_of_the_sdk_is_as_we_need_it() -> None:
     loggers = (temporalio.worker._workflow, instance, _restrictions)
     needs |= {
         f"the logger {name}": module.logger.name == name
-        for module, name in zip(loggers, watching._LOGGERS, strict=True)
+        for module, name in zip(loggers, task_failures._LOGGERS, strict=True)
     }
     said = "".join(map(source, loggers))
-    needs |= {f"the log line {line!r}": line in said for line in watching._FAILED}
+    needs |= {f"the log line {line!r}": line in said for line in task_failures._FAILED}
     assert [what for what, is_so in needs.items() if not is_so] == []
 
 

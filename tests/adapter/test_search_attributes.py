@@ -14,8 +14,9 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.service import RPCError, RPCStatusCode
 
 import steporal
-from steporal import Context, Step, cron_trigger, event_trigger, search_attributes
-from steporal.search_attributes import APP, EVENT_ID, EVENT_NAME, TYPES, WAITING_FOR, WORKFLOW
+from steporal import Context, Step, cron_trigger, event_trigger
+from steporal.observability import search_attributes
+from steporal.observability.search_attributes import APP, EVENT_ID, EVENT_NAME, TYPES, WAITING_FOR, WORKFLOW
 from steporal_workers.devserver import dev_server
 
 

@@ -17,7 +17,7 @@ from temporalio.converter import DataConverter, PayloadCodec
 import steporal
 from steporal import CaptureError, Context, RunFailedError, Step, StepError
 from steporal.encryption import EncryptionCodec, Keys, new_key
-from steporal.sealed import encrypts
+from steporal.values.encrypted import encrypts
 from steporal_workers.devserver import dev_server
 
 pytestmark = pytest.mark.outside_runs

@@ -29,11 +29,11 @@ from steporal import (
     Step,
     UnserializableError,
 )
-from steporal.converter import from_raw, to_raw
 from steporal.events import new_ulid
-from steporal.routing import signalling
+from steporal.routing import mailbox_client
 from steporal.routing.mailbox import Claim, Wait, mailbox_id
-from steporal.routing.signalling import Held, Mailboxes
+from steporal.routing.mailbox_client import Held, Mailboxes
+from steporal.values.converter import from_raw, to_raw
 from steporal.wire.names import MAILBOX, TAKE
 from steporal_workers.devserver import dev_server
 
@@ -669,7 +669,7 @@ async def test_a_sender_is_told_where_no_worker_is_up(
     async with passing_workers(app):
         await handler.start(name)
         await until_open(app, name)
-    monkeypatch.setattr(signalling, "ANSWER_TIMEOUT", timedelta(milliseconds=300))
+    monkeypatch.setattr(mailbox_client, "ANSWER_TIMEOUT", timedelta(milliseconds=300))
     with pytest.raises(SendSignalError, match="no worker has answered"):
         await app.send_signal(name)
 

@@ -21,15 +21,15 @@ from temporalio.testing import ActivityEnvironment
 
 import steporal
 from steporal import Context, DefinitionError, EventSink, InngestSink, RunFailedError, Step, secret
-from steporal.converter import to_raw
-from steporal.executions import Executions
+from steporal.activities.executions import Executions
 from steporal.outbound.activities import HttpActivities
 from steporal.outbound.addresses import addresses_of, is_public
 from steporal.outbound.host_slots import AT_ONCE, WAITING, HostSlots
 from steporal.outbound.posts import webhook_id
 from steporal.outbound.problems import HostBusyError
-from steporal.routing.catalog import Snapshot
-from steporal.routing.listing import App, Entry, Listed
+from steporal.routing.catalog.listing import App, Entry, Listed
+from steporal.routing.catalog.reading import Snapshot
+from steporal.values.converter import to_raw
 
 pytestmark = pytest.mark.outside_runs
 

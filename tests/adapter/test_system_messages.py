@@ -19,14 +19,14 @@ from waiting import until_waiting
 
 import steporal
 from steporal import Context, Step, event_trigger
-from steporal.converter import to_raw
 from steporal.errors import UnknownKeyError
 from steporal.events import new_ulid
-from steporal.routing import topic
-from steporal.routing.arbiter import arbiter_id
-from steporal.routing.directory import directory_id, shard_of
-from steporal.routing.directory_reading import _caches
-from steporal.routing.shards import shard_id, shard_of_event
+from steporal.routing.catalog.arbiter import arbiter_id
+from steporal.routing.catalog.shards import shard_id, shard_of_event
+from steporal.routing.topics import topic
+from steporal.routing.topics.directory import directory_id, shard_of
+from steporal.routing.topics.directory_client import _caches
+from steporal.values.converter import to_raw
 from steporal.wire.names import ARBITER, DIRECTORY, LIST_TOPIC, PLACE, REGISTER, STANDING_KEY, TOPIC_KEY
 
 _SUBSCRIPTION = {"workflow_id": "nobody", "run_id": "none", "key": "k", "kind": "once", "until": 4e9}

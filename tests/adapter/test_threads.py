@@ -20,7 +20,7 @@ from waiting import until
 
 import steporal
 from steporal import Context, RetryPolicy, Step, StepError
-from steporal.threads import StepThreads
+from steporal.activities.threads import StepThreads
 
 pytestmark = pytest.mark.outside_runs
 

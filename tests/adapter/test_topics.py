@@ -20,14 +20,14 @@ from waiting import LONG, until_waiting
 
 import steporal
 from steporal import Context, Step
-from steporal.converter import to_raw
 from steporal.events import new_ulid
-from steporal.routing import delivery, subscription, topic
-from steporal.routing.delivery import deliver_events
 from steporal.routing.dispatch import first_of
-from steporal.routing.lanes import Batch, Delivery
-from steporal.routing.publish import Topics
-from steporal.routing.topic import DELIVERY_HEARTBEAT_TIMEOUT, TopicWorkflow, topics_of
+from steporal.routing.topics import delivery, subscription, topic
+from steporal.routing.topics.client import Topics
+from steporal.routing.topics.delivery import deliver_events
+from steporal.routing.topics.lanes import Batch, Delivery
+from steporal.routing.topics.topic import DELIVERY_HEARTBEAT_TIMEOUT, TopicWorkflow, topics_of
+from steporal.values.converter import to_raw
 from steporal_workers.devserver import dev_server
 
 

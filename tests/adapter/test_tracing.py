@@ -27,7 +27,7 @@ from waiting import until_waiting
 
 import steporal
 from steporal import Context, Step
-from steporal.converter import to_raw
+from steporal.values.converter import to_raw
 
 
 @pytest.fixture

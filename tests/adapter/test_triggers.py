@@ -15,7 +15,7 @@ from cronsim import CronSim
 from temporalio.client import Schedule, ScheduleActionStartWorkflow, ScheduleSpec
 
 from steporal import CronTrigger, DefinitionError, EventTrigger, cron_trigger, event_trigger
-from steporal.routing.schedules import CronStart
+from steporal.routing.catalog.schedules import CronStart
 
 pytestmark = pytest.mark.outside_runs
 

@@ -26,9 +26,9 @@ from pydantic_core import TzInfo
 from recording import Workers
 from storage import Folder, with_storage
 
-from steporal.decoding import decode
-from steporal.encoding import encode
 from steporal.encryption import new_key
+from steporal.values.decoding import decode
+from steporal.values.encoding import encode
 from steporal_workers.devserver import dev_server
 
 pytestmark = pytest.mark.outside_runs

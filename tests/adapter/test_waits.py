@@ -15,7 +15,7 @@ from waiting import until_waiting
 import steporal
 from steporal import Context, RunFailedError, Step, event_trigger
 from steporal.events import new_ulid
-from steporal.routing.publish import Topics
+from steporal.routing.topics.client import Topics
 
 
 @pytest.fixture

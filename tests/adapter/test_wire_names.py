@@ -22,9 +22,9 @@ VALUES = {value for name, value in vars(names).items() if name.isupper() and "st
 OTHER_MEANINGS = {
     "events.py": {"steporal/"},  # names of events that only the system sends
     "public_names.py": {"steporal"},
-    "routing/catalog.py": {"steporal.catalog"},  # a logger
-    "threads.py": {"steporal-step"},  # a thread
-    "tracing/spans.py": {"steporal", "steporal.app"},  # attributes of spans
+    "routing/catalog/reading.py": {"steporal.catalog"},  # a logger
+    "activities/threads.py": {"steporal-step"},  # a thread
+    "observability/tracing/spans.py": {"steporal", "steporal.app"},  # attributes of spans
 }
 """Where the same text is something else. ``steporal`` is the logger's name, too."""
 

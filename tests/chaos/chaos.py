@@ -17,7 +17,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 import steporal
-from steporal.routing.catalog import CACHE_SECONDS
+from steporal.routing.catalog.reading import CACHE_SECONDS
 
 from .cluster import Start, anew, cluster
 from .effects import Effects

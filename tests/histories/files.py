@@ -14,7 +14,7 @@ from temporalio.api.failure.v1 import Failure as FailureMessage
 from temporalio.client import WorkflowHistory
 
 import steporal
-from steporal.converter import dumps
+from steporal.values.converter import dumps
 
 FOLDER = Path(__file__).parent
 SUFFIX = ".json.gz"

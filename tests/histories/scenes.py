@@ -13,20 +13,20 @@ from temporalio.testing import TimeSkipper
 
 import steporal
 from steporal import InvalidInputError
-from steporal.routing.arbiter import arbiter_id
-from steporal.routing.directory import Wanted, directory_id, shard_of
-from steporal.routing.directory_reading import Directory
-from steporal.routing.late import Letter, publish_later
+from steporal.routing.catalog.arbiter import arbiter_id
+from steporal.routing.catalog.shards import shard_id, shard_of_app
 from steporal.routing.mailbox import mailbox_id
-from steporal.routing.publish import Topics
-from steporal.routing.shards import shard_id, shard_of_app
-from steporal.routing.signalling import Mailboxes
-from steporal.routing.subscription import Subscription
-from steporal.routing.topic import topic_id
-from steporal.runtime import invoke_step
+from steporal.routing.mailbox_client import Mailboxes
+from steporal.routing.topics.client import Topics
+from steporal.routing.topics.directory import Wanted, directory_id, shard_of
+from steporal.routing.topics.directory_client import Directory
+from steporal.routing.topics.late import Letter, publish_later
+from steporal.routing.topics.subscription import Subscription
+from steporal.routing.topics.topic import topic_id
 from steporal.runtime.carried import Carried
-from steporal.runtime.start import Origin
+from steporal.runtime.steps import invoke
 from steporal.wire.names import ARBITER, DELIVER, DIRECTORY, LATE, MAILBOX, PUBLISH, SHARD, TOPIC
+from steporal.wire.start import Origin
 
 from . import app
 from .stage import Handle, Stage, checkpoint, children_of, ended, recover, until, until_done, until_parked, until_seen
@@ -356,7 +356,7 @@ async def lost_subscriber(stage: Stage) -> None:
 
 async def gone_child(stage: Stage) -> None:
     """A child that cannot report its end, as it was terminated: the run looks."""
-    with patch.object(invoke_step, "LOOK_AFTER", timedelta(seconds=2)):
+    with patch.object(invoke, "LOOK_AFTER", timedelta(seconds=2)):
         run = await parked(stage, "child-is-gone", "child is gone")
         (child,) = await children_of(run)
         await stage.temporal.get_workflow_handle(child).terminate()

@@ -18,8 +18,8 @@ from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowHist
 from temporalio.worker import Worker
 
 import steporal
-from steporal.converter import to_raw
-from steporal.runtime.rebuilding import rebuild
+from steporal.history.recovery import rebuild
+from steporal.values.converter import to_raw
 from steporal.wire.names import CHECKPOINT, RECOVER, REPORT
 from steporal_workers.devserver import NAMESPACE, dev_server
 

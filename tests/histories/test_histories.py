@@ -31,21 +31,24 @@ from temporalio.worker import (
 )
 
 import steporal
-from steporal.activities import Activities
+from steporal.activities.app import Activities
+from steporal.activities.executions import Executions
+from steporal.activities.threads import StepThreads
 from steporal.context import InputType
-from steporal.executions import Executions
 from steporal.outbound.delivery import delivery_class
-from steporal.routing import directory, lanes, mailbox, shards, topic
-from steporal.routing.delivery import SYSTEM_ACTIVITIES
+from steporal.routing import mailbox
+from steporal.routing.catalog import shards
+from steporal.routing.catalog.placing import REGISTRY_ACTIVITIES
 from steporal.routing.mailbox import End
-from steporal.routing.placing import REGISTRY_ACTIVITIES
-from steporal.runtime import attempt, continuing, limits
+from steporal.routing.topics import directory, lanes, topic
+from steporal.routing.topics.delivery import SYSTEM_ACTIVITIES
+from steporal.runtime import attempt, continuing
 from steporal.runtime.compiled import workflow_class
-from steporal.runtime.endings import Ending
-from steporal.runtime.waits import Kind
+from steporal.runtime.system_events import Ending
 from steporal.serving import SYSTEM_WORKFLOWS
-from steporal.threads import StepThreads
+from steporal.wire import limits
 from steporal.wire.names import MAILBOX, RECOVER, SEND_EVENT
+from steporal.wire.waits import Kind
 
 from . import app
 from .files import FOLDER, SUFFIX, read, recorded

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 from steporal.errors import DefinitionError
-from steporal.routing.binding import bind, keys_at
-from steporal.routing.budget import MAX_UNITS, Budget, Key, OverBudgetError
-from steporal.routing.cel import MACROS
-from steporal.routing.evaluation import FUNCTIONS, MISSING, Scope, truthy, value_of
-from steporal.routing.expressions import Expression, compile_expression
+from steporal.expressions.binding import bind, keys_at
+from steporal.expressions.budget import MAX_UNITS, Budget, Key, OverBudgetError
+from steporal.expressions.cel import MACROS
+from steporal.expressions.evaluation import FUNCTIONS, MISSING, Scope, truthy, value_of
+from steporal.expressions.expression import Expression, compile_expression
 
 from .attacks import Figures, Turns, attack
 from .costs import Limits

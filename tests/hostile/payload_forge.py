@@ -14,10 +14,10 @@ import pydantic
 
 import steporal_workers.cli
 import steporal_workers.connection  # noqa: F401 (a worker has all of it loaded)
-from steporal.decoding import _TAGS
-from steporal.encoding import TAG, encode
-from steporal.leaves import LOADERS
-from steporal.runtime.references import Describer
+from steporal.closures.references import Describer
+from steporal.values.decoding import _TAGS
+from steporal.values.encoding import TAG, encode
+from steporal.values.leaves import LOADERS
 
 from .payload_app import APP, LIBRARY, PACKAGES, app
 
@@ -189,7 +189,7 @@ class Forge:
 
     def shape(self, name: Any) -> str:
         """The digest of a class, so that the instance is taken for unchanged; sometimes another."""
-        from steporal.shapes import shape_of
+        from steporal.values.shapes import shape_of
 
         module, _, qualname = str(name).partition(":")
         if self.chance.random() < 0.3 or module not in (APP, LIBRARY):

@@ -16,7 +16,7 @@ from typing import Any
 import pydantic
 
 import steporal
-from steporal.known_types import STANDARD_DATA, STANDARD_TYPES
+from steporal.values.known_types import STANDARD_DATA, STANDARD_TYPES
 
 from .payload_app import APP, LIBRARY
 

@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterator
 from types import MethodType
 from typing import Any
 
-from steporal.decoding import decode
-from steporal.encoding import TAG, encode
+from steporal.closures.references import App, Resolver
 from steporal.errors import SteporalError
-from steporal.packed import unpack_json
 from steporal.runtime.carried import read_carried
-from steporal.runtime.references import App, Resolver
+from steporal.values.decoding import decode
+from steporal.values.encoding import TAG, encode
+from steporal.values.packed import unpack_json
 
 from .attacks import Figures, Turns, attack
 from .payload_app import APP, LIBRARY, PACKAGES, app

@@ -11,9 +11,9 @@ import pydantic
 from pydantic import ConfigDict, Field, Json, RootModel, TypeAdapter, create_model
 from typing_extensions import TypeAliasType, TypedDict
 
-from steporal.converter import issues, validate
 from steporal.errors import InvalidInputError
-from steporal.given import received
+from steporal.values.converter import issues, validate
+from steporal.wire.run_input import received
 
 from .attacks import Figures, Turns, attack
 from .costs import Limits

@@ -15,10 +15,10 @@ from typing import Any
 
 from temporalio.worker import UnsandboxedWorkflowRunner
 
-from steporal.own_code import OwnCode
-from steporal.runtime.arity import ArityRunner
+from steporal.closures.own_code import OwnCode
 from steporal.runtime.compiled import workflow_class
-from steporal.runtime.sandbox import SteporalWorkflowRunner, beside_ours
+from steporal.sandbox.runner import SteporalWorkflowRunner, beside_ours
+from steporal.sandbox.untrusted_starts import ArityRunner
 
 from .app import client
 from .core import NotDeterministic, Surroundings, TaskFailed, definition_of

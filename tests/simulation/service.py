@@ -16,10 +16,10 @@ from temporalio.bridge.proto.workflow_commands import WorkflowCommand
 from temporalio.common import RawValue
 from temporalio.converter import DataConverter
 
-from steporal.converter import from_raw
-from steporal.runtime.calls import told
-from steporal.runtime.failures import application_error, is_final
-from steporal.runtime.references import App, Resolver
+from steporal.closures.calls import told
+from steporal.closures.references import App, Resolver
+from steporal.values.converter import from_raw
+from steporal.wire.failures import application_error, is_final
 from steporal.wire.names import REPORT, RUN_STEP
 
 from .core import EVENTS, TERMINAL, CachedRun, Command, Surroundings, TaskFailed

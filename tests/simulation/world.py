@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from steporal.routing.topic import topics_of
+from steporal.routing.topics.topic import topics_of
 from steporal.wire.names import (
     CLOSE_MAILBOX,
     DELIVER,

@@ -14,7 +14,7 @@ from encrypting import stored
 from temporalio.client import Client
 
 from steporal.encryption import Key, new_key
-from steporal.sealed import ENCODING
+from steporal.values.encrypted import ENCODING
 from steporal_workers.devserver import find_binary
 
 KEY = new_key()

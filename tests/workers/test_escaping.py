@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from steporal.runtime.progress import PROGRESS, Progress
+from steporal.observability.progress import PROGRESS, Progress
 from steporal_workers.dev_log import DevFormatter
 from steporal_workers.escaping import printable
 from steporal_workers.logs import TextFormatter

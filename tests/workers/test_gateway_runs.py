@@ -20,7 +20,7 @@ from temporalio.service import RetryConfig
 
 import steporal
 from steporal import event_trigger
-from steporal.runtime.limits import MAX_PAYLOAD_BYTES
+from steporal.wire.limits import MAX_PAYLOAD_BYTES
 
 
 class Person(BaseModel):

@@ -27,9 +27,9 @@ from test_gateway_process import url_of
 from test_health import free_port
 
 from steporal.metrics import METRICS, RUNS_STARTED, Histogram, markdown_table
-from steporal.routing.arbiter import Order
-from steporal.routing.listing import App, Entry, Listed
-from steporal.routing.placing import Placing
+from steporal.routing.catalog.arbiter import Order
+from steporal.routing.catalog.listing import App, Entry, Listed
+from steporal.routing.catalog.placing import Placing
 from steporal.serving import system_worker
 from steporal_workers import telemetry
 from steporal_workers.cli import cli

@@ -346,8 +346,8 @@ async def test_runs_are_ended(run: Steporal, write_app: WriteApp, either: DevSer
 
 
 def test_the_query_of_a_batch_leaves_the_systems_own_runs_alone() -> None:
-    from steporal.routing.catalog import Snapshot
-    from steporal.routing.listing import App, Listed
+    from steporal.routing.catalog.listing import App, Listed
+    from steporal.routing.catalog.reading import Snapshot
     from steporal_workers.runs.queries import _of_apps
 
     shop = App(id="shop", task_queue="it's", workflows=(Listed(id="order"),))

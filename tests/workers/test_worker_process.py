@@ -10,9 +10,9 @@ from datetime import timedelta
 import pytest
 from commands import Steporal
 
+from steporal.history.recovery import rebuild
 from steporal.runtime.carried import read_outcome
-from steporal.runtime.failures import LOST
-from steporal.runtime.rebuilding import rebuild
+from steporal.wire.failures import LOST
 from steporal_workers.devserver import DevServer
 
 WriteApp = Callable[[str], str]

@@ -17,9 +17,9 @@ from temporalio.common import RawValue
 from temporalio.service import RPCError, RPCStatusCode
 
 import steporal
-from steporal.converter import from_raw
 from steporal.durations import format_duration
 from steporal.runtime.carried import read_carried
+from steporal.values.converter import from_raw
 from steporal.wire.names import CHECKPOINT
 
 from .open_runs import has_worker, runs_of, some_at_once

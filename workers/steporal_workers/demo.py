@@ -31,7 +31,7 @@ from .worker import stop_signals
 
 if TYPE_CHECKING:
     import steporal
-    from steporal.routing.catalog import Snapshot
+    from steporal.routing.catalog.reading import Snapshot
 
 SHOP = "examples.shop.app"
 APPROVAL = "examples.approval.app"

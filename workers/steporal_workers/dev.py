@@ -19,7 +19,7 @@ from rich.markup import escape
 import steporal
 from steporal.client import REVISION
 from steporal.encryption import Keys, data_converter
-from steporal.sealed import DECRYPTION_KEYS, ENCRYPTION_KEYS
+from steporal.values.encrypted import DECRYPTION_KEYS, ENCRYPTION_KEYS
 
 from .codec.command import codec_server, listening
 from .codec.options import DEFAULT_PORT as DEFAULT_CODEC_PORT

@@ -11,9 +11,9 @@ from datetime import datetime
 
 import click
 
-from steporal.runtime.failures import FAILED_CODE
-from steporal.runtime.progress import LOGGER, PROGRESS, Progress, State
-from steporal.workflow_ids import run_name
+from steporal.observability.progress import LOGGER, PROGRESS, Progress, State
+from steporal.wire.failures import FAILED_CODE
+from steporal.wire.workflow_ids import run_name
 
 from .escaping import one_entry, printable
 from .logs import TextFormatter

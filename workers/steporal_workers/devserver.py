@@ -20,7 +20,7 @@ from pathlib import Path
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from steporal.search_attributes import TYPES, type_name
+from steporal.observability.search_attributes import TYPES, type_name
 
 logger = logging.getLogger("steporal.devserver")
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 import steporal
-from steporal.main_module import MAIN, name_of_main
+from steporal.values.main_module import MAIN, name_of_main
 
 from .connection import Connection
 from .leaving import leave

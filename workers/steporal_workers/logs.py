@@ -24,7 +24,7 @@ _TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _CORE = logging.getLogger("temporalio.core")
 
 FAILED_CODE = "_steporal_failed_code"
-"""``steporal.runtime.failures.FAILED_CODE``, which takes half a second to import."""
+"""``steporal.wire.failures.FAILED_CODE``, which takes half a second to import."""
 
 _BEGUN_AGAIN = re.compile(r"#\d+$")
 """What is behind a step's id in the id of an activity that begins the step again."""

@@ -22,7 +22,7 @@ from .escaping import printable
 from .logs import is_json, say_as_log
 
 if TYPE_CHECKING:
-    from steporal.routing.listing import App, Entry
+    from steporal.routing.catalog.listing import App, Entry
 
 _WIDTH_OF_A_PIPE = 200
 

@@ -28,14 +28,14 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.workflow import NondeterminismError
 
 import steporal
-from steporal.converter import dumps, size_of, to_raw
 from steporal.durations import format_duration
 from steporal.errors import SteporalError
-from steporal.routing.ended import find_end
+from steporal.history.recovery import Rebuilt, rebuild
+from steporal.routing.outcome import find_end
 from steporal.runtime.continuing import untaken
-from steporal.runtime.rebuilding import Rebuilt, rebuild
-from steporal.runtime.storage import most_with
+from steporal.values.converter import dumps, size_of, to_raw
 from steporal.wire.names import RECOVER, REPORT
+from steporal.wire.storage import most_with
 
 from .open_runs import has_worker, runs_of, some_at_once
 from .output import console, print_json, say

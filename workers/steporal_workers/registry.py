@@ -7,7 +7,7 @@ from rich.markup import escape
 
 import steporal
 from steporal.errors import CatalogFullError, NotInForceError
-from steporal.routing.catalog import Catalog
+from steporal.routing.catalog.reading import Catalog
 
 from .output import apps_table, console, print_json, say, schedules_table
 from .problems import Failure

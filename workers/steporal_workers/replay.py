@@ -18,7 +18,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Replayer
 
 import steporal
-from steporal.converter import from_raw
+from steporal.values.converter import from_raw
 
 from .open_runs import runs_of
 from .output import console, print_json, say

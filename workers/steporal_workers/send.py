@@ -12,8 +12,8 @@ import temporalio.client
 from rich.markup import escape
 
 import steporal
-from steporal.routing.catalog import Snapshot
-from steporal.routing.publish import Topics
+from steporal.routing.catalog.reading import Snapshot
+from steporal.routing.topics.client import Topics
 
 from .output import print_json, print_line, say
 from .problems import FailedRun, Failure, Mistake, failed_run_json

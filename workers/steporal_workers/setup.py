@@ -11,7 +11,7 @@ from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.common import SearchAttributeIndexedValueType
 from temporalio.service import RPCError, RPCStatusCode
 
-from steporal.search_attributes import TYPES, registered, type_name
+from steporal.observability.search_attributes import TYPES, registered, type_name
 
 from .output import print_json, say
 from .problems import Failure

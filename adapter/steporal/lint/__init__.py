@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..own_code import OwnCode
+from ..closures.own_code import OwnCode
 from .bodies import Body
 from .finding import Finding
 

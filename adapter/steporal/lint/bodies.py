@@ -13,10 +13,10 @@ from typing import Any, TypeGuard
 
 import pydantic
 
+from ..closures.own_code import OwnCode
+from ..closures.source import Function, parsed
 from ..definition import Workflow
-from ..own_code import OwnCode
-from ..remedies import REFERENCES, STEP, remedy
-from ..source import Function, parsed
+from ..sandbox.remedies import REFERENCES, STEP, remedy
 from ..step import Step, StepExt
 from . import branches, captured, module_state
 from .branches import shared_ids

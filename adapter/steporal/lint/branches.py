@@ -6,7 +6,7 @@ import ast
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from ..source import Function
+from ..closures.source import Function
 from .names import Nested, Scope, own_nodes
 
 INSTEAD = (

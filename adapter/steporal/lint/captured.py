@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator
 
-from ..source import Function
+from ..closures.source import Function
 from .module_state import CHANGING, MUTABLE
 from .names import Nested, Scope, Thing, own_nodes
 

@@ -12,7 +12,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, MutableMapping, MutableSequence, MutableSet
 from typing import Any
 
-from ..source import Function
+from ..closures.source import Function
 from .names import Scope, own_nodes
 
 INSTEAD = "keep it in a local variable, and pass it on"

@@ -12,9 +12,9 @@ from functools import lru_cache
 from types import FunctionType, ModuleType
 from typing import Any, TypeAlias
 
-from ..own_code import layers
-from ..remedies import NAMES
-from ..source import Function
+from ..closures.own_code import layers
+from ..closures.source import Function
+from ..sandbox.remedies import NAMES
 
 _UNKNOWN: Any = object()
 

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 from temporalio import activity
 from temporalio.common import RawValue
 
-from ..converter import from_raw, to_raw
+from ..activities.executions import Executions
+from ..activities.reporting import alive, counted, failing
+from ..closures.calls import told
 from ..errors import NonRetryableError
 from ..events import ReceivedEvent
-from ..executions import Executions
 from ..metrics import SINK_ATTEMPTS
-from ..reporting import alive, counted, failing
-from ..runtime.calls import told
-from ..runtime.limits import to_limited
-from ..runtime.step_activity import BEFORE
-from ..runtime.storage import most_with
-from ..tracing import is_traced
+from ..observability.tracing import is_traced
+from ..runtime.steps.activity import BEFORE
 from ..types import JSON
+from ..values.converter import from_raw, to_raw
+from ..wire.limits import to_limited
 from ..wire.names import FETCH, POST_EVENT
+from ..wire.storage import most_with
 from .addresses import addresses_of, public_addresses_of
 from .exchange import Addresses, Answer, Request, exchange, phrase
 from .fetching import FetchCall, response_of
@@ -126,7 +126,7 @@ async def _exchanged(request: Request, addresses: Addresses | None = None, *, re
     """Make a request, which carries the trace along where there is one."""
     if not is_traced(activity.client()):
         return await exchange(request, addresses, read=read)
-    from ..tracing.requests import answered, request_span
+    from .request_spans import answered, request_span
 
     with request_span(request) as (span, traced):
         answer = await exchange(traced, addresses, read=read)

@@ -14,17 +14,17 @@ from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ActivityError, ApplicationError, FailureError, TimeoutError
 
-from ..converter import to_raw
 from ..durations import format_duration
 from ..errors import InvalidInputError
 from ..metrics import SINK_DELIVERIES
+from ..observability.run_metrics import count
 from ..routing.messages import of_any_count
-from ..runtime.counting import count
-from ..runtime.failures import failure_of, is_cancellation
-from ..runtime.limits import shortened, summary
-from ..runtime.start import Origin, argument_json, origin_of
 from ..types import JSON
+from ..values.converter import to_raw
+from ..wire.failures import failure_of, is_cancellation
+from ..wire.limits import shortened, summary
 from ..wire.names import POST_EVENT, START_SIGNAL
+from ..wire.start import Origin, argument_json, origin_of
 
 if TYPE_CHECKING:
     from ..sinks import EventSink

@@ -11,12 +11,12 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 import pydantic
 from pydantic import BaseModel, ConfigDict
 
-from ..converter import bounded_validator, dumps, issues
 from ..durations import parse_duration
 from ..errors import NonRetryableError, UnserializableError
 from ..http import FetchRequest, FetchResponse, Secret
-from ..readable import outward
 from ..types import JSON
+from ..values.converter import bounded_validator, dumps, issues
+from ..values.readable import outward
 from .checks import check_headers, check_params, check_url
 from .content import text_of
 from .exchange import Answer, Request

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from ..converter import dumps
 from ..events import ReceivedEvent
+from ..values.converter import dumps
 from .exchange import Request
 from .secrets import revealed
 from .signatures import signatures

@@ -13,19 +13,19 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..events import SYSTEM_EVENTS, ReceivedEvent, SendEventResult, StartedRun
+from ..expressions.expression import warn_over_budget
 from ..metrics import EVENTS_MATCHED, EVENTS_SENT, EVENTS_UNMATCHED, EXPRESSIONS_OVER_BUDGET, STARTS_REFUSED, meter_of
-from ..runtime.limits import summary
-from ..runtime.start import Origin
-from ..search_attributes import of_run, start_indexed
-from ..tracing import sending
+from ..observability.search_attributes import of_run, start_indexed
+from ..observability.tracing import sending
 from ..types import JSON
+from ..wire.limits import summary
 from ..wire.names import START_SIGNAL
-from .bridges import is_bridged, unmarked
+from ..wire.start import Origin
 from .calls import first_of
-from .catalog import Catalog, Match, Snapshot
-from .expressions import warn_over_budget
+from .catalog.reading import Catalog, Match, Snapshot
+from .inngest_bridge import is_bridged, unmarked
 from .pace import Pace
-from .publish import Topics
+from .topics.client import Topics
 
 _logger = logging.getLogger("steporal.events")
 

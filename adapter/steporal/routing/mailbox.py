@@ -17,9 +17,9 @@ from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ApplicationError, FailureError
 
-from ..converter import to_raw
-from ..runtime.until import wait_until
+from ..sdk.wait_until import wait_until
 from ..types import JSON
+from ..values.converter import to_raw
 from ..wire.names import CHECK_SIGNAL, CLOSE, MAILBOX, RELEASE, SEND, SIGNALLED, TAKE, WAIT_KEY, WAITS_FOR_A_FULL_RUN
 from .messages import FAR_FUTURE, of_any_count, read, refuse, said
 

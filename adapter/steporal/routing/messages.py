@@ -17,11 +17,11 @@ from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
-from ..converter import check_can_be_written, dumps, from_raw, is_nested_deeper, to_raw
 from ..errors import UnknownKeyError
 from ..metrics import MESSAGES_DROPPED
-from ..sealed import check_readable
 from ..types import JSON
+from ..values.converter import check_can_be_written, dumps, from_raw, is_nested_deeper, to_raw
+from ..values.encrypted import check_readable
 
 M = TypeVar("M", bound=BaseModel)
 

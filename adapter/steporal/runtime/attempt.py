@@ -14,41 +14,35 @@ import pydantic
 from temporalio import workflow
 from temporalio.common import RawValue
 
+from ..closures.calls import UNKNOWN, AnotherCallError, Call, check_call, is_other
+from ..closures.digests import digest
+from ..closures.references import Describer, target_of, without_code
 from ..context import Context
-from ..converter import dumps, issues, to_raw
-from ..definition import (
-    Workflow,
-    WorkflowReference,
-    check_heartbeat_timeout,
-    check_max_attempts,
-    check_retry,
-)
+from ..definition import Workflow, WorkflowReference, check_heartbeat_timeout, check_max_attempts, check_retry
 from ..durations import Duration, parse_deadline, parse_duration
-from ..encoding import TAG, encode
 from ..errors import CaptureError, PayloadTooLargeError, StepError, UnserializableError
 from ..events import EventLike, ReceivedEvent, SendEventResult, derived_ulid, given_by_sender, prepare_events
-from ..given import fields_made_anew
 from ..http import FetchRequest, FetchResponse
+from ..observability.run_metrics import StepKind
+from ..sandbox.watch import aside
 from ..signals import OnConflict, ReceivedSignal, SendSignalResult
 from ..step import Listener, RunOptions, Step, StepExt, Wanted
 from ..step_calls import StepCalls
 from ..types import JSON
+from ..values.converter import dumps, issues, to_raw
+from ..values.encoding import TAG, encode
+from ..wire.limits import BATCH_BYTES, summary, to_limited
+from ..wire.memo import Outcome, decode_result
 from ..wire.names import FETCH, RUN_STEP, SEND_EVENT
-from . import event_steps, fetch_step, invoke_step, signal_steps
-from .arguments import arguments_checked, check_function, check_step_id, check_task_queue, check_type
+from ..wire.run_input import fields_made_anew
+from ..wire.sent_events import unpack
+from ..wire.waits import Waiting, left_until
 from .branches import BRANCH, Branch, serving
-from .calls import UNKNOWN, AnotherCallError, Call, check_call, is_other
-from .counting import StepKind
-from .digests import digest
 from .keys import Keys
-from .limits import BATCH_BYTES, summary, to_limited
-from .memo import Outcome, decode_result
-from .references import Describer, target_of, without_code
 from .run import Run
-from .sent_events import unpack
-from .step_activity import StepActivity, perform, until_begun, with_attempts
-from .waits import Waiting, left_until
-from .watch import aside
+from .steps import events, fetch, invoke, signals
+from .steps.activity import StepActivity, perform, until_begun, with_attempts
+from .steps.arguments import arguments_checked, check_function, check_step_id, check_task_queue, check_type
 
 STEP_TIMEOUT = timedelta(days=1)
 LOCAL_STEP_TIMEOUT = timedelta(minutes=1)
@@ -191,7 +185,7 @@ class Attempt:
         data: Any,
         timeout: Duration | datetime | None,
     ) -> Coroutine[Any, Any, Any]:
-        return invoke_step.invoke(self, step_id, workflow, data, timeout)
+        return invoke.invoke(self, step_id, workflow, data, timeout)
 
     def send_event(self, step_id: str, events: EventLike | Sequence[EventLike]) -> Coroutine[Any, Any, SendEventResult]:
         key = self.key(step_id)
@@ -224,21 +218,21 @@ class Attempt:
         return Outcome(sent_batches, call=sent.call)
 
     def wait_for_event(self, step_id: str, wanted: Wanted) -> Coroutine[Any, Any, ReceivedEvent | None]:
-        return event_steps.wait_for_event(self, self.key(step_id), wanted)
+        return events.wait_for_event(self, self.key(step_id), wanted)
 
     def listen(self, step_id: str, wanted: Wanted) -> Coroutine[Any, Any, Listener]:
-        return event_steps.listen(self, self.key(step_id), wanted)
+        return events.listen(self, self.key(step_id), wanted)
 
     def wait_for_signal(
         self, step_id: str, signal: str, timeout: Duration | datetime, schema: Any, on_conflict: OnConflict
     ) -> Coroutine[Any, Any, ReceivedSignal[Any] | None]:
-        return signal_steps.wait_for_signal(self, self.key(step_id), signal, timeout, schema, on_conflict)
+        return signals.wait_for_signal(self, self.key(step_id), signal, timeout, schema, on_conflict)
 
     def send_signal(self, step_id: str, signal: str, data: Any) -> Coroutine[Any, Any, SendSignalResult]:
-        return signal_steps.send_signal(self, self.key(step_id), signal, data)
+        return signals.send_signal(self, self.key(step_id), signal, data)
 
     def fetch(self, step_id: str, request: FetchRequest) -> Coroutine[Any, Any, FetchResponse]:
-        return fetch_step.fetch(self, self.key(step_id), request)
+        return fetch.fetch(self, self.key(step_id), request)
 
     # --- what they share -------------------------------------------------------------------------------------------
 

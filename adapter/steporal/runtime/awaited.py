@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .limits import code, utc
-from .waits import Kind, Waiting
+from ..wire.limits import code, utc
+from ..wire.waits import Kind, Waiting
 
 _SHOWN = 20
 

@@ -23,14 +23,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ..durations import format_duration
+from ..sandbox.watch import in_body
+from ..sdk.ordered_tasks import number_tasks
+from ..sdk.wait_until import timers_called
+from ..wire.limits import summary
 from ..wire.names import ASYNCIO_TIMER
+from ..wire.waits import Waiting
 from .journal import Request
 from .keys import Keys
-from .limits import summary
-from .ordered_tasks import number_tasks
-from .until import timers_called
-from .waits import Waiting
-from .watch import in_body
 
 if TYPE_CHECKING:
     from .run import Run

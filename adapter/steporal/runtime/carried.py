@@ -13,13 +13,13 @@ from temporalio.api.failure.v1 import Failure as FailureMessage
 from temporalio.common import RawValue
 from temporalio.converter import DataConverter
 
-from ..converter import dumps, raw_text, to_raw
-from ..packed import MAX_UNPACKED_BYTES, unpack_json
+from ..closures.calls import Call
 from ..types import JSON
-from .calls import Call
+from ..values.converter import dumps, raw_text, to_raw
+from ..values.packed import MAX_UNPACKED_BYTES, unpack_json
+from ..wire.limits import MAX_MILLISECONDS, MAX_PAYLOAD_BYTES
+from ..wire.memo import Failure, Outcome
 from .journal import is_entry
-from .limits import MAX_MILLISECONDS, MAX_PAYLOAD_BYTES
-from .memo import Failure, Outcome
 
 _COMPRESS_FROM = 64 * 1024
 

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, FailureError
 
-from ..converter import to_raw
 from ..types import JSON
+from ..values.converter import to_raw
+from ..wire.failures import stack_of
+from ..wire.limits import MAX_WORKFLOW_ID_BYTES
+from ..wire.memo import Failure, Outcome
 from ..wire.names import ENDED, REPORT
+from ..wire.waits import Waits
 from .carried import is_outcome, outcome_json
-from .failures import stack_of
-from .limits import MAX_WORKFLOW_ID_BYTES
-from .memo import Failure, Outcome
-from .waits import Waits
 
 
 def read_parent(message: JSON) -> dict[str, str] | None:

@@ -10,15 +10,15 @@ from typing import Any
 from temporalio import workflow
 from temporalio.common import RawValue
 
-from ..converter import to_raw
 from ..definition import Workflow
 from ..errors import InvalidInputError, UnknownKeyError
 from ..types import JSON
+from ..values.converter import to_raw
 from ..wire.names import CHECKPOINT, DELIVER, ENDED, RECOVER, REPORT, SIGNALLED, START_SIGNAL
+from ..wire.start import argument_json
 from .carried import Carried, read_carried, read_recovery
 from .inbox import read_delivery
 from .run import Run
-from .start import argument_json
 
 Take = Callable[[Run, JSON], None]
 """What a run makes of a signal."""

@@ -23,20 +23,20 @@ from temporalio import workflow
 from temporalio.common import TypedSearchAttributes
 from temporalio.workflow import ContinueAsNewVersioningBehavior
 
-from ..converter import dumps, size_of
 from ..errors import PayloadTooLargeError
-from ..search_attributes import waiting_for
+from ..observability.run_metrics import count_checkpoint
+from ..observability.search_attributes import waiting_for
+from ..sdk.pending import are_only
+from ..sdk.wait_until import wait_until
+from ..sdk.worker_versioning import follow_the_current_version
 from ..types import JSON
+from ..values.converter import dumps, size_of
+from ..wire.limits import MAX_PAYLOAD_BYTES, MAX_STORED_BYTES, PAGE
+from ..wire.memo import Outcome
 from ..wire.names import GOES_ON, PARKS
+from ..wire.waits import Waiting
 from .carried import Carried, memo_json
-from .counting import count_checkpoint
 from .deadlock import deadlock
-from .limits import MAX_PAYLOAD_BYTES, MAX_STORED_BYTES, PAGE
-from .memo import Outcome
-from .pending import are_only
-from .until import wait_until
-from .versioning import follow_the_current_version
-from .waits import Waiting
 
 if TYPE_CHECKING:
     from .run import Run

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import DeadlockError
 from ..step_calls import place_of
-from .failures import is_users
+from ..wire.failures import is_users
 
 _REMEDY = (
     "do the work in a step.run(...), or wait with step.sleep, step.ext.wait_for_event or step.wait_for_signal; create "

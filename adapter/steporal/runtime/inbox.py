@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-from ..converter import dumps
 from ..types import JSON
+from ..values.converter import dumps
 
 
 def read_delivery(message: JSON, run_id: str) -> tuple[str, dict[str, Any]] | None:

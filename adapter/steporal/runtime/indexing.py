@@ -15,9 +15,9 @@ from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy, TypedSearchAttributes
 from temporalio.exceptions import FailureError
 
-from ..converter import from_raw, to_raw
+from ..values.converter import from_raw, to_raw
+from ..wire.failures import is_cancellation
 from ..wire.names import HAS_ATTRIBUTES
-from .failures import is_cancellation
 
 
 async def index(attributes: TypedSearchAttributes) -> None:

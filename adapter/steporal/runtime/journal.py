@@ -30,9 +30,9 @@ from typing import Any, Literal, get_args
 
 from temporalio import workflow
 
+from ..sdk.pending import is_condition_met
 from ..types import JSON
 from ..wire.names import COMES_BACK
-from .pending import is_condition_met
 
 Kind = Literal["step", "timer", "ended", "cancel", "event"]
 """The kinds of entries.

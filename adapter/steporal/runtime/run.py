@@ -24,51 +24,51 @@ from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
+from ..closures.calls import Call, check_call
+from ..closures.references import is_there
 from ..context import Context, ContextExt
-from ..converter import return_type
 from ..definition import CANCEL_ON_TIMEOUT, CancelOn, Workflow
 from ..durations import format_duration, parse_duration
 from ..errors import InvalidInputError, RetryAfterError, UnserializableError
-from ..given import check_received, received
-from ..routing.waiting import check_events, check_expression
-from ..sealed import unreadable
-from ..search_attributes import WAITING_FOR, is_indexed, of_run
+from ..expressions.wait_arguments import check_events, check_expression
+from ..observability.progress import run_ended, run_started, watched
+from ..observability.run_metrics import StepKind, count_body, count_end, count_start, counted
+from ..observability.run_trace import TRACE
+from ..observability.search_attributes import WAITING_FOR, is_indexed, of_run
+from ..sandbox.interrupts import Contained, containing
+from ..sandbox.nondeterminism import explained, nondeterminism_in
+from ..sandbox.watch import in_body
+from ..sdk.current_details import show_details
+from ..sdk.pending import is_idle, waits_for_a_future
+from ..sdk.wait_until import wait_until
 from ..step import Step
 from ..types import JSON
+from ..values.converter import return_type
+from ..values.encrypted import unreadable
+from ..wire.failures import FAILED_CODE, application_error, is_final, logged, message_of, step_of
+from ..wire.limits import to_limited
+from ..wire.memo import Failure, Memo, Outcome
 from ..wire.names import BACKOFF_AFTER, BEGINS_ANEW, RUN_SEED, UNTIL_TS
+from ..wire.run_input import check_received, received
+from ..wire.run_result import read_result, write_result
+from ..wire.start import Origin, cron_data
+from ..wire.storage import StorageOfRun
+from ..wire.waits import BACKOFF, SHORTEST, Waiting, Waits, left_until
 from .awaited import Awaited, described
 from .body_log import BodyLogger, RunLogger
 from .branches import BRANCH, RunLoop, out_of_body
-from .calls import Call, check_call
 from .carried import Carried, memo_json, read_outcome
 from .children import Children, failed_with, was_cancelled
 from .continuing import Continuing
-from .counting import StepKind, count_body, count_end, count_start, counted
 from .deadlock import of_another_loop
-from .details import show_details
-from .determinism import explained, nondeterminism_in
-from .endings import tell_cancelled, tell_failed, tell_finished
-from .failures import FAILED_CODE, application_error, is_final, logged, message_of, step_of
 from .inbox import Inbox
 from .indexing import index
-from .interrupts import Contained, containing
 from .journal import Entry, Journal
-from .limits import to_limited
-from .memo import Failure, Memo, Outcome
-from .pending import is_idle, waits_for_a_future
-from .progress import run_ended, run_started, watched
-from .references import is_there
-from .returned import read_result, write_result
 from .secrecy import SecretsOfRun
 from .signal_inbox import SignalInbox
 from .slots import Slots
-from .start import Origin, cron_data
-from .storage import StorageOfRun
 from .subscriptions import Subscriptions
-from .traced import TRACE
-from .until import wait_until
-from .waits import BACKOFF, SHORTEST, Waiting, Waits, left_until
-from .watch import in_body
+from .system_events import tell_cancelled, tell_failed, tell_finished
 
 Perform = Callable[[], Coroutine[Any, Any, Outcome]]
 

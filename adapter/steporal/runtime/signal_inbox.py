@@ -11,16 +11,16 @@ from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import FailureError
 
-from ..converter import from_raw, to_raw
 from ..errors import SignalConflictError
 from ..routing.mailbox import Wait
+from ..sdk.wait_until import wait_until
 from ..types import JSON
+from ..values.converter import from_raw, to_raw
+from ..wire.failures import failure_of
+from ..wire.limits import summary
+from ..wire.memo import Failure, Outcome
 from ..wire.names import CLOSE_MAILBOX, OPEN_MAILBOX, RELEASE_MAILBOXES
-from .failures import failure_of
-from .limits import summary
-from .memo import Failure, Outcome
-from .until import wait_until
-from .waits import Waiting, Waits
+from ..wire.waits import Waiting, Waits
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from .counting import StepKind
+from ..observability.run_metrics import StepKind
 
 MAX_IN_FLIGHT = 1_000
 """Number of activities and invoked runs that a run has in flight at most; what is called beyond begins in call order.

@@ -11,12 +11,12 @@ from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import FailureError
 
-from ..converter import from_raw, to_raw
 from ..types import JSON
+from ..values.converter import from_raw, to_raw
+from ..wire.limits import summary
 from ..wire.names import SUBSCRIBE_RUN, UNSUBSCRIBE_RUN
 from .branches import out_of_body
 from .inbox import Box, Inbox
-from .limits import summary
 
 if TYPE_CHECKING:
     from .run import Run

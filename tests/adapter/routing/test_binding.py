@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steporal.routing.binding import bind, keys_at
-from steporal.routing.expressions import compile_expression
+from steporal.expressions.binding import bind, keys_at
+from steporal.expressions.expression import compile_expression
 
 VALUES = st.sampled_from([None, True, False, 0, 1, 1.0, 2.5, "", "1", "a", [1], {"x": 1}])
 DATA = st.dictionaries(st.sampled_from(["a", "b", "c"]), VALUES, max_size=3)

@@ -10,16 +10,16 @@ from temporalio.api.common.v1 import Payload
 from temporalio.service import RPCError
 
 import steporal
-from steporal.converter import to_raw
 from steporal.errors import CatalogFullError
-from steporal.routing import shards
-from steporal.routing.arbiter import Order
-from steporal.routing.catalog import Catalog, Match, Snapshot
-from steporal.routing.listing import App, Entry, Listed
-from steporal.routing.placing import Placing
-from steporal.routing.shard_store import Shards
-from steporal.routing.shards import field_of, keys_of, parts_of, shard_id, shard_of_app, shard_of_event
+from steporal.routing.catalog import shards
+from steporal.routing.catalog.arbiter import Order
+from steporal.routing.catalog.listing import App, Entry, Listed
+from steporal.routing.catalog.placing import Placing
+from steporal.routing.catalog.reading import Catalog, Match, Snapshot
+from steporal.routing.catalog.shard_store import Shards
+from steporal.routing.catalog.shards import field_of, keys_of, parts_of, shard_id, shard_of_app, shard_of_event
 from steporal.serving import system_worker
+from steporal.values.converter import to_raw
 
 pytestmark = pytest.mark.outside_runs
 

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steporal import DefinitionError
-from steporal.routing import texts
-from steporal.routing.budget import MAX_UNITS, key_of
-from steporal.routing.cel import MACROS
-from steporal.routing.evaluation import FUNCTIONS
-from steporal.routing.expressions import compile_expression
+from steporal.expressions import text_cache
+from steporal.expressions.budget import MAX_UNITS, key_of
+from steporal.expressions.cel import MACROS
+from steporal.expressions.evaluation import FUNCTIONS
+from steporal.expressions.expression import compile_expression
 
 EVENT = {
     "name": "order.placed",
@@ -503,7 +503,7 @@ def test_nan_is_in_no_list() -> None:
 
 
 def test_compiled_expressions_take_a_bounded_amount_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(texts, "MAX_CACHED_CHARACTERS", 20_000)
+    monkeypatch.setattr(text_cache, "MAX_CACHED_CHARACTERS", 20_000)
     cache = compile_expression.cache  # type: ignore[attr-defined]
     for number in range(200):
         compile_expression(f"event.data.n == {number} || event.data.text == '{'x' * 1_000}'")

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from steporal.routing.gathering import MOST_BYTES, Line
+from steporal.routing.batching import MOST_BYTES, Line
 
 
 class Receiver:

@@ -24,18 +24,18 @@ from temporalio.worker import Worker, WorkerDeploymentConfig
 
 import steporal
 from steporal import Context, Step, event_trigger
-from steporal.converter import to_raw
 from steporal.errors import CatalogFullError, NotInForceError
 from steporal.events import new_ulid
 from steporal.plugin import SteporalPlugin
-from steporal.routing import confirming, registering, shards
-from steporal.routing.arbiter import FORM, Claim, Standing, arbiter_id
-from steporal.routing.catalog import Catalog
-from steporal.routing.listing import App
-from steporal.routing.registering import Registrar, Source, revision_of
-from steporal.routing.shard_store import Shards
-from steporal.routing.shards import apps_in, parts_of, shard_id, shard_of_event
+from steporal.routing.catalog import confirming, registering, shards
+from steporal.routing.catalog.arbiter import FORM, Claim, Standing, arbiter_id
+from steporal.routing.catalog.listing import App
+from steporal.routing.catalog.reading import Catalog
+from steporal.routing.catalog.registering import Registrar, Source, revision_of
+from steporal.routing.catalog.shard_store import Shards
+from steporal.routing.catalog.shards import apps_in, parts_of, shard_id, shard_of_event
 from steporal.serving import registry_worker, system_worker
+from steporal.values.converter import to_raw
 from steporal.wire.names import ARBITER, LIST_KEY, STANDING_KEY, VERSION_KEY
 
 pytestmark = pytest.mark.outside_runs

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from steporal.converter import size_of
-from steporal.routing import topic
-from steporal.routing.subscription import Index, Subscription
-from steporal.runtime.limits import MAX_PAYLOAD_BYTES
+from steporal.routing.topics import topic
+from steporal.routing.topics.subscription import Index, Subscription
+from steporal.values.converter import size_of
+from steporal.wire.limits import MAX_PAYLOAD_BYTES
 
 _SOURCE = "async.data.key == event.data.key"
 

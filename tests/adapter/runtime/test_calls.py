@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from steporal.encoding import always
-from steporal.runtime import member_names
-from steporal.runtime.calls import MAX_NAMED, AnotherCallError, Call, check_call
-from steporal.runtime.references import Describer, is_there, target_of, without_code
+from steporal.closures import member_names
+from steporal.closures.calls import MAX_NAMED, AnotherCallError, Call, check_call
+from steporal.closures.references import Describer, is_there, target_of, without_code
+from steporal.values.encoding import always
 
 PACKAGES = {"edited_app"}
 LIBRARIES = {"colorsys", "nturl2path"}  # which nothing else uses

@@ -10,15 +10,7 @@ from typing import Any
 
 import pytest
 
-from steporal.runtime.code import (
-    fingerprint,
-    imported_into,
-    nested_codes,
-    nonlocal_writes,
-    place,
-    position,
-    unwrapped,
-)
+from steporal.closures.code import fingerprint, imported_into, nested_codes, nonlocal_writes, place, position, unwrapped
 
 
 def handler(order: int) -> Any:

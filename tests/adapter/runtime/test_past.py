@@ -10,9 +10,9 @@ from temporalio.api.enums.v1 import TimeoutType
 from temporalio.api.failure.v1 import Failure
 from temporalio.converter import DataConverter
 
+from steporal.history.recovered_state import Past
+from steporal.history.recovery import rebuild
 from steporal.runtime.carried import Carried
-from steporal.runtime.past import Past
-from steporal.runtime.rebuilding import rebuild
 from steporal.wire.names import BACKOFF_AFTER, BEGINS_ANEW, JOIN_STEP, RUN_STEP
 
 

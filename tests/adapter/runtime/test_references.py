@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steporal.decoding import decode
+from steporal.closures.member_names import defines
+from steporal.closures.references import App, Describer, Resolver, find_function
 from steporal.errors import CaptureError, NestedStepError, StepCodeNotFoundError
-from steporal.runtime.member_names import defines
-from steporal.runtime.references import App, Describer, Resolver, find_function
+from steporal.values.decoding import decode
 
 
 class NoCaptives:

@@ -12,9 +12,9 @@ from uuid import UUID
 
 import pytest
 
+from steporal.closures import renaming
+from steporal.closures.renaming import MOST_REPLACED, renames
 from steporal.events import new_ulid
-from steporal.runtime import renaming
-from steporal.runtime.renaming import MOST_REPLACED, renames
 
 
 def run_id(chance: random.Random, at: int) -> str:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from steporal import SendEventResult, StartedRun
-from steporal.runtime.sent_events import pack, unpack
+from steporal.wire.sent_events import pack, unpack
 
 ALL = [StartedRun.of("shop", "order", id) for id in "abc"]
 

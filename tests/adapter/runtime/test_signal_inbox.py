@@ -10,8 +10,8 @@ import pytest
 from steporal.routing.mailbox import Wait
 from steporal.runtime import signal_inbox
 from steporal.runtime.signal_inbox import SignalInbox
-from steporal.runtime.waits import Waits
 from steporal.wire.names import CLOSE_MAILBOX, OPEN_MAILBOX
+from steporal.wire.waits import Waits
 
 WAIT = Wait(signal="go", workflow_id="app/order/1", run_id="run", key="go", until=1e10)
 

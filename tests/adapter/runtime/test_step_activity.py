@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from temporalio.exceptions import TimeoutError, TimeoutType
 
-from steporal.executions import Executions
-from steporal.runtime.step_activity import Attempts
+from steporal.activities.executions import Executions
+from steporal.runtime.steps.activity import Attempts
 
 
 def timed_out(details: Any) -> str | None:

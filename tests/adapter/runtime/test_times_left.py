@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from steporal.runtime.waits import left_until
+from steporal.wire.waits import left_until
 
 NOW = 1_800_000_000.0
 

@@ -15,9 +15,9 @@ from typing import Any
 import pydantic
 import pytest
 
-from steporal.own_code import OwnCode
-from steporal.runtime.forbidden import forbidden
-from steporal.runtime.watch import ForbiddenCallError, GlobalChangedError, Watch, global_writes, in_body
+from steporal.closures.own_code import OwnCode
+from steporal.sandbox.forbidden import forbidden
+from steporal.sandbox.watch import ForbiddenCallError, GlobalChangedError, Watch, global_writes, in_body
 
 number = 1
 

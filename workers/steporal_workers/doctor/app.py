@@ -12,9 +12,9 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from steporal.durations import format_duration
 from steporal.encryption import Keys
-from steporal.routing.listing import App
-from steporal.routing.registering import workers_of
-from steporal.sealed import ENCRYPTION_KEYS
+from steporal.routing.catalog.listing import App
+from steporal.routing.catalog.registering import workers_of
+from steporal.values.encrypted import ENCRYPTION_KEYS
 from steporal.wire.names import SYSTEM_TASK_QUEUE
 
 from ..gateway.keys import MIN_KEY_LENGTH

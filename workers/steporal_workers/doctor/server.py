@@ -16,7 +16,7 @@ from temporalio.api.workflowservice import v1 as api
 from temporalio.service import RPCError, RPCStatusCode, WorkflowService
 
 from steporal.durations import format_duration
-from steporal.runtime.limits import MAX_PAYLOAD_BYTES
+from steporal.wire.limits import MAX_PAYLOAD_BYTES
 
 from .verdicts import Subject, Verdict, bad, good, warning
 

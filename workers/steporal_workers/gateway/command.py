@@ -11,7 +11,7 @@ from rich.markup import escape
 
 import steporal
 from steporal.metrics import meter_of
-from steporal.tracing import is_traced
+from steporal.observability.tracing import is_traced
 from steporal.wire.names import SYSTEM_TASK_QUEUE
 
 from ..output import say

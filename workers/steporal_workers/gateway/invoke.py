@@ -12,7 +12,7 @@ from steporal import Workflow, WorkflowReference, reference
 from steporal.definition import MAX_ID_BYTES
 from steporal.errors import InvalidEventError, InvalidInputError, PayloadTooLargeError, UnknownWorkflowError
 from steporal.events import check_json
-from steporal.routing.catalog import Snapshot
+from steporal.routing.catalog.reading import Snapshot
 from steporal.types import JSON
 
 from .answers import Problem, answer

@@ -11,7 +11,7 @@ from temporalio.service import RPCError
 
 import steporal
 from steporal.errors import EncryptionError, TemporalCallError
-from steporal.routing.catalog import Catalog
+from steporal.routing.catalog.reading import Catalog
 from steporal.routing.dispatch import FINISHED
 
 from .answers import Problem, answer

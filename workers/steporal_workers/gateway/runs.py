@@ -11,11 +11,11 @@ from temporalio.service import RPCError, RPCStatusCode
 import steporal
 from steporal.client import Run
 from steporal.errors import RunFailedError
-from steporal.routing.bridges import unmarked_id
 from steporal.routing.calls import bounded
-from steporal.routing.catalog import Match
+from steporal.routing.catalog.reading import Match
+from steporal.routing.inngest_bridge import unmarked_id
 from steporal.types import JSON
-from steporal.workflow_ids import run_name, workflow_id_of
+from steporal.wire.workflow_ids import run_name, workflow_id_of
 
 from ..runs.finding import describe, find_run, first_run_id, started
 from .answer_memory import AnswerMemory

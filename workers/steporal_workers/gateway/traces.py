@@ -9,7 +9,7 @@ from opentelemetry.trace import Span, SpanKind
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from steporal.tracing.spans import fail, span, w3c
+from steporal.observability.tracing.spans import fail, span, w3c
 
 from .metering import METHODS, paths_of
 

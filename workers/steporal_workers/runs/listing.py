@@ -13,10 +13,10 @@ from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from steporal.events import event_matches
+from steporal.observability.search_attributes import APP, EVENT_ID, EVENT_NAME, WAITING_FOR
 from steporal.runtime.carried import read_carried
-from steporal.runtime.start import Origin
-from steporal.search_attributes import APP, EVENT_ID, EVENT_NAME, WAITING_FOR
 from steporal.types import JSON
+from steporal.wire.start import Origin
 
 from ..output import console, print_json, say
 from ..problems import Failure

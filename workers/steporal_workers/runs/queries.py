@@ -10,9 +10,9 @@ from datetime import datetime
 import temporalio.client
 from temporalio.common import SearchAttributeKey
 
-from steporal.routing.catalog import Catalog, Snapshot
-from steporal.search_attributes import APP, EVENT_ID, EVENT_NAME, has_all, keyword
-from steporal.workflow_ids import workflow_id_of
+from steporal.observability.search_attributes import APP, EVENT_ID, EVENT_NAME, has_all, keyword
+from steporal.routing.catalog.reading import Catalog, Snapshot
+from steporal.wire.workflow_ids import workflow_id_of
 
 from ..problems import Mistake
 

@@ -12,19 +12,19 @@ from temporalio.client import Client
 from temporalio.common import RawValue, WorkflowIDReusePolicy
 
 import steporal
-from steporal.converter import dumps, size_of
 from steporal.events import new_ulid
-from steporal.routing.catalog import Catalog
+from steporal.observability.search_attributes import APP, of_run, start_indexed
+from steporal.routing.catalog.reading import Catalog
 from steporal.runtime.carried import MAX_RERUNS, Carried
 from steporal.runtime.journal import Entry
-from steporal.runtime.limits import MAX_PAYLOAD_BYTES, summary
 from steporal.runtime.run import seed_of
-from steporal.runtime.start import SCHEDULED_AT, Origin
-from steporal.runtime.storage import most_with
-from steporal.search_attributes import APP, of_run, start_indexed
 from steporal.types import JSON
+from steporal.values.converter import dumps, size_of
+from steporal.wire.limits import MAX_PAYLOAD_BYTES, summary
 from steporal.wire.names import RERUN_OF_KEY
-from steporal.workflow_ids import workflow_id_of
+from steporal.wire.start import SCHEDULED_AT, Origin
+from steporal.wire.storage import most_with
+from steporal.wire.workflow_ids import workflow_id_of
 
 from ..output import print_json, print_line, say
 from ..problems import Failure, Mistake

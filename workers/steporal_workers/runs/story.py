@@ -17,18 +17,18 @@ from temporalio.converter import DataConverter
 from temporalio.service import RPCError, RPCStatusCode
 
 from steporal.errors import SteporalError
-from steporal.readable import plain
+from steporal.history.recovery import Rebuilt, rebuild
 from steporal.runtime.awaited import Awaited
 from steporal.runtime.carried import read_carried, read_outcome
 from steporal.runtime.journal import Entry
-from steporal.runtime.memo import Outcome
-from steporal.runtime.rebuilding import Rebuilt, rebuild
-from steporal.runtime.sent_events import unpack
-from steporal.runtime.start import Origin
-from steporal.runtime.waits import BACKOFF, Waiting
-from steporal.sealed import memo_of
 from steporal.types import JSON
+from steporal.values.encrypted import memo_of
+from steporal.values.readable import plain
+from steporal.wire.memo import Outcome
 from steporal.wire.names import RECOVER, RERUN_OF_KEY
+from steporal.wire.sent_events import unpack
+from steporal.wire.start import Origin
+from steporal.wire.waits import BACKOFF, Waiting
 
 from ..problems import Failure
 from .finding import is_open

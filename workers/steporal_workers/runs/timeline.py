@@ -15,20 +15,19 @@ from temporalio.common import RawValue
 from temporalio.converter import DataConverter
 from temporalio.exceptions import ApplicationError, FailureError
 
-from steporal.converter import from_raw
 from steporal.errors import StepError, UnknownKeyError
-from steporal.readable import plain
-from steporal.routing.catalog import Snapshot
+from steporal.routing.catalog.reading import Snapshot
 from steporal.runtime.carried import read_carried, read_outcome
 from steporal.runtime.children import read_end
-from steporal.runtime.failures import stack_of, step_of
 from steporal.runtime.inbox import read_delivery
-from steporal.runtime.invoke_step import invoking_step
-from steporal.runtime.sent_events import unpack
 from steporal.runtime.signal_inbox import read_signal
-from steporal.runtime.step_activity import BEFORE
-from steporal.sealed import UNREADABLE, check_readable, check_told
+from steporal.runtime.steps.activity import BEFORE
+from steporal.runtime.steps.invoke import invoking_step
 from steporal.types import JSON
+from steporal.values.converter import from_raw
+from steporal.values.encrypted import UNREADABLE, check_readable, check_told
+from steporal.values.readable import plain
+from steporal.wire.failures import stack_of, step_of
 from steporal.wire.names import (
     BACKOFF_AFTER,
     DELIVER,
@@ -49,7 +48,8 @@ from steporal.wire.names import (
     UNTIL_NEXT_ATTEMPT,
     UNTIL_TS,
 )
-from steporal.workflow_ids import workflow_id_of
+from steporal.wire.sent_events import unpack
+from steporal.wire.workflow_ids import workflow_id_of
 
 Kind = Literal[
     "step",

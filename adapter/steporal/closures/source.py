@@ -1,0 +1,35 @@
+"""A function's source as a syntax tree, with the line numbers of its file."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from types import FunctionType
+from typing import TypeAlias
+
+from .code import LAMBDA
+from .syntax import parse
+
+Function: TypeAlias = ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def parsed(function: FunctionType) -> Function | None:
+    """The syntax tree of a function, not of one that it wraps; None where its source is not at hand."""
+    try:
+        lines, start = inspect.getsourcelines(function.__code__)
+        # Written inside something, it is indented; its own lines are left alone, as texts in it may be at the margin.
+        head = "if True:\n" if lines[0][:1].isspace() else "\n"
+        module = parse(head + "".join(lines))
+    except (OSError, TypeError, SyntaxError):
+        return None
+    ast.increment_lineno(module, start - 2)
+    nodes = ast.walk(module)
+    if function.__name__ == LAMBDA:
+        return next((node for node in nodes if isinstance(node, ast.Lambda) and _is_of(function, node)), None)
+    return next((node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)), None)
+
+
+def _is_of(function: FunctionType, tree: ast.Lambda) -> bool:
+    """Whether this one of the lambdas on a line is the function's."""
+    places = {(line, column) for line, _, column, _ in function.__code__.co_positions()}
+    return (tree.body.lineno, tree.body.col_offset) in places

@@ -1,0 +1,1 @@
+"""Reading of histories: what a run has done so far, without its code."""

@@ -1,0 +1,1 @@
+"""Progress, counts, search attributes and traces of runs."""

@@ -1,0 +1,128 @@
+"""What a run counts: nothing on replay, nor while the worker forgets it, nor in a workflow task that fails.
+
+A task that is lost with its worker, or that Temporal does not take, is executed again, and counts again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Literal
+
+from temporalio import workflow
+from temporalio.common import MetricMeter
+
+from ..errors import InvokeTimeoutError
+from ..metrics import (
+    BODY_ATTEMPTS,
+    CHECKPOINTS,
+    MEMO_SIZE,
+    RUN_DURATION,
+    RUNS_ENDED,
+    RUNS_STARTED,
+    STEP_DURATION,
+    STEPS_ENDED,
+    WAITS_ENDED,
+    WAITS_OPENED,
+)
+from ..wire.memo import Outcome
+from .after_task import afterwards
+
+StepKind = Literal[
+    "run",
+    "sleep",
+    "invoke_workflow",
+    "send_event",
+    "send_signal",
+    "fetch",
+    "wait_for_event",
+    "listen",
+    "next",
+    "wait_for_signal",
+]
+"""The method of ``step``, ``step.ext`` or a listener."""
+
+_WAITS: tuple[StepKind, ...] = ("invoke_workflow", "wait_for_event", "next", "wait_for_signal")
+
+
+COUNT = "steporal.count"
+"""The name, among a run's extern functions, of what gives the run's meter; it is there where somebody measures."""
+
+Count = Callable[[MetricMeter], None]
+"""Tells a meter something."""
+
+
+def count(what: Count) -> None:
+    """Count something, in the code of a run."""
+    meter = workflow.extern_functions().get(COUNT)
+    if meter is not None:
+        afterwards(partial(what, meter()))
+
+
+def count_start(trigger: str) -> None:
+    """A run begins."""
+    count(lambda meter: RUNS_STARTED.add(meter, trigger=trigger))
+
+
+def count_end(outcome: Literal["finished", "failed", "cancelled"], *, started: int, memo_size: int) -> None:
+    """A run ends.
+
+    Args:
+        outcome: How.
+        started: When its first execution started, in milliseconds since the epoch.
+        memo_size: How many bytes its memo has.
+    """
+    seconds = workflow.time() - started / 1000
+    count(lambda meter: RUNS_ENDED.add(meter, outcome=outcome))
+    count(lambda meter: RUN_DURATION.record(meter, seconds))
+    count(lambda meter: MEMO_SIZE.record(meter, memo_size))
+
+
+def count_checkpoint(reason: Literal["history", "park", "checkpoint"], memo_size: int) -> None:
+    """A run is about to continue as new."""
+    count(lambda meter: CHECKPOINTS.add(meter, reason=reason))
+    count(lambda meter: MEMO_SIZE.record(meter, memo_size))
+
+
+def count_body(outcome: Literal["returned", "raised"]) -> None:
+    """An attempt of a body has ended."""
+    count(lambda meter: BODY_ATTEMPTS.add(meter, outcome=outcome))
+
+
+async def counted(kind: StepKind, perform: Callable[[], Awaitable[Outcome]], *, is_resumed: bool) -> Outcome:
+    """Perform a step, and count it.
+
+    Args:
+        kind: Its kind.
+        perform: Performs it.
+        is_resumed: Whether it is a wait that has begun in an execution before.
+    """
+    began = workflow.time()
+    if kind in _WAITS and not is_resumed:
+        count(lambda meter: WAITS_OPENED.add(meter, kind=kind))
+    try:
+        outcome = await perform()
+    except asyncio.CancelledError:
+        _count_step(kind, None)
+        raise
+    _count_step(kind, outcome)
+    if not is_resumed:
+        seconds = workflow.time() - began
+        count(lambda meter: STEP_DURATION.record(meter, seconds, kind=kind))
+    return outcome
+
+
+def _count_step(kind: StepKind, outcome: Outcome | None) -> None:
+    ended = "cancelled" if outcome is None else "failed" if outcome.failure else "finished"
+    count(lambda meter: STEPS_ENDED.add(meter, kind=kind, outcome=ended))
+    if kind in _WAITS:
+        count(lambda meter: WAITS_ENDED.add(meter, kind=kind, outcome=_of_wait(kind, outcome)))
+
+
+def _of_wait(kind: StepKind, outcome: Outcome | None) -> str:
+    if outcome is None:
+        return "cancelled"
+    if outcome.failure:
+        return "timed_out" if outcome.failure.name == InvokeTimeoutError.__name__ else "failed"
+    return "timed_out" if outcome.value is None and kind != "invoke_workflow" else "woken"

@@ -1,0 +1,107 @@
+"""Confirming every minute that a worker's list is in force."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import TYPE_CHECKING, Protocol
+
+from ...connecting import sdk_errors
+from ...errors import CatalogFullError
+from ...metrics import LIST_IN_FORCE, meter_of
+from .registering import Outcome, Registrar, Source
+
+if TYPE_CHECKING:
+    from ...client import Client
+
+logger: logging.Logger = logging.getLogger("steporal")
+
+CONFIRM_SECONDS = 60.0
+"""Between two confirmations, more or less a fifth: the workers of an app do not confirm all at once."""
+
+SOON_SECONDS = 5.0
+SOON_FOR_SECONDS = 600.0
+"""A worker that has started in the last minutes and whose list is not in force looks more often: its version may become
+the current one."""
+
+
+class Shown(Protocol):
+    """Where a worker shows what has become of its list."""
+
+    registered: asyncio.Event
+    why_not_registered: str
+    why_not_in_force: str
+
+
+class Confirming:
+    """Registers the list of a worker, and confirms it as long as the worker runs.
+
+    Args:
+        client: The client.
+        source: The worker.
+        shown: Where the outcome is shown.
+    """
+
+    def __init__(self, client: Client, source: Source, shown: Shown) -> None:
+        self._client = client
+        self._registrar = Registrar(client, source)
+        self._shown = shown
+        self._said: str | None = None
+
+    async def run(self) -> None:
+        """Confirm again and again.
+
+        Raises:
+            TemporalCallError: The first registration did not succeed.
+            EncryptionError: What is registered of the app is encrypted with a key that this process does not have.
+        """
+        since = asyncio.get_running_loop().time()
+        while True:
+            await self._confirm()
+            is_new = asyncio.get_running_loop().time() - since < SOON_FOR_SECONDS
+            soon = is_new and self._shown.registered.is_set() and self._shown.why_not_in_force
+            await asyncio.sleep((SOON_SECONDS if soon else CONFIRM_SECONDS) * random.uniform(0.8, 1.2))
+
+    async def _confirm(self) -> None:
+        try:
+            with sdk_errors(f"registering app {self._client.id!r}"):
+                outcome = await self._registrar.confirm()
+        except CatalogFullError as err:
+            self._refused(str(err))
+        except Exception as err:
+            if not self._shown.registered.is_set():
+                raise
+            self._say(f"app {self._client.id!r}: it is not known whether its list is in force: {err}")
+        else:
+            self._show(outcome)
+
+    def _show(self, outcome: Outcome) -> None:
+        id, count = self._client.id, len(outcome.app.workflows)
+        was_registered = self._shown.registered.is_set()
+        self._shown.why_not_in_force = outcome.why_not
+        self._shown.registered.set()
+        self._measure(is_in_force=not outcome.why_not)
+        if outcome.why_not:
+            self._say(
+                f"app {id!r}: the triggers and schedules of this worker are not in force: {outcome.why_not}. "
+                "Runs that are started are executed all the same"
+            )
+        elif not was_registered or self._said:
+            self._said = None
+            logger.info("app %r is registered with %d workflow%s", id, count, "s" * (count != 1))
+
+    def _refused(self, why: str) -> None:
+        self._shown.why_not_registered = self._shown.why_not_in_force = why
+        self._measure(is_in_force=False)
+        self._say(why)
+
+    def _say(self, what: str) -> None:
+        if self._said != what:
+            self._said = what
+            logger.warning("%s", what)
+
+    def _measure(self, *, is_in_force: bool) -> None:
+        meter = meter_of(self._client.temporal)
+        if meter is not None:
+            LIST_IN_FORCE.set(meter, int(is_in_force), app=self._client.id)

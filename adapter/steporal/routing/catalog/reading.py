@@ -1,0 +1,339 @@
+"""Which workflows start on which event: the catalog of a namespace, as one process reads it.
+
+It is kept in shards (``shards.py``), by the names and patterns of events and by the ids of workflows and apps. Reading
+costs one ``describe`` call for each shard that what is sent concerns, and none for two seconds after that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import temporalio.client
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue
+from temporalio.service import RPCError
+
+from ...errors import DefinitionError, UnknownKeyError
+from ...expressions.expression import Judgement, compile_expression
+from ...loops import PerLoop
+from ...metrics import OTHER
+from ...types import JSON
+from ...values.converter import from_raw
+from ...values.encrypted import check_readable, is_current, memo_of
+from ...wire.names import LIST_KEY, STANDING_KEY, SYSTEM_TASK_QUEUE, VERSION_KEY
+from ..calls import bounded, is_about_namespace, is_missing
+from ..messages import TASK_TIMEOUT
+from .arbiter import FORM, Standing, arbiter_id
+from .listing import App, Entry, Listed
+from .shard_store import Shards, plain_converter
+from .shards import SHARDS, Part, apps_in, keys_of, parts_of, shard_of_event, shard_of_workflow
+
+__all__ = [
+    "SYSTEM_TASK_QUEUE",
+    "TASK_TIMEOUT",
+    "App",
+    "Catalog",
+    "Entry",
+    "Listed",
+    "Match",
+    "Registered",
+    "Snapshot",
+    "is_about_namespace",
+]
+
+_logger = logging.getLogger("steporal.catalog")
+
+CACHE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A workflow that starts on an event.
+
+    Attributes:
+        workflow: Its id.
+        task_queue: Its app's task queue.
+        app: Its app's id.
+    """
+
+    workflow: str
+    task_queue: str
+    app: str
+
+
+@dataclass(slots=True)
+class _Shard:
+    """What a process has read of a shard.
+
+    Attributes:
+        parts: The apps' parts, by the id of the app.
+        stale: The apps whose part is encrypted otherwise than it would be now.
+        by_event: The triggers by their name or pattern.
+    """
+
+    parts: Mapping[str, Part]
+    stale: Collection[str] = ()
+    by_event: dict[str, list[tuple[Match, Entry]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for app, part in self.parts.items():
+            for workflow, event, if_exp, is_bridge in part.triggers:
+                found = Match(workflow, part.task_queue, app), Entry(event=event, if_exp=if_exp, bridge=is_bridge)
+                self.by_event.setdefault(event, []).append(found)
+
+
+class Snapshot:
+    """The catalog at one moment, or those of its shards that somebody asked for.
+
+    Args:
+        shards: The shards, by their numbers.
+    """
+
+    def __init__(self, shards: Mapping[int, _Shard]) -> None:
+        self._shards = shards
+
+    @classmethod
+    def of(cls, *apps: App) -> Snapshot:
+        """Return the catalog as it is when some apps are registered."""
+        parts: dict[int, dict[str, Part]] = {}
+        for app in apps:
+            for number, part in parts_of(app).items():
+                parts.setdefault(number, {})[app.id] = part
+        return cls({number: _Shard(parts.get(number, {})) for number in range(SHARDS)})
+
+    @property
+    def apps(self) -> dict[str, str]:
+        """The task queues of the apps, by id; complete in a snapshot of all shards."""
+        return {app: part.task_queue for shard in self._shards.values() for app, part in shard.parts.items()}
+
+    @property
+    def workflows(self) -> list[Match]:
+        """The workflows that the shards list; all of them in a snapshot of all shards."""
+        return sorted(
+            (
+                Match(id, part.task_queue, app)
+                for shard in self._shards.values()
+                for app, part in shard.parts.items()
+                for id in part.workflows
+            ),
+            key=lambda match: (match.app, match.workflow),
+        )
+
+    @property
+    def stale(self) -> frozenset[str]:
+        """The apps with a part that is encrypted otherwise than it would be now."""
+        return frozenset(app for shard in self._shards.values() for app in shard.stale)
+
+    def with_id(self, workflow_id: str, app: str | None = None) -> list[Match]:
+        """Return the workflows with an id, of one app or of any."""
+        parts = self._shards[shard_of_workflow(workflow_id)].parts
+        names = parts if app is None else [app] if app in parts else []
+        return [
+            Match(workflow_id, parts[name].task_queue, name) for name in names if workflow_id in parts[name].workflows
+        ]
+
+    def matches(self, event: Mapping[str, JSON], *, bridged: bool = False) -> list[Match]:
+        """Return the workflows that start on an event, each once, whichever of its triggers matches first.
+
+        Args:
+            event: The event.
+            bridged: It has come over a bridge; none forwards it again.
+        """
+        found: dict[Match, None] = {}
+        for match, entry in self.candidates(event["name"], bridged=bridged):
+            if match not in found and self.judge(match, entry, event).is_true:
+                found[match] = None
+        return list(found)
+
+    def candidates(self, name: str, *, bridged: bool = False) -> list[tuple[Match, Entry]]:
+        """Return the triggers for events of a name, each with its workflow; their expressions decide.
+
+        Args:
+            name: The name.
+            bridged: The event has come over a bridge; none forwards it again.
+        """
+        return [
+            (match, entry)
+            for key in keys_of(name)
+            for match, entry in self._of_key(key)
+            if not (bridged and entry.bridge)
+        ]
+
+    def _of_key(self, key: str) -> Collection[tuple[Match, Entry]]:
+        return self._shards[shard_of_event(key)].by_event.get(key, ())
+
+    def judge(self, match: Match, entry: Entry, event: Mapping[str, JSON]) -> Judgement:
+        """Judge whether an event of its name starts the workflow of a trigger."""
+        if entry.if_exp is None:
+            return Judgement(True, units=0)
+        try:
+            expression = compile_expression(entry.if_exp)
+        except DefinitionError as err:  # a newer version may have functions that this one has not
+            _tell_once(match.app, f"no event starts workflow {match.workflow!r} from this process: {err}")
+            return Judgement(False, units=0)
+        return expression.judge(event=event)
+
+    def unreadable(self) -> list[tuple[Match, Entry, str]]:
+        """Return the triggers that this version cannot read, which start nothing, and why."""
+        found = []
+        for match, entry in self._triggers():
+            try:
+                compile_expression(entry.if_exp or "true")
+            except DefinitionError as err:
+                found.append((match, entry, str(err)))
+        return found
+
+    def _triggers(self) -> Iterator[tuple[Match, Entry]]:
+        for shard in self._shards.values():
+            for triggers in shard.by_event.values():
+                yield from triggers
+
+    def is_listened(self, name: str) -> bool:
+        """Return whether any workflow starts on events of a name, whatever is in them."""
+        return any(self._of_key(key) for key in keys_of(name))
+
+    def trigger_for(self, name: str) -> str:
+        """Return by which name or pattern of a trigger, the closest, events of a name are known, else ``other``."""
+        return next((key for key in keys_of(name) if self._of_key(key)), OTHER)
+
+
+_told: dict[str, None] = {}
+_MOST_TOLD = 1_000
+
+
+def _tell_once(app: str, what: str) -> None:
+    """Log what is wrong with what an app has registered, once in this process: it is read every few seconds."""
+    if what not in _told and len(_told) < _MOST_TOLD:
+        _told[what] = None
+        _logger.warning("app %r: %s", app, what)
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What an app has registered.
+
+    Attributes:
+        app: The list in force; None if a later version of Steporal has written it, which this one cannot read.
+        standing: What is known of it; None likewise.
+        is_stale: Whether it is encrypted otherwise than it would be now.
+    """
+
+    app: App | None
+    standing: Standing | None
+    is_stale: bool = False
+
+
+class Catalog:
+    """The catalog of a namespace, as one process reads it.
+
+    Args:
+        temporal: The connection.
+        cache_seconds: How long what was read is good.
+    """
+
+    def __init__(self, temporal: temporalio.client.Client, cache_seconds: float = CACHE_SECONDS) -> None:
+        self._temporal = temporal
+        self._cache_seconds = cache_seconds
+        self._store = Shards(temporal)
+        self._cached: dict[int, tuple[float, _Shard]] = {}
+        self._parsed: dict[int, dict[str, tuple[Payload, Part | None]]] = {}
+        self._reading = {number: PerLoop(asyncio.Lock) for number in range(SHARDS)}
+
+    async def read(self, names: Iterable[str], *, fresh: bool = False) -> Snapshot:
+        """Read what concerns events of some names; from a cache of seconds unless ``fresh``."""
+        return await self._read({shard_of_event(key) for name in set(names) for key in keys_of(name)}, fresh=fresh)
+
+    async def read_workflows(self, ids: Iterable[str], *, fresh: bool = False) -> Snapshot:
+        """Read which apps have workflows with some ids."""
+        return await self._read(set(map(shard_of_workflow, ids)), fresh=fresh)
+
+    async def read_all(self, *, fresh: bool = False) -> Snapshot:
+        """Read all shards."""
+        return await self._read(range(SHARDS), fresh=fresh)
+
+    async def read_app(self, app: str) -> Registered | None:
+        """Read what an app has registered, from its own workflow; None if it has registered nothing."""
+        try:
+            described = await self._temporal.get_workflow_handle(arbiter_id(app)).describe()
+        except RPCError as err:
+            if is_missing(err):
+                return None
+            raise
+        if described.close_time is not None:
+            return None
+        memo = await memo_of(described)
+        if STANDING_KEY not in memo:
+            return None
+        stored = described.raw_description.workflow_execution_info.memo.fields
+        is_stale = LIST_KEY in stored and not is_current(self._temporal.data_converter, stored[LIST_KEY])
+        try:
+            return Registered(App.model_validate(memo[LIST_KEY]), Standing.model_validate(memo[STANDING_KEY]), is_stale)
+        except (KeyError, ValueError) as err:
+            _tell_once(app, f"what it has registered cannot be read: {err}")
+            form = memo.get(VERSION_KEY)
+            return Registered(None, None, is_stale) if isinstance(form, int) and form > FORM else None
+
+    async def read_apps(self) -> dict[str, App]:
+        """Read the lists of all apps, by id."""
+        ids = sorted((await self.read_all()).apps)
+        found = await bounded(self.read_app, ids)
+        return {id: each.app for id, each in zip(ids, found, strict=True) if each is not None and each.app is not None}
+
+    async def _read(self, numbers: Iterable[int], *, fresh: bool) -> Snapshot:
+        async def read(number: int) -> tuple[int, _Shard]:
+            return number, await self._shard(number, fresh=fresh)
+
+        now, found, missing = time.monotonic(), {}, []
+        for number in numbers:
+            cached = self._cached.get(number)
+            if fresh or cached is None or now - cached[0] > self._cache_seconds:
+                missing.append(number)
+            else:
+                found[number] = cached[1]
+        return Snapshot({**found, **dict(await bounded(read, missing))})
+
+    async def _shard(self, number: int, *, fresh: bool) -> _Shard:
+        async with self._reading[number].get():
+            cached = self._cached.get(number)
+            if cached is None or fresh or time.monotonic() - cached[0] > self._cache_seconds:
+                read_at = time.monotonic()
+                shard = await self._parse(number, await self._store.read(number), cached and cached[1])
+                cached = self._cached[number] = (read_at, shard)
+            return cached[1]
+
+    async def _parse(self, number: int, memo: Mapping[str, Payload], before: _Shard | None) -> _Shard:
+        """Return what is in a shard; of what has not changed, nothing is decoded again."""
+        known, fields = self._parsed.get(number, {}), dict(apps_in(memo))
+        changed = {app: field for app, field in fields.items() if app not in known or known[app][0] != field}
+        if before is not None and not changed and len(known) == len(fields):
+            return before
+        parsed = {app: known[app] for app in fields if app not in changed}
+        for app, payload in changed.items():
+            parsed[app] = payload, await self._part(app, payload)
+        self._parsed[number] = parsed
+        converter = self._temporal.data_converter
+        return _Shard(
+            {app: part for app, (_, part) in parsed.items() if part is not None},
+            frozenset(app for app, payload in fields.items() if not is_current(converter, payload)),
+        )
+
+    async def _part(self, app: str, payload: Payload) -> Part | None:
+        """Return an app's part; None for one that this version cannot read, which is in no other app's way.
+
+        Raises:
+            UnknownKeyError: It is encrypted, and this process does not have the key.
+        """
+        converter = plain_converter(self._temporal.data_converter)
+        try:
+            (raw,) = await converter.decode([payload], [RawValue])
+            check_readable(raw.payload)
+            return Part.model_validate(from_raw(raw))
+        except UnknownKeyError:
+            raise
+        except Exception as err:  # of whatever codec; or it says that the part is in external storage, where none is
+            _tell_once(app, f"its list in the catalog cannot be read: {err}")
+            return None

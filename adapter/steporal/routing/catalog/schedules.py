@@ -1,0 +1,191 @@
+"""Cron triggers as Temporal schedules."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+
+import temporalio.client
+from temporalio.api.common.v1 import Payload
+from temporalio.client import (
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleSpec,
+    ScheduleUpdate,
+    ScheduleUpdateInput,
+)
+from temporalio.common import RawValue
+from temporalio.converter import DataConverter
+from temporalio.service import RPCError, RPCStatusCode
+
+from ...observability.search_attributes import has_all
+from ...triggers import CronTrigger
+from ...values.converter import from_raw
+from ...values.encrypted import is_current
+from ...wire.limits import summary
+from ...wire.names import SCHEDULE_ID
+from ...wire.start import SCHEDULED, Origin
+from ...wire.workflow_ids import escaped, workflow_id_of
+from ..calls import bounded
+from .listing import App
+
+_LEAST_CATCHUP = timedelta(seconds=10)
+"""Temporal takes no less."""
+
+
+@dataclass(frozen=True, slots=True)
+class CronStart:
+    """A workflow that a cron trigger starts."""
+
+    app: str
+    workflow: str
+    task_queue: str
+    trigger: CronTrigger
+
+    @property
+    def id(self) -> str:
+        """The schedule's id: another jitter is the same schedule, changed."""
+        return f"{prefix_of(self.app)}{escaped(self.workflow)}/{_digest(self.trigger.described)}"
+
+    @property
+    def run_id_prefix(self) -> str:
+        """The beginning of its runs' workflow ids, to which Temporal appends the time.
+
+        Two schedules of a workflow that are due at one moment are two runs.
+        """
+        return workflow_id_of(self.app, self.workflow, f"cron-{_digest(self.id)}")
+
+    @property
+    def catchup_window(self) -> timedelta:
+        """How long after its due time a run may still be started: until the next one is due.
+
+        So after an outage of Temporal, the last one that was due is started. By default, Temporal starts all runs at
+        once that were due within a year, which for a schedule of each minute are sixty after an hour.
+        """
+        return max(self.trigger.shortest_period, _LEAST_CATCHUP)
+
+    def schedule(self, *, indexed: bool) -> Schedule:
+        """The Temporal schedule. Runs may overlap.
+
+        Args:
+            indexed: Whether the runs give themselves search attributes. A schedule with attributes that somebody
+                removes from the namespace would start no run any more, and could not be described.
+        """
+        return Schedule(
+            action=ScheduleActionStartWorkflow(
+                self.workflow,
+                args=Origin("cron", "", SCHEDULED, cron=self.trigger.schedule, indexed=indexed or None).arguments(None),
+                id=self.run_id_prefix,
+                task_queue=self.task_queue,
+                static_summary=summary(f"started by {self.trigger.described}"),
+            ),
+            spec=ScheduleSpec(
+                cron_expressions=list(self.trigger.expressions),
+                time_zone_name=self.trigger.timezone,
+                jitter=self.trigger.jitter,
+            ),
+            policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.ALLOW_ALL, catchup_window=self.catchup_window),
+        )
+
+
+def prefix_of(app: str) -> str:
+    """Return how the ids of an app's schedules begin."""
+    return f"{SCHEDULE_ID}{escaped(app)}/"
+
+
+def starts_of(app: App) -> dict[str, CronStart]:
+    """Return what the cron triggers in an app's list start, by the id of the schedule."""
+    starts = [
+        CronStart(app.id, listed.id, app.task_queue, _trigger(entry.cron, entry.timezone, entry.jitter))
+        for listed in app.workflows
+        for entry in listed.triggers
+        if entry.cron is not None
+    ]
+    return {start.id: start for start in starts}
+
+
+def _trigger(cron: str, timezone: str | None, jitter: float | None) -> CronTrigger:
+    return CronTrigger(cron, timezone, None if jitter is None else timedelta(seconds=jitter))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+_FORM = 3
+"""The form of schedules: another number, and workers bring them into the present one."""
+
+
+async def digest(temporal: temporalio.client.Client, starts: Iterable[CronStart]) -> str:
+    """Return what tells whether schedules are as this version makes them; empty without any."""
+    parts = sorted(map(repr, starts))
+    if not parts:
+        return ""
+    return hashlib.sha256(f"{_FORM} {await has_all(temporal)} {parts}".encode()).hexdigest()[:16]
+
+
+async def existing(temporal: temporalio.client.Client, app: str) -> list[str]:
+    """Return the ids of all schedules of an app that Temporal lists."""
+    prefix = prefix_of(app)
+    return [listed.id async for listed in await temporal.list_schedules(page_size=1000) if listed.id.startswith(prefix)]
+
+
+async def apply(temporal: temporalio.client.Client, wanted: Mapping[str, CronStart], known: Iterable[str]) -> None:
+    """Create and change the schedules that are wanted, and delete those of ``known`` that are not.
+
+    Raises:
+        RPCError: Temporal refused one, or could not be reached; others may be as they should be.
+    """
+    await bounded(partial(_put, temporal), wanted.values())
+    await bounded(partial(_delete, temporal), set(known) - set(wanted))
+
+
+async def _put(temporal: temporalio.client.Client, start: CronStart) -> None:
+    schedule = start.schedule(indexed=await has_all(temporal))
+
+    async def changed(existing: ScheduleUpdateInput) -> ScheduleUpdate | None:
+        """The schedule as it should be, unless it is so: an update could undo that somebody has paused it just now."""
+        there = existing.description.schedule
+        is_same = await _told_apart(there, temporal.data_converter) == await _told_apart(
+            schedule, DataConverter.default
+        )
+        if is_same and all(is_current(temporal.data_converter, payload) for payload in _payloads(there)):
+            return None
+        schedule.state = there.state  # a paused schedule stays paused
+        return ScheduleUpdate(schedule=schedule)
+
+    try:
+        await temporal.create_schedule(start.id, schedule)
+    except ScheduleAlreadyRunningError:
+        await temporal.get_schedule_handle(start.id).update(changed)
+
+
+async def _told_apart(schedule: Schedule, converter: DataConverter) -> tuple[object, ...]:
+    """What can differ between two schedules with one id."""
+    action = schedule.action
+    queue = action.task_queue if isinstance(action, ScheduleActionStartWorkflow) else None
+    payloads = _payloads(schedule)
+    values = [from_raw(raw) for raw in await converter.decode(payloads, [RawValue] * len(payloads))]
+    zone, jitter = schedule.spec.time_zone_name or "UTC", schedule.spec.jitter or timedelta(0)
+    return queue, values, zone, jitter, schedule.policy.overlap, schedule.policy.catchup_window
+
+
+def _payloads(schedule: Schedule) -> list[Payload]:
+    """The arguments of the runs that it starts, as they are stored, or would be."""
+    action = schedule.action
+    args = action.args if isinstance(action, ScheduleActionStartWorkflow) else []
+    return [arg.payload if isinstance(arg, RawValue) else arg for arg in args]
+
+
+async def _delete(temporal: temporalio.client.Client, schedule_id: str) -> None:
+    try:
+        await temporal.get_schedule_handle(schedule_id).delete()
+    except RPCError as err:
+        if err.status != RPCStatusCode.NOT_FOUND:
+            raise

@@ -1,0 +1,251 @@
+"""Shards of the catalog: 32 Temporal workflows per namespace, ``steporal.catalog/{number}``.
+
+Each holds, in its Temporal memo, one field per app: the triggers whose event name or pattern hashes to the shard's
+number. A sender reads the shards of the names that it sends, and no others.
+
+The workers that serve the shards have no data converter. A field is encoded by the app that registers and decoded by
+whoever reads it, so that a key which some worker lacks stops no other app's registration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import ClassVar
+
+from pydantic import Base64Bytes, BaseModel, ConfigDict
+from temporalio import workflow
+from temporalio.api.common.v1 import Payload
+from temporalio.common import RawValue
+from temporalio.exceptions import ApplicationError
+
+from ...events import MAX_LEVELS, RESERVED_PREFIXES
+from ...values.encrypted import is_sealed
+from ...wire.names import APP_KEY, CATALOG_FULL, GENERATION_METADATA, PLACE, SHARD, VERSION_KEY
+from ..messages import of_any_count, read, refuse, said
+from .listing import App, Id
+
+SHARDS = 32
+"""Changing it moves triggers to other shards: all apps would have to register again."""
+
+MAX_SHARD_BYTES = 1_800_000
+"""Temporal limits a memo to 2 MiB, and fails the workflow task that exceeds it."""
+
+
+_MAX_AHEAD_SECONDS = 60  # as far as the clocks of servers may differ; also how long a list that is made up stays
+
+_UPDATES_PER_EXECUTION = 20
+"""Each worker that starts replays the shard from its last continue-as-new, which keeps that short.
+
+A live shard replays with this number: another one needs ``workflow.patched``.
+"""
+
+
+def shard_id(number: int) -> str:
+    """Return the workflow id of a shard."""
+    return f"{SHARD}/{number}"
+
+
+# --- what is where -------------------------------------------------------------------------------------------------
+
+
+def keys_of(name: str) -> list[str]:
+    """Return the name and the patterns by which triggers start on events of a name, the closest first.
+
+    No pattern is for the system's events, or a sink of all events would make every run report its end.
+    """
+    if name.startswith(RESERVED_PREFIXES):
+        return [name]
+    levels = [i for i, char in enumerate(name[:-1]) if char in "./" and i > 0][:MAX_LEVELS]
+    return [name, *(f"{name[: i + 1]}*" for i in reversed(levels)), "*"]
+
+
+def shard_of_event(name_or_pattern: str) -> int:
+    """Return the shard that holds the triggers with a name or pattern."""
+    return _shard(f"event {name_or_pattern}")
+
+
+def shard_of_workflow(workflow_id: str) -> int:
+    """Return the shard that lists which apps have a workflow with an id."""
+    return _shard(f"workflow {workflow_id}")
+
+
+def shard_of_app(app: str) -> int:
+    """Return the shard that says of an app which shards it is in."""
+    return _shard(f"app {app}")
+
+
+def _shard(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode(errors="surrogatepass")).digest()[:4]) % SHARDS
+
+
+class Part(BaseModel):
+    """What a shard holds of an app.
+
+    Attributes:
+        task_queue: The app's task queue.
+        triggers: For each trigger: the workflow, the name or pattern, the expression, and whether it is a bridge.
+        workflows: The ids of the app's workflows that hash to the shard.
+        shards: In the shard of the app's id: all shards that hold something of the app.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    task_queue: Id
+    triggers: tuple[tuple[Id, str, str | None, bool], ...] = ()
+    workflows: tuple[Id, ...] = ()
+    shards: tuple[int, ...] = ()
+
+
+def parts_of(app: App) -> dict[int, Part]:
+    """Return what each shard holds of an app; nothing of an app without workflows."""
+    if not app.workflows:
+        return {}
+    triggers: dict[int, list[tuple[str, str, str | None, bool]]] = {}
+    workflows: dict[int, list[str]] = {}
+    for listed, entry in app.events():
+        assert entry.event is not None
+        of_shard = triggers.setdefault(shard_of_event(entry.event), [])
+        of_shard.append((listed.id, entry.event, entry.if_exp, entry.bridge))
+    for listed in app.workflows:
+        workflows.setdefault(shard_of_workflow(listed.id), []).append(listed.id)
+    home = shard_of_app(app.id)
+    numbers = sorted({home, *triggers, *workflows})
+    return {
+        number: Part(
+            task_queue=app.task_queue,
+            triggers=tuple(triggers.get(number, ())),
+            workflows=tuple(workflows.get(number, ())),
+            shards=tuple(numbers) if number == home else (),
+        )
+        for number in numbers
+    }
+
+
+# --- fields of the memo --------------------------------------------------------------------------------------------
+
+
+def generation_of(field: Payload) -> int:
+    """Return the generation of the list that a field is of."""
+    text = field.metadata.get(GENERATION_METADATA, b"")
+    return int(text) if text.isdigit() and len(text) < 20 else 0
+
+
+def is_possible(generation: int) -> bool:
+    """Return whether a list can have a generation: it is about the time of its registration, in milliseconds.
+
+    One far in the future, which somebody has made up, would keep all later lists out.
+    """
+    return generation <= (workflow.now().timestamp() + _MAX_AHEAD_SECONDS) * 1000
+
+
+def apps_in(memo: Mapping[str, Payload]) -> Iterator[tuple[str, Payload]]:
+    """Yield the ids of the apps in a shard, each with its field."""
+    for key, payload in memo.items():
+        if key.startswith(APP_KEY):
+            yield key.removeprefix(APP_KEY), payload
+
+
+def field_of(memo: Mapping[str, Payload], app: str) -> Payload | None:
+    """Return an app's field in a shard."""
+    return memo.get(APP_KEY + app)
+
+
+def size_of(fields: Iterable[tuple[str, Payload]]) -> int:
+    """Return the bytes that fields take in a memo."""
+    return sum(len(app.encode(errors="surrogatepass")) + field.ByteSize() + 16 for app, field in fields)
+
+
+# --- the workflow --------------------------------------------------------------------------------------------------
+
+
+class Placement(BaseModel):
+    """An app's field for a shard.
+
+    Attributes:
+        app: The app's id.
+        generation: The generation of the list that it is of.
+        field: The field, as a serialised payload; none removes it.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    app: Id
+    generation: int
+    field: Base64Bytes | None = None
+
+
+@workflow.defn(name=SHARD, sandboxed=False)
+class ShardWorkflow:
+    """Holds one field per app in its memo."""
+
+    def __init__(self) -> None:
+        self._updates = 0
+
+    @workflow.run
+    async def run(self) -> None:
+        await workflow.wait_condition(
+            lambda: (
+                (self._updates >= _UPDATES_PER_EXECUTION or workflow.info().is_continue_as_new_suggested())
+                and workflow.all_handlers_finished()
+            )
+        )
+        # Given no memo, or an empty one, Temporal takes the memo with which this execution was started, without what
+        # was upserted since.
+        memo = {key: RawValue(payload) for key, payload in workflow.info().raw_memo.items()}
+        workflow.continue_as_new(memo={**memo, VERSION_KEY: 1})
+
+    @workflow.update(name=PLACE)
+    @of_any_count
+    def place(self, message: RawValue) -> None:
+        """Replace or remove an app's field, unless the shard has one of a later list."""
+        if is_sealed(message.payload):  # senders leave it in the clear; of what they place, the workers have no key
+            raise refuse("placement")
+        placement = read(Placement, said(message), "placement")
+        field = None if placement is None else _field(placement)
+        if placement is None or (placement.field is not None and field is None):
+            raise refuse("placement")
+        if not is_possible(placement.generation):
+            raise refuse("placement of a list that was registered by now")
+        memo = workflow.info().raw_memo
+        existing = field_of(memo, placement.app)
+        before = 0 if existing is None else generation_of(existing)
+        self._updates += 1
+        if is_possible(before) and before > placement.generation:
+            return
+        if field is not None:
+            others = [(app, other) for app, other in apps_in(memo) if app != placement.app]
+            check_size(placement.app, others, field)
+        workflow.upsert_memo({APP_KEY + placement.app: None if field is None else RawValue(field)})
+
+
+def _field(placement: Placement) -> Payload | None:
+    """Return the payload of a placement, marked with its generation; None if it is not one."""
+    if placement.field is None:
+        return None
+    try:
+        payload = Payload.FromString(placement.field)
+    except Exception:  # of protobuf, whose kind depends on its implementation
+        return None
+    payload.metadata[GENERATION_METADATA] = str(placement.generation).encode()
+    return payload
+
+
+def check_size(app: str, others: Iterable[tuple[str, Payload]], field: Payload) -> None:
+    """Check that an app's field fits into a shard.
+
+    Raises:
+        ApplicationError: It does not; the message names the app, its size and the limit.
+    """
+    others = list(others)
+    own, rest = size_of([(app, field)]), size_of(others)
+    if own + rest > MAX_SHARD_BYTES:
+        largest = sorted(others, key=lambda other: other[1].ByteSize(), reverse=True)[:3]
+        beside = ", ".join(f"{name!r} with {payload.ByteSize():,}" for name, payload in largest)
+        raise ApplicationError(
+            f"app {app!r} does not fit into the catalog: its triggers take {own:,} bytes of a shard in which other "
+            f"apps take {rest:,} ({beside or 'none'}), and a shard holds {MAX_SHARD_BYTES:,}; shorten its "
+            "expressions, or give some apps another namespace",
+            type=CATALOG_FULL,
+            non_retryable=True,
+        )

@@ -1,0 +1,156 @@
+"""Late delivery of events to a topic that accepts no signals when they are sent.
+
+Temporal accepts 10,000 signals per execution, and terminates a workflow with 50 MiB of history. A topic continues as
+new before that, but not while no worker is up, or while it has more events than its next execution can be given. The
+sender then starts a workflow with the events, which retries until the topic has room, and ``send_event`` succeeds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, ClassVar
+
+import temporalio.client
+from pydantic import BaseModel, ConfigDict, Field
+from temporalio import activity, workflow
+from temporalio.client import WorkflowExecutionStatus
+from temporalio.common import RawValue, RetryPolicy, WorkflowIDConflictPolicy
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+from temporalio.service import RPCError
+
+from ...types import JSON
+from ...values.converter import dumps, from_raw, to_raw
+from ...wire.names import LATE, PUBLISH_LATE, SYSTEM_TASK_QUEUE
+from ..calls import is_missing
+from ..messages import of_any_count, read, said
+
+FULL_BYTES = 16 * 1024 * 1024
+"""Size of a topic's history from which it receives no more events. It may double as the topic delivers what it has."""
+
+CHECKED_BYTES = 1024 * 1024
+"""Number of bytes that a process sends to a topic between two looks at the size of its history."""
+
+_MAX_CHECKED = 1_000
+_PATIENCE = timedelta(days=7)
+_RPC_TIMEOUT = timedelta(seconds=10)
+_MAX_RECEIVER = 4096
+
+
+class Letter(BaseModel):
+    """Events for a topic.
+
+    Attributes:
+        receiver: The topic's Temporal workflow id.
+        signal: The name of the signal.
+        messages: The argument of the signal.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    receiver: str = Field(min_length=1, max_length=_MAX_RECEIVER)
+    signal: str
+    messages: list[Any]
+
+
+@workflow.defn(name=LATE, sandboxed=False)
+class LateWorkflow:
+    """Delivers events to a topic as soon as the topic accepts signals."""
+
+    @workflow.run
+    @of_any_count
+    async def run(self, letter: RawValue) -> None:
+        """Retry for a week.
+
+        Args:
+            letter: A :class:`Letter`.
+        """
+        sent = read(Letter, said(letter), "events for a topic")
+        if sent is not None:
+            await workflow.execute_activity(
+                PUBLISH_LATE,
+                letter,
+                result_type=RawValue,
+                start_to_close_timeout=timedelta(minutes=1),
+                schedule_to_close_timeout=_PATIENCE,
+                retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=10)),
+            )
+
+
+@activity.defn(name=PUBLISH_LATE)
+async def publish_late(argument: RawValue) -> RawValue:
+    """Signal a topic. If it has ended, no run waits, and the events are dropped."""
+    letter = Letter.model_validate(from_raw(argument))
+    if not await has_room(activity.client(), letter.receiver):
+        raise ApplicationError(f"{letter.receiver} has no room yet", category=ApplicationErrorCategory.BENIGN)
+    try:
+        return to_raw(await signalled(activity.client(), letter.receiver, letter.signal, letter.messages))
+    except RPCError as err:  # expected while no worker is up, so it is not logged
+        category = ApplicationErrorCategory.BENIGN
+        raise ApplicationError(err.message, type=type(err).__name__, category=category) from None
+
+
+async def signalled(temporal: temporalio.client.Client, receiver: str, signal: str, messages: Sequence[object]) -> bool:
+    """Signal a topic; return whether it runs."""
+    try:
+        handle = temporal.get_workflow_handle(receiver)
+        await handle.signal(signal, to_raw(messages), rpc_timeout=_RPC_TIMEOUT)
+    except RPCError as err:
+        if is_missing(err):
+            return False
+        raise
+    return True
+
+
+async def has_room(temporal: temporalio.client.Client, receiver: str) -> bool:
+    """Return whether the history of a topic is short enough for more events."""
+    try:
+        described = await temporal.get_workflow_handle(receiver).describe(rpc_timeout=_RPC_TIMEOUT)
+    except RPCError as err:
+        if is_missing(err):
+            return True
+        raise
+    is_open = described.status == WorkflowExecutionStatus.RUNNING
+    return not is_open or described.raw_description.workflow_execution_info.history_size_bytes < FULL_BYTES
+
+
+class Room:
+    """Room in topics, as one process knows it from time to time."""
+
+    def __init__(self) -> None:
+        self._sent: dict[str, int] = {}  # bytes since the last look; for those topics that were used last
+        self._full: set[str] = set()
+
+    async def is_left(self, temporal: temporalio.client.Client, receiver: str, size: int) -> bool:
+        """Return whether a topic has room for events of a size."""
+        sent = self._sent.pop(receiver, 0) + size
+        if sent < CHECKED_BYTES and receiver not in self._full:
+            self._sent[receiver] = sent
+        elif await has_room(temporal, receiver):
+            self._full.discard(receiver)
+        else:
+            self._full.add(receiver)
+        if len(self._sent) > _MAX_CHECKED:
+            del self._sent[next(iter(self._sent))]
+        return receiver not in self._full
+
+
+async def publish_later(temporal: temporalio.client.Client, letter: Letter) -> str:
+    """Start a workflow that delivers events later; return its Temporal workflow id. The same events start one workflow.
+
+    Raises:
+        RPCError: Temporal refuses that, too.
+    """
+    data: JSON = letter.model_dump(mode="json")
+    id = f"{LATE}/{hashlib.sha256(dumps(data)).hexdigest()}"
+    await temporal.start_workflow(
+        LATE,
+        to_raw(data),
+        id=id,
+        task_queue=SYSTEM_TASK_QUEUE,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        static_summary=f"{len(letter.messages)} events for {letter.receiver}"[:200],
+        rpc_timeout=_RPC_TIMEOUT,
+    )
+    return id

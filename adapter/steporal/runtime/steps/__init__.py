@@ -1,0 +1,1 @@
+"""Steps of a run, a file for each kind."""

@@ -1,0 +1,99 @@
+"""What a run tells the world when it ends: Inngest's events ``inngest/function.finished``, ``.failed``, ``.cancelled``.
+
+They are sent before the run ends, for as long as it takes. Failures and cancellations are always told; that a run has
+finished, only if somebody listens, as it costs every run an activity. Runs that such an event started tell nothing, or
+they would start themselves. (https://www.inngest.com/docs/reference/system-events/inngest-function-failed)
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+from temporalio import workflow
+from temporalio.common import RawValue, RetryPolicy
+
+from ..events import MAX_EVENT_BYTES, SYSTEM_EVENTS, ReceivedEvent, derived_ulid
+from ..types import JSON
+from ..values.converter import from_raw, to_raw
+from ..wire.limits import summary
+from ..wire.names import SEND_EVENT
+
+if TYPE_CHECKING:
+    from temporalio.exceptions import ApplicationError
+
+    from .run import Run
+
+
+Ending = Literal["finished", "failed", "cancelled"]
+
+_FOREVER = RetryPolicy(maximum_interval=timedelta(minutes=1))
+_LEFT_OUT = "more than an event can have; it is in Temporal's history of the run"
+
+
+async def tell_finished(run: Run, result: RawValue) -> None:
+    """Send that a run has finished, if somebody listens or the run does not know."""
+    if run.origin.listened is not False:
+        await _tell(run, "finished", {"result": from_raw(result)}, local=run.origin.listened is None)
+
+
+async def tell_failed(run: Run, error: ApplicationError, stack: str) -> None:
+    """Send that a run fails, and with what."""
+    name, message = error.type or "Error", error.message
+    described = {"error": f"{name}: {message}", "name": name, "message": message, "stack": stack}
+    await _tell(run, "failed", {"error": described})
+
+
+async def tell_cancelled(run: Run) -> None:
+    """Send that a run is cancelled."""
+    await _tell(run, "cancelled", {})
+
+
+async def _tell(run: Run, ending: Ending, more: dict[str, JSON], *, local: bool = False) -> None:
+    if run.origin.name in SYSTEM_EVENTS:
+        return
+    event = _event(run, ending, more).model_dump(mode="json")
+    what = summary(f"tell that the run is {ending}" if ending == "cancelled" else f"tell that the run has {ending}")
+    if local:
+        await workflow.execute_local_activity(
+            SEND_EVENT,
+            to_raw({"events": [event]}),
+            result_type=RawValue,
+            start_to_close_timeout=timedelta(minutes=1),
+            retry_policy=_FOREVER,
+            summary=what,
+        )
+        return
+    await workflow.execute_activity(
+        SEND_EVENT,
+        to_raw({"events": [event]}),
+        result_type=RawValue,
+        start_to_close_timeout=timedelta(days=1),
+        heartbeat_timeout=timedelta(seconds=30),
+        retry_policy=_FOREVER,
+        summary=what,
+    )
+
+
+def _event(run: Run, ending: Ending, more: dict[str, JSON]) -> ReceivedEvent:
+    now = int(workflow.now().timestamp() * 1000)
+    data = {
+        "function_id": f"{run.workflow.app}-{run.workflow.id}",
+        "workflow": run.workflow.id,
+        "app": run.workflow.app,
+        "run_id": run.id,
+        "workflow_id": workflow.info().workflow_id,
+        "event": run.event,
+        "events": [run.event],
+        **more,
+    }
+    # A run ends once, however often it tells so. As in Inngest, the id of a failure is the run's.
+    id = derived_ulid(run.started, run.id, ending) if ending == "finished" else run.id
+    event = ReceivedEvent(name=f"inngest/function.{ending}", data=data, id=id, ts=now)
+    if len(event.model_dump_json()) > MAX_EVENT_BYTES:
+        slim = {**run.event, "data": {"left_out": _LEFT_OUT}}
+        data |= {"event": slim, "events": [slim]}
+        if "result" in data:
+            data["result"] = {"left_out": _LEFT_OUT}
+        event = event.model_copy(update={"data": data})
+    return event

@@ -1,0 +1,41 @@
+"""Compressed JSON, which whoever can write to the namespace may have made."""
+
+from __future__ import annotations
+
+import json
+import zlib
+
+from ..types import JSON
+
+MAX_UNPACKED_BYTES = 32 * 1024 * 1024
+"""The size limit of what is unpacked: a megabyte can hold a gigabyte of blanks."""
+
+
+def unpack(data: bytes, limit: int = MAX_UNPACKED_BYTES) -> bytes:
+    """Return what :func:`zlib.compress` was given.
+
+    No more than ``limit`` bytes are decompressed.
+
+    Raises:
+        ValueError: It is larger, or not what ``zlib.compress`` returns.
+    """
+    unpacker = zlib.decompressobj()
+    try:
+        unpacked = unpacker.decompress(data, limit)
+    except zlib.error as err:
+        raise ValueError(f"compressed data cannot be read: {err}") from None
+    if unpacker.unconsumed_tail or not unpacker.eof:
+        raise ValueError(f"compressed data is incomplete, or has more than {limit:,} bytes")
+    return unpacked
+
+
+def unpack_json(data: bytes, limit: int = MAX_UNPACKED_BYTES) -> JSON:
+    """Return the JSON in compressed data.
+
+    Raises:
+        ValueError: It is larger than ``limit``, not what ``zlib.compress`` returns, or not JSON.
+    """
+    try:
+        return json.loads(unpack(data, limit))
+    except RecursionError:
+        raise ValueError("compressed JSON is nested too deep") from None

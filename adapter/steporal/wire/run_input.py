@@ -1,0 +1,240 @@
+"""The input of a run: JSON that any program can write, and the exact value beside it where JSON cannot express it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import pydantic
+
+from ..errors import InvalidInputError, UnencryptedSecretError, UnserializableError
+from ..types import JSON
+from ..values.annotated import same
+from ..values.converter import copied, issues, to_json, validate
+from ..values.decoding import decode, validated
+from ..values.encoding import always, encode, is_unchanged, never
+from ..values.fitting import fits
+from ..values.readable import is_plain, outward, plain, readable
+from ..values.type_names import TypeNotFoundError
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An input to send.
+
+    Attributes:
+        data: It as plain JSON, as pydantic writes it for other programs.
+        exact: It as :func:`~steporal.values.encoding.encode` writes it; None where ``data`` says it all.
+    """
+
+    data: JSON
+    exact: JSON = None
+
+    def both(self) -> JSON:
+        """Return all that is sent of it, which must be of a size that Temporal takes."""
+        return self.data if self.exact is None else [self.data, self.exact]
+
+
+def given(
+    workflow_id: str,
+    schema: Any,
+    value: Any,
+    *,
+    secrets: Callable[[], bool] = never,
+    packages: Collection[str] | None = None,
+) -> Given:
+    """Return the input of a workflow of this app: an instance of its schema, or what the schema makes one of.
+
+    Args:
+        workflow_id: The workflow, for messages.
+        schema: Its ``input_schema``.
+        value: The input.
+        secrets: Returns whether payloads are encrypted.
+        packages: The app's packages, of whose classes it may be.
+
+    Raises:
+        InvalidInputError: It does not fit the schema, or cannot be sent.
+    """
+    try:
+        encoded = encode(value, secrets=secrets, packages=packages)
+    except UnencryptedSecretError as err:
+        raise _refused(workflow_id, err) from None
+    except UnserializableError as err:
+        return _faithful(workflow_id, schema, value, err)
+    if is_unchanged(encoded, value):
+        return _given_json(workflow_id, schema, encoded, secrets, packages)
+    if schema is None or fits(value, schema, trusts_metadata=False):
+        return Given(readable(value, encoded), encoded)
+    return _made(workflow_id, schema, value, encoded, secrets, packages)
+
+
+def given_to_other_app(workflow_id: str, value: Any) -> Given:
+    """Return the input of a workflow of another app, whose classes are not ours: plain JSON.
+
+    Raises:
+        InvalidInputError: It cannot be sent as plain JSON.
+    """
+    try:
+        return Given(outward(value))
+    except UnserializableError as err:
+        raise _refused(workflow_id, err) from None
+
+
+def received(workflow_id: str, schema: Any, data: JSON, exact: JSON = None, packages: Collection[str] = ()) -> Any:
+    """Return the input of a run as its handler is given it.
+
+    Args:
+        workflow_id: The workflow, for messages.
+        schema: Its ``input_schema``.
+        data: Plain JSON.
+        exact: The exact value, encoded, where the sender has sent it.
+        packages: The app's packages, of whose classes it may be.
+
+    Raises:
+        InvalidInputError: It does not fit the schema.
+    """
+    if exact is None:
+        return validated_input(workflow_id, schema, data)
+    try:
+        try:
+            value = decode(exact, packages=packages)
+        except TypeNotFoundError:
+            if schema is None:
+                raise
+            value = _plain(exact)  # the class was moved or renamed
+        return value if schema is None or fits(value, schema) else validated(value, exact, schema)
+    except TypeNotFoundError as err:
+        raise InvalidInputError(f"the input of workflow {workflow_id!r} cannot be read: {err}") from None
+    except pydantic.ValidationError as err:
+        raise _unfit(workflow_id, err) from None
+
+
+def _plain(exact: JSON) -> JSON:
+    try:
+        return plain(exact, reveal=True)
+    except Exception as err:
+        raise TypeNotFoundError(f"it is not as steporal writes it: {type(err).__name__}") from None
+
+
+def check_received(
+    workflow_id: str, schema: Any, data: JSON, exact: JSON = None, packages: Collection[str] = ()
+) -> None:
+    """Check the input of a run: it fits the schema, which makes the same value of it each time.
+
+    A run reads its input again in each replay, and in each attempt of its body. A field whose default factory is
+    ``uuid4`` or ``datetime.now`` would have another value there.
+
+    Raises:
+        InvalidInputError: It does not fit, or is another value each time.
+    """
+    value = received(workflow_id, schema, data, exact, packages)
+    if schema is None or exact is not None:
+        return
+    fields = fields_made_anew(value, validated_input(workflow_id, schema, data))
+    if fields:
+        names = ", ".join(fields)
+        raise InvalidInputError(
+            f"the input_schema of workflow {workflow_id!r} fills in {names} with a new value each time it reads the "
+            f"input, and a run reads its input again whenever it is replayed; send {names} with the input, or make it "
+            "in the handler with ctx.uuid4(), ctx.now() or ctx.random"
+        )
+
+
+def validated_input(workflow_id: str, schema: Any, data: JSON) -> Any:
+    """Return plain JSON as ``schema`` has it; a copy of it without a schema.
+
+    Raises:
+        InvalidInputError: It does not fit.
+    """
+    if schema is None:
+        return copied(data)
+    try:
+        return validate(data, schema)
+    except pydantic.ValidationError as err:
+        raise _unfit(workflow_id, err) from None
+
+
+def fields_made_anew(value: Any, other: Any) -> list[str]:
+    """Return the fields in which two values that a type made of the same data differ, quoted, as in a message.
+
+    Empty if the values are equal or cannot be compared.
+    """
+    try:
+        if _shown(value) == _shown(other):
+            return []
+        fields, others = getattr(value, "__dict__", {}), getattr(other, "__dict__", {})
+        names = [repr(name) for name in fields if _shown(fields[name]) != _shown(others.get(name))]
+        return names or ["a default"]
+    except UnserializableError:
+        return []
+
+
+def _shown(value: Any) -> JSON:
+    return encode(value, secrets=always)
+
+
+def _unfit(workflow_id: str, error: pydantic.ValidationError) -> InvalidInputError:
+    return InvalidInputError(f"the input of workflow {workflow_id!r} does not fit its input_schema: {issues(error)}")
+
+
+def _refused(workflow_id: str, why: object) -> InvalidInputError:
+    return InvalidInputError(f"the input of workflow {workflow_id!r} cannot be sent: {why}")
+
+
+def _given_json(
+    workflow_id: str, schema: Any, data: JSON, secrets: Callable[[], bool], packages: Collection[str] | None
+) -> Given:
+    """Plain JSON, which the run validates; or what the schema makes of it, if that is another value each time.
+
+    Raises:
+        InvalidInputError: It does not fit, or the schema finds a secret in it.
+    """
+    if schema is None:
+        return Given(data)
+    try:
+        value = validated_input(workflow_id, schema, data)
+        encoded = encode(value, secrets=secrets, packages=packages)
+        again = encode(validated_input(workflow_id, schema, data), secrets=secrets, packages=packages)
+    except UnencryptedSecretError as err:
+        raise _refused(workflow_id, err) from None
+    except UnserializableError:
+        return Given(data)  # a value of the schema that only its validator makes, in the run
+    return Given(data) if encoded == again else Given(readable(value, encoded), encoded)
+
+
+def _faithful(workflow_id: str, schema: Any, value: Any, error: UnserializableError) -> Given:
+    """An instance of a class that has no name, if its plain JSON says all of it."""
+    if schema is None:
+        raise _refused(workflow_id, error) from None
+    try:
+        data = to_json(value)
+        if is_plain(data) and same(validate(data, schema), value):
+            return Given(data)
+    except Exception:  # such as of a validator, or of an __eq__
+        pass
+    raise _refused(workflow_id, error) from None
+
+
+def _made(
+    workflow_id: str,
+    schema: Any,
+    value: Any,
+    exact: JSON,
+    secrets: Callable[[], bool],
+    packages: Collection[str] | None,
+) -> Given:
+    """What the schema makes of a value that is neither plain JSON nor an instance of it."""
+    data = readable(value, exact)
+    try:
+        made = validated(value, data, schema)
+    except pydantic.ValidationError as err:
+        raise _unfit(workflow_id, err) from None
+    try:
+        encoded = encode(made, secrets=secrets, packages=packages)
+    except UnencryptedSecretError as err:
+        raise _refused(workflow_id, err) from None
+    except UnserializableError:
+        return Given(data)
+    # Of plain JSON the run makes the value anew, so it is sent what this one was made of.
+    return Given(data) if is_unchanged(encoded, made) else Given(readable(made, encoded), encoded)

@@ -1,0 +1,181 @@
+"""The result of a run: JSON that any program can read, and the exact value beside it where JSON cannot express it.
+
+A Temporal client in any language reads the result of a handler that returns a model as pydantic writes it. If the
+handler's annotation makes the same value of that JSON, nothing more is sent. If not, the exact value goes along in the
+metadata of the same payload, which SDKs ignore and codecs encrypt with the rest. Temporal's CLI shows the JSON of a
+payload only if it has no further metadata, and so there is none where it is not needed.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pydantic
+from temporalio.common import RawValue
+
+from ..errors import InvalidResultError, PayloadTooLargeError, UnencryptedSecretError, UnserializableError
+from ..types import JSON
+from ..values.annotated import same
+from ..values.converter import dumps, issues, to_json, validate
+from ..values.decoding import decode, validated
+from ..values.encoding import TAG, encode, is_unchanged
+from ..values.fitting import fits
+from ..values.packed import MAX_UNPACKED_BYTES, unpack_json
+from ..values.readable import is_plain, plain, readable
+from ..values.type_names import TypeNotFoundError
+from .names import EXACT_METADATA
+from .start import payload_json
+
+RETURNED = "returned"
+"""The tag of the result of an invoked run in the memo of the run that has invoked it."""
+
+ToLimited = Callable[[JSON, Mapping[str, bytes]], RawValue]
+"""Makes a payload of JSON and metadata, or raises that it is too large."""
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What a run has returned.
+
+    Attributes:
+        data: It as plain JSON.
+        exact: It encoded, where plain JSON does not say it all.
+    """
+
+    data: JSON
+    exact: JSON = None
+
+    def as_json(self) -> JSON:
+        """Return it for a run's memo."""
+        if self.exact is not None:
+            return {TAG: RETURNED, "value": self.data, "exact": self.exact}
+        if isinstance(self.data, dict) and TAG in self.data:
+            return {TAG: RETURNED, "value": self.data}
+        return self.data
+
+
+def write_result(
+    value: Any, kind: Any, to_limited: ToLimited, secrets: Callable[[], bool], packages: Collection[str]
+) -> RawValue:
+    """Return what a handler returned as a payload.
+
+    Args:
+        value: What the handler returned.
+        kind: What its annotations say, or None.
+        to_limited: Makes the payload.
+        secrets: Returns whether payloads are encrypted.
+        packages: The app's packages.
+
+    Raises:
+        UnserializableError: It cannot be sent.
+        PayloadTooLargeError: It is too large.
+    """
+    try:
+        encoded = encode(value, secrets=secrets, packages=packages)
+    except UnencryptedSecretError:
+        raise
+    except UnserializableError:
+        data = _faithful(value, kind)
+        if data is None:
+            raise
+        return to_limited(data, {})
+    if is_unchanged(encoded, value):
+        return to_limited(encoded, {})
+    data = readable(value, encoded, kind)
+    if _says_all(data, kind, encoded, secrets):
+        return to_limited(data, {})
+    text = dumps(encoded)
+    if len(text) > MAX_UNPACKED_BYTES:
+        raise PayloadTooLargeError(f"its exact value has {len(text):,} bytes; the most is {MAX_UNPACKED_BYTES:,}")
+    return to_limited(data, {EXACT_METADATA: zlib.compress(text)})
+
+
+def read_result(raw: RawValue | JSON, to_json: Callable[[RawValue | JSON], JSON] = payload_json) -> Returned:
+    """Return what is in the payload of a result.
+
+    Args:
+        raw: The payload, or what Temporal's SDK has made of it.
+        to_json: Reads the JSON of a payload.
+
+    Raises:
+        InvalidResultError: It has an exact value that cannot be read.
+    """
+    data = to_json(raw)
+    exact = raw.payload.metadata.get(EXACT_METADATA) if isinstance(raw, RawValue) else None
+    return Returned(data) if exact is None else Returned(data, _unpacked(exact))
+
+
+def _unpacked(exact: bytes) -> JSON:
+    try:
+        return unpack_json(exact)
+    except ValueError as err:
+        raise InvalidResultError(f"the exact value of a result cannot be read: {err}") from None
+
+
+def of_memo(value: JSON) -> Returned:
+    """Return what :meth:`Returned.as_json` has written."""
+    if isinstance(value, dict) and value.get(TAG) == RETURNED:
+        return Returned(value["value"], value.get("exact"))
+    return Returned(value)
+
+
+def value_of(returned: Returned, where: str, output_type: Any, *, is_own: bool, packages: Collection[str] = ()) -> Any:
+    """Return the value that a handler returned.
+
+    Args:
+        returned: What its run has sent.
+        where: The run, for messages.
+        output_type: The type that the reader asks for, or None.
+        is_own: Whether the workflow is of the reader's app, so that its classes are the reader's.
+        packages: The packages of the app of the workflow.
+
+    Raises:
+        InvalidResultError: It does not fit, or is of a class that the reader does not have.
+    """
+    try:
+        if not is_own or returned.exact is None:
+            if output_type is None:
+                return returned.data
+            return _as_own(returned.data, output_type) if is_own else validate(returned.data, output_type)
+        try:
+            value = decode(returned.exact, packages=packages)
+        except TypeNotFoundError:
+            if output_type is None:
+                raise
+            value = plain(returned.exact, reveal=True)
+        is_typed = output_type is None or fits(value, output_type)
+        return value if is_typed else validated(value, returned.exact, output_type)
+    except TypeNotFoundError as err:
+        raise InvalidResultError(f"the result of {where} cannot be read here: {err}") from None
+    except pydantic.ValidationError as err:
+        raise InvalidResultError(f"the result of {where} does not fit {output_type!r}: {issues(err)}") from None
+
+
+def _as_own(data: JSON, kind: Any) -> Any:
+    """Plain JSON as the app of the workflow reads it: it may be of the annotated type as it is."""
+    return data if fits(data, kind) else validate(data, kind)
+
+
+def _says_all(data: JSON, kind: Any, encoded: JSON, secrets: Callable[[], bool]) -> bool:
+    """Return whether plain JSON and the annotated type together give a reader the same value.
+
+    The texts are compared, as to Python ``1 == 1.0 == True``, and dicts are equal in any order.
+    """
+    try:
+        return kind is not None and dumps(encode(_as_own(data, kind), secrets=secrets)) == dumps(encoded)
+    except Exception:  # such as of a validator
+        return False
+
+
+def _faithful(value: Any, kind: Any) -> JSON | None:
+    """Plain JSON of a value whose class has no name, if the annotated type makes the same value of it."""
+    if kind is None:
+        return None
+    try:
+        data = to_json(value, kind)
+        return data if is_plain(data) and same(_as_own(data, kind), value) else None
+    except Exception:  # such as of a validator, or of an __eq__
+        return None
