@@ -21,8 +21,8 @@ from temporalio.worker import (
 )
 
 import steporal
-from steporal.plugin import SteporalPlugin
 from steporal.routing.catalog.registering import Source
+from steporal.worker.plugin import SteporalPlugin
 
 _SEEN = "tests.run_seen"
 _REPLAYED_PER_TEST = 40

@@ -27,7 +27,7 @@ from ..wire.names import POST_EVENT, START_SIGNAL
 from ..wire.start import Origin, argument_json, origin_of
 
 if TYPE_CHECKING:
-    from ..sinks import EventSink
+    from .sinks import EventSink
 
 
 _HEARTBEAT_TIMEOUT = timedelta(seconds=30)

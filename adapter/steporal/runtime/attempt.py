@@ -18,7 +18,7 @@ from ..closures.calls import UNKNOWN, AnotherCallError, Call, check_call, is_oth
 from ..closures.digests import digest
 from ..closures.references import Describer, target_of, without_code
 from ..context import Context
-from ..definition import Workflow, WorkflowReference, check_heartbeat_timeout, check_max_attempts, check_retry
+from ..definition import Invocable, WorkflowReference
 from ..durations import Duration, parse_deadline, parse_duration
 from ..errors import CaptureError, PayloadTooLargeError, StepError, UnserializableError
 from ..events import EventLike, ReceivedEvent, SendEventResult, derived_ulid, given_by_sender, prepare_events
@@ -29,6 +29,7 @@ from ..signals import OnConflict, ReceivedSignal, SendSignalResult
 from ..step import Listener, RunOptions, Step, StepExt, Wanted
 from ..step_calls import StepCalls
 from ..types import JSON
+from ..validation import check_heartbeat_timeout, check_max_attempts, check_retry
 from ..values.converter import dumps, issues, to_raw
 from ..values.encoding import TAG, encode
 from ..wire.limits import BATCH_BYTES, summary, to_limited
@@ -133,7 +134,7 @@ class Attempt:
 
     async def _run_result(self, key: str, handler: Callable[..., Any], options: RunOptions, start: Any) -> Any:
         outcome = await self.outcome(key, "run", start)
-        packages = self.owner.workflow.client.step_packages
+        packages = self.owner.workflow.step_packages
         try:
             result = decode_result(outcome.value, handler, options.output_type, packages)
         except pydantic.ValidationError as err:
@@ -181,7 +182,7 @@ class Attempt:
     def invoke(
         self,
         step_id: str,
-        workflow: Workflow[Any, Any] | WorkflowReference[Any],
+        workflow: Invocable[Any, Any] | WorkflowReference[Any],
         data: Any,
         timeout: Duration | datetime | None,
     ) -> Coroutine[Any, Any, Any]:
@@ -354,7 +355,7 @@ class Attempt:
         """A call of a function, as it is compared with others, and as its activity is given it."""
         captives = Captives()
         run = self.owner
-        packages, secrets = run.workflow.client.step_packages, run.secrets.are_sent
+        packages, secrets = run.workflow.step_packages, run.secrets.are_sent
         describer = Describer(run.workflow.id, run.handler, packages, captives, secrets)
         described = describer.call(key, handler, args)
         target, fingerprint = target_of(described["function"])
@@ -386,7 +387,7 @@ class Attempt:
         """The input as it is now; one that cannot be sent is made anew of what the run was started with."""
         run = self.owner
         try:
-            packages = run.workflow.client.step_packages
+            packages = run.workflow.step_packages
             return {"input": encode(run.context.input.data, secrets=run.secrets.are_sent, packages=packages)}
         except UnserializableError:
             return {"data": run.data, "exact": run.origin.exact}

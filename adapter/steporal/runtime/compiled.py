@@ -10,12 +10,12 @@ from typing import Any
 from temporalio import workflow
 from temporalio.common import RawValue
 
-from ..definition import Workflow
 from ..errors import InvalidInputError, UnknownKeyError
 from ..types import JSON
 from ..values.converter import to_raw
 from ..wire.names import CHECKPOINT, DELIVER, ENDED, RECOVER, REPORT, SIGNALLED, START_SIGNAL
 from ..wire.start import argument_json
+from ..workflow import Workflow
 from .carried import Carried, read_carried, read_recovery
 from .inbox import read_delivery
 from .run import Run

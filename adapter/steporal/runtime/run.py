@@ -27,7 +27,6 @@ from temporalio.exceptions import ApplicationError
 from ..closures.calls import Call, check_call
 from ..closures.references import is_there
 from ..context import Context, ContextExt
-from ..definition import CANCEL_ON_TIMEOUT, CancelOn, Workflow
 from ..durations import format_duration, parse_duration
 from ..errors import InvalidInputError, RetryAfterError, UnserializableError
 from ..expressions.wait_arguments import check_events, check_expression
@@ -54,6 +53,7 @@ from ..wire.run_result import read_result, write_result
 from ..wire.start import Origin, cron_data
 from ..wire.storage import StorageOfRun
 from ..wire.waits import BACKOFF, SHORTEST, Waiting, Waits, left_until
+from ..workflow import CANCEL_ON_TIMEOUT, CancelOn, Workflow
 from .awaited import Awaited, described
 from .body_log import BodyLogger, RunLogger
 from .branches import BRANCH, RunLoop, out_of_body
@@ -282,7 +282,7 @@ class Run:
 
     def exists(self, named: str, *, exactly: bool = False) -> bool:
         """Return whether this version of the code has what a call names; see :func:`.references.is_there`."""
-        return is_there(named, exactly, self.handler, self.workflow.id, self.workflow.client.step_packages)
+        return is_there(named, exactly, self.handler, self.workflow.id, self.workflow.step_packages)
 
     # --- the time that the body sees -------------------------------------------------------------------------------
 
@@ -466,7 +466,7 @@ class Run:
                 await self._cancel_on(f"cancel_on:{number}", cancel)
         await self._until(self.origin)
         with workflow.unsafe.sandbox_unrestricted():  # what the schema draws shows in what it makes
-            packages = self.workflow.client.step_packages
+            packages = self.workflow.step_packages
             check_received(self.workflow.id, self.loaded.input_schema, self.data, self.origin.exact, packages)
         return self._result(await self._live(is_cancelled=is_cancelled))
 
@@ -561,7 +561,7 @@ class Run:
 
     def _input(self) -> Any:
         """Return the input as a value of its own: an attempt of the body may change it."""
-        packages = self.workflow.client.step_packages
+        packages = self.workflow.step_packages
         return received(self.workflow.id, self.loaded.input_schema, self.data, self.origin.exact, packages)
 
     def _context(self) -> Context[Any]:
@@ -666,7 +666,7 @@ class Run:
                 return_type(self.handler),
                 lambda data, metadata: to_limited(f"the result of {where}", data, self.storage.most, metadata),
                 self.secrets.are_sent,
-                self.workflow.client.step_packages,
+                self.workflow.step_packages,
             )
         except UnserializableError as err:
             raise type(err)(f"the handler of {where} returned a value that cannot be sent: {err}") from None

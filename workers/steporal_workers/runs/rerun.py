@@ -104,7 +104,7 @@ async def run_rerun(
 
 async def _origin(temporal: Client, story: Story, event_id: str) -> Origin:
     """What starts the new run: the same event, with an id of its own; a delivery keeps it, as the receiver knows it."""
-    listened = await steporal.Client("steporal", temporal=temporal).dispatcher(temporal).is_finish_listened()
+    listened = await steporal.Client("steporal", temporal=temporal).sending.dispatcher(temporal).is_finish_listened()
     is_delivery = any(step.kind == "post" for step in story.timeline.steps)
     return replace(story.origin, id=story.origin.id if is_delivery else event_id, listened=listened, indexed=None)
 

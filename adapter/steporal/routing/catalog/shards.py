@@ -23,7 +23,7 @@ from ...events import MAX_LEVELS, RESERVED_PREFIXES
 from ...values.encrypted import is_sealed
 from ...wire.names import APP_KEY, CATALOG_FULL, GENERATION_METADATA, PLACE, SHARD, VERSION_KEY
 from ..messages import of_any_count, read, refuse, said
-from .listing import App, Id
+from .listing import AppList, Id
 
 SHARDS = 32
 """Changing it moves triggers to other shards: all apps would have to register again."""
@@ -97,7 +97,7 @@ class Part(BaseModel):
     shards: tuple[int, ...] = ()
 
 
-def parts_of(app: App) -> dict[int, Part]:
+def parts_of(app: AppList) -> dict[int, Part]:
     """Return what each shard holds of an app; nothing of an app without workflows."""
     if not app.workflows:
         return {}

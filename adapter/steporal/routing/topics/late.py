@@ -20,10 +20,10 @@ from temporalio.common import RawValue, RetryPolicy, WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.service import RPCError
 
+from ...rpc import is_missing
 from ...types import JSON
 from ...values.converter import dumps, from_raw, to_raw
 from ...wire.names import LATE, PUBLISH_LATE, SYSTEM_TASK_QUEUE
-from ..calls import is_missing
 from ..messages import of_any_count, read, said
 
 FULL_BYTES = 16 * 1024 * 1024

@@ -12,9 +12,9 @@ from typing import Any
 import pydantic
 from temporalio import workflow
 
-from ...definition import check_id, check_id_argument
 from ...durations import Duration, parse_deadline, parse_duration
 from ...errors import InvalidArgumentError
+from ...validation import check_id, check_id_argument
 from ...values.converter import adapter
 
 

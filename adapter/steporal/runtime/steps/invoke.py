@@ -14,7 +14,7 @@ from temporalio.common import RawValue, TypedSearchAttributes, WorkflowIDReusePo
 from temporalio.exceptions import ChildWorkflowError, WorkflowAlreadyStartedError
 from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
-from ...definition import Workflow, WorkflowReference
+from ...definition import Invocable, WorkflowReference
 from ...durations import Duration
 from ...errors import InvalidInputError, InvalidResultError, InvokeTimeoutError, StepError
 from ...observability.search_attributes import is_indexed, of_run
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 LOOK_AFTER = timedelta(hours=1)
 _LOOK_AT_LEAST_EVERY = timedelta(days=1)
 
-Target = Workflow[Any, Any] | WorkflowReference[Any]
+Target = Invocable[Any, Any] | WorkflowReference[Any]
 
 
 def invoke(
@@ -50,7 +50,7 @@ def invoke(
     """Perform ``step.invoke_workflow``."""
     key = attempt.key(step_id)
     with arguments_checked(key):
-        if not isinstance(target, Workflow | WorkflowReference):
+        if not isinstance(target, Invocable | WorkflowReference):
             raise TypeError(
                 f"workflow is {shown(target)}; pass what client.workflow returned, or steporal.reference(app, id)"
             )
@@ -70,9 +70,9 @@ async def _invoke(
 ) -> Any:
     start = None if data is None else partial(_perform, attempt, key, target, data, deadline, asked)
     outcome = await attempt.outcome(key, "invoke_workflow", start)
-    where, is_own = f"workflow {target.id!r}", isinstance(target, Workflow)
+    where, is_own = f"workflow {target.id!r}", isinstance(target, Invocable)
     try:
-        packages = target.client.step_packages if isinstance(target, Workflow) else ()
+        packages = target.step_packages if isinstance(target, Invocable) else ()
         returned = of_memo(copied(outcome.value))
         return value_of(returned, where, target.output_type, is_own=is_own, packages=packages)
     except InvalidResultError as err:
@@ -101,8 +101,8 @@ async def _perform(
         if found.failure:
             return found
         task_queue = found.value["task_queue"]
-    elif target.client.task_queue != workflow.info().task_queue:
-        task_queue = target.client.task_queue
+    elif target.task_queue != workflow.info().task_queue:
+        task_queue = target.task_queue
     origin = Origin.of_invoke(event_id, run.origin.listened, data.exact)
     try:
         child = await workflow.start_child_workflow(
@@ -220,8 +220,8 @@ async def _reported(attempt: Attempt, key: str, waiting: Waiting) -> Outcome:
 
 def _given(attempt: Attempt, key: str, target: Target, data: Any) -> Given:
     try:
-        if isinstance(target, Workflow):
-            secrets, packages = attempt.owner.secrets.are_sent, target.client.step_packages
+        if isinstance(target, Invocable):
+            secrets, packages = attempt.owner.secrets.are_sent, target.step_packages
             sent = given(target.id, target.input_schema, data, secrets=secrets, packages=packages)
         else:
             sent = given_to_other_app(target.id, data)

@@ -8,14 +8,19 @@ import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
 from temporalio import activity
 from temporalio.common import RawValue
 
+from ..activities.blocking import watched
+from ..activities.executions import Executions
+from ..activities.reporting import alive, attempt_number, counted, failing
+from ..activities.threads import StepThreads
+from ..app import App
 from ..closures.calls import told
-from ..closures.references import App, Resolver
+from ..closures.references import AppCode, Resolver
 from ..context import Context, ContextExt, Input, InputExt
 from ..errors import UnencryptedSecretError, UnserializableError
 from ..events import ReceivedEvent
@@ -25,6 +30,7 @@ from ..routing.catalog.lookup import find_task_queue
 from ..routing.mailbox import Wait
 from ..routing.mailbox_client import Mailboxes
 from ..routing.outcome import find_end
+from ..routing.sending import Sending
 from ..routing.topics.client import Topics
 from ..routing.topics.subscription import Subscription
 from ..runtime.steps.activity import BEFORE
@@ -55,14 +61,7 @@ from ..wire.run_input import received
 from ..wire.sent_events import pack
 from ..wire.signal_types import issues_of
 from ..wire.storage import most_with
-from .blocking import watched
-from .executions import Executions
-from .reporting import alive, attempt_number, counted, failing
-from .threads import StepThreads
-
-if TYPE_CHECKING:
-    from ..client import Client
-    from ..definition import Workflow
+from ..workflow import Workflow
 
 _logger = activity.LoggerAdapter(logging.getLogger("steporal.step"), None)
 _logger.activity_info_on_message = False
@@ -93,18 +92,20 @@ class Activities:
     """The activities of one app.
 
     Args:
-        client: The app's client.
+        app: The app.
+        sending: Sends its events.
         threads: Runs the step functions that are not ``async``.
         executions: Knows the step functions that run in this worker.
         slots: The steps that this worker runs at a time.
     """
 
-    def __init__(self, client: Client, threads: StepThreads, executions: Executions, slots: int) -> None:
-        self._client = client
+    def __init__(self, app: App, sending: Sending, threads: StepThreads, executions: Executions, slots: int) -> None:
+        self._app = app
+        self._sending = sending
         self._threads = threads
         self._executions = executions
-        self._http = HttpActivities(client, executions, slots)
-        self._app = App({w.id: w.handler for w in client.workflows}, client.step_packages)
+        self._http = HttpActivities(app.sinks, executions, slots)
+        self._code = AppCode({w.id: w.handler for w in app.workflows.values()}, app.step_packages)
 
     def all(self) -> list[Callable[..., Any]]:
         """The activities to give to a worker."""
@@ -134,9 +135,9 @@ class Activities:
 
     async def _run_step(self, call: dict[str, JSON]) -> RawValue:
         async with failing(call.get("call")), counted():
-            function, arguments = Resolver(self._app, lambda data: self._captive(data, call)).call(call)
+            function, arguments = Resolver(self._code, lambda data: self._captive(data, call)).call(call)
             result = await self._call(call["step"], function, arguments)
-            return _encoded_result(call["step"], function, result, told(call.get("call")), self._app.packages)
+            return _encoded_result(call["step"], function, result, told(call.get("call")), self._code.packages)
 
     @activity.defn(name=SEND_EVENT)
     async def send_event(self, argument: RawValue) -> RawValue:
@@ -145,14 +146,14 @@ class Activities:
         events = [ReceivedEvent.model_validate(event) for event in asked["events"]]
         call = asked.get("call")
         async with alive(), failing(call), counted():
-            return to_raw(pack(await self._client.dispatch(activity.client(), events)), told(call))
+            return to_raw(pack(await self._sending.dispatch(activity.client(), events)), told(call))
 
     @activity.defn(name=FIND_WORKFLOW)
     async def find_workflow(self, argument: RawValue) -> RawValue:
         """Look up in the catalog where another app's workflow runs."""
         wanted = from_raw(argument)
         async with failing():
-            catalog = self._client.dispatcher(activity.client()).catalog
+            catalog = self._sending.dispatcher(activity.client()).catalog
             return to_raw({"task_queue": await find_task_queue(catalog, wanted["app"], wanted["workflow"])})
 
     @activity.defn(name=FIND_END)
@@ -239,7 +240,7 @@ class Activities:
         """Check a signal's data by the schema of the wait that is to receive it; return what is wrong, or null."""
         asked = from_raw(argument)
         async with failing():
-            return to_raw(issues_of(asked["data"], asked["type"], self._client.step_packages))
+            return to_raw(issues_of(asked["data"], asked["type"], self._app.step_packages))
 
     async def _call(self, step_id: str, function: Callable[..., Any], arguments: list[Any]) -> Any:
         if inspect.iscoroutinefunction(function):
@@ -251,7 +252,7 @@ class Activities:
         if data[TAG] != "context":
             raise UnserializableError(f"a value is tagged {data[TAG]!r}, which this version of steporal does not know")
         given = call["context"]
-        workflow = self._client.get_workflow(call["workflow"])
+        workflow = self._app.workflows[call["workflow"]]
         return Context(
             input=Input(
                 self._input(workflow, given),
@@ -268,7 +269,7 @@ class Activities:
         )
 
     def _input(self, workflow: Workflow[Any, Any], given: dict[str, JSON]) -> Any:
-        packages = self._client.step_packages
+        packages = self._app.step_packages
         if "input" in given:
             return decode(given["input"], packages=packages)
         return received(workflow.id, workflow.input_schema, given["data"], given["exact"], packages)
