@@ -168,15 +168,15 @@ class Attempt:
 
     async def _perform_sleep(self, key: str, deadline: datetime, asked: int | None) -> Outcome:
         run = self.owner
-        until = run.moved(deadline.timestamp(), asked)
+        until = run.clock.moved(deadline.timestamp(), asked)
         waiting = run.waits.resume(key, "sleep") or Waiting("sleep", until)
         assert waiting.until is not None
         left = left_until(waiting.until, workflow.time())
         if left <= timedelta(0) and run.waits.is_known_to_be_over(key):
-            run.overdue[key] = run.microseconds(waiting.until)
+            run.clock.note_passed(key, waiting.until)
             return Outcome()
         with run.waits.during(key, waiting):
-            await workflow.sleep(max(left, run.shortest(key)), summary=summary(key))
+            await workflow.sleep(max(left, run.clock.shortest(key)), summary=summary(key))
         return Outcome()
 
     def invoke(
@@ -285,7 +285,7 @@ class Attempt:
 
     def _recorded(self, key: str) -> Call | None:
         outcome = self.owner.memo.get(key)
-        return outcome.call if outcome else self.owner.calls.get(key)
+        return outcome.call if outcome else self.owner.steps.calls.get(key)
 
     def _own_key(self, key: str, call: Call) -> str:
         """The key of a call, which was given one as if nothing had happened yet.
@@ -306,7 +306,7 @@ class Attempt:
         """Whether the id of a step is used once in the run, so that its key cannot mean another call."""
         return not any(
             other.startswith((f"{key}:", f"{key}@")) or key.startswith((f"{other}:", f"{other}@"))
-            for other in (*self.owner.memo, *self.owner.calls)
+            for other in (*self.owner.memo, *self.owner.steps.calls)
         )
 
     async def outcome(
@@ -329,11 +329,11 @@ class Attempt:
         if self._closed:
             raise asyncio.CancelledError("this attempt of the body has ended")
         try:
-            due = run.due(key)
+            due = run.clock.due(key)
             await run.journal.until("step", key, serving(self._begin, key, kind, start), due=due, at_once=at_once)
         except asyncio.CancelledError:
             if not self._closed:
-                run.cancel_step(key)
+                run.steps.cancel(key)
             raise
         outcome = run.memo[key]
         if outcome.failure:
@@ -345,11 +345,11 @@ class Attempt:
             self.owner.journal.arrive("step", key)
         else:
             assert start is not None
-            self.owner.calls[key] = self._calls[key]
-            self.owner.step(key, kind, start)
+            self.owner.steps.calls[key] = self._calls[key]
+            self.owner.steps.start(key, kind, start)
 
     def derived_id(self, key: str, position: int) -> str:
-        return derived_ulid(self.owner.started, self.owner.id, key, position)
+        return derived_ulid(self.owner.clock.started, self.owner.id, key, position)
 
     def _described(self, key: str, handler: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Call, RawValue]:
         """A call of a function, as it is compared with others, and as its activity is given it."""
@@ -417,7 +417,7 @@ class Attempt:
                     name,
                     argument,
                     result_type=RawValue,
-                    activity_id=self.owner.activity_id(key),
+                    activity_id=self.owner.steps.activity_id(key),
                     start_to_close_timeout=timeout or LOCAL_STEP_TIMEOUT,
                     retry_policy=with_attempts(policy, attempts),
                     summary=summary(key),

@@ -16,6 +16,7 @@ from ..values.converter import to_raw
 from ..wire.names import CHECKPOINT, DELIVER, ENDED, RECOVER, REPORT, SIGNALLED, START_SIGNAL
 from ..wire.start import argument_json
 from ..workflow import Workflow
+from .attempt import Attempt
 from .carried import Carried, read_carried, read_recovery
 from .inbox import read_delivery
 from .run import Run
@@ -89,14 +90,14 @@ def _first(definition: Workflow[Any, Any], carried: RawValue) -> tuple[Run, Inva
     """A run as it begins, and why it is to fail at once, where what it is to go on with is made up."""
     what = f"the state of a run of workflow {definition.id!r}"
     try:
-        return Run(definition, definition, read_carried(argument_json(carried, what))), None
+        return Run(definition, Attempt, read_carried(argument_json(carried, what))), None
     except InvalidInputError as err:
         refusal = err
     except UnknownKeyError:
         raise
     except Exception as err:
         refusal = InvalidInputError(f"{what} cannot be read: {type(err).__name__}: {str(err)[:200]}")
-    return Run(definition, definition), refusal
+    return Run(definition, Attempt), refusal
 
 
 def _given(data: RawValue, added: RawValue) -> tuple[JSON, JSON, InvalidInputError | None]:

@@ -11,27 +11,27 @@ import asyncio
 import hashlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from traceback import format_tb
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
-from ..closures.calls import Call, check_call
+from ..closures.calls import Call
 from ..closures.references import is_there
 from ..context import Context, ContextExt
 from ..durations import format_duration, parse_duration
 from ..errors import InvalidInputError, RetryAfterError, UnserializableError
 from ..expressions.wait_arguments import check_events, check_expression
-from ..observability.progress import run_ended, run_started, watched
-from ..observability.run_metrics import StepKind, count_body, count_end, count_start, counted
+from ..observability.progress import run_ended, run_started
+from ..observability.run_metrics import count_body, count_end, count_start
 from ..observability.run_trace import TRACE
 from ..observability.search_attributes import WAITING_FOR, is_indexed, of_run
 from ..sandbox.interrupts import Contained, containing
@@ -40,37 +40,38 @@ from ..sandbox.watch import in_body
 from ..sdk.current_details import show_details
 from ..sdk.pending import is_idle, waits_for_a_future
 from ..sdk.wait_until import wait_until
-from ..step import Step
+from ..step import Step, Steps
 from ..types import JSON
 from ..values.converter import return_type
 from ..values.encrypted import unreadable
 from ..wire.failures import FAILED_CODE, application_error, is_final, logged, message_of, step_of
 from ..wire.limits import to_limited
-from ..wire.memo import Failure, Memo, Outcome
+from ..wire.memo import Memo, Outcome
 from ..wire.names import BACKOFF_AFTER, BEGINS_ANEW, RUN_SEED, UNTIL_TS
 from ..wire.run_input import check_received, received
 from ..wire.run_result import read_result, write_result
 from ..wire.start import Origin, cron_data
 from ..wire.storage import StorageOfRun
-from ..wire.waits import BACKOFF, SHORTEST, Waiting, Waits, left_until
+from ..wire.waits import BACKOFF, Waiting, Waits, left_until
 from ..workflow import CANCEL_ON_TIMEOUT, CancelOn, Workflow
 from .awaited import Awaited, described
 from .body_log import BodyLogger, RunLogger
-from .branches import BRANCH, RunLoop, out_of_body
+from .branches import BRANCH, Branch, RunLoop
 from .carried import Carried, memo_json, read_outcome
 from .children import Children, failed_with, was_cancelled
+from .clock import BodyClock
 from .continuing import Continuing
 from .deadlock import of_another_loop
+from .identity import RunIdentity, run_id
 from .inbox import Inbox
 from .indexing import index
 from .journal import Entry, Journal
+from .scheduling import StepScheduler
 from .secrecy import SecretsOfRun
 from .signal_inbox import SignalInbox
-from .slots import Slots
 from .subscriptions import Subscriptions
 from .system_events import tell_cancelled, tell_failed, tell_finished
-
-Perform = Callable[[], Coroutine[Any, Any, Outcome]]
+from .takeover import Takeover
 
 _CANCELLED_AGAIN = timedelta(minutes=1)
 
@@ -105,10 +106,26 @@ class WorkflowSurroundings:
         return self.run.body_logger
 
     def now(self) -> datetime:
-        return _EPOCH + timedelta(microseconds=self.run.nanoseconds() // 1000)
+        return _EPOCH + timedelta(microseconds=self.run.clock.nanoseconds() // 1000)
 
     def uuid4(self) -> UUID:
         return UUID(int=self.run.random.getrandbits(128), version=4)
+
+
+class BodyAttempt(Steps, Protocol):
+    """One attempt of a body: it performs the steps that the body calls.
+
+    Attributes:
+        branch: The branch of the body itself.
+    """
+
+    branch: Branch
+
+    def is_forgotten(self) -> bool:
+        """Return whether the worker has removed the run from its cache."""
+
+    def close(self) -> None:
+        """End the attempt; its steps go on."""
 
 
 class Run:
@@ -119,76 +136,67 @@ class Run:
         handler: The handler to call, which ends at most the run.
         memo: The finished steps.
         journal: What has reached the body, in order.
-        base: What the journal's times count from, in milliseconds since the epoch.
         failures: How often the body has raised since a step finished last.
         attempt: Which attempt of the body this is, from 0; none but those since a step finished last count.
         loop: The run's event loop, as the body does not see it.
         logger: What is logged of it.
         body_logger: What the body logs with.
-        scheduled: How often each step was scheduled, by key; activity ids must not repeat while one is pending.
-        calls: What the steps in flight were called with, by key.
-        taken_over_until: Until when, on the body's clock, another run did what this one goes on from; -1: none did.
-        moved_by: By how much that was earlier, in microseconds, once it is known.
-        reruns: The ids of the runs of which this one is a rerun; see :attr:`own_ids`.
-        reopens: The listeners of that run that this one has to subscribe for itself.
-        overdue: When waits were over that the body had in an execution before, for those that were when it came back.
-        mailboxes: The mailboxes that a recovery has found to be chosen for signals to send, by step.
         random: What the body draws from; begins anew with each attempt of it.
-        started: When its first execution started, in milliseconds since the epoch.
+        clock: The time that the body sees.
+        takeover: The state of another run that this one goes on from.
+        steps: The steps in flight.
         waits: What it waits for.
         inbox: The events that it was sent.
         signals: Its waits for signals.
         children: The runs that it has invoked.
-        slots: How many steps may be in flight.
         continuing: When it continues as new.
         storage: Whether values over Temporal's limit go into external storage.
         secrets: Whether values with secrets may be sent.
     """
 
     def __init__(
-        self, definition: Workflow[Any, Any], loaded: Workflow[Any, Any], carried: Carried | None = None
+        self, definition: Workflow[Any, Any], new_attempt: Callable[[Run], BodyAttempt], carried: Carried | None = None
     ) -> None:
         self.workflow = definition
-        self.loaded = loaded
-        self.handler: Callable[..., Contained] = containing(loaded.handler)
+        self._new_attempt = new_attempt
+        self.handler: Callable[..., Contained] = containing(definition.handler)
         self.memo: Memo = {}
         self.failures: int = 0
         self.attempt: int = 0
         self.loop: RunLoop
         self.logger: RunLogger = RunLogger(lambda: self.failures + 1)
-        self.scheduled: dict[str, int] = {}
         self.data: JSON = None
         self.origin: Origin
         self.context: Context[Any]
         self.random: random.Random
         self.waits: Waits = Waits()
         self.inbox: Inbox = Inbox()
-        self.subscriptions: Subscriptions = Subscriptions(self, self.inbox)
+        self.subscriptions: Subscriptions = Subscriptions(self.inbox, lambda: self.identity.event)
         self.signals: SignalInbox = SignalInbox(self.waits)
         self.children: Children = Children()
-        self.slots: Slots = Slots()
         self.storage: StorageOfRun = StorageOfRun()
         self.secrets: SecretsOfRun = SecretsOfRun()
-        self.mailboxes: dict[str, str] = {}
-        self._taken: dict[str, None] = {}
         self._body_task: asyncio.Task[Any] | None = None
         self.continuing: Continuing = Continuing(self, carried.held_until if carried else None)
         self._carried = carried
         self._goes_on = carried is not None and workflow.info().continued_run_id is not None
-        self._in_flight: dict[str, asyncio.Task[Outcome]] = {}
-        self.taken_over_until: int = -1
-        self.moved_by: int | None = None
-        self.reruns: list[list[str]] = []
-        self.reopens: dict[str, None] = {}
-        self.calls: dict[str, Call] = {}
-        self.overdue: dict[str, int] = {}
+        self.takeover: Takeover = Takeover()
         began = int(workflow.info().workflow_start_time.timestamp() * 1000)
-        self.started: int = (carried.started if carried else 0) or began
-        self.base: int = (carried.base if carried else 0) or self.started
+        started = (carried.started if carried else 0) or began
+        base = (carried.base if carried else 0) or started
+        self.clock: BodyClock = BodyClock(self.waits, self.takeover, started=started, base=base)
         self._seed = carried.seed if carried and carried.seed else seed_of(self.id)
-        self._event_loop: Any = asyncio.get_running_loop()
         entries = [Entry.read(entry) for entry in carried.past] if carried else []
-        self.journal: Journal = Journal(self.elapsed, self._take_unasked, self._take_back, entries)
+        self.journal: Journal = Journal(self.clock.elapsed, self._take_unasked, self._take_back, entries)
+        self.clock.journal = self.journal
+        self.steps: StepScheduler = StepScheduler(
+            self.memo,
+            self.waits,
+            self.clock,
+            hold=self.continuing.hold,
+            exists=self.exists,
+            finished=self._step_finished,
+        )
         if carried is not None:
             self._restore(carried)
         self.body_logger: BodyLogger = BodyLogger(lambda: self.failures + 1, self.journal)
@@ -196,20 +204,14 @@ class Run:
     # --- from one execution to the next ----------------------------------------------------------------------------
 
     def _restore(self, carried: Carried) -> None:
-        self.memo = {key: read_outcome(outcome) for key, outcome in carried.memo.items()}
+        self.memo.update((key, read_outcome(outcome)) for key, outcome in carried.memo.items())
         self.journal.attempt_began = carried.attempt_began
         self.journal.may_begin_anew = carried.begins_anew
         self.failures = carried.failures
         self.attempt = carried.attempt
         self.journal.repeated = carried.repeated
-        self.taken_over_until = carried.taken_over_until
-        self.moved_by = carried.moved_by
-        self.reruns = carried.reruns
-        self.reopens = dict.fromkeys(carried.reopens)
-        self.calls = {key: call for key, data in carried.calls.items() if (call := Call.read(data)) is not None}
-        self.scheduled = carried.scheduled
-        self.mailboxes = carried.mailboxes
-        self._taken = dict.fromkeys(carried.taken)
+        self.takeover.restore(carried)
+        self.steps.restore(carried)
         self.waits.restore(carried.waits)
         self.inbox.restore(carried.boxes, carried.came)
         self.subscriptions.cancelling = {key: tuple(topics) for key, topics in carried.cancelling.items()}
@@ -222,7 +224,7 @@ class Run:
 
     def recovered(self, carried: Carried) -> Run:
         """The same run, before it begins, with what its history has shown that it has done."""
-        run = Run(self.workflow, self.loaded, carried.model_copy(update={"seed": carried.seed or self._seed}))
+        run = Run(self.workflow, self._new_attempt, carried.model_copy(update={"seed": carried.seed or self._seed}))
         run._goes_on = False
         return run
 
@@ -232,8 +234,8 @@ class Run:
             is_parked=is_parked,
             is_indexed=is_parked and is_indexed(workflow.info().typed_search_attributes),
             held_until=self.continuing.held_until,
-            started=self.started,
-            base=0 if self.base == self.started else self.base,
+            started=self.clock.started,
+            base=0 if self.clock.base == self.clock.started else self.clock.base,
             seed=self._seed,
             attempt_began=self.journal.attempt_began,
             begins_anew=self.journal.begins_anew,
@@ -242,31 +244,35 @@ class Run:
             failures=self.failures,
             attempt=self.attempt,
             repeated=self.journal.repeated_entries,
-            taken_over_until=self.taken_over_until,
-            moved_by=self.moved_by,
-            calls={key: call.json() for key, call in self.calls.items() if self._goes_on_with(key)},
-            scheduled=self.scheduled,
+            taken_over_until=self.takeover.until,
+            moved_by=self.takeover.moved_by,
+            calls={key: call.json() for key, call in self.steps.calls.items() if self._goes_on_with(key)},
+            scheduled=self.steps.scheduled,
             waits=self.waits.state(),
             boxes=self.inbox.state(),
             came=self.inbox.came(),
-            mailboxes=self.mailboxes,
-            taken=list(self._taken),
+            mailboxes=self.takeover.mailboxes,
+            taken=self.steps.taken,
             cancelling={key: list(topics) for key, topics in self.subscriptions.cancelling.items()},
             signals=self.signals.state(),
             ended=self.children.ended,
             invoked=self.children.invoked,
             reports_to=self.children.reports_to,
-            reruns=self.reruns,
-            reopens=list(self.reopens),
+            reruns=self.takeover.reruns,
+            reopens=list(self.takeover.reopens),
             size=self.continuing.size,
             json_size=self.continuing.json_size,
             warning=self.continuing.warning,
         )
 
+    def _step_finished(self, key: str, outcome: Outcome) -> None:
+        self.failures = 0
+        self.continuing.grew(key, outcome)
+
     def _goes_on_with(self, key: str) -> bool:
         """Whether the next execution goes on with what a step has done, and does not only wait for the same."""
         waiting = self.waits.now.get(key) or self.waits.carried.get(key)
-        return key in self.mailboxes or (waiting is not None and waiting.kind == "invoke")
+        return key in self.takeover.mailboxes or (waiting is not None and waiting.kind == "invoke")
 
     # --- the calls of steps ----------------------------------------------------------------------------------------
 
@@ -277,56 +283,14 @@ class Run:
 
     def call(self, kind: str, target: str, *values: Any, **more: Any) -> Call:
         """Describe a call of a step; see :meth:`Call.of`."""
-        reruns = [dict(zip(self.own_ids, ids, strict=False)) for ids in self.reruns]
+        reruns = [dict(zip(self.own_ids, ids, strict=False)) for ids in self.takeover.reruns]
         return Call.of(kind, target, *values, reruns=reruns, **more)
 
     def exists(self, named: str, *, exactly: bool = False) -> bool:
         """Return whether this version of the code has what a call names; see :func:`.references.is_there`."""
         return is_there(named, exactly, self.handler, self.workflow.id, self.workflow.step_packages)
 
-    # --- the time that the body sees -------------------------------------------------------------------------------
-
-    def elapsed(self) -> int:
-        """Return the time of the present workflow task, in microseconds since :attr:`base`."""
-        loop = self._event_loop
-        now: int = type(loop).workflow_time_ns(loop)
-        return now // 1000 - self.base * 1000
-
-    def microseconds(self, moment: float) -> int:
-        """Return a time in seconds since the epoch as the journal has it."""
-        return round(moment * 1_000_000) - self.base * 1000
-
-    def nanoseconds(self) -> int:
-        """Return the time in the body, in nanoseconds since the epoch."""
-        return (self.base * 1000 + self.journal.now()) * 1000
-
-    def moved(self, until: float, asked: int | None) -> float:
-        """Return when something ends, in a run that goes on from what another run has done.
-
-        What that run had left of a time when it was there, this one has left.
-
-        Args:
-            until: When it would have ended in that run, in seconds since the epoch.
-            asked: When the body has asked for it, on its clock; None if it has asked for a moment, and not for a while.
-        """
-        if asked is None or asked > self.taken_over_until or self.taken_over_until < 0:
-            return until
-        if self.moved_by is None:
-            self.moved_by = self.elapsed() - self.taken_over_until
-        return until + self.moved_by / 1_000_000
-
-    def due(self, key: str) -> int | None:
-        """Return when a wait is over that the body was in, as the journal has it; None for other steps."""
-        waiting = self.waits.carried.get(key)
-        return None if waiting is None or waiting.until is None else self.microseconds(waiting.until)
-
-    def shortest(self, key: str) -> timedelta:
-        """Return how long the timer of a wait is at least.
-
-        What is over when the body has come back has timers that fire in the order in which it was over, and not in that
-        in which the body asks for it.
-        """
-        return SHORTEST * (1 + self.journal.ranks.get(key, 0))
+    # --- what the run waits for ------------------------------------------------------------------------------------
 
     def _take_unasked(self, entry: Entry) -> None:
         """Take what reaches the body though it has not asked for it."""
@@ -353,26 +317,24 @@ class Run:
     def busy_steps(self) -> int:
         """How many steps are in flight that another execution could not go on with."""
         waiting = sum(waiting.kind not in ("backoff", "asyncio", "start") for waiting in self.waits.now.values())
-        return len(self._in_flight) - waiting - len(self.continuing.held) - len(self.slots.queued)
+        return len(self.steps.in_flight) - waiting - len(self.continuing.held) - len(self.steps.slots.queued)
 
     def cannot_wake(self, body: asyncio.Task[Any]) -> bool:
         """Whether nothing is in flight that could wake the body, which has not ended."""
-        if self._in_flight or self.waits.now or not self.journal.is_idle or self.loop.has_more_jobs:
+        if self.steps.in_flight or self.waits.now or not self.journal.is_idle or self.loop.has_more_jobs:
             return False
         # The two conditions are the journal's and the one by which the run waits for this.
         return waits_for_a_future(body) and is_idle(asyncio.get_running_loop(), conditions=2)
 
     @property
     def id(self) -> str:
-        """The run's id, stable over continue-as-new."""
-        return workflow.info().first_execution_run_id
+        """The run's id, the same in each of its executions."""
+        return run_id()
 
     @property
-    def event(self) -> dict[str, JSON]:
-        """What started the run, as expressions see it in ``event``."""
-        origin = self.origin
-        ts = int(origin.time().timestamp() * 1000)
-        return {"name": origin.name, "data": self.data, "id": origin.id, "ts": ts, "v": origin.v}
+    def identity(self) -> RunIdentity:
+        """Names of the run, and what started it."""
+        return RunIdentity(self.workflow.app, self.workflow.id, self.origin, self.data, self.clock.started)
 
     async def execute(self, data: JSON, added: JSON, refusal: InvalidInputError | None = None) -> RawValue:
         """Run the handler to its end; what Temporal's workflow returns.
@@ -382,7 +344,7 @@ class Run:
             added: What the starter has added.
             refusal: Why the run fails at once.
         """
-        self.loop = RunLoop(self)
+        self.loop = RunLoop(self.clock, self.waits, lambda: self.random)
         self.origin = Origin.of_run(added, workflow.info().workflow_id)
         began = workflow.info().start_time
         if self._carried is not None and self._carried.began is not None:
@@ -401,9 +363,9 @@ class Run:
                 await index(of_run(self.workflow.app, self.workflow.id, self.origin.name, self.origin.id))
             result = await self._handled()
         except asyncio.CancelledError:
-            await self._end(was_cancelled(), partial(tell_cancelled, self))
+            await self._end(was_cancelled(), partial(tell_cancelled, self.identity))
             self._count_end("cancelled")
-            run_ended("cancelled", self.started)
+            run_ended("cancelled", self.clock.started)
             raise
         except Exception as err:
             if unreadable() is not None:
@@ -413,15 +375,15 @@ class Run:
             failure = application_error(err, attempt=self.failures, non_retryable=True)
             trace = "".join(format_tb(failure.__traceback__))
             self._log_end(failure, err)
-            await self._end(failed_with(failure), partial(tell_failed, self, failure, trace))
+            await self._end(failed_with(failure), partial(tell_failed, self.identity, failure, trace))
             self._count_end("failed")
             step = step_of(failure)
             why = f"at step {step.step_id!r}" if step else f"{failure.type}: {failure.message}"
-            run_ended("failed", self.started, why)
+            run_ended("failed", self.clock.started, why)
             raise failure from failure.__cause__
-        await self._end(Outcome(read_result(result).as_json()), partial(tell_finished, self, result))
+        await self._end(Outcome(read_result(result).as_json()), partial(tell_finished, self.identity, result))
         self._count_end("finished")
-        run_ended("completed", self.started)
+        run_ended("completed", self.clock.started)
         return result
 
     async def _end(self, outcome: Outcome, tell: Callable[[], Awaitable[None]]) -> None:
@@ -433,7 +395,9 @@ class Run:
         await self.children.report(outcome)  # to those who have asked meanwhile
         if (trace := TRACE.get()) is not None:
             failure = None if outcome.failure is None else outcome.failure.name
-            trace.ended(self.workflow.app, self.origin, self.started, failure, is_cancelled=outcome == was_cancelled())
+            trace.ended(
+                self.workflow.app, self.origin, self.clock.started, failure, is_cancelled=outcome == was_cancelled()
+            )
 
     async def _until_all_is_seen(self) -> None:
         """Let the run see the rest of what came with the job that ended it: one of its parents may ask for the end."""
@@ -448,7 +412,7 @@ class Run:
         self.logger.error("run %r failed: %s: %s", id, failure.type, failure.message, exc_info=exc_info, extra=extra)
 
     def _count_end(self, outcome: Literal["finished", "failed", "cancelled"]) -> None:
-        count_end(outcome, started=self.started, memo_size=self.continuing.size)
+        count_end(outcome, started=self.clock.started, memo_size=self.continuing.size)
 
     async def _handled(self) -> RawValue:
         is_cancelled = False
@@ -467,7 +431,7 @@ class Run:
         await self._until(self.origin)
         with workflow.unsafe.sandbox_unrestricted():  # what the schema draws shows in what it makes
             packages = self.workflow.step_packages
-            check_received(self.workflow.id, self.loaded.input_schema, self.data, self.origin.exact, packages)
+            check_received(self.workflow.id, self.workflow.input_schema, self.data, self.origin.exact, packages)
         return self._result(await self._live(is_cancelled=is_cancelled))
 
     def _is_found_by_waits(self) -> bool:
@@ -562,7 +526,7 @@ class Run:
     def _input(self) -> Any:
         """Return the input as a value of its own: an attempt of the body may change it."""
         packages = self.workflow.step_packages
-        return received(self.workflow.id, self.loaded.input_schema, self.data, self.origin.exact, packages)
+        return received(self.workflow.id, self.workflow.input_schema, self.data, self.origin.exact, packages)
 
     def _context(self) -> Context[Any]:
         info = workflow.info()
@@ -575,8 +539,6 @@ class Run:
         )
 
     async def _body(self) -> Any:
-        from .attempt import Attempt
-
         is_new = self._carried is None
         if carried := self.waits.resume(BACKOFF, "backoff"):
             is_new = True
@@ -587,7 +549,7 @@ class Run:
                 self.random = random.Random(int(self._seed, 16))  # the same in each: what is drawn may name steps
                 self.journal.open(is_new=is_new, is_silent=self._goes_on and not is_new)
                 self.context = in_body(self._context)
-                attempt = Attempt(self)
+                attempt = self._new_attempt(self)
                 BRANCH.set(attempt.branch)
                 try:
                     result = await self.handler(self.context, Step(attempt))
@@ -670,77 +632,3 @@ class Run:
             )
         except UnserializableError as err:
             raise type(err)(f"the handler of {where} returned a value that cannot be sent: {err}") from None
-
-    # --- steps -----------------------------------------------------------------------------------------------------
-
-    def step(self, key: str, kind: StepKind, perform: Perform) -> asyncio.Task[Outcome]:
-        """The step with this key: in flight already, or started now."""
-        task = self._in_flight.get(key)
-        if task is None or task.cancelling():
-            before = task
-            finish = self._finish(key, kind, perform, self.calls.get(key), before)
-            task = asyncio.create_task(finish, context=out_of_body())
-            self._in_flight[key] = task
-            task.add_done_callback(partial(self._has_landed, key))  # also of one that never began
-        return task
-
-    def _has_landed(self, key: str, task: asyncio.Task[Outcome]) -> None:
-        if self._in_flight.get(key) is task:
-            del self._in_flight[key]
-            self.calls.pop(key, None)
-            error = None if task.cancelled() else task.exception()
-            if isinstance(error, Exception) and not task.cancelling():
-                self.journal.stop(error)  # no step's outcome, but an error of ours or of the SDK's
-
-    def is_in_flight(self, key: str) -> bool:
-        """Return whether a step has begun and has not ended."""
-        return key in self._in_flight
-
-    def cancel_step(self, key: str) -> None:
-        """Cancel a step that is in flight, as the body waits for it no longer."""
-        if (task := self._in_flight.get(key)) is not None:
-            task.cancel()
-
-    async def _finish(
-        self, key: str, kind: StepKind, perform: Perform, call: Call | None, before: asyncio.Task[Outcome] | None
-    ) -> Outcome:
-        if before is not None:  # it was cancelled, and has not ended yet
-            await asyncio.wait([before])
-        if not self.journal.takes_events:  # or a `next` would take its event later than it did
-            await self.continuing.hold(key)
-        trace = TRACE.get()
-        performed = perform if trace is None else partial(trace.step, key, perform)
-        is_resumed = key in self.waits.carried
-        performed = partial(counted, kind, performed, is_resumed=is_resumed)
-        try:
-            async with self.slots.of(key, kind, is_resumed=is_resumed):
-                outcome = await watched(key, kind, performed, is_resumed=is_resumed)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            outcome = Outcome(failure=Failure("CancelledError", "the step was cancelled, and not by its run"))
-        if outcome.call is not None and call is not None:
-            check_call(key, outcome.call, call, self.exists)
-        outcome = replace(outcome, call=self.calls.get(key))
-        self.memo[key] = outcome
-        self.failures = 0
-        self.continuing.grew(key, outcome)
-        self.journal.arrive("step", key, self.overdue.pop(key, None))
-        return outcome
-
-    async def until_cancelled(self, key: str) -> None:
-        """Wait until a step with this key that was cancelled has ended, if there is one."""
-        task = self._in_flight.get(key)
-        if task is not None and task.cancelling():
-            await asyncio.wait([task])
-
-    def activity_id(self, key: str) -> str:
-        """An id for one more activity of a step; another step may have an id that looks like one of these."""
-        count = self.scheduled.get(key, 0) + 1
-        while (id := key if count == 1 else f"{key}#{count}") in self._taken:
-            count += 1
-        self.scheduled[key] = count
-        if "#" in id:
-            self._taken[id] = None
-        return id

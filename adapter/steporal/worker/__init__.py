@@ -1,1 +1,1 @@
-"""A process that runs an app: the plugin of its Temporal worker, its activities, and workers for the system workflows."""
+"""A process that runs an app: the plugin of its Temporal worker, its activities, and the system workflows."""

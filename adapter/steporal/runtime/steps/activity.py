@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
@@ -29,10 +29,7 @@ from ...wire.failures import CODE_NOT_FOUND, LOST, NOT_BEGUN, call_of, failure_o
 from ...wire.limits import summary
 from ...wire.memo import Failure, Outcome
 from ...wire.names import JOIN_STEP, STEP_NOT_HERE, UNTIL_CODE, UNTIL_NEXT_ATTEMPT, WORKER_TASK_QUEUE
-
-if TYPE_CHECKING:
-    from ..run import Run
-
+from ..run import Run
 
 BEFORE = "before"
 """In the argument of a step's activity: what :meth:`Attempts.before` says."""
@@ -75,7 +72,7 @@ class StepActivity:
 
     def schedule(self, run: Run, attempts: Attempts) -> Any:
         """Schedule the activity, after the attempts in earlier ones."""
-        argument, activity_id = self.argument, run.activity_id(self.key)
+        argument, activity_id = self.argument, run.steps.activity_id(self.key)
         if attempts.begun:
             argument = to_raw({**from_raw(argument), BEFORE: attempts.before()})
         attempts.activity_id = attempts.activity_id or activity_id
@@ -101,7 +98,7 @@ class StepActivity:
             JOIN_STEP,
             to_raw({"activity_id": attempts.activity_id}),
             result_type=RawValue,
-            activity_id=run.activity_id(self.key),
+            activity_id=run.steps.activity_id(self.key),
             task_queue=worker or self.task_queue,
             schedule_to_start_timeout=JOIN_TIMEOUT,
             start_to_close_timeout=self.timeout,
