@@ -18,11 +18,11 @@ from ..errors import NonRetryableError
 from ..events import ReceivedEvent
 from ..metrics import SINK_ATTEMPTS
 from ..observability.tracing import is_traced
-from ..runtime.steps.activity import BEFORE
 from ..types import JSON
 from ..values.converter import from_raw, to_raw
 from ..wire.limits import to_limited
 from ..wire.names import FETCH, POST_EVENT
+from ..wire.step_activities import BEFORE
 from ..wire.storage import most_with
 from .addresses import addresses_of, public_addresses_of
 from .exchange import Addresses, Answer, Request, exchange, phrase

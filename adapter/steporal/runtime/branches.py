@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any
 
 from ..durations import format_duration
+from ..sandbox.interrupts import contained_task
 from ..sandbox.watch import in_body
 from ..sdk.ordered_tasks import number_tasks
 from ..sdk.wait_until import timers_called
@@ -208,7 +209,7 @@ class RunLoop:
         self._body_random = random
         loop = self._loop
         self._numbers = count(1)
-        number_tasks(loop, iter(self._next_number, 0))
+        number_tasks(loop, iter(self._next_number, 0), contained_task)
         instance = vars(loop)
         self._create_task = instance["create_task"]
         instance["create_task"] = self._task

@@ -9,14 +9,14 @@ the loop, and Temporal's own handles.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context
 from functools import wraps
 from typing import Any
 
 from temporalio.workflow import ActivityHandle, ChildWorkflowHandle
 
-from ..sandbox.interrupts import contained_task
+Wrap = Callable[[Coroutine[Any, Any, Any]], Coroutine[Any, Any, Any]]
 
 _QUERY = "query: "
 """How the SDK calls the tasks of queries, which a replay does not have."""
@@ -76,7 +76,7 @@ def as_completed(fs: Any, *, timeout: float | None = None) -> Any:
 asyncio.as_completed = asyncio.tasks.as_completed = as_completed
 
 
-def number_tasks(loop: asyncio.AbstractEventLoop, numbers: Iterator[int]) -> None:
+def number_tasks(loop: asyncio.AbstractEventLoop, numbers: Iterator[int], wrap: Wrap) -> None:
     """From now on, number the tasks and futures of a run.
 
     The SDK takes no task factory; its workflow instance, which is the event loop of the run, makes the tasks itself.
@@ -85,6 +85,7 @@ def number_tasks(loop: asyncio.AbstractEventLoop, numbers: Iterator[int]) -> Non
         loop: The run's.
         numbers: The numbers. Sets of small numbers are not in the order of the numbers where the numbers are larger
             than the set, so those that the body sees must be the same whenever it begins again.
+        wrap: Returns what a task executes, for the coroutine that it was made of.
     """
     instance = vars(loop)
 
@@ -93,7 +94,7 @@ def number_tasks(loop: asyncio.AbstractEventLoop, numbers: Iterator[int]) -> Non
     ) -> asyncio.Task[Any]:
         if name is not None and name.startswith(_QUERY):
             return type(loop).create_task(loop, coro, name=name, context=context)
-        task = NumberedTask(next(numbers), contained_task(coro), loop=loop, context=context)
+        task = NumberedTask(next(numbers), wrap(coro), loop=loop, context=context)
         loop._register_task(task, name=name)  # type: ignore[attr-defined]
         return task
 

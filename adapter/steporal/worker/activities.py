@@ -27,13 +27,11 @@ from ..events import ReceivedEvent
 from ..observability.search_attributes import has_all
 from ..outbound.activities import HttpActivities
 from ..routing.catalog.lookup import find_task_queue
-from ..routing.mailbox import Wait
 from ..routing.mailbox_client import Mailboxes
 from ..routing.outcome import find_end
 from ..routing.sending import Sending
 from ..routing.topics.client import Topics
 from ..routing.topics.subscription import Subscription
-from ..runtime.steps.activity import BEFORE
 from ..types import JSON
 from ..values.annotated import dump_annotated
 from ..values.converter import from_raw, return_type, to_raw
@@ -41,6 +39,7 @@ from ..values.decoding import decode
 from ..values.encoding import TAG, encode
 from ..values.encrypted import encrypts
 from ..wire.limits import to_limited
+from ..wire.mailbox_wait import Wait
 from ..wire.memo import TYPED
 from ..wire.names import (
     CHECK_SIGNAL,
@@ -60,6 +59,7 @@ from ..wire.names import (
 from ..wire.run_input import received
 from ..wire.sent_events import pack
 from ..wire.signal_types import issues_of
+from ..wire.step_activities import BEFORE
 from ..wire.storage import most_with
 from ..workflow import Workflow
 

@@ -29,11 +29,8 @@ from ...wire.failures import CODE_NOT_FOUND, LOST, NOT_BEGUN, call_of, failure_o
 from ...wire.limits import summary
 from ...wire.memo import Failure, Outcome
 from ...wire.names import JOIN_STEP, STEP_NOT_HERE, UNTIL_CODE, UNTIL_NEXT_ATTEMPT, WORKER_TASK_QUEUE
+from ...wire.step_activities import BEFORE
 from ..run import Run
-
-BEFORE = "before"
-"""In the argument of a step's activity: what :meth:`Attempts.before` says."""
-
 
 JOIN_TIMEOUT = timedelta(seconds=15)
 
@@ -169,12 +166,6 @@ def _read_details(beat: TimeoutError) -> tuple[str | None, int]:
         ):
             return worker, attempt
     return None, 0
-
-
-def is_activity_of(step_id: str, activity_id: str) -> bool:
-    """Return whether an activity may be one of a step, by its id."""
-    name, _, number = activity_id.rpartition("#")
-    return activity_id == step_id or (name == step_id and number.isdecimal())
 
 
 async def perform(run: Run, step: StepActivity) -> Outcome:

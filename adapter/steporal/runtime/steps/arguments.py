@@ -15,7 +15,7 @@ from temporalio import workflow
 from ...durations import Duration, parse_deadline, parse_duration
 from ...errors import InvalidArgumentError
 from ...validation import check_id, check_id_argument
-from ...values.converter import adapter
+from ...values.adapters import adapter
 
 
 @contextmanager

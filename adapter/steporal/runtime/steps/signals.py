@@ -15,12 +15,12 @@ from temporalio import workflow
 from ...closures.digests import digest
 from ...durations import Duration
 from ...errors import InvalidInputError, PayloadTooLargeError, UnserializableError
-from ...routing.mailbox import Wait
 from ...signals import OnConflict, ReceivedSignal, SendSignalResult, check_on_conflict, check_signal, signal_data
 from ...step import RunOptions
 from ...types import JSON
 from ...values.converter import copied, issues, to_raw, validate
 from ...wire.limits import to_limited
+from ...wire.mailbox_wait import Wait
 from ...wire.memo import Outcome
 from ...wire.names import FIND_MAILBOX, SEND_SIGNAL
 from ...wire.run_input import fields_made_anew
