@@ -94,7 +94,7 @@ async def rows(temporal: Client, apps: int, workflows: int) -> list[str]:
     took = await placing(temporal, (app(number, workflows) for number in range(apps, apps + 10)))
     client = steporal.Client("confirms", temporal=temporal)
     client.workflow(id="w", triggers=[steporal.event_trigger("team1.thing1.happened")])(_handler)
-    registrar = Registrar(client, Source.of(client))
+    registrar = Registrar(client.app, client.temporal, Source.of(client.app))
     async with registry_worker(temporal, client.id, "bench"):
         await registrar.confirm()
         confirming = await measured(registrar.confirm)

@@ -303,6 +303,11 @@ class Client:
         return self._app.task_queue
 
     @property
+    def step_packages(self) -> set[str]:
+        """Top-level packages whose functions are steps of the app, and whose classes its values may have."""
+        return self._app.step_packages
+
+    @property
     def sinks(self) -> Mapping[str, EventSink]:
         """The sinks defined so far, by id."""
         return MappingProxyType(self._app.sinks)

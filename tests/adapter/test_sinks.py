@@ -342,7 +342,7 @@ async def test_no_more_than_so_many_wait_for_a_host() -> None:
 async def test_a_worker_without_the_sink_lets_another_try(app: steporal.Client) -> None:
     argument = to_raw({"sink": "gone", "event": {"name": "a", "data": {}, "id": "1", "ts": 0}})
     with pytest.raises(temporalio.exceptions.ApplicationError, match="has no sink 'gone'") as failed:
-        await ActivityEnvironment().run(HttpActivities(app, Executions(), slots=100).post_event, argument)
+        await ActivityEnvironment().run(HttpActivities(app.sinks, Executions(), slots=100).post_event, argument)
     assert not failed.value.non_retryable
 
 

@@ -251,7 +251,7 @@ def defined() -> set[Named]:
     """What the package has names for in histories."""
     sinks = list(app.shop.sinks.values())
     activities = [
-        *Activities(app.shop, StepThreads(), Executions(), slots=100).all(),
+        *Activities(app.shop.app, app.shop.sending, StepThreads(), Executions(), slots=100).all(),
         *SYSTEM_ACTIVITIES,
         *REGISTRY_ACTIVITIES,
     ]

@@ -162,14 +162,14 @@ async def test_sync_of_an_old_revision_is_refused_unless_it_takes_over(
 
 def test_the_revision_is_when_the_newest_module_was_changed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     client = revision(name, 7)
-    assert revision_of(client) == 7
+    assert revision_of(client.app) == 7
     client.revision = None
-    assert revision_of(client) >= int(Path(__file__).stat().st_mtime)
+    assert revision_of(client.app) >= int(Path(__file__).stat().st_mtime)
     monkeypatch.setenv("STEPORAL_REVISION", "1042")
-    assert revision_of(client) == 1042
+    assert revision_of(client.app) == 1042
     monkeypatch.setenv("STEPORAL_REVISION", "v1")
     with pytest.raises(steporal.DefinitionError, match=r"STEPORAL_REVISION is 'v1'; it takes a whole number"):
-        revision_of(client)
+        revision_of(client.app)
 
 
 # --- Worker Versioning ---------------------------------------------------------------------------------------------
@@ -348,7 +348,7 @@ async def test_a_worker_that_the_catalog_refuses_runs_on_and_says_so(
         async with system_worker(temporal), registry_worker(temporal, name, "r2"):
             client.temporal = temporal
             with pytest.raises(CatalogFullError, match=f"app '{name}' does not fit into the catalog"):
-                await Registrar(client, Source.of(client)).confirm()
+                await Registrar(client.app, client.temporal, Source.of(client.app)).confirm()
         assert await starts(temporal, name) == ["r1"]
         config = temporal.service_client.config
         connection = await temporalio.client.Client.connect(config.target_host)
