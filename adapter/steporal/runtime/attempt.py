@@ -1,4 +1,18 @@
-"""One attempt of a body: what its ``step`` does on Temporal."""
+"""One attempt of a body: it performs the steps that the body calls.
+
+The way of a step, from the body to an activity and back::
+
+    step.run("charge", f)               step.py               the body calls it
+      Attempt.run                       attempt.py            key of the step, reference to f, digest of the call
+      Attempt.outcome                                         asks the journal for the outcome of the step
+        Journal.until                   journal.py            while the body comes back: the recorded outcome, if any
+        Attempt._begin                                        otherwise the step begins
+          StepScheduler.start           scheduling.py         a task outside the body: its turn, its slot, its metrics
+            perform                     steps/activity.py     schedules the activity, and joins one of a lost worker
+              Activities.run_step       worker/activities.py  on any worker of the app: resolves f, calls it
+          StepScheduler._finish         scheduling.py         the outcome goes to the memo, and arrives at the journal
+        Journal.arrive                  journal.py            wakes the body, one outcome at a time
+"""
 
 from __future__ import annotations
 
@@ -368,7 +382,7 @@ class Attempt:
         return call, to_limited(f"what step {key!r} captured or is given", argument, run.storage.most)
 
     def _context_json(self) -> JSON:
-        context, info = self.owner.context, workflow.info()
+        context, info = self.owner.body.context, workflow.info()
         origin = context.input
         return {
             **self._input_json(),
@@ -388,7 +402,7 @@ class Attempt:
         run = self.owner
         try:
             packages = run.workflow.step_packages
-            return {"input": encode(run.context.input.data, secrets=run.secrets.are_sent, packages=packages)}
+            return {"input": encode(run.body.context.input.data, secrets=run.secrets.are_sent, packages=packages)}
         except UnserializableError:
             return {"data": run.data, "exact": run.origin.exact}
 

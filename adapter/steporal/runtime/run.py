@@ -3,22 +3,31 @@
 The handler's body runs inside a Temporal workflow. An exception that it raises itself runs it again from the top,
 after a backoff. The journal then hands it what it was handed before, in the same order; steps that were in flight go
 on, and are joined.
+
+A run that only waits is parked: it continues as new, without its handler. How it wakes::
+
+    the next execution starts                                    with the state that the last one handed over
+      Compiled.__init__             compiled.py                  reads it (carried.py)
+        Run._restore                run.py                       memo, journal, waits, inbox, steps, ...
+      Run.execute
+        Continuing.until_due        continuing.py                waits until a wait is over, or something arrives for it
+        Run._live
+          Body.execute              body.py                      the handler, from the top
+            Journal                 journal.py                   hands the body what reached it, in order, at its times
+          Run._come_back                                         until the body waits for what has not happened yet
+          Continuing.until_left     continuing.py                live: parks again, continues as new, or ends
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import logging
-import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from traceback import format_tb
-from typing import Any, Literal, Protocol
-from uuid import UUID
+from typing import Any, Literal
 
 from temporalio import workflow
 from temporalio.common import RawValue
@@ -27,41 +36,39 @@ from temporalio.exceptions import ApplicationError
 from ..closures.calls import Call
 from ..closures.references import is_there
 from ..context import Context, ContextExt
-from ..durations import format_duration, parse_duration
-from ..errors import InvalidInputError, RetryAfterError, UnserializableError
+from ..durations import parse_duration
+from ..errors import InvalidInputError, UnserializableError
 from ..expressions.wait_arguments import check_events, check_expression
 from ..observability.progress import run_ended, run_started
-from ..observability.run_metrics import count_body, count_end, count_start
+from ..observability.run_metrics import count_end, count_start
 from ..observability.run_trace import TRACE
 from ..observability.search_attributes import WAITING_FOR, is_indexed, of_run
 from ..sandbox.interrupts import Contained, containing
 from ..sandbox.nondeterminism import explained, nondeterminism_in
-from ..sandbox.watch import in_body
 from ..sdk.current_details import show_details
 from ..sdk.pending import is_idle, waits_for_a_future
 from ..sdk.wait_until import wait_until
-from ..step import Step, Steps
 from ..types import JSON
 from ..values.converter import return_type
 from ..values.encrypted import unreadable
-from ..wire.failures import FAILED_CODE, application_error, is_final, logged, message_of, step_of
+from ..wire.failures import FAILED_CODE, application_error, logged, step_of
 from ..wire.limits import to_limited
 from ..wire.memo import Memo, Outcome
-from ..wire.names import BACKOFF_AFTER, BEGINS_ANEW, RUN_SEED, UNTIL_TS
+from ..wire.names import UNTIL_TS
 from ..wire.run_input import check_received, received
 from ..wire.run_result import read_result, write_result
 from ..wire.start import Origin, cron_data
 from ..wire.storage import StorageOfRun
-from ..wire.waits import BACKOFF, Waiting, Waits, left_until
+from ..wire.waits import BACKOFF, Waiting, Waits
 from ..workflow import CANCEL_ON_TIMEOUT, CancelOn, Workflow
 from .awaited import Awaited, described
-from .body_log import BodyLogger, RunLogger
-from .branches import BRANCH, Branch, RunLoop
+from .body import Body, BodyAttempt, WorkflowSurroundings, seed_of
+from .body_log import RunLogger
+from .branches import RunLoop
 from .carried import Carried, memo_json, read_outcome
 from .children import Children, failed_with, was_cancelled
 from .clock import BodyClock
 from .continuing import Continuing
-from .deadlock import of_another_loop
 from .identity import RunIdentity, run_id
 from .inbox import Inbox
 from .indexing import index
@@ -78,56 +85,6 @@ _CANCELLED_AGAIN = timedelta(minutes=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def seed_of(run_id: str) -> str:
-    """Return what the random numbers of a run start from, in hexadecimal; a run that repeats another takes its seed.
-
-    Args:
-        run_id: The run's id, which the server draws at random.
-    """
-    return hashlib.sha256(f"{RUN_SEED}{run_id}".encode()).hexdigest()[:32]
-
-
-@dataclass(frozen=True, slots=True)
-class WorkflowSurroundings:
-    """What ``ctx`` is made of in a body: Temporal's deterministic sources."""
-
-    run: Run
-
-    @property
-    def attempt(self) -> int:
-        return 0 if self.run.journal.has_news else self.run.attempt
-
-    @property
-    def random(self) -> random.Random:
-        return self.run.random
-
-    @property
-    def logger(self) -> logging.LoggerAdapter[Any]:
-        return self.run.body_logger
-
-    def now(self) -> datetime:
-        return _EPOCH + timedelta(microseconds=self.run.clock.nanoseconds() // 1000)
-
-    def uuid4(self) -> UUID:
-        return UUID(int=self.run.random.getrandbits(128), version=4)
-
-
-class BodyAttempt(Steps, Protocol):
-    """One attempt of a body: it performs the steps that the body calls.
-
-    Attributes:
-        branch: The branch of the body itself.
-    """
-
-    branch: Branch
-
-    def is_forgotten(self) -> bool:
-        """Return whether the worker has removed the run from its cache."""
-
-    def close(self) -> None:
-        """End the attempt; its steps go on."""
-
-
 class Run:
     """One run of a workflow.
 
@@ -136,12 +93,9 @@ class Run:
         handler: The handler to call, which ends at most the run.
         memo: The finished steps.
         journal: What has reached the body, in order.
-        failures: How often the body has raised since a step finished last.
-        attempt: Which attempt of the body this is, from 0; none but those since a step finished last count.
         loop: The run's event loop, as the body does not see it.
         logger: What is logged of it.
-        body_logger: What the body logs with.
-        random: What the body draws from; begins anew with each attempt of it.
+        body: The attempts of the handler.
         clock: The time that the body sees.
         takeover: The state of another run that this one goes on from.
         steps: The steps in flight.
@@ -161,14 +115,10 @@ class Run:
         self._new_attempt = new_attempt
         self.handler: Callable[..., Contained] = containing(definition.handler)
         self.memo: Memo = {}
-        self.failures: int = 0
-        self.attempt: int = 0
         self.loop: RunLoop
-        self.logger: RunLogger = RunLogger(lambda: self.failures + 1)
+        self.logger: RunLogger = RunLogger(lambda: self.body.failures + 1)
         self.data: JSON = None
         self.origin: Origin
-        self.context: Context[Any]
-        self.random: random.Random
         self.waits: Waits = Waits()
         self.inbox: Inbox = Inbox()
         self.subscriptions: Subscriptions = Subscriptions(self.inbox, lambda: self.identity.event)
@@ -185,7 +135,6 @@ class Run:
         started = (carried.started if carried else 0) or began
         base = (carried.base if carried else 0) or started
         self.clock: BodyClock = BodyClock(self.waits, self.takeover, started=started, base=base)
-        self._seed = carried.seed if carried and carried.seed else seed_of(self.id)
         entries = [Entry.read(entry) for entry in carried.past] if carried else []
         self.journal: Journal = Journal(self.clock.elapsed, self._take_unasked, self._take_back, entries)
         self.clock.journal = self.journal
@@ -197,9 +146,12 @@ class Run:
             exists=self.exists,
             finished=self._step_finished,
         )
+        seed = carried.seed if carried and carried.seed else seed_of(self.id)
+        self.body: Body = Body(
+            definition, self.handler, self.journal, self.waits, seed, lambda: self._new_attempt(self)
+        )
         if carried is not None:
             self._restore(carried)
-        self.body_logger: BodyLogger = BodyLogger(lambda: self.failures + 1, self.journal)
 
     # --- from one execution to the next ----------------------------------------------------------------------------
 
@@ -207,8 +159,7 @@ class Run:
         self.memo.update((key, read_outcome(outcome)) for key, outcome in carried.memo.items())
         self.journal.attempt_began = carried.attempt_began
         self.journal.may_begin_anew = carried.begins_anew
-        self.failures = carried.failures
-        self.attempt = carried.attempt
+        self.body.restore(carried)
         self.journal.repeated = carried.repeated
         self.takeover.restore(carried)
         self.steps.restore(carried)
@@ -224,7 +175,7 @@ class Run:
 
     def recovered(self, carried: Carried) -> Run:
         """The same run, before it begins, with what its history has shown that it has done."""
-        run = Run(self.workflow, self._new_attempt, carried.model_copy(update={"seed": carried.seed or self._seed}))
+        run = Run(self.workflow, self._new_attempt, carried.model_copy(update={"seed": carried.seed or self.body.seed}))
         run._goes_on = False
         return run
 
@@ -236,13 +187,13 @@ class Run:
             held_until=self.continuing.held_until,
             started=self.clock.started,
             base=0 if self.clock.base == self.clock.started else self.clock.base,
-            seed=self._seed,
+            seed=self.body.seed,
             attempt_began=self.journal.attempt_began,
             begins_anew=self.journal.begins_anew,
             memo={key: memo_json(outcome) for key, outcome in self.memo.items()},
             past=[entry.json() for entry in self.journal.entries()],
-            failures=self.failures,
-            attempt=self.attempt,
+            failures=self.body.failures,
+            attempt=self.body.attempt,
             repeated=self.journal.repeated_entries,
             taken_over_until=self.takeover.until,
             moved_by=self.takeover.moved_by,
@@ -266,7 +217,7 @@ class Run:
         )
 
     def _step_finished(self, key: str, outcome: Outcome) -> None:
-        self.failures = 0
+        self.body.failures = 0
         self.continuing.grew(key, outcome)
 
     def _goes_on_with(self, key: str) -> bool:
@@ -344,7 +295,7 @@ class Run:
             added: What the starter has added.
             refusal: Why the run fails at once.
         """
-        self.loop = RunLoop(self.clock, self.waits, lambda: self.random)
+        self.loop = RunLoop(self.clock, self.waits, lambda: self.body.random)
         self.origin = Origin.of_run(added, workflow.info().workflow_id)
         began = workflow.info().start_time
         if self._carried is not None and self._carried.began is not None:
@@ -372,7 +323,7 @@ class Run:
                 raise  # the workflow task fails, and is tried again until a worker has the key: no run has ended
             if nondeterminism := nondeterminism_in(err):
                 raise explained(nondeterminism, workflow.info()) from None
-            failure = application_error(err, attempt=self.failures, non_retryable=True)
+            failure = application_error(err, attempt=self.body.failures, non_retryable=True)
             trace = "".join(format_tb(failure.__traceback__))
             self._log_end(failure, err)
             await self._end(failed_with(failure), partial(tell_failed, self.identity, failure, trace))
@@ -448,7 +399,8 @@ class Run:
         if is_cancelled and self._is_between_attempts():
             raise asyncio.CancelledError
         self.waits.awake()
-        body = self._body_task = asyncio.create_task(self._body())
+        executing = self.body.execute(self._context, is_new=self._carried is None, is_silent=self._goes_on)
+        body = self._body_task = asyncio.create_task(executing)
         was_cancelled = any(entry.kind == "cancel" for entry in self.journal.entries())
         is_cancelled = is_cancelled and not was_cancelled
         try:
@@ -535,90 +487,8 @@ class Run:
             run_id=self.id,
             max_attempts=self.workflow.max_attempts,
             ext=ContextExt(info.workflow_id, info.namespace, info.task_queue),
-            surroundings=WorkflowSurroundings(self),
+            surroundings=WorkflowSurroundings(self.body, self.clock),
         )
-
-    async def _body(self) -> Any:
-        is_new = self._carried is None
-        if carried := self.waits.resume(BACKOFF, "backoff"):
-            is_new = True
-            await self._pause(carried)
-            self.attempt = self.failures
-        try:
-            while True:
-                self.random = random.Random(int(self._seed, 16))  # the same in each: what is drawn may name steps
-                self.journal.open(is_new=is_new, is_silent=self._goes_on and not is_new)
-                self.context = in_body(self._context)
-                attempt = self._new_attempt(self)
-                BRANCH.set(attempt.branch)
-                try:
-                    result = await self.handler(self.context, Step(attempt))
-                    attempt.step_calls.check_awaited()
-                    self._warn_of(attempt.step_calls.still_running())
-                    count_body("returned")
-                    return result
-                except Exception as err:
-                    if nondeterminism_in(err):
-                        raise
-                    if foreign := of_another_loop(err, self.workflow.id):
-                        raise foreign from None
-                    count_body("raised")
-                    self.failures += 1
-                    never_again = is_final(err, self.workflow.retry.non_retryable_error_types)
-                    if never_again or self.failures >= self.workflow.max_attempts:
-                        raise
-                    delay = self._backoff(err)
-                    self._log_failed_attempt(err, delay)
-                finally:
-                    # Where the run is forgotten, Python ends this body as it collects garbage, in the context of
-                    # whatever run has the thread: to set a variable there would change that one's, and crashes Python
-                    # 3.11 where it copies the context just then.
-                    if not attempt.is_forgotten():
-                        BRANCH.set(None)
-                        attempt.close()
-                is_new = True
-                await self._pause(Waiting("backoff", (workflow.now() + delay).timestamp()))
-                self.attempt = self.failures
-        finally:
-            self.journal.end()
-
-    def _log_failed_attempt(self, error: Exception, delay: timedelta) -> None:
-        self.logger.warning(
-            "attempt %d of %d of the body of workflow %r raised %s: %s; the next starts in %s",
-            self.failures,
-            self.workflow.max_attempts,
-            self.workflow.id,
-            type(error).__name__,
-            message_of(error),
-            format_duration(delay),
-            exc_info=logged(error),
-            extra={"attempt": self.failures, FAILED_CODE: True},
-        )
-
-    def _warn_of(self, running: str) -> None:
-        """Log the steps that a body left running when it returned; Temporal cancels them as the run ends."""
-        if running:
-            self.logger.warning(
-                "workflow %r returned while steps were still running, which cancels them: %s; await them, or cancel "
-                "them before the body returns",
-                self.workflow.id,
-                running,
-            )
-
-    async def _pause(self, waiting: Waiting) -> None:
-        assert waiting.until is not None
-        if (left := left_until(waiting.until, workflow.time())) > timedelta(0):
-            anew = BEGINS_ANEW if self.journal.begins_anew else ""
-            with self.waits.during(BACKOFF, waiting):
-                await workflow.sleep(left, summary=f"{BACKOFF_AFTER}{self.failures} of the body{anew}")
-
-    def _backoff(self, error: Exception) -> timedelta:
-        if isinstance(error, RetryAfterError):
-            return error.delay(workflow.now())
-        policy = self.workflow.retry
-        longest = policy.maximum_interval or policy.initial_interval * 100  # Temporal's default
-        factor = policy.backoff_coefficient ** (self.failures - 1)
-        return min(policy.initial_interval * min(factor, 1e9), longest)
 
     def _result(self, value: Any) -> RawValue:
         where = f"workflow {self.workflow.id!r}"

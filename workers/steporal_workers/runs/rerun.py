@@ -15,9 +15,9 @@ import steporal
 from steporal.events import new_ulid
 from steporal.observability.search_attributes import APP, of_run, start_indexed
 from steporal.routing.catalog.reading import Catalog
+from steporal.runtime.body import seed_of
 from steporal.runtime.carried import MAX_RERUNS, Carried
 from steporal.runtime.journal import Entry
-from steporal.runtime.run import seed_of
 from steporal.types import JSON
 from steporal.values.converter import dumps, size_of
 from steporal.wire.limits import MAX_PAYLOAD_BYTES, summary
