@@ -365,7 +365,7 @@ async def gone_child(stage: Stage) -> None:
 
 async def told_ends(stage: Stage) -> None:
     """Runs whose ends somebody hears of, as nobody does of those before."""
-    await shop.dispatcher(stage.temporal).catalog.read_all(fresh=True)
+    await shop.sending.dispatcher(stage.temporal).catalog.read_all(fresh=True)
     run = await stage.start("told", app.child, {"of": "told"})
     failed = await stage.start("told", app.fails, "body")
     stopped = await stage.start("told-cancelled", app.child, {"of": "told", "sleep": "1h"})
