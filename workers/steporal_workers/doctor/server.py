@@ -114,7 +114,7 @@ def _lacks(refused: RPCError | None) -> bool:
 async def search_attributes(subject: Subject) -> Verdict:
     """Whether runs can be found by app, workflow and event."""
     try:
-        attributes = importlib.import_module("steporal.search_attributes")
+        attributes = importlib.import_module("steporal.observability.search_attributes")
     except ModuleNotFoundError:
         return good("none are needed")
     there = await attributes.registered(subject.temporal)
