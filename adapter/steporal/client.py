@@ -54,9 +54,7 @@ from .run_handle import Run
 from .signals import SendSignalResult, check_signal, signal_data
 from .triggers import Trigger
 from .types import JSON
-from .validation import (
-    check_id_argument,
-)
+from .validation import check_id_argument
 from .values.encrypted import DECRYPTION_KEYS, ENCRYPTION_KEYS, encrypts
 from .values.type_names import shown
 from .wire.limits import MAX_WORKFLOW_ID_BYTES, to_limited

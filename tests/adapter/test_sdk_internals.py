@@ -76,7 +76,6 @@ NOT_TEMPORALS = {
     "_fields",
     "_replace",
     "_name",
-    "_validate",
     "_Compress",
     "_Decompress",
     "_since",

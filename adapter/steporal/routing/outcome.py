@@ -9,15 +9,15 @@ from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..rpc import is_about_namespace
-from ..runtime.carried import outcome_json
 from ..runtime.children import failed_with, was_cancelled
 from ..types import JSON
 from ..wire.memo import Failure, Outcome
 from ..wire.run_result import read_result
+from ..wire.run_state import outcome_json
 
 
 async def find_end(temporal: temporalio.client.Client, workflow_id: str) -> JSON:
-    """How a run has ended, as :func:`~steporal.runtime.carried.outcome_json` has it; None while it goes on."""
+    """How a run has ended, as :func:`~steporal.wire.run_state.outcome_json` has it; None while it goes on."""
     handle = temporal.get_workflow_handle(workflow_id, result_type=RawValue)
     try:
         if (await handle.describe()).status == WorkflowExecutionStatus.RUNNING:

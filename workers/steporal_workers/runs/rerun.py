@@ -16,12 +16,12 @@ from steporal.events import new_ulid
 from steporal.observability.search_attributes import APP, of_run, start_indexed
 from steporal.routing.catalog.reading import Catalog
 from steporal.runtime.body import seed_of
-from steporal.runtime.carried import MAX_RERUNS, Carried
-from steporal.runtime.journal import Entry
 from steporal.types import JSON
 from steporal.values.converter import dumps, size_of
+from steporal.wire.journal_entries import Entry
 from steporal.wire.limits import MAX_PAYLOAD_BYTES, summary
 from steporal.wire.names import RERUN_OF_KEY
+from steporal.wire.run_state import MAX_RERUNS, RunState
 from steporal.wire.start import SCHEDULED_AT, Origin
 from steporal.wire.storage import most_with
 from steporal.wire.workflow_ids import workflow_id_of
@@ -129,7 +129,7 @@ async def _app_of(temporal: Client, task_queue: str) -> str:
 # --- what is kept --------------------------------------------------------------------------------------------------
 
 
-def kept_before(story: Story, step: str) -> Carried:
+def kept_before(story: Story, step: str) -> RunState:
     """What a run begins with that does everything again from a step on: what the run before had, when that step began.
 
     These are the finished steps, in the order in which they finished: of steps that ran beside it those, too, that were
@@ -160,7 +160,7 @@ def kept_before(story: Story, step: str) -> Carried:
     memo = {each.key: carried.memo[each.key] for each in past if each.kind != "timer" and each.key in carried.memo}
     kept = [listener for listener in listeners if listener in memo]
     heard = {each.event["id"] for each in timeline.delivered if began is None or each.at <= began}
-    return Carried(
+    return RunState(
         is_parked=False,
         started=0,
         # The body reads the times and draws the random numbers that it had, or its steps would be other calls. The ids
@@ -185,7 +185,7 @@ def _box(box: Any, heard: Collection[str]) -> dict[str, Any]:
     return {"topics": [], "until": 0.0, "events": events, "seen": sorted(heard)}
 
 
-def _before(carried: Carried, step: str, began: int | None) -> list[Entry]:
+def _before(carried: RunState, step: str, began: int | None) -> list[Entry]:
     """What had reached the body when a step began.
 
     That is nothing that came after the step's own outcome, even at the same time: local steps of one workflow task are
@@ -207,7 +207,7 @@ def _no_such_step(story: Story, step: str) -> Mistake:
     )
 
 
-def _handed_over(temporal: Client, kept: Carried) -> RawValue:
+def _handed_over(temporal: Client, kept: RunState) -> RawValue:
     most = most_with(temporal.data_converter)
     raw = kept.raw(lambda: most(MAX_PAYLOAD_BYTES) > MAX_PAYLOAD_BYTES)
     if (size := size_of(raw)) > most(size):

@@ -28,10 +28,10 @@ from ...wire.memo import Failure, Outcome
 from ...wire.names import FIND_END, FIND_WORKFLOW, INVOKED_BY, LISTENS_BEFORE_IT_ASKS
 from ...wire.run_input import Given, given, given_to_other_app
 from ...wire.run_result import of_memo, read_result, value_of
+from ...wire.run_state import read_outcome
 from ...wire.start import INVOKED, Origin
 from ...wire.waits import SHORTEST, InvokeWait
 from ...wire.workflow_ids import named_workflow, workflow_id_of, workflow_of
-from ..carried import read_outcome
 from .arguments import arguments_checked, deadline_of
 from .host import StepHost
 
