@@ -84,7 +84,7 @@ async def test_what_has_no_keys_is_closed_if_the_other_has_some(
 
 
 def test_without_keys_there_is_no_gateway() -> None:
-    with pytest.raises(Mistake, match=r"has no keys: set STEPORAL_EVENT_KEYS .* or allow everybody"):
+    with pytest.raises(Mistake, match=r"has no keys: set STEPORAL_EVENT_KEYS .* or accept requests from everybody"):
         Keys.of(None)
 
 
