@@ -259,7 +259,7 @@ async def test_what_temporal_refuses_for_good_is_not_to_be_sent_again(
         monkeypatch.setattr(app.dispatcher(temporal), "dispatch", refuse)
         refused = await http.post("/e/any", json={"name": name, "id": "a"})
     assert (refused.status_code, refused.json()["ids"]) == (400, ["a"])
-    assert "refused again" in refused.json()["error"]
+    assert "refuse it again" in refused.json()["error"]
 
 
 # --- Temporal away -------------------------------------------------------------------------------------------------
