@@ -28,7 +28,7 @@ class Failure(click.ClickException):
     """Failure of an operation.
 
     Args:
-        message: What failed, and what to do.
+        message: The failure and its remedy.
         details: Lines to print above the message.
         below: Lines to print below the message.
     """

@@ -91,7 +91,7 @@ class Stuck:
         state: The outcome.
         steps: The number of finished steps that it keeps.
         again: The steps that had begun, and begin again.
-        advice: What to do, if it was not recovered.
+        advice: Remedy, if it was not recovered.
     """
 
     workflow: str

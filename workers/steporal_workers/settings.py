@@ -128,12 +128,12 @@ class Setting:
 
     @property
     def is_secret(self) -> bool:
-        """Whether its value is never printed."""
+        """True if its value must never be printed."""
         return self.type in (keys, encryption_keys)
 
     @property
     def may_be_list(self) -> bool:
-        """Whether the file may contain a list of values."""
+        """True if the file may contain a list of values."""
         return self.is_multiple or self.is_secret or self.type is origins
 
     def is_of(self, command: str) -> bool:

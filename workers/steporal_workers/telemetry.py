@@ -48,7 +48,7 @@ class MetricsOptions:
 
     @property
     def are_on(self) -> bool:
-        """Whether metrics have a receiver."""
+        """True if metrics have a receiver."""
         return bool(self.port or self.otlp_url)
 
     def config(self) -> PrometheusConfig | OpenTelemetryConfig | None:

@@ -21,7 +21,7 @@ class Verdict:
     Attributes:
         state: The severity.
         message: One line, with the values that it concerns.
-        remedy: What to do, unless the state is good.
+        remedy: Advice, unless the state is good.
     """
 
     state: State

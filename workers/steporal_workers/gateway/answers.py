@@ -32,7 +32,7 @@ class Problem(Exception):
 
     Attributes:
         status: The HTTP status code.
-        message: What is wrong, and what is accepted.
+        message: The mistake, and the values that are accepted.
         added: Further keys of the response.
         headers: Further headers of the response.
     """

@@ -37,12 +37,12 @@ class Ring:
 
     @property
     def is_open(self) -> bool:
-        """Whether no key is required."""
+        """True if no key is required."""
         return self.digests is None
 
     @property
     def is_closed(self) -> bool:
-        """Whether no key is accepted."""
+        """True if no key is accepted."""
         return self.digests == ()
 
     def accepts(self, key: str) -> bool:

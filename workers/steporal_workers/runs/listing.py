@@ -53,7 +53,7 @@ class Listed:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether its workflow task fails again and again, if the server reports that."""
+        """True if its workflow task fails again and again, as far as the server reports that."""
         return self.ended is None and bool(self.run.typed_search_attributes.get(PROBLEMS))
 
     @property
@@ -134,7 +134,7 @@ async def _look_at_all(temporal: Client, batch: list[WorkflowExecution]) -> list
 
 
 async def _goes_on(temporal: Client, listed: Listed) -> bool:
-    """Return whether a terminated execution was reset, as `steporal recover` does, so that another one goes on."""
+    """Return whether a terminated execution was reset, as `steporal recover` does, so that another execution is open."""
     if listed.run.status != WorkflowExecutionStatus.TERMINATED:
         return False
     latest = await describe(temporal, listed.run.id)

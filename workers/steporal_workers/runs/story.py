@@ -46,7 +46,7 @@ class Wait:
     """Current wait of a run.
 
     Attributes:
-        awaited: What the run waits for.
+        awaited: Description of the wait.
         since: The start of the wait; None if that part of the history no longer exists.
     """
 
@@ -68,7 +68,7 @@ class Story:
         described: Its last execution.
         timeline: Its steps, from its histories.
         rebuilt: Its state, in the form in which another execution would resume from it.
-        origin: What started it.
+        origin: Event, schedule or call that started it.
         data: Its input.
         first_task: The first start of its body; None if that part of the history no longer exists, or the body has not
             started.
@@ -93,7 +93,7 @@ class Story:
 
     @property
     def is_open(self) -> bool:
-        """Whether the run has not ended."""
+        """True if the run has not ended."""
         return is_open(self.described)
 
     @property

@@ -127,7 +127,7 @@ class StepEntry:
 
     @property
     def is_step(self) -> bool:
-        """Whether the body called it as a step."""
+        """True if the body called it as a step."""
         return self.kind not in ("pause", "tell", "post")
 
     def started_runs(self, snapshot: Snapshot) -> list[str]:
