@@ -129,12 +129,12 @@ async def _looked_at(temporal: Client, query: str, *, limit: int | None, where: 
 
 async def _look_at_all(temporal: Client, batch: list[WorkflowExecution]) -> list[Listed]:
     looked = await asyncio.gather(*(_look(temporal, each) for each in batch))
-    goes_on = await asyncio.gather(*(_goes_on(temporal, each) for each in looked))
-    return [listed for listed, does in zip(looked, goes_on, strict=True) if not does]
+    were_reset = await asyncio.gather(*(_was_reset(temporal, each) for each in looked))
+    return [listed for listed, was_reset in zip(looked, were_reset, strict=True) if not was_reset]
 
 
-async def _goes_on(temporal: Client, listed: Listed) -> bool:
-    """Return whether a terminated execution was reset, as `steporal recover` does, so that another execution is open."""
+async def _was_reset(temporal: Client, listed: Listed) -> bool:
+    """Return whether a terminated execution was reset, as `steporal recover` does, and another execution is open."""
     if listed.run.status != WorkflowExecutionStatus.TERMINATED:
         return False
     latest = await describe(temporal, listed.run.id)
