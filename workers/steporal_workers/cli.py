@@ -58,7 +58,7 @@ def _print_versions(ctx: click.Context, param: click.Parameter, is_requested: bo
     help="Show the versions of Steporal, Temporal's SDK and Python, and exit.",
 )
 def cli() -> None:
-    """Inngest-style durable workflows on Temporal.
+    """Durable functions in plain Python, on Temporal.
 
     Start with `steporal dev MODULE:CLIENT`. It runs a Temporal dev server, and a worker for the client in the variable
     CLIENT of MODULE, such as shop:client.
@@ -167,7 +167,12 @@ def dev(targets: tuple[str, ...], **options: Any) -> None:
 
 @cli.command()
 @click.argument("name")
-@click.option("--data", metavar="JSON", default="{}", help="A JSON object; -: standard input, @FILE: a file.")
+@click.option(
+    "--data",
+    metavar="JSON",
+    default="{}",
+    help="The data, a JSON object; - reads it from standard input, @FILE from a file.",
+)
 @click.option("--id", "event_id", metavar="ID", help="The event's id; each workflow starts at most once per id.")
 @click.option(
     "--ts",
@@ -198,7 +203,9 @@ def send(name: str, data: str, connection: Connection, codec: str | None, as_jso
 
 @cli.command()
 @click.argument("name")
-@click.option("--data", metavar="JSON", default="null", help="The signal's data; -: standard input, @FILE: a file.")
+@click.option(
+    "--data", metavar="JSON", default="null", help="The data; - reads it from standard input, @FILE from a file."
+)
 @connection_options
 @codec_option
 @json_option
@@ -217,7 +224,13 @@ def signal(name: str, data: str, connection: Connection, codec: str | None, as_j
 
 @cli.command()
 @click.argument("workflow")
-@click.option("--input", "data", metavar="JSON", default="null", help="The input; -: standard input, @FILE: a file.")
+@click.option(
+    "--input",
+    "data",
+    metavar="JSON",
+    default="null",
+    help="The input; - reads it from standard input, @FILE from a file.",
+)
 @click.option("--app", metavar="ID", help="The app, if several apps have a workflow of this id.")
 @click.option("--id", "run_id", metavar="ID", help="Temporal's workflow id of the run.")
 @click.option("--wait", is_flag=True, help="Wait until the run ends, and print its result.")

@@ -298,7 +298,7 @@ SETTINGS: tuple[Setting, ...] = (
         flags=_for("worker", "gateway", flag="--insecure-any-key"),
         type=bool,
         default=False,
-        help="Accept requests from everybody who reaches the gateway, where no keys are set.",
+        help="Open the parts of the gateway that have no keys to everybody who reaches it.",
     ),
     Setting(
         name="drain_delay",
@@ -306,7 +306,7 @@ SETTINGS: tuple[Setting, ...] = (
         type=duration,
         metavar="DURATION",
         default="0s",
-        help="Time that the gateway still serves after SIGTERM, but reports not ready, so that load balancers notice.",
+        help="Time after SIGTERM in which the gateway still serves but is not ready, so that load balancers notice.",
     ),
     Setting(
         name="encryption_keys",

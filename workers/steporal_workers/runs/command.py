@@ -187,7 +187,7 @@ def _end(
 @click.option(
     "--from", "from_step", metavar="STEP", help="Keep the results of the steps that finished before this step."
 )
-@click.option("--input", "data", metavar="JSON", help="Another input; -: standard input, @FILE: a file.")
+@click.option("--input", "data", metavar="JSON", help="A new input; - reads it from standard input, @FILE from a file.")
 @connection_options
 @checking_option
 @json_option
