@@ -261,7 +261,7 @@ async def test_a_request_whose_body_has_two_ends_is_refused(http: httpx.AsyncCli
 async def test_what_anybody_can_cause_is_logged_once_a_minute(
     http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server._seldom, "_said", {})
+    monkeypatch.setattr(server._seldom, "_logged", {})
     for _ in range(5):
         async with connection(http) as (reader, writer):
             writer.write(b"no HTTP\r\n\r\n")
