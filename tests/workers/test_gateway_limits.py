@@ -255,7 +255,7 @@ async def test_a_request_whose_body_has_two_ends_is_refused(http: httpx.AsyncCli
         writer.write(head + b"0\r\n\r\nGET /live HTTP/1.1\r\nHost: x\r\n\r\n")
         answers = await reader.read()
         assert answers.startswith(b"HTTP/1.1 400 ") and answers.count(b"HTTP/1.1") == 1
-        assert b"not both" in answers
+        assert b"must not have both" in answers
 
 
 async def test_what_anybody_can_cause_is_logged_once_a_minute(
