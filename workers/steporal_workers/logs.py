@@ -101,7 +101,7 @@ def _keep_messages_plain() -> None:
 class Seldom(logging.Filter):
     """Filter that passes a warning that anybody can cause once a minute, with the number of those left out before.
 
-    Warnings are told apart by the line of code that logs them. Records above level WARNING always pass.
+    The line of code that logs it identifies a warning. Records of other levels always pass.
     """
 
     def __init__(self) -> None:
