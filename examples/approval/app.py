@@ -1,4 +1,4 @@
-"""An expense that somebody has to approve: a run that waits for an answer, and does without one when none comes.
+"""An expense that somebody must approve: its run waits for an answer, and continues without one after a timeout.
 
 Run it: ``steporal dev examples.approval.app:client``, and then, in another terminal,
 ``steporal start expense --input '{"expense_id": "E-1", "amount": 1200, "by": "ada@example.com"}' --wait`` and
@@ -18,7 +18,7 @@ client = steporal.Client("approvals")
 
 
 class Expense(BaseModel):
-    """What somebody spent."""
+    """An amount that somebody spent."""
 
     expense_id: str
     amount: float
@@ -26,7 +26,7 @@ class Expense(BaseModel):
 
 
 class Answer(BaseModel):
-    """What the approver says."""
+    """The answer of the approver."""
 
     approved: bool
     by: str
@@ -34,7 +34,7 @@ class Answer(BaseModel):
 
 
 class Decision(BaseModel):
-    """How it ended."""
+    """The outcome."""
 
     status: Literal["approved", "rejected", "expired"]
     by: str = ""
@@ -42,18 +42,20 @@ class Decision(BaseModel):
 
 @client.workflow(id="expense", input_schema=Expense)
 async def expense(ctx: Context[Expense], step: Step) -> Decision:
-    """Ask, wait, and branch on the answer."""
-    asked = ctx.input.data
-    await step.run("ask", lambda: f"mail to the approver: {asked.by} spent {asked.amount}; approval/{asked.expense_id}")
+    """Ask for approval, wait, and branch on the answer."""
+    request = ctx.input.data
+    await step.run(
+        "ask", lambda: f"mail to the approver: {request.by} spent {request.amount}; approval/{request.expense_id}"
+    )
 
     answer = await step.wait_for_signal(
-        "wait-for-approval", signal=f"approval/{asked.expense_id}", timeout="3d", schema=Answer
+        "wait-for-approval", signal=f"approval/{request.expense_id}", timeout="3d", schema=Answer
     )
     if answer is None:
-        await step.run("remind", lambda: f"mail to {asked.by}: nobody answered")
+        await step.run("remind", lambda: f"mail to {request.by}: nobody answered")
         return Decision(status="expired")
     if not answer.data.approved:
-        await step.run("tell", lambda: f"mail to {asked.by}: rejected by {answer.data.by}: {answer.data.note}")
+        await step.run("tell", lambda: f"mail to {request.by}: rejected by {answer.data.by}: {answer.data.note}")
         return Decision(status="rejected", by=answer.data.by)
-    await step.run("pay-back", lambda: f"{asked.amount} to {asked.by}")
+    await step.run("pay-back", lambda: f"{request.amount} to {request.by}")
     return Decision(status="approved", by=answer.data.by)

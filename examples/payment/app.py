@@ -1,4 +1,4 @@
-"""An order that waits for its payment: the event of another system, matched by a field, or none in time.
+"""An order that waits for its payment: an event of another system, matched by a field, with a timeout.
 
 Run it: ``steporal dev examples.payment.app:client``, and then, in another terminal,
 ``steporal send order.created --data '{"order_id": "A-1", "amount": 30}'`` and
@@ -18,14 +18,14 @@ client = steporal.Client("payments")
 
 
 class Order(BaseModel):
-    """What was ordered."""
+    """An order and its price."""
 
     order_id: str
     amount: float
 
 
 class Outcome(BaseModel):
-    """How it ended."""
+    """The outcome."""
 
     status: Literal["shipped", "underpaid", "unpaid"]
 
@@ -37,7 +37,7 @@ class Outcome(BaseModel):
     ext=WorkflowExt(cancel_on=[CancelOn("order.withdrawn", match="data.order_id")]),
 )
 async def await_payment(ctx: Context[Order], step: Step) -> Outcome:
-    """Ask for the money, wait for it, and branch. Listening starts first, as some customers are quick."""
+    """Send the invoice, wait for the payment, and branch. Listen first, as some customers are quick."""
     order = ctx.input.data
     try:
         async with await step.ext.listen(

@@ -1,4 +1,4 @@
-"""A shop: an order travels through two workflows, a new user through three.
+"""A shop: an order passes through two workflows, a new user through three.
 
 Run it: ``steporal dev examples.shop.app:client``, and then, in another terminal,
 ``steporal send order.placed --data '{"order_id": "A-1001", "email": "ada@example.com", "items": {"teapot": 2}}'``.
@@ -23,7 +23,7 @@ PRICES = {"teapot": 24.5, "cup": 6.0}
 
 
 class Order(BaseModel):
-    """What a customer ordered."""
+    """An order of a customer."""
 
     order_id: str
     email: str
@@ -31,14 +31,14 @@ class Order(BaseModel):
 
 
 class Payment(BaseModel):
-    """A charge that the card network accepted."""
+    """A charge that the card network has accepted."""
 
     reference: str
     amount: float
 
 
 class Shipment(BaseModel):
-    """What the warehouse is to send."""
+    """A shipment that the warehouse must send."""
 
     order_id: str
     items: dict[str, int]
@@ -49,7 +49,7 @@ class CardNetworkError(Exception):
 
 
 def price(items: dict[str, int]) -> float:
-    """What an order costs."""
+    """Return the price of an order."""
     unknown = sorted(items.keys() - PRICES.keys())
     if unknown:
         raise NonRetryableError(f"not in the shop: {', '.join(unknown)}")
@@ -64,7 +64,7 @@ async def process_order(ctx: Context[Order], step: Step) -> Payment:
 
     async def charge() -> Payment:
         await asyncio.sleep(0.1)
-        if ctx.attempt < 2:  # stands for a network that is down for a moment
+        if ctx.attempt < 2:  # simulates a network that is down for a moment
             raise CardNetworkError("the card network does not answer")
         return Payment(reference=f"pay-{order.order_id}", amount=amount)
 
@@ -78,7 +78,7 @@ async def process_order(ctx: Context[Order], step: Step) -> Payment:
 
 @client.workflow(id="ship-order", input_schema=Shipment, triggers=[event_trigger("order.paid")])
 async def ship_order(ctx: Context[Shipment], step: Step) -> list[str]:
-    """The warehouse: pick everything at once, then pack."""
+    """Pick all items concurrently, then pack them."""
 
     async def pick(item: str, count: int) -> str:
         await asyncio.sleep(0.2)
@@ -95,7 +95,7 @@ async def ship_order(ctx: Context[Shipment], step: Step) -> list[str]:
 
 
 class SignUp(BaseModel):
-    """What a new user typed."""
+    """The form of a new user."""
 
     email: str
     name: str
@@ -111,7 +111,7 @@ class User(BaseModel):
 
 @client.workflow(id="user-signup", input_schema=SignUp)
 async def user_signup(ctx: Context[SignUp], step: Step) -> User:
-    """Create the user, and let others know: each event starts the workflows that wait for it."""
+    """Create the user, and announce it: each event starts the workflows that have a trigger for it."""
     form = ctx.input.data
     user = await step.run("create-user", lambda: User(user_id=f"u-{ctx.uuid4()}", email=form.email, name=form.name))
     await step.ext.send_event(
@@ -126,14 +126,14 @@ async def user_signup(ctx: Context[SignUp], step: Step) -> User:
 
 @client.workflow(id="welcome-user", input_schema=User, triggers=[event_trigger("user.created")])
 async def welcome_user(ctx: Context[User], step: Step) -> str:
-    """One mail, at once."""
+    """Send one mail immediately."""
     user = ctx.input.data
     return await step.run("send-welcome", lambda: f"welcome mail to {user.email}")
 
 
 @client.workflow(id="onboard-user", input_schema=User, triggers=[event_trigger("onboarding.start")])
 async def onboard_user(ctx: Context[User], step: Step) -> list[str]:
-    """Two mails, with a sleep between them that costs no worker anything, however long it is."""
+    """Send two mails with a sleep between them, which uses no worker, however long it is."""
     user = ctx.input.data
     first = await step.run("send-first-steps", lambda: f"first steps to {user.email}")
     await step.sleep("give-it-time", "2s")

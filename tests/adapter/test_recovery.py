@@ -925,7 +925,7 @@ async def test_runs_that_fit_or_whose_body_is_wrong_are_left_alone(
         await until_waiting(run)
         await until_visible(run)
         assert await run_recover(app, workers.temporal, RecoverOptions()) == 0
-        assert "all fit this code; there is nothing to recover" in capsys.readouterr().err
+        assert "all fit this code; nothing to recover" in capsys.readouterr().err
         assert (await run.temporal.describe()).run_id == run.run_id
 
 

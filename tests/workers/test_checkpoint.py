@@ -89,7 +89,7 @@ async def test_code_is_edited_under_runs_that_it_has_parked(
         asked = await asking
         assert asked.status == 0
         assert asked.err == (
-            "2 runs asked: 2 parked, 0 ended meanwhile, 0 not parked\n"
+            "2 runs: 2 parked, 0 ended meanwhile, 0 not parked\n"
             "they begin no step until `steporal checkpoint --release`, or for 1h: replace the workers now\n"
         )
         worker.signal(signal.SIGTERM)
@@ -99,7 +99,7 @@ async def test_code_is_edited_under_runs_that_it_has_parked(
     async with run.running("worker", "app") as worker:
         await worker.until("serving")
         released = await run("checkpoint", "app", "--release")
-        assert (released.status, released.err) == (0, "2 runs may go on\n")
+        assert (released.status, released.err) == (0, "2 runs released\n")
         for id in ids:
             assert await server.client.get_workflow_handle(id).result() == "new"
     assert notes(run) == ["charged", *["checked"] * 2, *["reserved"] * 2, *["shipped by the new code"] * 2]
@@ -130,7 +130,7 @@ async def test_it_says_which_runs_are_not_parked_in_time_and_why(
         assert {busy["workflow"] for busy in asked.data["busy"]} == {f"order-{app}"}
         (run.folder / "finish").touch()
         asked = await run("checkpoint", "app", "--timeout", "45s", "--workflow", f"order-{app}")
-        assert (asked.status, "4 runs asked: 4 parked" in asked.err) == (0, True)
+        assert (asked.status, "4 runs: 4 parked" in asked.err) == (0, True)
         asked = await run(
             "checkpoint", "app", "--json", "--timeout", "20s"
         )  # they sleep: parked, or awake again for a moment
@@ -142,8 +142,8 @@ async def test_without_a_worker_nothing_parks(run: Steporal, write_app: WriteApp
     ended = await run("checkpoint", "app")
     assert ended.status == 1
     assert ended.err == (
-        f"error: no worker polls task queue {app!r}; runs park while a worker with the code that they were started "
-        "with serves them: checkpoint first, and stop the worker then\n"
+        f"error: no worker polls task queue {app!r}; runs can park only while a worker with the code that "
+        "they were started with serves them: run the checkpoint first, and then stop the worker\n"
     )
 
 
@@ -151,7 +151,7 @@ async def test_without_a_worker_nothing_parks(run: Steporal, write_app: WriteApp
     ("arguments", "status", "message"),
     [
         (("--workflow", "other"), 2, "has no workflow 'other'; it has 'order-app"),
-        (("--where", "Colour = 'red'"), 1, "Temporal does not understand --where \"Colour = 'red'\": "),
+        (("--where", "Colour = 'red'"), 1, "Temporal does not accept --where \"Colour = 'red'\": "),
         (("--hold", "soon"), 2, "'soon' is not a duration"),
         (("--hold", "30s"), 2, "--hold 30s is not longer than --timeout 1m"),
     ],

@@ -99,7 +99,7 @@ async def test_pages_of_temporals_ui_may_use_it_and_no_others(http: httpx.AsyncC
     ("given", "why"),
     [
         ("", "the body is empty"),
-        ("[]", "it takes an object"),
+        ("[]", "it must be an object"),
         ("{}", "the body has no payloads"),
         ('{"payloads": {}}', "the body has no payloads"),
         ('{"payloads": [1]}', "something that is not a payload"),

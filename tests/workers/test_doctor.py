@@ -96,7 +96,7 @@ async def test_a_catalog_that_is_not_as_the_code_is_told_by_names(run: Steporal,
     status, rows = await found(run)
     assert rows["catalog"]["state"] == "warning"
     assert rows["catalog"]["said"] == (
-        f"registered, and not in the code: 'daily-{app}'; registered with other triggers: 'echo-{app}'"
+        f"registered, but not in the code: 'daily-{app}'; registered with other triggers: 'echo-{app}'"
     )
     write_app(APP + APP.replace("echo", "more"))
     _, rows = await found(run)
@@ -153,10 +153,10 @@ async def test_workers_of_which_none_takes_new_runs_are_told(
     )
     async with Worker(temporal, task_queue=app.task_queue, plugins=[app.plugin()], deployment_config=config):
         async with asyncio.timeout(20):
-            while "no worker polls" in (verdict := await workers(subject())).said:
+            while "no worker polls" in (verdict := await workers(subject())).message:
                 await asyncio.sleep(0.1)
     assert verdict.state == "bad"
-    assert verdict.said == "no worker takes new runs: there are workers of 'v1', and none is the current one"
+    assert verdict.message == "no worker takes new runs: workers of 'v1' poll, and no version is current"
     assert f"--deployment-name {version.deployment_name} --build-id v1" in verdict.remedy
 
 
@@ -173,14 +173,14 @@ async def test_tasks_that_wait_for_workers_are_told(
         while (verdict := await backlog(subject())).state == "good":
             await asyncio.sleep(0.1)
     await handle.terminate()
-    assert verdict.said.startswith("waiting for workers: 1 bodies, the first for ")
+    assert verdict.message.startswith("waiting for workers: 1 bodies, the first for ")
 
 
 async def test_retention_is_how_long_an_event_id_is_known(subject: Callable[..., Subject]) -> None:
     verdict = await checks.retention(subject(namespace=described(timedelta(hours=12))))
     assert verdict.state == "warning"
-    assert "kept for 12h" in verdict.said
-    assert "in Inngest it is 1d" in verdict.said
+    assert "kept for 12h" in verdict.message
+    assert "in Inngest it is 1d" in verdict.message
     assert (await checks.retention(subject(namespace=described()))).state == "good"
 
 
@@ -188,9 +188,9 @@ async def test_limits_that_are_less_than_what_is_let_through_are_told(subject: C
     assert (await checks.payload_limits(subject(namespace=described()))).state == "good"
     small = await checks.payload_limits(subject(namespace=described(blob=1000)))
     assert small.state == "warning"
-    assert "values over 1,000 bytes fail runs" in small.said
-    assert "has 1,000 bytes" in (await checks.payload_limits(subject(namespace=described(memo=1000)))).said
-    assert "does not report its limits" in (await checks.payload_limits(subject())).said
+    assert "values over 1,000 bytes fail runs" in small.message
+    assert "is 1,000 bytes" in (await checks.payload_limits(subject(namespace=described(memo=1000)))).message
+    assert "does not report its limits" in (await checks.payload_limits(subject())).message
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ async def test_limits_that_are_less_than_what_is_let_through_are_told(subject: C
     [
         (timedelta(seconds=10), "warning", " ahead"),
         (timedelta(seconds=-10), "warning", " behind"),
-        (timedelta(minutes=10), "bad", "this machine's is 10m"),
+        (timedelta(minutes=10), "bad", "this machine's clock is 10m"),
     ],
 )
 async def test_a_clock_that_is_wrong_is_told(
@@ -212,7 +212,7 @@ async def test_a_clock_that_is_wrong_is_told(
     monkeypatch.setattr(checks, "datetime", Wrong)
     verdict = await checks.clock(subject())
     assert verdict.state == state
-    assert said in verdict.said
+    assert said in verdict.message
 
 
 async def test_calls_that_are_forbidden_or_not_there_are_told(
@@ -228,9 +228,9 @@ async def test_calls_that_are_forbidden_or_not_there_are_told(
 
     monkeypatch.setattr(checks, "_refusal", refusal)
     forbidden, old = await checks.permissions(subject()), await checks.server(subject())
-    assert (forbidden.state, forbidden.said) == ("bad", "not allowed: create schedules (read-only key)")
+    assert (forbidden.state, forbidden.message) == ("bad", "not allowed: create schedules (read-only key)")
     assert old.state == "bad"
-    assert old.said.endswith("does not support: start workflows by updates")
+    assert old.message.endswith("does not support: start workflows by updates")
 
 
 LONG = "x" * 16
@@ -246,7 +246,7 @@ LONG = "x" * 16
             "bad",
             "event_keys have a key of fewer than 16 characters: no gateway starts",
         ),
-        ({"event_keys": [LONG], "api_keys": [LONG]}, "warning", "an event key is an API key, too"),
+        ({"event_keys": [LONG], "api_keys": [LONG]}, "warning", "an event key is also an API key"),
         ({"event_keys": [LONG], "insecure_any_key": True}, "warning", "open to everybody"),
     ],
 )
@@ -255,8 +255,8 @@ async def test_keys_that_can_be_guessed_are_told(
 ) -> None:
     verdict = await gateway_keys(subject(**given))
     assert verdict.state == state
-    assert said in verdict.said
-    assert LONG not in verdict.said
+    assert said in verdict.message
+    assert LONG not in verdict.message
 
 
 async def test_what_cannot_be_read_in_the_namespace_ends_one_check_and_not_the_command() -> None:
@@ -264,4 +264,4 @@ async def test_what_cannot_be_read_in_the_namespace_ends_one_check_and_not_the_c
         raise KeyError("boxes")
 
     verdict = await _performed(check, cast(Subject, None))
-    assert (verdict.state, "KeyError: 'boxes'" in verdict.said) == ("bad", True)
+    assert (verdict.state, "KeyError: 'boxes'" in verdict.message) == ("bad", True)

@@ -149,7 +149,7 @@ BAD: dict[str, tuple[Any, int, str]] = {
     "deep": ('{"name": "a", "data": {"x": %s}}' % ("[" * 300 + "]" * 300), 400, "more than 100 deep"),
     "surrogate": ('{"name": "a", "data": {"x": "\\ud800"}}', 400, "data.x contains a lone surrogate"),
     "surrogate as a name": ('{"name": "\\ud800"}', 400, "lone surrogate"),
-    "number": ("5", 400, "the body is a JSON number; it takes an event, or an array of events"),
+    "number": ("5", 400, "the body is a JSON number; send an event, or an array of events"),
     "string": ('"order.placed"', 400, "the body is a JSON string"),
     "null": ("null", 400, "the body is a JSON null"),
     "list of numbers": ("[5]", 400, "event 0 is 5"),
@@ -259,7 +259,7 @@ async def test_what_temporal_refuses_for_good_is_not_to_be_sent_again(
         monkeypatch.setattr(app.sending.dispatcher(temporal), "dispatch", refuse)
         refused = await http.post("/e/any", json={"name": name, "id": "a"})
     assert (refused.status_code, refused.json()["ids"]) == (400, ["a"])
-    assert "refused again" in refused.json()["error"]
+    assert "refuse it again" in refused.json()["error"]
 
 
 # --- Temporal away -------------------------------------------------------------------------------------------------
@@ -344,7 +344,7 @@ async def test_the_ids_of_a_503_heal_without_a_seed(
             wire.cut()
             lost = await http.post("/e/any", json=[{"name": name}, {"name": name}])
             assert (lost.status_code, lost.headers["retry-after"]) == (503, "1")
-            assert "send the same again" in lost.json()["error"]
+            assert "send the same request again" in lost.json()["error"]
             wire.mend()
             again = [{"name": name, "id": id} for id in lost.json()["ids"]]
             assert (await until_sent(http, again, {})).json()["ids"] == lost.json()["ids"]

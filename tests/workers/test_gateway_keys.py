@@ -84,7 +84,7 @@ async def test_what_has_no_keys_is_closed_if_the_other_has_some(
 
 
 def test_without_keys_there_is_no_gateway() -> None:
-    with pytest.raises(Mistake, match=r"has no keys: set STEPORAL_EVENT_KEYS .* or allow everybody"):
+    with pytest.raises(Mistake, match=r"has no keys: set STEPORAL_EVENT_KEYS .* or accept requests from everybody"):
         Keys.of(None)
 
 
@@ -200,7 +200,7 @@ async def test_without_keys_pages_of_this_machine_alone_may_use_it(
         ):
             headers = {"Origin": origin, "Content-Type": "text/plain"}  # of which browsers do not ask first
             refused = await http.request(method, path, content=b'{"name": "a"}', headers=headers)
-            assert (refused.status_code, "may not use" in refused.json()["error"]) == (403, True)
+            assert (refused.status_code, "may not send requests" in refused.json()["error"]) == (403, True)
         for origin in ("http://localhost:5173", "http://127.0.0.1:3000", "https://shop.localhost", "http://[::1]"):
             answered = await http.request(method, path, json=EVENT, headers={"Origin": origin})
             assert answered.status_code != 403

@@ -255,13 +255,13 @@ async def test_a_request_whose_body_has_two_ends_is_refused(http: httpx.AsyncCli
         writer.write(head + b"0\r\n\r\nGET /live HTTP/1.1\r\nHost: x\r\n\r\n")
         answers = await reader.read()
         assert answers.startswith(b"HTTP/1.1 400 ") and answers.count(b"HTTP/1.1") == 1
-        assert b"not both" in answers
+        assert b"must not have both" in answers
 
 
 async def test_what_anybody_can_cause_is_logged_once_a_minute(
     http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server._seldom, "_said", {})
+    monkeypatch.setattr(server._seldom, "_logged", {})
     for _ in range(5):
         async with connection(http) as (reader, writer):
             writer.write(b"no HTTP\r\n\r\n")
@@ -289,7 +289,7 @@ async def test_bodies_have_so_much_memory_and_no_more() -> None:
     last = body_of(memory, "e")
     with pytest.raises(Problem, match="busy with other requests"):
         last.take(200_000)
-    assert memory.left == 0
+    assert memory.remaining == 0
 
 
 async def test_a_small_body_is_let_in_whatever_there_is() -> None:
@@ -367,7 +367,7 @@ async def test_all_memory_is_given_back(http: httpx.AsyncClient, monkeypatch: py
             writer.write(b"POST /e/%s HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n\r\n" % key.encode())
             writer.write(b" " * 400_000)
             assert await reader.read()
-    assert not made or (made[0].left, made[0].of_sender, made[0].coming) == (SHARED_BYTES, {}, {})
+    assert not made or (made[0].remaining, made[0].of_sender, made[0].coming) == (SHARED_BYTES, {}, {})
 
 
 async def test_what_runs_returned_is_answered_within_the_memory(
@@ -398,7 +398,7 @@ async def test_what_runs_returned_is_answered_within_the_memory(
     assert [(one.status_code, len(one.json()["data"]["output"])) for one in each] == [(200, 200_000)] * 4
     for refused in (together, alone):
         assert refused.status_code == 413
-        assert "too much memory to be answered at once; get each by /v1/runs/{id}" in refused.json()["error"]
+        assert "too much memory for one response; get each with /v1/runs/{id}" in refused.json()["error"]
 
 
 async def test_a_request_that_has_ended_takes_no_memory_for_what_still_comes() -> None:
@@ -410,7 +410,7 @@ async def test_a_request_that_has_ended_takes_no_memory_for_what_still_comes() -
         body.take(400_000)
     body.give_back(500_000)
     body.end()
-    assert memory.left == 1_000_000 and not memory.of_sender
+    assert memory.remaining == 1_000_000 and not memory.of_sender
 
 
 @pytest.mark.parametrize(
@@ -552,10 +552,10 @@ async def test_an_answer_has_its_memory_until_it_is_taken(size: int) -> None:
     while not answered.done() and len(sent) < 3:
         await asyncio.sleep(0)
     assert answered.done() == (size <= 2 * memory.PIECE_BYTES)
-    assert (counted._memory.left < SHARED_BYTES) == (not answered.done())
+    assert (counted._memory.remaining < SHARED_BYTES) == (not answered.done())
     is_taken.set()
     await answered
-    assert counted._memory.left == SHARED_BYTES
+    assert counted._memory.remaining == SHARED_BYTES
     pieces = sent[1:]
     assert b"".join(piece["body"] for piece in pieces) == answer
     assert all(len(piece["body"]) <= memory.PIECE_BYTES for piece in pieces)

@@ -200,7 +200,7 @@ async def test_input_that_does_not_fit_is_answered_with_pydantics_issues(
     ("body", "status", "said"),
     [
         ("", 400, "the body is empty"),
-        ("[]", 400, "the body is a JSON array; it takes an object"),
+        ("[]", 400, "the body is a JSON array; it must be an object"),
         ('{"data": "\\ud800"}', 400, "lone surrogate"),
         ('{"data": {"\\ud800": 1}}', 400, "has the key"),
         (f'{{"data": {"[" * 300 + "]" * 300}}}', 400, "more than 100 deep"),

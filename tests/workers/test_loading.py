@@ -36,7 +36,7 @@ async def test_a_submodule_that_is_missing_is_named(offline: Steporal) -> None:
 
 async def test_a_path_instead_of_a_module_is_answered_with_the_modules_name(offline: Steporal) -> None:
     offline.write("shop/app.py", CLIENT)
-    assert "is a path of a file; name the module instead: shop.app:client" in await load(offline, "shop/app.py:client")
+    assert "is a file path; name the module instead: shop.app:client" in await load(offline, "shop/app.py:client")
 
 
 async def test_no_module_at_all_is_answered_with_an_example(offline: Steporal) -> None:

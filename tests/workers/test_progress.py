@@ -65,8 +65,7 @@ async def test_a_stuck_run_is_shown_with_its_reason_once(run: Steporal, write_ap
     app = write_app(CLOCK)
     async with run.worker("app"), run.running("start", f"clock-{app}", "--wait") as waiting:
         await waiting.until(
-            "the run is stuck: its workflow task fails, and Temporal tries it again: "
-            f"the body of workflow 'clock-{app}'"
+            f"the run is stuck: its workflow task fails, and Temporal retries it: the body of workflow 'clock-{app}'"
         )
         await _until_attempt(server, f"clock-{app}", 4)
         listed = await run("runs", "list", "--workflow", f"clock-{app}", "--json")

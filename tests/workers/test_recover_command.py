@@ -47,7 +47,7 @@ async def test_runs_that_are_stuck_go_on_with_the_new_code(
             await until_waiting(await steporal.Client(app, temporal=server.client).get_run(id))
 
     ended = await run("recover", "app")
-    assert (ended.status, "2 open runs" in ended.err, "there is nothing to recover" in ended.err) == (0, True, True)
+    assert (ended.status, "2 open runs" in ended.err, "nothing to recover" in ended.err) == (0, True, True)
 
     write_app(BROKEN)
     ended = await run("recover", "app", "--json")

@@ -72,11 +72,11 @@ async def test_code_that_fits_and_code_that_does_not(
     ended = await run("replay", "app", "--json", "--limit", "2")
     assert (ended.status, ended.data["replayed"]) == (1, 2)
     (found,) = ended.data["misfits"]
-    assert (found["workflow_id"], "defines no such workflow any more" in found["why"]) == (ids[2], True)
+    assert (found["workflow_id"], "no longer defines this workflow" in found["why"]) == (ids[2], True)
 
 
 async def test_a_file_that_has_no_history(run: Steporal, write_app: WriteApp) -> None:
     write_app(CODE)
     run.write("history.json", json.dumps({"events": []}))
     ended = await run("replay", "app", "--history", "history.json")
-    assert (ended.status, "'history.json' has no history" in ended.err) == (2, True)
+    assert (ended.status, "'history.json' does not contain a history" in ended.err) == (2, True)

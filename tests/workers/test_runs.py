@@ -111,7 +111,7 @@ async def test_runs_are_listed(run: Steporal, write_app: WriteApp, either: DevSe
     ):
         assert ended.status in (1, 2)
     ended = await run("runs", "list", "--where", "Nonsense")
-    assert "Temporal does not understand --where 'Nonsense'" in ended.err
+    assert "Temporal does not accept --where 'Nonsense'" in ended.err
 
 
 async def test_a_run_is_shown(run: Steporal, write_app: WriteApp, server: DevServer) -> None:
@@ -274,7 +274,7 @@ async def test_a_failed_run_is_run_again(run: Steporal, write_app: WriteApp, ser
         assert (ended.status, "did you mean 'charge'?; it has 'reserve', 'charge'" in ended.err) == (2, True)
         (run.folder / "fails").unlink()
         ended = await run("runs", "rerun", id, "--from", "charge", "--input", '{"n": 5}')
-        assert (ended.status, "kept of the run before: reserve" in ended.err) == (0, True)
+        assert (ended.status, "kept from the original run: reserve" in ended.err) == (0, True)
         again = ended.out.strip()
         await until_waiting(await client.get_run(again))
         assert (await client.send_signal(f"{app}/5", "done")).run_id is not None
@@ -315,7 +315,7 @@ async def test_runs_are_ended(run: Steporal, write_app: WriteApp, either: DevSer
         await until(runs[0], "CANCELED")
         await until(runs[1], "CANCELED")
         ended = await run("runs", "cancel", runs[0].workflow_id)
-        assert (ended.status, "has ended already: cancelled" in ended.err) == (1, True)
+        assert (ended.status, "has already ended: cancelled" in ended.err) == (1, True)
         assert (await run("runs", "terminate", runs[2].workflow_id, "--reason", "enough")).status == 0
         assert (await shown(run, runs[2].workflow_id))["error"] == "the run was terminated: enough"
         ended = await run("runs", "result", runs[2].workflow_id)
@@ -339,7 +339,7 @@ async def test_runs_are_ended(run: Steporal, write_app: WriteApp, either: DevSer
         await until(runs[5], "TERMINATED")
 
     def is_usage(ended: Ended) -> bool:
-        return ended.status == 2 and "takes ids of runs, or flags that find them" in ended.err
+        return ended.status == 2 and "takes ids of runs, or flags that select runs" in ended.err
 
     assert is_usage(await run("runs", "terminate"))
     assert is_usage(await run("runs", "terminate", "x", "--where", "y"))

@@ -93,7 +93,7 @@ async def test_an_event_that_a_run_waits_for_while_no_worker_is_up_says_so(
         handle = server.client.get_workflow_handle(f"{app}-wait")
         await until_waiting(steporal.Run(server.client, handle, "", None))
     ended = await run("send", f"{app}.paid", "--data", '{"order": 1}')
-    assert f"runs wait for '{app}.paid'; no worker is up to decide which of them it is for" in ended.err
+    assert f"runs wait for '{app}.paid'; no worker is up to decide which of them receive it" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ async def test_bad_json_is_answered_with_its_position(offline: Steporal, data: s
         (["order.placed", "--data", "[1]"], "data is [1]; it takes a JSON object"),
         (["inngest/x"], "names that start with 'inngest/' are reserved"),
         (["order.placed", "--ts", "5"], "ts is 5; it takes an int of milliseconds since the epoch"),
-        (["order.placed", "--ts", "tomorrow"], "--ts is 'tomorrow'; it takes milliseconds since the epoch, or a time"),
-        (["order.placed", "--ts", "2030-01-01T00:00:00"], "it takes milliseconds since the epoch, or a time such as"),
+        (["order.placed", "--ts", "tomorrow"], "--ts is 'tomorrow'; use milliseconds since the epoch, or a time"),
+        (["order.placed", "--ts", "2030-01-01T00:00:00"], "use milliseconds since the epoch, or a time such as"),
     ],
 )
 async def test_an_event_that_cannot_be_sent_is_answered_with_the_field(
@@ -181,7 +181,7 @@ async def test_who_stops_waiting_is_told_that_the_run_goes_on(run: Steporal, wri
         waiting.signal(signal.SIGINT)
         ended = await waiting.ended()
     assert ended.status == 130
-    assert ended.err.endswith(f"{app}-run goes on\n")
+    assert ended.err.endswith(f"{app}-run continues\n")
 
 
 async def test_input_that_does_not_fit_fails_the_run(run: Steporal, write_app: WriteApp) -> None:

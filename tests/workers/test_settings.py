@@ -64,7 +64,7 @@ async def test_a_table_is_for_its_command_alone(offline: Steporal) -> None:
     [
         ("STEPORAL_GRACEFUL_TIMEOUT", "soon", '\'soon\' is not a duration; write "30s", "5m" or "1h30m"'),
         ("STEPORAL_HEALTH_PORT", "70000", "'70000' is not valid; it takes a number from 0 to 65535"),
-        ("STEPORAL_MAX_CONCURRENT_STEPS", "many", "'many' is not valid; it takes a number, and at least 1"),
+        ("STEPORAL_MAX_CONCURRENT_STEPS", "many", "'many' is not valid; it takes a number of at least 1"),
         ("STEPORAL_LOG_FORMAT", "xml", "'xml' is not one of 'text', 'json'"),
         (
             "STEPORAL_EVENT_KEYS",
@@ -89,18 +89,18 @@ async def test_a_wrong_value_is_one_line_that_names_where_it_stands(
         ('graceful_timeout = "soon"', "steporal.toml, graceful_timeout: 'soon' is not a duration"),
         ('[worker]\nhealth_port = "x"', "steporal.toml, [worker] health_port: 'x' is not valid"),
         ("health_port = true", "steporal.toml, health_port: 'true' is not valid"),
-        ('log_level = ["info"]', "steporal.toml, log_level: a list is not a valid value for it"),
-        ("helth_port = 1", "steporal.toml has no setting 'helth_port'; did you mean 'health_port'? it takes "),
+        ('log_level = ["info"]', "steporal.toml, log_level: a list is not a valid value"),
+        ("helth_port = 1", "steporal.toml has no setting 'helth_port'; did you mean 'health_port'? it may contain "),
         (
             "[gateway]\ngraceful_timeout = 1",
-            "[gateway] of steporal.toml has no setting 'graceful_timeout'; it takes api_keys, ",
+            "[gateway] of steporal.toml has no setting 'graceful_timeout'; it may contain api_keys, ",
         ),
-        ('address = "temporal:7233"', "'address', which is Temporal's: set TEMPORAL_ADDRESS, or use a profile"),
+        ('address = "temporal:7233"', "'address', a setting of Temporal's: set TEMPORAL_ADDRESS, or use a profile"),
         ("health_port =", "steporal.toml is not valid TOML: "),
         ("a = " + "[" * 5_000 + "]" * 5_000, "steporal.toml cannot be read: it is nested too deep"),
-        ("event_keys = 5", "steporal.toml, event_keys: keys are strings"),
-        ("api_keys = true", "steporal.toml, api_keys: keys are strings"),
-        ('event_keys = ["a", 5]', "steporal.toml, event_keys: keys are strings"),
+        ("event_keys = 5", "steporal.toml, event_keys: keys must be strings"),
+        ("api_keys = true", "steporal.toml, api_keys: keys must be strings"),
+        ('event_keys = ["a", 5]', "steporal.toml, event_keys: keys must be strings"),
     ],
 )
 async def test_a_wrong_file_is_one_line_that_names_the_key(offline: Steporal, content: str, said: str) -> None:

@@ -21,8 +21,8 @@ async def test_what_is_missing_is_registered(run: Steporal) -> None:
         ended = await run("setup", "--json")
         assert (ended.status, ended.data) == (0, {"namespace": "default", "added": names, "there": []})
         ended = await run("setup")
-        assert (ended.status, "there was nothing to do" in ended.err) == (0, True)
-        assert "SteporalWaitingFor (KeywordList) was there already" in ended.err
+        assert (ended.status, "nothing to do" in ended.err) == (0, True)
+        assert "SteporalWaitingFor (KeywordList) was registered already" in ended.err
 
 
 async def test_an_attribute_of_another_type_is_told() -> None:
@@ -30,7 +30,7 @@ async def test_an_attribute_of_another_type_is_told() -> None:
         types = {"SteporalApp": IndexedValueType.INDEXED_VALUE_TYPE_TEXT}
         request = AddSearchAttributesRequest(namespace="default", search_attributes=types)
         await server.client.operator_service.add_search_attributes(request)
-        with pytest.raises(Failure, match="'SteporalApp' of type Text, and Steporal's is of type Keyword"):
+        with pytest.raises(Failure, match="'SteporalApp' of type Text, but Steporal needs Keyword"):
             await setup.run_setup(server.client, as_json=False)
 
 

@@ -22,7 +22,7 @@ import steporal
 from steporal_workers.cli import cli
 from steporal_workers.devserver import DevServer
 from steporal_workers.problems import Mistake
-from steporal_workers.traces import asked_for
+from steporal_workers.traces import exporter_and_source
 
 WriteApp = Callable[[str], str]
 
@@ -386,12 +386,12 @@ async def test_temporals_own_plugin_beside_ours(
     ],
 )
 def test_the_setting_and_opentelemetrys_variables(given: str | None, variables: dict[str, str], exporter: str) -> None:
-    assert asked_for(given, variables)[0] == exporter
+    assert exporter_and_source(given, variables)[0] == exporter
 
 
 def test_an_exporter_that_is_not_known_is_a_mistake() -> None:
     with pytest.raises(Mistake, match="OTEL_TRACES_EXPORTER is 'zipkin'; it takes one of otlp, console, none"):
-        asked_for(None, {"OTEL_TRACES_EXPORTER": "zipkin"})
+        exporter_and_source(None, {"OTEL_TRACES_EXPORTER": "zipkin"})
 
 
 def test_asked_for_and_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

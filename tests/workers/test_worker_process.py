@@ -173,7 +173,7 @@ async def test_a_deployment_needs_a_build_and_a_name_that_temporal_takes(run: St
     ended = await run("worker", "app", "--deployment", "shop")
     assert (ended.status, "--deployment needs --build-id" in ended.err) == (2, True)
     ended = await run("worker", "app", "--deployment", "shop.eu", "--build-id", "1")
-    assert (ended.status, "has no '.', as 'shop.eu' has" in ended.err) == (2, True)
+    assert (ended.status, "'shop.eu' is not valid: it contains a '.'" in ended.err) == (2, True)
 
 
 async def test_the_progress_of_runs_is_logged_once_at_level_debug(run: Steporal, write_app: WriteApp) -> None:

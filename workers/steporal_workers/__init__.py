@@ -1,1 +1,1 @@
-"""The processes of Steporal: workers, the development environment, and the command ``steporal``."""
+"""Processes of Steporal: workers, the development environment, and the command ``steporal``."""

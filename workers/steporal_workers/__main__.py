@@ -1,4 +1,4 @@
-"""``python -m steporal_workers`` and the script ``steporal``: the command, where its extra is installed."""
+"""Entry point of ``python -m steporal_workers`` and of the script ``steporal``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values on the command line: JSON, times and numbers, checked before anything heavy is imported."""
+"""Values on the command line: JSON, times and numbers, checked before anything slow is imported."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .usage import of_text_for_json
 
 
 def read_json(text: str, option: str) -> Any:
-    """JSON as an option gives it: as it is, from ``@file``, or from standard input with ``-``.
+    """Return the JSON of an option: its text, ``@file``, or standard input if it is ``-``.
 
     Raises:
-        Mistake: It is not valid JSON; says where.
+        Mistake: It is not valid JSON; the message has the position.
     """
     source = option
     if text == "-":
@@ -47,10 +47,10 @@ def _reject_constant(name: str) -> Any:
 
 
 def parse_ts(text: str | None) -> int | None:
-    """Milliseconds since the epoch, of a number or of an ISO 8601 time with a time zone.
+    """Return milliseconds since the epoch, from a number or an ISO 8601 time with a time zone.
 
     Raises:
-        Mistake: It is neither.
+        Mistake: The text is neither.
     """
     if text is None:
         return None
@@ -62,13 +62,13 @@ def parse_ts(text: str | None) -> int | None:
         moment = None
     if moment is None or moment.tzinfo is None:
         raise Mistake(
-            f"--ts is {text!r}; it takes milliseconds since the epoch, or a time such as 2030-01-31T09:00:00+01:00"
+            f"--ts is {text!r}; use milliseconds since the epoch, or a time such as 2030-01-31T09:00:00+01:00"
         )
     return int(moment.timestamp() * 1000)
 
 
 def duration(text: str) -> timedelta:
-    """A duration such as ``30s``."""
+    """Parse a duration such as ``30s``."""
     from steporal.durations import parse_duration
 
     try:
@@ -77,17 +77,17 @@ def duration(text: str) -> timedelta:
         raise click.BadParameter(f'{text!r} is not a duration; write "30s", "5m" or "1h30m"') from None
 
 
-def whole_number(least: int, most: int | None = None) -> Callable[[str | int], int]:
-    """The type of an option that takes a number in a range."""
-    takes = f"a number from {least} to {most}" if most is not None else f"a number, and at least {least}"
+def whole_number(minimum: int, maximum: int | None = None) -> Callable[[str | int], int]:
+    """Return the type of an option that takes a whole number in a range."""
+    takes = f"a number from {minimum} to {maximum}" if maximum is not None else f"a number of at least {minimum}"
 
-    def number(given: str | int) -> int:
+    def number(text: str | int) -> int:
         try:
-            value = int(given)
+            value = int(text)
         except ValueError:
-            value = least - 1
-        if value < least or (most is not None and value > most):
-            raise click.BadParameter(f"{given!r} is not valid; it takes {takes}")
+            value = minimum - 1
+        if value < minimum or (maximum is not None and value > maximum):
+            raise click.BadParameter(f"{text!r} is not valid; it takes {takes}")
         return value
 
     return number

@@ -1,4 +1,4 @@
-"""Before a worker under ``steporal dev`` serves: it lints the code, and recovers the runs that an edit has stuck."""
+"""Preparation of a worker under ``steporal dev``: lints the code, and recovers the runs that an edit left stuck."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .recover import RecoverOptions, Stuck, recover_runs
 
 
 async def check_and_recover(client: steporal.Client, temporal: temporalio.client.Client) -> None:
-    """Print what lint finds, and continue the runs that do not fit the code.
+    """Print the findings of lint, and recover the runs that do not fit the code.
 
-    A finding does not keep the worker from starting: the edited file is what the user looks at, and old code in a
-    process would only hide the edit. No worker is up meanwhile, so that no step of a run to recover is running.
+    A finding does not keep the worker from starting: a process that kept running the old code would only hide the edit
+    that the user is looking at. No worker is up meanwhile, so no step of a run to recover is running.
     """
     align(workflow.id for workflow in client.workflows)
     for finding in findings(client):
@@ -35,7 +35,7 @@ async def check_and_recover(client: steporal.Client, temporal: temporalio.client
         with _quiet():
             _, stuck = await recover_runs(client, temporal, RecoverOptions(interrupt=True, timeout=timedelta(0)))
     except (RPCError, Failure) as err:
-        say(f"[yellow]runs that the edit may have stuck could not be recovered[/]: {escape(str(err))}")
+        say(f"[yellow]could not recover runs that the edit may have left stuck[/]: {escape(str(err))}")
         return
     for run in stuck:
         if line := _line(run):
@@ -44,7 +44,7 @@ async def check_and_recover(client: steporal.Client, temporal: temporalio.client
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back what bodies log while they are replayed: a replay ends with what a run has not done yet."""
+    """Hold back what bodies log while they are replayed: a replay runs on past the end of the history."""
     logger = logging.getLogger("steporal.workflow")
     logger.addFilter(_nothing)
     try:
@@ -62,7 +62,7 @@ def _line(run: Stuck) -> str:
     if run.state == "recovered":
         kept = f"{run.steps} finished step{'s' * (run.steps != 1)} kept"
         again = f"; {escape(', '.join(map(repr, run.again)))} begins again" if run.again else ""
-        return f"[green]recovered[/] {id}, which the edit had stuck: {kept}{again}"
+        return f"[green]recovered[/] {id}, which the edit left stuck: {kept}{again}"
     if run.state == "ended":
         return ""
     return f"[red]stuck:[/] {id}: {escape(run.why)}; {escape(run.advice)}"

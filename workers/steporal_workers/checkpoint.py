@@ -1,4 +1,4 @@
-"""``steporal checkpoint``: ask the runs of an app to park, so that its code can be edited under them."""
+"""``steporal checkpoint``: parks the runs of an app, so that its code can be edited under them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .problems import Failure, Mistake
 
 T = TypeVar("T")
 
-State = Literal["asked", "parked", "ended"]
+State = Literal["requested", "parked", "ended"]
 
 _LOOK_EVERY = 0.5
 _SHOWN = 50
@@ -39,11 +39,11 @@ class CheckpointOptions:
     """The flags of ``steporal checkpoint``.
 
     Attributes:
-        workflow: The id of the only workflow whose runs are asked.
+        workflow: The id of the workflow whose runs are parked; all if None.
         where: A further condition, in the query language of Temporal's visibility.
-        hold: How long runs stay parked at most.
-        timeout: How long the command waits until they are.
-        release: Let them go on instead.
+        hold: The maximum time that runs stay parked.
+        timeout: The maximum time to wait until they are parked.
+        release: Release the runs instead.
         as_json: Print JSON.
     """
 
@@ -56,43 +56,43 @@ class CheckpointOptions:
 
 
 @dataclass(slots=True)
-class Asked:
-    """A run that was asked.
+class RequestedRun:
+    """Run that received a request to park.
 
     Attributes:
         workflow: The id of its workflow.
         workflow_id: Temporal's workflow id of the run.
-        run_id: Temporal's run id of the execution that was asked.
-        state: What has become of it.
-        busy_with: Why it is not parked yet, in words.
+        run_id: Temporal's run id of the execution that received the request.
+        state: The outcome.
+        busy_with: A description of why it is not parked yet.
     """
 
     workflow: str
     workflow_id: str
     run_id: str
-    state: State = "asked"
+    state: State = "requested"
     busy_with: str = ""
 
 
 async def run_checkpoint(
     client: steporal.Client, temporal: temporalio.client.Client, options: CheckpointOptions
 ) -> int:
-    """Ask, wait, and say what has become of the runs; the exit status: 1 if some are not parked."""
+    """Park the runs, wait, and print the outcome; return the exit status: 1 if some runs are not parked."""
     if not options.release and options.hold <= options.timeout:
         hold, timeout = format_duration(options.hold), format_duration(options.timeout)
-        raise Mistake(f"--hold {hold} is not longer than --timeout {timeout}: runs would go on before all are parked")
+        raise Mistake(f"--hold {hold} is not longer than --timeout {timeout}: runs would resume before all are parked")
     checkpoint = _Checkpoint(client, temporal, options)
     if options.release:
-        await checkpoint.ask(0)
-        return _told_released(checkpoint.asked.values(), as_json=options.as_json)
+        await checkpoint.request(0)
+        return _report_released(checkpoint.requested.values(), as_json=options.as_json)
     await _check_served(client, temporal)
     until = time.monotonic() + options.timeout.total_seconds()
-    await checkpoint.ask(options.hold.total_seconds())
+    await checkpoint.request(options.hold.total_seconds())
     while checkpoint.busy() and time.monotonic() < until:
         await checkpoint.look()
         await asyncio.sleep(_LOOK_EVERY)
-        await checkpoint.ask(options.hold.total_seconds())  # runs that have started meanwhile
-    return _told(checkpoint, options)
+        await checkpoint.request(options.hold.total_seconds())  # runs that have started meanwhile
+    return _report(checkpoint, options)
 
 
 class _Checkpoint:
@@ -100,20 +100,20 @@ class _Checkpoint:
         self._client = client
         self._temporal = temporal
         self._options = options
-        self.asked: dict[str, Asked] = {}
+        self.requested: dict[str, RequestedRun] = {}
 
-    def busy(self) -> list[Asked]:
-        return [run for run in self.asked.values() if run.state == "asked"]
+    def busy(self) -> list[RequestedRun]:
+        return [run for run in self.requested.values() if run.state == "requested"]
 
-    async def ask(self, hold: float) -> None:
-        """Ask all runs that have not been asked."""
-        given = self._options
-        listed = runs_of(self._temporal, self._client, workflow=given.workflow, where=given.where)
-        new = [run async for run in listed if run.id not in self.asked]
-        await some_at_once(self._ask(Asked(run.workflow_type, run.id, run.run_id), hold) for run in new)
+    async def request(self, hold: float) -> None:
+        """Send the request to all runs that have not received it."""
+        options = self._options
+        listed = runs_of(self._temporal, self._client, workflow=options.workflow, where=options.where)
+        new = [run async for run in listed if run.id not in self.requested]
+        await some_at_once(self._request(RequestedRun(run.workflow_type, run.id, run.run_id), hold) for run in new)
 
-    async def _ask(self, run: Asked, hold: float) -> None:
-        """Ask the execution that goes on, and remember which it was."""
+    async def _request(self, run: RequestedRun, hold: float) -> None:
+        """Send the request to the open execution, and remember which execution it was."""
         while True:
             handle = self._temporal.get_workflow_handle(run.workflow_id, run_id=run.run_id)
             try:
@@ -126,14 +126,14 @@ class _Checkpoint:
                     run.run_id = described.run_id
                     continue
                 run.state = "ended"
-            self.asked[run.workflow_id] = run
+            self.requested[run.workflow_id] = run
             return
 
     async def look(self) -> None:
-        """Find out what has become of those that were asked."""
+        """Update the state of the runs that received the request."""
         await some_at_once(self._look(run) for run in self.busy())
 
-    async def _look(self, run: Asked) -> None:
+    async def _look(self, run: RequestedRun) -> None:
         described = await self._described(run)
         if described is None or described.status != WorkflowExecutionStatus.RUNNING:
             run.state = "ended"
@@ -141,10 +141,10 @@ class _Checkpoint:
             run.busy_with = _busy_with(described)
         elif await self._is_parked(described):
             run.state = "parked"
-        else:  # it has continued as new for another reason: its history was long
+        else:  # it has continued as new because its history was long
             run.run_id = described.run_id
 
-    async def _described(self, run: Asked) -> WorkflowExecutionDescription | None:
+    async def _described(self, run: RequestedRun) -> WorkflowExecutionDescription | None:
         try:
             return await self._temporal.get_workflow_handle(run.workflow_id).describe()
         except RPCError as err:
@@ -153,14 +153,14 @@ class _Checkpoint:
             return None
 
     async def _is_parked(self, described: WorkflowExecutionDescription) -> bool:
-        """Whether an execution was begun to wait without the handler."""
+        """Return whether an execution began parked, without the handler."""
         handle = self._temporal.get_workflow_handle(described.id, run_id=described.run_id)
         async for event in handle.fetch_history_events(page_size=1):
             payloads = event.workflow_execution_started_event_attributes.input.payloads
             values = await self._temporal.data_converter.decode(payloads, [RawValue] * len(payloads))
             try:
                 carried = read_run_state(from_raw(values[2])) if len(values) > 2 else None
-            except (ValueError, RecursionError):  # somebody has started it with anything
+            except (ValueError, RecursionError):  # anybody can start a workflow with any arguments
                 return False
             return carried is not None and carried.is_parked and carried.held_until is not None
         return False
@@ -181,25 +181,25 @@ def _busy_with(described: WorkflowExecutionDescription) -> str:
 async def _check_served(client: steporal.Client, temporal: temporalio.client.Client) -> None:
     if not await has_worker(temporal, client.task_queue):
         raise Failure(
-            f"no worker polls task queue {client.task_queue!r}; runs park while a worker with the code that they were "
-            "started with serves them: checkpoint first, and stop the worker then"
+            f"no worker polls task queue {client.task_queue!r}; runs can park only while a worker with the code that "
+            "they were started with serves them: run the checkpoint first, and then stop the worker"
         )
 
 
-# --- what is printed -----------------------------------------------------------------------------------------------
+# --- output --------------------------------------------------------------------------------------------------------
 
 
-def _told_released(asked: Iterable[Asked], *, as_json: bool) -> int:
-    count = sum(run.state == "asked" for run in asked)
+def _report_released(requested: Iterable[RequestedRun], *, as_json: bool) -> int:
+    count = sum(run.state == "requested" for run in requested)
     if as_json:
         print_json({"released": count})
     else:
-        say(f"{_runs(count)} may go on")
+        say(f"{_runs(count)} released")
     return 0
 
 
-def _told(checkpoint: _Checkpoint, options: CheckpointOptions) -> int:
-    runs = list(checkpoint.asked.values())
+def _report(checkpoint: _Checkpoint, options: CheckpointOptions) -> int:
+    runs = list(checkpoint.requested.values())
     busy = checkpoint.busy()
     counts = {state: sum(run.state == state for run in runs) for state in ("parked", "ended")}
     if options.as_json:
@@ -209,7 +209,7 @@ def _told(checkpoint: _Checkpoint, options: CheckpointOptions) -> int:
         print_json({**counts, "busy": busy_runs})
         return int(bool(busy))
     if busy:
-        table = Table("workflow", "run", "not parked yet, as")
+        table = Table("workflow", "run", "not parked because")
         for run in busy[:_SHOWN]:
             table.add_row(escape(run.workflow), escape(run.workflow_id), escape(run.busy_with))
         console().print(table)
@@ -217,7 +217,7 @@ def _told(checkpoint: _Checkpoint, options: CheckpointOptions) -> int:
             say(f"and {_runs(len(busy) - _SHOWN)} more")
     hold = format_duration(options.hold)
     say(
-        f"{_runs(len(runs))} asked: [green]{counts['parked']} parked[/], {counts['ended']} ended meanwhile, "
+        f"{_runs(len(runs))}: [green]{counts['parked']} parked[/], {counts['ended']} ended meanwhile, "
         f"{f'[red]{len(busy)} not parked[/]' if busy else '0 not parked'}"
     )
     if counts["parked"] or busy:

@@ -1,6 +1,6 @@
-"""The command ``steporal``: what can be typed, and nothing else.
+"""Definition of the command ``steporal``: its subcommands, arguments and flags, and nothing else.
 
-What a command needs is imported when it runs, so that ``steporal --help`` answers at once.
+Each subcommand imports its implementation when it runs, so that ``steporal --help`` answers at once.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from .telemetry import MetricsOptions, set_up_runtime
 from .traces import exporter_of, exporting
 
 
-def _print_versions(ctx: click.Context, param: click.Parameter, is_asked: bool) -> None:
-    if is_asked and not ctx.resilient_parsing:
+def _print_versions(ctx: click.Context, param: click.Parameter, is_requested: bool) -> None:
+    if is_requested and not ctx.resilient_parsing:
         import temporalio.service
 
         import steporal
@@ -58,13 +58,13 @@ def _print_versions(ctx: click.Context, param: click.Parameter, is_asked: bool) 
     help="Show the versions of Steporal, Temporal's SDK and Python, and exit.",
 )
 def cli() -> None:
-    """Inngest-style durable workflows on Temporal.
+    """Durable functions in plain Python, on Temporal.
 
-    Start with `steporal dev MODULE:CLIENT`: it runs a Temporal dev server and a worker of the client that the variable
-    CLIENT of MODULE holds, such as shop:client.
+    Start with `steporal dev MODULE:CLIENT`. It runs a Temporal dev server, and a worker for the client in the variable
+    CLIENT of MODULE, such as shop:client.
 
-    Temporal is found by flags, by Temporal's environment variables (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE,
-    TEMPORAL_API_KEY, ...) and by the profiles of its configuration file, in this order. worker, gateway and dev also
+    Commands connect to Temporal with flags, Temporal's environment variables (TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE,
+    TEMPORAL_API_KEY, ...) and the profiles of its configuration file, in this order. worker, gateway and dev also
     read STEPORAL_... variables and the file steporal.toml; `steporal config` prints the settings.
     """
 
@@ -86,9 +86,10 @@ def worker(target: str, connection: Connection, **settings: Any) -> None:
 @connection_options
 @settings_of("gateway")
 def gateway_command(target: str, connection: Connection, log_level: str, log_format: str, **options: Any) -> None:
-    """Take events over HTTP as Inngest does, until SIGTERM or SIGINT.
+    """Accept events over HTTP, with Inngest's API, until SIGTERM or SIGINT.
 
-    Event keys come from STEPORAL_EVENT_KEYS, keys of the rest of the API from STEPORAL_API_KEYS, separated by commas.
+    STEPORAL_EVENT_KEYS holds the event keys, and STEPORAL_API_KEYS the keys for the rest of the API, separated by
+    commas.
     """
     try:
         from .gateway.command import keys_of, run_gateway
@@ -100,14 +101,14 @@ def gateway_command(target: str, connection: Connection, log_level: str, log_for
     tell_unknown_variables()
     exporter = exporter_of(options.pop("traces"))
     set_up_runtime(metrics=MetricsOptions.of(options))
-    given = GatewayOptions(**options)
-    keys = keys_of(given)
+    gateway_options = GatewayOptions(**options)
+    keys = keys_of(gateway_options)
     client = load_client(target)
     name_app(client.id)
     with exporting(exporter, f"{client.id}-gateway") as plugins:
 
         async def serve() -> None:
-            await run_gateway(client, await connection.connect(client.data_converter, plugins), keys, given)
+            await run_gateway(client, await connection.connect(client.data_converter, plugins), keys, gateway_options)
 
         perform(serve())
 
@@ -115,10 +116,10 @@ def gateway_command(target: str, connection: Connection, log_level: str, log_for
 @cli.command("codec-server")
 @settings_of("codec-server")
 def codec_server_command(log_level: str, log_format: str, **options: Any) -> None:
-    """Decrypt values for Temporal's UI and command, until SIGTERM or SIGINT.
+    """Decrypt values for Temporal's UI and command line, until SIGTERM or SIGINT.
 
-    Who may use it says STEPORAL_CODEC_KEYS: keys, separated by commas, that come as a header, Authorization: Bearer
-    KEY. What is in Temporal is decrypted with STEPORAL_ENCRYPTION_KEYS and STEPORAL_DECRYPTION_KEYS.
+    STEPORAL_CODEC_KEYS holds the access keys, separated by commas; requests send one in the header Authorization:
+    Bearer KEY. Values are decrypted with STEPORAL_ENCRYPTION_KEYS and STEPORAL_DECRYPTION_KEYS.
     """
     try:
         from .codec.command import run_codec_server
@@ -133,7 +134,7 @@ def codec_server_command(log_level: str, log_format: str, **options: Any) -> Non
 
 @cli.group(cls=Group)
 def encryption() -> None:
-    """Make keys that encrypt what Temporal stores of values."""
+    """Manage the keys that encrypt values in Temporal."""
 
 
 @encryption.command("new-key")
@@ -148,7 +149,7 @@ def new_key_command() -> None:
 @targets_argument
 @settings_of("dev")
 def dev(targets: tuple[str, ...], **options: Any) -> None:
-    """Run a Temporal dev server, an HTTP gateway, and workers that start again when the code changes."""
+    """Run a Temporal dev server, an HTTP gateway, and workers that restart when the code changes."""
     from .loading import check_exists
 
     try:
@@ -159,15 +160,20 @@ def dev(targets: tuple[str, ...], **options: Any) -> None:
     tell_unknown_variables()
     for target in targets:
         check_exists(target)
-    given = DevOptions(config_file=file_of(click.get_current_context()), **options)
-    with exporting(exporter_of(given.traces), "steporal-gateway") as plugins:
-        perform(run_dev(targets, given, plugins))
+    dev_options = DevOptions(config_file=file_of(click.get_current_context()), **options)
+    with exporting(exporter_of(dev_options.traces), "steporal-gateway") as plugins:
+        perform(run_dev(targets, dev_options, plugins))
 
 
 @cli.command()
 @click.argument("name")
-@click.option("--data", metavar="JSON", default="{}", help="A JSON object; -: standard input, @FILE: a file.")
-@click.option("--id", "event_id", metavar="ID", help="The event's id; starts each workflow once.")
+@click.option(
+    "--data",
+    metavar="JSON",
+    default="{}",
+    help="The data, a JSON object; - reads it from standard input, @FILE from a file.",
+)
+@click.option("--id", "event_id", metavar="ID", help="The event's id; each workflow starts at most once per id.")
 @click.option(
     "--ts",
     metavar="TIME",
@@ -184,8 +190,8 @@ def send(name: str, data: str, connection: Connection, codec: str | None, as_jso
     if name.startswith("{"):
         example = f"steporal send NAME --data {shlex.quote(name)}"
         raise click.UsageError(f"NAME is {name!r}, which looks like data; write {example}")
-    given = {"id": fields["event_id"], "ts": parse_ts(fields["ts"]), "v": fields["v"]}
-    event = {"name": name, "data": read_json(data, "--data")} | {k: v for k, v in given.items() if v is not None}
+    optional = {"id": fields["event_id"], "ts": parse_ts(fields["ts"]), "v": fields["v"]}
+    event = {"name": name, "data": read_json(data, "--data")} | {k: v for k, v in optional.items() if v is not None}
 
     from .send import send_event
 
@@ -197,12 +203,14 @@ def send(name: str, data: str, connection: Connection, codec: str | None, as_jso
 
 @cli.command()
 @click.argument("name")
-@click.option("--data", metavar="JSON", default="null", help="Its data; -: standard input, @FILE: a file.")
+@click.option(
+    "--data", metavar="JSON", default="null", help="The data; - reads it from standard input, @FILE from a file."
+)
 @connection_options
 @codec_option
 @json_option
 def signal(name: str, data: str, connection: Connection, codec: str | None, as_json: bool) -> None:
-    """Send the signal NAME to the run that waits for it, and print that run's id."""
+    """Send the signal NAME to the run that waits for it, and print the run's id."""
     from .arguments import read_json
 
     value = read_json(data, "--data")
@@ -216,18 +224,24 @@ def signal(name: str, data: str, connection: Connection, codec: str | None, as_j
 
 @cli.command()
 @click.argument("workflow")
-@click.option("--input", "data", metavar="JSON", default="null", help="Its input; -: standard input, @FILE: a file.")
-@click.option("--app", metavar="ID", help="The app, where several have such a workflow.")
+@click.option(
+    "--input",
+    "data",
+    metavar="JSON",
+    default="null",
+    help="The input; - reads it from standard input, @FILE from a file.",
+)
+@click.option("--app", metavar="ID", help="The app, if several apps have a workflow of this id.")
 @click.option("--id", "run_id", metavar="ID", help="Temporal's workflow id of the run.")
-@click.option("--wait", is_flag=True, help="Wait for the run's end, and print its result.")
+@click.option("--wait", is_flag=True, help="Wait until the run ends, and print its result.")
 @connection_options
 @checking_option
 @json_option
 def start(workflow: str, data: str, connection: Connection, codec: str | None, **options: Any) -> None:
     """Start a run of WORKFLOW.
 
-    With --client, an input that does not fit the workflow's input_schema is refused before anything starts; without,
-    the run fails.
+    With --client, an input that does not fit the workflow's input_schema is refused before the run starts; without
+    --client, the run fails.
     """
     from .arguments import read_json
 
@@ -247,7 +261,7 @@ def start(workflow: str, data: str, connection: Connection, codec: str | None, *
 @connection_options
 @json_option
 def setup(connection: Connection, as_json: bool) -> None:
-    """Register the search attributes by which runs are found, in Temporal's namespace; once is enough."""
+    """Register Steporal's search attributes in Temporal's namespace, for finding runs. Run it once per namespace."""
     from .setup import run_setup
 
     async def operation() -> None:
@@ -258,15 +272,15 @@ def setup(connection: Connection, as_json: bool) -> None:
 
 @cli.command()
 @target_argument
-@click.option("--revision", type=whole_number(0), metavar="N", help="The number of this revision of the code.")
-@click.option("--take-over", is_flag=True, help="Register it whatever list of the app is in force.")
+@click.option("--revision", type=whole_number(0), metavar="N", help="The revision number of the code.")
+@click.option("--take-over", is_flag=True, help="Register the list whichever list of the app is in force.")
 @connection_options
 @json_option
 def sync(target: str, revision: int | None, take_over: bool, connection: Connection, as_json: bool) -> None:
     """Register a client's workflows and triggers, as a worker does when it starts.
 
-    Nothing changes where a list of a higher revision is in force, or that of the current version in Worker Versioning;
-    the exit status is 1 then.
+    Changes nothing, and exits with 1, if a list of a higher revision is in force, or the list of the current version in
+    Worker Versioning.
     """
     from .loading import load_client
 
@@ -285,9 +299,9 @@ def sync(target: str, revision: int | None, take_over: bool, connection: Connect
 @target_argument
 @json_option
 def lint(target: str, as_json: bool) -> None:
-    """Find what is not deterministic in the bodies of workflows: time, chance, network, files, environment, threads.
+    """Find nondeterministic calls in workflow bodies: time, randomness, network, files, environment, threads.
 
-    Reads the source; nothing is run, and no server is needed. Ends with 1 if anything is found, and with 2 if
+    Reads the source only: it runs none of it and needs no server. Exits with 1 if it finds something, and with 2 if
     MODULE:CLIENT has no workflows.
     """
     from .loading import load_client
@@ -302,21 +316,19 @@ def lint(target: str, as_json: bool) -> None:
 @target_argument
 @click.option("--workflow", metavar="ID", help="Only the runs of this workflow.")
 @click.option("--where", metavar="QUERY", help="Only runs that match this query, in Temporal's query language.")
+@click.option("--hold", type=duration, metavar="DURATION", default="10m", help="Maximum time that runs stay parked.")
 @click.option(
-    "--hold", type=duration, metavar="DURATION", default="10m", help="How long they stay parked, if not released."
+    "--timeout", type=duration, metavar="DURATION", default="1m", help="Maximum time to wait for steps in flight."
 )
-@click.option(
-    "--timeout", type=duration, metavar="DURATION", default="1m", help="How long the command waits for steps in flight."
-)
-@click.option("--release", is_flag=True, help="Let runs go on that an earlier checkpoint holds.")
+@click.option("--release", is_flag=True, help="Release the runs that an earlier checkpoint holds.")
 @connection_options
 @json_option
 def checkpoint(target: str, connection: Connection, **options: Any) -> None:
-    """Ask the open runs of an app to park, before its workers are replaced.
+    """Park the open runs of an app before its workers are replaced.
 
-    A parked run has nothing of the code in what it waits for, and goes on with whatever code there is then. Steps that
-    have begun finish first; steps that have not are held. Ends with 1 if some runs are not parked in time: those of
-    which a step is in flight park when it is done, even then.
+    A parked run holds none of the code that it was running, and resumes with the code that is deployed then. Steps that
+    have begun finish first; steps that have not begun are held. Exits with 1 if some runs are still busy at the
+    timeout; they park as soon as their current step finishes.
     """
     from .loading import load_client
 
@@ -334,12 +346,12 @@ def checkpoint(target: str, connection: Connection, **options: Any) -> None:
 @target_argument
 @click.option("--workflow", metavar="ID", help="Only the runs of this workflow.")
 @click.option("--where", metavar="QUERY", help="Only runs that match this query, in Temporal's query language.")
-@click.option("--closed", is_flag=True, help="Also runs that have ended.")
+@click.option("--closed", is_flag=True, help="Include runs that have ended.")
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",
-    help="The maximum number of runs; the most recently started ones count.",
+    help="The maximum number of runs, the most recently started first.",
 )
 @click.option(
     "--history",
@@ -347,14 +359,14 @@ def checkpoint(target: str, connection: Connection, **options: Any) -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     multiple=True,
     metavar="FILE",
-    help="Replay this history instead, as `temporal workflow show --output json` writes it; no server is needed.",
+    help="Replay this history instead, as `temporal workflow show --output json` writes it; needs no server.",
 )
 @connection_options
 @json_option
 def replay(target: str, connection: Connection, files: tuple[Path, ...], **options: Any) -> None:
     """Check that the code fits the open runs of an app, before a deploy.
 
-    Replays what they have done so far with the code as it is here; nothing is changed. Ends with 1 if a run would be
+    Replays the histories of the runs with the code on this machine, and changes nothing. Exits with 1 if a run would be
     stuck.
     """
     from .loading import load_client
@@ -362,7 +374,7 @@ def replay(target: str, connection: Connection, files: tuple[Path, ...], **optio
     client = load_client(target)
     from .replay import ReplayOptions, run_replay
 
-    set_up_runtime()  # it is not connected to Temporal, if there are files
+    set_up_runtime()  # `connection.connect` does it too, but is not called if there are files
 
     async def operation() -> int:
         converter = connection.converter(client.data_converter)
@@ -376,18 +388,18 @@ def replay(target: str, connection: Connection, files: tuple[Path, ...], **optio
 @target_argument
 @click.option("--workflow", metavar="ID", help="Only the runs of this workflow.")
 @click.option("--where", metavar="QUERY", help="Only runs that match this query, in Temporal's query language.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
 @click.option(
-    "--timeout", type=duration, metavar="DURATION", default="1m", help="How long the command waits for running steps."
+    "--timeout", type=duration, metavar="DURATION", default="1m", help="Maximum time to wait for running steps."
 )
-@click.option("--interrupt", is_flag=True, help="Do not wait for running steps: they begin again.")
+@click.option("--interrupt", is_flag=True, help="Do not wait for running steps; they begin again.")
 @connection_options
 @json_option
 def recover(target: str, connection: Connection, **options: Any) -> None:
-    """Continue open runs that are stuck, as the code does not fit what they have done.
+    """Continue open runs that are stuck because the code does not fit their histories.
 
-    Reads in Temporal's history what each has done, and resets it: it runs from the top with this code, and no finished
-    step is run again. Runs that fit the code are left alone. Ends with 1 if some are stuck still.
+    Reads from Temporal's history what each run has done, and resets the run: it runs from the top with this code, and
+    no finished step runs again. Runs that fit the code are left alone. Exits with 1 if some runs are still stuck.
     """
     from .loading import load_client
 
@@ -418,7 +430,7 @@ def catalog(connection: Connection, codec: str | None, as_json: bool) -> None:
 @cli.command()
 @click.option("--keep", is_flag=True, envvar="KEEP", help="Leave the server and its UI up, until Ctrl-C.")
 def demo(keep: bool) -> None:
-    """Tell a story on an embedded dev server; in a clone of the repository."""
+    """Run a short demo on an embedded dev server; needs a clone of the repository."""
     from .demo import run_demo
 
     perform(run_demo(keep=keep))
@@ -431,7 +443,7 @@ def demo(keep: bool) -> None:
 def doctor(target: str, connection: Connection, as_json: bool) -> None:
     """Check an installation: server, namespace, permissions, limits, clock, workers, catalog, schedules, keys.
 
-    Changes nothing. Each line is good, a warning, or bad, with what to do; ends with 1 if something is bad.
+    Changes nothing. Each line is good, a warning, or bad, with a remedy. Exits with 1 if something is bad.
     """
     from .loading import load_client
 

@@ -1,4 +1,4 @@
-"""``steporal config``: what the processes' settings are, and where they come from."""
+"""``steporal config``: prints the settings of the processes, and where each value comes from."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _TEMPORAL = "temporal"
 
 _WITHOUT = ("dev", "codec-server")
-"""The commands that connect to no Temporal, or to their own."""
+"""Commands that do not connect to Temporal, or that run their own server."""
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -28,10 +28,10 @@ _WITHOUT = ("dev", "codec-server")
 @click.argument("arguments", metavar="[ARGUMENTS]...", nargs=-1, type=click.UNPROCESSED)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def config(command: str | None, arguments: tuple[str, ...], as_json: bool) -> None:
-    """Print the settings of COMMAND, or of all, and where each comes from; secrets are masked.
+    """Print the settings of COMMAND, or of all commands, and the source of each; secrets are masked.
 
-    COMMAND and ARGUMENTS are what you would start. Nothing is started, and no server is needed; a setting that cannot
-    be right is an error, as it is then.
+    COMMAND and ARGUMENTS are what you would start. Nothing is started, and no server is needed. A setting that is not
+    valid is an error, as it would be then.
     """
     tell_unknown_variables()
     rows = [row for name in ([command] if command else COMMANDS) for row in _rows(name, list(arguments))]
@@ -51,10 +51,10 @@ def _rows(name: str, arguments: list[str]) -> list[Row]:
 
 
 def _temporal_rows(name: str, arguments: list[str]) -> list[Row]:
-    """Temporal's connection."""
+    """Return the rows of Temporal's connection."""
     ctx, _ = values_of(_commands()[name], name, arguments)
-    given = {field: ctx.params[field] for field in Connection.__dataclass_fields__ if field in ctx.params}
-    return [(_TEMPORAL, *described) for described in Connection(**given).described()] if name not in _WITHOUT else []
+    options = {field: ctx.params[field] for field in Connection.__dataclass_fields__ if field in ctx.params}
+    return [(_TEMPORAL, *row) for row in Connection(**options).described()] if name not in _WITHOUT else []
 
 
 def _commands() -> Mapping[str, click.Command]:

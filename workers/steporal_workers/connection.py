@@ -1,4 +1,4 @@
-"""From flags, and from Temporal's own environment variables and profiles, to a connected Temporal client."""
+"""Connection to Temporal from flags, Temporal's environment variables and its profiles."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ DEFAULT_ADDRESS = "localhost:7233"
 CONNECT_SECONDS = 10.0
 
 MASK = "********"
-"""What is shown of what is secret."""
+"""Text shown in place of a secret."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """The connection flags; what is not given comes from the environment, else from the profile's file."""
+    """Flags of the connection; values that are None come from the environment, or else from the profile in the file."""
 
     address: str | None = None
     namespace: str | None = None
@@ -51,17 +51,17 @@ class Connection:
         except (RuntimeError, OSError, ValueError) as err:
             raise Mistake(f"Temporal's client configuration cannot be read: {err}") from None
         tls = profile.tls
-        given = {
+        tls_options = {
             "server_name": self.tls_server_name,
             "server_root_ca_cert": self.tls_ca,
             "client_cert": self.tls_cert,
             "client_private_key": self.tls_key,
         }
-        if self.tls is not None or any(given.values()):
+        if self.tls is not None or any(tls_options.values()):
             tls = dataclasses.replace(
                 tls or ClientConfigTLS(),
                 disabled=self.tls is False,
-                **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
+                **{name: value for name, value in tls_options.items() if value is not None},  # type: ignore[arg-type]
             )
         return dataclasses.replace(
             profile,
@@ -72,10 +72,10 @@ class Connection:
         )
 
     def described(self) -> list[tuple[str, str, str]]:
-        """What the connection is: each setting's name, its value (what is secret masked), and where that comes from.
+        """Return each setting's name, its value (secrets are masked), and its source.
 
         Raises:
-            Mistake: The configuration cannot be right.
+            Mistake: The configuration is not valid.
         """
         profile = self._profile()
         name = self.profile or os.environ.get("TEMPORAL_PROFILE") or "default"
@@ -103,17 +103,17 @@ class Connection:
         return any((self.tls_cert, self.tls_key, self.tls_ca, self.tls_server_name))
 
     def converter(self, base: temporalio.converter.DataConverter | None = None) -> temporalio.converter.DataConverter:
-        """A data converter that also encrypts, where there are keys.
+        """Return a data converter that also encrypts if keys are set.
 
         Raises:
-            DefinitionError: It encrypts by itself, with other keys.
+            DefinitionError: The base converter already encrypts, with other keys.
         """
         from temporalio.converter import DataConverter
 
         base = base or DataConverter.default
         if not (self.encryption_keys or self.decryption_keys):
             return base
-        from steporal.encryption import Keys, data_converter  # which is loaded where there are keys
+        from steporal.encryption import Keys, data_converter  # imports `cryptography`, so only if keys are set
 
         return data_converter(Keys.of(self.encryption_keys or (), self.decryption_keys or ()), base)
 
@@ -122,10 +122,10 @@ class Connection:
         data_converter: temporalio.converter.DataConverter | None = None,
         plugins: Sequence[temporalio.client.Plugin] = (),
     ) -> temporalio.client.Client:
-        """A client that is connected to an existing namespace.
+        """Return a client that is connected to an existing namespace.
 
         Raises:
-            Mistake: The configuration cannot be right, or there is no such namespace.
+            Mistake: The configuration is not valid, or the namespace does not exist.
             Failure: No Temporal server answers.
         """
         client = await self.reach(data_converter, plugins)
@@ -137,10 +137,10 @@ class Connection:
         data_converter: temporalio.converter.DataConverter | None = None,
         plugins: Sequence[temporalio.client.Plugin] = (),
     ) -> temporalio.client.Client:
-        """A client that is connected to a server, whatever namespaces it has.
+        """Return a client that is connected to a server, whether or not the namespace exists.
 
         Raises:
-            Mistake: The configuration cannot be right.
+            Mistake: The configuration is not valid.
             Failure: No Temporal server answers.
         """
         from temporalio.client import Client
@@ -157,19 +157,19 @@ class Connection:
         except (RuntimeError, ValueError, TimeoutError) as err:
             raise Failure(
                 f"no Temporal server answers at {profile.address!r} ({_reason(err)}); start one with `steporal dev`, "
-                "or say where it is: --address HOST:PORT, TEMPORAL_ADDRESS, or --profile"
+                "or set its address: --address HOST:PORT, TEMPORAL_ADDRESS, or --profile"
             ) from None
         except OSError as err:
             raise Mistake(f"a TLS file cannot be read: {err}") from None
 
 
 def _variables() -> dict[str, str]:
-    """Temporal's variables: the SDK ends the process where it finds any other one that is no text."""
+    """Return Temporal's variables. Without this, the SDK ends the process if any variable is not valid UTF-8."""
     return {name: value for name, value in os.environ.items() if name.startswith("TEMPORAL_")}
 
 
 def _profile_of_file(name: str | None) -> ClientConfigProfile:
-    """What the profile's file says, without the variables that go before it."""
+    """Return the profile in the file, without the variables that override it."""
     from temporalio.envconfig import ClientConfigProfile
 
     places = {name: value for name, value in _variables().items() if name in _PLACES_OF_PROFILES}
@@ -195,12 +195,12 @@ async def _check_namespace(client: temporalio.client.Client, address: str) -> No
             ) from None
         if err.status == RPCStatusCode.UNAUTHENTICATED:
             raise Mistake(f"{address!r} does not accept the credentials: {err.message}") from None
-        if err.status != RPCStatusCode.PERMISSION_DENIED:  # an API key may do less than describe
+        if err.status != RPCStatusCode.PERMISSION_DENIED:  # an API key may be allowed to work, but not to describe
             raise Failure(f"{address!r} answers with an error: {err.message}") from None
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, of the many words that the SDK's transport says."""
+    """Return the cause from an error message of the SDK's transport."""
     if isinstance(error, TimeoutError):
         return f"no answer in {CONNECT_SECONDS:g} seconds"
     text = str(error)

@@ -1,6 +1,6 @@
-"""The demo: an order, a sign-up and an expense travel through their workflows, on an embedded dev server.
+"""Demo: an order, a sign-up and an expense pass through their workflows, on an embedded dev server.
 
-``make demo``, ``steporal demo`` or ``python -m steporal_workers.demo``; ``KEEP=1`` leaves the server up.
+Run it by ``make demo``, ``steporal demo`` or ``python -m steporal_workers.demo``; ``KEEP=1`` leaves the server up.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ _WHAT = {"sleep": "sleeps", "wait": "waits", "signal": "waits", "invoke": "invok
 
 
 async def run_demo(*, keep: bool = False) -> None:
-    """Tell the story on a dev server, and stop everything; with ``keep``, only when told to."""
+    """Run the demo on a dev server, and stop everything; with ``keep``, only after a signal."""
     shop, approval = _example(SHOP), _example(APPROVAL)
     clients: list[steporal.Client] = [shop.client, approval.client]
     out = console()
-    # The story shows failed attempts; their tracebacks belong into a worker's log.
+    # The demo prints failed attempts; their tracebacks belong in a worker's log.
     logging.getLogger("temporalio").setLevel(logging.CRITICAL)
     with stop_signals() as stop:
         async with dev_server(ui=True, search_attributes=True) as server:
@@ -58,17 +58,19 @@ async def run_demo(*, keep: bool = False) -> None:
             async with AsyncExitStack() as stack:
                 for client in clients:
                     await stack.enter_async_context(_working(client, server.client, out))
-                telling = asyncio.create_task(_tell(shop, approval, out))
+                showing = asyncio.create_task(_show(shop, approval, out))
                 stopping = asyncio.create_task(stop.wait())
-                await asyncio.wait([telling, stopping], return_when=asyncio.FIRST_COMPLETED)
-                if telling.done():
-                    telling.result()
+                await asyncio.wait([showing, stopping], return_when=asyncio.FIRST_COMPLETED)
+                if showing.done():
+                    showing.result()
                     if keep:
                         _explain(out, server.address, server.ui_url)
                         await stopping
-                for task in (telling, stopping):
+                for task in (showing, stopping):
                     task.cancel()
-        out.print("[bold green]Everything is stopped.[/] With KEEP=1 it stays up, to be looked at in Temporal's UI.")
+        out.print(
+            "[bold green]Everything is stopped.[/] With KEEP=1 it stays up, so that you can look at Temporal's UI."
+        )
 
 
 def _example(name: str) -> ModuleType:
@@ -98,37 +100,37 @@ def _explain(out: Console, address: str, ui_url: str | None) -> None:
     out.print(f"  steporal send order.placed --data '{json.dumps(ORDER)}'\n", soft_wrap=True)
 
 
-async def _tell(shop: ModuleType, approval: ModuleType, out: Console) -> None:
+async def _show(shop: ModuleType, approval: ModuleType, out: Console) -> None:
     client: steporal.Client = shop.client
-    story = _Story(client.temporal, await client.sending.dispatcher(client.temporal).catalog.read_all(), out)
+    printer = _Printer(client.temporal, await client.sending.dispatcher(client.temporal).catalog.read_all(), out)
 
     out.print("\n[bold underline]An event starts a workflow, whose event starts another[/]")
     sent = await client.send_event({"name": "order.placed", "data": ORDER})
     out.print(f"[cyan]event[/] order.placed {escape(_short(ORDER))}")
-    orders = await story.follow([run.workflow_id for run in sent.runs if run.workflow == "process-order"])
+    orders = await printer.follow([run.workflow_id for run in sent.runs if run.workflow == "process-order"])
 
     out.print()
     out.print("[bold underline]A run is started directly; its two events start two more, one of which sleeps[/]")
     run = await client.start_workflow(shop.user_signup, shop.SignUp(**SIGN_UP))
     out.print(f"[cyan]start[/] user-signup {escape(_short(SIGN_UP))}")
-    users = await story.follow([run.workflow_id])
+    users = await printer.follow([run.workflow_id])
 
     out.print()
-    out.print("[bold underline]A run waits for somebody's answer, which comes through the HTTP gateway[/]")
+    out.print("[bold underline]A run waits for somebody's answer, which arrives through the HTTP gateway[/]")
     expense = await approval.expense.start(approval.Expense(**EXPENSE))
     out.print(f"[cyan]start[/] expense {escape(_short(EXPENSE))}")
-    following = asyncio.create_task(story.follow([expense.workflow_id]))
+    following = asyncio.create_task(printer.follow([expense.workflow_id]))
     await _answer(approval.client, out)
     expenses = await following
 
     out.print()
-    out.print("[bold underline]What each run did, as Temporal's history has it[/]")
+    out.print("[bold underline]What each run did, from Temporal's history[/]")
     for timeline in [*orders, *users, *expenses]:
         out.print(_table(timeline))
 
 
 async def _answer(client: steporal.Client, out: Console) -> None:
-    """Answer the expense through a gateway, with curl where there is one."""
+    """Answer the expense through a gateway, with curl if it is installed."""
     from .gateway.app import create_app
     from .gateway.keys import Keys
     from .gateway.server import serving
@@ -137,9 +139,9 @@ async def _answer(client: steporal.Client, out: Console) -> None:
     async with serving(create_app(client, Keys.any()), "127.0.0.1", 0) as url:
         url += "/v1/signals"
         out.print(f"[cyan]curl[/] {url} --json '{escape(body)}'", soft_wrap=True)
-        while "run_id" not in (said := await _post(url, body)):  # noqa: ASYNC110  # 404: the run does not wait yet
+        while "run_id" not in (response := await _post(url, body)):  # noqa: ASYNC110  # 404: the run does not wait yet
             await asyncio.sleep(0.05)
-        out.print(f"  [dim]{escape(said.strip())}[/]", soft_wrap=True)
+        out.print(f"  [dim]{escape(response.strip())}[/]", soft_wrap=True)
 
 
 async def _post(url: str, body: str) -> str:
@@ -155,8 +157,8 @@ async def _post(url: str, body: str) -> str:
         return (await http.post(url, content=body, headers={"content-type": "application/json"})).text
 
 
-class _Story:
-    """Prints what runs do while they do it."""
+class _Printer:
+    """Prints the progress of runs as it happens."""
 
     def __init__(self, temporal: temporalio.client.Client, snapshot: Snapshot, out: Console) -> None:
         self._temporal = temporal
@@ -177,24 +179,24 @@ class _Story:
                     if timeline.start and event.event_id == 1:
                         self._line(timeline.start, timeline, "[green]▶[/]", "started")
                     if ended:
-                        self._tell_of_step(timeline, ended)
+                        self._print_step(timeline, ended)
                         for started in ended.started_runs(self._snapshot):
                             group.create_task(follow(started))
                 if timeline.end:
-                    self._tell_of_end(timeline, timeline.end)
+                    self._print_end(timeline, timeline.end)
 
             for workflow_id in workflow_ids:
                 group.create_task(follow(workflow_id))
         return timelines
 
-    def _tell_of_step(self, timeline: Timeline, step: StepEntry) -> None:
+    def _print_step(self, timeline: Timeline, step: StepEntry) -> None:
         assert step.end is not None
         text = " ".join(filter(None, [escape(step.id), _what(step)]))
         if step.attempts > 1:
             text += f" [yellow]on attempt {step.attempts}[/]; the one before: {escape(step.retried_after or '')}"
         self._line(step.end, timeline, _mark(step.state), text)
 
-    def _tell_of_end(self, timeline: Timeline, end: datetime) -> None:
+    def _print_end(self, timeline: Timeline, end: datetime) -> None:
         text = f"{timeline.state} in {_seconds(timeline.duration)}"
         self._line(end, timeline, "[green]■[/]" if timeline.state == "completed" else "[red]■[/]", text)
 
@@ -203,7 +205,7 @@ class _Story:
         self._out.print(f"  [dim]{clock}[/]  [bold]{timeline.workflow:<14}[/] {mark} {text}", soft_wrap=True)
 
 
-# --- what a run did ------------------------------------------------------------------------------------------------
+# --- summary of a run ----------------------------------------------------------------------------------------------
 
 
 def _table(timeline: Timeline) -> Table:

@@ -1,4 +1,4 @@
-"""The development environment: a dev server, and workers that start again when the code changes."""
+"""Development environment: a dev server, and workers that restart when the code changes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from .settings import UNDER_DEV
 from .worker import stop_signals
 
 DYNAMIC_CONFIG = (
-    # A body that failed is tried again with the next edit: by default, after up to ten minutes.
+    # Temporal retries the workflow task of a failed body: by default up to ten minutes later, here soon after an edit.
     'history.workflowTaskRetryMaxInterval="2s"',
 )
 
@@ -49,7 +49,7 @@ _KILL_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevOptions:
-    """The flags of ``steporal dev``."""
+    """Flags of ``steporal dev``."""
 
     port: int = DEFAULT_PORT
     ui_port: int = DEFAULT_UI_PORT
@@ -67,21 +67,21 @@ class DevOptions:
 
     @property
     def keys(self) -> Keys:
-        """The keys that encrypt and decrypt values."""
+        """Keys that encrypt and decrypt values."""
         return Keys.of(self.encryption_keys or (), self.decryption_keys or ())
 
 
 async def run_dev(
     targets: Sequence[str], options: DevOptions, plugins: Sequence[temporalio.client.Plugin] = ()
 ) -> None:
-    """Run a dev server, a gateway, and a worker of each ``module:attribute``, until a signal stops all of them.
+    """Run a dev server, a gateway, and a worker for each ``module:attribute``, until a signal stops all of them.
 
-    With keys that encrypt also a codec server, by which Temporal's UI shows what is encrypted.
+    If encryption keys are set, this also runs a codec server, with which Temporal's UI shows encrypted values.
 
     Args:
         targets: The clients.
         options: The flags.
-        plugins: Those of the gateway's Temporal client.
+        plugins: The plugins of the gateway's Temporal client.
 
     Raises:
         DevServerError: The server does not start.
@@ -144,7 +144,7 @@ def _codec_socket(options: DevOptions) -> socket.socket | None:
 async def _gateway(
     server: DevServer, options: DevOptions, stop: asyncio.Event, plugins: Sequence[temporalio.client.Plugin]
 ) -> AsyncIterator[None]:
-    """A gateway in this process, which stays up while workers start again; what it starts, workers validate."""
+    """Run a gateway in this process, which stays up while workers restart; the workers validate what it starts."""
     config = server.client.config()
     config["data_converter"], config["plugins"] = data_converter(options.keys), list(plugins)
     client = steporal.Client("steporal", temporal=temporalio.client.Client(**config))
@@ -161,14 +161,14 @@ async def _gateway(
 
 
 async def _changes(folders: Sequence[Path], stop: asyncio.Event) -> AsyncIterator[list[Path]]:
-    """The Python files that change, as they do."""
+    """Yield the Python files that change, as they do."""
     try:
-        async for found in watchfiles.awatch(
+        async for files in watchfiles.awatch(
             *folders, watch_filter=watchfiles.PythonFilter(), stop_event=stop, recursive=True
         ):
-            yield sorted({Path(path) for _, path in found})
+            yield sorted({Path(path) for _, path in files})
     except (OSError, RuntimeError) as err:
-        raise Failure(f"the code cannot be watched for changes: {err}; watch less of it with --watch FOLDER") from err
+        raise Failure(f"the code cannot be watched for changes: {err}; watch fewer files with --watch FOLDER") from err
 
 
 async def _reload(
@@ -180,7 +180,7 @@ async def _reload(
     changed = await first
     while changed and not stop.is_set():
         shown = ", ".join(_relative(path) for path in changed[:3]) + (", …" if len(changed) > 3 else "")
-        say(f"[bold]{escape(shown)}[/] changed; starting again")
+        say(f"[bold]{escape(shown)}[/] changed; restarting")
         await asyncio.gather(*(process.restart() for process in processes))
         changed = await anext(changes, None)
 
@@ -190,7 +190,7 @@ def _relative(path: Path) -> str:
 
 
 class _WorkerProcess:
-    """``steporal worker`` in a process of its own, as only a new process has new code for certain."""
+    """Process of ``steporal worker``; only a new process is certain to have the new code."""
 
     def __init__(self, target: str, address: str, options: DevOptions) -> None:
         self._target = target
@@ -204,19 +204,19 @@ class _WorkerProcess:
         self._watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        # What was started last is in force, also where an edit brings back an older file.
+        # The worker that started last has the highest revision, even if an edit restores an older file.
         environment = {**self._environment, REVISION: str(int(time.time()))}
-        # In a session of its own: a Ctrl-C in the terminal would reach it twice, and the second stops it at once.
+        # In its own session: it would receive a Ctrl-C in the terminal twice, and the second one stops it at once.
         self._process = await asyncio.create_subprocess_exec(
             *self._command, env=environment, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
         )
-        self._watcher = asyncio.create_task(self._tell_of_end(self._process))
+        self._watcher = asyncio.create_task(self._report_end(self._process))
 
-    async def _tell_of_end(self, process: asyncio.subprocess.Process) -> None:
+    async def _report_end(self, process: asyncio.subprocess.Process) -> None:
         status = await process.wait()
         say(
-            f"[yellow]the worker of {escape(self._target)} has ended with status {status}[/]; "
-            "it starts again when the code changes"
+            f"[yellow]the worker of {escape(self._target)} ended with status {status}[/]; "
+            "it restarts when the code changes"
         )
 
     async def stop(self) -> None:
@@ -240,13 +240,13 @@ class _WorkerProcess:
 
 
 def _keys(options: DevOptions) -> dict[str, str]:
-    """The keys as variables, wherever they come from."""
-    given = {ENCRYPTION_KEYS: options.encryption_keys, DECRYPTION_KEYS: options.decryption_keys}
-    return {name: ",".join(keys) for name, keys in given.items() if keys}
+    """Return the keys as environment variables, whatever their source is."""
+    variables = {ENCRYPTION_KEYS: options.encryption_keys, DECRYPTION_KEYS: options.decryption_keys}
+    return {name: ",".join(keys) for name, keys in variables.items() if keys}
 
 
 def _environment(address: str) -> dict[str, str]:
-    """The worker's environment: its Temporal is the dev server, also for code of the user's that connects itself."""
+    """Return the worker's environment, in which Temporal is the dev server, also for user code that connects to it."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEMPORAL_")}
     return {
         **inherited,
@@ -254,7 +254,7 @@ def _environment(address: str) -> dict[str, str]:
         "TEMPORAL_NAMESPACE": NAMESPACE,
         "TEMPORAL_CONFIG_FILE": os.devnull,
         UNDER_DEV: "1",
-        # A cached file is taken for current if size and second are the same, as they may be after a quick edit.
+        # Python reuses a cached file if its size and second match, which is possible after a quick edit.
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
     }

@@ -33,7 +33,7 @@ _ENDS = ("completed", "failed", "cancelled")
 
 
 def set_up() -> None:
-    """Show the progress of runs, and errors in few words."""
+    """Show the progress of runs, and shorten errors."""
     for handler in logging.getLogger().handlers:
         handler.setFormatter(DevFormatter())
         handler.addFilter(_is_new)
@@ -48,7 +48,7 @@ def align(workflows: Iterable[str]) -> None:
 
 
 def _is_new(record: logging.LogRecord) -> bool:
-    """Leave out what a line of the run, or of `steporal dev`, says as well."""
+    """Return whether a record adds something to the lines of runs and of `steporal dev`."""
     return not (record.name == "steporal.workflow" and str(record.msg).startswith("run %r failed")) and not (
         record.name == "steporal" and str(record.msg).startswith("app %r is registered")
     )
@@ -104,14 +104,14 @@ class DevFormatter(TextFormatter):
 
 
 def _short(workflow_id: str) -> str:
-    """Return what tells a run from others: the end of its event's id, or the beginning of an id that a user chose."""
+    """Return a short id for a run: the end of its event's id, or the beginning of an id that a user chose."""
     name = run_name(workflow_id)
     id = name.event_id if name else workflow_id
     return id[-_TAIL:] if len(id) == _ULID_LENGTH else id[:_MIN_WIDTH]
 
 
 def _without_run(record: logging.LogRecord) -> str:
-    """Return the message without the ids that begin the line."""
+    """Return the message without the ids that the line begins with."""
     text = record.getMessage()
     info = getattr(record, "temporal_activity", None)
     return text.replace(f" of run {info['workflow_id']!r}", "", 1) if info else text

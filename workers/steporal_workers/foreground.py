@@ -1,8 +1,8 @@
-"""``client.run()``: what ``steporal worker`` does, for a module that is started as a program: ``python shop.py``.
+"""``client.run()``: the work of ``steporal worker``, for a module that is started as a program: ``python shop.py``.
 
-Such a module is called ``__main__``, a name under which no other worker finds its step functions, and Temporal's
-sandbox cannot load its workflows again. So the module is imported once more, by the name that it has for others, and
-that module's client is served: the same workflows, references and histories as with ``steporal worker shop:client``.
+Such a module is named ``__main__``. Other workers find no step functions under that name, and Temporal's sandbox cannot
+load the workflows again. So this imports the module once more, by its importable name, and serves that module's
+client: workflows, references and histories are the same as with ``steporal worker shop:client``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def importable(client: steporal.Client) -> steporal.Client:
     """Return the client to serve: the one that other workers get when they import the module that is ``__main__`` here.
 
     Raises:
-        Mistake: Importing the module fails, or does not define the same workflows.
+        Mistake: Importing the module fails, or defines other workflows.
     """
     own = [workflow for workflow in client.workflows if workflow.handler.__module__ == MAIN]
     name = name_of_main()
@@ -60,16 +60,16 @@ def importable(client: steporal.Client) -> steporal.Client:
     if not own and name not in sys.modules:
         return client
     module = import_module(name)
-    found = next((each for each in clients_of(module).values() if each.id == client.id), None)
-    if found is None:
+    imported = next((each for each in clients_of(module).values() if each.id == client.id), None)
+    if imported is None:
         raise Mistake(
             f"module {name!r} has no client {client.id!r} when it is imported; create the client at the top level of "
             "the module, and not under `if __name__ == '__main__':`"
         )
-    defined = {workflow.id for workflow in found.workflows if workflow.handler.__module__ != MAIN}
+    defined = {workflow.id for workflow in imported.workflows if workflow.handler.__module__ != MAIN}
     if missing := [workflow.id for workflow in own if workflow.id not in defined]:
         raise Mistake(
             f"module {name!r} does not define workflow {missing[0]!r} when it is imported; define it at the top level "
             "of the module, and not under `if __name__ == '__main__':`"
         )
-    return found
+    return imported

@@ -1,4 +1,4 @@
-"""``/live`` and ``/ready`` of a worker: a small HTTP server, which needs no further package."""
+"""HTTP server for ``/live`` and ``/ready`` of a worker, which needs no further package."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from temporalio.service import RPCError
 from .listening import listener, url_of
 
 Check = Callable[[], Awaitable[str | None]]
-"""Returns what is wrong, or None."""
+"""Returns the problem, or None."""
 
 MAX_CONNECTIONS = 100
-"""More than that, and the oldest gives way: a probe sends its request at once."""
+"""Limit of open connections. Above it the oldest is closed, as a probe sends its request at once."""
 
 MAX_HEAD_BYTES = 8 * 1024
 REQUEST_SECONDS = 5.0
@@ -37,16 +37,16 @@ async def serving_health(
     """Serve ``/live`` and ``/ready`` while the context lasts.
 
     Args:
-        host: The address on which it listens.
-        port: The port; any free one with 0.
-        checks: By name, what must be right for the process to be ready.
-        notes: By name, what is shown beside them, and need not be right.
+        host: The address to listen on.
+        port: The port; 0 chooses a free one.
+        checks: Named checks that must pass for the process to be ready.
+        notes: Named checks that are reported too, but need not pass.
 
     Yields:
         The base URL.
 
     Raises:
-        Failure: It cannot listen there.
+        Failure: The address or port cannot be used.
     """
     listening = listener("the health server", host, port)
     server = await asyncio.start_server(_Health(checks, notes or {}).serve, sock=listening, limit=MAX_HEAD_BYTES)
@@ -57,22 +57,22 @@ async def serving_health(
 
 
 class Connected:
-    """Checks that Temporal answers; what it finds is good for two seconds, however many ask."""
+    """Check that Temporal answers; its result is cached for two seconds."""
 
     def __init__(self, temporal: temporalio.client.Client) -> None:
         self._temporal = temporal
-        self._asking = asyncio.Lock()
-        self._found: tuple[float, str | None] | None = None
+        self._lock = asyncio.Lock()
+        self._cached: tuple[float, str | None] | None = None
 
     async def __call__(self) -> str | None:
-        """What is wrong, or None."""
-        async with self._asking:
-            if self._found is None or time.monotonic() - self._found[0] > _FRESH_SECONDS:
-                problem = await self._ask()
-                self._found = (time.monotonic(), problem)
-            return self._found[1]
+        """Return the problem, or None."""
+        async with self._lock:
+            if self._cached is None or time.monotonic() - self._cached[0] > _FRESH_SECONDS:
+                problem = await self._call()
+                self._cached = (time.monotonic(), problem)
+            return self._cached[1]
 
-    async def _ask(self) -> str | None:
+    async def _call(self) -> str | None:
         try:
             async with asyncio.timeout(_CALL_SECONDS):
                 await self._temporal.workflow_service.get_system_info(GetSystemInfoRequest())
@@ -84,7 +84,7 @@ class Connected:
 
 
 class _Health:
-    """Answers GET and HEAD, one request for each connection."""
+    """Server of GET and HEAD requests, one per connection."""
 
     def __init__(self, checks: Mapping[str, Check], notes: Mapping[str, Check]) -> None:
         self._checks = checks
@@ -92,7 +92,7 @@ class _Health:
         self._waiting: dict[asyncio.StreamWriter, None] = {}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer what comes over a connection, and close it."""
+        """Answer the request of a connection, and close the connection."""
         self._waiting[writer] = None
         if len(self._waiting) > MAX_CONNECTIONS:
             oldest = next(iter(self._waiting))
@@ -104,7 +104,7 @@ class _Health:
                 writer.write(await self._answered(head))
                 await writer.drain()
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError, ConnectionError):
-            pass  # whoever asked has gone, or is no client of HTTP
+            pass  # the client has gone, or does not speak HTTP
         finally:
             self._waiting.pop(writer, None)
             _close(writer)
@@ -123,17 +123,17 @@ class _Health:
         return _response(answer, has_body=method != b"HEAD")
 
     async def _readiness(self) -> dict[str, object]:
-        found = {name: await check() for name, check in self._checks.items()}
+        required = {name: await check() for name, check in self._checks.items()}
         noted = {name: await note() for name, note in self._notes.items()}
-        checks = {name: problem or "ok" for name, problem in (found | noted).items()}
-        for name, problem in found.items():
+        checks = {name: problem or "ok" for name, problem in (required | noted).items()}
+        for name, problem in required.items():
             if problem is not None:
                 return {"status": 503, "error": f"not {name}: {problem}", "checks": checks}
         return {**_OK, "checks": checks}
 
 
 def _close(writer: asyncio.StreamWriter) -> None:
-    """Close a connection, and give it up where its answer is not taken."""
+    """Close a connection; abort it if its peer does not read the response in time."""
     writer.close()
     if writer.transport.get_write_buffer_size():
         asyncio.get_running_loop().call_later(REQUEST_SECONDS, writer.transport.abort)

@@ -1,4 +1,4 @@
-"""The end of a process, with its true exit status."""
+"""End of a process, with its true exit status."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import NoReturn
 def leave(status: int) -> NoReturn:
     """End the process once its work is done.
 
-    Where Temporal's SDK was in use, the interpreter is not taken apart: Python 3.11 can abort while it is
-    (PyGILState_Release, exit status 134) if a thread of the SDK is just ending, and it would wait for the threads of
-    steps that did not finish in time.
+    If Temporal's SDK was in use, this does not finalize the interpreter, for two reasons. Python 3.11 can abort during
+    finalization (PyGILState_Release, exit status 134) if a thread of the SDK is just ending. And finalization would
+    wait for the threads of steps that did not finish in time.
     """
     if "temporalio" not in sys.modules:
         sys.exit(status)
@@ -23,7 +23,7 @@ def leave(status: int) -> NoReturn:
 
 
 def leave_at_once(status: int) -> NoReturn:
-    """End the process whatever it is doing."""
+    """End the process at once, whatever it is doing."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

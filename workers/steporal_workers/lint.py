@@ -1,4 +1,4 @@
-"""``steporal lint``: what is not deterministic in the bodies of an app's workflows."""
+"""``steporal lint``: finds nondeterministic calls in the bodies of an app's workflows."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from .problems import Mistake
 
 
 def run_lint(client: steporal.Client, target: str, *, as_json: bool) -> int:
-    """Print what is found, and return the exit status: 1 if anything but a warning is.
+    """Print the findings, and return the exit status: 1 if there is any other than a warning.
 
     Raises:
-        Mistake: The app has no workflows, so that there is nothing to check.
+        Mistake: The app has no workflows to check.
     """
     if not client.workflows:
         module = target.partition(":")[0]
         raise Mistake(
             f"app {client.id!r} has no workflows once {module!r} is imported, so there is nothing to check; name the "
-            "module that imports the modules with its workflows, as `steporal worker` does"
+            "module that imports the modules with its workflows, as you do for `steporal worker`"
         )
-    found = findings(client)
+    results = findings(client)
     if as_json:
-        print_json([asdict(finding) for finding in found])
-        return _status(found)
+        print_json([asdict(finding) for finding in results])
+        return _status(results)
     shown = console()
-    for finding in found:
+    for finding in results:
         shown.print(_in_colour(finding), soft_wrap=True)
     count = len(client.workflows)
     workflows = f"{count} workflow{'s' * (count != 1)} of app {client.id!r}"
-    if found:
-        number = f"{len(found)} finding{'s' * (len(found) != 1)}"
+    if results:
+        number = f"{len(results)} finding{'s' * (len(results) != 1)}"
         say(
             f"{escape(workflows)}: [red]{number}[/]; to accept a line as it is, add the comment "
             f"{escape('# steporal: ignore')}"
         )
     else:
         say(f"{escape(workflows)}: [green]nothing found[/]")
-    return _status(found)
+    return _status(results)
 
 
 def _status(found: Sequence[Finding]) -> int:

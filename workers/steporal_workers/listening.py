@@ -1,4 +1,4 @@
-"""Sockets that a process listens on."""
+"""Listening sockets of a process."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ _BUFFER_BYTES = 128 * 1024
 
 
 def listener(what: str, host: str, port: int) -> socket.socket:
-    """A socket that listens on an address.
+    """Return a socket that listens on an address.
 
     Args:
-        what: What listens, as messages call it.
+        what: The name of the server in messages.
         host: The address.
-        port: The port; any free one with 0.
+        port: The port; 0 chooses a free one.
 
     Raises:
-        Failure: It cannot be listened there.
+        Failure: The address or port cannot be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as err:
         raise cannot_listen(what, host, port, err.strerror or str(err)) from None
-    # Connections have it from here. asyncio sets it on sockets of its own making alone, and without it the second part
-    # of each answer waits 40 ms for the other side to say that it has the first.
+    # Connections inherit this option. asyncio sets it only on sockets that it creates; without it, the second part of
+    # each response waits 40 ms for the other side to acknowledge the first part.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # By itself the system keeps several MiB for each side that does not read, and counts them as the container's.
+    # By default the kernel buffers several MiB for each peer that does not read, and counts them as the container's.
     for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         listening.setsockopt(socket.SOL_SOCKET, buffer, _BUFFER_BYTES)
     return listening
 
 
 def cannot_listen(what: str, host: str, port: int, why: str) -> Failure:
-    """What is said where something cannot listen."""
+    """Return the error for a server that cannot listen."""
     return Failure(
         f"{what} cannot listen on {host}, port {port}: {why}; stop what listens there, or choose another port"
     )
 
 
 def url_of(listening: socket.socket) -> str:
-    """The base URL of what listens."""
+    """Return the base URL of a listening socket."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,4 +1,4 @@
-"""From ``module:attribute`` to a client."""
+"""Loading of a client from ``module:attribute``."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def load_client(target: str) -> steporal.Client:
-    """The client that ``module:attribute`` names, or the single one of ``module``.
+    """Return the client that ``module:attribute`` names, or the only client of ``module``.
 
     The current directory is searched for modules first, as with ``python -m``.
 
     Raises:
-        Mistake: There is no such module, its import fails, or it has no such client.
+        Mistake: The module does not exist, its import fails, or it does not contain the client.
     """
     module_name, _, attribute = target.partition(":")
     module = import_module(module_name, target)
@@ -37,7 +37,7 @@ def check_exists(target: str) -> None:
     """Check, without importing anything, that the target's top-level module exists.
 
     Raises:
-        Mistake: It does not.
+        Mistake: The module does not exist.
     """
     module_name = target.partition(":")[0]
     _search_current_directory()
@@ -48,14 +48,14 @@ def check_exists(target: str) -> None:
 
 
 def import_module(module_name: str, target: str | None = None) -> ModuleType:
-    """Import a module of the user's; what is wrong with it is shown with the user's lines.
+    """Import one of the user's modules; an error shows only the user's lines of the traceback.
 
     Args:
         module_name: Its name.
-        target: What the user typed; the module's name by default.
+        target: The text that the user typed; the module's name by default.
 
     Raises:
-        Mistake: There is no such module, or its import fails.
+        Mistake: The module does not exist, or its import fails.
     """
     target = module_name if target is None else target
     _search_current_directory()
@@ -82,8 +82,10 @@ def _check_name(module_name: str, target: str) -> None:
     path = Path(module_name)
     if path.suffix == ".py" or len(path.parts) > 1:
         dotted = ".".join(path.with_suffix("").parts)
-        rest = target.partition(":")[2]
-        raise Mistake(f"{target!r} is a path of a file; name the module instead: {dotted}{':' if rest else ''}{rest}")
+        attribute = target.partition(":")[2]
+        raise Mistake(
+            f"{target!r} is a file path; name the module instead: {dotted}{':' if attribute else ''}{attribute}"
+        )
     if not module_name or not all(part.isidentifier() for part in module_name.split(".")):
         raise Mistake(f"{target!r} is not a module and a client; write MODULE:CLIENT, such as shop.app:client")
 
@@ -103,11 +105,11 @@ def clients_of(module: ModuleType) -> dict[str, steporal.Client]:
     """Return the clients of a module, by the names of its variables."""
     import steporal
 
-    found: dict[str, steporal.Client] = {}
+    clients: dict[str, steporal.Client] = {}
     for name, value in vars(module).items():
-        if isinstance(value, steporal.Client) and not any(value is other for other in found.values()):
-            found[name] = value
-    return found
+        if isinstance(value, steporal.Client) and not any(value is other for other in clients.values()):
+            clients[name] = value
+    return clients
 
 
 def _single(module: ModuleType) -> steporal.Client:

@@ -1,4 +1,4 @@
-"""What a process logs on standard error: lines for people, or one JSON object a line for programs."""
+"""Log of a process on standard error: lines for people, or one JSON object per line for programs."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _CORE = logging.getLogger("temporalio.core")
 
 FAILED_CODE = "_steporal_failed_code"
-"""``steporal.wire.failures.FAILED_CODE``, which takes half a second to import."""
+"""Copy of ``steporal.wire.failures.FAILED_CODE``, whose module takes half a second to import."""
 
 _BEGUN_AGAIN = re.compile(r"#\d+$")
-"""What is behind a step's id in the id of an activity that begins the step again."""
+"""Suffix after a step's id in the id of an activity that begins the step again."""
 
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 _TEMPORAL = {"temporal_activity", "temporal_workflow", "temporal_log"}
@@ -37,49 +37,49 @@ _SELDOM_SECONDS = 60.0
 
 
 def set_up_logging(level: str, format: str = "text") -> None:
-    """Log from a level on.
+    """Set up logging.
 
     Args:
-        level: ``debug``, ``info``, ``warning`` or ``error``.
-        format: ``text`` or ``json``; as JSON comes also what the process tells people.
+        level: The lowest level to log: ``debug``, ``info``, ``warning`` or ``error``.
+        format: ``text`` or ``json``; with ``json``, the command's messages for people are logged, too.
     """
     logging.basicConfig(level=level.upper(), format=_TEXT, force=True)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(TextFormatter(_TEXT))
     if level.lower() == "info":
-        # Their INFO is about the SDK's own threads and shutdown, and about changes that `steporal dev` tells itself.
+        # Their INFO lines are about the SDK's threads and shutdown, and about changes that `steporal dev` reports.
         for name in ("temporalio", "watchfiles"):
             logging.getLogger(name).setLevel(logging.WARNING)
     if format == "json":
         for handler in logging.getLogger().handlers:
             handler.setFormatter(JsonFormatter())
         logging.captureWarnings(True)
-        _leave_the_message_alone()
+        _keep_messages_plain()
 
 
 def log_without_settings() -> None:
-    """Log warnings as text, until a command sets up more."""
+    """Log warnings as text, until a command sets up logging."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(TextFormatter("%(message)s"))
 
 
 def is_json() -> bool:
-    """Whether everything that is said is to be JSON."""
+    """Return whether all output on standard error is JSON."""
     return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
 
 
 def name_app(app: str) -> None:
-    """Say from now on of which app the lines are."""
+    """Add the app's id to all further JSON lines."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler.formatter, JsonFormatter):
             handler.formatter.app = app
 
 
 def core_logging(*, is_quiet: bool) -> LoggingConfig:
-    """Have the SDK's core log as Python does: by itself it writes to standard output, which is for data.
+    """Return the options that make the SDK's core log through Python; by default it writes to standard output.
 
     Args:
-        is_quiet: Leave out workflow tasks that fail: the worker says it, in fewer words.
+        is_quiet: Leave out failing workflow tasks: the worker logs them, in fewer words.
     """
     from temporalio.runtime import LogForwardingConfig, LoggingConfig, TelemetryFilter
 
@@ -90,8 +90,8 @@ def core_logging(*, is_quiet: bool) -> LoggingConfig:
     return LoggingConfig(filter=filter, forwarding=forwarding)
 
 
-def _leave_the_message_alone() -> None:
-    """Keep the SDK from writing into each message of a run what is in the line anyway."""
+def _keep_messages_plain() -> None:
+    """Keep the SDK from adding to each message of a run what the JSON line contains anyway."""
     from temporalio import activity, workflow
 
     activity.logger.activity_info_on_message = False
@@ -99,34 +99,34 @@ def _leave_the_message_alone() -> None:
 
 
 class Seldom(logging.Filter):
-    """Lets a warning that anybody can cause through once a minute, and says then how many there have been.
+    """Filter that passes a warning that anybody can cause once a minute, with the number of those left out before.
 
-    A warning is told from others by the line of code that logs it. What is worse than a warning always goes through.
+    The line of code that logs it identifies a warning. Records of other levels always pass.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: dict[tuple[str, int], tuple[float, int]] = {}
+        self._logged: dict[tuple[str, int], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """See base class."""
         if record.levelno != logging.WARNING:
             return True
         place, now = (record.pathname, record.lineno), time.monotonic()
-        said, left_out = self._said.get(place, (-_SELDOM_SECONDS, 0))
-        if now - said < _SELDOM_SECONDS:
-            self._said[place] = (said, left_out + 1)
+        logged_at, left_out = self._logged.get(place, (-_SELDOM_SECONDS, 0))
+        if now - logged_at < _SELDOM_SECONDS:
+            self._logged[place] = (logged_at, left_out + 1)
             return False
-        self._said[place] = (now, 0)
+        self._logged[place] = (now, 0)
         if left_out:
-            record.msg, record.args = f"{record.getMessage()} (and {left_out:,} times more before)", None
+            record.msg, record.args = f"{record.getMessage()} (and {left_out:,} more before)", None
         return True
 
 
 class TextFormatter(logging.Formatter):
-    """A line for each record; an error of a step or a body is followed by the user's own line, not by its stack trace.
+    """Formatter for people; an error of a step or body shows the user's own line instead of the stack trace.
 
-    Below level INFO, the stack trace follows. What strangers have written does not look like further records.
+    At level DEBUG, it shows the stack trace. Untrusted text cannot look like a further record.
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:
@@ -151,7 +151,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: time, level, logger, message, what ``extra`` has, and of which run and step it is.
+    """Formatter of one object per line: time, level, logger, message, ``extra``, and the run and step.
 
     Attributes:
         app: The app that the process serves.
@@ -177,22 +177,22 @@ class JsonFormatter(logging.Formatter):
 
 
 def _of_run(record: logging.LogRecord) -> dict[str, Any]:
-    """Of which run and step a line is, as the SDK says it."""
+    """Return the run and step of a record, which the SDK attaches to it."""
     if step := getattr(record, "temporal_activity", None):
-        said = {
+        fields = {
             **_of_workflow(step, step["workflow_run_id"]),
             "step_id": _BEGUN_AGAIN.sub("", step["activity_id"]),
             "attempt": step["attempt"],
         }
     elif body := getattr(record, "temporal_workflow", None):
-        said = _of_workflow(body, body.get("run_id"))
+        fields = _of_workflow(body, body.get("run_id"))
     else:
         return {}
-    return {key: value for key, value in said.items() if value}
+    return {key: value for key, value in fields.items() if value}
 
 
 def _of_trace() -> dict[str, str]:
-    """The trace and the span in which the line is logged, as OpenTelemetry writes them."""
+    """Return the current trace and span, in OpenTelemetry's notation."""
     opentelemetry = sys.modules.get("opentelemetry.trace")
     if opentelemetry is None:
         return {}
@@ -202,9 +202,7 @@ def _of_trace() -> dict[str, str]:
 
 def _of_workflow(details: Mapping[str, Any], run_id: str | None) -> dict[str, Any]:
     workflow, workflow_id = details.get("workflow_type") or "", details.get("workflow_id") or ""
-    _, _, event_id = [*workflow_id.split("/", 2), "", ""][
-        :3
-    ]  # as in steporal.wire.workflow_ids, which takes long to import
+    _, _, event_id = [*workflow_id.split("/", 2), "", ""][:3]  # as in steporal.wire.workflow_ids, a slow import
     return {
         "workflow": workflow,
         "workflow_id": workflow_id,
@@ -222,6 +220,6 @@ def _extra(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def say_as_log(text: str, *, level: int = logging.INFO, details: str = "") -> None:
-    """Log what people would be told."""
+    """Log a message that would otherwise be printed for people."""
     if logger.isEnabledFor(level):
         logger.log(level, "%s", text, extra={"exception": details.rstrip()} if details else None)

@@ -1,4 +1,4 @@
-"""The runs of an app, as Temporal's visibility lists them."""
+"""Runs of an app, from Temporal's visibility."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ async def runs_of(
     are_defined: bool = True,
     limit: int | None = None,
 ) -> AsyncIterator[WorkflowExecution]:
-    """The executions of an app's runs, the last started first.
+    """Yield the executions of an app's runs, the most recently started first.
 
     Args:
-        temporal: Where they are.
+        temporal: The connection.
         client: The app.
-        workflow: The id of one of its workflows; all, by default.
+        workflow: The id of one of its workflows; all by default.
         where: A further condition, in Temporal's query language.
-        are_open: Leave out those that have ended.
-        are_defined: Leave out those of workflows that the app does not define; on its task queue, there may also be
-            native workflows.
-        limit: How many at most.
+        are_open: Leave out runs that have ended.
+        are_defined: Leave out runs of workflows that the app does not define; its task queue may also serve native
+            workflows.
+        limit: The maximum number of runs.
 
     Raises:
-        Mistake: The app has no such workflow.
-        Failure: Temporal does not understand the condition.
+        Mistake: The app does not have this workflow.
+        Failure: Temporal does not accept the condition.
     """
     query = _query(client, workflow, where, are_open, are_defined)
     try:
@@ -53,12 +53,12 @@ async def runs_of(
             yield run
     except RPCError as err:
         if err.status == RPCStatusCode.INVALID_ARGUMENT and where:
-            raise Failure(f"Temporal does not understand --where {where!r}: {err.message}") from None
+            raise Failure(f"Temporal does not accept --where {where!r}: {err.message}") from None
         raise
 
 
 async def has_worker(temporal: temporalio.client.Client, task_queue: str) -> bool:
-    """Whether a worker polls a task queue for the workflow tasks of runs."""
+    """Return whether a worker polls a task queue for workflow tasks."""
     described = await temporal.workflow_service.describe_task_queue(
         DescribeTaskQueueRequest(
             namespace=temporal.namespace,
@@ -70,7 +70,7 @@ async def has_worker(temporal: temporalio.client.Client, task_queue: str) -> boo
 
 
 async def some_at_once(operations: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Perform operations on many runs, with no more calls to Temporal at a time than it bears."""
+    """Perform operations on many runs, with a limit on concurrent calls to Temporal."""
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def one(operation: Coroutine[Any, Any, None]) -> None:

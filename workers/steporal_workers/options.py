@@ -1,4 +1,4 @@
-"""The options that several commands have."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _CLIENT = re.compile(r"^(\w+)\s*(?::[^=]+)?=\s*(?:steporal\.)?Client\(", re.MULT
 
 
 class Command(click.Command):
-    """A command whose help lists the flags of the connection last, under a heading.
+    """Command whose help lists the flags of the connection last, under their own heading.
 
-    What it is called with that it does not take is answered with what was probably meant.
+    Its errors for unknown arguments and options suggest what was probably meant.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -55,7 +55,7 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group of such commands."""
+    """Group of such commands."""
 
     command_class = Command
     group_class = type
@@ -78,7 +78,7 @@ class Group(click.Group):
 
 @contextmanager
 def _unknown_options(ctx: click.Context) -> Iterator[None]:
-    """Name the option that was probably meant."""
+    """Suggest the option that was probably meant."""
     try:
         yield
     except click.NoSuchOption as err:
@@ -92,19 +92,19 @@ class _Target(click.types.StringParamType):
     name = "module:client"
 
     def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
-        """Name the client that is probably meant."""
-        found = [
+        """Suggest the client that is probably meant."""
+        clients = [
             f"{path.stem}:{name}"
             for path in sorted(Path.cwd().glob("*.py"))
             for name in _CLIENT.findall(path.read_text(encoding="utf-8", errors="replace"))
         ]
-        if found:
-            return f"Found here: {', '.join(found[:5])}"
+        if clients:
+            return f"Found here: {', '.join(clients[:5])}"
         return "Name the module and the variable that holds your steporal.Client, such as shop:client"
 
 
 class _TargetArgument(click.Argument):
-    """The client that the command is about; if none is given, the one that ``steporal.toml`` names."""
+    """Client that the command serves or checks; by default, the client that ``steporal.toml`` names."""
 
     def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> tuple[Any, Any]:
         """See base class."""
@@ -122,11 +122,11 @@ targets_argument = click.argument("targets", metavar="[MODULE:CLIENT]...", nargs
 
 
 def connection_options(command: Callable[..., T]) -> Callable[..., T]:
-    """The flags that say where Temporal is; handed over as ``connection``."""
+    """Add the flags of the connection to a command; the function receives them as ``connection``."""
 
     @click.option("--address", metavar="HOST:PORT", help="Temporal's address.  [default: localhost:7233]")
     @click.option("--namespace", metavar="NAME", help="Temporal's namespace.  [default: default]")
-    @click.option("--api-key", metavar="KEY", help="An API key; better given as TEMPORAL_API_KEY.")
+    @click.option("--api-key", metavar="KEY", help="An API key; TEMPORAL_API_KEY is safer than this flag.")
     @click.option("--profile", metavar="NAME", help="A profile of Temporal's configuration file.")
     @click.option("--tls/--no-tls", default=None, help="Whether to use TLS.")
     @click.option("--tls-cert", type=click.Path(path_type=Path), help="The client's certificate.")

@@ -1,6 +1,7 @@
-"""What commands print: data on standard output, everything else on standard error.
+"""Output of commands: data on standard output, everything else on standard error.
 
-Ids, names, messages and data may be a stranger's: whatever is printed here has its control characters escaped.
+Ids, names, messages and data may come from strangers, so everything that is printed here has its control characters
+escaped.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ _WIDTH_OF_A_PIPE = 200
 
 
 class _Console(Console):
-    """A console whose own colours and cursor movements are all that a terminal is told."""
+    """Console that sends a terminal no control characters but its own colours and cursor movements."""
 
-    def render_str(self, text: str, **given: Any) -> Text:
-        """See base class; what a table measures, too."""
-        return super().render_str(printable(text), **given)
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See base class; tables measure this text, too."""
+        return super().render_str(printable(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """See base class."""
@@ -41,15 +42,15 @@ class _Console(Console):
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console without colours where the output is no terminal, or ``NO_COLOR`` is set."""
-    made = _Console(stderr=stderr, highlight=False)
-    if not made.is_terminal:
-        made.width = _WIDTH_OF_A_PIPE
-    return made
+    """Return a console; it has no colours if the output is not a terminal, or ``NO_COLOR`` is set."""
+    result = _Console(stderr=stderr, highlight=False)
+    if not result.is_terminal:
+        result.width = _WIDTH_OF_A_PIPE
+    return result
 
 
 def say(text: str) -> None:
-    """Tell people something that is not data, in rich's markup; where everything is logged as JSON, log it."""
+    """Print a message, in rich's markup, on standard error; log it if the log format is JSON."""
     if is_json():
         say_as_log(Text.from_markup(text).plain)
         return
@@ -57,7 +58,7 @@ def say(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Tell people of something that they may not have meant; where everything is logged as JSON, log it."""
+    """Print a warning on standard error; log it if the log format is JSON."""
     if is_json():
         say_as_log(text, level=logging.WARNING)
         return
@@ -70,12 +71,12 @@ def print_line(text: str) -> None:
 
 
 def print_json(data: Any) -> None:
-    """Print data for programs; control characters as JSON writes them."""
+    """Print data as JSON, with control characters escaped."""
     click.echo(printable(json.dumps(data, ensure_ascii=False, indent=2)))
 
 
 def apps_table(apps: Iterable[AppList]) -> Table:
-    """What apps have registered, one row for each workflow."""
+    """Return a table of the workflows that apps have registered."""
     table = Table("app", "task queue", "workflow", "triggers")
     for app in sorted(apps, key=lambda app: app.id):
         for position, listed in enumerate(sorted(app.workflows, key=lambda listed: listed.id)):
@@ -86,7 +87,7 @@ def apps_table(apps: Iterable[AppList]) -> Table:
 
 
 def schedules_table(schedules: Sequence[str]) -> Table:
-    """The Temporal schedules of apps."""
+    """Return a table of the Temporal schedules of apps."""
     table = Table("schedule")
     for schedule in schedules:
         table.add_row(schedule)
@@ -94,7 +95,7 @@ def schedules_table(schedules: Sequence[str]) -> Table:
 
 
 def describe_trigger(entry: Entry) -> str:
-    """A trigger in a few words."""
+    """Return a short description of a trigger."""
     if entry.event is None:
         return f"cron {CronTrigger(entry.cron or '', entry.timezone).described}"
     return f"{entry.event} if {entry.if_exp}" if entry.if_exp else entry.event

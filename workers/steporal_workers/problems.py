@@ -1,4 +1,4 @@
-"""What ends a command with a message and an exit status instead of a traceback.
+"""Errors that end a command with a message and an exit status instead of a traceback.
 
 0: done. 1: an operation failed. 2: the command, its arguments or the configuration are wrong. 130: interrupted.
 """
@@ -25,10 +25,10 @@ T = TypeVar("T")
 
 
 class Failure(click.ClickException):
-    """An operation failed.
+    """Failure of an operation.
 
     Args:
-        message: What failed, and what to do.
+        message: The failure and its remedy.
         details: Lines to print above the message.
         below: Lines to print below the message.
     """
@@ -54,18 +54,18 @@ class Failure(click.ClickException):
 
 
 class Mistake(Failure):
-    """The command's arguments, or the configuration, cannot be right."""
+    """Arguments or configuration that are not valid."""
 
     exit_code = 2
 
 
 def missing(error: ModuleNotFoundError, extra: str) -> Mistake:
-    """Return the mistake of a command whose extra is not installed."""
+    """Return the error for a command whose extra is not installed."""
     return Mistake(f"{error.name!r} is not installed: pip install 'steporal[{extra}]'")
 
 
 class FailedRun(Failure):
-    """A run that failed, in five lines: the error, the user's own line of code, the step, and how to see the rest."""
+    """Failure of a run, in five lines: the error, the user's own line of code, the step, and how to see the rest."""
 
     def __init__(self, error: RunFailedError) -> None:
         step = error.step
@@ -89,7 +89,7 @@ def _after(attempts: int) -> str:
 
 
 def failed_run_json(error: RunFailedError) -> dict[str, Any]:
-    """Return the error of a failed run for programs."""
+    """Return the error of a failed run, for ``--json``."""
     step = error.step
     return {
         "name": error.name,
@@ -113,7 +113,7 @@ def _colour() -> bool | None:
 
 
 def perform(operation: Coroutine[Any, Any, T]) -> T:
-    """Run a command's operation, and turn what it raises into a message and an exit status."""
+    """Run a command's operation, and turn its exceptions into a message and an exit status."""
     from temporalio.service import RPCError, RPCStatusCode
 
     import steporal

@@ -1,4 +1,4 @@
-"""``steporal recover``: continue runs on code that does not fit their histories, with what they have done."""
+"""``steporal recover``: resets runs whose histories the code does not fit, and hands them what they have done."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from .replay import history_of, reason_of, replayer_of
 State = Literal["recovered", "recoverable", "busy", "not recovered", "ended"]
 
 _DOES_NOT_FIT = re.compile(r"\[TMPRL1100\]")
-"""What Temporal's core says of a history that the code does not fit; other failures are of the code itself."""
+"""Code in the messages of Temporal's core for a history that the code does not fit; other failures are of the code."""
 
 _BEGUN = (
     PendingActivityState.PENDING_ACTIVITY_STATE_STARTED,
@@ -52,7 +52,7 @@ _BEGUN = (
 )
 
 _CANNOT_BE_HELD = (RPCStatusCode.NOT_FOUND, RPCStatusCode.UNIMPLEMENTED)
-"""What Temporal says of an activity that has just ended, and a server that does not know the call."""
+"""Statuses for an activity that has just ended, and for a server that does not know the call."""
 
 _LOOK_EVERY = 0.2
 _SHOWN = 50
@@ -63,11 +63,11 @@ class RecoverOptions:
     """The flags of ``steporal recover``.
 
     Attributes:
-        workflow: The id of the only workflow whose runs are looked at.
+        workflow: The id of the workflow whose runs are examined; all if None.
         where: A further condition, in the query language of Temporal's visibility.
-        timeout: How long the command waits for steps that are running.
-        interrupt: Do not wait for them: they begin again.
-        dry_run: Say what would be done, and do nothing.
+        timeout: The time to wait for running steps.
+        interrupt: Do not wait for running steps; they begin again.
+        dry_run: Print what would be done, and change nothing.
         as_json: Print JSON.
     """
 
@@ -81,17 +81,17 @@ class RecoverOptions:
 
 @dataclass(slots=True)
 class Stuck:
-    """A run that the code does not fit.
+    """Run whose history the code does not fit.
 
     Attributes:
         workflow: The id of its workflow.
         workflow_id: Temporal's workflow id of the run.
         run_id: Temporal's run id of the execution.
-        why: What does not fit.
-        state: What has become of it.
-        steps: How many finished steps it keeps.
+        why: The reason that the code does not fit.
+        state: The outcome.
+        steps: The number of finished steps that it keeps.
         again: The steps that had begun, and begin again.
-        advice: What to do, if it was not recovered.
+        advice: Remedy, if it was not recovered.
     """
 
     workflow: str
@@ -105,22 +105,22 @@ class Stuck:
 
 
 async def run_recover(client: steporal.Client, temporal: temporalio.client.Client, options: RecoverOptions) -> int:
-    """Find the runs that are stuck, and continue them; the exit status: 1 if some are stuck still.
+    """Find the runs that are stuck, and continue them; return the exit status: 1 if some are still stuck.
 
     Args:
-        client: The app, with the code that the runs are to go on with.
-        temporal: Where they are.
+        client: The app, with the code that the runs are to continue with.
+        temporal: The connection.
         options: The flags.
     """
     count, stuck = await recover_runs(client, temporal, options)
     is_served = not stuck or await has_worker(temporal, client.task_queue)
-    return _told(client, count, stuck, options, is_served=is_served)
+    return _report(client, count, stuck, options, is_served=is_served)
 
 
 async def recover_runs(
     client: steporal.Client, temporal: temporalio.client.Client, options: RecoverOptions
 ) -> tuple[int, list[Stuck]]:
-    """Find the runs that are stuck, and continue them; how many open runs there are, and those that were stuck."""
+    """Find the runs that are stuck, and continue them; return the number of open runs, and those that were stuck."""
     count, stuck = await _find(client, temporal, options)
     recovery = _Recovery(temporal, options)
     await some_at_once(recovery.recover(run) for run in stuck)
@@ -130,7 +130,7 @@ async def recover_runs(
 async def _find(
     client: steporal.Client, temporal: temporalio.client.Client, options: RecoverOptions
 ) -> tuple[int, list[Stuck]]:
-    """How many runs there are, and those that the code does not fit."""
+    """Return the number of runs, and those that the code does not fit."""
     executions: dict[str, str] = {}
     stuck = []
 
@@ -150,7 +150,7 @@ async def _find(
 
 
 async def _open_execution(temporal: temporalio.client.Client, workflow_id: str) -> str | None:
-    """Temporal's run id of the execution that goes on; visibility may be behind, and list one that was reset."""
+    """Return the run id of the open execution. Visibility may lag behind, and list an execution that was reset."""
     try:
         described = await temporal.get_workflow_handle(workflow_id).describe()
     except RPCError as err:
@@ -165,7 +165,7 @@ def _stuck(history: WorkflowHistory, run_id: str, failure: Exception) -> Stuck:
     run = Stuck(workflow, history.workflow_id, run_id, reason_of(failure))
     if not isinstance(failure, NondeterminismError) or not _DOES_NOT_FIT.search(str(failure)):
         run.state = "not recovered"
-        run.advice = "its body fails, whatever the run has done: correct the code, and the run goes on by itself"
+        run.advice = "its body fails, whatever the run has done: correct the code, and the run continues"
     return run
 
 
@@ -176,7 +176,7 @@ class _Recovery:
         self._until = time.monotonic() + options.timeout.total_seconds()
 
     async def recover(self, run: Stuck) -> None:
-        """Continue a run, if that can be done."""
+        """Continue a run, if possible."""
         if run.state != "recoverable":
             return
         try:
@@ -186,12 +186,12 @@ class _Recovery:
                 run.state = "ended"
             else:
                 run.state, run.advice = "not recovered", f"Temporal refused: {err.message} ({err.status.name})"
-        except SteporalError as err:  # there is not the key of a value
+        except SteporalError as err:  # such as a missing key for an encrypted value
             run.state, run.advice = "not recovered", str(err)
-        except Exception as err:  # who may write to the namespace may have played a worker: the others are recovered
+        except Exception as err:  # anybody who may write to the namespace may have answered as a worker: go on
             run.state = "not recovered"
             run.advice = (
-                f"it has something in its history that no worker of Steporal writes ({type(err).__name__}: "
+                f"its history contains something that no worker of Steporal writes ({type(err).__name__}: "
                 f"{str(err)[:200]}); terminate it"
             )
 
@@ -202,13 +202,13 @@ class _Recovery:
             if running := await self._until_idle(run):
                 run.state = "busy"
                 run.advice = (
-                    f"step {', '.join(map(repr, running))} is running: try again when it is done, or with --interrupt, "
-                    "which begins it again"
+                    f"step {', '.join(map(repr, running))} is running: try again when it has finished, or use "
+                    "--interrupt, which begins it again"
                 )
                 return
             held = await self._hold(run)
             try:
-                if not self._options.interrupt and await self._running(run):  # one has begun meanwhile
+                if not self._options.interrupt and await self._running(run):  # a step has begun meanwhile
                     continue
                 await self._handle(run).signal(RECOVER, self._message(rebuilt))
                 if await self._is_all(run, rebuilt.last_event):
@@ -220,9 +220,9 @@ class _Recovery:
                     await self._release(run, held)
 
     async def _hold(self, run: Stuck) -> list[str]:
-        """Let no step begin any more that waits for a worker or its next attempt; those that were held.
+        """Pause the activities that wait for a worker or their next attempt; return the ids of those that were paused.
 
-        A server that cannot pause activities leaves a moment in which one may begin, and again after the reset.
+        If the server cannot pause activities, a step may still begin before the reset; it then begins again after it.
         """
         held = []
         for pending in (await self._handle(run).describe()).raw_description.pending_activities:
@@ -245,7 +245,7 @@ class _Recovery:
 
     async def _release(self, run: Stuck, held: Sequence[str]) -> None:
         for activity_id in held:
-            with suppress(RPCError):  # the run has ended, or somebody has released it
+            with suppress(RPCError):  # the run has ended, or somebody has released the activity
                 await self._temporal.workflow_service.unpause_activity(
                     UnpauseActivityRequest(
                         namespace=self._temporal.namespace, execution=self._execution(run), id=activity_id
@@ -259,7 +259,7 @@ class _Recovery:
         return self._temporal.get_workflow_handle(run.workflow_id, run_id=run.run_id)
 
     async def _until_idle(self, run: Stuck) -> list[str]:
-        """Wait for the steps that run on a worker now, unless they are to be interrupted; those that still do then."""
+        """Wait for the running steps unless they are to be interrupted; return those still running at the timeout."""
         while (running := await self._running(run)) and not self._options.interrupt:
             if time.monotonic() >= self._until:
                 return running
@@ -273,7 +273,7 @@ class _Recovery:
         ]
 
     async def _rebuilt(self, run: Stuck) -> Rebuilt | None:
-        """What the run has done; None if it cannot be handed over, of which the run's advice tells."""
+        """Return what the run has done; None if it cannot be handed over, with the reason in the run's advice."""
         history = await history_of(self._temporal, run.workflow_id, run.run_id)
         if history is None:
             run.state = "ended"
@@ -281,15 +281,15 @@ class _Recovery:
         rebuilt = await rebuild(history.events, self._temporal.data_converter)
         if not self._options.dry_run:
             for child in rebuilt.children:
-                await self._ask(child, run, rebuilt)
+                await self._request_end(child, run, rebuilt)
         run.steps, run.again = rebuilt.finished, rebuilt.in_flight
         size = size_of(self._message(rebuilt))
-        most = most_with(self._temporal.data_converter)(size)
-        if size > most:
+        max_bytes = most_with(self._temporal.data_converter)(size)
+        if size > max_bytes:
             run.state = "not recovered"
             run.advice = (
-                f"{_most_of(rebuilt)} have {size:,} bytes, and a run can take along "
-                f"{most:,}: start a worker with the code that it was started with"
+                f"{_largest_part(rebuilt)} have {size:,} bytes, and the limit of a hand-over is "
+                f"{max_bytes:,}: start a worker with the code that the run was started with"
             )
             return None
         return rebuilt
@@ -297,8 +297,8 @@ class _Recovery:
     def _message(self, rebuilt: Rebuilt) -> RawValue:
         return to_raw(rebuilt.message(is_stored=self._temporal.data_converter.external_storage is not None))
 
-    async def _ask(self, child: str, run: Stuck, rebuilt: Rebuilt) -> None:
-        """Have an invoked run report its end, or look at it."""
+    async def _request_end(self, child: str, run: Stuck, rebuilt: Rebuilt) -> None:
+        """Have an invoked run report its end to its parent; if it has ended, read its end."""
         parent = {"workflow_id": run.workflow_id, "run_id": rebuilt.run_id}
         try:
             await self._temporal.get_workflow_handle(child).signal(REPORT, to_raw(parent))
@@ -309,7 +309,7 @@ class _Recovery:
                 rebuilt.carried.ended[child] = end
 
     async def _is_all(self, run: Stuck, seen: int) -> bool:
-        """Whether nothing but signals has happened since; those come after what was handed over."""
+        """Return whether only signals arrived since; signals are reapplied after what was handed over."""
         since = [event async for event in self._handle(run).fetch_history_events() if event.event_id > seen]
         kinds = {str(event.WhichOneof("attributes")) for event in since}
         return all(kind.startswith(("workflow_task_", "workflow_execution_signaled")) for kind in kinds)
@@ -325,12 +325,12 @@ class _Recovery:
                 reset_reapply_type=ResetReapplyType.RESET_REAPPLY_TYPE_ALL_ELIGIBLE,
             )
         )
-        if rebuilt.carried.is_cancelled:  # which Temporal does not repeat
+        if rebuilt.carried.is_cancelled:  # Temporal does not reapply a cancellation
             await self._temporal.get_workflow_handle(run.workflow_id).cancel()
 
 
-def _most_of(rebuilt: Rebuilt) -> str:
-    """What a run has most of, of what it is to be handed."""
+def _largest_part(rebuilt: Rebuilt) -> str:
+    """Return a description of the largest part of the state that the run is handed."""
     carried = rebuilt.carried
     boxes = {key: (len(box["events"]), len(dumps(box["events"]))) for key, box in carried.boxes.items()}
     if sum(size for _, size in boxes.values()) > len(dumps(carried.memo)):
@@ -338,13 +338,13 @@ def _most_of(rebuilt: Rebuilt) -> str:
     return f"the results of its {rebuilt.finished:,} steps"
 
 
-# --- what is said --------------------------------------------------------------------------------------------------
+# --- output --------------------------------------------------------------------------------------------------------
 
 
-def _told(
+def _report(
     client: steporal.Client, count: int, stuck: Sequence[Stuck], options: RecoverOptions, *, is_served: bool
 ) -> int:
-    left = [run for run in stuck if run.state in ("busy", "not recovered")]
+    remaining = [run for run in stuck if run.state in ("busy", "not recovered")]
     if options.as_json:
         print_json(
             {
@@ -364,10 +364,10 @@ def _told(
                 ],
             }
         )
-        return int(bool(left))
+        return int(bool(remaining))
     runs = f"{count:,} open run{'s' * (count != 1)} of app {client.id!r}"
     if not stuck:
-        say(f"{escape(runs)}: [green]all fit this code[/]; there is nothing to recover")
+        say(f"{escape(runs)}: [green]all fit this code[/]; nothing to recover")
         return 0
     console().print(_table(stuck))
     if len(stuck) > _SHOWN:
@@ -376,13 +376,14 @@ def _told(
     verb = "would be recovered" if options.dry_run else "recovered"
     say(
         f"{escape(runs)}: {len(stuck):,} do not fit this code; [green]{done:,} {verb}[/], "
-        f"{f'[red]{len(left):,} not[/]' if left else '0 not'}"
+        f"{f'[red]{len(remaining):,} not[/]' if remaining else '0 not'}"
     )
-    if any(run.state == "busy" for run in left):
-        say(f"waited {format_duration(options.timeout)} for running steps; --timeout DURATION waits longer")
+    if any(run.state == "busy" for run in remaining):
+        say(f"waited {format_duration(options.timeout)} for running steps; to wait longer, use --timeout DURATION")
     if done and not is_served:
-        say(f"no worker polls task queue {escape(repr(client.task_queue))}: they go on when one with this code does")
-    return int(bool(left))
+        queue = escape(repr(client.task_queue))
+        say(f"no worker polls task queue {queue}: the runs resume when a worker with this code does")
+    return int(bool(remaining))
 
 
 def _table(stuck: Sequence[Stuck]) -> Table:

@@ -1,4 +1,4 @@
-"""``steporal sync`` and ``steporal catalog``: what apps have registered in a namespace."""
+"""``steporal sync`` and ``steporal catalog``: register an app in a namespace, and print what is registered."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ async def sync(client: steporal.Client, temporal: temporalio.client.Client, *, t
     """Register a client's workflows and triggers without serving them.
 
     Raises:
-        Failure: Another list of the app stays in force, or the catalog has no room for this one.
+        Failure: Another list of the app stays in force, or the catalog is full.
     """
     client.temporal = temporal
     try:
         listed = await client.sync(take_over=take_over)
     except NotInForceError as err:
-        raise Failure(f"{err}. To register it all the same: --take-over") from None
+        raise Failure(f"{err}. To register it anyway: --take-over") from None
     except CatalogFullError as err:
         raise Failure(str(err)) from None
     if as_json:
         print_json(listed.model_dump(mode="json"))
         return
     if not listed.workflows:
-        say(f"app [bold]{escape(client.id)}[/] has no workflows any more; it was removed from the catalog")
+        say(f"app [bold]{escape(client.id)}[/] no longer has workflows; it was removed from the catalog")
         return
     console().print(apps_table([listed]))
     if listed.schedules:
@@ -39,7 +39,7 @@ async def sync(client: steporal.Client, temporal: temporalio.client.Client, *, t
 
 
 async def show_catalog(temporal: temporalio.client.Client, *, as_json: bool) -> None:
-    """Print what all apps have registered."""
+    """Print the workflows and schedules that all apps have registered."""
     apps = list((await Catalog(temporal).read_apps()).values())
     if as_json:
         print_json({"apps": [app.model_dump(mode="json") for app in apps]})

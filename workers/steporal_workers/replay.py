@@ -1,4 +1,4 @@
-"""``steporal replay``: whether the code of an app fits what its runs have done so far."""
+"""``steporal replay``: checks that the code of an app fits the histories of its runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .problems import Mistake
 _OURS = "steporal."
 _REASON = re.compile(r"\[TMPRL\d+\] .*?(?=\s*(?:\.\.\.|\"|$))")
 _ADVICE = (
-    "any edit is safe for runs that are parked, as those are that have waited for `park_after`; ask the others to park "
+    "every edit is safe for parked runs, and runs that have waited for `park_after` are parked; park the others "
     "before you replace the workers (`steporal checkpoint`), or keep the old workers for them (`steporal worker "
     "--build-id`)"
 )
@@ -38,10 +38,10 @@ class ReplayOptions:
     """The flags of ``steporal replay``.
 
     Attributes:
-        workflow: The id of the only workflow whose runs are replayed.
+        workflow: The id of the workflow whose runs are replayed; all if None.
         where: A further condition, in the query language of Temporal's visibility.
         closed: Whether runs that have ended are replayed, too.
-        limit: How many runs are replayed at most; the last started ones are.
+        limit: The maximum number of runs, the most recently started first.
         files: Replay these histories instead of those in Temporal.
         as_json: Print JSON.
     """
@@ -56,13 +56,13 @@ class ReplayOptions:
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """A run that the code does not fit.
+    """Run whose history the code does not fit.
 
     Attributes:
         workflow: The id of its workflow.
         workflow_id: Temporal's workflow id of the run.
         run_id: Temporal's run id of the execution.
-        why: What does not fit.
+        why: The reason.
     """
 
     workflow: str
@@ -77,12 +77,12 @@ async def run_replay(
     converter: DataConverter,
     options: ReplayOptions,
 ) -> int:
-    """Replay, and say what does not fit; the exit status: 1 if something does not.
+    """Replay, print the misfits, and return the exit status: 1 if there are any.
 
     Args:
         client: The app, with the code that is to be deployed.
-        temporal: Where its runs are; None if the histories come from files.
-        converter: Reads what is in them.
+        temporal: The connection to Temporal; None if the histories come from files.
+        converter: Converts the values in the histories.
         options: The flags.
     """
     histories = _from_files(options.files) if temporal is None else _from_temporal(client, temporal, options)
@@ -97,7 +97,7 @@ async def run_replay(
             if _workflow(history) not in defined:
                 if not await _is_ours(history, converter):  # a native workflow on the same task queue
                     continue
-                why = f"app {client.id!r} defines no such workflow any more: no worker would take the run"
+                why = f"app {client.id!r} no longer defines this workflow: no worker would take the run"
                 unknown.append(_misfit(history, why))
             count += 1
             if count % 100 == 0:
@@ -111,11 +111,11 @@ async def run_replay(
             async for result in results
             if result.replay_failure is not None
         ]
-    return _told(client, count, misfits + unknown, as_json=options.as_json)
+    return _report(client, count, misfits + unknown, as_json=options.as_json)
 
 
 def replayer_of(client: steporal.Client, converter: DataConverter) -> Replayer:
-    """What replays the runs of an app with the code as it is here."""
+    """Return a replayer for the runs of an app with the code on this machine."""
     return Replayer(workflows=[], plugins=[client.plugin()], data_converter=converter)
 
 
@@ -125,15 +125,14 @@ def replayer_of(client: steporal.Client, converter: DataConverter) -> Replayer:
 async def _from_temporal(
     client: steporal.Client, temporal: temporalio.client.Client, options: ReplayOptions
 ) -> AsyncIterator[WorkflowHistory]:
-    given = options
     listed = runs_of(
         temporal,
         client,
-        workflow=given.workflow,
-        where=given.where,
-        are_open=not given.closed,
+        workflow=options.workflow,
+        where=options.where,
+        are_open=not options.closed,
         are_defined=False,
-        limit=given.limit,
+        limit=options.limit,
     )
     async for run in listed:
         history = await history_of(temporal, run.id, run.run_id)
@@ -142,7 +141,7 @@ async def _from_temporal(
 
 
 async def history_of(temporal: temporalio.client.Client, workflow_id: str, run_id: str) -> WorkflowHistory | None:
-    """The history of an execution; None if its retention has just ended."""
+    """Return the history of an execution; None if its retention has just ended."""
     try:
         return await temporal.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
     except RPCError as err:
@@ -157,17 +156,17 @@ async def _from_files(files: Sequence[Path]) -> AsyncIterator[WorkflowHistory]:
 
 
 def read_history(file: Path) -> WorkflowHistory:
-    """A history from a file: JSON as Temporal's command and its UI export it.
+    """Return a history from a file, in JSON as Temporal's CLI and UI export it.
 
     Raises:
-        Mistake: The file has something else.
+        Mistake: The file does not contain a history.
     """
     try:
         history = WorkflowHistory.from_json(file.stem, json.loads(file.read_text()))
         history.events[0].workflow_execution_started_event_attributes.workflow_type.name  # noqa: B018
     except (OSError, ValueError, IndexError, KeyError, TypeError) as err:
         raise Mistake(
-            f"{str(file)!r} has no history ({type(err).__name__}: {err}); write one by "
+            f"{str(file)!r} does not contain a history ({type(err).__name__}: {err}); write one by "
             "`temporal workflow show --workflow-id ID --output json > FILE`"
         ) from None
     workflow_id = history.events[0].workflow_execution_started_event_attributes.workflow_id
@@ -179,13 +178,13 @@ def _workflow(history: WorkflowHistory) -> str:
 
 
 async def _is_ours(history: WorkflowHistory, converter: DataConverter) -> bool:
-    """Whether a run was started by Steporal, or has done what only its runs do."""
+    """Return whether Steporal started the run, or the run has called an activity of Steporal's."""
     payloads = history.events[0].workflow_execution_started_event_attributes.input.payloads
     if len(payloads) > 1:
         raw = (await converter.decode(payloads, [RawValue] * len(payloads)))[1]
         try:
             added = from_raw(raw)
-        except (ValueError, RecursionError):  # a native workflow takes bytes, or somebody has started it with anything
+        except (ValueError, RecursionError):  # the input of a native workflow may be bytes or any JSON
             added = None
         if isinstance(added, dict) and added.get("type") in ("event", "cron", "invoke"):
             return True
@@ -193,7 +192,7 @@ async def _is_ours(history: WorkflowHistory, converter: DataConverter) -> bool:
     return any(name.startswith(_OURS) for name in activities)
 
 
-# --- what is said --------------------------------------------------------------------------------------------------
+# --- output --------------------------------------------------------------------------------------------------------
 
 
 def _misfit(history: WorkflowHistory, why: str) -> Misfit:
@@ -201,28 +200,28 @@ def _misfit(history: WorkflowHistory, why: str) -> Misfit:
 
 
 def reason_of(failure: Exception) -> str:
-    """What Temporal's core found, without the words around it."""
+    """Return the reason that Temporal's core gives, without the text around it."""
     text = str(failure)
-    found = _REASON.search(text)
-    return found[0] if found else next(iter(text.splitlines()), type(failure).__name__)
+    match = _REASON.search(text)
+    return match[0] if match else next(iter(text.splitlines()), type(failure).__name__)
 
 
-def _told(client: steporal.Client, count: int, misfits: Sequence[Misfit], *, as_json: bool) -> int:
+def _report(client: steporal.Client, count: int, misfits: Sequence[Misfit], *, as_json: bool) -> int:
     if as_json:
         shown = [
-            {"workflow": found.workflow, "workflow_id": found.workflow_id, "run_id": found.run_id, "why": found.why}
-            for found in misfits
+            {"workflow": each.workflow, "workflow_id": each.workflow_id, "run_id": each.run_id, "why": each.why}
+            for each in misfits
         ]
         print_json({"replayed": count, "misfits": shown})
         return int(bool(misfits))
     if misfits:
         table = Table("workflow", "run", "what does not fit")
-        for found in misfits:
-            table.add_row(escape(found.workflow), escape(found.workflow_id), escape(found.why))
+        for each in misfits:
+            table.add_row(escape(each.workflow), escape(each.workflow_id), escape(each.why))
         console().print(table)
     runs = f"{count:,} run{'s' * (count != 1)} of app {client.id!r}"
     if misfits:
-        say(f"{escape(runs)}: [red]{len(misfits):,} would be stuck[/] with this code, and lose nothing; {_ADVICE}")
+        say(f"{escape(runs)}: [red]{len(misfits):,} would be stuck[/] with this code, but lose nothing; {_ADVICE}")
     else:
         say(f"{escape(runs)}: [green]all fit this code[/]")
     return int(bool(misfits))

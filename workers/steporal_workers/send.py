@@ -37,7 +37,7 @@ async def send_event(temporal: temporalio.client.Client, event: dict[str, Any], 
     for run in woken or ():
         say(f"  [green]→[/] {escape(run)}, which waits for {escape(repr(name))}, receives it")
     if woken is None:
-        say(f"  runs wait for {escape(repr(name))}; no worker is up to decide which of them it is for")
+        say(f"  runs wait for {escape(repr(name))}; no worker is up to decide which of them receive it")
     elif not runs and not woken:
         say(
             f"  no workflow has a trigger for {escape(repr(name))} that matches, and no run waits for it; "
@@ -71,11 +71,11 @@ async def start_workflow(
     wait: bool,
     as_json: bool,
 ) -> None:
-    """Start a run of a workflow that the catalog knows, and print its id; or wait, and print its result.
+    """Start a run of a workflow in the catalog, and print its id; or wait for it, and print its result.
 
     Raises:
-        Mistake: The catalog does not know it, or knows several.
-        InvalidInputError: The input does not fit the ``input_schema`` that the client ``definitions`` has for it.
+        Mistake: The catalog lists no such workflow, or several.
+        InvalidInputError: The input does not fit the ``input_schema`` in the client ``definitions``.
         Failure: The run failed.
     """
     client = steporal.Client(_CLIENT_ID, temporal=temporal)
@@ -103,7 +103,7 @@ async def start_workflow(
         async with explained(temporal, run.workflow_id):
             result = await run.result()
     except asyncio.CancelledError:
-        say(f"[bold]{escape(run.workflow_id)}[/] goes on")
+        say(f"[bold]{escape(run.workflow_id)}[/] continues")
         raise
     except steporal.RunFailedError as err:
         if as_json:
@@ -113,10 +113,10 @@ async def start_workflow(
 
 
 def check_input(definitions: steporal.Client | None, app: str, workflow_id: str, data: Any) -> None:
-    """Check the input of a workflow, if the client defines it.
+    """Check the input of a workflow if the client defines the workflow.
 
     Raises:
-        InvalidInputError: It does not fit.
+        InvalidInputError: The input does not fit.
     """
     for workflow in definitions.workflows if definitions is not None and definitions.id == app else ():
         if workflow.id == workflow_id:
@@ -126,15 +126,15 @@ def check_input(definitions: steporal.Client | None, app: str, workflow_id: str,
 def _app_of(snapshot: Snapshot, workflow_id: str, app: str | None, namespace: str) -> str:
     if app is not None and app not in snapshot.apps:
         raise Mistake(f"no app {app!r} is registered in namespace {namespace!r}{_near(app, list(snapshot.apps))}")
-    found = sorted(match.app for match in snapshot.with_id(workflow_id, app))
-    if not found:
+    apps = sorted(match.app for match in snapshot.with_id(workflow_id, app))
+    if not apps:
         where = f"app {app!r}" if app else f"no app in namespace {namespace!r}"
         names = sorted({match.workflow for match in snapshot.workflows if app in (None, match.app)})
-        said = f"{where} has {'no' if app else 'a'} workflow {workflow_id!r}"
-        raise Mistake(said + _near(workflow_id, names))
-    if len(found) > 1:
-        raise Mistake(f"several apps have a workflow {workflow_id!r}; choose one: --app {' or --app '.join(found)}")
-    return found[0]
+        message = f"{where} has {'no' if app else 'a'} workflow {workflow_id!r}"
+        raise Mistake(message + _near(workflow_id, names))
+    if len(apps) > 1:
+        raise Mistake(f"several apps have a workflow {workflow_id!r}; choose one: --app {' or --app '.join(apps)}")
+    return apps[0]
 
 
 def _near(name: str, names: Sequence[str]) -> str:

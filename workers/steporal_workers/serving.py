@@ -1,4 +1,4 @@
-"""The worker process: what ``steporal worker`` and ``client.run()`` do with their settings."""
+"""Worker process of ``steporal worker`` and ``client.run()``: sets up logs, metrics, traces, gateway and worker."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def serve(
 
     Args:
         load: Returns the client; called once the log is set up.
-        connection: The flags that say where Temporal is.
-        log_level: The level from which on the process logs.
+        connection: The flags of the connection.
+        log_level: The lowest level to log.
         log_format: ``text`` or ``json``.
         **options: The other settings of a worker.
 
     Raises:
-        Failure: The worker cannot start, or cannot go on.
+        Failure: The worker cannot start, or cannot continue.
     """
     from .worker import WorkerOptions, run_worker
 
@@ -45,11 +45,11 @@ def serve(
     first = _under_dev(log_level, log_format) if os.environ.get(UNDER_DEV) else None
     tell_unknown_variables()
     exporter = exporter_of(options.pop("traces"))
-    # Without a cache, core alone knows some of what goes wrong.
+    # Without a cache of runs, only the SDK's core reports some failures, so its log is not reduced.
     is_quiet = log_level != "debug" and options["max_cached_workflows"] != 0
     set_up_runtime(is_quiet=is_quiet, metrics=MetricsOptions.of(options))
     if options["deployment"] and not options["build_id"]:
-        raise Mistake("--deployment needs --build-id, which says which build of it this worker runs")
+        raise Mistake("--deployment needs --build-id; set it to the build that this worker runs")
     revision = options.pop("revision")
     of_gateway, with_gateway = _gateway_options(options), options.pop("with_gateway")
     serving = _gateway(of_gateway) if with_gateway else None
@@ -67,7 +67,7 @@ def serve(
 
 
 def _under_dev(log_level: str, log_format: str) -> First:
-    """Show the progress of runs, and return what to do before the worker serves."""
+    """Show the progress of runs, and return the preparation of the worker."""
     from . import dev_log
     from .before_serving import check_and_recover
 
@@ -78,14 +78,14 @@ def _under_dev(log_level: str, log_format: str) -> First:
 
 def _gateway_options(options: dict[str, Any]) -> GatewayOptions:
     """Take the gateway's options out of a worker's."""
-    given = {name: options.pop(name) for name in ("event_keys", "api_keys", "insecure_any_key", "drain_delay")}
-    return GatewayOptions(host=options.pop("gateway_host"), port=options.pop("gateway_port"), **given)
+    shared = {name: options.pop(name) for name in ("event_keys", "api_keys", "insecure_any_key", "drain_delay")}
+    return GatewayOptions(host=options.pop("gateway_host"), port=options.pop("gateway_port"), **shared)
 
 
 def _gateway(
     options: GatewayOptions,
 ) -> Callable[[steporal.Client], Callable[[asyncio.Event], AbstractAsyncContextManager[str]]]:
-    """Return a factory of the gateway that runs beside a worker; its keys are checked now."""
+    """Return a factory for the gateway beside a worker; this checks its keys."""
     try:
         from .gateway.command import gateway, keys_of
     except ModuleNotFoundError as err:

@@ -1,6 +1,6 @@
-"""What each process can be told, and where that comes from: flags, then the environment, then a TOML file.
+"""Settings of the processes, and their sources: flags, then the environment, then a TOML file.
 
-Every setting is declared here, once. Temporal's connection is no part of it: it has Temporal's own variables and
+Every setting is declared here, once. Temporal's connection is not among them: it has Temporal's own variables and
 profiles.
 """
 
@@ -33,41 +33,41 @@ PREFIX = "STEPORAL_"
 FILE = "steporal.toml"
 FILE_VARIABLE = "STEPORAL_CONFIG"
 CLIENT = "client"
-"""The key, at the top of the file, of the client for commands that are given none."""
+"""Key, at the top of the file, of the client for commands that name none."""
 
 UNDER_DEV = "STEPORAL_UNDER_DEV"
 
 OTHER_VARIABLES: Mapping[str, str] = {
     FILE_VARIABLE: "the file of settings",
-    "STEPORAL_UI_URL": "where Temporal's UI is, for `steporal runs show`",
-    UNDER_DEV: "set by `steporal dev` for its workers, so that what it has told is not told again",
+    "STEPORAL_UI_URL": "the URL of Temporal's UI, for `steporal runs show`",
+    UNDER_DEV: "set by `steporal dev` for its workers, so that they do not repeat its messages",
 }
-"""Variables that are no settings. Whatever else begins with ``STEPORAL_`` is taken for a mistake."""
+"""Variables that are not settings. Any other variable that begins with ``STEPORAL_`` is taken for a mistake."""
 
 COMMANDS = ("worker", "gateway", "codec-server", "dev")
 
 
-def keys(given: str | Sequence[str]) -> tuple[str, ...]:
-    """Keys, separated by commas; in a file also a list. The type of an option."""
-    parts = given.split(",") if isinstance(given, str) else given
-    found = tuple(key.strip() for key in parts if key.strip())
-    if not found:
+def keys(value: str | Sequence[str]) -> tuple[str, ...]:
+    """Parse keys, separated by commas, or a list in the file. The type of an option."""
+    parts = value.split(",") if isinstance(value, str) else value
+    parsed = tuple(key.strip() for key in parts if key.strip())
+    if not parsed:
         raise click.BadParameter("it is set but contains no key; set it to one key or several, separated by commas")
-    if not all(map(_is_text, found)):
+    if not all(map(_is_text, parsed)):
         raise click.BadParameter("a key is not valid UTF-8")
-    return found
+    return parsed
 
 
 def _is_text(text: str) -> bool:
     return text == text.encode("utf-8", "replace").decode()
 
 
-def encryption_keys(given: str | Sequence[str]) -> tuple[str, ...]:
-    """Keys that encrypt values, checked and as they are written. The type of an option."""
-    found = keys(given)
+def encryption_keys(value: str | Sequence[str]) -> tuple[str, ...]:
+    """Parse and check keys that encrypt values; return them as they are written. The type of an option."""
+    parsed = keys(value)
     from steporal.encryption import Key
 
-    for number, key in enumerate(found, 1):
+    for number, key in enumerate(parsed, 1):
         try:
             Key.parse(key)
         except ValueError as err:
@@ -76,16 +76,16 @@ def encryption_keys(given: str | Sequence[str]) -> tuple[str, ...]:
         raise click.BadParameter(
             "'cryptography' is not installed, and encryption needs it: pip install 'steporal[encryption]'"
         )
-    return found
+    return parsed
 
 
-def origins(given: str | Sequence[str]) -> tuple[str, ...]:
-    """Origins of web pages, separated by commas; in a file also a list. The type of an option."""
-    found = tuple(part.strip().rstrip("/") for part in (given.split(",") if isinstance(given, str) else given))
-    for origin in found:
+def origins(value: str | Sequence[str]) -> tuple[str, ...]:
+    """Parse origins of web pages, separated by commas, or a list in the file. The type of an option."""
+    parsed = tuple(part.strip().rstrip("/") for part in (value.split(",") if isinstance(value, str) else value))
+    for origin in parsed:
         if not _ORIGIN.fullmatch(origin):
-            raise click.BadParameter(f"{origin!r} is not an origin; it takes one such as https://temporal.example.com")
-    return found
+            raise click.BadParameter(f"{origin!r} is not an origin; use one such as https://temporal.example.com")
+    return parsed
 
 
 _ORIGIN = re.compile(r"https?://[^/*\s@]+")
@@ -97,18 +97,18 @@ LOG_FORMAT = click.Choice(("text", "json"), case_sensitive=False)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One setting.
+    """Setting of one or more processes.
 
     Attributes:
-        name: Its name at the top of the file; with ``STEPORAL_`` before it, and in capitals, its variable.
-        flags: Its flag in each command that has it; None: it has none, as what is secret has none.
-        help: What it does.
-        type: What its values are.
-        default: What it is if nothing says.
-        metavar: What help calls its value.
-        default_is: What it is then, in words, if ``default`` does not say.
-        is_multiple: Whether it takes several values; in the environment with ``:`` between, as ``PATH``.
-        is_of_connection: Whether every command has it that connects to Temporal.
+        name: Its name at the top of the file; in capitals and after ``STEPORAL_``, its environment variable.
+        flags: Its flag in each command that has it; None if it has no flag, as secrets have none.
+        help: Its description.
+        type: The type of its values.
+        default: Its default.
+        metavar: The placeholder of its value in help texts.
+        default_is: A description of the default, if ``default`` does not say it.
+        is_multiple: Whether it takes several values; an environment variable separates them by ``:``, as ``PATH`` does.
+        is_of_connection: Whether every command that connects to Temporal has it.
     """
 
     name: str
@@ -123,25 +123,25 @@ class Setting:
 
     @property
     def variable(self) -> str:
-        """Its environment variable."""
+        """Name of its environment variable."""
         return PREFIX + self.name.upper()
 
     @property
     def is_secret(self) -> bool:
-        """Whether its value is never shown."""
+        """True if its value must never be printed."""
         return self.type in (keys, encryption_keys)
 
     @property
     def may_be_list(self) -> bool:
-        """Whether the file may have a list of its values."""
+        """True if the file may contain a list of values."""
         return self.is_multiple or self.is_secret or self.type is origins
 
     def is_of(self, command: str) -> bool:
-        """Whether a command has it."""
+        """Return whether a command has it."""
         return command in self.flags or (self.is_of_connection and command not in COMMANDS)
 
     def key(self, command: str) -> str:
-        """Its name in a command's table of the file, and what the command's function is given it as."""
+        """Return its name in a command's table of the file, and as an argument of the command's function."""
         flag = self.flags.get(command)
         return flag.partition("/")[0].lstrip("-").replace("-", "_") if flag else self.name
 
@@ -156,7 +156,7 @@ SETTINGS: tuple[Setting, ...] = (
         flags=_for("worker", flag="--task-queue"),
         metavar="NAME",
         default_is="the client's",
-        help="Another task queue than the client's: runs steps only.",
+        help="A task queue other than the client's; the worker then runs steps only.",
     ),
     Setting(
         name="max_concurrent_steps",
@@ -164,7 +164,7 @@ SETTINGS: tuple[Setting, ...] = (
         type=whole_number(1),
         metavar="N",
         default_is="100",
-        help="Steps that run at once.",
+        help="Maximum number of steps that run at once.",
     ),
     Setting(
         name="max_concurrent_workflow_tasks",
@@ -172,7 +172,7 @@ SETTINGS: tuple[Setting, ...] = (
         type=whole_number(2),
         metavar="N",
         default_is="100",
-        help="Runs whose bodies are executed at once.",
+        help="Maximum number of bodies that run at once.",
     ),
     Setting(
         name="max_cached_workflows",
@@ -180,7 +180,7 @@ SETTINGS: tuple[Setting, ...] = (
         type=whole_number(0),
         metavar="N",
         default_is="1000",
-        help="Runs kept in memory.",
+        help="Maximum number of runs that are kept in memory.",
     ),
     Setting(
         name="graceful_timeout",
@@ -188,14 +188,14 @@ SETTINGS: tuple[Setting, ...] = (
         type=duration,
         metavar="DURATION",
         default="30s",
-        help="How long running steps have to finish, on SIGTERM or SIGINT.",
+        help="Time that running steps have to finish, on SIGTERM or SIGINT.",
     ),
     Setting(
         name="build_id",
         flags=_for("worker", flag="--build-id"),
         metavar="ID",
         default_is="no versions",
-        help="Worker Versioning: which build of the code this is, such as a commit.",
+        help="Worker Versioning: the build id of the code, such as a commit.",
     ),
     Setting(
         name="deployment",
@@ -210,7 +210,7 @@ SETTINGS: tuple[Setting, ...] = (
         type=whole_number(0),
         metavar="N",
         default_is="when the app's newest module was changed",
-        help="The number of this revision of the code, such as the CI build. Triggers of the highest are in force.",
+        help="The revision number of the code, such as the CI build. The highest revision's triggers are in force.",
     ),
     Setting(
         name="health_port",
@@ -218,14 +218,14 @@ SETTINGS: tuple[Setting, ...] = (
         type=PORT,
         metavar="PORT",
         default=0,
-        help="The port of /live and /ready; 0: they are not served.",
+        help="The port of /live and /ready; 0 turns them off.",
     ),
     Setting(
         name="health_host",
         flags=_for("worker", flag="--health-host"),
         metavar="ADDRESS",
         default=DEFAULT_HOST,
-        help="The address on which /live and /ready are served.",
+        help="The address of /live and /ready.",
     ),
     Setting(
         name="metrics_port",
@@ -233,14 +233,14 @@ SETTINGS: tuple[Setting, ...] = (
         type=PORT,
         metavar="PORT",
         default=0,
-        help="The port of /metrics, for Prometheus; 0: it is not served.",
+        help="The port of /metrics, for Prometheus; 0 turns it off.",
     ),
     Setting(
         name="metrics_host",
         flags=_for("worker", "gateway", flag="--metrics-host"),
         metavar="ADDRESS",
         default=DEFAULT_HOST,
-        help="The address on which /metrics is served.",
+        help="The address of /metrics.",
     ),
     Setting(
         name="metrics_otlp_url",
@@ -248,7 +248,7 @@ SETTINGS: tuple[Setting, ...] = (
         type=otlp_url,
         metavar="URL",
         default_is="none",
-        help="Send metrics to this OpenTelemetry collector instead; by HTTP if it ends in /v1/metrics, else by gRPC.",
+        help="Send metrics to this OpenTelemetry collector instead: over HTTP if it ends in /v1/metrics, else gRPC.",
     ),
     Setting(
         name="with_gateway",
@@ -262,14 +262,14 @@ SETTINGS: tuple[Setting, ...] = (
         flags=_for("dev", flag="--gateway/--no-gateway"),
         type=bool,
         default=True,
-        help="Whether there is an HTTP gateway; any key opens it.",
+        help="Run an HTTP gateway, which accepts any key.",
     ),
     Setting(
         name="gateway_host",
         flags={"worker": "--gateway-host", "gateway": "--host"},
         metavar="ADDRESS",
         default=DEFAULT_HOST,
-        help="The address on which the gateway listens.",
+        help="The address that the gateway listens on.",
     ),
     Setting(
         name="gateway_port",
@@ -277,28 +277,28 @@ SETTINGS: tuple[Setting, ...] = (
         type=PORT,
         metavar="PORT",
         default=DEFAULT_PORT,
-        help="The gateway's port; 0: any free.",
+        help="The gateway's port; 0 chooses a free one.",
     ),
     Setting(
         name="event_keys",
         flags=_for("worker", "gateway", flag=None),
         type=keys,
         default_is="none",
-        help="Keys that open the gateway's /e.",
+        help="Keys for the gateway's /e.",
     ),
     Setting(
         name="api_keys",
         flags=_for("worker", "gateway", flag=None),
         type=keys,
         default_is="none",
-        help="Keys that open the gateway's /v1 and /invoke.",
+        help="Keys for the gateway's /v1 and /invoke.",
     ),
     Setting(
         name="insecure_any_key",
         flags=_for("worker", "gateway", flag="--insecure-any-key"),
         type=bool,
         default=False,
-        help="Let everybody in who reaches the gateway, where no keys are set.",
+        help="Open the parts of the gateway that have no keys to everybody who reaches it.",
     ),
     Setting(
         name="drain_delay",
@@ -306,7 +306,7 @@ SETTINGS: tuple[Setting, ...] = (
         type=duration,
         metavar="DURATION",
         default="0s",
-        help="How long the gateway goes on after SIGTERM, not ready, until load balancers have noticed.",
+        help="Time after SIGTERM in which the gateway still serves but is not ready, so that load balancers notice.",
     ),
     Setting(
         name="encryption_keys",
@@ -314,7 +314,7 @@ SETTINGS: tuple[Setting, ...] = (
         type=encryption_keys,
         default_is="none",
         is_of_connection=True,
-        help="Keys that decrypt values; the first of them encrypts. All commands have it.",
+        help="Keys that decrypt values; the first one also encrypts. Every command reads them.",
     ),
     Setting(
         name="decryption_keys",
@@ -322,14 +322,14 @@ SETTINGS: tuple[Setting, ...] = (
         type=encryption_keys,
         default_is="none",
         is_of_connection=True,
-        help="Further keys that decrypt values. All commands have it.",
+        help="Further keys that decrypt values. Every command reads them.",
     ),
     Setting(
         name="codec_host",
         flags=_for("codec-server", flag="--host"),
         metavar="ADDRESS",
         default=DEFAULT_HOST,
-        help="The address on which the codec server listens.",
+        help="The address that the codec server listens on.",
     ),
     Setting(
         name="codec_port",
@@ -337,14 +337,14 @@ SETTINGS: tuple[Setting, ...] = (
         type=PORT,
         metavar="PORT",
         default=DEFAULT_CODEC_PORT,
-        help="The codec server's port; 0: any free.",
+        help="The codec server's port; 0 chooses a free one.",
     ),
     Setting(
         name="codec_keys",
         flags=_for("codec-server", flag=None),
         type=keys,
         default_is="none",
-        help="Keys that open the codec server.",
+        help="Access keys for the codec server.",
     ),
     Setting(
         name="codec_insecure_any_key",
@@ -359,7 +359,7 @@ SETTINGS: tuple[Setting, ...] = (
         type=origins,
         metavar="URL,...",
         default_is="none",
-        help="The origins of the web pages that may use the codec server: of Temporal's UI.",
+        help="Origins of the web pages that may use the codec server, such as that of Temporal's UI.",
     ),
     Setting(
         name="dev_port",
@@ -367,7 +367,7 @@ SETTINGS: tuple[Setting, ...] = (
         type=PORT,
         metavar="PORT",
         default=7233,
-        help="The port of Temporal's API; 0: any free.",
+        help="The port of Temporal's API; 0 chooses a free one.",
     ),
     Setting(
         name="dev_ui_port",
@@ -375,7 +375,7 @@ SETTINGS: tuple[Setting, ...] = (
         type=PORT,
         metavar="PORT",
         default=8233,
-        help="The port of Temporal's UI; 0: any free.",
+        help="The port of Temporal's UI; 0 chooses a free one.",
     ),
     Setting(
         name="dev_db_file",
@@ -397,30 +397,30 @@ SETTINGS: tuple[Setting, ...] = (
         flags=_for(*COMMANDS, flag="--log-level"),
         type=LOG_LEVEL,
         default="info",
-        help="The lowest level that is logged.",
+        help="The lowest level to log.",
     ),
     Setting(
         name="log_format",
         flags=_for(*COMMANDS, flag="--log-format"),
         type=LOG_FORMAT,
         default="text",
-        help="Lines for people, or one JSON object a line.",
+        help="Lines of text for people, or one JSON object per line.",
     ),
     Setting(
         name="traces",
         flags=_for("worker", "gateway", "dev", flag="--traces"),
         type=EXPORTER,
-        default_is="as OpenTelemetry's variables say; none without them",
-        help="Where OpenTelemetry's spans go: to a collector (otlp), to standard error (console), nowhere (none).",
+        default_is="from OpenTelemetry's variables; none without them",
+        help="Where OpenTelemetry's spans go: to a collector (otlp), to standard error (console), or nowhere (none).",
     ),
 )
 
 
-# --- as options of commands ----------------------------------------------------------------------------------------
+# --- options of commands -------------------------------------------------------------------------------------------
 
 
 def settings_of(command: str) -> Callable[[Command], Command]:
-    """Give a command's function its settings as options, and ``--config``."""
+    """Add a command's settings to its function as options, and ``--config``."""
 
     def decorate(function: Command) -> Command:
         for setting in reversed(SETTINGS):
@@ -432,9 +432,9 @@ def settings_of(command: str) -> Callable[[Command], Command]:
 
 
 def options_of_connection(function: Command) -> Command:
-    """Give a command's function, unless it has settings, those that every command has which connects to Temporal."""
-    given: list[click.Parameter] = getattr(function, "__click_params__", [])
-    if any(isinstance(param, _Option) for param in given):
+    """Add the settings of the connection to a command's function as options, unless it already has settings."""
+    params: list[click.Parameter] = getattr(function, "__click_params__", [])
+    if any(isinstance(param, _Option) for param in params):
         return function
     for setting in SETTINGS:
         if setting.is_of_connection:
@@ -444,10 +444,10 @@ def options_of_connection(function: Command) -> Command:
 
 def _option(setting: Setting, command: str) -> Callable[[Command], Command]:
     flag = setting.flags.get(command)
-    if setting.type is bool:  # click makes a type of its own of it
-        given: dict[str, Any] = {"is_flag": True}
+    if setting.type is bool:  # click derives its own type from is_flag
+        options: dict[str, Any] = {"is_flag": True}
     else:
-        given = {"type": setting.type, "metavar": setting.metavar, "multiple": setting.is_multiple}
+        options = {"type": setting.type, "metavar": setting.metavar, "multiple": setting.is_multiple}
     return click.option(
         flag or f"--{setting.name}",
         setting.key(command),
@@ -458,26 +458,26 @@ def _option(setting: Setting, command: str) -> Callable[[Command], Command]:
         help=setting.help,
         show_default=setting.default_is or True,
         hidden=flag is None,
-        **given,
+        **options,
     )
 
 
 class _Option(click.Option):
-    """A setting of one command; a value that it cannot have is a mistake of one line, which says where it stands."""
+    """Setting as an option of one command; an invalid value is an error of one line, which names the value's source."""
 
-    def __init__(self, *args: Any, setting: Setting, **given: Any) -> None:
-        super().__init__(*args, **given)
+    def __init__(self, *args: Any, setting: Setting, **options: Any) -> None:
+        super().__init__(*args, **options)
         self.setting = setting
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
-        if not self.setting.is_secret:  # a command line is in the list of processes
+        if not self.setting.is_secret:  # everybody on the machine can read a process's command line
             super().add_to_parser(parser, ctx)
 
     def resolve_envvar_value(self, ctx: click.Context) -> str | None:
         text = os.environ.get(self.setting.variable)
         if text and self.setting.type is PORT and _SERVICE_LINK.match(text):
             return None
-        # An empty variable is one that is not set; but a gateway whose keys have been lost must not start.
+        # An empty variable counts as not set, except for keys: a gateway whose keys were lost must not start.
         return text if text or self.setting.is_secret else None
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
@@ -487,7 +487,7 @@ class _Option(click.Option):
             raise Mistake(f"{self.source(ctx)}: {err.message.rstrip('.')}") from None
 
     def source(self, ctx: click.Context) -> str:
-        """Where its value comes from: the flag, the variable, or the key in the file."""
+        """Return the source of its value: the flag, the variable, or the key in the file."""
         match ctx.get_parameter_source(self.name or ""):
             case ParameterSource.COMMANDLINE:
                 return str(self.setting.flags[ctx.info_name or ""])
@@ -499,17 +499,17 @@ class _Option(click.Option):
 
 
 _SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
-"""What Kubernetes sets ``STEPORAL_GATEWAY_PORT`` to in a namespace that has a Service ``steporal-gateway``."""
+"""Value that Kubernetes gives ``STEPORAL_GATEWAY_PORT`` in a namespace that has a Service ``steporal-gateway``."""
 
 _PATH_OF_FILE, _KEYS_OF_FILE = f"{__name__}.path", f"{__name__}.keys"
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What a setting is, in one command.
+    """Value of a setting in one command.
 
     Attributes:
-        source: Where that comes from: a flag, a variable, a key of the file, or ``default``.
+        source: Its source: a flag, a variable, a key of the file, or ``default``.
     """
 
     setting: Setting
@@ -519,10 +519,10 @@ class Value:
 
 
 def values_of(command: click.Command, name: str, arguments: list[str]) -> tuple[click.Context, list[Value]]:
-    """What the settings of a command are, if it were started with these arguments.
+    """Return the settings that a command would have with these arguments.
 
     Raises:
-        Mistake: A value cannot be right.
+        Mistake: A value is not valid.
     """
     anything = click.Argument(["arguments"], nargs=-1)
     options = [param for param in command.params if not isinstance(param, click.Argument)]
@@ -534,11 +534,11 @@ def values_of(command: click.Command, name: str, arguments: list[str]) -> tuple[
     ]
 
 
-# --- what is misspelt ----------------------------------------------------------------------------------------------
+# --- misspelt variables --------------------------------------------------------------------------------------------
 
 
 def tell_unknown_variables() -> None:
-    """Warn of variables that look like settings and are none, which nobody would notice otherwise."""
+    """Warn of variables that look like settings but are not; otherwise nobody would notice them."""
     if os.environ.get(UNDER_DEV):
         return
     known = {variable.removeprefix(PREFIX) for variable in OTHER_VARIABLES} | {one.name.upper() for one in SETTINGS}
@@ -552,27 +552,27 @@ def tell_unknown_variables() -> None:
 
 
 _OF_SERVICE = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)\w*)$")
-"""What Kubernetes sets for a Service in the namespace: ``STEPORAL_GATEWAY_SERVICE_HOST`` of ``steporal-gateway``."""
+"""Variables that Kubernetes sets for a Service, such as ``STEPORAL_GATEWAY_SERVICE_HOST`` for ``steporal-gateway``."""
 
 
 # --- the file ------------------------------------------------------------------------------------------------------
 
 
-def _read_into(ctx: click.Context, param: click.Parameter, given: Path | None) -> None:
-    path = given or Path(FILE)
-    if given is None and not path.exists():
+def _read_into(ctx: click.Context, param: click.Parameter, chosen: Path | None) -> None:
+    path = chosen or Path(FILE)
+    if chosen is None and not path.exists():
         return
-    source = "" if given is None else f" ({_flag_or_variable(ctx, param)})"
-    found = {key: (value, where) for key, value, where in _entries(ctx.info_name or "", path, source)}
-    ctx.default_map = {key: value for key, (value, _) in found.items()}
+    source = "" if chosen is None else f" ({_flag_or_variable(ctx, param)})"
+    entries = {key: (value, where) for key, value, where in _entries(ctx.info_name or "", path, source)}
+    ctx.default_map = {key: value for key, (value, _) in entries.items()}
     ctx.meta[_PATH_OF_FILE] = path
-    ctx.meta[_KEYS_OF_FILE] = {key: where for key, (_, where) in found.items()}
+    ctx.meta[_KEYS_OF_FILE] = {key: where for key, (_, where) in entries.items()}
 
 
 def client_of_file(ctx: click.Context) -> str | None:
     """Return the client that the file of settings names, as MODULE:CLIENT."""
-    given = os.environ.get(FILE_VARIABLE)
-    path = file_of(ctx) or Path(given or FILE)
+    variable = os.environ.get(FILE_VARIABLE)
+    path = file_of(ctx) or Path(variable or FILE)
     if not path.exists():
         return None
     client = _read(path, "").get(CLIENT)
@@ -582,7 +582,7 @@ def client_of_file(ctx: click.Context) -> str | None:
 
 
 def file_of(ctx: click.Context) -> Path | None:
-    """The file that a command has read, if there is one."""
+    """Return the file that a command has read; None if it has read none."""
     path: Path | None = ctx.meta.get(_PATH_OF_FILE)
     return path
 
@@ -605,7 +605,7 @@ config_option = click.option(
 
 
 def _entries(command: str, path: Path, source: str) -> Iterator[tuple[str, Any, str]]:
-    """What a file says to a command: the key, the value, and where it stands; what a table says comes last."""
+    """Yield the entries of a file for a command: the key, the value, and its place. Entries of a table come last."""
     content = _read(path, source)
     content.pop(CLIENT, None)
     tables = {name: content.pop(name) for name in COMMANDS if isinstance(content.get(name), dict)}
@@ -637,35 +637,35 @@ def _read(path: Path, source: str) -> dict[str, Any]:
         raise Mistake(f"{path}{source} cannot be read: it is nested too deep") from None
 
 
-def _check_known(given: Iterable[str], known: Mapping[str, Setting], where: str, others: Iterable[str] = ()) -> None:
-    for key in given:
+def _check_known(keys: Iterable[str], known: Mapping[str, Setting], where: str, others: Iterable[str] = ()) -> None:
+    for key in keys:
         if key in known:
             continue
         if key in ("address", "namespace", "api_key", "profile", "tls"):
-            raise Mistake(f"{where} has {key!r}, which is Temporal's: set TEMPORAL_{key.upper()}, or use a profile")
+            raise Mistake(f"{where} has {key!r}, a setting of Temporal's: set TEMPORAL_{key.upper()}, or use a profile")
         close = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise Mistake(f"{where} has no setting {key!r}; {hint}it takes {', '.join([*sorted(known), *others])}")
+        raise Mistake(f"{where} has no setting {key!r}; {hint}it may contain {', '.join([*sorted(known), *others])}")
 
 
 def _as_text(setting: Setting, value: Any, where: str) -> Any:
-    """A value of the file as the environment would have it, so that both are checked alike."""
+    """Return a value of the file in the form of an environment variable, so that both are checked alike."""
     if setting.is_secret and not all(isinstance(key, str) for key in (value if isinstance(value, list) else [value])):
-        raise Mistake(f"{where}: keys are strings")
+        raise Mistake(f"{where}: keys must be strings")
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str | int | float):
         return [str(value)] if setting.is_multiple else str(value)
     if isinstance(value, list) and setting.may_be_list:
         return [str(item) for item in value]
-    raise Mistake(f"{where}: a {type(value).__name__} is not a valid value for it")
+    raise Mistake(f"{where}: a {type(value).__name__} is not a valid value")
 
 
-# --- as documentation ----------------------------------------------------------------------------------------------
+# --- documentation -------------------------------------------------------------------------------------------------
 
 
 def markdown_table() -> str:
-    """All settings, for ``docs/settings.md``."""
+    """Return a table of all settings, for ``docs/settings.md``."""
     rows = [f"| `{s.variable}` | {_flags(s)} | {_shown_default(s)} | {s.help} |\n" for s in SETTINGS]
     return "".join(["| variable | flags | default | |\n", "|---|---|---|---|\n", *rows])
 
@@ -674,7 +674,7 @@ def _flags(setting: Setting) -> str:
     commands: dict[str | None, list[str]] = {}
     for command, flag in setting.flags.items():
         commands.setdefault(flag, []).append(command)
-    shown = [f"{' '.join(found)} `{flag}`" if flag else " ".join(found) for flag, found in commands.items()]
+    shown = [f"{' '.join(names)} `{flag}`" if flag else " ".join(names) for flag, names in commands.items()]
     return "; ".join(shown)
 
 

@@ -1,4 +1,4 @@
-"""``steporal setup``: the search attributes of a namespace."""
+"""``steporal setup``: registers the search attributes in a namespace."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _KNOWN_SECONDS = 30.0
 
 
 async def run_setup(temporal: temporalio.client.Client, *, as_json: bool) -> None:
-    """Register what is missing, and say what was.
+    """Register the search attributes that are missing, and print the result.
 
     Raises:
-        Failure: Temporal refuses, as Temporal Cloud does; or an attribute of that name has another type.
+        Failure: Temporal refuses, as Temporal Cloud does; or an attribute of the same name has another type.
     """
     missing = await _missing(temporal)
     if missing:
@@ -39,18 +39,18 @@ async def run_setup(temporal: temporalio.client.Client, *, as_json: bool) -> Non
                 raise Failure(_by_hand(temporal, missing, err)) from None
             raise
         await _until_known(temporal)
-    there = [name for name in TYPES if name not in missing]
+    existing = [name for name in TYPES if name not in missing]
     if as_json:
-        print_json({"namespace": temporal.namespace, "added": missing, "there": there})
+        print_json({"namespace": temporal.namespace, "added": missing, "there": existing})
         return
     for name in TYPES:
         kind = type_name(TYPES[name])
-        say(f"  {name} ({kind}) {'[green]registered[/]' if name in missing else 'was there already'}")
+        say(f"  {name} ({kind}) {'[green]registered[/]' if name in missing else 'was registered already'}")
     namespace = escape(repr(temporal.namespace))
     if missing:
-        say(f"namespace {namespace} has all search attributes; processes that run notice within a minute")
+        say(f"namespace {namespace} has all search attributes; running processes notice within a minute")
     else:
-        say(f"namespace {namespace} had all search attributes; there was nothing to do")
+        say(f"namespace {namespace} had all search attributes; nothing to do")
 
 
 async def _missing(temporal: temporalio.client.Client) -> list[str]:
@@ -62,18 +62,18 @@ async def _missing(temporal: temporalio.client.Client) -> list[str]:
         raise
     for name, wanted in _NUMBERS.items():
         if types.get(name, wanted) != wanted:
-            found = type_name(SearchAttributeIndexedValueType(types[name]))
+            existing = type_name(SearchAttributeIndexedValueType(types[name]))
             raise Failure(
-                f"namespace {temporal.namespace!r} has a search attribute {name!r} of type {found}, and Steporal's is "
-                f"of type {type_name(TYPES[name])}; remove it: temporal operator search-attribute remove --name {name}"
+                f"namespace {temporal.namespace!r} has a search attribute {name!r} of type {existing}, but Steporal "
+                f"needs {type_name(TYPES[name])}; remove it: temporal operator search-attribute remove --name {name}"
             )
     return [name for name in TYPES if name not in types]
 
 
 async def _until_known(temporal: temporalio.client.Client) -> None:
-    """Servers hear of them one after the other; when this returns, those that were asked have."""
+    """Wait until the servers that this is connected to know the search attributes; they learn them one by one."""
     async with asyncio.timeout(_KNOWN_SECONDS):
-        while await _missing(temporal):  # noqa: ASYNC110  # the server has nothing to wait for
+        while await _missing(temporal):  # noqa: ASYNC110  # the server offers no way to wait for them
             await asyncio.sleep(0.1)
 
 
@@ -81,7 +81,7 @@ def _by_hand(temporal: temporalio.client.Client, missing: list[str], error: RPCE
     attributes = " ".join(f'--sa "{name}={type_name(TYPES[name])}"' for name in missing)
     types = ", ".join(f"{name} ({type_name(TYPES[name])})" for name in missing)
     return (
-        f"Temporal lets nobody register search attributes here ({error.message}, {error.status.name}); on Temporal "
-        f"Cloud, write: tcld namespace search-attributes add --namespace {temporal.namespace} {attributes}\n"
-        f"or add them in its UI, under the namespace's settings: {types}"
+        f"Temporal does not let you register search attributes here ({error.message}, {error.status.name}); on "
+        f"Temporal Cloud, run: tcld namespace search-attributes add --namespace {temporal.namespace} {attributes}\n"
+        f"or add them in its UI, in the namespace's settings: {types}"
     )

@@ -1,4 +1,4 @@
-"""Stack traces as people read them: the line of the user's own code first, everything else on request."""
+"""Stack traces for people: the line of the user's own code first, everything else on request."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _LIBRARY = re.compile(r"/(?:site-packages|dist-packages)/|/[Ll]ib/python3[^/]*/|
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A line of code in a stack trace.
+    """Line of code in a stack trace.
 
     Attributes:
-        file: The path on the machine of the worker.
-        line: The number of the line.
+        file: The path on the worker's machine.
+        line: The line number.
         function: The name of the function.
-        source: The text of the line; empty where the worker did not have it.
+        source: The text of the line; empty if the worker did not have it.
     """
 
     file: str
@@ -40,8 +40,8 @@ class Place:
 def own_place(stack: str) -> Place | None:
     """Return the innermost line of a stack trace that is not a library's.
 
-    An app may be installed beside its libraries. Its own package is then that of the outermost line, as a stack trace
-    begins in a step function or a handler.
+    An app may be installed beside its libraries. Its own package is then that of the outermost line, because a stack
+    trace begins in a step function or a handler.
     """
     places = list(_places(stack))
     own = [place for place in places if not _LIBRARY.search(_path(place))]
@@ -55,9 +55,9 @@ _INSTALLED = re.compile(r".*/(?:site|dist)-packages/[^/]+")
 
 
 def _package(place: Place) -> str:
-    """Return the folder of the installed package, or the file of the installed module, of a place."""
-    found = _INSTALLED.match(_path(place))
-    return found[0] if found else ""
+    """Return the folder of the place's installed package, or the file of its installed module; empty if neither."""
+    match = _INSTALLED.match(_path(place))
+    return match[0] if match else ""
 
 
 def _path(place: Place) -> str:
@@ -67,10 +67,10 @@ def _path(place: Place) -> str:
 def _places(stack: str) -> Iterator[Place]:
     lines = stack.splitlines()
     for number, line in enumerate(lines):
-        if found := _FRAME.match(line):
+        if match := _FRAME.match(line):
             following = lines[number + 1] if number + 1 < len(lines) else ""
             source = "" if _FRAME.match(following) or not following.startswith("    ") else following.strip()
-            yield Place(found["file"], int(found["line"]), found["function"], source)
+            yield Place(match["file"], int(match["line"]), match["function"], source)
 
 
 def _relative(file: str) -> str:

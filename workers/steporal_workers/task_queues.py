@@ -1,4 +1,4 @@
-"""What waits in task queues, and who takes it: asked of Temporal now and then, as no worker knows it of itself."""
+"""Backlog and pollers of task queues, read from Temporal at intervals, as the SDK does not report them to a worker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from steporal.metrics import BUILD_INFO, TASK_QUEUE_BACKLOG, TASK_QUEUE_BACKLOG_
 logger = logging.getLogger("steporal")
 
 Queues = Callable[[], Awaitable[Collection[str]]]
-"""The names of the task queues to ask for."""
+"""Returns the names of the task queues to describe."""
 
 TASK_TYPES = {
     "workflow": TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
@@ -36,23 +36,23 @@ ASKED_EVERY_SECONDS = 30.0
 _RPC_TIMEOUT = timedelta(seconds=5)
 
 _GONE_AFTER = timedelta(seconds=90)
-"""A worker polls again after at most a minute; Temporal lists it for five."""
+"""Time after which a poller counts as gone. A worker polls again within a minute; Temporal lists it for five."""
 
 
 Version = tuple[str, str]
-"""A deployment of Worker Versioning, and a build of it."""
+"""Deployment of Worker Versioning, and a build of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What Temporal says of a task queue and a type of tasks.
+    """State of a task queue for one type of tasks.
 
     Attributes:
-        pollers: The identities of those who poll it.
-        backlog: How many tasks wait.
-        age: How long the oldest of them has waited.
-        versions: Who polls it: a deployment and a build each; two empty ones for workers without versions.
-        current: Of which version those are whom new runs are given to; None if Temporal does not say.
+        pollers: The identities of the workers that poll it.
+        backlog: The number of tasks that wait.
+        age: The time that the oldest of them has waited.
+        versions: The deployment and build of each poller; both are empty for workers without versions.
+        current: The version that receives new runs; None if Temporal does not report it.
     """
 
     pollers: frozenset[str]
@@ -63,10 +63,10 @@ class State:
 
 
 async def state_of(temporal: temporalio.client.Client, queue: str, task_type: str) -> State:
-    """Ask for a task queue.
+    """Describe a task queue.
 
     Raises:
-        RPCError: Temporal does not say.
+        RPCError: Temporal refuses the call, or cannot be reached.
     """
     described = await temporal.workflow_service.describe_task_queue(
         DescribeTaskQueueRequest(
@@ -99,39 +99,39 @@ def _version_of(options: WorkerDeploymentOptions) -> Version:
 async def measured(
     client: steporal.Client, temporal: temporalio.client.Client, process: Literal["worker", "gateway"], queues: Queues
 ) -> AsyncIterator[None]:
-    """Say what this process is, and keep the metrics of task queues up to date while the context lasts.
+    """Record this process's build, and keep the metrics of task queues up to date while the context lasts.
 
     Args:
-        client: Whose it is.
+        client: The app.
         temporal: The connection.
-        process: What it is.
-        queues: Which task queues.
+        process: The kind of this process.
+        queues: Returns the task queues.
     """
     meter = meter_of(temporal)
     if meter is None:
         yield
         return
     BUILD_INFO.set(meter, 1, app=client.id, process=process, version=steporal.__version__)
-    asking = asyncio.create_task(_measure(temporal, meter, queues))
+    measuring = asyncio.create_task(_measure(temporal, meter, queues))
     try:
         yield
     finally:
-        asking.cancel()
-        await asyncio.gather(asking, return_exceptions=True)
+        measuring.cancel()
+        await asyncio.gather(measuring, return_exceptions=True)
 
 
 async def _measure(temporal: temporalio.client.Client, meter: MetricMeter, queues: Queues) -> None:
-    is_said = False
+    is_logged = False
     while True:
         try:
             for queue in await queues():
                 for task_type in TASK_TYPES:
                     _set(meter, queue, task_type, await state_of(temporal, queue, task_type))
-            is_said = False
+            is_logged = False
         except RPCError as err:
-            if not is_said:
-                logger.warning("Temporal does not report what waits in task queues: %s", err.message)
-            is_said = True
+            if not is_logged:
+                logger.warning("Temporal does not report the backlog of task queues: %s", err.message)
+            is_logged = True
         await asyncio.sleep(ASKED_EVERY_SECONDS)
 
 

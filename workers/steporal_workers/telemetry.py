@@ -1,4 +1,4 @@
-"""The SDK's runtime of a process, of which there is one: where its core logs to, and who is told its metrics."""
+"""The SDK's runtime, of which each process has one: where its core logs to, and who receives its metrics."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _runtime: Runtime | None = None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsOptions:
-    """Who is told the metrics of a process.
+    """Receivers of a process's metrics.
 
     Attributes:
-        host: The address on which Prometheus finds them.
-        port: The port; 0: it does not.
-        otlp_url: The OpenTelemetry collector that is sent them.
+        host: The address on which Prometheus scrapes them.
+        port: The port; 0 turns scraping off.
+        otlp_url: The OpenTelemetry collector that receives them.
     """
 
     host: str = DEFAULT_HOST
@@ -41,27 +41,28 @@ class MetricsOptions:
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> MetricsOptions:
-        """Take out of a command's options what is here."""
+        """Take the metrics options out of a command's options."""
         return cls(
             host=options.pop("metrics_host"), port=options.pop("metrics_port"), otlp_url=options.pop("metrics_otlp_url")
         )
 
     @property
     def are_on(self) -> bool:
-        """Whether anybody is."""
+        """True if metrics have a receiver."""
         return bool(self.port or self.otlp_url)
 
     def config(self) -> PrometheusConfig | OpenTelemetryConfig | None:
-        """As Temporal's SDK takes it.
+        """Return the options for Temporal's SDK.
 
         Raises:
-            Mistake: It cannot be right.
+            Mistake: The options conflict.
         """
         if not self.are_on:
             return None
         if self.port and self.otlp_url:
             raise Mistake(
-                f"both --metrics-port {self.port} and --metrics-otlp-url are given; the SDK has one exporter of metrics"
+                f"both --metrics-port {self.port} and --metrics-otlp-url are set, but the SDK has one exporter of "
+                "metrics; set one of them"
             )
         from temporalio.runtime import OpenTelemetryConfig, PrometheusConfig
 
@@ -85,17 +86,17 @@ class MetricsOptions:
 
 
 def set_up_runtime(*, is_quiet: bool = True, metrics: MetricsOptions | None = None) -> None:
-    """Make the runtime of this process; what was called first counts.
+    """Create the runtime of this process; only the first call has an effect.
 
-    To be called before the process connects to Temporal.
+    Call this before the process connects to Temporal.
 
     Args:
-        is_quiet: Leave out of the log what the worker says itself.
-        metrics: Who is told the metrics; None: nobody.
+        is_quiet: Leave out of the log what the worker logs itself.
+        metrics: The receivers of the metrics; None for none.
 
     Raises:
-        Mistake: The options cannot be right.
-        Failure: The port is taken.
+        Mistake: The options conflict, or cannot be used.
+        Failure: The port is in use.
     """
     global _runtime
     if _runtime is not None:
@@ -116,29 +117,29 @@ def set_up_runtime(*, is_quiet: bool = True, metrics: MetricsOptions | None = No
 
 
 def _numeric(host: str, port: int) -> str:
-    """An address as the SDK's core takes it: it knows no names."""
+    """Return an address in the form that the SDK's core takes, which does not resolve names."""
     try:
-        family, _, _, _, found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as err:
         raise Mistake(f"--metrics-host {host!r} is not an address: {err.strerror or err}") from None
-    return f"[{found[0]}]:{port}" if family == socket.AF_INET6 else f"{found[0]}:{port}"
+    return f"[{address[0]}]:{port}" if family == socket.AF_INET6 else f"{address[0]}:{port}"
 
 
 def _reason(error: ValueError) -> str:
-    """What went wrong, of the words that the SDK's core says."""
+    """Return the cause from an error message of the SDK's core."""
     return str(error).removeprefix("Failed starting Prometheus exporter: ").partition(" (os error")[0]
 
 
-def otlp_url(given: str) -> str:
-    """A collector's URL; the type of an option."""
+def otlp_url(value: str) -> str:
+    """Check a collector's URL; the type of an option."""
     try:
-        parts = urlsplit(given)
+        parts = urlsplit(value)
         is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_url = False
     if not is_url:
         raise click.BadParameter(
-            f"{given!r} is not the URL of a collector; it takes one such as http://localhost:4317, or "
-            f"http://localhost:4318{_OTLP_HTTP_PATH} for OTLP by HTTP"
+            f"{value!r} is not the URL of a collector; use one such as http://localhost:4317, or "
+            f"http://localhost:4318{_OTLP_HTTP_PATH} for OTLP over HTTP"
         )
-    return given
+    return value

@@ -1,4 +1,4 @@
-"""Traces that a process exports by OpenTelemetry, if it is asked to. OpenTelemetry is imported only then."""
+"""Export of traces by OpenTelemetry, which is imported only if traces are on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Exporter = Literal["otlp", "console", "none"]
 EXPORTER = click.Choice(("otlp", "console", "none"), case_sensitive=False)
 
 FLUSH_SECONDS = 5.0
-"""How long a process that ends tries to export what it has recorded last."""
+"""Time that a process that ends takes at most to export its last spans."""
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -36,18 +36,18 @@ _HTTP = "opentelemetry.exporter.otlp.proto.http"
 _GRPC = "opentelemetry.exporter.otlp.proto.grpc"
 
 
-def asked_for(given: str | None, variables: Mapping[str, str] = os.environ) -> tuple[Exporter, str]:
-    """Where spans are to go, and who says so: the setting, else OpenTelemetry's own variables.
+def exporter_and_source(setting: str | None, variables: Mapping[str, str] = os.environ) -> tuple[Exporter, str]:
+    """Return where spans go, and the source of that choice: the setting, or else OpenTelemetry's variables.
 
-    One of these goes before the setting, as it turns off everything of OpenTelemetry's.
+    ``OTEL_SDK_DISABLED`` takes precedence over the setting, as it turns off all of OpenTelemetry.
 
     Raises:
-        Mistake: A variable cannot be right.
+        Mistake: A variable is not valid.
     """
     if variables.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return "none", "OTEL_SDK_DISABLED"
-    if given is not None:
-        return _known(given), "--traces or STEPORAL_TRACES"
+    if setting is not None:
+        return _known(setting), "--traces or STEPORAL_TRACES"
     if name := variables.get(_EXPORTER, "").strip():
         if name.lower() not in EXPORTER.choices:
             raise Mistake(f"{_EXPORTER} is {name!r}; it takes one of {', '.join(EXPORTER.choices)}")
@@ -65,18 +65,18 @@ def _known(name: str) -> Exporter:
     return "none"
 
 
-def exporter_of(given: str | None) -> Exporter:
-    """Where spans are to go, and that what this needs is installed.
+def exporter_of(setting: str | None) -> Exporter:
+    """Return where spans go, and check that the packages for it are installed.
 
     Args:
-        given: The setting.
+        setting: The value of the setting.
 
     Raises:
-        Mistake: The configuration cannot be right, or a package is missing.
+        Mistake: The configuration is not valid, or a package is missing.
     """
-    exporter, reason = asked_for(given)
+    exporter, source = exporter_and_source(setting)
     if exporter != "none":
-        _check_installed(exporter, reason)
+        _check_installed(exporter, source)
     if exporter == "otlp" and not _is_grpc():
         _check_endpoints()
     return exporter
@@ -84,17 +84,17 @@ def exporter_of(given: str | None) -> Exporter:
 
 @contextmanager
 def exporting(exporter: Exporter, service: str) -> Iterator[Sequence[temporalio.client.Plugin]]:
-    """Export spans while the context lasts; what was recorded is exported before it ends.
+    """Export spans while the context lasts; recorded spans are exported before it ends.
 
     Args:
-        exporter: Where they go.
-        service: The service's name, if OpenTelemetry's variables do not say another.
+        exporter: The destination.
+        service: The service's name, unless OpenTelemetry's variables set another.
 
     Yields:
-        The plugins that Temporal's client is to have.
+        The plugins for Temporal's client.
 
     Raises:
-        Mistake: The app has a tracer provider that is of no use.
+        Mistake: The app has a tracer provider that cannot be used.
     """
     if exporter == "none":
         yield []
@@ -108,7 +108,7 @@ def exporting(exporter: Exporter, service: str) -> Iterator[Sequence[temporalio.
     )
 
     provider = get_tracer_provider()
-    if isinstance(provider, ReplaySafeTracerProvider):  # the app's own, which exports to where the app wants
+    if isinstance(provider, ReplaySafeTracerProvider):  # the app's own provider, with exporters of its choice
         try:
             yield [OpenTelemetryPlugin()]
         finally:
@@ -118,7 +118,7 @@ def exporting(exporter: Exporter, service: str) -> Iterator[Sequence[temporalio.
         kind = type(provider)
         raise Mistake(
             f"traces are on, but the app has set a tracer provider, {kind.__module__}.{kind.__qualname__}, that is not "
-            "safe in runs, which are replayed; leave that to steporal, make it by "
+            "safe for replays of runs; leave the provider to Steporal, create it with "
             "temporalio.contrib.opentelemetry.create_tracer_provider, or set --traces none"
         )
     provider = create_tracer_provider(resource=_resource(service), shutdown_on_exit=False)
@@ -130,12 +130,12 @@ def exporting(exporter: Exporter, service: str) -> Iterator[Sequence[temporalio.
         _flush(provider)
 
 
-def _check_installed(exporter: Exporter, reason: str) -> None:
+def _check_installed(exporter: Exporter, source: str) -> None:
     packages = ["opentelemetry.sdk", _HTTP] if exporter == "otlp" and not _is_grpc() else ["opentelemetry.sdk"]
     for package in packages:
         if not _is_installed(package):
             raise Mistake(
-                f"traces are on ({reason}), and {package!r} is not installed: pip install 'steporal[otel]', "
+                f"traces are on ({source}), and {package!r} is not installed: pip install 'steporal[otel]', "
                 "or set --traces none"
             )
     if exporter == "otlp" and _is_grpc() and not _is_installed(_GRPC):
@@ -160,9 +160,9 @@ def _is_installed(package: str) -> bool:
 
 
 def _protocol() -> tuple[str, str]:
-    """OpenTelemetry's variable that says by which protocol, and what it says."""
-    found = next((variable for variable in _PROTOCOLS if os.environ.get(variable)), _PROTOCOLS[-1])
-    return found, os.environ.get(found, "") or "http/protobuf"
+    """Return OpenTelemetry's variable for the protocol, and its value."""
+    variable = next((variable for variable in _PROTOCOLS if os.environ.get(variable)), _PROTOCOLS[-1])
+    return variable, os.environ.get(variable, "") or "http/protobuf"
 
 
 def _is_grpc() -> bool:
@@ -175,9 +175,9 @@ def _is_grpc() -> bool:
 def _resource(service: str) -> Resource:
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 
-    found = Resource.create()
-    is_named = not str(found.attributes.get(SERVICE_NAME, "")).startswith("unknown_service")
-    return found if is_named else found.merge(Resource({SERVICE_NAME: service}))
+    resource = Resource.create()
+    is_named = not str(resource.attributes.get(SERVICE_NAME, "")).startswith("unknown_service")
+    return resource if is_named else resource.merge(Resource({SERVICE_NAME: service}))
 
 
 def _exporter(exporter: Exporter) -> SpanExporter:
@@ -193,7 +193,7 @@ def _exporter(exporter: Exporter) -> SpanExporter:
 
 
 def _flush(provider: object) -> None:
-    """Export what is left. A collector that does not answer keeps no process from its end."""
+    """Export the remaining spans. A collector that does not answer does not keep the process from ending."""
     flushing = threading.Thread(target=provider.shutdown, daemon=True)  # type: ignore[attr-defined]
     flushing.start()
     flushing.join(FLUSH_SECONDS)

@@ -1,4 +1,4 @@
-"""Wrong usages of the command line: what was probably meant."""
+"""Suggestions for wrong usage of the command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OTHER_OPTIONS = {
     "--follow": ("--watch",),
     "--module": ("--client",),
 }
-"""What an option may be called elsewhere, and what it is called here."""
+"""Options that users may try, each with the options of this CLI that it may mean."""
 
 _OTHER_COMMANDS = {
     "": {
@@ -42,7 +42,7 @@ _OTHER_COMMANDS = {
     },
     "runs": {"start": "`steporal start WORKFLOW`", "signal": "`steporal runs send-signal NAME`"},
 }
-"""What a command may be called elsewhere, by group, and what to write."""
+"""Commands that users may try, by group, each with the command of this CLI."""
 
 _CHOOSES = "choose runs with --workflow ID or --where QUERY"
 _OF_COMMANDS = {
@@ -59,7 +59,7 @@ def of_extra_arguments(context: click.Context, extra: Sequence[str]) -> str:
     command = context.command
     takes = " ".join(p.make_metavar(context) for p in command.params if isinstance(p, click.Argument))
     taken = f"{takes} only" if takes else "no arguments"
-    fact = f"{context.command_path} takes {taken}, but was also given {' '.join(map(shlex.quote, extra))}"
+    fact = f"{context.command_path} takes {taken}, but got the extra arguments {' '.join(map(shlex.quote, extra))}"
     options = _options(command)
     if data := next((name for name in _DATA if name in options), None):
         example = shlex.quote(extra[0]) if _is_json(extra[0]) else "JSON"
@@ -69,7 +69,7 @@ def of_extra_arguments(context: click.Context, extra: Sequence[str]) -> str:
 
 
 def of_unknown_option(context: click.Context, name: str) -> str | None:
-    """Return the message for an option that a command does not have; None if click's own says as much."""
+    """Return the message for an option that a command does not have; None if click's own message is as good."""
     command = context.command
     if isinstance(command, click.Group):
         if any(name in _options(each) for each in command.commands.values()):
@@ -81,7 +81,7 @@ def of_unknown_option(context: click.Context, name: str) -> str | None:
 
 
 def of_unknown_command(context: click.Context, name: str) -> str | None:
-    """Return the message for a command that a group does not have; None if click's own says as much."""
+    """Return the message for a command that a group does not have; None if click's own message is as good."""
     group = context.command
     of_group = "" if context.parent is None else group.name or ""
     instead = _OTHER_COMMANDS.get(of_group, {}).get(name)
@@ -91,7 +91,7 @@ def of_unknown_command(context: click.Context, name: str) -> str | None:
 
 
 def of_text_for_json(text: str) -> str:
-    """Return what to write instead of text on the command line that is not valid JSON; empty if that is unknown."""
+    """Return a hint for text on the command line that is not valid JSON; empty if there is none."""
     if text[:1] in ("{", "["):
         return "; put single quotes around it, so that the shell keeps its double quotes: '{\"id\": 1}'"
     return f"; text is written with double quotes: {shlex.quote(json.dumps(text))}" if text.isprintable() else ""

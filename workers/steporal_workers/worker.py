@@ -1,4 +1,4 @@
-"""Run a worker until it is told to stop, and then let its running steps finish."""
+"""Worker loop of a process: serves until a signal stops it, and then lets running steps finish."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ STOP_SIGNALS = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
-    """The flags of ``steporal worker``; what is None is left to Temporal's own default."""
+    """Flags of ``steporal worker``; None leaves a value to Temporal's default."""
 
     task_queue: str | None = None
     max_concurrent_steps: int | None = None
@@ -53,8 +53,8 @@ class WorkerOptions:
     health_port: int = 0
 
     def for_temporal(self, client: steporal.Client) -> dict[str, Any]:
-        """The arguments of ``temporalio.worker.Worker``."""
-        given = {
+        """Return the arguments for ``temporalio.worker.Worker``."""
+        optional = {
             "max_concurrent_activities": self.max_concurrent_steps,
             "max_concurrent_workflow_tasks": self.max_concurrent_workflow_tasks,
             "max_cached_workflows": self.max_cached_workflows,
@@ -63,11 +63,11 @@ class WorkerOptions:
         return {
             "task_queue": self.task_queue or client.task_queue,
             "graceful_shutdown_timeout": self.graceful_timeout,
-            **{name: value for name, value in given.items() if value is not None},
+            **{name: value for name, value in optional.items() if value is not None},
         }
 
     def task_queues_of(self, client: steporal.Client) -> Queues:
-        """Those that the worker serves."""
+        """Return a function that returns the task queues that the worker serves."""
 
         async def served() -> set[str]:
             return {self.task_queue or client.task_queue, SYSTEM_TASK_QUEUE}
@@ -75,18 +75,20 @@ class WorkerOptions:
         return served
 
     def deployment_of(self, client: steporal.Client) -> str:
-        """The name of the deployment of Worker Versioning.
+        """Return the name of the deployment of Worker Versioning.
 
         Raises:
-            Mistake: Temporal does not take it.
+            Mistake: Temporal does not accept the name.
         """
         name = self.deployment or client.id
         if "." in name:
-            raise Mistake(f"a deployment's name has no '.', as {name!r} has; give another one by --deployment NAME")
+            raise Mistake(
+                f"deployment name {name!r} is not valid: it contains a '.'; choose another: --deployment NAME"
+            )
         return name
 
     def _deployment_config(self, client: steporal.Client) -> WorkerDeploymentConfig | None:
-        """Runs are pinned to the version that they were started with; parked ones follow the current one."""
+        """Pin runs to the version that they start with; parked runs move to the current version."""
         if self.build_id is None:
             return None
         return WorkerDeploymentConfig(
@@ -107,14 +109,14 @@ async def run_worker(
     """Serve until SIGINT, SIGTERM or SIGHUP; then drain. A second signal ends the process at once.
 
     Args:
-        client: Whose workflows are served.
+        client: The app whose workflows the worker serves.
         temporal: The connection.
         options: The flags.
-        beside: What runs as long as the worker serves, such as the gateway; given what is set when it stops.
-        first: What `steporal dev` does before its worker serves; such a worker stops without a word.
+        beside: Runs as long as the worker serves, such as the gateway; receives the event that is set when it stops.
+        first: Runs under `steporal dev` before the worker serves; such a worker prints nothing when it stops.
 
     Raises:
-        Failure: The worker cannot start, or cannot go on.
+        Failure: The worker cannot start, or cannot continue.
     """
     client.temporal = temporal
     plugin = client.plugin()
@@ -138,21 +140,21 @@ async def run_worker(
         if not running.done():
             if first is None:
                 patience = format_duration(options.graceful_timeout)
-                say(f"stopping: running steps have {patience} to finish; another signal ends them at once")
+                say(f"stopping: running steps have {patience} to finish; send another signal to stop at once")
             await worker.shutdown()
         for task in (announcing, stopped):
             task.cancel()
-        await asyncio.gather(announcing, stopped, return_exceptions=True)  # why it failed, the worker says, too
+        await asyncio.gather(announcing, stopped, return_exceptions=True)  # the worker reports the same failure
         try:
             await running
         except (RPCError, RuntimeError, TemporalCallError) as err:
-            raise Failure(f"the worker cannot go on: {err}") from err
+            raise Failure(f"the worker cannot continue: {err}") from err
     if first is None:
         say("stopped")
 
 
 async def _is_stopped(operation: Awaitable[None], stop: asyncio.Event) -> bool:
-    """Perform an operation, and tell whether a signal has cut it short."""
+    """Perform an operation, and return whether a signal has cut it short."""
     performing, stopped = asyncio.ensure_future(operation), asyncio.create_task(stop.wait())
     await asyncio.wait([performing, stopped], return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
@@ -171,7 +173,7 @@ def _checks(
     worker: Worker,
     stop: asyncio.Event,
 ) -> dict[str, Check]:
-    """What a worker is ready by."""
+    """Return the readiness checks of a worker."""
 
     async def registered() -> str | None:
         return None if plugin.registered.is_set() else plugin.why_not_registered
@@ -193,7 +195,7 @@ def _checks(
 
 
 def _in_force(plugin: SteporalPlugin) -> Check:
-    """Return what says why the triggers of another list of the app are in force."""
+    """Return a check that fails if the triggers of another list of the app are in force."""
 
     async def in_force() -> str | None:
         return plugin.why_not_in_force or None
@@ -211,13 +213,13 @@ async def _announce(
     ):
         name, build = shlex.quote(options.deployment_of(client)), shlex.quote(options.build_id)
         say(
-            "  [yellow]not the current version[/]: Temporal gives it no new runs until you run "
+            "  [yellow]not the current version[/]: Temporal sends it no new runs until you run "
             f"`temporal worker deployment set-current-version --deployment-name {name} --build-id {build}`"
         )
 
 
 async def _is_current(temporal: temporalio.client.Client, deployment: str, build_id: str) -> bool:
-    """Whether new runs are given to a version; known as soon as the worker has polled."""
+    """Return whether a version receives new runs; known as soon as the worker has polled."""
     request = DescribeWorkerDeploymentRequest(namespace=temporal.namespace, deployment_name=deployment)
     try:
         described = await temporal.workflow_service.describe_worker_deployment(request)
@@ -228,7 +230,7 @@ async def _is_current(temporal: temporalio.client.Client, deployment: str, build
 
 
 def describe(client: steporal.Client, temporal: temporalio.client.Client, options: WorkerOptions) -> str:
-    """What a worker serves, and where."""
+    """Return a description of the workflows that a worker serves, and where."""
     queue = options.task_queue or client.task_queue
     where = f"namespace {temporal.namespace!r} at {temporal.service_client.config.target_host}"
     lines = [f"[bold green]serving[/] app [bold]{escape(client.id)}[/] on task queue {escape(queue)}, {escape(where)}"]
@@ -260,18 +262,18 @@ def _trigger(trigger: steporal.EventTrigger | steporal.CronTrigger) -> str:
 
 @contextmanager
 def stop_signals() -> Iterator[asyncio.Event]:
-    """An event that the first signal to stop sets; a second signal ends the process at once."""
+    """Yield an event that the first signal to stop sets; a second signal ends the process at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def heard(number: int) -> None:
+    def on_signal(number: int) -> None:
         if stop.is_set():
             leave_at_once(128 + number)
         stop.set()
 
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     for number in STOP_SIGNALS:
-        _listen(loop, number, heard)
+        _listen(loop, number, on_signal)
     try:
         yield stop
     finally:
@@ -281,8 +283,8 @@ def stop_signals() -> Iterator[asyncio.Event]:
             signal.signal(number, handler)
 
 
-def _listen(loop: asyncio.AbstractEventLoop, number: int, heard: Callable[[int], None]) -> None:
+def _listen(loop: asyncio.AbstractEventLoop, number: int, on_signal: Callable[[int], None]) -> None:
     if sys.platform == "win32":  # its event loops have no signal handlers
-        signal.signal(number, lambda *_: loop.call_soon_threadsafe(heard, number))
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(on_signal, number))
     else:
-        loop.add_signal_handler(number, heard, number)
+        loop.add_signal_handler(number, on_signal, number)

@@ -1,1 +1,1 @@
-"""HTTP for Temporal's UI and command: what encrypts and decrypts values."""
+"""HTTP server that encrypts and decrypts values for Temporal's UI and command line."""

@@ -1,7 +1,7 @@
-"""The codec server as an ASGI application: what Temporal's UI and command ask to read and write encrypted values.
+"""Codec server as an ASGI application: encrypts and decrypts values for Temporal's UI and command line.
 
-Both post ``{"payloads": [...]}`` to ``/decode`` and ``/encode``, as JSON of Protobuf, and are answered with the same
-(https://docs.temporal.io/codec-server).
+Both post ``{"payloads": [...]}``, as Protobuf JSON, to ``/decode`` and ``/encode``, and receive a response of the same
+form (https://docs.temporal.io/codec-server).
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from ..gateway.memory import BodyMemory
 CODEC_KEYS = "STEPORAL_CODEC_KEYS"
 
 MAX_PAYLOADS = 10_000
-"""Of one request; the UI asks for those of an event, or of a page of them."""
+"""Limit of payloads per request; the UI sends those of an event, or of a page of events."""
 
 _HOUR = 3600
 _HEADERS = ("Authorization", "Authorization-Extras", "Content-Type", "X-Namespace")
-"""What Temporal's UI sends; the first two only where it is told to pass on who has logged in."""
+"""Headers that Temporal's UI sends; the first two only if it is configured to pass on the user's credentials."""
 
 
 def create_codec_app(
     codec: PayloadCodec, keys: Ring, origins: Collection[str], *, is_stopping: Callable[[], bool] = lambda: False
 ) -> Starlette:
-    """A codec server.
+    """Return a codec server.
 
     Args:
-        codec: What encrypts and decrypts.
-        keys: Who may use it.
-        origins: The origins of the web pages that may.
-        is_stopping: Says whether the process is about to end, and is not ready any more.
+        codec: Encrypts and decrypts payloads.
+        keys: The access keys.
+        origins: The origins of the web pages that may use the server.
+        is_stopping: Returns whether the process is about to end, and so is no longer ready.
     """
 
     def of(transform: Callable[[Sequence[Payload]], object]) -> Endpoint:
@@ -75,8 +75,8 @@ def create_codec_app(
         allow_origins=list(origins),
         allow_methods=["POST"],
         allow_headers=_HEADERS,
-        allow_credentials=True,  # cookies, for a proxy in front of it
-        allow_private_network=True,  # the UI of Temporal Cloud, and a server that its users alone reach
+        allow_credentials=True,  # cookies, for a proxy in front of this server
+        allow_private_network=True,  # the UI of Temporal Cloud calls a server that only its users can reach
         max_age=_HOUR,
     )
     app = Starlette(
@@ -84,7 +84,7 @@ def create_codec_app(
             *(
                 Route(prefix + path, endpoint, methods=["POST"])
                 for path, endpoint in (("/encode", of(codec.encode)), ("/decode", of(codec.decode)))
-                for prefix in ("", "/{namespace}")  # Temporal's UI and command put it there if they are told to
+                for prefix in ("", "/{namespace}")  # Temporal's UI and CLI add the namespace if so configured
             ),
             Route("/live", live, methods=["GET"]),
             Route("/ready", ready, methods=["GET"]),
@@ -92,29 +92,31 @@ def create_codec_app(
         middleware=[pages, Middleware(StrictFraming), Middleware(BodyMemory)],
         exception_handlers=HANDLERS,
     )
-    app.router.redirect_slashes = False  # to the host that the request names
+    app.router.redirect_slashes = False  # a redirect would go to the host that the request names
     return app
 
 
 def _of_known_pages(endpoint: Endpoint, origins: Collection[str]) -> Endpoint:
-    """An endpoint that answers no page but these: also not one whose name was made to lead to this machine."""
+    """Return an endpoint that refuses other web pages, even one whose host name resolves to this machine."""
 
     async def checked(request: Request) -> Response:
         origin = request.headers.get("origin")
         if origin is not None and origin not in origins:
-            raise Problem(403, f"pages of {origin[:200]!r} may not use the codec server: STEPORAL_CODEC_ORIGINS")
+            raise Problem(
+                403, f"pages of {origin[:200]!r} may not use the codec server; add the origin to STEPORAL_CODEC_ORIGINS"
+            )
         return await endpoint(request)
 
     return checked
 
 
 def _payloads_of(body: JSON) -> Sequence[Payload]:
-    given = object_of(body).get("payloads")
-    if not isinstance(given, list):
-        raise Problem(400, 'the body has no payloads; it takes {"payloads": [...]}')
-    if len(given) > MAX_PAYLOADS:
-        raise Problem(400, f"{len(given):,} payloads in one request; the maximum is {MAX_PAYLOADS:,}")
+    payloads = object_of(body).get("payloads")
+    if not isinstance(payloads, list):
+        raise Problem(400, 'the body has no payloads; send {"payloads": [...]}')
+    if len(payloads) > MAX_PAYLOADS:
+        raise Problem(400, f"{len(payloads):,} payloads in one request; the maximum is {MAX_PAYLOADS:,}")
     try:
-        return ParseDict({"payloads": given}, Payloads(), ignore_unknown_fields=True).payloads
+        return ParseDict({"payloads": payloads}, Payloads(), ignore_unknown_fields=True).payloads
     except (ParseError, ValueError, json.JSONDecodeError) as err:
         raise Problem(400, f"the body contains something that is not a payload: {str(err)[:200]}") from None

@@ -1,4 +1,4 @@
-"""``steporal codec-server``: serve HTTP until told to stop."""
+"""``steporal codec-server``: serves HTTP until a signal stops it."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ from .options import CodecOptions
 
 
 async def run_codec_server(options: CodecOptions) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP; then answer what has come. A second signal ends the process at once.
+    """Serve until SIGINT, SIGTERM or SIGHUP; then answer pending requests. A second signal ends the process at once.
 
     Raises:
-        Mistake: A setting is missing.
-        Failure: It cannot listen.
+        Mistake: A required setting is missing.
+        Failure: The address or port cannot be used.
     """
     keys = Keys.of(options.encryption_keys or (), options.decryption_keys or ())
     ring = _ring(keys, options)
     with stop_signals() as stop:
         async with codec_server(listening(options.host, options.port), keys, ring, options.origins or (), stop):
             await stop.wait()
-            say("stopping: requests that have arrived are answered; another signal ends them at once")
+            say("stopping: requests that have arrived are answered; send another signal to stop at once")
     say("stopped")
 
 
 def _ring(keys: Keys, options: CodecOptions) -> Ring:
     if not keys:
-        raise Mistake("the codec server has nothing to decrypt with: set STEPORAL_ENCRYPTION_KEYS")
+        raise Mistake("the codec server has no encryption keys: set STEPORAL_ENCRYPTION_KEYS")
     if options.codec_keys:
         check_keys(CODEC_KEYS, options.codec_keys)
         return Ring.of(options.codec_keys)
     if options.insecure_any_key:
         return Ring(None)
     raise Mistake(
-        f"the codec server has no keys of its own, which say who may read: set {CODEC_KEYS} to one or several, "
-        "separated by commas; or decrypt for everybody who reaches it, with --insecure-any-key"
+        f"the codec server has no access keys: set {CODEC_KEYS} to one or several keys, separated by commas; or let "
+        "everybody who reaches the server decrypt values, with --insecure-any-key"
     )
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket for a codec server.
+    """Return a listening socket for a codec server.
 
     Raises:
-        Failure: It cannot listen there.
+        Failure: The address or port cannot be used.
     """
     return listener("the codec server", host, port)
 
@@ -64,14 +64,14 @@ def listening(host: str, port: int) -> socket.socket:
 async def codec_server(
     at: socket.socket, keys: Keys, ring: Ring, origins: Collection[str], stop: asyncio.Event
 ) -> AsyncIterator[None]:
-    """A codec server that runs while the context lasts; says where it is, and who may use it.
+    """Run a codec server while the context lasts; print its address and who may use it.
 
     Args:
-        at: Where it listens.
-        keys: What it decrypts with.
-        ring: Who may use it.
-        origins: The origins of the web pages that may.
-        stop: Set when the process is told to stop.
+        at: The socket that it listens on.
+        keys: The encryption keys.
+        ring: The access keys.
+        origins: The origins of the web pages that may use the server.
+        stop: Set when the process receives a signal to stop.
     """
     app = create_codec_app(EncryptionCodec(keys), ring, origins, is_stopping=stop.is_set)
     async with serving_on(app, at):
@@ -80,5 +80,5 @@ async def codec_server(
         if ring.is_open:
             say("  [yellow]open to everybody who reaches it[/]")
         if not origins:
-            say("  for no web page: --origins URL of Temporal's UI")
+            say("  closed to web pages; to allow Temporal's UI, add --origins URL")
         yield

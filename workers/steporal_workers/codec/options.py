@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ..gateway.options import DEFAULT_HOST
 
 DEFAULT_PORT = 8081
-"""Where Temporal's own samples have it."""
+"""Port that Temporal's samples use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,13 +16,13 @@ class CodecOptions:
     """The flags of ``steporal codec-server``.
 
     Attributes:
-        host: The address on which it listens.
-        port: The port; any free one with 0.
-        codec_keys: Keys that open it.
-        insecure_any_key: Whether it is open to everybody.
+        host: The address to listen on.
+        port: The port; 0 chooses a free one.
+        codec_keys: The access keys.
+        insecure_any_key: Whether the server is open to everybody.
         origins: The origins of the web pages that may use it.
         encryption_keys: See :class:`steporal.encryption.Keys`.
-        decryption_keys: The same.
+        decryption_keys: See :class:`steporal.encryption.Keys`.
     """
 
     host: str = DEFAULT_HOST

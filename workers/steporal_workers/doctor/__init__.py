@@ -1,1 +1,1 @@
-"""``steporal doctor``: whether an installation is right: the server, the namespace, the workers, and the app in it."""
+"""``steporal doctor``: checks the server, the namespace, the workers and the app of an installation."""

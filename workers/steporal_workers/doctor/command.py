@@ -1,4 +1,4 @@
-"""The command: all checks, one after the other, and what they say as a table or as JSON."""
+"""``steporal doctor``: runs all checks one after the other, and prints the verdicts as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -46,34 +46,37 @@ _COLOURS: Mapping[State, str] = {"good": "green", "warning": "yellow", "bad": "r
 async def run_doctor(
     client: steporal.Client, connection: Connection, gateway: Mapping[str, Any], *, target: str, as_json: bool
 ) -> int:
-    """Check an installation, print what is found, and return the exit status: 1 if something is bad.
+    """Check an installation, print the verdicts, and return the exit status: 1 if something is bad.
 
     Args:
         client: The app.
-        connection: How Temporal is reached.
+        connection: The connection to Temporal.
         gateway: The gateway's settings.
-        target: The client, as the command line named it.
+        target: The client, as the command line names it.
         as_json: Print JSON.
     """
-    found = await _examined(client, connection, gateway, target)
+    verdicts = await _examined(client, connection, gateway, target)
     if as_json:
         print_json(
-            [{"check": name, "state": v.state, "said": v.said, "remedy": v.remedy or None} for name, v in found.items()]
+            [
+                {"check": name, "state": verdict.state, "said": verdict.message, "remedy": verdict.remedy or None}
+                for name, verdict in verdicts.items()
+            ]
         )
     else:
-        console().print(_table(found))
-    return int(any(verdict.state == "bad" for verdict in found.values()))
+        console().print(_table(verdicts))
+    return int(any(verdict.state == "bad" for verdict in verdicts.values()))
 
 
 async def _examined(
     client: steporal.Client, connection: Connection, gateway: Mapping[str, Any], target: str
 ) -> dict[str, Verdict]:
-    """What each check says; without a server or a namespace, no others than that."""
+    """Return the verdict of each check; only the first verdict if the server or the namespace is missing."""
     try:
         temporal = await connection.reach(client.data_converter)
     except Failure as err:
-        said, _, remedy = err.message.partition("; ")
-        return {"server": bad(said, remedy)}
+        message, _, remedy = err.message.partition("; ")
+        return {"server": bad(message, remedy)}
     try:
         namespace = await _described(temporal)
     except RPCError as err:
@@ -82,7 +85,7 @@ async def _examined(
             return {"namespace": bad(f"there is no namespace {temporal.namespace!r}", remedy)}
         if err.status != RPCStatusCode.PERMISSION_DENIED:
             return {"namespace": bad(f"Temporal does not describe it: {err.message}", "check the key or certificate")}
-        namespace = DescribeNamespaceResponse()  # a key may do less than describe
+        namespace = DescribeNamespaceResponse()  # a key may be allowed to run workflows, but not to describe
     client.temporal = temporal
     subject = Subject(
         target=target,
@@ -105,21 +108,21 @@ async def _performed(check: Check, subject: Subject) -> Verdict:
     try:
         return await check(subject)
     except UnknownKeyError as err:
-        said, _, remedy = str(err).partition("; ")
-        return bad(said, remedy)
+        message, _, remedy = str(err).partition("; ")
+        return bad(message, remedy)
     except RPCError as err:
-        said = f"not checked: {err.message} ({err.status.name})"
+        message = f"not checked: {err.message} ({err.status.name})"
         if err.status in (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNIMPLEMENTED):
-            return warning(said, "Temporal does not say it here")
-        return bad(said, "try again")
-    except Exception as err:  # who may write to the namespace may have put anything there: the other checks go on
-        said = f"not checked, as something in the namespace cannot be read: {type(err).__name__}: {str(err)[:200]}"
-        return bad(said, "look for workflows of type `steporal.*` that no worker of yours has started")
+            return warning(message, "Temporal does not report it here")
+        return bad(message, "try again")
+    except Exception as err:  # anybody who may write to the namespace may have stored anything: the other checks go on
+        message = f"not checked: something in the namespace cannot be read: {type(err).__name__}: {str(err)[:200]}"
+        return bad(message, "look for workflows of type `steporal.*` that none of your workers started")
 
 
-def _table(found: Mapping[str, Verdict]) -> Table:
+def _table(verdicts: Mapping[str, Verdict]) -> Table:
     table = Table("", "check", "found", "remedy")
-    for name, verdict in found.items():
+    for name, verdict in verdicts.items():
         colour = _COLOURS[verdict.state]
-        table.add_row(f"[{colour}]{verdict.state}[/]", name, escape(verdict.said), escape(verdict.remedy))
+        table.add_row(f"[{colour}]{verdict.state}[/]", name, escape(verdict.message), escape(verdict.remedy))
     return table

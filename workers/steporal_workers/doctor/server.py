@@ -1,4 +1,4 @@
-"""Checks of the server and the namespace, whatever app is in it."""
+"""Checks of the server and the namespace, independent of the app."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ from steporal.wire.limits import MAX_PAYLOAD_BYTES
 from .verdicts import Subject, Verdict, bad, good, warning
 
 DEDUPE = timedelta(days=1)
-"""How long Inngest knows an event's id; here Temporal's retention is that time."""
+"""Time for which Inngest deduplicates event ids; in Temporal it is the namespace's retention."""
 
 MAX_SKEW, MUCH_SKEW = timedelta(seconds=2), timedelta(minutes=1)
 
 _POLL_SECONDS = 5.0
 _CALL = timedelta(seconds=10)
 
-_UPGRADE = "upgrade Temporal: 1.28 and newer have all that is needed"
+_UPGRADE = "upgrade Temporal to 1.28 or newer"
 
 
 async def server(subject: Subject) -> Verdict:
-    """Its version, and what it can do."""
+    """Check the server's version and capabilities."""
     info = await subject.temporal.workflow_service.get_system_info(api.GetSystemInfoRequest(), timeout=_CALL)
     address = subject.temporal.service_client.config.target_host
     missing = [
         name
-        for name, has in {
+        for name, is_supported in {
             "schedules": info.capabilities.supports_schedules,
             "memos that change": info.capabilities.upsert_memo,
             **{name: not _lacks(await _refusal(subject, name)) for name in _CALLS},
         }.items()
-        if not has
+        if not is_supported
     ]
-    said = f"Temporal {info.server_version} at {address}"
-    return bad(f"{said} does not support: {', '.join(missing)}", _UPGRADE) if missing else good(said)
+    message = f"Temporal {info.server_version} at {address}"
+    return bad(f"{message} does not support: {', '.join(missing)}", _UPGRADE) if missing else good(message)
 
 
 async def namespace(subject: Subject) -> Verdict:
-    """Whether runs can be started in it."""
+    """Check that the namespace accepts new runs."""
     name, state = subject.temporal.namespace, subject.namespace.namespace_info.state
     if state == NamespaceState.NAMESPACE_STATE_UNSPECIFIED:
-        return warning(f"namespace {name!r} may not be described with this key", "give one that may read it")
+        return warning(f"this key may not describe namespace {name!r}", "use a key that may read the namespace")
     if state != NamespaceState.NAMESPACE_STATE_REGISTERED:
         shown = NamespaceState.Name(state).removeprefix("NAMESPACE_STATE_").lower()
         return bad(f"namespace {name!r} is {shown}", "use another one: --namespace NAME or TEMPORAL_NAMESPACE")
@@ -75,13 +75,13 @@ _CALLS: Mapping[str, tuple[str, type[Any]]] = {
     "poll task queues": ("poll_workflow_task_queue", api.PollWorkflowTaskQueueRequest),
     "list runs": ("count_workflow_executions", api.CountWorkflowExecutionsRequest),
 }
-"""Calls that are needed. Asked for nothing, Temporal says first whether one may ask at all."""
+"""Calls that Steporal needs. Temporal checks the permission of a call before it rejects the empty request."""
 
 _FORBIDDEN = (RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED)
 
 
 async def permissions(subject: Subject) -> Verdict:
-    """What the connection's key or certificate allows."""
+    """Check that the connection's key or certificate has all permissions."""
     refused = {name: await _refusal(subject, name) for name in _CALLS}
     forbidden = [name for name, error in refused.items() if error and error.status in _FORBIDDEN]
     if forbidden:
@@ -94,7 +94,7 @@ async def permissions(subject: Subject) -> Verdict:
 
 
 async def _refusal(subject: Subject, name: str) -> RPCError | None:
-    """Why a call is refused that asks for nothing."""
+    """Return the error with which Temporal refuses an empty request of this kind; None if the call is permitted."""
     method, request = _CALLS[name]
     call: Callable[..., Any] = getattr(subject.temporal.workflow_service, method)
     try:
@@ -108,11 +108,11 @@ def _lacks(refused: RPCError | None) -> bool:
     return refused is not None and refused.status == RPCStatusCode.UNIMPLEMENTED
 
 
-# --- what the namespace is set to ----------------------------------------------------------------------------------
+# --- the namespace's settings --------------------------------------------------------------------------------------
 
 
 async def search_attributes(subject: Subject) -> Verdict:
-    """Whether runs can be found by app, workflow and event."""
+    """Check that runs can be found by app, workflow and event."""
     existing = await registered(subject.temporal)
     missing = [name for name, kind in TYPES.items() if existing.get(name) != kind]
     if missing:
@@ -121,21 +121,21 @@ async def search_attributes(subject: Subject) -> Verdict:
 
 
 async def retention(subject: Subject) -> Verdict:
-    """How long an event's id starts nothing twice."""
+    """Check how long an event id is deduplicated, which is the namespace's retention."""
     kept = subject.namespace.config.workflow_execution_retention_ttl.ToTimedelta()
-    said = f"runs are kept for {format_duration(kept)} after their end, and so long an event id starts nothing twice"
+    message = f"runs are kept for {format_duration(kept)} after their end; until then an event id starts nothing twice"
     if not kept:
-        return warning("the server does not say how long it keeps runs", f"keep them for {format_duration(DEDUPE)}")
+        return warning("the server does not report its retention", f"set it to {format_duration(DEDUPE)} or more")
     if kept < DEDUPE:
         return warning(
-            f"{said}; in Inngest it is {format_duration(DEDUPE)}",
+            f"{message}; in Inngest it is {format_duration(DEDUPE)}",
             f"temporal operator namespace update --namespace {subject.temporal.namespace} --retention 24h",
         )
-    return good(said)
+    return good(message)
 
 
 async def payload_limits(subject: Subject) -> Verdict:
-    """Whether values have the size that Steporal lets through."""
+    """Check that the server accepts values of the sizes that Steporal allows."""
     limits = subject.namespace.namespace_info.limits
     blob, memo = limits.blob_size_limit_error, limits.memo_size_limit_error
     if not blob:
@@ -144,37 +144,38 @@ async def payload_limits(subject: Subject) -> Verdict:
         )
     if blob < MAX_PAYLOAD_BYTES:
         return warning(
-            f"values over {blob:,} bytes fail runs; Steporal lets {MAX_PAYLOAD_BYTES:,} through",
+            f"values over {blob:,} bytes fail runs; Steporal allows {MAX_PAYLOAD_BYTES:,}",
             "raise limit.blobSize.error in Temporal's dynamic configuration to 2097152",
         )
     if memo < MAX_PAYLOAD_BYTES:
         return warning(
-            f"a shard of the catalog has {memo:,} bytes, and Steporal puts up to 1,800,000 there",
+            f"the server's limit for a shard of the catalog is {memo:,} bytes; Steporal stores up to 1,800,000",
             "raise limit.memoSize.error in Temporal's dynamic configuration to 2097152",
         )
-    return good(f"{blob:,} bytes a value, {memo:,} for a shard of the catalog")
+    return good(f"{blob:,} bytes per value, {memo:,} for a shard of the catalog")
 
 
 # --- the clock -----------------------------------------------------------------------------------------------------
 
 
 async def clock(subject: Subject) -> Verdict:
-    """Whether this machine's clock is the server's."""
+    """Compare this machine's clock with the server's."""
     skew = await _skew(subject.temporal)
     if skew is None:
-        return warning("the server's time was not found out", "let clocks be set by NTP")
+        return warning("the server's time could not be determined", "set the clocks by NTP")
     if abs(skew) <= MAX_SKEW:
         return good("within 2 s of the server's")
     shown = format_duration(timedelta(seconds=round(abs(skew).total_seconds())))
-    said = f"this machine's is {shown} {'ahead' if skew > timedelta(0) else 'behind'}"
-    remedy = "set it by NTP: events that are sent here without a ts have this clock's"
-    return bad(said, remedy) if abs(skew) > MUCH_SKEW else warning(said, remedy)
+    message = f"this machine's clock is {shown} {'ahead' if skew > timedelta(0) else 'behind'}"
+    remedy = "set it by NTP: events that are sent from here without a ts get this clock's time"
+    return bad(message, remedy) if abs(skew) > MUCH_SKEW else warning(message, remedy)
 
 
 async def _skew(temporal: temporalio.client.Client) -> timedelta | None:
-    """How far this clock is ahead.
+    """Return how far this machine's clock is ahead; None if the server's time is unknown.
 
-    No call tells the server's time. But it notes when somebody has polled a task queue, and tells that; so we do.
+    No call returns the server's time. But the server records when a task queue was last polled, and returns that time.
+    So this polls a task queue, and reads the time of the poll.
     """
     identity, service, before = f"steporal doctor {uuid4()}", temporal.workflow_service, datetime.now(UTC)
     queue = TaskQueue(name=f"steporal.doctor/{uuid4()}")

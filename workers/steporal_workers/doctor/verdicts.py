@@ -1,4 +1,4 @@
-"""What a check says."""
+"""Verdict of a check, and the subject that is checked."""
 
 from __future__ import annotations
 
@@ -16,43 +16,44 @@ State = Literal["good", "warning", "bad"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a check has found.
+    """Result of a check.
 
     Attributes:
-        said: One line, with the values that it is about.
-        remedy: What to do, unless it is good.
+        state: The severity.
+        message: One line, with the values that it concerns.
+        remedy: Advice, unless the state is good.
     """
 
     state: State
-    said: str
+    message: str
     remedy: str = ""
 
 
-def good(said: str) -> Verdict:
-    """All is as it should be."""
-    return Verdict("good", said)
+def good(message: str) -> Verdict:
+    """Return a verdict that all is as it should be."""
+    return Verdict("good", message)
 
 
-def warning(said: str, remedy: str) -> Verdict:
-    """It works, but perhaps not as expected; or it could not be checked."""
-    return Verdict("warning", said, remedy)
+def warning(message: str, remedy: str) -> Verdict:
+    """Return a verdict that something works, but perhaps not as expected, or that it could not be checked."""
+    return Verdict("warning", message, remedy)
 
 
-def bad(said: str, remedy: str) -> Verdict:
-    """Something does not work."""
-    return Verdict("bad", said, remedy)
+def bad(message: str, remedy: str) -> Verdict:
+    """Return a verdict that something does not work."""
+    return Verdict("bad", message, remedy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What is looked at.
+    """Installation that is checked.
 
     Attributes:
-        target: The client, as the command line named it.
-        event_keys: The gateway's.
-        api_keys: The gateway's.
+        target: The client, as the command line names it.
+        event_keys: The gateway's event keys.
+        api_keys: The gateway's API keys.
         insecure_any_key: Whether the gateway is open where it has no keys.
-        namespace: What Temporal says of the namespace.
+        namespace: Temporal's description of the namespace.
     """
 
     target: str
@@ -67,6 +68,6 @@ class Subject:
 Check = Callable[[Subject], Awaitable[Verdict]]
 
 
-def listing(names: Sequence[str], most: int = 5) -> str:
-    """Names in a line."""
-    return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+def listing(names: Sequence[str], limit: int = 5) -> str:
+    """Return the names in one line, at most ``limit`` of them."""
+    return ", ".join(map(repr, names[:limit])) + (f" and {len(names) - limit} more" if len(names) > limit else "")

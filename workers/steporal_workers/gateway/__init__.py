@@ -1,1 +1,1 @@
-"""HTTP in: Inngest's event API and a part of its REST API, in front of Temporal."""
+"""HTTP gateway: Inngest's event API and a part of its REST API, in front of Temporal."""

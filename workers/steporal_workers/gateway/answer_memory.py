@@ -1,6 +1,6 @@
-"""Memory for answers: what runs returned, of which one request may ask for that of many.
+"""Memory for responses: the results of runs, many of which a single request may ask for.
 
-It is a part of what there is for the bodies of requests, and of the sender's share; an answer has it until it is sent.
+It is part of the memory for the bodies of requests, and of the sender's share; a response holds it until it is sent.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from .bodies import weight_of_answer
 from .memory import Body
 
 COMING_BYTES = 2 * 1024 * 1024
-"""What is taken for a result while it comes, and its size is not known: the most that Temporal stores of a value."""
+"""Memory held for a result while it arrives and its size is unknown: the size limit of a value in Temporal."""
 
 AT_ONCE = 4
-"""Results of one request that come at a time."""
+"""Limit of results that one request receives concurrently."""
 
 _OF_A_CHARACTER = 16
-"""Bytes: the text itself, and twice its six characters of ASCII."""
+"""Bytes per character: four for the text, and twice its six characters of ASCII."""
 
 
 class AnswerMemory:
-    """What the answer to one request takes.
+    """Memory of the response to one request.
 
     Args:
-        body: What the request takes.
+        body: The memory of the request.
     """
 
     def __init__(self, body: Body) -> None:
@@ -40,10 +40,10 @@ class AnswerMemory:
 
     @asynccontextmanager
     async def of_result(self) -> AsyncIterator[Callable[[RawValue], None]]:
-        """Wait for the turn of a result; what is yielded takes the memory for it, before it is read.
+        """Wait for the turn of a result; the yielded function takes the memory for it, before it is decoded.
 
         Raises:
-            Problem: 503: there is not so much now. 413: it is more than there is at all.
+            Problem: 503: that much is not available now. 413: it exceeds the limit.
         """
         async with self._slots:
             self._take(COMING_BYTES)
@@ -61,7 +61,7 @@ class AnswerMemory:
         self._take(sum(map(len, texts)) * _OF_A_CHARACTER)
 
     def _arrived(self, raw: RawValue) -> None:
-        raw.payload.metadata.pop(EXACT_METADATA, None)  # or it would be unpacked, and is no part of the answer
+        raw.payload.metadata.pop(EXACT_METADATA, None)  # not part of the response; its presence would unpack it
         self._take(weight_of_answer(raw.payload.data))
 
     def _take(self, size: int) -> None:
@@ -70,5 +70,5 @@ class AnswerMemory:
         except Problem as problem:
             if problem.status != 413:
                 raise
-            what = "what the runs returned takes too much memory to be answered at once; get each by /v1/runs/{id}, or "
-            raise Problem(413, f"{what}by `steporal runs show`") from None
+            what = "the results of the runs take too much memory for one response; get each with /v1/runs/{id}, or "
+            raise Problem(413, f"{what}with `steporal runs show`") from None

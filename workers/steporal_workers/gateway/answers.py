@@ -1,4 +1,4 @@
-"""What the gateway answers: JSON, and errors in Inngest's shapes."""
+"""Responses of the gateway: JSON, and errors in Inngest's format."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from steporal.types import JSON
 logger = logging.getLogger("steporal.gateway")
 
 
-_LONGEST = 4_000
-"""Of a message, which may have a part of the request."""
+_MAX_MESSAGE_LENGTH = 4_000
+"""In characters; a message may quote part of the request."""
 
 
 _SAFE = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
-"""No browser takes an answer for a page, and no proxy keeps the result of a run."""
+"""Headers that keep browsers from showing a response as a page, and proxies from storing a run's result."""
 
 
 class Problem(Exception):
-    """A request that is answered with an error: ``{"error": message, "status": status}``.
+    """Request error, answered with ``{"error": message, "status": status}``.
 
     Attributes:
         status: The HTTP status code.
-        message: What was wrong, and what is accepted.
-        added: Further keys of the answer.
-        headers: Further headers of the answer.
+        message: The mistake, and the values that are accepted.
+        added: Further keys of the response.
+        headers: Further headers of the response.
     """
 
     def __init__(
@@ -47,32 +47,34 @@ class Problem(Exception):
         self.headers = headers
 
     def response(self) -> Response:
-        """The answer."""
-        message = self.message if len(self.message) <= _LONGEST else f"{self.message[: _LONGEST - 1]}…"
+        """Return the response."""
+        message = (
+            self.message if len(self.message) <= _MAX_MESSAGE_LENGTH else f"{self.message[: _MAX_MESSAGE_LENGTH - 1]}…"
+        )
         return answer({**self.added, "error": message, "status": self.status}, self.status, self.headers)
 
 
 def answer(data: JSON, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON answer; in ASCII, as a result may have lone surrogates."""
+    """Return a JSON response, in ASCII because a result may contain lone surrogates."""
     body = json.dumps(data, separators=(",", ":"))
     return Response(body, status, {**_SAFE, **(headers or {})}, media_type="application/json")
 
 
 def enveloped(data: JSON) -> Response:
-    """Data as Inngest's REST API wraps it."""
+    """Return data in the envelope of Inngest's REST API."""
     return answer({"data": data, "metadata": {"fetched_at": iso(datetime.now(UTC)), "cached_until": None}})
 
 
 def iso(moment: datetime) -> str:
-    """A time as Inngest's API has it: RFC 3339 in UTC."""
+    """Return a time in the format of Inngest's API, which is RFC 3339 in UTC."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-# --- what went wrong -----------------------------------------------------------------------------------------------
+# --- errors --------------------------------------------------------------------------------------------------------
 
 
 def of_temporal(error: RPCError | TemporalCallError) -> Problem:
-    """Return the problem that an error of a call to Temporal is."""
+    """Return the problem for an error of a call to Temporal."""
     error = error.__cause__ if isinstance(error.__cause__, RPCError) else error
     if isinstance(error, RPCError):
         if error.status == RPCStatusCode.INVALID_ARGUMENT:
@@ -84,7 +86,7 @@ def of_temporal(error: RPCError | TemporalCallError) -> Problem:
 
 
 def of_keys(error: EncryptionError) -> Problem:
-    """The problem that a value is encrypted with a key that is not there."""
+    """Return the problem for a value that is encrypted with an unknown key."""
     logger.warning("%s", error)
     return Problem(503, str(error), headers={"Retry-After": "1"})
 
@@ -106,15 +108,15 @@ async def _of_keys(request: Request, error: Exception) -> Response:
 
 async def _of_routing(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    said = {404: "there is no such path", 405: f"{request.method} is not for this path"}.get(
+    fact = {404: "there is no such path", 405: f"this path does not support {request.method}"}.get(
         error.status_code, error.detail
     )
-    message = f"{said}; /openapi.json describes what there is"
+    message = f"{fact}; /openapi.json describes the API"
     return Problem(error.status_code, message, headers=dict(error.headers or {})).response()
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    return Problem(500, "the gateway has failed; its log says why").response()
+    return Problem(500, "the gateway has failed; its log has the reason").response()
 
 
 HANDLERS: dict[Any, Any] = {
@@ -125,4 +127,4 @@ HANDLERS: dict[Any, Any] = {
     HTTPException: _of_routing,
     Exception: _unexpected,
 }
-"""How Starlette turns exceptions into answers."""
+"""Handlers by which Starlette turns exceptions into responses."""

@@ -1,4 +1,4 @@
-"""The gateway as an ASGI application: its paths, and who may use which."""
+"""Gateway as an ASGI application: its paths, and the keys for each."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .signals import SignalApi
 
 
 class TextConvertor(PathConvertor):
-    """The rest of a path, whatever is in it: ids may have slashes, and new lines."""
+    """Path parameter that matches the rest of a path: ids may contain slashes and new lines."""
 
     regex = "(?s:.*)"
 
@@ -50,13 +50,13 @@ def create_app(
     meter: MetricMeter | None = None,
     is_traced: bool = False,
 ) -> Starlette:
-    """The gateway of the namespace that a client is connected to.
+    """Return the gateway of the namespace that a client is connected to.
 
     Args:
         client: Sends the events; also checks the input of its own workflows before a run is started.
-        keys: Who may use it.
-        is_stopping: Says whether the process is about to end, and is not ready any more.
-        meter: Takes the metrics of requests; None: they are not measured.
+        keys: The keys of the gateway.
+        is_stopping: Returns whether the process is about to end, and so is no longer ready.
+        meter: The meter for metrics of requests; None turns them off.
         is_traced: Whether requests have spans.
     """
     events, signals, runs = EventApi(client, keys.event), SignalApi(client), RunApi(client)
@@ -104,7 +104,7 @@ def _tracing(is_traced: bool, routes: Sequence[BaseRoute]) -> list[Middleware]:
 
 
 class _AnyPath(Mount):
-    """A mount below which a path may have anything, also new lines."""
+    """Mount that matches any path below it, including new lines."""
 
     def __init__(self, path: str, routes: Sequence[BaseRoute], middleware: Sequence[Middleware]) -> None:
         super().__init__(path, routes=routes, middleware=middleware)

@@ -1,4 +1,4 @@
-"""The body of a request: JSON, whatever its content type says, and nothing that only some parsers take."""
+"""Bodies of requests: JSON, whatever the content type is, and nothing that only some parsers accept."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from .memory import body_of
 T = TypeVar("T")
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
-"""The most that one request may have: 5,000 events of 3 KB."""
+"""Limit per request: 5,000 events of 3 KB."""
 
 MAX_VALUES = 500_000
-"""The most values that a body may have, where an object counts as two: 5,000 events of 100."""
+"""Limit of values in a body, where an object counts as two: 5,000 events of 100 values."""
 
 BYTES_OF_VALUE = 192
-"""What a value takes in memory with the copies that are made of it, an object twice as much. Measured: at most 187."""
+"""Memory of a value with the copies that are made of it; twice that for an object. Measured: at most 187."""
 
 AT_ONCE_BYTES = 32 * 1024
-"""Up to how many bytes a body is read at once, in milliseconds."""
+"""Size up to which a body is parsed in the event loop, which takes milliseconds."""
 
 _reader = ThreadPoolExecutor(1, "steporal-bodies")
-"""Where larger bodies are read, one after the other, while the event loop goes on with small ones and with probes."""
+"""Thread that parses larger bodies one by one, while the event loop serves small ones and probes."""
 
-# Possessive, and the end of the text ends a string: so each character is looked at once, whatever a body has.
+# Possessive quantifiers, and a string may end with the text: so each character of any body is visited once.
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
 _STRINGS = re.compile(_STRING, re.DOTALL)
 _PIECES = re.compile(rb'(?:[^"]*+' + _STRING + rb"){1,10000}+|[^\"]++", re.DOTALL)
-"""Pieces of a body that end outside of its strings: while one is looked at, no other thread goes on."""
+"""Pieces of a body that end outside of its strings. Matching holds the GIL, so each piece is matched on its own."""
 
 _FOUR_BYTES = re.compile(rb"[\xf0-\xff]|\\u[dD][89abAB]")
-"""Characters of which one makes Python keep all of a text with four bytes each: as they are, and escaped."""
+"""Characters, literal or escaped, of which a single one makes Python store the whole text with four bytes each."""
 
 _DROPPED_BYTES = 4 * MAX_BODY_BYTES
 
@@ -48,41 +48,41 @@ _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 
 MAX_NESTING = 500
-"""How deep JSON may nest. Python 3.13 reads 10,000 levels; other processes may have 3.12, which reads 1,000."""
+"""Limit of nesting in JSON. Python 3.13 reads 10,000 levels, but other processes may run 3.12, which reads 1,000."""
 
 _TOO_DEEP = "the body cannot be read as JSON: it is nested too deep"
 
 
 class _Refused(ValueError):
-    """Text that some parsers take for JSON."""
+    """Text that only some parsers accept as JSON."""
 
 
-async def read_json(request: Request, made: Callable[[JSON], T], max_bytes: int = MAX_BODY_BYTES) -> T:
-    """What is made of the body, which is JSON.
+async def read_json(request: Request, convert: Callable[[JSON], T], max_bytes: int = MAX_BODY_BYTES) -> T:
+    """Parse the body as JSON, and return its value after conversion.
 
-    As in Inngest, its content type does not matter: ``curl --data`` and browsers' beacons send other ones.
+    As in Inngest, the content type does not matter: ``curl --data`` and browsers' beacons send other types.
 
     Args:
         request: The request.
-        made: Checks the value, and makes of it what is returned. For a large body it is called in another thread.
-        max_bytes: The most bytes that the body may have.
+        convert: Checks the value, and returns the result. For a large body it runs in another thread.
+        max_bytes: The size limit of the body.
 
     Raises:
-        Problem: 413: it is too large, or has too many values. 415: it is compressed. 400: it is no JSON; says where.
-            503: there is no memory for it now.
+        Problem: 413: it is too large, or has too many values. 415: it is compressed. 400: it is not valid JSON; the
+            message has the position. 503: no memory is available for it now.
     """
     body = await _read(request, max_bytes)
     is_large = len(body) > AT_ONCE_BYTES
     weight = await _in_thread(lambda: _weighed(body)) if is_large else _weighed(body)
-    taken = body_of(request)
-    taken.take(weight.text + weight.values)
+    memory = body_of(request)
+    memory.take(weight.text + weight.values)
     content_type = request.headers.get("content-type", "")
 
     def read() -> T:
-        return made(_parsed(body, content_type))
+        return convert(_parsed(body, content_type))
 
     result = await _in_thread(read) if is_large else read()
-    taken.give_back(len(body) + weight.text)
+    memory.give_back(len(body) + weight.text)
     return result
 
 
@@ -91,18 +91,18 @@ async def _in_thread(do: Callable[[], T]) -> T:
 
 
 def object_of(body: JSON) -> dict[str, JSON]:
-    """The body as a JSON object.
+    """Return the body as a JSON object.
 
     Raises:
         Problem: 400: it is something else.
     """
     if not isinstance(body, dict):
-        raise Problem(400, f"the body is a JSON {type_name(body)}; it takes an object")
+        raise Problem(400, f"the body is a JSON {type_name(body)}; it must be an object")
     return body
 
 
 def type_name(value: JSON) -> str:
-    """What JSON calls a value's type."""
+    """Return JSON's name of a value's type."""
     names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
     return names.get(type(value), "number")
 
@@ -111,12 +111,12 @@ async def _read(request: Request, max_bytes: int) -> bytearray:
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
         raise Problem(415, f"the body has the content-encoding {coding!r}; send it uncompressed")
-    body, size, taken = bytearray(), 0, body_of(request)
+    body, size, memory = bytearray(), 0, body_of(request)
     refused: Problem | None = None
     try:
         async for chunk in request.stream():
             size += len(chunk)
-            # Few producers read an answer before they have sent all: some of what is not taken is let in, and dropped.
+            # Few clients read a response before they have sent everything: so some excess is received, and dropped.
             if size > max_bytes + _DROPPED_BYTES:
                 break
             if size > max_bytes:
@@ -124,13 +124,13 @@ async def _read(request: Request, max_bytes: int) -> bytearray:
                 refused = Problem(413, message, headers={"Connection": "close"})
             if refused is None:
                 try:
-                    taken.take(len(chunk))
+                    memory.take(len(chunk))
                 except Problem as problem:
                     refused = problem
             if refused is None:
                 body += chunk
             elif body:
-                taken.give_back(len(body))
+                memory.give_back(len(body))
                 body.clear()
     except ClientDisconnect:
         raise Problem(400, "the body is incomplete") from None
@@ -140,11 +140,11 @@ async def _read(request: Request, max_bytes: int) -> bytearray:
 
 
 class _Weight(NamedTuple):
-    """What a body takes beside its bytes.
+    """Memory of a body beside its bytes.
 
     Attributes:
-        text: As a text, while it is read.
-        values: The values in it, with the copies that are made of them, until it is answered.
+        text: The memory of the decoded text, while it is parsed.
+        values: The memory of the values with the copies that are made of them, until the response.
     """
 
     text: int
@@ -152,7 +152,7 @@ class _Weight(NamedTuple):
 
 
 def _weighed(body: bytearray) -> _Weight:
-    """What a body takes.
+    """Return the memory of a body.
 
     Raises:
         Problem: 413: it has too many values.
@@ -167,16 +167,16 @@ def _weighed(body: bytearray) -> _Weight:
 
 
 def weight_of_answer(data: bytes) -> int:
-    """Return what JSON takes in memory while it is read and becomes a part of an answer, which is in ASCII."""
+    """Return the memory of JSON while it is parsed and becomes part of a response, which is in ASCII."""
     width = 1 if data.isascii() and b"\\u" not in data else 4
     answered = len(data) * (1 if data.isascii() else 3)
     return len(data) * (1 + width) + 2 * answered + _number_of_values(data) * BYTES_OF_VALUE
 
 
 def _number_of_values(body: bytes | bytearray) -> int:
-    """Return how many values a body has, where an object counts as two; of many, more than there are, or enough."""
+    """Return the number of values in a body, where an object counts as two; for large numbers, an upper bound."""
     values = _separators(body)
-    if values > MAX_VALUES:  # perhaps in texts
+    if values > MAX_VALUES:  # the separators may be in strings
         values = 0
         for piece in _PIECES.finditer(body):
             values += _separators(_STRINGS.sub(b"", piece[0]))
@@ -186,7 +186,7 @@ def _number_of_values(body: bytes | bytearray) -> int:
 
 
 def _separators(body: bytes | bytearray) -> int:
-    """How many values a body has, or more; an object counts as two."""
+    """Return an upper bound of the number of values in a body; an object counts as two."""
     return body.count(b",") + body.count(b"[") + 2 * body.count(b"{")
 
 
@@ -196,7 +196,7 @@ def _parsed(body: bytearray, content_type: str) -> JSON:
     except UnicodeDecodeError as err:
         raise Problem(400, f"the body is not UTF-8: {err.reason} at byte {err.start}") from None
     if not text.strip():
-        raise Problem(400, "the body is empty; it takes JSON")
+        raise Problem(400, "the body is empty; send JSON")
     try:
         data = json.loads(text, object_pairs_hook=_unique, parse_constant=_reject)
     except RecursionError:
@@ -209,8 +209,8 @@ def _parsed(body: bytearray, content_type: str) -> JSON:
         ) from None
     except _Refused as err:
         raise Problem(400, f"the body is not valid JSON: {err}") from None
-    except ValueError:  # all that is left: Python parses no integers of more than 4,300 digits
-        raise Problem(400, "the body has an integer of thousands of digits; send it as a string") from None
+    except ValueError:  # the only cause left is an integer of more than 4,300 digits, Python's limit
+        raise Problem(400, "the body contains an integer of thousands of digits; send it as a string") from None
     if text.count("[") + text.count("{") > MAX_NESTING and _is_nested_too_deep(data):
         raise Problem(400, _TOO_DEEP)
     return data
@@ -231,14 +231,14 @@ def _is_nested_too_deep(data: JSON) -> bool:
 
 
 def _unique(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
+    result = dict(pairs)
+    if len(result) != len(pairs):
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
                 raise _Refused(f"an object has the key {key[:80]!r} twice")
             seen.add(key)
-    return made
+    return result
 
 
 def _reject(name: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""``steporal gateway``: serve HTTP until told to stop."""
+"""``steporal gateway``: serves HTTP until a signal stops it."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ from .server import serving
 async def run_gateway(
     client: steporal.Client, temporal: temporalio.client.Client, keys: Keys, options: GatewayOptions
 ) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP; then answer what has come. A second signal ends the process at once.
+    """Serve until SIGINT, SIGTERM or SIGHUP; then answer pending requests. A second signal ends the process at once.
 
     Raises:
-        Failure: It cannot listen.
+        Failure: The address or port cannot be used.
     """
     client.temporal = temporal
     with stop_signals() as stop:
         async with gateway(client, keys, options, stop):
             await stop.wait()
-            say("stopping: requests that have arrived are answered; another signal ends them at once")
+            say("stopping: requests that have arrived are answered; send another signal to stop at once")
     say("stopped")
 
 
 def keys_of(options: GatewayOptions) -> Keys:
-    """The keys that are set.
+    """Return the keys of the settings.
 
     Raises:
-        Mistake: There are none, or one is too short.
+        Mistake: No keys are set, or one is too short.
     """
     check_keys(EVENT_KEYS, options.event_keys or ())
     check_keys(API_KEYS, options.api_keys or ())
@@ -54,16 +54,16 @@ def keys_of(options: GatewayOptions) -> Keys:
 async def gateway(
     client: steporal.Client, keys: Keys, options: GatewayOptions, stop: asyncio.Event
 ) -> AsyncIterator[str]:
-    """A gateway that runs while the context lasts; says where it is, and who may use it.
+    """Run a gateway while the context lasts; print its address and who may use it.
 
     Args:
         client: See :func:`create_app`.
-        keys: Who may use it.
+        keys: The keys of the gateway.
         options: The flags.
-        stop: Set when the process is told to stop.
+        stop: Set when the process receives a signal to stop.
 
     Raises:
-        Failure: It cannot listen.
+        Failure: The address or port cannot be used.
     """
     temporal = await client.connect()
     app = create_app(client, keys, is_stopping=stop.is_set, meter=meter_of(temporal), is_traced=is_traced(temporal))
@@ -80,6 +80,6 @@ async def gateway(
 
 
 async def _task_queues(client: steporal.Client) -> set[str]:
-    """Those of all apps, as the gateway goes on where no worker is left."""
+    """Return the task queues of all apps, as the gateway still runs when no worker is left."""
     snapshot = await client.sending.dispatcher(await client.connect()).catalog.read_all()
     return {SYSTEM_TASK_QUEUE, *snapshot.apps.values()}

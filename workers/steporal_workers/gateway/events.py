@@ -23,20 +23,20 @@ from .guard import admits
 from .keys import EVENT_KEYS, Ring
 
 _INTERNAL = "_inngest"
-"""A key of an event's data that Inngest's server keeps for itself."""
+"""Key of an event's data that Inngest's server reserves."""
 
-_TAKEN = ("name", "data", "id", "ts", "v")
+_FIELDS = ("name", "data", "id", "ts", "v")
 
 
 class EventApi:
-    """Takes events from producers."""
+    """API that receives events from producers."""
 
     def __init__(self, client: steporal.Client, keys: Ring) -> None:
         self._client = client
         self._keys = keys
 
     async def receive(self, request: Request) -> Response:
-        """Send the events of a request: ``{"ids": [...], "status": 200}``."""
+        """Send the events of a request; respond with ``{"ids": [...], "status": 200}``."""
         try:
             ids = await self._send(request)
         except Problem as problem:
@@ -46,20 +46,20 @@ class EventApi:
 
     async def _send(self, request: Request) -> list[str]:
         if not admits(self._keys, request, request.path_params["key"]):
-            closed = f"no event keys are configured: set {EVENT_KEYS}"
-            raise Problem(401, closed if self._keys.is_closed else "Event key not found")
+            no_keys = f"no event keys are configured: set {EVENT_KEYS}"
+            raise Problem(401, no_keys if self._keys.is_closed else "Event key not found")
         environment = request.headers.get("x-inngest-env")
         if environment and logger.isEnabledFor(logging.DEBUG):
-            logger.debug("events for the environment %r: there is only this namespace", environment)
+            logger.debug("events for the environment %r are sent to this namespace, the only one", environment)
         events = await read_json(request, partial(_prepared, _seed(request)))
         try:
             return (await self._client.send_prepared(events)).ids
         except SendEventError as err:
             if isinstance(err.__cause__, RPCError) and err.__cause__.status == RPCStatusCode.INVALID_ARGUMENT:
-                raise Problem(400, f"{err}; sent again, it will be refused again", {"ids": list(err.ids)}) from None
+                raise Problem(400, f"{err}; Temporal would refuse it again", {"ids": list(err.ids)}) from None
             logger.warning("%s", err)
             raise Problem(
-                503, f"{err}; send the same again", {"ids": list(err.ids)}, headers={"Retry-After": "1"}
+                503, f"{err}; send the same request again", {"ids": list(err.ids)}, headers={"Retry-After": "1"}
             ) from None
         except EncryptionError as err:
             raise of_keys(err) from None
@@ -70,7 +70,7 @@ def _seed(request: Request) -> seeds.IdSeed:
     seed = seeds.IdSeed.parse(header) if header else None
     if header and seed is None:
         logger.warning(
-            "%s is %r and of no use: it is {millis},{base64 of 10 bytes}; a retry may start runs twice",
+            "%s is %r, not {millis},{base64 of 10 bytes}, and is ignored; a retry may start runs twice",
             seeds.HEADER,
             header[:80],
         )
@@ -78,7 +78,7 @@ def _seed(request: Request) -> seeds.IdSeed:
 
 
 def _prepared(seed: seeds.IdSeed, body: JSON) -> list[ReceivedEvent]:
-    """The events of a body, checked."""
+    """Return the events of a body, checked."""
     if isinstance(body, list):
         if len(body) > MAX_EVENTS:
             raise Problem(400, f"{len(body):,} events in one request; the maximum is {MAX_EVENTS:,}")
@@ -86,7 +86,7 @@ def _prepared(seed: seeds.IdSeed, body: JSON) -> list[ReceivedEvent]:
     elif isinstance(body, dict):
         events = accepted(body, seed.id(0))
     else:
-        raise Problem(400, f"the body is a JSON {type_name(body)}; it takes an event, or an array of events")
+        raise Problem(400, f"the body is a JSON {type_name(body)}; send an event, or an array of events")
     try:
         return prepare_events(events, new_id=seed.id, now_ms=int(time.time() * 1000))
     except EventTooLargeError as err:
@@ -96,28 +96,28 @@ def _prepared(seed: seeds.IdSeed, body: JSON) -> list[ReceivedEvent]:
 
 
 def accepted(event: JSON, id: str) -> JSON:
-    """An event as Inngest takes it, as Steporal does.
+    """Return an event of Inngest's as an event of Steporal's.
 
-    What Inngest's server reads as absent is left out: ``""`` as the id or version, ``0`` as ``ts``, null as anything.
-    So are keys that Steporal's events do not have, such as ``user`` and ``meta``.
+    Values that Inngest's server reads as absent are left out: ``""`` as the id or version, ``0`` as ``ts``, null as
+    anything. So are keys that Steporal's events do not have, such as ``user`` and ``meta``.
 
     Args:
-        event: What the request has for an event; what is no object is returned as it is.
-        id: The id for one that has none.
+        event: The event in the request; anything but an object is returned unchanged.
+        id: The id for an event without one.
     """
     if not isinstance(event, dict):
         return event
-    taken = {key: event[key] for key in _TAKEN if event.get(key) is not None}
-    if taken.get("id", "") == "":
-        taken["id"] = id
-    if taken.get("v") == "":
-        del taken["v"]
-    ts = taken.get("ts")
+    fields = {key: event[key] for key in _FIELDS if event.get(key) is not None}
+    if fields.get("id", "") == "":
+        fields["id"] = id
+    if fields.get("v") == "":
+        del fields["v"]
+    ts = fields.get("ts")
     if isinstance(ts, float) and ts.is_integer():
-        taken["ts"] = ts = int(ts)
+        fields["ts"] = ts = int(ts)
     if ts == 0 and not isinstance(ts, bool):
-        del taken["ts"]
-    data = taken.get("data")
+        del fields["ts"]
+    data = fields.get("data")
     if isinstance(data, dict) and _INTERNAL in data:
-        taken["data"] = {key: value for key, value in data.items() if key != _INTERNAL}
-    return taken
+        fields["data"] = {key: value for key, value in data.items() if key != _INTERNAL}
+    return fields

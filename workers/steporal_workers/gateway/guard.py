@@ -1,4 +1,4 @@
-"""Who may use an endpoint: who has a key; and where none is needed, no web page of somebody else."""
+"""Access to endpoints: a key is required, or where none is required, foreign web pages are refused."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from .memory import body_of
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 _PRIVATE_ENDS = (".localhost", ".internal", ".local", ".test")
-"""Ends of names that nobody can register, so that no stranger can have them lead here."""
+"""Suffixes of names that nobody can register, and that strangers therefore cannot make resolve to this machine."""
 
 
 def guarded(endpoint: Endpoint, keys: Ring, *, what: str, variable: str, pages: Collection[str] = ()) -> Endpoint:
-    """An endpoint for those who have a key.
+    """Return an endpoint that requires a key.
 
     Args:
-        endpoint: What answers them.
+        endpoint: The endpoint to protect.
         keys: The keys.
-        what: What they are called.
-        variable: Where they are set.
+        what: The name of the keys in messages.
+        variable: The environment variable of the keys.
         pages: See :func:`admits`.
     """
 
@@ -43,16 +43,16 @@ def guarded(endpoint: Endpoint, keys: Ring, *, what: str, variable: str, pages: 
 
 
 def admits(keys: Ring, request: Request, key: str | None, pages: Collection[str] = ()) -> bool:
-    """Whether a request may go on; what it takes is counted as its key's from then on.
+    """Return whether a request may proceed; its memory then counts towards its key's share.
 
     Args:
-        keys: The keys that are good.
+        keys: The valid keys.
         request: The request.
-        key: What it has for a key; None if it has none.
-        pages: Origins of web pages that may use what no key is needed for, beside those of this machine.
+        key: The request's key; None if it has none.
+        pages: Origins of web pages, beside those of this machine, that may send requests if no key is required.
 
     Raises:
-        Problem: 403: no key is needed, and a web page of somebody else has sent it.
+        Problem: 403: no key is required, and a foreign web page sent the request.
     """
     if keys.is_open:
         refuse_pages(request, pages)
@@ -63,28 +63,28 @@ def admits(keys: Ring, request: Request, key: str | None, pages: Collection[str]
     return True
 
 
-def refuse_pages(request: Request, but: Collection[str] = ()) -> None:
-    """Refuse what a browser sends for a page of somebody else.
+def refuse_pages(request: Request, allowed: Collection[str] = ()) -> None:
+    """Refuse a request that a browser sends for a foreign web page.
 
-    A page may send requests to any address, this machine's too, and without asking first, if they look like those of a
-    form. It says of itself only its origin. A page whose own name was made to lead here also reads the answers; such a
-    name is in the ``Host``.
+    A page may send requests to any address, including this machine's, and without a preflight request if they look like
+    those of a form. The browser adds only the page's origin. A page whose own name was made to resolve to this machine
+    can also read the responses; the ``Host`` header then contains that name.
 
     Raises:
-        Problem: 403: such a page has sent it.
+        Problem: 403: such a page sent the request.
     """
-    given, origin = request.headers.get("host"), request.headers.get("origin")
-    host = _name_of(f"//{given}")
-    if given and not _is_private(host):
+    host_header, origin = request.headers.get("host"), request.headers.get("origin")
+    host = _name_of(f"//{host_header}")
+    if host_header and not _is_private(host):
         raise Problem(
             403,
-            f"the host is {given[:200]!r}, and no key is needed here: use an address, or a name such as localhost; or "
-            "set keys",
+            f"the host is {host_header[:200]!r}, and no key is required here: use an address, or a name such as "
+            "localhost; or set keys",
         )
-    if origin is None or origin in but:
+    if origin is None or origin in allowed:
         return
     if (page := _name_of(origin)) != host and not _is_loopback(page):
-        raise Problem(403, f"pages of {origin[:200]!r} may not use what no key is needed for; set keys")
+        raise Problem(403, f"pages of {origin[:200]!r} may not send requests while no key is required; set keys")
 
 
 def _name_of(url: str) -> str:
@@ -95,7 +95,7 @@ def _name_of(url: str) -> str:
 
 
 def _is_private(host: str) -> bool:
-    """Whether a host is an address, or a name that no stranger can have."""
+    """Return whether a host is an address, or a name that strangers cannot register."""
     return _address(host) is not None or (host != "" and ("." not in host or host.endswith(_PRIVATE_ENDS)))
 
 

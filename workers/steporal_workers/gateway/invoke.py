@@ -1,4 +1,4 @@
-"""``POST /invoke/{workflow}``: start a run of one workflow."""
+"""``POST /invoke/{workflow}``: starts a run of a workflow."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _MAX_NAME_LENGTH = 2 * MAX_ID_BYTES + 1
 
 
 class InvokeApi:
-    """Starts runs."""
+    """API that starts runs."""
 
     def __init__(self, client: steporal.Client) -> None:
         self._client = client
 
     async def start(self, request: Request) -> Response:
-        """Start a run with the ``data`` of the body as its input: ``{"id": run id, "status": 200}``."""
+        """Start a run with the body's ``data`` as its input; respond with ``{"id": run id, "status": 200}``."""
         data = await read_json(request, _data_of)
         try:
             return answer({"id": await self._start(request.path_params["workflow"], data), "status": 200})
@@ -49,14 +49,14 @@ class InvokeApi:
                 return workflow
         catalog = self._client.sending.dispatcher(await self._client.connect()).catalog
         ids = possible_ids(name)
-        found = find(await catalog.read_workflows(ids), name) or find(
+        matches = find(await catalog.read_workflows(ids), name) or find(
             await catalog.read_workflows(ids, fresh=True), name
         )
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = " or ".join(sorted(f"/invoke/{one.app}-{one.id}" for one in found))
-            raise Problem(400, f"several apps have a workflow {name!r}; say which: {names}")
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            names = " or ".join(sorted(f"/invoke/{one.app}-{one.id}" for one in matches))
+            raise Problem(400, f"several apps have a workflow {name!r}; use one of {names}")
         listed = sorted({one.workflow for one in (await catalog.read_all()).workflows})
         close = difflib.get_close_matches(name[:100], listed, n=3)
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
@@ -73,14 +73,14 @@ def _data_of(body: JSON) -> JSON:
 
 
 def find(snapshot: Snapshot, name: str) -> list[WorkflowReference[JSON]]:
-    """The workflows with an id, in all apps; else those whose ``{app}-{workflow}`` it is, as Inngest names them."""
-    found = snapshot.with_id(name) or [
+    """Return the workflows of this id in all apps; or else those with the name ``{app}-{workflow}``, as in Inngest."""
+    matches = snapshot.with_id(name) or [
         match for id in possible_ids(name)[1:] for match in snapshot.with_id(id, name.removesuffix(f"-{id}"))
     ]
-    return [reference(match.app, match.workflow) for match in found]
+    return [reference(match.app, match.workflow) for match in matches]
 
 
 def possible_ids(name: str) -> list[str]:
-    """The ids that a workflow may have whose name in a path is an id, or ``{app}-{workflow}``."""
+    """Return the ids of the workflows that a name in a path may mean, as an id or as ``{app}-{workflow}``."""
     name = name[:_MAX_NAME_LENGTH]
     return [name, *(name[i + 1 :] for i, char in enumerate(name[:-1]) if char == "-" and i > 0)]

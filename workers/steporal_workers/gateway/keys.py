@@ -1,4 +1,4 @@
-"""Who may use the gateway: event keys, which only send events, and API keys."""
+"""Keys of the gateway: event keys, which only send events, and API keys."""
 
 from __future__ import annotations
 
@@ -12,57 +12,57 @@ from ..problems import Mistake
 
 EVENT_KEYS = "STEPORAL_EVENT_KEYS"
 API_KEYS = "STEPORAL_API_KEYS"
-"""Environment variables: keys, separated by commas, all of which are good."""
+"""Environment variables that hold one or several valid keys, separated by commas."""
 
 MIN_KEY_LENGTH = 16
-"""In characters. Nobody guesses a random key of that length, at any rate of requests."""
+"""In characters. A random key of that length cannot be guessed, at any rate of requests."""
 
 _SIGNING_KEY = re.compile(r"(signkey-\w+-)?((?:[0-9a-fA-F]{2})+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """Keys that open one part of the gateway.
+    """Keys for one part of the gateway.
 
     Attributes:
-        digests: SHA-256 of each; None: whatever is given opens it, also nothing.
+        digests: SHA-256 digest of each; None if any key, or none, is accepted.
     """
 
     digests: tuple[bytes, ...] | None
 
     @classmethod
     def of(cls, keys: Iterable[str]) -> Ring:
-        """A ring of these keys; without any, nothing opens."""
+        """Return a ring of these keys; an empty ring accepts no key."""
         return cls(tuple(map(_digest, keys)))
 
     @property
     def is_open(self) -> bool:
-        """Whether no key is needed."""
+        """True if no key is required."""
         return self.digests is None
 
     @property
     def is_closed(self) -> bool:
-        """Whether no key is good."""
+        """True if no key is accepted."""
         return self.digests == ()
 
     def accepts(self, key: str) -> bool:
-        """Whether a key is one of these; takes the same time whatever it is."""
+        """Return whether a key is valid; takes the same time for any key of the same length."""
         if self.digests is None:
             return True
-        given = _digest(key)
-        found = False
+        key_digest = _digest(key)
+        is_valid = False
         for digest in self.digests:
-            found |= hmac.compare_digest(digest, given)
-        return found
+            is_valid |= hmac.compare_digest(digest, key_digest)
+        return is_valid
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of a gateway.
+    """Keys of a gateway.
 
     Attributes:
-        event: Open ``/e``.
-        api: Open ``/v1`` and ``/invoke``.
+        event: The keys for ``/e``.
+        api: The keys for ``/v1`` and ``/invoke``.
     """
 
     event: Ring
@@ -70,24 +70,24 @@ class Keys:
 
     @classmethod
     def any(cls) -> Keys:
-        """No key is needed, for development."""
+        """Return keys for development: no key is required."""
         return cls(Ring(None), Ring(None))
 
     @classmethod
     def of(
         cls, event: Sequence[str] | None, api: Sequence[str] | None = None, *, insecure_any_key: bool = False
     ) -> Keys:
-        """The keys that are set.
+        """Return the keys of the settings.
 
-        What has no keys stays closed if the other has some; with ``insecure_any_key``, it is open.
+        If only one of the two is set, the other part stays closed; with ``insecure_any_key``, it is open.
 
         Raises:
-            Mistake: There are none at all.
+            Mistake: No keys are set.
         """
         if not event and not api and not insecure_any_key:
             raise Mistake(
                 f"the gateway has no keys: set {EVENT_KEYS} (for /e) and {API_KEYS} (for /v1 and /invoke) to one key "
-                "or several, separated by commas; or allow everybody who reaches it, with --insecure-any-key"
+                "or several, separated by commas; or accept requests from everybody, with --insecure-any-key"
             )
         closed = Ring(None) if insecure_any_key else Ring(())
         return cls(
@@ -97,14 +97,14 @@ class Keys:
 
 
 def check_keys(variable: str, keys: Iterable[str]) -> None:
-    """Check that keys are not too short to be kept secret; the message does not contain them.
+    """Check that keys are long enough to be kept secret; the message does not contain them.
 
     Args:
         variable: The environment variable of the setting that they come from.
         keys: The keys.
 
     Raises:
-        Mistake: One is.
+        Mistake: A key is too short.
     """
     for number, key in enumerate(keys, 1):
         if len(key) < MIN_KEY_LENGTH:
@@ -115,7 +115,7 @@ def check_keys(variable: str, keys: Iterable[str]) -> None:
 
 
 def _spellings(key: str) -> Iterable[str]:
-    """An API key, and how Inngest's SDKs send it where it is their signing key: hashed behind its prefix."""
+    """Yield an API key, and its form if Inngest's SDKs use it as their signing key: hashed after its prefix."""
     yield key
     signing = _SIGNING_KEY.fullmatch(key)
     if signing:

@@ -1,15 +1,14 @@
-"""What a stranger can take of the gateway's connections and time; and when connections end.
+"""Limits of connections and of their time, which also bound what strangers can use; and the end of connections.
 
-A connection is in one stage at a time, and each has an end:
+A connection is in one stage at a time, and each stage has a limit:
 
 ====================  ==============================================================================================
-its first line and    :data:`HEAD_SECONDS` from its beginning, or from the first byte of a further request
-headers come
-a body comes          :data:`BODY_SECONDS` in all, and :data:`MIN_BODY_BYTES` in any :data:`BODY_PACE_SECONDS`
-it is answered        as long as the gateway takes; calls of Temporal have ends of their own
-an answer is not      :data:`SEND_SECONDS`, from when more is to be sent than the system takes, or the connection is
-taken                 being closed
-it is kept            :data:`IDLE_SECONDS`
+first line and        :data:`HEAD_SECONDS` from its beginning, or from the first byte of a further request
+headers arrive
+body arrives          :data:`BODY_SECONDS` in all, and :data:`MIN_BODY_BYTES` in any :data:`BODY_PACE_SECONDS`
+request is handled    no limit here; calls to Temporal have their own
+response is not read  :data:`SEND_SECONDS`, from when the system's buffer is full, or the connection is being closed
+connection is idle    :data:`IDLE_SECONDS`
 ====================  ==============================================================================================
 """
 
@@ -29,28 +28,28 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from .answers import Problem
 
 MAX_CONNECTIONS = 500
-"""Each has one request at a time."""
+"""Limit of connections; each has one request at a time."""
 
 MAX_HEAD_BYTES = 32 * 1024
-"""Of a request's first line and headers."""
+"""Limit of a request's first line and headers."""
 
 HEAD_SECONDS = 10.0
 BODY_SECONDS = 60.0
-"""How long a request's head, and then its body, may take to come."""
+"""Limits of the time in which a request's head, and then its body, must arrive."""
 
 MIN_BODY_BYTES = 10 * 1024
 BODY_PACE_SECONDS = 10.0
-"""How much of a body has to come in any such time."""
+"""Minimum rate of a body: these bytes in each such interval."""
 
 IDLE_SECONDS = 75
-"""How long a connection is kept for the next request: longer than proxies keep theirs to us, which is a minute in most,
-so that they never send a request into one that is being closed."""
+"""Time for which a connection is kept for the next request. It exceeds the time for which proxies keep theirs to us,
+a minute in most, so that they never send a request on a connection that is being closed."""
 
 SEND_SECONDS = 10.0
-"""How long a connection may take to fetch what is sent, and when it is closed, its last answer."""
+"""Limit of the time in which a client must read what was sent, and at the end the last response."""
 
 LATE_SECONDS = 1.0
-"""After how long a connection that has sent no whole head, or does not take its answer, gives way to new ones."""
+"""Time after which a connection without a complete head, or with an unread response, gives way to new ones."""
 
 _NO_LINGER = struct.pack("ii", 1, 0)
 
@@ -58,12 +57,12 @@ _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: c
 
 
 class _Stage(enum.Enum):
-    """What a connection waits for."""
+    """Stage of a connection."""
 
     HEAD = enum.auto()
     BODY = enum.auto()
     LEFT_BODY = enum.auto()
-    """The rest of a body whose request has been answered."""
+    """The rest of a body whose request has already been answered."""
     ANSWER = enum.auto()
     SENDING = enum.auto()
     CLOSING = enum.auto()
@@ -71,18 +70,18 @@ class _Stage(enum.Enum):
 
 
 class PatientProtocol(H11Protocol):
-    """Uvicorn's HTTP/1.1, which by itself waits for ever in most stages, and takes any number of connections."""
+    """Uvicorn's HTTP/1.1 with limits; by default it waits forever in most stages, with any number of connections."""
 
     _timer: asyncio.TimerHandle | None = None
     _stage: _Stage | None = None
     _since = 0.0
     _turn: object = None
-    _answers = 0
-    _taken = 0
+    _responses = 0
+    _read = 0
     _bytes_of_body = 0
     _has_ended = False
 
-    # --- what happens to it ----------------------------------------------------------------------------------------
+    # --- events ----------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See base class."""
@@ -99,14 +98,14 @@ class PatientProtocol(H11Protocol):
         self._watch()
 
     def eof_received(self) -> None:
-        """See base class; asyncio closes it, once everything is taken."""
+        """See base class; asyncio closes the connection once everything is read."""
         super().eof_received()
         self._has_ended = True
         self._watch()
 
     def on_response_complete(self) -> None:
         """See base class."""
-        self._answers += 1
+        self._responses += 1
         super().on_response_complete()
         self._watch()
 
@@ -117,7 +116,7 @@ class PatientProtocol(H11Protocol):
 
     def resume_writing(self) -> None:
         """See base class."""
-        self._taken += 1
+        self._read += 1
         super().resume_writing()
         self._watch()
 
@@ -137,14 +136,14 @@ class PatientProtocol(H11Protocol):
         self._stop_timer()
 
     def _should_upgrade(self) -> bool:
-        return False  # and no word of it in the log
+        return False  # without a warning in the log
 
-    # --- when it ends ----------------------------------------------------------------------------------------------
+    # --- end of a connection ---------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Start the time of a stage where one begins."""
+        """Start the timer of a stage when it begins."""
         stage = self._stage_now()
-        turn = (stage, self._answers, self._taken)
+        turn = (stage, self._responses, self._read)
         if turn == self._turn:
             return
         self._stage, self._turn, self._since = stage, turn, time.monotonic()
@@ -169,22 +168,22 @@ class PatientProtocol(H11Protocol):
         return _Stage.HEAD if self.conn.their_state is h11.IDLE else _Stage.ANSWER
 
     def _look_at_body(self) -> None:
-        left = self._since + BODY_SECONDS - time.monotonic()
+        remaining = self._since + BODY_SECONDS - time.monotonic()
         is_slow = self._bytes_of_body < MIN_BODY_BYTES and not self.flow.read_paused
-        if left <= 0 or is_slow:
+        if remaining <= 0 or is_slow:
             self._give_up()
         else:
             self._bytes_of_body = 0
-            self._start_timer(min(BODY_PACE_SECONDS, left), self._look_at_body)
+            self._start_timer(min(BODY_PACE_SECONDS, remaining), self._look_at_body)
 
     def _give_up(self) -> None:
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # no answer has begun
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # no response has begun
             self.transport.write(_TOO_SLOW)
         self.transport.close()
         self._watch()
 
     def abort(self) -> None:
-        """Close it at once; what has been sent and not taken is dropped, by the system, too."""
+        """Close the connection at once; the system drops data that was sent but not read, too."""
         connected: socket.socket = self.transport.get_extra_info("socket")
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.transport.abort()
@@ -197,21 +196,21 @@ class PatientProtocol(H11Protocol):
             self._timer.cancel()
             self._timer = None
 
-    # --- when it gives way -----------------------------------------------------------------------------------------
+    # --- making room -----------------------------------------------------------------------------------------------
 
     def _makes_room(self) -> bool:
-        """Whether another connection was closed for this one: whoever waits for the gateway is never given up."""
+        """Return whether another connection was closed for this one; requests that are being handled never are."""
         now = time.monotonic()
         others = (other for other in self.connections if isinstance(other, PatientProtocol) and other is not self)
         ranked = ((rank, other._since, other) for other in others if (rank := other._rank(now)) is not None)
-        _, _, other = min(ranked, key=lambda found: found[:2], default=(0, 0, None))
+        _, _, other = min(ranked, key=lambda candidate: candidate[:2], default=(0, 0, None))
         if other is not None:
             other.abort()
             self.connections.discard(other)
         return other is not None
 
     def _rank(self, now: float) -> int | None:
-        """How soon it gives way to another, as a rank from 0; None: it does not."""
+        """Return the rank in which it gives way to another, from 0; None if it does not."""
         if self._stage is _Stage.ANSWER:
             return None
         if self._stage is _Stage.KEPT:
@@ -222,7 +221,7 @@ class PatientProtocol(H11Protocol):
 
 
 class StrictFraming:
-    """Refuses requests whose body has two ends, as a proxy may have taken the other one (RFC 9112, section 6.1)."""
+    """Middleware that refuses a body with two lengths, as a proxy may have used the other (RFC 9112, section 6.1)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -231,14 +230,14 @@ class StrictFraming:
         """See ASGI."""
         names = {name for name, _ in scope.get("headers", ())}
         if {b"content-length", b"transfer-encoding"} <= names:
-            message = "a request has a Content-Length or a Transfer-Encoding, not both"
+            message = "a request must not have both a Content-Length and a Transfer-Encoding"
             await Problem(400, message, headers={"Connection": "close"}).response()(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
 
 class LastAnswers:
-    """Asks for a new connection after each answer, while the process stops: nobody is to keep one to it."""
+    """Middleware that closes each connection after its response while the process stops."""
 
     def __init__(self, app: ASGIApp, is_stopping: Callable[[], bool]) -> None:
         self._app = app

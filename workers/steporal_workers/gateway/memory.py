@@ -1,8 +1,8 @@
-"""Memory for the bodies of requests, and for what is made of them: how much there is, and who may have how much of it.
+"""Memory for the bodies of requests and the values made from them: its limits, and each sender's share.
 
-A body that takes little is always let in: all connections together may have one each. The others share what is left. No
-sender has more than half of that, unless it sends one body alone, and one that has come for a while without being
-complete gives way to those that come after it.
+A small body is always accepted, as the memory suffices for one per connection. The other bodies share the rest. A
+sender may use half of the rest, or all of it for a single body. A body that has been arriving for a while without being
+complete gives way to later ones.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from .answers import Problem
 from .limits import MAX_CONNECTIONS
 
 SMALL_BYTES = 128 * 1024
-"""What a body may take, with all that is made of it, and be let in whatever there is."""
+"""Limit below which a body, with everything that is made from it, is accepted in any case."""
 
 MEMORY_BYTES = 256 * 1024 * 1024
-"""Of all bodies; half of what ``deploy/kubernetes`` gives a gateway."""
+"""Limit for all bodies together; half of what ``deploy/kubernetes`` gives a gateway."""
 
 SHARED_BYTES = MEMORY_BYTES - MAX_CONNECTIONS * SMALL_BYTES
-"""Of all bodies that are not small; also the most that one may take."""
+"""Limit for all bodies that are not small; also the limit for a single one."""
 
 PIECE_BYTES = 64 * 1024
-"""Of an answer, that is sent at a time."""
+"""Size of the pieces in which a response is sent."""
 
 PATIENCE_SECONDS = 5.0
-"""How long a body that is not small may be coming before it gives way to others."""
+"""Time after which a body that is not small, and still arriving, gives way to others."""
 
 _KEY = "steporal.memory"
 
 
 class Memory:
-    """What there is for bodies that are not small.
+    """Memory that is available for bodies that are not small.
 
     Args:
-        max_bytes: How much there is.
+        max_bytes: The limit.
     """
 
     def __init__(self, max_bytes: int = SHARED_BYTES) -> None:
         self.max_bytes = max_bytes
-        self.left = max_bytes
+        self.remaining = max_bytes
         self.of_sender: Counter[str] = Counter()
         self.coming: dict[Body, None] = {}
 
     def make_room(self, size: int, body: Body) -> bool:
-        """Whether there is so much more for a body; others may have to give way."""
+        """Return whether this much more memory is available for a body; other bodies may have to give way."""
         while not self._has(size, body):
             if (other := self._late(body)) is None:
                 return False
@@ -59,21 +59,21 @@ class Memory:
 
     def _has(self, size: int, body: Body) -> bool:
         others = self.of_sender[body.sender] - body.shared
-        return size <= self.left and (not others or others + body.shared + size <= self.max_bytes // 2)
+        return size <= self.remaining and (not others or others + body.shared + size <= self.max_bytes // 2)
 
     def _late(self, body: Body) -> Body | None:
-        """The body that has been coming for longest, if that is long."""
+        """Return the body that has been arriving longest, if that is too long."""
         other = next((other for other in self.coming if other is not body), None)
         return other if other is not None and time.monotonic() - other.began > PATIENCE_SECONDS else None
 
 
 class Body:
-    """What one request takes.
+    """Memory that one request uses.
 
     Attributes:
-        sender: Whose it is: a key.
-        shared: How much of the shared memory it has.
-        began: When it began to come.
+        sender: The key of its sender.
+        shared: The amount of shared memory that it holds.
+        began: The time when it began to arrive.
     """
 
     def __init__(self, memory: Memory) -> None:
@@ -87,17 +87,17 @@ class Body:
         self.began = 0.0
 
     def take(self, size: int) -> None:
-        """Take more.
+        """Take more memory.
 
         Raises:
-            Problem: 413: it is more than there is at all. 503: there is not so much now.
+            Problem: 413: it exceeds the limit. 503: that much is not available now.
         """
-        if self._has_ended:  # nobody would give back what it took now
+        if self._has_ended:  # nobody would give back memory that is taken now
             _refuse()
         self._hold(self._held + size)
 
     def give_back(self, size: int) -> None:
-        """Need that much no longer."""
+        """Give back memory."""
         if not self._has_ended:
             self._hold(self._held - size)
 
@@ -108,27 +108,27 @@ class Body:
         more = shared - self.shared
         if more > 0 and not self._memory.make_room(more, self):
             _refuse()
-        self._memory.left -= more
+        self._memory.remaining -= more
         self._memory.of_sender[self.sender] += more
         self._held, self.shared = held, shared
 
     def end(self) -> None:
-        """Take nothing any more."""
+        """Give back all memory, and take none from now on."""
         if self._has_ended:
             return
         self._has_ended = True
         self._memory.coming.pop(self, None)
-        self._memory.left += self.shared
+        self._memory.remaining += self.shared
         self._memory.of_sender[self.sender] -= self.shared
         if not self._memory.of_sender[self.sender]:
             del self._memory.of_sender[self.sender]
         self._held = self.shared = 0
 
     async def next_of(self, receive: Receive) -> Message:
-        """The next message of a request; while it has a body, others may come first.
+        """Return the next message of a request; while its body arrives, other requests may take precedence.
 
         Raises:
-            Problem: 503: there is no memory for it, or it had to give way.
+            Problem: 503: no memory is available, or the body had to give way.
         """
         self._refuse_if_late()
         if self not in self._memory.coming:
@@ -149,7 +149,7 @@ class Body:
             _refuse()
 
     def give_way(self) -> None:
-        """Let another have the memory: the request is answered with 503."""
+        """Give back all memory for another body; the request is answered with 503."""
         self.end()
         self._gives_way = True
         if self._task is not None:
@@ -161,13 +161,13 @@ def _refuse() -> NoReturn:
 
 
 def body_of(request: Request) -> Body:
-    """What a request takes."""
-    found: Body = request.scope[_KEY]
-    return found
+    """Return the memory of a request."""
+    body: Body = request.scope[_KEY]
+    return body
 
 
 class BodyMemory:
-    """Counts what requests take, and refuses bodies while those of others take all that there is."""
+    """Middleware that counts the memory of requests, and refuses bodies while others hold all of it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -181,10 +181,10 @@ class BodyMemory:
             return await body.next_of(receive)
 
         async def in_pieces(message: Message) -> None:
-            """Send an answer piece by piece: each waits until the one before is taken.
+            """Send a response in pieces, each after the client has received the one before.
 
-            In one piece, it would be taken for sent, and its memory given back, while the server still keeps all of it
-            for somebody who does not read.
+            In one piece, the response would count as sent, and its memory as free, while the server still holds all of
+            it for a client that does not read.
             """
             data = message.get("body", b"")
             for start in range(0, len(data) - PIECE_BYTES, PIECE_BYTES):
@@ -194,7 +194,7 @@ class BodyMemory:
             await send(message)
 
         try:
-            scope[_KEY] = body  # not in a copy: who measures and traces reads the route there
+            scope[_KEY] = body  # not in a copy: the middlewares for metrics and traces read the route from this scope
             await self._app(scope, counted, in_pieces)
         finally:
             body.end()

@@ -1,4 +1,4 @@
-"""What the gateway measures of requests."""
+"""Metrics of the gateway's requests."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _CONVERTOR = re.compile(r":\w+(?=})")
 
 
 class Metered:
-    """Counts and measures requests. Anybody can send any path and method, so that only those are told that there are.
+    """Middleware that counts and times requests. Its labels are known routes and methods, as clients can send any.
 
     Args:
-        app: What answers the requests.
-        meter: Takes the metrics.
-        routes: The application's.
+        app: The next application.
+        meter: The meter of the metrics.
+        routes: The routes of the application.
     """
 
     def __init__(self, app: ASGIApp, meter: MetricMeter, routes: Iterable[BaseRoute]) -> None:
@@ -53,7 +53,7 @@ class Metered:
 
 
 def paths_of(routes: Iterable[BaseRoute]) -> dict[int, str]:
-    """The paths of an application's routes, by the ``id`` of what a request's scope has as its route."""
+    """Return the paths of an application's routes, by the ``id`` of the route in a request's scope."""
     return {id(route): path for route, path in _paths(routes)}
 
 

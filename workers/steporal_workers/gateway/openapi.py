@@ -1,4 +1,4 @@
-"""The gateway's OpenAPI description, which its tests hold it to."""
+"""OpenAPI description of the gateway; tests check the gateway against it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def _response(description: str, schema: _Object) -> _Object:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
-def _errors(**said: str) -> _Object:
-    return {status.removeprefix("s"): _response(text, _ref("Error")) for status, text in said.items()}
+def _errors(**descriptions: str) -> _Object:
+    return {status.removeprefix("s"): _response(text, _ref("Error")) for status, text in descriptions.items()}
 
 
 def _enveloped(data: _Object) -> _Object:
@@ -51,15 +51,15 @@ def _in_path(name: str, description: str) -> _Object:
 
 
 _ID_OF_RUN = _in_path(
-    "id", "A run id, or Temporal's workflow id of the run: `{app}/{workflow}/{event id}`, as it is or encoded."
+    "id", "A run id, or Temporal's workflow id of the run, `{app}/{workflow}/{event id}`, with or without URL encoding."
 )
 _FOR_API: list[_Object] = [{"apiKey": []}]
 _OPEN: list[_Object] = []
 
 _LIVE: _Object = {
-    "summary": "Whether the process is up.",
+    "summary": "Check that the process is up.",
     "security": _OPEN,
-    "responses": {"200": _response("It is.", _closed(status={"const": 200}, message={"type": "string"}))},
+    "responses": {"200": _response("The process is up.", _closed(status={"const": 200}, message={"type": "string"}))},
 }
 
 _SCHEMAS: _Object = {
@@ -71,22 +71,23 @@ _SCHEMAS: _Object = {
                 "type": "string",
                 "minLength": 1,
                 "maxLength": MAX_NAME_LENGTH,
-                "description": "Does not start with `inngest/` or `steporal/`; has no `*`, nor a space at either end.",
+                "description": "Must not start with `inngest/` or `steporal/`, contain `*`, or start or end with a "
+                "space.",
             },
-            "data": {"type": ["object", "null"], "description": "`_inngest` in it is dropped."},
+            "data": {"type": ["object", "null"], "description": "The key `_inngest` in it is dropped."},
             "id": {
                 "type": ["string", "null"],
                 "maxLength": MAX_EVENT_ID_BYTES,
-                "description": "A run of each workflow starts at most once for an id. A ULID by default.",
+                "description": "Each workflow starts at most one run per id. A ULID by default.",
             },
             "ts": {
                 "anyOf": [
                     {"type": "integer", "minimum": EARLIEST_MS, "maximum": LATEST_MS},
                     {"enum": [0, None]},
                 ],
-                "description": "Milliseconds since the epoch, 1980 to 2100; 0: now. A future time delays the runs.",
+                "description": "Milliseconds since the epoch, 1980 to 2100; 0 is now. A future time delays the runs.",
             },
-            "v": {"type": ["string", "null"], "description": "A version of the data, free to choose."},
+            "v": {"type": ["string", "null"], "description": "A version of the data, of any form."},
         },
         "description": "Further keys, such as Inngest's `user` and `meta`, are accepted and dropped.",
     },
@@ -98,7 +99,7 @@ _SCHEMAS: _Object = {
         ids={
             "type": "array",
             "items": {"type": "string"},
-            "description": "With 503: the ids that the events have; with them, sending again starts nothing twice.",
+            "description": "With 503: the ids of the events; sending them again with these ids starts nothing twice.",
         },
         error={"type": "string"},
         status={"type": "integer"},
@@ -115,34 +116,34 @@ _SCHEMAS: _Object = {
         event_id={"type": "string", "description": "The id of the event that started it."},
         status={"enum": ["Running", "Completed", "Failed", "Cancelled"]},
         ended_at={"type": ["string", "null"], "format": "date-time"},
-        output={"description": "What it returned; of a run that failed, `{name, message, stack}`."},
+        output={"description": "The result; for a run that failed, `{name, message, stack}`."},
         workflow_id={"type": "string", "description": "Temporal's workflow id."},
     ),
 }
 
 
-def _not_sent(**said: str) -> _Object:
-    return {status.removeprefix("s"): _response(text, _ref("NotSent")) for status, text in said.items()}
+def _not_sent(**descriptions: str) -> _Object:
+    return {status.removeprefix("s"): _response(text, _ref("NotSent")) for status, text in descriptions.items()}
 
 
 _UNREACHABLE = "Temporal did not answer."
-_NO_KEY = "No API key, or a wrong one."
-_FOREIGN = "A web page of somebody else has sent it, where no key is needed."
+_NO_KEY = "The API key is missing or wrong."
+_FOREIGN = "A foreign web page sent the request, and no key is required."
 
 _BODY = {
-    "s400": "The body cannot be taken; says where.",
+    "s400": "The body is not valid; the error says where.",
     "s401": _NO_KEY,
     "s403": _FOREIGN,
-    "s413": "It is too large.",
-    "s415": "It is compressed.",
+    "s413": "The body is too large.",
+    "s415": "The body is compressed.",
 }
 
 _PATHS: _Object = {
     "/e/{key}": {
         "post": {
             "operationId": "sendEvents",
-            "summary": "Send events: each starts the workflows that have a trigger for it.",
-            "description": "Everything is checked before anything is sent.",
+            "summary": "Send events. Each event starts the workflows that have a trigger for it.",
+            "description": "All events are checked before any is sent.",
             "security": _OPEN,
             "parameters": [
                 _in_path("key", "An event key."),
@@ -165,14 +166,14 @@ _PATHS: _Object = {
                 {"anyOf": [_ref("Event"), {"type": "array", "items": _ref("Event"), "maxItems": MAX_EVENTS}]}
             ),
             "responses": {
-                "200": _response("They are sent.", _ref("Sent")),
+                "200": _response("The events are sent.", _ref("Sent")),
                 **_not_sent(
-                    s400="An event cannot be sent; none was.",
+                    s400="An event is not valid; no event was sent.",
                     s401="The event key is wrong.",
                     s403=_FOREIGN,
                     s413="An event, or the body, is too large.",
                     s415="The body is compressed.",
-                    s503=f"{_UNREACHABLE} Send the same again.",
+                    s503=f"{_UNREACHABLE} Send the same request again.",
                 ),
             },
         }
@@ -198,28 +199,30 @@ _PATHS: _Object = {
     "/v1/events/{id}/runs": {
         "get": {
             "operationId": "runsOfEvent",
-            "summary": "The runs that an event started.",
+            "summary": "List the runs that an event started.",
             "security": _FOR_API,
             "parameters": [_in_path("id", "The event's id.")],
             "responses": {
-                "200": _response("The runs, the first first.", _enveloped({"type": "array", "items": _ref("Run")})),
-                **_errors(s400="The id cannot be the id of an event.", s401=_NO_KEY, s403=_FOREIGN, s503=_UNREACHABLE),
+                "200": _response(
+                    "The runs, in the order of their starts.", _enveloped({"type": "array", "items": _ref("Run")})
+                ),
+                **_errors(s400="The id is not a valid event id.", s401=_NO_KEY, s403=_FOREIGN, s503=_UNREACHABLE),
             },
         }
     },
     "/v1/runs/{id}": {
         "get": {
             "operationId": "getRun",
-            "summary": "A run.",
+            "summary": "Return a run.",
             "security": _FOR_API,
             "parameters": [_ID_OF_RUN],
             "responses": {
                 "200": _response("The run.", _enveloped(_ref("Run"))),
                 **_errors(
-                    s400="The id cannot be the id of a run.",
+                    s400="The id is not a valid run id.",
                     s401=_NO_KEY,
                     s403=_FOREIGN,
-                    s404="There is no such run.",
+                    s404="The run does not exist.",
                     s503=_UNREACHABLE,
                 ),
             },
@@ -227,17 +230,17 @@ _PATHS: _Object = {
         "delete": {
             "operationId": "cancelRun",
             "summary": "Cancel a run.",
-            "description": "The run may still do its last steps.",
+            "description": "The run may still run its last steps.",
             "security": _FOR_API,
             "parameters": [_ID_OF_RUN],
             "responses": {
-                "204": {"description": "It is asked to end, or was cancelled before."},
+                "204": {"description": "The cancellation is requested, or the run was cancelled before."},
                 **_errors(
-                    s400="The id cannot be the id of a run.",
+                    s400="The id is not a valid run id.",
                     s401=_NO_KEY,
                     s403=_FOREIGN,
-                    s404="There is no such run.",
-                    s409="It has completed or failed.",
+                    s404="The run does not exist.",
+                    s409="The run has completed or failed.",
                     s503=_UNREACHABLE,
                 ),
             },
@@ -253,12 +256,10 @@ _PATHS: _Object = {
                 {"type": "object", "properties": {"data": {"description": "The run's input; null by default."}}}
             ),
             "responses": {
-                "200": _response("It is started.", _closed(id={"type": "string"}, status={"const": 200})),
+                "200": _response("The run is started.", _closed(id={"type": "string"}, status={"const": 200})),
                 **_errors(
-                    **(
-                        _BODY | {"s400": "The body or the input cannot be taken, or several apps have such a workflow."}
-                    ),
-                    s404="There is no such workflow.",
+                    **(_BODY | {"s400": "The body or the input is not valid, or several apps have this workflow."}),
+                    s404="The workflow does not exist.",
                     s503=_UNREACHABLE,
                 ),
             },
@@ -269,11 +270,11 @@ _PATHS: _Object = {
     "/ready": {
         "get": {
             "operationId": "ready",
-            "summary": "Whether Temporal answers, the catalog can be read, and the process is not stopping.",
+            "summary": "Check that Temporal answers, the catalog can be read, and the process is not stopping.",
             "security": _OPEN,
             "responses": {
                 "200": _response(
-                    "It can work.",
+                    "The process is ready.",
                     _closed(status={"const": 200}, message={"type": "string"}),
                 ),
                 **_errors(s503=_UNREACHABLE),
@@ -283,9 +284,9 @@ _PATHS: _Object = {
     "/openapi.json": {
         "get": {
             "operationId": "describe",
-            "summary": "This description.",
+            "summary": "Return this description.",
             "security": _OPEN,
-            "responses": {"200": _response("It.", {"type": "object"})},
+            "responses": {"200": _response("This description.", {"type": "object"})},
         }
     },
 }

@@ -1,4 +1,4 @@
-"""The flags of the gateway."""
+"""Flags of the gateway."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from datetime import timedelta
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8288
-"""Where Inngest's SDKs look for a dev server."""
+"""Port on which Inngest's SDKs look for a dev server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayOptions:
-    """The flags of ``steporal gateway``.
+    """Flags of ``steporal gateway``.
 
     Attributes:
-        host: The address on which it listens.
-        port: The port; any free one with 0.
-        event_keys: Keys that open ``/e``.
-        api_keys: Keys that open ``/v1`` and ``/invoke``.
-        insecure_any_key: Whether what has no keys is open to everybody.
-        drain_delay: How long requests are taken at the end, while it is not ready.
+        host: The address to listen on.
+        port: The port; 0 chooses a free one.
+        event_keys: The keys for ``/e``.
+        api_keys: The keys for ``/v1`` and ``/invoke``.
+        insecure_any_key: Whether a part without keys is open to everybody.
+        drain_delay: The time for which requests are still accepted at the end, while the gateway is not ready.
     """
 
     host: str = DEFAULT_HOST

@@ -1,4 +1,4 @@
-"""``/health`` and ``/ready``: what load balancers ask."""
+"""``/health``, ``/live`` and ``/ready``: the probes of load balancers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SECONDS = 3.0
 
 
 class Probes:
-    """Says whether the process is up, and whether it can do its work."""
+    """Probes that report whether the process is up, and whether it can do its work."""
 
     def __init__(self, client: steporal.Client, is_stopping: Callable[[], bool]) -> None:
         self._client = client
@@ -28,11 +28,11 @@ class Probes:
         self._has_read_all = False
 
     async def live(self, request: Request) -> Response:
-        """The process is up."""
+        """Respond that the process is up."""
         return answer({"status": 200, "message": "OK"})
 
     async def ready(self, request: Request) -> Response:
-        """Temporal answers, and the catalog can be read, as of the last two seconds; and the process goes on."""
+        """Check that Temporal answers and the catalog can be read, at most two seconds ago, and that nothing stops."""
         if self._is_stopping():
             raise Problem(503, "the gateway is stopping")
         try:
@@ -47,6 +47,6 @@ class Probes:
         return answer({"status": 200, "message": "OK"})
 
     async def _read_catalog(self, catalog: Catalog) -> None:
-        """Read all of the catalog once, for which the process needs all keys, and then what every event concerns."""
+        """Read all of the catalog once, which needs all keys, and after that the part that every event needs."""
         await (catalog.read([FINISHED]) if self._has_read_all else catalog.read_all())
         self._has_read_all = True

@@ -1,4 +1,4 @@
-"""The gateway's HTTP server."""
+"""HTTP server of the gateway."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ..logs import Seldom
 from .limits import IDLE_SECONDS, MAX_HEAD_BYTES, PatientProtocol
 
 DRAIN_SECONDS = 30
-"""How long requests that have come have to be answered, at the end."""
+"""Limit of the time in which pending requests are answered when the process stops."""
 
 _LOGGERS = ("uvicorn.error", "steporal.gateway")
 _seldom = Seldom()
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn, whose end is decided by the command: it has the signals."""
+    """Uvicorn without its own signal handlers: the command handles the signals."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -40,18 +40,18 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
-    """Serve an application while the context lasts; what has come is answered before it ends.
+    """Serve an application while the context lasts; pending requests are answered before it ends.
 
     Args:
         app: The application.
-        host: The address on which it listens.
-        port: The port; any free one with 0.
+        host: The address to listen on.
+        port: The port; 0 chooses a free one.
 
     Yields:
         The base URL.
 
     Raises:
-        Failure: It cannot listen there.
+        Failure: The address or port cannot be used.
     """
     listening = listener("the gateway", host, port)
     async with serving_on(app, listening):
@@ -60,12 +60,12 @@ async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def serving_on(app: ASGIApp, listening: socket.socket) -> AsyncIterator[None]:
-    """The same, on a socket that listens already, and is closed at the end."""
+    """Serve an application on a socket that already listens, and is closed at the end."""
     config = uvicorn.Config(
         app,
         log_config=None,
         log_level="warning",
-        access_log=False,  # paths have event keys in them
+        access_log=False,  # paths contain event keys
         server_header=False,
         lifespan="off",
         ws="none",

@@ -1,4 +1,4 @@
-"""``POST /v1/signals``: a signal to the run that waits for it."""
+"""``POST /v1/signals``: sends a signal to the run that waits for it."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from .bodies import object_of, read_json
 
 
 class SignalApi:
-    """Takes signals."""
+    """API that sends signals."""
 
     def __init__(self, client: steporal.Client) -> None:
         self._client = client
 
     async def send(self, request: Request) -> Response:
-        """Hand a signal over: ``{"data": {"run_id": ...}}``; 404 if no run waits for it."""
+        """Send a signal; respond with ``{"data": {"run_id": ...}}``, or 404 if no run waits for it."""
         signal, data = await read_json(request, _signal_of)
         try:
             sent = await self._client.send_signal(signal, data)
-        except (NonRetryableError, ValueError) as err:  # what is wrong with the name or the data
+        except (NonRetryableError, ValueError) as err:  # the name or the data is not valid
             raise Problem(400, str(err)) from None
         except SendSignalError as err:
-            raise of_temporal(SendSignalError(str(err))) from None  # 503, whatever the cause: 404 is for no waiting run
+            raise of_temporal(SendSignalError(str(err))) from None  # 503 for any cause: 404 means that no run waits
         if sent.run_id is None:
             raise Problem(404, f"no run waits for the signal {signal!r}")
         return enveloped({"run_id": sent.run_id})
 
 
 def _signal_of(body: JSON) -> tuple[str, JSON]:
-    given = object_of(body)
-    signal, data = given.get("signal"), given.get("data")
+    fields = object_of(body)
+    signal, data = fields.get("signal"), fields.get("data")
     if not isinstance(signal, str) or not signal.strip():
-        raise Problem(400, f"signal is {signal!r:.80}; it takes a signal's name, which is a string that is not empty")
+        raise Problem(400, f"signal is {signal!r:.80}; it must be the name of a signal, a string that is not empty")
     try:
         check_json(signal, "signal", "the body")
         check_json(data, "data", "the body")

@@ -1,4 +1,4 @@
-"""Requests in traces: each has a span, which goes on with the trace of its ``traceparent``."""
+"""Traces of requests: each request has a span, which continues the trace of its ``traceparent``."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from .metering import METHODS, paths_of
 
 _PROBES = ("/health", "/live", "/ready")
 
-_LONGEST_STATE = 512
-"""Of ``tracestate``: what W3C asks for at least. It goes along with each event."""
+_MAX_STATE_LENGTH = 512
+"""Limit of ``tracestate``; W3C requires at least this length. The value is part of each event."""
 
 
 class Traced:
-    """Gives each request a span, but those that ask for the gateway's health.
+    """Middleware that gives each request a span, except probes of the gateway's health.
 
     Args:
-        app: What answers the requests.
-        routes: The application's; a span has the route's path, which has no ids in it and no keys.
+        app: The next application.
+        routes: The routes of the application; a span has the route's path, which contains neither ids nor keys.
     """
 
     def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
@@ -64,7 +64,7 @@ def _parent(scope: Scope) -> Context:
         {
             name.decode("latin-1"): value.decode("latin-1")
             for name, value in scope["headers"]
-            if name == b"traceparent" or (name == b"tracestate" and len(value) <= _LONGEST_STATE)
+            if name == b"traceparent" or (name == b"tracestate" and len(value) <= _MAX_STATE_LENGTH)
         },
         Context(),
     )

@@ -1,1 +1,1 @@
-"""``steporal runs``: find runs, look at them, end them, and run them again."""
+"""``steporal runs``: finds runs, shows them, ends them, and runs them again."""

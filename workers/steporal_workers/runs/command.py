@@ -1,4 +1,4 @@
-"""The commands ``steporal runs ...``: what can be typed, and nothing else."""
+"""Definition of the commands ``steporal runs ...``: arguments and flags, and nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STATUSES = ("running", "stuck", "completed", "failed", "cancelled", "terminated"
 
 
 def _since(context: click.Context, parameter: click.Parameter, text: str | None) -> datetime | None:
-    """A time, or how long ago it is."""
+    """Parse a time, or a duration before now."""
     from steporal.durations import parse_duration
 
     if text is None:
@@ -33,21 +33,21 @@ def _since(context: click.Context, parameter: click.Parameter, text: str | None)
         raise click.BadParameter(
             f'{text!r} is neither a duration, such as "1h30m", nor a time, such as 2030-01-31T09:00:00+01:00'
         ) from None
-    return moment.astimezone()  # without a zone, that of this machine
+    return moment.astimezone()  # without a time zone, it is in that of this machine
 
 
 _FILTERS = (
     click.option("--workflow", metavar="ID", help="Only the runs of this workflow."),
     click.option("--app", metavar="ID", help="Only the runs of this app."),
-    click.option("--event", metavar="NAME", help="Only runs that this event has started; `order.*` is a pattern."),
-    click.option("--event-id", metavar="ID", help="Only runs that the event with this id has started."),
+    click.option("--event", metavar="NAME", help="Only runs that this event started; `order.*` is a pattern."),
+    click.option("--event-id", metavar="ID", help="Only runs that the event with this id started."),
     click.option("--since", metavar="WHEN", callback=_since, help="Only runs since then: 1h30m, or an ISO 8601 time."),
-    click.option("--where", metavar="QUERY", help="Only runs that match this query, in Temporal's language."),
+    click.option("--where", metavar="QUERY", help="Only runs that match this query, in Temporal's query language."),
 )
 
 
 def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The flags that say which runs are meant."""
+    """Add the flags that select runs to a command."""
     for option in reversed(_FILTERS):
         command = option(command)
     return command
@@ -61,22 +61,22 @@ def _filters(options: dict[str, Any]) -> Filters:
 
 @click.group(cls=Group)
 def runs() -> None:
-    """Find runs, look at them, end them, and run them again.
+    """Find runs, show them, end them, and run them again.
 
-    A run has two ids: its own, ctx.run_id, and Temporal's workflow id, {app}/{workflow}/{event id}. Every command takes
-    both.
+    A run has two ids: its own, ctx.run_id, and Temporal's workflow id, {app}/{workflow}/{event id}. Every command
+    accepts both.
     """
 
 
 @runs.command("list")
 @filter_options
 @click.option("--status", type=click.Choice(STATUSES), help="Only runs with this status.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, metavar="N", help="How many at most.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, metavar="N", help="The maximum number of runs.")
 @connection_options
 @codec_option
 @json_option
 def list_command(connection: Any, codec: str | None, limit: int, as_json: bool, **options: Any) -> None:
-    """List the open runs and the last ones that ended, sorted by their start, the newest first."""
+    """List open runs and the runs that ended last, the most recently started first."""
     from .listing import run_list
 
     async def operation() -> None:
@@ -88,7 +88,7 @@ def list_command(connection: Any, codec: str | None, limit: int, as_json: bool, 
 
 @runs.command()
 @click.argument("id")
-@click.option("--watch", is_flag=True, help="Show it again and again, until it ends.")
+@click.option("--watch", is_flag=True, help="Refresh the output until the run ends.")
 @click.option("--stack", is_flag=True, help="Show all lines of the stack traces of errors.")
 @connection_options
 @codec_option
@@ -101,7 +101,7 @@ def show(id: str, watch: bool, stack: bool, connection: Any, codec: str | None, 
     from .showing import run_show
 
     if watch and as_json:
-        raise click.UsageError("--watch is for people, and --json for programs: give one of them")
+        raise click.UsageError("--watch is for people, and --json for programs: use one of them")
 
     async def operation() -> None:
         temporal = await connection.connect(data_converter(codec))
@@ -112,12 +112,12 @@ def show(id: str, watch: bool, stack: bool, connection: Any, codec: str | None, 
 
 @runs.command()
 @click.argument("id")
-@click.option("--wait", is_flag=True, help="Wait for the run's end.")
+@click.option("--wait", is_flag=True, help="Wait until the run ends.")
 @connection_options
 @codec_option
 @json_option
 def result(id: str, wait: bool, connection: Any, codec: str | None, as_json: bool) -> None:
-    """Print what the run ID has returned, as JSON. Ends with 1, and the error, if it has failed."""
+    """Print the result of the run ID, as JSON. Exits with 1, and prints the error, if the run failed."""
     from .ending import run_result
 
     async def operation() -> None:
@@ -129,13 +129,13 @@ def result(id: str, wait: bool, connection: Any, codec: str | None, as_json: boo
 @runs.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @filter_options
-@click.option("--yes", "is_sure", is_flag=True, help="Do not ask whether all that are found are meant.")
+@click.option("--yes", "is_sure", is_flag=True, help="Do not ask for confirmation.")
 @connection_options
 @json_option
 def cancel(ids: tuple[str, ...], **options: Any) -> None:
-    """Ask runs to end: those with these ids, or all open ones that the flags find.
+    """Cancel runs: those with these ids, or all open runs that the flags select.
 
-    Steps that are running get Temporal's cancellation, and `finally` may run further steps.
+    Running steps receive Temporal's cancellation, and `finally` may run further steps.
     """
     _end("cancel", ids, reason=None, **options)
 
@@ -143,12 +143,12 @@ def cancel(ids: tuple[str, ...], **options: Any) -> None:
 @runs.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @filter_options
-@click.option("--yes", "is_sure", is_flag=True, help="Do not ask whether all that are found are meant.")
-@click.option("--reason", metavar="TEXT", help="Why; Temporal keeps it.")
+@click.option("--yes", "is_sure", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--reason", metavar="TEXT", help="The reason, which Temporal records.")
 @connection_options
 @json_option
 def terminate(ids: tuple[str, ...], **options: Any) -> None:
-    """End runs immediately: those with these ids, or all open runs that the flags find.
+    """End runs immediately: those with these ids, or all open runs that the flags select.
 
     None of their code runs any more: no `finally`, no failure handler, and no event reports the end.
     """
@@ -169,7 +169,7 @@ def _end(
 
     is_query = any(value is not None for value in options.values())
     if bool(ids) == is_query:
-        raise click.UsageError(f"{verb} takes ids of runs, or flags that find them, such as --where QUERY")
+        raise click.UsageError(f"{verb} takes ids of runs, or flags that select runs, such as --where QUERY")
 
     async def operation() -> None:
         temporal = await connection.connect()
@@ -185,17 +185,17 @@ def _end(
 @runs.command()
 @click.argument("id")
 @click.option(
-    "--from", "from_step", metavar="STEP", help="Keep what steps have returned that finished before this one."
+    "--from", "from_step", metavar="STEP", help="Keep the results of the steps that finished before this step."
 )
-@click.option("--input", "data", metavar="JSON", help="Another input; -: standard input, @FILE: a file.")
+@click.option("--input", "data", metavar="JSON", help="A new input; - reads it from standard input, @FILE from a file.")
 @connection_options
 @checking_option
 @json_option
 def rerun(id: str, from_step: str | None, data: str | None, connection: Any, codec: str | None, as_json: bool) -> None:
-    """Do the work of the run ID again, in a new run, and print that run's workflow id.
+    """Run the work of the run ID again, in a new run, and print the new run's workflow id.
 
-    The new run has the same input and an event id of its own. With --from, it begins with what had finished when that
-    step began; its waits, listeners and ids are its own.
+    The new run has the same input and its own event id. With --from, it begins with what had finished when that step
+    began; its waits, listeners and ids are its own.
     """
     from ..arguments import read_json
 
@@ -206,7 +206,7 @@ def rerun(id: str, from_step: str | None, data: str | None, connection: Any, cod
 
     async def operation() -> None:
         temporal = await connection.connect(None if client is None else client.data_converter)
-        given = SAME if data is None else value
-        await run_rerun(temporal, id, definitions=client, from_step=from_step, data=given, as_json=as_json)
+        new_input = SAME if data is None else value
+        await run_rerun(temporal, id, definitions=client, from_step=from_step, data=new_input, as_json=as_json)
 
     perform(operation())

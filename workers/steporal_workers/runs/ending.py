@@ -1,4 +1,4 @@
-"""``steporal runs result``, ``cancel`` and ``terminate``: one run, or all that a query finds."""
+"""``steporal runs result``, ``cancel`` and ``terminate``: for one run, or for all that a query finds."""
 
 from __future__ import annotations
 
@@ -28,42 +28,44 @@ from .words import status_of
 
 Verb = Literal["cancel", "terminate"]
 
-_DONE: dict[Verb, str] = {"cancel": "asked to cancel", "terminate": "terminated"}
+_DONE: dict[Verb, str] = {"cancel": "requested to cancel", "terminate": "terminated"}
 
 
 async def run_result(temporal: Client, id: str, *, wait: bool, as_json: bool) -> None:
     """Print the result of a run.
 
     Raises:
-        Failure: There is no such run, it has failed, or it goes on.
+        Failure: The run does not exist, has failed, or has not ended.
     """
-    found = await get_run(temporal, id)
-    if is_open(found) and not wait:
-        raise Failure(f"run {found.id!r} has not ended; --wait waits, and `steporal runs show` says what it does")
-    first = first_run_id(found)
-    handle = temporal.get_workflow_handle(found.id, run_id=found.run_id, result_type=RawValue)
+    described = await get_run(temporal, id)
+    if is_open(described) and not wait:
+        raise Failure(
+            f"run {described.id!r} has not ended; --wait waits for it, and `steporal runs show` shows what it is doing"
+        )
+    first = first_run_id(described)
+    handle = temporal.get_workflow_handle(described.id, run_id=described.run_id, result_type=RawValue)
     try:
-        async with explained(temporal, found.id):
+        async with explained(temporal, described.id):
             result = await Run(temporal, handle, "", None).result()
     except steporal.RunFailedError as err:
         if as_json:
-            print_json({"workflow_id": found.id, "run_id": first, "error": failed_run_json(err)})
+            print_json({"workflow_id": described.id, "run_id": first, "error": failed_run_json(err)})
         raise FailedRun(err) from err
-    print_json({"workflow_id": found.id, "run_id": first, "result": result} if as_json else result)
+    print_json({"workflow_id": described.id, "run_id": first, "result": result} if as_json else result)
 
 
 async def run_end(temporal: Client, verb: Verb, ids: Sequence[str], *, reason: str | None, as_json: bool) -> None:
     """Cancel or terminate runs.
 
     Raises:
-        Failure: There is no such run, or it has ended; the others before it are ended.
+        Failure: A run does not exist, or has ended; the runs before it are ended.
     """
     ended = []
     for id in ids:
-        found = await get_run(temporal, id)
-        if not is_open(found):
-            raise Failure(f"run {found.id!r} has ended already: {status_of(found.status)}")
-        handle = temporal.get_workflow_handle(found.id, first_execution_run_id=first_run_id(found))
+        described = await get_run(temporal, id)
+        if not is_open(described):
+            raise Failure(f"run {described.id!r} has already ended: {status_of(described.status)}")
+        handle = temporal.get_workflow_handle(described.id, first_execution_run_id=first_run_id(described))
         try:
             await (
                 handle.cancel() if verb == "cancel" else handle.terminate(reason=reason or "steporal runs terminate")
@@ -71,10 +73,10 @@ async def run_end(temporal: Client, verb: Verb, ids: Sequence[str], *, reason: s
         except RPCError as err:
             if err.status != RPCStatusCode.NOT_FOUND:
                 raise
-            raise Failure(f"run {found.id!r} has just ended") from None
-        ended.append(found.id)
+            raise Failure(f"run {described.id!r} has just ended") from None
+        ended.append(described.id)
         if not as_json:
-            say(f"{_DONE[verb]}: {escape(found.id)}")
+            say(f"{_DONE[verb]}: {escape(described.id)}")
     if as_json:
         print_json({"runs": ended})
 
@@ -82,11 +84,11 @@ async def run_end(temporal: Client, verb: Verb, ids: Sequence[str], *, reason: s
 async def run_batch(
     temporal: Client, verb: Verb, filters: Filters, *, reason: str | None, is_sure: bool, as_json: bool
 ) -> None:
-    """Cancel or terminate all open runs that are meant, by a batch operation of Temporal's.
+    """Cancel or terminate all open runs that the filters select, by a batch operation of Temporal's.
 
     Raises:
-        Failure: Temporal does not understand the query.
-        Mistake: A flag needs search attributes, and the namespace has none; or nobody is there to be asked.
+        Failure: Temporal does not accept the query.
+        Mistake: A flag needs search attributes that the namespace does not have, or nobody can confirm.
     """
     query = await query_of(temporal, filters)
     if query.event is not None:
@@ -130,4 +132,4 @@ def _confirm(question: str) -> None:
     try:
         click.confirm(question, abort=True, err=True)
     except click.Abort:
-        raise Mistake("nothing was done; --yes does it without asking") from None
+        raise Mistake("nothing was done; --yes does it without confirmation") from None

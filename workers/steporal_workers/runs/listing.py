@@ -1,4 +1,4 @@
-"""``steporal runs list``."""
+"""``steporal runs list``: lists runs."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _AT_ONCE = 20
 
 @dataclass(slots=True)
 class Listed:
-    """A run in a list.
+    """Run in a list.
 
     Attributes:
         run: Its last execution.
-        run_id: The run's own id, ``ctx.run_id``: that of its first execution.
-        started: When its first execution began.
-        event: The name of the event that started it; None if nobody can say.
+        run_id: The run's own id, ``ctx.run_id``, which is that of its first execution.
+        started: The start of its first execution.
+        event: The name of the event that started it; None if unknown.
         event_id: That event's id.
     """
 
@@ -48,17 +48,17 @@ class Listed:
 
     @property
     def ended(self) -> datetime | None:
-        """When it ended."""
+        """Time of its end; None if it is open."""
         return None if is_open(self.run) else self.run.close_time
 
     @property
     def is_stuck(self) -> bool:
-        """Whether its workflow task fails again and again, as far as Temporal says that."""
+        """True if its workflow task fails again and again, as far as the server reports that."""
         return self.ended is None and bool(self.run.typed_search_attributes.get(PROBLEMS))
 
     @property
     def waiting_for(self) -> list[str]:
-        """What it waits for, if it is parked and the namespace has search attributes."""
+        """Descriptions of its waits, if it is parked and the namespace has search attributes."""
         return list(self.run.typed_search_attributes.get(WAITING_FOR) or ()) if self.ended is None else []
 
     def json(self) -> JSON:
@@ -78,37 +78,37 @@ class Listed:
 
 
 async def run_list(temporal: Client, filters: Filters, *, limit: int, as_json: bool) -> None:
-    """List the open runs and the last ones that ended, sorted by their start, the newest first.
+    """List open runs and the runs that ended last, the most recently started first.
 
     Raises:
-        Failure: Temporal does not understand the query.
+        Failure: Temporal does not accept the query.
     """
     query = await query_of(temporal, filters)
     if query.event is not None:
         say(
             f"namespace {escape(repr(temporal.namespace))} has no search attributes (`steporal setup` registers them): "
-            "each run is looked at"
+            "the history of each run is read"
         )
-    found: list[Listed] = []
+    rows: list[Listed] = []
     known: set[tuple[str, str]] = set()
     async for listed in _looked_at(temporal, query.text, limit=None if query.event else limit, where=filters.where):
         if (listed.run.id, listed.run_id) in known:  # an earlier execution of a run that was reset
             continue
         if query.event is None or (listed.event is not None and event_matches(query.event, listed.event)):
             known.add((listed.run.id, listed.run_id))
-            found.append(listed)
-        if len(found) == limit:
+            rows.append(listed)
+        if len(rows) == limit:
             break
-    found.sort(key=lambda listed: listed.started, reverse=True)
+    rows.sort(key=lambda listed: listed.started, reverse=True)
     if as_json:
-        print_json([listed.json() for listed in found])
+        print_json([listed.json() for listed in rows])
         return
-    if not found:
+    if not rows:
         why = f"; {query.unknown}" if query.unknown else ""
         say(escape(f"no run matches in namespace {temporal.namespace!r}{why}"))
         return
-    console().print(_table(found))
-    if len(found) == limit:
+    console().print(_table(rows))
+    if len(rows) == limit:
         say(f"the last {limit:,}; --limit N shows more")
 
 
@@ -129,12 +129,12 @@ async def _looked_at(temporal: Client, query: str, *, limit: int | None, where: 
 
 async def _look_at_all(temporal: Client, batch: list[WorkflowExecution]) -> list[Listed]:
     looked = await asyncio.gather(*(_look(temporal, each) for each in batch))
-    goes_on = await asyncio.gather(*(_goes_on(temporal, each) for each in looked))
-    return [listed for listed, does in zip(looked, goes_on, strict=True) if not does]
+    were_reset = await asyncio.gather(*(_was_reset(temporal, each) for each in looked))
+    return [listed for listed, was_reset in zip(looked, were_reset, strict=True) if not was_reset]
 
 
-async def _goes_on(temporal: Client, listed: Listed) -> bool:
-    """Return whether a terminated execution was reset, as `steporal recover` does, so that another one goes on."""
+async def _was_reset(temporal: Client, listed: Listed) -> bool:
+    """Return whether a terminated execution was reset, as `steporal recover` does, and another execution is open."""
     if listed.run.status != WorkflowExecutionStatus.TERMINATED:
         return False
     latest = await describe(temporal, listed.run.id)
@@ -142,14 +142,14 @@ async def _goes_on(temporal: Client, listed: Listed) -> bool:
 
 
 def not_understood(error: RPCError, where: str | None) -> Exception:
-    """What a refused query is told as."""
+    """Return the error for a query that Temporal refused."""
     if error.status == RPCStatusCode.INVALID_ARGUMENT and where:
-        return Failure(f"Temporal does not understand --where {where!r}: {error.message}")
+        return Failure(f"Temporal does not accept --where {where!r}: {error.message}")
     return error
 
 
 async def _look(temporal: Client, run: WorkflowExecution) -> Listed:
-    """What visibility does not say of a run is in its first event."""
+    """Return a run with the facts that visibility does not have, which are in the run's first event."""
     attributes = run.typed_search_attributes
     listed = Listed(run, run.run_id, run.start_time, attributes.get(EVENT_NAME), attributes.get(EVENT_ID))
     handle = temporal.get_workflow_handle(run.id, run_id=run.run_id)
@@ -169,14 +169,14 @@ async def _look(temporal: Client, run: WorkflowExecution) -> Listed:
         if err.status != RPCStatusCode.NOT_FOUND:
             raise
     except Exception:
-        pass  # it is encrypted, or no run of Steporal's, or somebody has started it with anything
+        pass  # it is encrypted, or not a run of Steporal's, or anybody started it with any arguments
     return listed
 
 
-def _table(found: list[Listed]) -> Table:
-    is_waiting = any(listed.waiting_for for listed in found)
+def _table(rows: list[Listed]) -> Table:
+    is_waiting = any(listed.waiting_for for listed in rows)
     table = Table("workflow", "run", "status", "started", "took", "event", *(["waits for"] if is_waiting else []))
-    for listed in found:
+    for listed in rows:
         row = [
             escape(listed.run.workflow_type),
             escape(listed.run.id),

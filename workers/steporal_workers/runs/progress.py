@@ -1,4 +1,4 @@
-"""While a command waits for a run: the reason why the run does not go on, in a line on standard error."""
+"""Messages for people while a command waits for a run: why the run does not progress, on standard error."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from .story import Reader, Story
 from .words import clock
 
 FIRST_AFTER_SECONDS = 2.0
-"""How long a run that goes on by itself is left alone."""
+"""Time before the first message, as most runs need no explanation."""
 
 _EVERY_SECONDS = 1.0
 _LATE = timedelta(seconds=2)
 
 Line = tuple[str, str]
-"""What is the matter, and the line that says so: the line is printed again only after something else was the matter."""
+"""Kind of the obstacle, and the line that describes it; the line is repeated only after a different obstacle."""
 
 
 @asynccontextmanager
 async def explained(temporal: Client, workflow_id: str) -> AsyncIterator[None]:
-    """While the context lasts, print why a run does not go on: no worker, a stuck body, a failing step, a wait."""
+    """While the context lasts, print why a run does not progress: no worker, a stuck body, a failing step, a wait."""
     explaining = asyncio.create_task(_explain(temporal, workflow_id))
     try:
         yield
@@ -47,16 +47,16 @@ async def _explain(temporal: Client, workflow_id: str) -> None:
     known: dict[str, str] = {}
     await asyncio.sleep(FIRST_AFTER_SECONDS)
     while True:
-        with suppress(RPCError, Failure):  # whoever waits for the result reports these
+        with suppress(RPCError, Failure):  # the code that waits for the result reports these
             described = await describe(temporal, workflow_id)
             if described is not None and is_open(described):
-                found = dict([line async for line in _lines(temporal, await reader.read(described))])
-                if _BLOCKED & known.keys() and not _BLOCKED & found.keys():
-                    say("  the run goes on")
-                for matter, line in found.items():
+                current = dict([line async for line in _lines(temporal, await reader.read(described))])
+                if _BLOCKED & known.keys() and not _BLOCKED & current.keys():
+                    say("  the run continues")
+                for matter, line in current.items():
                     if known.get(matter) != line:
                         say(f"  {line}")
-                known = found
+                known = current
         await asyncio.sleep(_EVERY_SECONDS)
 
 
@@ -96,8 +96,8 @@ async def why_late(temporal: Client, story: Story) -> str | None:
     if not state.pollers:
         return f"[yellow]no worker polls task queue {escape(repr(queue))}[/]; {start}"
     return (
-        f"[yellow]no worker of task queue {escape(repr(queue))} takes the run's next task[/]: the last "
-        f"{len(state.pollers)} that polled it may be busy or gone; {start}"
+        f"[yellow]no worker of task queue {escape(repr(queue))} takes the run's next task[/]: the "
+        f"{len(state.pollers)} that polled it last may be busy or gone; {start}"
     )
 
 

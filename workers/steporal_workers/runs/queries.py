@@ -1,4 +1,4 @@
-"""Which runs are meant, in the query language of Temporal's visibility."""
+"""Queries for runs, in the query language of Temporal's visibility."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ STATUSES = {
     "terminated": "Terminated",
     "timed-out": "TimedOut",
 }
-"""Temporal's names, by ours."""
+"""Temporal's names of statuses, by those of Steporal."""
 
 _SYSTEM = "steporal."
-"""How the types of Steporal's own workflows begin."""
+"""Prefix of the types of Steporal's own workflows."""
 
 STUCK = "stuck"
-"""What a run is called that is running, and whose workflow task fails again and again."""
+"""Status of a run that is open, and whose workflow task fails again and again."""
 
 PROBLEMS = SearchAttributeKey.for_keyword_list("TemporalReportedProblems")
-"""Temporal's own, from 1.30 on: set when a workflow task has failed several times, removed when one succeeds."""
+"""Temporal's attribute since 1.30: set when a workflow task has failed several times, removed when one succeeds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """The flags that say which runs are meant.
+    """Flags that select runs.
 
     Attributes:
         workflow: The id of their workflow.
@@ -61,12 +61,12 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query, and what is left to look at in each run, as the namespace has no attribute for it.
+    """Query, and the condition that must be checked on each run because the namespace has no attribute for it.
 
     Attributes:
-        text: In Temporal's language.
+        text: The query, in Temporal's query language.
         event: The name or the pattern of the event that must have started the run.
-        unknown: What the flags name that no app has registered, in words: why nothing may be found.
+        unknown: A message about a name in the flags that no app has registered, which explains an empty result.
     """
 
     text: str
@@ -75,10 +75,10 @@ class Query:
 
 
 async def query_of(temporal: temporalio.client.Client, filters: Filters) -> Query:
-    """The query for what the flags say.
+    """Return the query for the flags.
 
     Raises:
-        Mistake: There is no such app.
+        Mistake: The app does not exist.
     """
     snapshot = await Catalog(temporal).read_all()
     is_indexed = await has_all(temporal)
@@ -117,14 +117,14 @@ def _unknown(what: str, id: str | None, known: Collection[str]) -> str:
 
 
 def _of_apps(snapshot: Snapshot, app: str | None, *, is_indexed: bool, namespace: str) -> str:
-    """The runs of apps, and nothing else: in a namespace there are also Steporal's own and native workflows."""
+    """Return the condition for the runs of apps; a namespace also has Steporal's own and native workflows."""
     if app is not None and app in snapshot.apps:
         return f"TaskQueue = {quoted(snapshot.apps[app])}"
     if app is not None and is_indexed:
         return f"{APP.name} = {quoted(keyword(app))}"
     if app is not None:
         known = ", ".join(map(repr, sorted(snapshot.apps))) or "none"
-        raise Mistake(f"no app {app!r} is registered in namespace {namespace!r}; there is {known}")
+        raise Mistake(f"no app {app!r} is registered in namespace {namespace!r}; registered: {known}")
     if not snapshot.apps:
         return f"WorkflowType NOT STARTS_WITH {quoted(_SYSTEM)}"
     of_catalog = f"TaskQueue IN ({_list(snapshot.apps.values())})"
@@ -133,10 +133,10 @@ def _of_apps(snapshot: Snapshot, app: str | None, *, is_indexed: bool, namespace
 
 def _of_event_id(snapshot: Snapshot, event_id: str, *, is_indexed: bool) -> str:
     ids = [workflow_id_of(match.app, match.workflow, event_id) for match in snapshot.workflows]
-    found_by = [f"WorkflowId IN ({_list(ids)})"] if ids else []
+    conditions = [f"WorkflowId IN ({_list(ids)})"] if ids else []
     if is_indexed:
-        found_by.append(f"{EVENT_ID.name} = {quoted(keyword(event_id))}")
-    return f"({' OR '.join(found_by)})" if found_by else f"WorkflowId = {quoted(event_id)}"
+        conditions.append(f"{EVENT_ID.name} = {quoted(keyword(event_id))}")
+    return f"({' OR '.join(conditions)})" if conditions else f"WorkflowId = {quoted(event_id)}"
 
 
 def _of_event(name: str) -> str:
@@ -150,6 +150,6 @@ def _list(texts: Iterable[str]) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text as a value in a query."""
+    """Return a text as a value in a query."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

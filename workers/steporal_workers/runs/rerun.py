@@ -1,4 +1,4 @@
-"""``steporal runs rerun``: the same work again, in a new run."""
+"""``steporal runs rerun``: runs the same work again, in a new run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from .finding import first_run_id, get_run
 from .story import Reader, Story
 
 SAME: Any = object()
-"""The input is that of the run before."""
+"""Marker for the input of the original run."""
 
 
 async def run_rerun(
@@ -49,24 +49,24 @@ async def run_rerun(
     """Start a new run with the input of another, and print its workflow id.
 
     Args:
-        temporal: Where the other run is.
+        temporal: The connection to the other run's namespace.
         id: The other run's id.
-        definitions: The client by whose ``input_schema`` another input is checked.
-        from_step: The step from which on everything is done again; what had finished before it began is kept.
-        data: Another input, or ``SAME``.
+        definitions: The client whose ``input_schema`` checks a new input.
+        from_step: The first step that runs again; what had finished before it began is kept.
+        data: A new input, or ``SAME``.
         as_json: Print JSON.
 
     Raises:
-        Failure: There is no such run, or what is kept is too large.
-        Mistake: The run has no such step.
-        InvalidInputError: The other input does not fit the ``input_schema``.
+        Failure: The run does not exist, or what is kept is too large.
+        Mistake: The run does not have this step.
+        InvalidInputError: The new input does not fit the ``input_schema``.
     """
     story = await Reader(temporal).read(await get_run(temporal, id))
     described = story.described
     event_id = new_ulid()
     kept = None if from_step is None else kept_before(story, from_step)
     origin = await _origin(temporal, story, event_id)
-    if kept is not None and origin.ts is None:  # the body reads the time that it had, as it does from ctx.now()
+    if kept is not None and origin.ts is None:  # so that ctx.now() returns what it returned in the original run
         origin = replace(origin, ts=int((story.first_task or story.started).timestamp() * 1000))
     app = described.typed_search_attributes.get(APP) or await _app_of(temporal, described.task_queue)
     workflow_id = workflow_id_of(app, described.workflow_type, event_id)
@@ -94,18 +94,18 @@ async def run_rerun(
         return
     print_line(workflow_id)
     if from_step is not None:
-        say(f"  kept of the run before: {escape(', '.join(steps)) or 'nothing'}")
+        say(f"  kept from the original run: {escape(', '.join(steps)) or 'nothing'}")
 
 
 async def _origin(temporal: Client, story: Story, event_id: str) -> Origin:
-    """What starts the new run: the same event, with an id of its own; a delivery keeps it, as the receiver knows it."""
+    """Return the start of the new run: the same event with a new id. A delivery keeps its id: the receiver knows it."""
     listened = await steporal.Client("steporal", temporal=temporal).sending.dispatcher(temporal).is_finish_listened()
     is_delivery = any(step.kind == "post" for step in story.timeline.steps)
     return replace(story.origin, id=story.origin.id if is_delivery else event_id, listened=listened, indexed=None)
 
 
 def _input(story: Story) -> JSON:
-    """The input; of a run that a schedule started, what it was given then (`cron_data`)."""
+    """Return the input; for a run that a schedule started, the data that it received (`cron_data`)."""
     if story.data is not None or story.origin.cron is None:
         return story.data
     scheduled = story.described.typed_search_attributes.get(SCHEDULED_AT) or story.started
@@ -121,19 +121,19 @@ async def _app_of(temporal: Client, task_queue: str) -> str:
     return next((app for app, queue in apps.items() if queue == task_queue), task_queue)
 
 
-# --- what is kept --------------------------------------------------------------------------------------------------
+# --- kept steps ----------------------------------------------------------------------------------------------------
 
 
 def kept_before(story: Story, step: str) -> RunState:
-    """What a run begins with that does everything again from a step on: what the run before had, when that step began.
+    """Return the state that a rerun from a step begins with: that of the original run when the step began.
 
-    These are the finished steps, in the order in which they finished: of steps that ran beside it those, too, that were
-    done by then, as it may have needed what they returned. Where the history of the step's begin is no more, its place
-    among the finished steps says what was before it.
+    It holds the finished steps, in the order in which they finished. That includes steps that ran concurrently and had
+    finished by then, because the step may have used their results. If the history of the step's start no longer
+    exists, the step's place among the finished steps decides what came before it.
 
     Raises:
-        Mistake: The run has no such step; the message lists those that it has.
-        Failure: It repeats too many runs already.
+        Mistake: The run does not have this step; the message lists its steps.
+        Failure: The run is already a rerun of too many runs.
     """
     carried, timeline = story.rebuilt.carried, story.timeline
     finished = story.finished
@@ -154,12 +154,12 @@ def kept_before(story: Story, step: str) -> RunState:
     ]
     memo = {each.key: carried.memo[each.key] for each in past if each.kind != "timer" and each.key in carried.memo}
     kept = [listener for listener in listeners if listener in memo]
-    heard = {each.event["id"] for each in timeline.delivered if began is None or each.at <= began}
+    received = {each.event["id"] for each in timeline.delivered if began is None or each.at <= began}
     return RunState(
         is_parked=False,
         started=0,
-        # The body reads the times and draws the random numbers that it had, or its steps would be other calls. The ids
-        # are its own; in what its steps are called with, they stand for those that the run before had.
+        # The body must read the same times and draw the same random numbers, or its steps would be different calls. Its
+        # ids are new; in the arguments of its steps, they stand for the ids of the original run.
         reruns=[[story.described.id, first_run_id(story.described), story.origin.id], *carried.reruns],
         base=carried.base or carried.started,
         seed=carried.seed or seed_of(first_run_id(story.described)),
@@ -168,23 +168,23 @@ def kept_before(story: Story, step: str) -> RunState:
         taken_over_until=past[-1].at if past else carried.attempt_began,
         memo=memo,
         past=[each.json() for each in past],
-        boxes={listener: _box(carried.boxes.get(listener), heard) for listener in kept},
+        boxes={listener: _box(carried.boxes.get(listener), received) for listener in kept},
         reopens=kept,
         size=sum(len(dumps(outcome)) for outcome in memo.values()),
     )
 
 
-def _box(box: Any, heard: Collection[str]) -> dict[str, Any]:
-    """What a listener begins with that has to subscribe for itself: the events that had come and nobody had taken."""
-    events = [event for event in box["events"] if event["id"] in heard] if box else []
-    return {"topics": [], "until": 0.0, "events": events, "seen": sorted(heard)}
+def _box(box: Any, received: Collection[str]) -> dict[str, Any]:
+    """Return the inbox of a listener that must subscribe again: the received events that the run had not consumed."""
+    events = [event for event in box["events"] if event["id"] in received] if box else []
+    return {"topics": [], "until": 0.0, "events": events, "seen": sorted(received)}
 
 
 def _before(carried: RunState, step: str, began: int | None) -> list[Entry]:
-    """What had reached the body when a step began.
+    """Return what had reached the body when a step began.
 
-    That is nothing that came after the step's own outcome, even at the same time: local steps of one workflow task are
-    recorded together. Where it is not known when the step began, it is all that came before its outcome.
+    This excludes everything after the step's own outcome, even at the same time: local steps of one workflow task are
+    recorded together. If the start of the step is unknown, it is everything before the step's outcome.
     """
     past = [Entry.read(entry) for entry in carried.past]
     outcomes = (number for number, entry in enumerate(past) if entry.key == step and entry.kind == "step")
@@ -203,11 +203,11 @@ def _no_such_step(story: Story, step: str) -> Mistake:
 
 
 def _handed_over(temporal: Client, kept: RunState) -> RawValue:
-    most = most_with(temporal.data_converter)
-    raw = kept.raw(lambda: most(MAX_PAYLOAD_BYTES) > MAX_PAYLOAD_BYTES)
-    if (size := size_of(raw)) > most(size):
+    max_bytes = most_with(temporal.data_converter)
+    raw = kept.raw(lambda: max_bytes(MAX_PAYLOAD_BYTES) > MAX_PAYLOAD_BYTES)
+    if (size := size_of(raw)) > max_bytes(size):
         raise Failure(
-            f"what the {len(kept.memo):,} steps before have returned has {size:,} bytes, and Temporal takes "
-            f"{most(size):,} in one payload; rerun the run from its beginning, without --from"
+            f"the results of the {len(kept.memo):,} steps before it have {size:,} bytes, and Temporal accepts "
+            f"{max_bytes(size):,} in one payload; rerun the run from its beginning, without --from"
         )
     return raw

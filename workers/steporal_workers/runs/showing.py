@@ -1,4 +1,4 @@
-"""``steporal runs show``."""
+"""``steporal runs show``: shows a run as text or as JSON."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from .words import clock, iso, mark, short, status_of, status_text, took
 
 _RESULT_WIDTH = 60
 _ERROR_WIDTH = 300
-_MOST_IDS = 3
+_MAX_IDS = 3
 _LOOK_EVERY = 1.0
 
 UI_URL = "STEPORAL_UI_URL"
-"""The environment variable that says where Temporal's UI is."""
+"""Environment variable for the URL of Temporal's UI."""
 
 _CLOUD = (".tmprl.cloud", ".api.temporal.io")
 _WHAT = {
@@ -58,14 +58,14 @@ async def run_show(temporal: Client, id: str, *, watch: bool, stack: bool, as_js
     """Show a run.
 
     Args:
-        temporal: The namespace of the run.
+        temporal: The connection to the run's namespace.
         id: Temporal's workflow id, or the run's own id.
-        watch: Show it again and again, until it ends.
-        stack: Show all lines of a stack trace, and not only the user's innermost line.
+        watch: Refresh the output until the run ends.
+        stack: Show all lines of a stack trace, not only the user's innermost line.
         as_json: Print JSON.
 
     Raises:
-        Failure: There is no such run.
+        Failure: The run does not exist.
     """
     reader = Reader(temporal)
     described = await get_run(temporal, id)
@@ -89,20 +89,20 @@ async def run_show(temporal: Client, id: str, *, watch: bool, stack: bool, as_js
 
 
 def ui_url(temporal: Client, workflow_id: str, run_id: str) -> str | None:
-    """Where a run is in Temporal's UI: as ``STEPORAL_UI_URL`` says, on Temporal Cloud, or beside a dev server."""
+    """Return the URL of a run in Temporal's UI: below ``STEPORAL_UI_URL``, on Temporal Cloud, or at a dev server."""
     host, _, port = temporal.service_client.config.target_host.rpartition(":")
     base = os.environ.get(UI_URL)
     if base is None and host.endswith(_CLOUD):
         base = "https://cloud.temporal.io"
     elif base is None and host in ("localhost", "127.0.0.1") and port == "7233":
-        base = "http://localhost:8233"  # the ports of `steporal dev`, and of `temporal server start-dev`
+        base = "http://localhost:8233"  # the UI's port with `steporal dev` and `temporal server start-dev`
     if base is None:
         return None
     path = "/".join(quote(part, safe="") for part in (workflow_id, run_id))
     return f"{base.rstrip('/')}/namespaces/{quote(temporal.namespace, safe='')}/workflows/{path}/history"
 
 
-# --- as text -------------------------------------------------------------------------------------------------------
+# --- text ----------------------------------------------------------------------------------------------------------
 
 
 def _rendered(story: Story, temporal: Client, *, stack: bool, late: str | None) -> RenderableType:
@@ -161,7 +161,7 @@ def _steps(story: Story) -> Table:
 
 
 def _errors(timeline: Timeline, *, stack: bool) -> Iterator[str]:
-    """Yield what the user's own code raised, with the line that raised it: in the body, and in each step."""
+    """Yield the errors that the user's own code raised, each with its line: in the body, and in each step."""
     if timeline.error is not None and timeline.failed_step is None and timeline.stack:
         yield "\n".join([timeline.error, *_lines(timeline.stack, stack=stack), "  the body of the run"])
     for step in timeline.steps:
@@ -193,7 +193,7 @@ def _what(step: StepEntry) -> str:
 
 
 def _took(step: StepEntry) -> str:
-    if step.start is None or step.kind == "local":  # when a local activity began, Temporal does not say
+    if step.start is None or step.kind == "local":  # Temporal does not record when a local activity began
         return "-"
     return took(max((step.end or datetime.now(UTC)) - step.start, timedelta(0)))
 
@@ -212,12 +212,12 @@ def _outcome(step: StepEntry) -> str:
 
 
 def _sent(result: dict[str, Any]) -> str:
-    """Return what became of events, for people: their ids, the runs that they have started, and whether runs wait."""
+    """Return a summary of sent events: their ids, the runs that they started, and whether runs wait for them."""
     ids, runs, awaited = result["ids"], result["runs"], result["awaited"]
-    facts = [", ".join(ids) if len(ids) <= _MOST_IDS else f"{len(ids):,} events"]
+    facts = [", ".join(ids) if len(ids) <= _MAX_IDS else f"{len(ids):,} events"]
     if runs:
-        more = f" and {len(runs) - _MOST_IDS:,} more" if len(runs) > _MOST_IDS else ""
-        facts.append(f"started {', '.join(run['workflow_id'] for run in runs[:_MOST_IDS])}{more}")
+        more = f" and {len(runs) - _MAX_IDS:,} more" if len(runs) > _MAX_IDS else ""
+        facts.append(f"started {', '.join(run['workflow_id'] for run in runs[:_MAX_IDS])}{more}")
     if awaited:
         facts.append("runs wait for it" if len(ids) == 1 else f"runs wait for {len(awaited):,} of them")
     return "; ".join(facts)
@@ -231,7 +231,7 @@ def _waits(waits: list[Wait]) -> Table:
     return table
 
 
-# --- as JSON -------------------------------------------------------------------------------------------------------
+# --- JSON ----------------------------------------------------------------------------------------------------------
 
 
 def _json(story: Story, temporal: Client) -> dict[str, JSON]:

@@ -1,4 +1,4 @@
-"""All that is known of a run: its executions' histories, what became of each step, and what it waits for now."""
+"""Details of a run: its executions' histories, the outcome of each step, and its current waits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from .finding import is_open
 from .timeline import StepEntry, Timeline, json_of
 
 MAX_EXECUTIONS = 50
-"""How many executions are read; what the steps before have returned, the first of them was handed over."""
+"""Maximum number of executions that are read; the first of them contains the results of earlier steps."""
 
 _STUCK_FROM_ATTEMPT = 2
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -43,11 +43,11 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What a run waits for now.
+    """Current wait of a run.
 
     Attributes:
-        awaited: What.
-        since: Since when; None if that part of the history is no more.
+        awaited: Description of the wait.
+        since: The start of the wait; None if that part of the history no longer exists.
     """
 
     awaited: Awaited
@@ -55,27 +55,28 @@ class Wait:
 
     @property
     def until(self) -> datetime | None:
-        """Until when, at the latest."""
+        """Latest end of the wait; None if it has no timeout."""
         until = self.awaited.until
         return None if until is None else datetime.fromtimestamp(until, UTC)
 
 
 @dataclass(slots=True)
 class Story:
-    """A run.
+    """Details of a run.
 
     Attributes:
         described: Its last execution.
-        timeline: What it has done.
-        rebuilt: What it has done, as another execution would go on with it.
-        origin: What has started it.
+        timeline: Its steps, from its histories.
+        rebuilt: Its state, in the form in which another execution would resume from it.
+        origin: Event, schedule or call that started it.
         data: Its input.
-        first_task: When its body first began; None if that part of the history is no more, or it has not.
-        executions: How many executions were read.
-        is_parked: Whether the last one has begun without the handler.
-        waits: What it waits for.
-        problem: Why it does not go on, if it should.
-        rerun_of: The run that it runs again.
+        first_task: The first start of its body; None if that part of the history no longer exists, or the body has not
+            started.
+        executions: The number of executions that were read.
+        is_parked: Whether the last execution has begun without the handler.
+        waits: Its current waits.
+        problem: The reason why it is stuck; None if it is not.
+        rerun_of: The run of which it is a rerun.
     """
 
     described: WorkflowExecutionDescription
@@ -92,47 +93,47 @@ class Story:
 
     @property
     def is_open(self) -> bool:
-        """Whether it has not ended."""
+        """True if the run has not ended."""
         return is_open(self.described)
 
     @property
     def finished(self) -> dict[str, tuple[JSON, int]]:
-        """The finished steps, as a run hands them on: how each ended, and when, in the order in which they did.
+        """Finished steps in the order of their ends: the outcome of each, and its time.
 
-        Invoked runs whose step the history does not name are elsewhere than in the memo.
+        Invoked runs whose step the history does not name are not in the memo, but in ``carried.ended``.
         """
         carried = self.rebuilt.carried
-        found = {
+        outcomes = {
             entry.key: (carried.memo[entry.key], entry.at)
             for entry in map(Entry.read, carried.past)
             if entry.key in carried.memo and entry.kind in ("step", "ended")
         }
         for step in self.timeline.steps:
             if step.kind == "invoke" and step.end is not None and step.names[0] in carried.ended:
-                found[step.id] = carried.ended[step.names[0]], self.since_start(step.end)
-        return dict(sorted(found.items(), key=lambda item: item[1][1]))
+                outcomes[step.id] = carried.ended[step.names[0]], self.since_start(step.end)
+        return dict(sorted(outcomes.items(), key=lambda item: item[1][1]))
 
     def since_start(self, moment: datetime) -> int:
-        """How long after :attr:`base` a moment is, in microseconds, rounded up."""
+        """Return the time from :attr:`base` to a moment, in microseconds, rounded up."""
         return math.ceil((moment - self.base) / timedelta(microseconds=1))
 
     @property
     def base(self) -> datetime:
-        """The moment that the times of finished steps count from."""
+        """Moment from which the times of finished steps count."""
         carried = self.rebuilt.carried
         return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=carried.base or carried.started)
 
     @property
     def started(self) -> datetime:
-        """When its first execution began, or the first that is left."""
+        """Start of its first execution, or of the first whose history still exists."""
         return datetime.fromtimestamp(self.rebuilt.carried.started / 1000, UTC)
 
 
 class Reader:
-    """Reads one run, and reads it again; executions that are over are read once.
+    """Reader of one run, which can read it repeatedly; closed executions are read once.
 
     Args:
-        temporal: Where it is.
+        temporal: The connection to the run's namespace.
     """
 
     def __init__(self, temporal: Client) -> None:
@@ -140,24 +141,24 @@ class Reader:
         self._ended: dict[str, list[HistoryEvent]] = {}
 
     async def read(self, described: WorkflowExecutionDescription) -> Story:
-        """All that is known of a run.
+        """Return the details of a run.
 
         Args:
             described: Its last execution.
 
         Raises:
-            Failure: It is a native workflow, or its history has what no worker of Steporal writes.
+            Failure: It is a native workflow, or its history contains something that no worker of Steporal writes.
         """
         try:
             return await self._read(described)
         except (RPCError, SteporalError):
             raise
-        except pydantic.ValidationError:  # its arguments are none of Steporal's
+        except pydantic.ValidationError:  # its arguments are not Steporal's
             raise Failure(f"{described.id!r} is a native workflow, and not a run of Steporal's") from None
-        except Exception as err:  # anybody who may write to the namespace can start it with anything, and answer for it
+        except Exception as err:  # anybody who may write to the namespace can start a run or answer as a worker
             raise Failure(
-                f"run {described.id!r} has something in its history that no worker of Steporal writes "
-                f"({type(err).__name__}: {str(err)[:200]}); see it by "
+                f"the history of run {described.id!r} contains something that no worker of Steporal writes "
+                f"({type(err).__name__}: {str(err)[:200]}); look at it with "
                 f"`temporal workflow show --workflow-id {shlex.quote(described.id)}`"
             ) from None
 
@@ -182,7 +183,7 @@ class Reader:
         return story
 
     async def _histories(self, described: WorkflowExecutionDescription) -> list[list[HistoryEvent]]:
-        """Those of its executions that are left, the first first."""
+        """Return the histories of its executions that still exist, the first one first."""
         histories: list[list[HistoryEvent]] = []
         run_id: str | None = described.run_id
         while run_id and len(histories) < MAX_EXECUTIONS:
@@ -202,7 +203,7 @@ class Reader:
         except RPCError as err:
             if err.status != RPCStatusCode.NOT_FOUND or is_last:
                 raise
-            return []  # Temporal's retention of it is over
+            return []  # its retention has ended
         if not is_last:
             self._ended[run_id] = events
         return events
@@ -217,13 +218,13 @@ def _first_task(history: list[HistoryEvent]) -> datetime | None:
 
 
 def _is_awake(history: list[HistoryEvent]) -> bool:
-    """Whether an execution that has begun without the handler has started it since."""
+    """Return whether an execution that began parked has started its handler since."""
     ours = ("activity_task_scheduled", "marker_recorded", "start_child_workflow_execution_initiated")
     return any(str(event.WhichOneof("attributes")).startswith(ours) for event in history)
 
 
 def _before(history: list[HistoryEvent]) -> str | None:
-    """Temporal's run id of the execution that this one goes on from; of one that was recovered, what was reset."""
+    """Return the run id of the execution that this one continues; after a recovery, of the one that was reset."""
     started = history[0].workflow_execution_started_event_attributes
     is_recovered = any(
         event.workflow_execution_signaled_event_attributes.signal_name == RECOVER
@@ -239,16 +240,16 @@ def _before(history: list[HistoryEvent]) -> str | None:
 
 
 async def arguments_of(event: HistoryEvent, converter: DataConverter) -> list[JSON]:
-    """The arguments of an execution, of its first event."""
+    """Return the arguments of an execution, from its first event."""
     payloads = event.workflow_execution_started_event_attributes.input.payloads
     return [await json_of(payload, converter) for payload in payloads]
 
 
-# --- what became of the steps --------------------------------------------------------------------------------------
+# --- outcomes of the steps -----------------------------------------------------------------------------------------
 
 
 async def _settle(story: Story) -> None:
-    """What is in the memo has finished, whatever else there is in the history of it; what is not, has not."""
+    """Make the timeline agree with the memo: a step in the memo has finished, and a step that is not in it has not."""
     timeline, finished = story.timeline, story.finished
     for key, (encoded, at) in finished.items():
         entry = timeline.step(key)
@@ -280,7 +281,7 @@ def _finish(entry: StepEntry, outcome: Outcome, at: datetime) -> None:
         entry.result = entry.result.get("data")
 
 
-# --- what it does now ----------------------------------------------------------------------------------------------
+# --- current activity ----------------------------------------------------------------------------------------------
 
 
 async def _add_what_is_pending(story: Story, converter: DataConverter) -> None:
@@ -329,9 +330,9 @@ def _problem(story: Story) -> str | None:
     if task.attempt >= _STUCK_FROM_ATTEMPT:
         why = story.timeline.task_failure
         if why is None or "[TMPRL1100]" not in why:
-            return f"its workflow task fails, and Temporal tries it again{f': {why}' if why else ''}"
+            return f"its workflow task fails, and Temporal retries it{f': {why}' if why else ''}"
         return (
-            f"the code of workflow {story.described.workflow_type!r} does not fit what the run has done; `steporal "
-            f"recover MODULE:CLIENT` continues it with the new code (Temporal: {why})"
+            f"the code of workflow {story.described.workflow_type!r} does not fit the run's history; `steporal "
+            f"recover MODULE:CLIENT` continues the run with the new code (Temporal: {why})"
         )
     return None

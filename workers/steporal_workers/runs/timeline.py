@@ -1,4 +1,4 @@
-"""What a run did, step by step, read from its history in Temporal."""
+"""Steps of a run, read from its history in Temporal."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ Kind = Literal[
     "pause",
     "tell",
 ]
-"""``next``: an event of a listener. The last three are no steps: what a sink delivers, pauses, what a run tells of its
-end."""
+"""Kinds of entries. ``next`` is an event of a listener. The last three are not steps: a sink's delivery, a pause, and
+an event about the run's end."""
 
 State = Literal["running", "completed", "failed", "cancelled", "terminated", "timed out"]
 
@@ -88,22 +88,22 @@ _OF_NO_STEP = (PARKS, GOES_ON, UNTIL_CODE, UNTIL_NEXT_ATTEMPT)
 
 @dataclass(slots=True)
 class StepEntry:
-    """A step of a run.
+    """Step of a run.
 
     Attributes:
         id: The step's id.
-        kind: What kind of step it is.
-        start: When it was scheduled; None if that part of the history is no more.
-        end: When it ended.
-        attempts: How often it was tried.
+        kind: The kind of step.
+        start: The time at which it was scheduled; None if that part of the history no longer exists.
+        end: The time of its end.
+        attempts: The number of attempts.
         retried_after: The error of the attempt before the last.
         stack: The user's frames of the stack trace of the last error.
-        next_attempt: When it is tried again.
+        next_attempt: The time of the next attempt.
         names: The events or the signal that it waits for; the workflow and the run that it invokes.
-        box: The listener of which it waits for an event.
+        box: The listener from which it waits for an event.
         sent: The events that it sends.
-        result: What it returned; of events that it sent, a ``SendEventResult`` as a dict.
-        error: What it failed with.
+        result: Its result; for events that it sent, a ``SendEventResult`` as a dict.
+        error: The error with which it failed.
     """
 
     id: str
@@ -123,16 +123,16 @@ class StepEntry:
 
     @property
     def duration(self) -> timedelta:
-        """How long it took, with the time between attempts."""
+        """Time that it took, including the time between attempts."""
         return self.end - self.start if self.start and self.end else timedelta(0)
 
     @property
     def is_step(self) -> bool:
-        """Whether it is a step of the body, and not the run's own."""
+        """True if the body called it as a step."""
         return self.kind not in ("pause", "tell", "post")
 
     def started_runs(self, snapshot: Snapshot) -> list[str]:
-        """The workflow ids of the runs that its events have started."""
+        """Return the workflow ids of the runs that its events started."""
         if self.state != "completed":
             return []
         matches = [(match, event["id"]) for event in self.sent for match in snapshot.matches(event)]
@@ -141,7 +141,7 @@ class StepEntry:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """An event that came for a listener."""
+    """Event that was delivered to a listener."""
 
     listener: str
     event: dict[str, JSON]
@@ -150,9 +150,9 @@ class Delivered:
 
 @dataclass(slots=True)
 class Timeline:
-    """A run: its steps in the order of their starts, and how it ended.
+    """Run: its steps in the order of their starts, and its end.
 
-    Histories of several executions can be added, one after the other: a step that another one goes on with is one step.
+    The histories of several executions can be added one after the other; a step that spans executions is one entry.
     """
 
     workflow_id: str
@@ -172,21 +172,21 @@ class Timeline:
     _by_id: dict[str, StepEntry] = field(default_factory=dict)
     delivered: list[Delivered] = field(default_factory=list)
     _received: dict[str, JSON] = field(default_factory=dict)
-    _heard: list[dict[str, JSON]] = field(default_factory=list)
+    _unclaimed: list[dict[str, JSON]] = field(default_factory=list)
     _attempts_before: dict[int, int] = field(default_factory=dict)
     _run_id: str = ""
 
     @property
     def duration(self) -> timedelta:
-        """How long the run took."""
+        """Time that the run took."""
         return self.end - self.start if self.start and self.end else timedelta(0)
 
     def step(self, id: str) -> StepEntry | None:
-        """A step by its id, or by that of its activity, which has a number where it was scheduled again."""
+        """Return a step by its id, or by the id of its activity, which has a numeric suffix if scheduled again."""
         return self._by_id.get(id) or self._by_id.get(id.rpartition("#")[0])
 
     def put(self, entry: StepEntry) -> StepEntry:
-        """Add a step, or go on with that of the same id."""
+        """Add a step, or continue the step of the same id."""
         known = self._by_id.get(entry.id)
         if known is None:
             self.steps.append(entry)
@@ -200,7 +200,7 @@ class Timeline:
         return known
 
     async def add(self, event: HistoryEvent) -> StepEntry | None:
-        """Take the next event of the history; returns the step that it ended, if any."""
+        """Process the next event of the history; return the step that it ended, if any."""
         at = _time(event.event_time)
         match event.WhichOneof("attributes"):
             case "workflow_execution_started_event_attributes":
@@ -209,7 +209,7 @@ class Timeline:
                 self.start = self.start or at
                 self.end, self.state, self.task_failure = None, "running", None
                 self._by_event.clear()
-                await self._go_on(event)
+                await self._resume(event)
             case "workflow_execution_completed_event_attributes":
                 result = await self._result(event.workflow_execution_completed_event_attributes.result)
                 self._ended(at, "completed", result=result)
@@ -246,8 +246,8 @@ class Timeline:
     def _ended(self, at: datetime, state: State, *, result: JSON = None, error: str | None = None) -> None:
         self.end, self.state, self.result, self.error = at, state, result, error
 
-    async def _go_on(self, event: HistoryEvent) -> None:
-        """What the execution before has handed over says which waits are for an event of a listener."""
+    async def _resume(self, event: HistoryEvent) -> None:
+        """Mark the waits for a listener's event, which only the state handed over by the execution before shows."""
         payloads = event.workflow_execution_started_event_attributes.input.payloads
         carried = read_run_state(await self._json(payloads[2])) if len(payloads) > 2 else None
         for key, (_, waiting) in carried.waits.items() if carried else ():
@@ -256,14 +256,14 @@ class Timeline:
                 entry.kind, entry.box = "next", waiting.box
 
     async def _receive(self, event: HistoryEvent, at: datetime) -> None:
-        """Anybody can send a signal: one that the run has dropped is dropped here."""
+        """Process a signal. Anybody can send one, so signals that the run drops are dropped here, too."""
         signaled = event.workflow_execution_signaled_event_attributes
         if signaled.signal_name not in (DELIVER, SIGNALLED, ENDED):
             return
-        message = await self._said(signaled.input)
+        message = await self._message_of(signaled.input)
         if signaled.signal_name == ENDED:
             if end := read_end(message, self._run_id):
-                self._hear_of_end(*end, at)
+                self._record_end(*end, at)
         elif signaled.signal_name == DELIVER:
             if delivery := read_delivery(message, self._run_id):
                 self._deliver(*delivery, at)
@@ -273,7 +273,7 @@ class Timeline:
     def _deliver(self, key: str, event: dict[str, Any], at: datetime) -> None:
         waits = self.step(key)
         if waits is not None and waits.kind == "listen":
-            self._hear(waits, event, at)
+            self._deliver_to_listener(waits, event, at)
         else:
             self._keep(key, event["data"])
 
@@ -281,7 +281,7 @@ class Timeline:
         waits = self.step(key)
         self._received[waits.id if waits else key] = data
 
-    def _hear_of_end(self, child: str, ended: JSON, at: datetime) -> None:
+    def _record_end(self, child: str, ended: JSON, at: datetime) -> None:
         for entry in self.steps:
             if entry.kind == "invoke" and entry.names == (child,) and entry.state == "running":
                 outcome = read_outcome(ended)
@@ -289,13 +289,13 @@ class Timeline:
                 if outcome.failure is not None:
                     entry.state, entry.error = "failed", f"{outcome.failure.name}: {outcome.failure.message}"
 
-    def _hear(self, listener: StepEntry, event: dict[str, JSON], at: datetime) -> None:
+    def _deliver_to_listener(self, listener: StepEntry, event: dict[str, JSON], at: datetime) -> None:
         self.delivered.append(Delivered(listener.id, event, at))
         waits = [entry for entry in self.steps if entry.box == listener.id and entry.state == "running"]
         if waits:
             waits[0].end, waits[0].state, waits[0].result = at, "completed", event["data"]
         else:
-            self._heard.append(event)
+            self._unclaimed.append(event)
 
     async def _add_activity(self, event: HistoryEvent, at: datetime) -> None:
         scheduled = event.activity_task_scheduled_event_attributes
@@ -324,14 +324,14 @@ class Timeline:
             self._begin(event, StepEntry(name, "pause" if name.startswith(_PAUSES) else "sleep", at))
 
     async def _add_marker(self, event: HistoryEvent, at: datetime) -> StepEntry | None:
-        """A local activity: a step, or the begin of a wait."""
+        """Process a local activity: a step, or the start of a wait."""
         marker = event.marker_recorded_event_attributes
         if marker.marker_name != _LOCAL_ACTIVITY:
             return None
-        told = await self._json(marker.details["data"].payloads[0])
+        data = await self._json(marker.details["data"].payloads[0])
         has_failed = marker.HasField("failure")
         result = None if has_failed else await self._json(marker.details["result"].payloads[0])
-        match told["activity_type"]:
+        match data["activity_type"]:
             case activity if activity == SUBSCRIBE_RUN and isinstance(result, dict):
                 if result["kind"] != "cancel":
                     kind: Kind = "wait" if result["kind"] == "once" else "listen"
@@ -345,8 +345,8 @@ class Timeline:
             case activity if activity in _KINDS:
                 name = await self._summary(event)
                 kind = "local" if activity == RUN_STEP else _KINDS[activity]
-                entry = self.put(StepEntry(name, kind if _is_of_step(name, told["activity_id"]) else "tell", at))
-                entry.attempts = told["attempt"]
+                entry = self.put(StepEntry(name, kind if _is_of_step(name, data["activity_id"]) else "tell", at))
+                entry.attempts = data["attempt"]
                 return await self._close(entry, at, marker.failure if has_failed else None, result)
         return None
 
@@ -373,7 +373,7 @@ class Timeline:
                 return await self._end(attributes.scheduled_event_id, at, state="cancelled")
             case "timer_fired_event_attributes":
                 return await self._timer_ended(attributes.started_event_id, at)
-            case "timer_canceled_event_attributes":  # of a wait that is over, with what it waited for or without
+            case "timer_canceled_event_attributes":  # of a wait that has ended, successfully or not
                 return await self._timer_ended(attributes.started_event_id, at, is_cut=True)
             case "child_workflow_execution_completed_event_attributes":
                 return await self._end(attributes.initiated_event_id, at, result=attributes.result)
@@ -389,12 +389,12 @@ class Timeline:
 
     async def _timer_ended(self, begun_by: int, at: datetime, *, is_cut: bool = False) -> StepEntry | None:
         entry = self._by_event.get(begun_by)
-        if entry is None or entry.kind == "invoke":  # an invoked run goes on, without the one that has invoked it
+        if entry is None or entry.kind == "invoke":  # the timeout of an invoked run, which continues on its own
             return None
         if entry.kind == "next" and entry.state == "completed":
             return entry
-        if is_cut and entry.kind == "sleep" and self._heard:  # it has no subscription: a listener's
-            entry.kind, entry.result = "next", self._heard.pop(0)["data"]
+        if is_cut and entry.kind == "sleep" and self._unclaimed:  # no subscription was made for it: a listener's
+            entry.kind, entry.result = "next", self._unclaimed.pop(0)["data"]
         elif is_cut:
             self.cut.add(entry.id)
             entry.kind = "wait" if entry.kind == "sleep" else entry.kind
@@ -433,8 +433,8 @@ class Timeline:
     async def _json(self, payload: Payload) -> Any:
         return await json_of(payload, self.converter)
 
-    async def _said(self, payloads: Payloads) -> JSON:
-        """What a signal brings; None if it is nothing that can be read, as the run has it."""
+    async def _message_of(self, payloads: Payloads) -> JSON:
+        """Return a signal's argument; None if it cannot be read, as in the run."""
         try:
             return await self._json(payloads.payloads[0]) if payloads.payloads else None
         except UnknownKeyError:
@@ -443,7 +443,7 @@ class Timeline:
             return None
 
     async def _result(self, payloads: Payloads) -> JSON:
-        """What a step or the run returned, or who has answered in its place."""
+        """Return the result of a step or the run; a marker if somebody else has answered with an unreadable one."""
         try:
             return plain(await self._json(payloads.payloads[0])) if payloads.payloads else None
         except UnknownKeyError:
@@ -456,12 +456,12 @@ class Timeline:
         return str(await self._json(metadata.summary)) if metadata.HasField("summary") else ""
 
     async def retries(self, entry: StepEntry, failure: Failure) -> None:
-        """Take the error of an attempt of a step that is tried again."""
+        """Record the error of an attempt that is retried."""
         entry.retried_after = await self.reason(failure)
         entry.stack = stack_of(await self._error(failure))
 
     async def reason(self, failure: Failure) -> str:
-        """The error in a line."""
+        """Return the error in one line."""
         error = await self._error(failure)
         message = _message(error)
         kind = error.type if isinstance(error, ApplicationError) else None
@@ -476,17 +476,17 @@ class Timeline:
 
 
 def _unpacked(result: JSON) -> JSON:
-    """What events that were sent have come to: a ``SendEventResult`` as a dict; other values as they are."""
+    """Return the result of sent events as the dict of a ``SendEventResult``; return other values unchanged."""
     if not isinstance(result, dict) or "ids" not in result:
         return result
     try:
         return unpack([result]).model_dump()
-    except Exception:  # who has answered in the worker's place has made it up
+    except Exception:  # not written by a worker of Steporal
         return UNREADABLE
 
 
 async def json_of(payload: Payload, converter: DataConverter) -> Any:
-    """A value in a history as JSON; what is none, as text."""
+    """Return a value in a history as JSON, or as text if it is not JSON."""
     (raw,) = await converter.decode([payload], [RawValue])
     if raw.payload.metadata.get("encoding") == b"json/plain":
         return from_raw(raw)

@@ -1,4 +1,4 @@
-"""How runs, times and values are written."""
+"""Formatting of statuses, times and values."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ _COLOURS = {**dict.fromkeys(_RED, "red"), "completed": "green", "cancelled": "ye
 
 
 def status_of(status: WorkflowExecutionStatus | None) -> str:
-    """A run's status; whatever else Temporal says, it goes on."""
+    """Return a run's status; any status that is not an end counts as running."""
     return _STATUSES.get(status, "running") if status else "running"
 
 
 def status_text(status: str) -> str:
-    """A status in its colour."""
+    """Return a status in its colour."""
     colour = _COLOURS.get(status)
     return f"[{colour}]{status}[/]" if colour else status
 
 
 def mark(state: State) -> str:
-    """A sign for what became of a step."""
+    """Return the symbol for the state of a step."""
     return {"completed": "[green]✓[/]", "failed": "[red]✗[/]", "running": "…"}.get(state, "[yellow]-[/]")
 
 
 def clock(moment: datetime | None) -> str:
-    """A time as the clock of this machine shows it."""
+    """Return a time in this machine's time zone, for people."""
     return "-" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def iso(moment: datetime | None) -> str | None:
-    """A time for programs."""
+    """Return a time in ISO 8601, for programs."""
     return None if moment is None else moment.astimezone(UTC).isoformat()
 
 
 def took(duration: timedelta) -> str:
-    """A duration to read."""
+    """Return a duration, for people."""
     seconds = duration.total_seconds()
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
@@ -60,7 +60,7 @@ def took(duration: timedelta) -> str:
 
 
 def short(value: JSON, width: int) -> str:
-    """A value as JSON in one line, cut."""
+    """Return a value as JSON in one line, cut to a width."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     text = " ".join(text.split()) if isinstance(value, str) else text
     return text if len(text) <= width else text[: width - 1] + "…"
