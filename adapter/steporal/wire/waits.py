@@ -1,4 +1,4 @@
-"""What a run waits for, as data: so that another execution of it can go on waiting, without the handler."""
+"""Waits of a run as data, so that another execution can continue them without the handler."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from ..types import JSON
 from .names import ASYNCIO_TIMER, BACKOFF_AFTER, COMES_BACK, GOES_ON, PARKS, UNTIL_CODE, UNTIL_NEXT_ATTEMPT, UNTIL_TS
 
 Kind = Literal["sleep", "event", "next", "signal", "invoke", "backoff", "timer", "asyncio", "start"]
-"""``timer``: a sleep or a listener's ``next``, which a history does not tell apart. ``asyncio``: a timer that the body
-has started by ``asyncio.sleep``, ``timeout`` or ``wait_for``. ``start``: the time of the event that starts the run."""
+"""Kinds of waits. ``timer``: a sleep or a listener's ``next``, which a history does not distinguish. ``asyncio``: a
+timer that the body started by ``asyncio.sleep``, ``timeout`` or ``wait_for``. ``start``: the time of the event that
+starts the run."""
 
 BACKOFF = ""
-"""The key of the wait between two attempts of the body; no step has it."""
+"""Key of the wait between two attempts of the body; no step has it."""
 
-# The summaries of timers: a step's has its key. `rebuilding` reads them.
+# The summaries of timers: a step's timer has the step's key. ``history/recovery.py`` reads them.
 
 
 def is_of_no_step(text: str) -> bool:
-    """Whether a timer's summary is none of a step's."""
+    """Return whether a timer's summary belongs to no step."""
     return text in (PARKS, GOES_ON, COMES_BACK) or text.startswith(
         (BACKOFF_AFTER, UNTIL_TS, UNTIL_CODE, UNTIL_NEXT_ATTEMPT, ASYNCIO_TIMER)
     )
@@ -34,10 +35,10 @@ class Waiting:
     """One wait.
 
     Attributes:
-        kind: What for.
-        until: When it ends at the latest, in seconds since the epoch.
-        more: What belongs to the kind, as JSON.
-        timers: How many of Temporal's timers it has.
+        kind: The kind of the wait.
+        until: The latest end, in seconds since the epoch.
+        more: Data of the kind, as JSON.
+        timers: The number of Temporal timers of the wait.
     """
 
     kind: Kind
@@ -46,16 +47,16 @@ class Waiting:
     timers: int = 1
 
     def json(self) -> JSON:
-        """As another execution reads it."""
+        """Return the wait as another execution reads it."""
         return {"kind": self.kind, "until": self.until, "more": self.more}
 
 
 SHORTEST = timedelta(milliseconds=1)
-"""The time of a timer that is only there to be in the history."""
+"""Duration of a timer whose only purpose is to be in the history."""
 
 
 def left_until(until: float, now: float) -> timedelta:
-    """How long it is, in whole milliseconds, the last one begun counted; times since the epoch are not exact to one."""
+    """Return the time left, rounded up to a millisecond; float timestamps are not exact to one."""
     return timedelta(milliseconds=math.ceil((until - now) * 1000 - 0.01))
 
 
@@ -63,9 +64,9 @@ class Waits:
     """The waits of a run.
 
     Attributes:
-        now: Those that the body is in, by key.
-        carried: Those of the execution before that no step has come back for yet.
-        changes: How often something has changed, here or in what the run holds.
+        now: The waits that the body is in, by key.
+        carried: The waits of the previous execution that no step has resumed yet.
+        changes: The number of changes, here or in the rest of the run's state.
     """
 
     def __init__(self) -> None:
@@ -76,12 +77,12 @@ class Waits:
         self._were_inside: set[str] = set()
 
     def state(self) -> dict[str, tuple[bool, JSON]]:
-        """What another execution goes on with: each wait, and whether the body is in it."""
+        """Return the hand-over state: each wait, and whether the body is in it."""
         carried = {key: (key in self._inside, waiting.json()) for key, waiting in self.carried.items()}
         return carried | {key: (True, waiting.json()) for key, waiting in self.now.items()}
 
     def restore(self, state: Mapping[str, tuple[bool, Any]]) -> None:
-        """Go on with what the execution before had."""
+        """Restore the state of the previous execution."""
         for key, (is_inside, waiting) in state.items():
             self.carried[key] = Waiting(waiting["kind"], waiting["until"], waiting["more"])
             if is_inside:
@@ -89,36 +90,36 @@ class Waits:
                 self._were_inside.add(key)
 
     def inside(self) -> dict[str, Waiting]:
-        """The waits that the body was in when the execution before ended."""
+        """Return the waits that the body was in when the previous execution ended."""
         return {key: waiting for key, waiting in self.carried.items() if key in self._inside}
 
     def awake(self) -> None:
-        """The handler starts: from now on it says itself what it waits for."""
+        """Note that the handler starts, and reports its own waits from now on."""
         self._inside.clear()
         for key in [key for key, waiting in self.carried.items() if waiting.kind == "asyncio"]:
-            del self.carried[key]  # the body starts its timers itself when it comes back
+            del self.carried[key]  # the body starts its own timers again when it resumes
 
     def is_known_to_be_over(self, key: str) -> bool:
-        """Return whether it needs no further entry in the history that a wait is over whose time has passed.
+        """Return whether the end of an overdue wait needs no further entry in the history.
 
-        It needs none if the execution before has handed the wait over. Else nothing in the history would show in which
-        order the body was given it, and a recovery could give it in another.
+        It needs none if the previous execution handed the wait over. Otherwise the history would not show in which
+        order the body received the end, and a recovery could deliver it in another order.
         """
         return key in self._were_inside
 
     def begin(self, key: str, waiting: Waiting) -> None:
-        """The body is in a wait."""
+        """Note that the body is in a wait."""
         self.now[key] = waiting
         self.changes += 1
 
     def end(self, key: str) -> None:
-        """The body is in a wait no more."""
+        """Note that the body is no longer in a wait."""
         self.now.pop(key, None)
         self.changes += 1
 
     @contextmanager
     def during(self, key: str, waiting: Waiting) -> Iterator[None]:
-        """What is awaited in this context can also be awaited by another execution."""
+        """Mark the awaits in this context as a wait that another execution can also await."""
         self.begin(key, waiting)
         try:
             yield
@@ -126,10 +127,10 @@ class Waits:
             self.end(key)
 
     def resume(self, key: str, kind: Kind) -> Waiting | None:
-        """The wait that a step was in when the execution before ended.
+        """Return the wait that a step was in when the previous execution ended.
 
-        None if it had not begun, or if the code was edited and the step is of another kind now; then the old wait is
-        left where it is, and ends with the run.
+        Return None if the wait had not begun, or if the code was edited and the step is now of another kind. The old
+        wait then stays where it is, and ends with the run.
         """
         waiting = self.carried.get(key)
         if waiting is not None and waiting.kind == "timer" and kind in ("sleep", "next"):
@@ -139,5 +140,5 @@ class Waits:
         return self.carried.pop(key)
 
     def earliest(self) -> float | None:
-        """When the first of the waits that the body is in ends, in seconds since the epoch."""
+        """Return the end of the earliest wait that the body is in, in seconds since the epoch."""
         return min((waiting.until for waiting in self.now.values() if waiting.until is not None), default=None)
