@@ -57,7 +57,7 @@ def test_other_programs_are_given_what_pydantic_writes(value: Any, expected: Any
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ({"token": SecretStr("hunter2")}, "a secret, of which JSON for other programs shows asterisks"),
+        ({"token": SecretStr("hunter2")}, "a secret, which JSON for other programs shows as asterisks"),
         ({"n": math.nan}, "such as NaN"),
         (kinds.Tree(value=math.nan), "such as NaN"),
         ({kinds.Frozen(n=math.nan)}, "such as NaN"),

@@ -322,7 +322,7 @@ UNSENDABLE: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "function of a library": (lambda step: step.run("charge", json.dumps, 1), "CaptureError", "wrap it in a lambda"),
     "object": (lambda step: step.run("charge", many, object()), "CaptureError", "open it inside the step"),
     "half a character": (lambda step: step.run("charge", many, HALF), "CaptureError", "send the bytes, or replace it"),
-    "secret": (lambda step: step.run("charge", many, LOGIN), "CaptureError", "the step looks the secret up"),
+    "secret": (lambda step: step.run("charge", many, LOGIN), "CaptureError", "the step looks up the secret"),
     "partial": (
         lambda step: step.run("charge", functools.partial(many, object())),
         "CaptureError",
