@@ -16,33 +16,33 @@ from temporalio.client import Client
 from temporalio.common import RawValue
 
 import steporal
-from steporal.routing.calls import bounded
 from steporal.routing.catalog.arbiter import Order
-from steporal.routing.catalog.listing import App, Entry, Listed
+from steporal.routing.catalog.listing import AppList, Entry, Listed
 from steporal.routing.catalog.placing import Placing
 from steporal.routing.catalog.reading import Catalog
 from steporal.routing.catalog.registering import Registrar, Source
 from steporal.routing.catalog.shard_store import Shards, without_converter
 from steporal.routing.catalog.shards import SHARDS, apps_in, parts_of, shard_id, size_of
-from steporal.serving import registry_worker, system_worker
+from steporal.rpc import bounded
 from steporal.values.converter import to_raw
 from steporal.wire.names import SHARD, SHARDS_TASK_QUEUE
+from steporal.worker.serving import registry_worker, system_worker
 from steporal_workers.devserver import dev_server
 
 IF_EXP = "event.data.amount > 100 && event.data.region == 'eu'"
 ROUNDS = 10
 
 
-def app(number: int, workflows: int) -> App:
+def app(number: int, workflows: int) -> AppList:
     """An app each of whose workflows starts on an event of its own; every tenth on a pattern."""
     listed = []
     for n in range(workflows):
         event = f"team{number}.*" if n % 10 == 9 else f"team{number}.thing{n}.happened"
         listed.append(Listed(id=f"app{number}-workflow{n}", triggers=(Entry(event=event, if_exp=IF_EXP),)))
-    return App(id=f"app-{number}", task_queue=f"app-{number}", workflows=tuple(listed))
+    return AppList(id=f"app-{number}", task_queue=f"app-{number}", workflows=tuple(listed))
 
 
-async def fill(temporal: Client, apps: Iterable[App]) -> None:
+async def fill(temporal: Client, apps: Iterable[AppList]) -> None:
     """Start the shards with what they hold of apps, without the workers that would place it one by one."""
     memos: dict[int, dict[str, RawValue]] = {number: {} for number in range(SHARDS)}
     for listed in apps:
@@ -54,7 +54,7 @@ async def fill(temporal: Client, apps: Iterable[App]) -> None:
         )
 
 
-async def placing(temporal: Client, apps: Iterable[App]) -> float:
+async def placing(temporal: Client, apps: Iterable[AppList]) -> float:
     """Place lists of apps, as their workflows do; how long one took."""
     took = []
     for listed in apps:
@@ -94,7 +94,7 @@ async def rows(temporal: Client, apps: int, workflows: int) -> list[str]:
     took = await placing(temporal, (app(number, workflows) for number in range(apps, apps + 10)))
     client = steporal.Client("confirms", temporal=temporal)
     client.workflow(id="w", triggers=[steporal.event_trigger("team1.thing1.happened")])(_handler)
-    registrar = Registrar(client, Source.of(client))
+    registrar = Registrar(client.app, client.temporal, Source.of(client.app))
     async with registry_worker(temporal, client.id, "bench"):
         await registrar.confirm()
         confirming = await measured(registrar.confirm)

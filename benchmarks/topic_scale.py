@@ -17,13 +17,13 @@ from contextlib import asynccontextmanager
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
-from steporal.plugin import system_worker
 from steporal.routing.topics.client import EVENTS_PER_SIGNAL, Topics
 from steporal.routing.topics.directory import directory_id, read_entries, shard_of
 from steporal.routing.topics.subscription import Subscription
 from steporal.routing.topics.topic import topic_id
 from steporal.types import JSON
 from steporal.wire.names import LATE
+from steporal.worker.plugin import system_worker
 from steporal_workers.devserver import dev_server
 
 _AT_ONCE = 500

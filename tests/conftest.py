@@ -19,7 +19,7 @@ from temporalio.testing import TimeSkipper
 from waiting import MOST_PENDING
 
 import steporal
-from steporal.serving import system_worker
+from steporal.worker.serving import system_worker
 from steporal_workers.devserver import dev_server
 
 ADAPTER = Path(__file__).parent / "adapter"

@@ -21,8 +21,8 @@ from temporalio.worker import (
 )
 
 import steporal
-from steporal.plugin import SteporalPlugin
 from steporal.routing.catalog.registering import Source
+from steporal.worker.plugin import SteporalPlugin
 
 _SEEN = "tests.run_seen"
 _REPLAYED_PER_TEST = 40
@@ -58,7 +58,7 @@ class _RecordedRun(WorkflowInboundInterceptor):
 class _Unlisted(SteporalPlugin):
     """Runs an app without registering it."""
 
-    async def _keep_registered(self, source: Source) -> None:
+    async def _keep_registered(self, temporal: temporalio.client.Client, source: Source) -> None:
         self.registered.set()
         await asyncio.Event().wait()
 
@@ -98,7 +98,7 @@ class Workers:
         options.setdefault("max_concurrent_activity_task_polls", 1)
         options["interceptors"] = [*options.get("interceptors", ()), self.recorder(client)]
         client.temporal = self.temporal
-        plugin = client.plugin() if is_listed else _Unlisted(client)
+        plugin = client.plugin() if is_listed else _Unlisted(client.app, client._connection, client.sending)
         async with Worker(self.temporal, plugins=[plugin], **options) as worker:
             await asyncio.wait_for(plugin.registered.wait(), 60)
             try:

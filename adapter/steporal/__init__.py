@@ -5,9 +5,9 @@ from types import ModuleType
 
 from temporalio.common import RetryPolicy
 
-from .client import Client, Run
+from .client import Client
 from .context import Context, Input, InputExt
-from .definition import CancelOn, FailedWith, RunFailure, Workflow, WorkflowExt, WorkflowReference, reference
+from .definition import FailedWith, RunFailure, WorkflowReference, reference
 from .durations import Duration
 from .errors import (
     AlreadyStartedError,
@@ -48,11 +48,13 @@ from .errors import (
 )
 from .events import ReceivedEvent, SendEventResult, SentEvent, StartedRun
 from .http import FetchResponse, Secret, secret
+from .outbound.sinks import EventSink, InngestSink
 from .public_names import publish
+from .run_handle import Run
 from .signals import ReceivedSignal, SendSignalResult
-from .sinks import EventSink, InngestSink
 from .step import Listener, Step, StepExt
 from .triggers import CronTrigger, EventTrigger, cron_trigger, event_trigger
+from .workflow import CancelOn, Workflow, WorkflowExt
 
 __version__ = "0.1.0"
 

@@ -2,63 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, overload
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 import temporalio.client
 import temporalio.converter
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import (
-    WorkflowExecutionStatus,
-    WorkflowFailureError,
-    WorkflowHandle,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.common import RawValue, RetryPolicy, WorkflowIDReusePolicy
 from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import (
-    ApplicationError,
-    CancelledError,
-    TerminatedError,
     WorkflowAlreadyStartedError,
 )
-from temporalio.service import RPCError, RPCStatusCode
 from typing_extensions import TypeVar
 
-from .checks import check_step_functions
+from .app import DEFAULT_CODE_TIMEOUT, DEFAULT_HEARTBEAT_TIMEOUT, DEFAULT_MAX_ATTEMPTS, App
 from .connecting import Connection, sdk_errors
-from .definition import (
-    DEFAULT_CODE_TIMEOUT,
-    DEFAULT_HEARTBEAT_TIMEOUT,
-    DEFAULT_MAX_ATTEMPTS,
-    DEFAULT_RETRY,
-    FAILURE_SUFFIX,
-    Handler,
-    RunFailure,
-    Workflow,
-    WorkflowExt,
-    WorkflowReference,
-    check_code_timeout,
-    check_ext,
-    check_handler,
-    check_heartbeat_timeout,
-    check_id,
-    check_id_argument,
-    check_max_attempts,
-    check_park_after,
-    check_retry,
-    check_revision,
-    check_schema,
-    check_triggers,
-)
+from .definition import Invocable, WorkflowReference
 from .durations import Duration
 from .errors import (
     AlreadyStartedError,
@@ -66,46 +33,41 @@ from .errors import (
     DefinitionError,
     InvalidArgumentError,
     NotInForceError,
-    RunCancelledError,
-    RunFailedError,
-    RunNotFoundError,
     SendEventError,
     SendSignalError,
 )
-from .events import MAX_EVENT_ID_BYTES, EventLike, ReceivedEvent, SendEventResult, new_ulid, prepare_events
+from .events import EventLike, ReceivedEvent, SendEventResult, new_ulid, prepare_events
 from .http import Secret
 from .loops import blocking
 from .misuse import explained
 from .observability.search_attributes import of_run, start_indexed
 from .observability.tracing import signalling, starting
+from .outbound.sinks import EventSink, InngestSink, define_sink
 from .outside import check_outside
-from .routing.calls import is_about_namespace
-from .routing.catalog import schedules
-from .routing.catalog.differences import Registration, module_of
-from .routing.catalog.listing import App, Entry, Listed
+from .routing.catalog.listing import AppList
 from .routing.catalog.lookup import find_task_queue
 from .routing.catalog.registering import Registrar, Source
-from .routing.dispatch import FAILED, Dispatcher
 from .routing.existing_runs import find_run
 from .routing.mailbox_client import ANSWER_TIMEOUT, Mailboxes
+from .routing.sending import Sending
+from .run_handle import Run
 from .signals import SendSignalResult, check_signal, signal_data
-from .sinks import EventSink, InngestSink, define_sink
-from .triggers import EventTrigger, Trigger, event_trigger
+from .triggers import Trigger
 from .types import JSON
-from .values.encrypted import DECRYPTION_KEYS, ENCRYPTION_KEYS, check_told, encrypts
-from .values.known_types import package_of
-from .values.main_module import imported_name
+from .validation import (
+    check_id_argument,
+)
+from .values.encrypted import DECRYPTION_KEYS, ENCRYPTION_KEYS, encrypts
 from .values.type_names import shown
-from .wire.failures import attempts_of, stack_of, step_of
 from .wire.limits import MAX_WORKFLOW_ID_BYTES, to_limited
 from .wire.run_input import Given, given, given_to_other_app
-from .wire.run_result import read_result, value_of
 from .wire.start import Origin
 from .wire.storage import check_storage, most_with
 from .wire.workflow_ids import workflow_id_of
+from .workflow import Handler, Workflow, WorkflowExt
 
 if TYPE_CHECKING:
-    from .plugin import SteporalPlugin
+    from .worker.plugin import SteporalPlugin
 
 logger: logging.Logger = logging.getLogger("steporal")
 
@@ -113,158 +75,6 @@ REVISION = "STEPORAL_REVISION"
 
 I = TypeVar("I", default=Any)  # noqa: E741
 O = TypeVar("O", default=Any)  # noqa: E741
-
-
-class Run(Generic[O]):
-    """A run that was started.
-
-    Attributes:
-        workflow_id: Temporal's workflow id of the run.
-        run_id: The run's id, as the handler sees it in ``ctx.run_id``.
-        event_id: The id of the event that started it.
-    """
-
-    __slots__ = ("_arrived", "_client", "_handle", "_workflow", "event_id", "run_id", "workflow_id")
-
-    def __init__(
-        self,
-        client: temporalio.client.Client,
-        handle: WorkflowHandle[Any, Any],
-        event_id: str,
-        workflow: Workflow[Any, O] | WorkflowReference[O] | None,
-        arrived: Callable[[RawValue], None] = lambda result: None,
-    ) -> None:
-        self._arrived = arrived  # is given the result before it is read, and may refuse it by raising
-        self._client = client
-        self._handle = handle
-        self._workflow = workflow
-        self.workflow_id: str = handle.id
-        self.run_id: str = handle.first_execution_run_id or handle.run_id or ""
-        self.event_id: str = event_id
-
-    def __repr__(self) -> str:
-        return f"<Run {self.workflow_id!r}>"
-
-    def __reduce__(self) -> NoReturn:
-        raise InvalidArgumentError(
-            f"run {self.workflow_id!r} cannot be pickled or copied, as it has a connection; pass its workflow_id on, "
-            f"and find it by client.get_run({self.workflow_id!r})"
-        )
-
-    @property
-    def temporal(self) -> WorkflowHandle[Any, Any]:
-        """Temporal's own handle, to cancel, terminate or describe the run, in any event loop of this process."""
-        return self._handle
-
-    async def result(self) -> O:
-        """Wait for the run's end, and return what the handler returned.
-
-        Of a workflow of this app that is the very value, of the same class; of others, plain JSON, validated by the
-        reference's ``output_type``.
-
-        Raises:
-            InvalidResultError: What the handler returned does not fit its annotation, or is of a class that this
-                process does not have.
-            RunFailedError: The run failed, timed out or was terminated.
-            RunCancelledError: The run was cancelled.
-            RunNotFoundError: Temporal has no such run, or no longer.
-            TemporalCallError: Temporal refused, or could not be reached. The run goes on.
-        """
-        check_outside("run.result", "steporal.Run.result")
-        handle = self._handle
-        with self._errors("the result of"):
-            while True:
-                try:
-                    raw = await handle.result()
-                    self._arrived(raw)
-                    break
-                except WorkflowFailureError as err:
-                    after = await self._after_reset() if isinstance(err.cause, TerminatedError) else None
-                    if after is None:
-                        raise _run_error(self.workflow_id, err.cause) from err
-                    handle = after
-        workflow, where = self._workflow, f"run {self.workflow_id!r}"
-        packages = workflow.client.step_packages if isinstance(workflow, Workflow) else ()
-        output: O = value_of(
-            read_result(raw),
-            where,
-            workflow.output_type if workflow else None,
-            is_own=isinstance(workflow, Workflow),
-            packages=packages,
-        )
-        return output
-
-    async def _after_reset(self) -> WorkflowHandle[Any, Any] | None:
-        """The execution that goes on with the run, if it was not terminated but reset."""
-        latest = await self._client.get_workflow_handle(self.workflow_id).describe()
-        first = latest.raw_description.workflow_execution_info.first_run_id
-        if latest.status == WorkflowExecutionStatus.TERMINATED or (self.run_id and first != self.run_id):
-            return None
-        return self._client.get_workflow_handle(self.workflow_id, run_id=latest.run_id, result_type=RawValue)
-
-    def result_sync(self) -> O:
-        """Block until ``run.result(...)`` is done, in code without an event loop.
-
-        Any number of threads may call it at once.
-
-        Raises:
-            EventLoopError: An event loop is running in this thread; await :meth:`result` there.
-        """
-        return blocking("run.result", self.result)
-
-    async def cancel(self) -> None:
-        """Ask Temporal to cancel the run. A run that has ended stays as it is.
-
-        Raises:
-            RunNotFoundError: Temporal has no such run, or no longer.
-            TemporalCallError: Temporal refused, or could not be reached.
-        """
-        check_outside("run.cancel", "steporal.Run.cancel")
-        with self._errors("cancelling"):
-            try:
-                await self._handle.cancel()
-            except RPCError as err:
-                if err.status != RPCStatusCode.NOT_FOUND:
-                    raise
-                await (
-                    self._handle.describe()
-                )  # Temporal's error is the same for ended runs and for those it does not know
-
-    def cancel_sync(self) -> None:
-        """Block until ``run.cancel(...)`` is done, in code without an event loop.
-
-        Any number of threads may call it at once.
-
-        Raises:
-            EventLoopError: An event loop is running in this thread; await :meth:`cancel` there.
-        """
-        return blocking("run.cancel", self.cancel)
-
-    @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
-        with sdk_errors(f"{what} run {self.workflow_id!r}"):
-            try:
-                yield
-            except RPCError as err:
-                if err.status != RPCStatusCode.NOT_FOUND or is_about_namespace(err):
-                    raise
-                raise RunNotFoundError(
-                    f"there is no run {self.workflow_id!r} in namespace {self._client.namespace!r}; Temporal forgets "
-                    "runs some time after they have ended, when the namespace's retention period is over"
-                ) from err
-
-
-def _run_error(workflow_id: str, cause: BaseException) -> RunFailedError:
-    if isinstance(cause, CancelledError):
-        return RunCancelledError(workflow_id, "CancelledError", "the run was cancelled")
-    check_told(cause)
-    stack = stack_of(cause)
-    if isinstance(cause, ApplicationError):
-        name = cause.type or "ApplicationError"
-        return RunFailedError(workflow_id, name, cause.message, stack, attempts_of(cause), step_of(cause))
-    if isinstance(cause, TerminatedError):
-        return RunFailedError(workflow_id, "TerminatedError", f"the run was terminated: {cause.message}", stack)
-    return RunFailedError(workflow_id, type(cause).__name__, str(cause), stack)
 
 
 class Client:
@@ -323,24 +133,22 @@ class Client:
         code_timeout: Duration = DEFAULT_CODE_TIMEOUT,
         revision: int | None = None,
     ) -> None:
-        self.id: str = check_id(id, "a client's id")
-        where = f"client {id!r}"
-        self.task_queue: str = self.id if task_queue is None else check_id(task_queue, f"the task_queue of {where}")
-        self.max_attempts: int = check_max_attempts(max_attempts, where)
-        self.retry: RetryPolicy = DEFAULT_RETRY if retry is None else check_retry(retry, where)
-        self.step_packages: set[str] = _checked_packages(step_packages, where)
-        self._data_converter = check_storage(data_converter, where)
-        self.park_after: timedelta | None = check_park_after(park_after, where)
-        self.heartbeat_timeout: timedelta = check_heartbeat_timeout(heartbeat_timeout, where)
-        self.code_timeout: timedelta = check_code_timeout(code_timeout, where)
-        self._revision = check_revision(revision, f"revision of {where}")
-        self._connection = Connection(self.id, self._new_connection)
+        self._app = App(
+            id,
+            task_queue=task_queue,
+            max_attempts=max_attempts,
+            retry=retry,
+            step_packages=step_packages,
+            park_after=park_after,
+            heartbeat_timeout=heartbeat_timeout,
+            code_timeout=code_timeout,
+            revision=revision,
+        )
+        data_converter = check_storage(data_converter, f"client {id!r}")
+        self._connection = Connection(self.id, self._new_connection, data_converter)
         if temporal is not None:
             self.temporal = temporal
-        self._workflows: dict[str, Workflow[Any, Any]] = {}
-        self._sinks: dict[str, EventSink] = {}
-        self._dispatchers: WeakKeyDictionary[temporalio.client.Client, Dispatcher] = WeakKeyDictionary()
-        self._registration = Registration(self)
+        self._sending = Sending(self._app)
 
     def __repr__(self) -> str:
         return f"<Client {self.id!r}>"
@@ -403,61 +211,18 @@ class Client:
         """
 
         def define(handler: Handler[Any, Any]) -> Workflow[Any, Any]:
-            self._check(id, handler, input_schema)
-            definition = Workflow(
+            return self._app.define(
+                handler,
+                self,
                 id=id,
-                client=self,
-                handler=handler,
                 input_schema=input_schema,
-                triggers=check_triggers(triggers, id, input_schema),
-                max_attempts=self.max_attempts
-                if max_attempts is None
-                else check_max_attempts(max_attempts, f"workflow {id!r}"),
-                retry=self.retry if retry is None else check_retry(retry, f"workflow {id!r}"),
-                ext=check_ext(ext, id),
+                triggers=triggers,
+                max_attempts=max_attempts,
+                retry=retry,
+                ext=ext,
             )
-            self._workflows[id] = definition
-            self.step_packages |= {package_of(handler.__module__), package_of(imported_name(handler.__module__))}
-            if definition.ext.on_failure is not None:
-                self._on_failure(definition, definition.ext.on_failure)
-            return definition
 
         return define
-
-    def _on_failure(self, workflow: Workflow[Any, Any], handler: Handler[Any, Any]) -> None:
-        """Define the workflow that starts when a run of ``workflow`` has failed, as Inngest does."""
-        function_id = json.dumps(f"{self.id}-{workflow.id}", ensure_ascii=False)
-        self.workflow(
-            id=workflow.id + FAILURE_SUFFIX,
-            input_schema=RunFailure,
-            triggers=[event_trigger(FAILED, f"event.data.function_id == {function_id}")],
-            max_attempts=workflow.max_attempts,
-            retry=workflow.retry,
-        )(handler)
-
-    def _check(self, id: str, handler: Handler[Any, Any], input_schema: Any) -> None:
-        check_id(id, f"a workflow's id in client {self.id!r}")
-        if len(workflow_id_of(self.id, id, "").encode()) + MAX_EVENT_ID_BYTES > MAX_WORKFLOW_ID_BYTES:
-            raise DefinitionError(
-                f"workflow {id!r} of client {self.id!r}: the ids are too long together; with an event's id, of at most "
-                f"{MAX_EVENT_ID_BYTES} bytes, they make Temporal's workflow id, in which each slash takes two bytes"
-            )
-        self._check_kept(id)
-        check_handler(handler, id)
-        if id in self._workflows and not _is_imported_again(self._workflows[id].handler, handler):
-            other = self._workflows[id].handler
-            raise DefinitionError(
-                f"client {self.id!r} has a workflow {id!r} already, {other.__module__}.{other.__qualname__}; "
-                "give each workflow its own id"
-            )
-        check_schema(input_schema, id)
-        check_step_functions(handler, id)
-
-    def _check_kept(self, id: str) -> None:
-        if id.startswith("steporal."):
-            raise DefinitionError(f"workflow id {id!r} starts with 'steporal.', which is reserved for system workflows")
-        if id in self._sinks:
-            raise DefinitionError(f"client {self.id!r} has an event_sink {id!r} already; give each its own id=...")
 
     def event_sink(
         self,
@@ -514,31 +279,51 @@ class Client:
             retry=retry,
             allow_private=allow_private,
         )
-        self._check_kept(sink.id)
-        if sink.id in self._workflows:
-            raise DefinitionError(
-                f"client {self.id!r} has a workflow {sink.id!r} already; give the event_sink its own id"
-            )
-        self._sinks[sink.id] = sink
+        self._app.add_sink(sink)
         return sink
+
+    @property
+    def app(self) -> App:
+        """Definitions of the app, and the defaults of their options."""
+        return self._app
+
+    @property
+    def sending(self) -> Sending:
+        """Sender of events for the app, through any connection."""
+        return self._sending
+
+    @property
+    def id(self) -> str:
+        """The app's id."""
+        return self._app.id
+
+    @property
+    def task_queue(self) -> str:
+        """The task queue of the app's runs."""
+        return self._app.task_queue
+
+    @property
+    def step_packages(self) -> set[str]:
+        """Top-level packages whose functions are steps of the app, and whose classes its values may have."""
+        return self._app.step_packages
 
     @property
     def sinks(self) -> Mapping[str, EventSink]:
         """The sinks defined so far, by id."""
-        return MappingProxyType(self._sinks)
+        return MappingProxyType(self._app.sinks)
 
     @property
     def workflows(self) -> list[Workflow[Any, Any]]:
         """The workflows defined so far."""
-        return list(self._workflows.values())
+        return list(self._app.workflows.values())
 
     def get_workflow(self, id: str) -> Workflow[Any, Any]:
-        """A workflow by its id.
+        """Return a workflow by its id.
 
         Raises:
             KeyError: No workflow has this id.
         """
-        return self._workflows[id]
+        return self._app.workflows[id]
 
     def plugin(self) -> SteporalPlugin:
         """The Temporal plugin that adds this client's workflows and activities to a ``temporalio.worker.Worker``.
@@ -546,9 +331,9 @@ class Client:
         Example:
             ``Worker(temporal, task_queue=client.task_queue, plugins=[client.plugin()])``
         """
-        from .plugin import SteporalPlugin  # which takes the SDK's worker along: 0.1 s for who only sends
+        from .worker.plugin import SteporalPlugin  # which takes the SDK's worker along: 0.1 s for who only sends
 
-        return SteporalPlugin(self)
+        return SteporalPlugin(self._app, self._connection, self._sending)
 
     def run(self) -> NoReturn:
         """Serve this client's workflows in the foreground, and end the process: ``python shop.py`` as a worker.
@@ -574,18 +359,16 @@ class Client:
         """
         from .foreground import caller, serve
 
-        serve(self, caller())
+        serve(self, self.task_queue, caller())
 
     @property
     def revision(self) -> int | None:
-        """The revision of the code that was given, here or in ``STEPORAL_REVISION``; None: nobody has given one."""
-        if self._revision is not None or REVISION not in os.environ:
-            return self._revision
-        return check_revision(os.environ[REVISION], REVISION)
+        """Revision of the code, as an argument or ``STEPORAL_REVISION`` gives it; None without either."""
+        return self._app.revision
 
     @revision.setter
     def revision(self, revision: int | None) -> None:
-        self._revision = check_revision(revision, f"revision of client {self.id!r}")
+        self._app.revision = revision
 
     # --- connect ---------------------------------------------------------------------------------------------------
 
@@ -616,8 +399,7 @@ class Client:
     @property
     def data_converter(self) -> temporalio.converter.DataConverter | None:
         """The data converter of the connection; what was given, until there is one."""
-        temporal = self._connection.temporal
-        return self._data_converter if temporal is None else temporal.data_converter
+        return self._connection.data_converter
 
     async def connect(self) -> temporalio.client.Client:
         """Connect to Temporal, unless connected.
@@ -642,23 +424,12 @@ class Client:
         return await temporalio.client.Client.connect(**config, data_converter=self._converter_to_connect())
 
     def _converter_to_connect(self) -> temporalio.converter.DataConverter:
-        converter = self._data_converter or temporalio.converter.DataConverter.default
+        converter = self._connection.given_converter or temporalio.converter.DataConverter.default
         if not any(name in os.environ for name in (ENCRYPTION_KEYS, DECRYPTION_KEYS)):
             return converter
         from . import encryption  # which is loaded where there are keys
 
         return encryption.data_converter(base=converter)
-
-    def dispatcher(self, temporal: temporalio.client.Client) -> Dispatcher:
-        """What sends events into a namespace; one for each Temporal client, as it caches the catalog."""
-        found = self._dispatchers.get(temporal)
-        return found if found is not None else self._dispatchers.setdefault(temporal, Dispatcher(temporal))
-
-    async def dispatch(self, temporal: temporalio.client.Client, events: Sequence[ReceivedEvent]) -> SendEventResult:
-        """Send events, when a worker has registered the triggers that this client has for them, or after a while."""
-        dispatcher = self.dispatcher(temporal)
-        await self._registration.wait(dispatcher.catalog, events)
-        return await dispatcher.dispatch(events)
 
     # --- start and send --------------------------------------------------------------------------------------------
 
@@ -701,10 +472,14 @@ class Client:
         workflow_id = id or workflow_id_of(workflow.app, workflow.id, event_id)
         with sdk_errors(f"starting workflow {workflow.id!r}"):
             if isinstance(workflow, WorkflowReference):
-                task_queue = await find_task_queue(self.dispatcher(temporal).catalog, workflow.app, workflow.id)
+                task_queue = await find_task_queue(
+                    self._sending.dispatcher(temporal).catalog, workflow.app, workflow.id
+                )
             else:
-                task_queue = workflow.client.task_queue
-            origin = Origin.of_invoke(event_id, await self.dispatcher(temporal).is_finish_listened(), sent.exact)
+                task_queue = workflow.task_queue
+            origin = Origin.of_invoke(
+                event_id, await self._sending.dispatcher(temporal).is_finish_listened(), sent.exact
+            )
             try:
                 with starting(temporal, workflow.id, workflow_id):
                     handle = await start_indexed(
@@ -730,7 +505,7 @@ class Client:
     def _given(self, workflow: Workflow[Any, Any] | WorkflowReference[Any], input: Any) -> Given:
         if isinstance(workflow, WorkflowReference):
             return given_to_other_app(workflow.id, input)
-        packages = workflow.client.step_packages
+        packages = workflow.step_packages
         return given(workflow.id, workflow.input_schema, input, secrets=self._encrypts, packages=packages)
 
     def _encrypts(self) -> bool:
@@ -831,7 +606,7 @@ class Client:
         """Send events that :func:`~steporal.events.prepare_events` has checked, as :meth:`send_event` does."""
         ids = [event.id for event in events]
         with sdk_errors("Temporal did not accept the events", partial(SendEventError, ids=ids)):
-            return await self.dispatch(await self.connect(), events)
+            return await self._sending.dispatch(await self.connect(), events)
 
     async def send_signal(self, signal: str, data: JSON = None) -> SendSignalResult:
         """Send a signal to the run that waits for it; nothing happens if none does.
@@ -886,7 +661,7 @@ class Client:
 
     # --- register --------------------------------------------------------------------------------------------------
 
-    async def sync(self, *, changed_only: bool = False, take_over: bool = False) -> App:
+    async def sync(self, *, changed_only: bool = False, take_over: bool = False) -> AppList:
         """Register this client's workflows and triggers in the namespace's catalog, and its cron schedules.
 
         Workflows that this client does not define are dropped from the app's list, with a warning in the log. Every
@@ -906,67 +681,26 @@ class Client:
             ConnectError: There is no connection to Temporal.
             TemporalCallError: Temporal refused, or did not answer.
         """
-        from .serving import registry_worker, system_worker  # which take the SDK's worker along
+        from .worker.serving import registry_worker, system_worker  # which take the SDK's worker along
 
         check_outside("client.sync", "steporal.Client.sync")
-        registrar = Registrar(self, Source.of(self, is_worker=False))
-        take_over = take_over or not (self._workflows or self._sinks)
+        source = Source.of(self._app, is_worker=False)
+        take_over = take_over or not any(self._app.definitions())
         with sdk_errors(f"registering app {self.id!r}"):
             temporal = await self.connect()
             # A worker in a namespace that does not exist ends with an error of the SDK's core.
             await temporal.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace=temporal.namespace))
             async with system_worker(temporal), registry_worker(temporal, self.id, "sync"):
-                outcome = await registrar.confirm(thorough=not changed_only, take_over=take_over)
+                outcome = await Registrar(self._app, temporal, source).confirm(
+                    thorough=not changed_only, take_over=take_over
+                )
         if outcome.why_not:
             raise NotInForceError(f"app {self.id!r} was not registered: {outcome.why_not}")
         return outcome.app
 
-    def listed(self) -> App:
-        """What :meth:`sync` registers."""
-        listed = App(
-            id=self.id,
-            task_queue=self.task_queue,
-            modules=tuple(sorted({module_of(workflow.handler) for workflow in self.workflows})),
-            workflows=tuple(self._listed()),
-        )
-        return listed.model_copy(update={"schedules": tuple(sorted(schedules.starts_of(listed)))})
-
-    def _listed(self) -> Iterator[Listed]:
-        for workflow in self.workflows:
-            yield Listed(id=workflow.id, triggers=tuple(map(_entry, workflow.triggers)))
-        for sink in self.sinks.values():
-            entries = (Entry(event=on.event, if_exp=on.if_exp, bridge=sink.is_bridge) for on in sink.triggers)
-            yield Listed(id=sink.id, triggers=tuple(entries))
-
-
-def _checked_packages(packages: object, where: str) -> set[str]:
-    """Names of top-level packages."""
-    names = None if isinstance(packages, str) or not isinstance(packages, Iterable) else list(packages)
-    if names is None or not all(isinstance(name, str) and name.isidentifier() for name in names):
-        raise DefinitionError(
-            f"step_packages of {where} is {shown(packages)}; it takes a list of names of top-level packages: "
-            "step_packages=['billing']"
-        )
-    return set(names)
-
 
 def _check_workflow(workflow: object) -> None:
-    if not isinstance(workflow, Workflow | WorkflowReference):
+    if not isinstance(workflow, Invocable | WorkflowReference):
         raise InvalidArgumentError(
             f"workflow is {shown(workflow)}; pass what client.workflow returned, or steporal.reference(app, id)"
         )
-
-
-def _is_imported_again(other: Handler[Any, Any], handler: Handler[Any, Any]) -> bool:
-    """Return whether a handler is another one of ``__main__``, whose module is now imported by its own name."""
-    first, second = (getattr(each, "__code__", None) for each in (other, handler))
-    if other.__module__ != "__main__" or first is None or second is None:
-        return False
-    return bool(first.co_filename == second.co_filename and first.co_qualname == second.co_qualname)
-
-
-def _entry(trigger: Trigger) -> Entry:
-    if isinstance(trigger, EventTrigger):
-        return Entry(event=trigger.event, if_exp=trigger.if_exp)
-    jitter = None if trigger.jitter is None else trigger.jitter.total_seconds()
-    return Entry(cron=trigger.schedule, timezone=trigger.timezone, jitter=jitter)

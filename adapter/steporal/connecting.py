@@ -14,6 +14,7 @@ import temporalio.client
 import temporalio.exceptions
 from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 from temporalio.client import RPCTimeoutOrCancelledError
+from temporalio.converter import DataConverter
 from temporalio.runtime import Runtime
 from temporalio.service import RPCError
 
@@ -29,10 +30,15 @@ class Connection:
     Args:
         client_id: The client's id, for messages.
         connect: Makes the connection, unless one is set.
+        data_converter: The data converter that the client was given for a connection of its own.
+
+    Attributes:
+        given_converter: That data converter.
     """
 
-    def __init__(self, client_id: str, connect: Connect) -> None:
+    def __init__(self, client_id: str, connect: Connect, data_converter: DataConverter | None) -> None:
         self._client_id = client_id
+        self.given_converter = data_converter
         self._connect = connect
         self._temporal: temporalio.client.Client | None = None
         self._is_ready = False
@@ -62,6 +68,12 @@ class Connection:
         self._process = os.getpid()
         if self._is_ready:
             _keep_runtime(temporal.service_client.config.runtime)
+
+    @property
+    def data_converter(self) -> DataConverter | None:
+        """Data converter of the connection; the one that the client was given, until a connection exists."""
+        temporal = self.temporal
+        return self.given_converter if temporal is None else temporal.data_converter
 
     async def get(self) -> temporalio.client.Client:
         """Return the Temporal client, connected.

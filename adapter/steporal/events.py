@@ -44,7 +44,11 @@ MAX_LEVELS = 16
 RESERVED_PREFIXES = ("inngest/", "steporal/")
 """Prefixes of events that only the system sends."""
 
-SYSTEM_EVENTS = ("inngest/function.finished", "inngest/function.failed", "inngest/function.cancelled")
+FINISHED = "inngest/function.finished"
+FAILED = "inngest/function.failed"
+CANCELLED = "inngest/function.cancelled"
+
+SYSTEM_EVENTS = (FINISHED, FAILED, CANCELLED)
 """Events that the system sends when runs end; workflows may start on them, and runs may wait for them."""
 
 EARLIEST_MS, LATEST_MS = 315_532_800_000, 4_102_444_800_000

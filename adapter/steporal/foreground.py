@@ -11,23 +11,21 @@ import importlib
 import inspect
 import threading
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from temporalio import workflow
 
 from .errors import DefinitionError
 
-if TYPE_CHECKING:
-    from .client import Client
-
 _SERVER = "steporal_workers.foreground"
 
 
-def serve(client: Client, caller: FrameType | None) -> NoReturn:
+def serve(client: object, task_queue: str, caller: FrameType | None) -> NoReturn:
     """Serve a client's workflows until a signal stops the worker, and end the process.
 
     Args:
         client: The client.
+        task_queue: Its task queue, for messages.
         caller: The frame that called ``client.run()``.
 
     Raises:
@@ -35,7 +33,7 @@ def serve(client: Client, caller: FrameType | None) -> NoReturn:
         RuntimeError: It is called inside a running event loop, or in a thread.
         ModuleNotFoundError: The extra ``cli`` is not installed.
     """
-    _check_place(client, caller)
+    _check_place(task_queue, caller)
     try:
         server = importlib.import_module(_SERVER)
     except ModuleNotFoundError as err:
@@ -46,14 +44,14 @@ def serve(client: Client, caller: FrameType | None) -> NoReturn:
     raise AssertionError("the server has ended the process")
 
 
-def _check_place(client: Client, caller: FrameType | None) -> None:
+def _check_place(task_queue: str, caller: FrameType | None) -> None:
     module = caller.f_globals.get("__name__") if caller is not None and caller.f_code.co_name == "<module>" else None
     if workflow.unsafe.in_sandbox() or module not in (None, "__main__"):
         raise DefinitionError(
             f"client.run() is called while module {module!r} is imported, as every worker imports it; put the call "
             "under `if __name__ == '__main__':`"
         )
-    instead = f"use a worker there: Worker(temporal, task_queue={client.task_queue!r}, plugins=[client.plugin()])"
+    instead = f"use a worker there: Worker(temporal, task_queue={task_queue!r}, plugins=[client.plugin()])"
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError(f"client.run() must be called in the main thread, which receives signals; {instead}")
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple, Unpack, 
 
 from temporalio.common import RetryPolicy
 
-from .definition import Workflow, WorkflowReference
+from .definition import Invocable, WorkflowReference
 from .durations import Duration
 from .events import EventLike, ReceivedEvent, SendEventResult
 from .http import FetchRequest, FetchResponse, Secret
@@ -92,7 +92,7 @@ class Steps(Protocol):
     def invoke(
         self,
         step_id: str,
-        workflow: Workflow[Any, Any] | WorkflowReference[Any],
+        workflow: Invocable[Any, Any] | WorkflowReference[Any],
         data: Any,
         timeout: Duration | datetime | None,
     ) -> Coroutine[None, None, Any]:
@@ -245,7 +245,7 @@ class Step:
 
     @overload
     def invoke_workflow(
-        self, step_id: str, *, workflow: Workflow[I, O], data: I, timeout: Duration | datetime | None = None
+        self, step_id: str, *, workflow: Invocable[I, O], data: I, timeout: Duration | datetime | None = None
     ) -> Coroutine[None, None, O]: ...
 
     @overload
@@ -253,7 +253,7 @@ class Step:
         self,
         step_id: str,
         *,
-        workflow: Workflow[Any, O] | WorkflowReference[O],
+        workflow: Invocable[Any, O] | WorkflowReference[O],
         data: Any = None,
         timeout: Duration | datetime | None = None,
     ) -> Coroutine[None, None, O]: ...
@@ -263,7 +263,7 @@ class Step:
         self,
         step_id: str,
         *,
-        workflow: Workflow[Any, Any] | WorkflowReference[Any],
+        workflow: Invocable[Any, Any] | WorkflowReference[Any],
         data: Any = None,
         timeout: Duration | datetime | None = None,
     ) -> Coroutine[None, None, Any]:

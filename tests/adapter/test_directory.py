@@ -28,10 +28,10 @@ from steporal.events import new_ulid
 from steporal.routing.topics import directory, directory_client, late, topic
 from steporal.routing.topics.directory import DirectoryWorkflow, directory_id, shard_of
 from steporal.routing.topics.topic import TopicWorkflow, topic_id, topics_of
-from steporal.serving import system_worker
 from steporal.values.converter import to_raw
 from steporal.values.encrypted import memo_of
 from steporal.wire.names import LIST_TOPIC, SUBSCRIBE, UNLISTED_KEY
+from steporal.worker.serving import system_worker
 from steporal_workers.devserver import NAMESPACE, dev_server
 
 pytestmark = pytest.mark.outside_runs
@@ -213,7 +213,7 @@ async def keep_sending(senders: list[Sender], *names: str) -> None:
     """Have senders read the directory all the time."""
     while True:
         for each in senders:
-            await each.client.dispatcher(await each.client.connect())._topics._directory.read(names)
+            await each.client.sending.dispatcher(await each.client.connect())._topics._directory.read(names)
         await asyncio.sleep(0.05)
 
 

@@ -44,6 +44,7 @@ from steporal import (
 from steporal.encryption import EncryptionCodec, Key, Keys, new_key
 from steporal.events import new_ulid
 from steporal.routing.catalog.arbiter import arbiter_id
+from steporal.routing.catalog.defined import list_of
 from steporal.routing.catalog.reading import Catalog
 from steporal.routing.catalog.shards import shard_id, shard_of_app
 from steporal.runtime.steps import activity
@@ -183,7 +184,7 @@ async def test_what_an_app_has_registered_is_encrypted_with_the_key_of_today(
     async def daily(ctx: Context[Any], step: Step) -> None: ...
 
     async def keys() -> set[str]:
-        (schedule,) = app.listed().schedules
+        (schedule,) = list_of(app.app).schedules
         action = (await plain.get_schedule_handle(schedule).describe()).raw_description.schedule.action
         payloads = list(action.start_workflow.input.payloads)
         for workflow_id, field in ((arbiter_id(app.id), LIST_KEY), (shard_id(shard_of_app(app.id)), f"app:{app.id}")):

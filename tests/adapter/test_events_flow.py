@@ -125,7 +125,7 @@ async def test_a_workflow_starts_once_whichever_of_its_triggers_match(
     async with workers(app):
         sent = await app.send_event({"name": name, "data": {"vip": True}})
         assert await (await app.get_run(f"{app.id}/once/{sent.ids[0]}")).result() == sent.ids[0]
-        snapshot = await app.dispatcher(app.temporal).catalog.read([name])
+        snapshot = await app.sending.dispatcher(app.temporal).catalog.read([name])
         assert [match.workflow for match in snapshot.matches({"name": name, "data": {"vip": True}})] == ["once"]
 
 

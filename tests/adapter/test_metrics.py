@@ -23,7 +23,7 @@ from steporal import CancelOn, Context, Step, WorkflowExt, event_trigger
 from steporal.metrics import METRICS, buckets
 from steporal.observability.run_metrics import COUNT
 from steporal.routing.catalog.arbiter import Order
-from steporal.routing.catalog.listing import App, Entry, Listed
+from steporal.routing.catalog.listing import AppList, Entry, Listed
 from steporal.routing.catalog.placing import Placing
 from steporal.routing.catalog.reading import Snapshot
 from steporal.routing.dispatch import CONCURRENCY, Dispatcher
@@ -278,7 +278,7 @@ async def test_where_nobody_measures_runs_count_nothing(app: steporal.Client, wo
 
 def test_events_are_known_by_the_closest_trigger() -> None:
     triggers = tuple(Entry(event=event) for event in ("order.placed", "order.*", "order.eu.*", "*"))
-    app = App(id="shop", task_queue="shop", workflows=(Listed(id="all", triggers=triggers),))
+    app = AppList(id="shop", task_queue="shop", workflows=(Listed(id="all", triggers=triggers),))
     snapshot = Snapshot.of(app)
     known = [snapshot.trigger_for(n) for n in ("order.placed", "order.paid", "order.eu.paid", "any", "inngest/any")]
     assert known == ["order.placed", "order.*", "order.eu.*", "*", "other"]
@@ -299,10 +299,10 @@ async def test_a_start_that_temporal_refuses_concerns_no_other_workflow_and_no_s
         return ctx.input.data["n"]
 
     listed = Listed(id="bad", triggers=(Entry(event=f"{app.id}.*"),))
-    bad = App(id=f"bad {app.id}", task_queue="/_sys/not-for-users", workflows=(listed,))
+    bad = AppList(id=f"bad {app.id}", task_queue="/_sys/not-for-users", workflows=(listed,))
     async with measured.worker(app):
         await Placing(app.temporal, Order(app=bad, generation=1)).run()
-        await app.dispatcher(app.temporal).catalog.read([name, f"{app.id}.other"], fresh=True)
+        await app.sending.dispatcher(app.temporal).catalog.read([name, f"{app.id}.other"], fresh=True)
         try:
             sent = await app.send_event([{"name": name, "data": {"n": n}} for n in range(3)])
             alone = await app.send_event({"name": f"{app.id}.other"})

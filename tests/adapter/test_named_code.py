@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from steporal.closures.references import App, Describer, Resolver
+from steporal.closures.references import AppCode, Describer, Resolver
 from steporal.errors import CaptureError, StepCodeNotFoundError, UnserializableError
 from steporal.values.decoding import decode
 from steporal.values.encoding import encode
@@ -139,7 +139,7 @@ def received(app: Any, call: Any) -> tuple[Any, list[Any]]:
     def none(data: Any) -> Any:
         raise AssertionError(data)
 
-    return Resolver(App({"w": app.handler}, PACKAGES), none).call(call)
+    return Resolver(AppCode({"w": app.handler}, PACKAGES), none).call(call)
 
 
 def through(value: Any) -> Any:

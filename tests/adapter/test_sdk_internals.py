@@ -35,7 +35,7 @@ from steporal.sandbox import runner, task_failures, untrusted_starts
 from steporal.sdk import ordered_tasks
 
 TOUCHED: dict[str, set[str]] = {
-    "heartbeats.py": {"_bridge_worker"},
+    "sdk/heartbeats.py": {"_bridge_worker"},
     "observability/tracing/spans.py": {"_tracer_provider"},
     "sandbox/untrusted_starts.py": {"_Definition"},
     "sdk/eviction.py": {"_tasks"},

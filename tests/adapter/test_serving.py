@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from steporal.serving import together
+from steporal.worker.serving import together
 
 
 async def test_all_are_left_at_once() -> None:

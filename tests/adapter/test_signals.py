@@ -31,9 +31,10 @@ from steporal import (
 )
 from steporal.events import new_ulid
 from steporal.routing import mailbox_client
-from steporal.routing.mailbox import Claim, Wait, mailbox_id
+from steporal.routing.mailbox import Claim, mailbox_id
 from steporal.routing.mailbox_client import Held, Mailboxes
 from steporal.values.converter import from_raw, to_raw
+from steporal.wire.mailbox_wait import Wait
 from steporal.wire.names import MAILBOX, TAKE
 from steporal_workers.devserver import dev_server
 

@@ -27,7 +27,7 @@ from steporal.outbound.addresses import addresses_of, is_public
 from steporal.outbound.host_slots import AT_ONCE, WAITING, HostSlots
 from steporal.outbound.posts import webhook_id
 from steporal.outbound.problems import HostBusyError
-from steporal.routing.catalog.listing import App, Entry, Listed
+from steporal.routing.catalog.listing import AppList, Entry, Listed
 from steporal.routing.catalog.reading import Snapshot
 from steporal.values.converter import to_raw
 
@@ -342,7 +342,7 @@ async def test_no_more_than_so_many_wait_for_a_host() -> None:
 async def test_a_worker_without_the_sink_lets_another_try(app: steporal.Client) -> None:
     argument = to_raw({"sink": "gone", "event": {"name": "a", "data": {}, "id": "1", "ts": 0}})
     with pytest.raises(temporalio.exceptions.ApplicationError, match="has no sink 'gone'") as failed:
-        await ActivityEnvironment().run(HttpActivities(app, Executions(), slots=100).post_event, argument)
+        await ActivityEnvironment().run(HttpActivities(app.sinks, Executions(), slots=100).post_event, argument)
     assert not failed.value.non_retryable
 
 
@@ -728,7 +728,7 @@ async def test_a_sink_of_every_event_takes_all_but_the_systems(
 
 def test_a_sink_of_every_event_does_not_make_runs_tell_that_they_finished() -> None:
     listed = Listed(id="all", triggers=(Entry(event="*"),))
-    snapshot = Snapshot.of(App(id="shop", task_queue="shop", workflows=(listed,)))
+    snapshot = Snapshot.of(AppList(id="shop", task_queue="shop", workflows=(listed,)))
     assert not snapshot.is_listened("inngest/function.finished")
     assert snapshot.is_listened("order.placed")
 

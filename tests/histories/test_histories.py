@@ -31,7 +31,6 @@ from temporalio.worker import (
 )
 
 import steporal
-from steporal.activities.app import Activities
 from steporal.activities.executions import Executions
 from steporal.activities.threads import StepThreads
 from steporal.context import InputType
@@ -45,10 +44,11 @@ from steporal.routing.topics.delivery import SYSTEM_ACTIVITIES
 from steporal.runtime import attempt, continuing
 from steporal.runtime.compiled import workflow_class
 from steporal.runtime.system_events import Ending
-from steporal.serving import SYSTEM_WORKFLOWS
 from steporal.wire import limits
 from steporal.wire.names import MAILBOX, RECOVER, SEND_EVENT
 from steporal.wire.waits import Kind
+from steporal.worker.activities import Activities
+from steporal.worker.serving import SYSTEM_WORKFLOWS
 
 from . import app
 from .files import FOLDER, SUFFIX, read, recorded
@@ -251,7 +251,7 @@ def defined() -> set[Named]:
     """What the package has names for in histories."""
     sinks = list(app.shop.sinks.values())
     activities = [
-        *Activities(app.shop, StepThreads(), Executions(), slots=100).all(),
+        *Activities(app.shop.app, app.shop.sending, StepThreads(), Executions(), slots=100).all(),
         *SYSTEM_ACTIVITIES,
         *REGISTRY_ACTIVITIES,
     ]

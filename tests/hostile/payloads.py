@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from types import MethodType
 from typing import Any
 
-from steporal.closures.references import App, Resolver
+from steporal.closures.references import AppCode, Resolver
 from steporal.errors import SteporalError
 from steporal.runtime.carried import read_carried
 from steporal.values.decoding import decode
@@ -43,7 +43,7 @@ def _no_captive(data: Any) -> Any:
 
 def read(data: Any) -> Any:
     """Read an input as a worker does: as the function of a step where it is one, else as an argument."""
-    resolver = Resolver(App({"w": app.handler}, PACKAGES), _no_captive)
+    resolver = Resolver(AppCode({"w": app.handler}, PACKAGES), _no_captive)
     is_function = isinstance(data, dict) and data.get(TAG) == "function"
     call = data if isinstance(data, dict) and "function" in data else None
     if call is None:

@@ -17,7 +17,7 @@ from temporalio.common import RawValue
 from temporalio.converter import DataConverter
 
 from steporal.closures.calls import told
-from steporal.closures.references import App, Resolver
+from steporal.closures.references import AppCode, Resolver
 from steporal.values.converter import from_raw
 from steporal.wire.failures import application_error, is_final
 from steporal.wire.names import REPORT, RUN_STEP
@@ -161,7 +161,7 @@ class Service:
         self._interruptions = interruptions
         self._agenda: list[tuple[int, int, Callable[[], object]]] = []
         self._entries = 0
-        self._app = App({w.id: w.handler for w in client.workflows}, client.step_packages)
+        self._app = AppCode({w.id: w.handler for w in client.workflows}, client.step_packages)
         self.now = self.began = began
         self.tasks = 0
         self.moments: list[int] = []

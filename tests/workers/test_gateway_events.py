@@ -256,7 +256,7 @@ async def test_what_temporal_refuses_for_good_is_not_to_be_sent_again(
         raise RPCError("WorkflowId length exceeds limit.", RPCStatusCode.INVALID_ARGUMENT, b"")
 
     async with workers(app), gateway_of(app) as http:
-        monkeypatch.setattr(app.dispatcher(temporal), "dispatch", refuse)
+        monkeypatch.setattr(app.sending.dispatcher(temporal), "dispatch", refuse)
         refused = await http.post("/e/any", json={"name": name, "id": "a"})
     assert (refused.status_code, refused.json()["ids"]) == (400, ["a"])
     assert "refused again" in refused.json()["error"]

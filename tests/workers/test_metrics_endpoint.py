@@ -28,9 +28,9 @@ from test_health import free_port
 
 from steporal.metrics import METRICS, RUNS_STARTED, Histogram, markdown_table
 from steporal.routing.catalog.arbiter import Order
-from steporal.routing.catalog.listing import App, Entry, Listed
+from steporal.routing.catalog.listing import AppList, Entry, Listed
 from steporal.routing.catalog.placing import Placing
-from steporal.serving import system_worker
+from steporal.worker.serving import system_worker
 from steporal_workers import telemetry
 from steporal_workers.cli import cli
 from steporal_workers.devserver import DevServer
@@ -135,7 +135,7 @@ async def scene(server: DevServer, tmp_path_factory: pytest.TempPathFactory) -> 
 async def refused_starts(temporal: temporalio.client.Client) -> AsyncIterator[None]:
     """An app in the catalog whose runs Temporal refuses to start."""
     listed = Listed(id="refused", triggers=(Entry(event="order.placed"),))
-    app = App(id="refused", task_queue="/_sys/not-for-users", workflows=(listed,))
+    app = AppList(id="refused", task_queue="/_sys/not-for-users", workflows=(listed,))
     async with system_worker(temporal):
         await Placing(temporal, Order(app=app, generation=1)).run()
     yield  # without a worker for topics here, which would count what the process is to count

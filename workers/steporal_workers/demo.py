@@ -100,7 +100,7 @@ def _explain(out: Console, address: str, ui_url: str | None) -> None:
 
 async def _tell(shop: ModuleType, approval: ModuleType, out: Console) -> None:
     client: steporal.Client = shop.client
-    story = _Story(client.temporal, await client.dispatcher(client.temporal).catalog.read_all(), out)
+    story = _Story(client.temporal, await client.sending.dispatcher(client.temporal).catalog.read_all(), out)
 
     out.print("\n[bold underline]An event starts a workflow, whose event starts another[/]")
     sent = await client.send_event({"name": "order.placed", "data": ORDER})

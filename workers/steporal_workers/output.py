@@ -22,7 +22,7 @@ from .escaping import printable
 from .logs import is_json, say_as_log
 
 if TYPE_CHECKING:
-    from steporal.routing.catalog.listing import App, Entry
+    from steporal.routing.catalog.listing import AppList, Entry
 
 _WIDTH_OF_A_PIPE = 200
 
@@ -74,7 +74,7 @@ def print_json(data: Any) -> None:
     click.echo(printable(json.dumps(data, ensure_ascii=False, indent=2)))
 
 
-def apps_table(apps: Iterable[App]) -> Table:
+def apps_table(apps: Iterable[AppList]) -> Table:
     """What apps have registered, one row for each workflow."""
     table = Table("app", "task queue", "workflow", "triggers")
     for app in sorted(apps, key=lambda app: app.id):

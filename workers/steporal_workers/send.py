@@ -79,7 +79,7 @@ async def start_workflow(
         Failure: The run failed.
     """
     client = steporal.Client(_CLIENT_ID, temporal=temporal)
-    snapshot = await client.dispatcher(temporal).catalog.read_all()
+    snapshot = await client.sending.dispatcher(temporal).catalog.read_all()
     app_id = _app_of(snapshot, workflow_id, app, temporal.namespace)
     check_input(definitions, app_id, workflow_id, data)
     try:

@@ -31,7 +31,7 @@ from .task_queues import Queues, measured
 
 if TYPE_CHECKING:
     import steporal
-    from steporal.plugin import SteporalPlugin
+    from steporal.worker.plugin import SteporalPlugin
 
 STOP_SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)

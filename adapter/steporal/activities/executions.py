@@ -31,12 +31,12 @@ from temporalio.converter import ActivitySerializationContext, DataConverter
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
-from ..runtime.steps.activity import is_activity_of
 from ..sdk.heartbeats import Heartbeats, Pulse, beating
 from ..types import JSON
 from ..values.converter import from_raw
 from ..wire.failures import TIMED_OUT
 from ..wire.names import JOIN_STEP, STEP_NOT_HERE, WORKER_TASK_QUEUE
+from ..wire.step_activities import is_activity_of
 from .reporting import attempt_number, attempts_before
 
 MAX_FAILURES = 100

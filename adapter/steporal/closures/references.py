@@ -63,7 +63,7 @@ _MAX_TEXT = 500
 
 
 @dataclass(frozen=True, slots=True)
-class App:
+class AppCode:
     """Code that references of one app may name.
 
     Attributes:
@@ -519,7 +519,7 @@ def _has_function(
 class Resolver:
     """Maker of functions from references, on the worker."""
 
-    app: App
+    app: AppCode
     captive: Callable[[dict[str, JSON]], Any]
     _stack: list[Callable[[], FunctionType]] = field(default_factory=list)
     _depth: int = 0

@@ -16,7 +16,6 @@ from typing import Any
 
 from ..closures.calls import OR, UNKNOWN, Call
 from ..events import derived_ulid
-from ..routing.mailbox import Wait
 from ..runtime.carried import Carried, memo_json, read_outcome
 from ..runtime.children import read_end, read_parent
 from ..runtime.continuing import read_hold
@@ -26,6 +25,7 @@ from ..runtime.journal import Kind as EntryKind
 from ..runtime.signal_inbox import conflict, read_signal, summary_of_close, summary_of_open
 from ..runtime.steps.invoke import LOOK_AFTER, next_look_after, too_late
 from ..types import JSON
+from ..wire.mailbox_wait import Wait
 from ..wire.memo import Outcome
 from ..wire.names import ASYNCIO_TIMER, BACKOFF_AFTER, BEGINS_ANEW, CHECKPOINT, DELIVER, ENDED, REPORT, SIGNALLED
 from ..wire.waits import BACKOFF, Kind, Waiting, is_of_no_step

@@ -21,15 +21,15 @@ from temporalio.exceptions import FailureError
 
 from ..closures.calls import Call
 from ..errors import UnknownKeyError
-from ..routing.mailbox import Wait
 from ..runtime.carried import Carried, read_carried, read_recovery
 from ..runtime.children import was_cancelled
-from ..runtime.steps.activity import BEFORE, Attempts, heartbeat_timeout
+from ..runtime.steps.activity import Attempts, heartbeat_timeout
 from ..runtime.steps.invoke import invoking_step
 from ..types import JSON
 from ..values.converter import from_raw
 from ..values.encrypted import check_readable
 from ..wire.failures import NOT_BEGUN, call_of, failure_of, is_cancellation
+from ..wire.mailbox_wait import Wait
 from ..wire.memo import Failure, Outcome
 from ..wire.names import (
     CHECKPOINT,
@@ -51,6 +51,7 @@ from ..wire.names import (
     SUBSCRIBE_RUN,
 )
 from ..wire.run_result import read_result
+from ..wire.step_activities import BEFORE
 from .recovered_state import RecoveredState
 
 STEPS = frozenset({RUN_STEP, JOIN_STEP, SEND_EVENT, SEND_SIGNAL, FETCH})

@@ -15,9 +15,9 @@ import pydantic
 
 from ..closures.own_code import OwnCode
 from ..closures.source import Function, parsed
-from ..definition import Workflow
 from ..sandbox.remedies import REFERENCES, STEP, remedy
 from ..step import Step, StepExt
+from ..workflow import Workflow
 from . import branches, captured, module_state
 from .branches import shared_ids
 from .captured import lost_changes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,11 @@ from ..errors import NonRetryableError
 from ..events import ReceivedEvent
 from ..metrics import SINK_ATTEMPTS
 from ..observability.tracing import is_traced
-from ..runtime.steps.activity import BEFORE
 from ..types import JSON
 from ..values.converter import from_raw, to_raw
 from ..wire.limits import to_limited
 from ..wire.names import FETCH, POST_EVENT
+from ..wire.step_activities import BEFORE
 from ..wire.storage import most_with
 from .addresses import addresses_of, public_addresses_of
 from .exchange import Addresses, Answer, Request, exchange, phrase
@@ -33,8 +33,7 @@ from .problems import DeliveryRefusedError, HttpStatusError, SinkNotFoundError
 from .retry_after import retry_after
 
 if TYPE_CHECKING:
-    from ..client import Client
-    from ..sinks import EventSink
+    from .sinks import EventSink
 
 LONGEST_OF_A_FETCH = timedelta(days=1)
 LONGEST_OF_A_DELIVERY = timedelta(hours=1)
@@ -48,13 +47,13 @@ class HttpActivities:
     """The activities of ``step.ext.fetch`` and of sinks.
 
     Args:
-        client: The app's client.
+        sinks: The app's sinks, by id.
         executions: Knows the steps that run in this worker.
         slots: The steps that the worker runs at a time. Sinks take half of them at most: receivers may not answer.
     """
 
-    def __init__(self, client: Client, executions: Executions, slots: int) -> None:
-        self._client = client
+    def __init__(self, sinks: Mapping[str, EventSink], executions: Executions, slots: int) -> None:
+        self._sinks = sinks
         self._executions = executions
         self._slots = HostSlots(max(1, slots // 2))
 
@@ -97,7 +96,7 @@ class HttpActivities:
             raise DeliveryRefusedError(_refused(request, answer))
 
     def _sink(self, id: str) -> EventSink:
-        sink = self._client.sinks.get(id)
+        sink = self._sinks.get(id)
         if sink is None:
             raise SinkNotFoundError(
                 f"this worker's code has no sink {id!r}; tried again, as another worker may have it, or the next deploy"

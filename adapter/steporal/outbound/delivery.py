@@ -18,16 +18,17 @@ from ..durations import format_duration
 from ..errors import InvalidInputError
 from ..metrics import SINK_DELIVERIES
 from ..observability.run_metrics import count
-from ..routing.messages import of_any_count
+from ..sdk.any_arguments import of_any_count
 from ..types import JSON
 from ..values.converter import to_raw
 from ..wire.failures import failure_of, is_cancellation
 from ..wire.limits import shortened, summary
 from ..wire.names import POST_EVENT, START_SIGNAL
 from ..wire.start import Origin, argument_json, origin_of
+from ..workflow_kinds import of_kind
 
 if TYPE_CHECKING:
-    from ..sinks import EventSink
+    from .sinks import EventSink
 
 
 _HEARTBEAT_TIMEOUT = timedelta(seconds=30)
@@ -56,6 +57,7 @@ def delivery_class(sink: EventSink) -> type:
 
     Delivery.__doc__ = f"Delivers events to {sink.origin}."
     Delivery.__module__ = __name__
+    of_kind("delivery")(Delivery)
     Delivery.__qualname__ = "Delivery"
     Delivery.run.__qualname__ = "Delivery.run"
     workflow.run(Delivery.run)

@@ -13,7 +13,7 @@ from .secrets import revealed
 from .signatures import signatures
 
 if TYPE_CHECKING:
-    from ..sinks import EventSink, InngestSink, Webhook
+    from .sinks import EventSink, InngestSink, Webhook
 
 Headers = list[tuple[str, str]]
 
@@ -24,7 +24,7 @@ def post_of(sink: EventSink, event: ReceivedEvent, now: datetime) -> Request:
     Raises:
         SecretNotFoundError: This process does not have one.
     """
-    from ..sinks import Webhook
+    from .sinks import Webhook
 
     body = dumps(event.model_dump(mode="json", exclude_none=True))
     what = f"sink {sink.id!r}"

@@ -12,25 +12,22 @@ from temporalio.common import MetricMeter, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from ..events import SYSTEM_EVENTS, ReceivedEvent, SendEventResult, StartedRun
+from ..events import FINISHED, SYSTEM_EVENTS, ReceivedEvent, SendEventResult, StartedRun
 from ..expressions.expression import warn_over_budget
 from ..metrics import EVENTS_MATCHED, EVENTS_SENT, EVENTS_UNMATCHED, EXPRESSIONS_OVER_BUDGET, STARTS_REFUSED, meter_of
 from ..observability.search_attributes import of_run, start_indexed
 from ..observability.tracing import sending
+from ..rpc import first_of
 from ..types import JSON
 from ..wire.limits import summary
 from ..wire.names import START_SIGNAL
 from ..wire.start import Origin
-from .calls import first_of
 from .catalog.reading import Catalog, Match, Snapshot
 from .inngest_bridge import is_bridged, unmarked
 from .pace import Pace
 from .topics.client import Topics
 
 _logger = logging.getLogger("steporal.events")
-
-FINISHED = "inngest/function.finished"
-FAILED = "inngest/function.failed"
 
 Start: TypeAlias = tuple[str, Match]
 """A run that an event starts: the event's id, and the workflow."""

@@ -11,9 +11,9 @@ from temporalio.service import RPCError
 
 from ..errors import EncryptionError, RunNotFoundError, UnserializableError
 from ..observability.search_attributes import EVENT_ID, keyword
+from ..rpc import is_missing
 from ..values.converter import from_raw
 from ..wire.start import Origin
-from .calls import is_missing
 
 
 @dataclass(frozen=True, slots=True)

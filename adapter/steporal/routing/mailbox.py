@@ -12,16 +12,19 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ApplicationError, FailureError
 
+from ..sdk.any_arguments import of_any_count
 from ..sdk.wait_until import wait_until
 from ..types import JSON
 from ..values.converter import to_raw
+from ..wire.mailbox_wait import Wait
 from ..wire.names import CHECK_SIGNAL, CLOSE, MAILBOX, RELEASE, SEND, SIGNALLED, TAKE, WAIT_KEY, WAITS_FOR_A_FULL_RUN
-from .messages import FAR_FUTURE, of_any_count, read, refuse, said
+from ..workflow_kinds import of_kind
+from .messages import read, refuse, said
 
 _TAKES_PER_MAILBOX = 500
 """Temporal takes 2,000 updates in one execution of a workflow.
@@ -45,38 +48,6 @@ End = Literal["received", "closed", "timeout", "gone"]
 def mailbox_id(signal: str) -> str:
     """The Temporal workflow id of the mailbox of a signal."""
     return f"{MAILBOX}/{signal}"
-
-
-class Wait(BaseModel):
-    """One run's wait for a signal.
-
-    Attributes:
-        signal: The signal's name.
-        workflow_id: Temporal's workflow id of the run.
-        run_id: The run's id: that of its first execution.
-        key: What the run calls the wait; no two waits of a run have the same.
-        until: When it ends, in seconds since the epoch.
-        data_type: The name of the type that its data has to fit; None if the mailbox need not check the data.
-        task_queue: The task queue of the app that has the type.
-    """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
-
-    signal: str
-    workflow_id: str
-    run_id: str
-    key: str
-    until: float = Field(allow_inf_nan=False, le=FAR_FUTURE)
-    data_type: JSON = None
-    task_queue: str = ""
-
-    def is_same(self, other: Wait) -> bool:
-        """Whether two describe the same wait."""
-        return (self.run_id, self.key) == (other.run_id, other.key)
-
-    def raw(self) -> RawValue:
-        """The wait as a payload."""
-        return to_raw(self.model_dump(mode="json"))
 
 
 class Claim(BaseModel):
@@ -131,6 +102,7 @@ _NOBODY = Wait(signal="", workflow_id="", run_id="", key="", until=0)
 
 
 @workflow.defn(name=MAILBOX, sandboxed=False)
+@of_kind("system")
 class MailboxWorkflow:
     """Gives a signal to the run that waits for it."""
 

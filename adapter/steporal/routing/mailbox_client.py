@@ -15,12 +15,13 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..errors import InvalidInputError
+from ..rpc import is_missing
 from ..values.converter import from_raw, to_raw
 from ..values.encrypted import memo_of
 from ..wire.limits import summary
+from ..wire.mailbox_wait import Wait
 from ..wire.names import CLOSE, MAILBOX, RELEASE, SEND, SYSTEM_TASK_QUEUE, TAKE, WAIT_KEY
-from .calls import is_missing
-from .mailbox import Answer, Claim, Ended, Wait, mailbox_id
+from .mailbox import Answer, Claim, Ended, mailbox_id
 from .messages import TASK_TIMEOUT
 
 ANSWER_TIMEOUT = timedelta(seconds=30)

@@ -6,11 +6,8 @@ for ever, and is not in the way of the messages after it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
-from functools import wraps
-from inspect import iscoroutinefunction
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel
 from temporalio import workflow
@@ -31,39 +28,12 @@ _SHOWN = 200
 MAX_NESTING = 500
 """How deep a message may be nested. A value of 150 levels takes up to 450 of JSON."""
 
-FAR_FUTURE = 253402300800.0
-"""The beginning of the year 10000, in seconds since the epoch: no wait lasts longer."""
-
 
 TASK_TIMEOUT = timedelta(seconds=3)
 """A task may be lost with a worker that stops; who waits for the answer waits this long instead of Temporal's 10 s."""
 
 UNREADABLE = "UnreadableMessageError"
 """The type of the error that the sender of an update gets."""
-
-
-def of_any_count(handler: Callable[[Any, RawValue], Any]) -> Callable[..., Any]:
-    """A handler of a message that was sent with any number of arguments, of which the first one counts.
-
-    The SDK fails the workflow task where a handler does not take the arguments that somebody has sent.
-    """
-
-    def first(messages: tuple[RawValue | None, ...]) -> RawValue:
-        return (messages[0] if messages else None) or _NONE  # the SDK has None for Temporal's null
-
-    if iscoroutinefunction(handler):
-
-        @wraps(handler)  # the SDK looks at the handler itself, which takes one payload
-        async def take_async(self: Any, *messages: RawValue) -> Any:
-            return await handler(self, first(messages))
-
-        return take_async
-
-    @wraps(handler)
-    def take(self: Any, *messages: RawValue) -> Any:
-        return handler(self, first(messages))
-
-    return take
 
 
 def said(message: RawValue, levels: int = MAX_NESTING) -> JSON:

@@ -8,12 +8,12 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
+from ..rpc import is_about_namespace
 from ..runtime.carried import outcome_json
 from ..runtime.children import failed_with, was_cancelled
 from ..types import JSON
 from ..wire.memo import Failure, Outcome
 from ..wire.run_result import read_result
-from .calls import is_about_namespace
 
 
 async def find_end(temporal: temporalio.client.Client, workflow_id: str) -> JSON:

@@ -1,4 +1,18 @@
-"""One attempt of a body: what its ``step`` does on Temporal."""
+"""One attempt of a body: it performs the steps that the body calls.
+
+The way of a step, from the body to an activity and back::
+
+    step.run("charge", f)               step.py               the body calls it
+      Attempt.run                       attempt.py            key of the step, reference to f, digest of the call
+      Attempt.outcome                                         asks the journal for the outcome of the step
+        Journal.until                   journal.py            while the body comes back: the recorded outcome, if any
+        Attempt._begin                                        otherwise the step begins
+          StepScheduler.start           scheduling.py         a task outside the body: its turn, its slot, its metrics
+            perform                     steps/activity.py     schedules the activity, and joins one of a lost worker
+              Activities.run_step       worker/activities.py  on any worker of the app: resolves f, calls it
+          StepScheduler._finish         scheduling.py         the outcome goes to the memo, and arrives at the journal
+        Journal.arrive                  journal.py            wakes the body, one outcome at a time
+"""
 
 from __future__ import annotations
 
@@ -18,7 +32,7 @@ from ..closures.calls import UNKNOWN, AnotherCallError, Call, check_call, is_oth
 from ..closures.digests import digest
 from ..closures.references import Describer, target_of, without_code
 from ..context import Context
-from ..definition import Workflow, WorkflowReference, check_heartbeat_timeout, check_max_attempts, check_retry
+from ..definition import Invocable, WorkflowReference
 from ..durations import Duration, parse_deadline, parse_duration
 from ..errors import CaptureError, PayloadTooLargeError, StepError, UnserializableError
 from ..events import EventLike, ReceivedEvent, SendEventResult, derived_ulid, given_by_sender, prepare_events
@@ -29,6 +43,7 @@ from ..signals import OnConflict, ReceivedSignal, SendSignalResult
 from ..step import Listener, RunOptions, Step, StepExt, Wanted
 from ..step_calls import StepCalls
 from ..types import JSON
+from ..validation import check_heartbeat_timeout, check_max_attempts, check_retry
 from ..values.converter import dumps, issues, to_raw
 from ..values.encoding import TAG, encode
 from ..wire.limits import BATCH_BYTES, summary, to_limited
@@ -133,7 +148,7 @@ class Attempt:
 
     async def _run_result(self, key: str, handler: Callable[..., Any], options: RunOptions, start: Any) -> Any:
         outcome = await self.outcome(key, "run", start)
-        packages = self.owner.workflow.client.step_packages
+        packages = self.owner.workflow.step_packages
         try:
             result = decode_result(outcome.value, handler, options.output_type, packages)
         except pydantic.ValidationError as err:
@@ -167,21 +182,21 @@ class Attempt:
 
     async def _perform_sleep(self, key: str, deadline: datetime, asked: int | None) -> Outcome:
         run = self.owner
-        until = run.moved(deadline.timestamp(), asked)
+        until = run.clock.moved(deadline.timestamp(), asked)
         waiting = run.waits.resume(key, "sleep") or Waiting("sleep", until)
         assert waiting.until is not None
         left = left_until(waiting.until, workflow.time())
         if left <= timedelta(0) and run.waits.is_known_to_be_over(key):
-            run.overdue[key] = run.microseconds(waiting.until)
+            run.clock.note_passed(key, waiting.until)
             return Outcome()
         with run.waits.during(key, waiting):
-            await workflow.sleep(max(left, run.shortest(key)), summary=summary(key))
+            await workflow.sleep(max(left, run.clock.shortest(key)), summary=summary(key))
         return Outcome()
 
     def invoke(
         self,
         step_id: str,
-        workflow: Workflow[Any, Any] | WorkflowReference[Any],
+        workflow: Invocable[Any, Any] | WorkflowReference[Any],
         data: Any,
         timeout: Duration | datetime | None,
     ) -> Coroutine[Any, Any, Any]:
@@ -284,7 +299,7 @@ class Attempt:
 
     def _recorded(self, key: str) -> Call | None:
         outcome = self.owner.memo.get(key)
-        return outcome.call if outcome else self.owner.calls.get(key)
+        return outcome.call if outcome else self.owner.steps.calls.get(key)
 
     def _own_key(self, key: str, call: Call) -> str:
         """The key of a call, which was given one as if nothing had happened yet.
@@ -305,7 +320,7 @@ class Attempt:
         """Whether the id of a step is used once in the run, so that its key cannot mean another call."""
         return not any(
             other.startswith((f"{key}:", f"{key}@")) or key.startswith((f"{other}:", f"{other}@"))
-            for other in (*self.owner.memo, *self.owner.calls)
+            for other in (*self.owner.memo, *self.owner.steps.calls)
         )
 
     async def outcome(
@@ -328,11 +343,11 @@ class Attempt:
         if self._closed:
             raise asyncio.CancelledError("this attempt of the body has ended")
         try:
-            due = run.due(key)
+            due = run.clock.due(key)
             await run.journal.until("step", key, serving(self._begin, key, kind, start), due=due, at_once=at_once)
         except asyncio.CancelledError:
             if not self._closed:
-                run.cancel_step(key)
+                run.steps.cancel(key)
             raise
         outcome = run.memo[key]
         if outcome.failure:
@@ -344,17 +359,17 @@ class Attempt:
             self.owner.journal.arrive("step", key)
         else:
             assert start is not None
-            self.owner.calls[key] = self._calls[key]
-            self.owner.step(key, kind, start)
+            self.owner.steps.calls[key] = self._calls[key]
+            self.owner.steps.start(key, kind, start)
 
     def derived_id(self, key: str, position: int) -> str:
-        return derived_ulid(self.owner.started, self.owner.id, key, position)
+        return derived_ulid(self.owner.clock.started, self.owner.id, key, position)
 
     def _described(self, key: str, handler: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Call, RawValue]:
         """A call of a function, as it is compared with others, and as its activity is given it."""
         captives = Captives()
         run = self.owner
-        packages, secrets = run.workflow.client.step_packages, run.secrets.are_sent
+        packages, secrets = run.workflow.step_packages, run.secrets.are_sent
         describer = Describer(run.workflow.id, run.handler, packages, captives, secrets)
         described = describer.call(key, handler, args)
         target, fingerprint = target_of(described["function"])
@@ -367,7 +382,7 @@ class Attempt:
         return call, to_limited(f"what step {key!r} captured or is given", argument, run.storage.most)
 
     def _context_json(self) -> JSON:
-        context, info = self.owner.context, workflow.info()
+        context, info = self.owner.body.context, workflow.info()
         origin = context.input
         return {
             **self._input_json(),
@@ -386,8 +401,8 @@ class Attempt:
         """The input as it is now; one that cannot be sent is made anew of what the run was started with."""
         run = self.owner
         try:
-            packages = run.workflow.client.step_packages
-            return {"input": encode(run.context.input.data, secrets=run.secrets.are_sent, packages=packages)}
+            packages = run.workflow.step_packages
+            return {"input": encode(run.body.context.input.data, secrets=run.secrets.are_sent, packages=packages)}
         except UnserializableError:
             return {"data": run.data, "exact": run.origin.exact}
 
@@ -416,7 +431,7 @@ class Attempt:
                     name,
                     argument,
                     result_type=RawValue,
-                    activity_id=self.owner.activity_id(key),
+                    activity_id=self.owner.steps.activity_id(key),
                     start_to_close_timeout=timeout or LOCAL_STEP_TIMEOUT,
                     retry_policy=with_attempts(policy, attempts),
                     summary=summary(key),

@@ -19,21 +19,21 @@ from contextvars import Context, ContextVar, copy_context
 from datetime import timedelta
 from functools import partial
 from itertools import count
+from random import Random
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..durations import format_duration
+from ..sandbox.interrupts import contained_task
 from ..sandbox.watch import in_body
 from ..sdk.ordered_tasks import number_tasks
 from ..sdk.wait_until import timers_called
 from ..wire.limits import summary
 from ..wire.names import ASYNCIO_TIMER
-from ..wire.waits import Waiting
+from ..wire.waits import Waiting, Waits
+from .clock import BodyClock
 from .journal import Request
 from .keys import Keys
-
-if TYPE_CHECKING:
-    from .run import Run
 
 
 class Branch:
@@ -103,7 +103,9 @@ class BodyTimer(asyncio.TimerHandle):
         when: When it fires, on the body's clock, in seconds since the epoch.
         key: Its key in the journal.
         branch: The branch of the body that has started it.
-        run: The run.
+        clock: The body's clock.
+        waits: The waits of the run.
+        start_timer: Starts a timer of Temporal's, as :meth:`RunLoop.call_later`.
     """
 
     def __init__(
@@ -115,18 +117,22 @@ class BodyTimer(asyncio.TimerHandle):
         context: Context | None,
         key: str,
         branch: Branch,
-        run: Run,
+        clock: BodyClock,
+        waits: Waits,
+        start_timer: Callable[[float, Callable[[], None]], asyncio.TimerHandle],
     ) -> None:
         super().__init__(when, callback, args, loop, context)
         self._key = key
         self._branch = branch
-        self._owner = run
-        self._asked = run.journal.now()
+        self._clock = clock
+        self._waits = waits
+        self._start_timer = start_timer
+        self._asked = clock.journal.now()
         self._native: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Ask the journal for it; what is due at once takes no time, and leaves no entry."""
-        journal = self._owner.journal
+        journal = self._clock.journal
         if self._branch.is_closed:  # nothing reaches the tasks that are left of an attempt that has ended
             return
         self._branch.running[self] = None
@@ -136,24 +142,24 @@ class BodyTimer(asyncio.TimerHandle):
             journal.ask("timer", self._key, Request(self._fire, self._begin, self._due()))
 
     def _due(self) -> int:
-        return self._owner.microseconds(self.when())
+        return self._clock.microseconds(self.when())
 
     def _begin(self) -> None:
         """Start a timer of Temporal's for the time that is left."""
-        run = self._owner
-        when = run.moved(self.when(), self._asked)
-        left = round(when - run.loop.clock(), 3)
-        if left <= 0 and run.waits.is_known_to_be_over(self._key):
-            run.journal.arrive("timer", self._key, self._due())
+        clock, waits = self._clock, self._waits
+        when = clock.moved(self.when(), self._asked)
+        left = round(when - clock.now(), 3)
+        if left <= 0 and waits.is_known_to_be_over(self._key):
+            clock.journal.arrive("timer", self._key, self._due())
             return
-        run.waits.begin(self._key, Waiting("asyncio", when))
+        waits.begin(self._key, Waiting("asyncio", when))
         with timers_called(summary(self._key)):
-            self._native = run.loop.call_later(max(left, run.shortest(self._key).total_seconds()), self._fired)
+            self._native = self._start_timer(max(left, clock.shortest(self._key).total_seconds()), self._fired)
 
     def _fired(self) -> None:
         self._native = None
-        self._owner.waits.end(self._key)
-        self._owner.journal.arrive("timer", self._key)
+        self._waits.end(self._key)
+        self._clock.journal.arrive("timer", self._key)
 
     def _fire(self) -> None:
         self._branch.running.pop(self, None)
@@ -178,26 +184,32 @@ class BodyTimer(asyncio.TimerHandle):
     def drop(self) -> None:
         """End it without a word to the body."""
         self._branch.running.pop(self, None)
-        self._owner.journal.forget("timer", self._key)
+        self._clock.journal.forget("timer", self._key)
         if self._native is not None:
             self._native.cancel()
             self._native = None
-            self._owner.waits.end(self._key)
+            self._waits.end(self._key)
 
 
 class RunLoop:
     """What of a run's event loop is not the body's.
 
+    It is made in the run's task.
+
     Args:
-        run: The run, in whose task this is made.
+        clock: The body's clock.
+        waits: The waits of the run.
+        random: Returns the random numbers of the body's present attempt.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, clock: BodyClock, waits: Waits, random: Callable[[], Random]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._run = run
+        self._clock = clock
+        self._waits = waits
+        self._body_random = random
         loop = self._loop
         self._numbers = count(1)
-        number_tasks(loop, iter(self._next_number, 0))
+        number_tasks(loop, iter(self._next_number, 0), contained_task)
         instance = vars(loop)
         self._create_task = instance["create_task"]
         instance["create_task"] = self._task
@@ -219,10 +231,6 @@ class RunLoop:
     def has_more_jobs(self) -> bool:
         """Whether more has come, in the present activation, that the run has not been given yet."""
         return self._jobs_left > 0
-
-    def clock(self) -> float:
-        """Return the time of the present workflow task, in seconds since the epoch."""
-        return type(self._loop).time(self._loop)
 
     # --- what the SDK's loop does, in the body ---------------------------------------------------------------------
 
@@ -273,7 +281,8 @@ class RunLoop:
             return type(loop).call_later(loop, delay, callback, *args, context=context)
         delay = max(round(delay, 3), 0)
         key = branch.timers.next(f"{ASYNCIO_TIMER}{format_duration(timedelta(seconds=delay))}", branch.label)
-        timer = BodyTimer(self._time() + delay, callback, args, loop, context, key, branch, self._run)
+        when, start_timer = self._time() + delay, self.call_later
+        timer = BodyTimer(when, callback, args, loop, context, key, branch, self._clock, self._waits, start_timer)
         timer.start()
         return timer
 
@@ -285,7 +294,7 @@ class RunLoop:
     def _time_ns(self) -> int:
         if BRANCH.get() is None:
             return type(self._loop).workflow_time_ns(self._loop)  # type: ignore[attr-defined, no-any-return]
-        return self._run.nanoseconds()
+        return self._clock.nanoseconds()
 
     def _time(self) -> float:
         return self._time_ns() / 1e9
@@ -299,7 +308,7 @@ class RunLoop:
     def _random(self) -> Any:
         if BRANCH.get() is None:
             return type(self._loop).workflow_random(self._loop)  # type: ignore[attr-defined]
-        return self._run.random
+        return self._body_random()
 
     def _run_one_job_at_a_time(self) -> None:
         """Let the run make everything of one job of an activation before it is given the next one.

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RawValue
 
-from ..definition import Workflow
 from ..errors import InvalidInputError, UnknownKeyError
+from ..sdk.any_arguments import of_any_count
 from ..types import JSON
 from ..values.converter import to_raw
 from ..wire.names import CHECKPOINT, DELIVER, ENDED, RECOVER, REPORT, SIGNALLED, START_SIGNAL
 from ..wire.start import argument_json
+from ..workflow import Workflow
+from ..workflow_kinds import of_kind
+from .attempt import Attempt
 from .carried import Carried, read_carried, read_recovery
 from .inbox import read_delivery
 from .run import Run
@@ -44,28 +46,10 @@ def is_watched(definition: Workflow[Any, Any]) -> bool:
     return "<locals>" not in definition.handler.__qualname__
 
 
-def is_compiled(cls: type) -> bool:
-    """Return whether a Temporal workflow class was made here."""
-    return cls.__module__ == __name__
-
-
 def _deliver(run: Run, delivered: JSON) -> None:
     if delivery := read_delivery(delivered, workflow.info().first_execution_run_id):
         run.inbox.deliver(*delivery)
         run.continuing.heard()
-
-
-def _of_any_count(handler: Callable[[Any, RawValue], None]) -> Callable[..., None]:
-    """A handler of signals that were sent with any number of arguments, of which the first one counts.
-
-    An error in one would fail the workflow task, for ever: anybody can send a signal, with anything in it.
-    """
-
-    @wraps(handler)  # the SDK looks at the handler itself, which takes one payload
-    def take(self: Any, *messages: RawValue) -> None:
-        handler(self, *messages[:1] or (_NONE,))
-
-    return take
 
 
 def _said(message: RawValue) -> JSON:
@@ -89,14 +73,14 @@ def _first(definition: Workflow[Any, Any], carried: RawValue) -> tuple[Run, Inva
     """A run as it begins, and why it is to fail at once, where what it is to go on with is made up."""
     what = f"the state of a run of workflow {definition.id!r}"
     try:
-        return Run(definition, definition, read_carried(argument_json(carried, what))), None
+        return Run(definition, Attempt, read_carried(argument_json(carried, what))), None
     except InvalidInputError as err:
         refusal = err
     except UnknownKeyError:
         raise
     except Exception as err:
         refusal = InvalidInputError(f"{what} cannot be read: {type(err).__name__}: {str(err)[:200]}")
-    return Run(definition, definition), refusal
+    return Run(definition, Attempt), refusal
 
 
 def _given(data: RawValue, added: RawValue) -> tuple[JSON, JSON, InvalidInputError | None]:
@@ -133,7 +117,7 @@ def _compile(name: str, definition: Workflow[Any, Any]) -> type:
             take(self.execution, said)
 
         @workflow.signal(name=RECOVER, description="What the run has done, by its history.")
-        @_of_any_count
+        @of_any_count
         def recover(self, message: RawValue) -> None:
             """Begin with it; the signals that it does not know come after it."""
             recovery = None if self._early is None else read_recovery(_said(message))
@@ -146,42 +130,43 @@ def _compile(name: str, definition: Workflow[Any, Any]) -> type:
                     take(self.execution, said)
 
         @workflow.signal(name=START_SIGNAL, description="An event was sent again that has started this run.")
-        @_of_any_count
+        @of_any_count
         def event(self, message: RawValue) -> None:
             """Nothing to do: the run was started by it."""
             self._take(lambda run, said: None, _NONE)
 
         @workflow.signal(name=DELIVER, description="An event that the run waits for.")
-        @_of_any_count
+        @of_any_count
         def deliver(self, message: RawValue) -> None:
             """Put it into the inbox, if it is for this run."""
             self._take(_deliver, message)
 
         @workflow.signal(name=SIGNALLED, description="A signal that this run waits for.")
-        @_of_any_count
+        @of_any_count
         def signalled(self, delivery: RawValue) -> None:
             """Take it, for the step that waits for it."""
             self._take(lambda run, said: run.signals.receive(said), delivery)
 
         @workflow.signal(name=REPORT, description="A run that has invoked this one wants to hear of its end.")
-        @_of_any_count
+        @of_any_count
         def report(self, parent: RawValue) -> None:
             """Remember it."""
             self._take(lambda run, said: run.children.report_to(said), parent)
 
         @workflow.signal(name=ENDED, description="A run that this one has invoked has ended.")
-        @_of_any_count
+        @of_any_count
         def ended(self, message: RawValue) -> None:
             """Take its outcome, for the step that waits for it."""
             self._take(lambda run, said: run.children.has_ended(said, run.waits), message)
 
         @workflow.signal(name=CHECKPOINT, description="Park at the next safe point.")
-        @_of_any_count
+        @of_any_count
         def checkpoint(self, message: RawValue) -> None:
             """Hold steps that have not begun, until the run can continue as new."""
             self._take(lambda run, said: run.continuing.checkpoint(said), message)
 
     Compiled.__module__ = __name__
+    of_kind("run")(Compiled)
     Compiled.__name__ = name
     Compiled.__qualname__ = name
     Compiled.run.__qualname__ = f"{name}.run"

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 from temporalio import workflow
 from temporalio.common import TypedSearchAttributes
@@ -32,15 +32,21 @@ from ..sdk.worker_versioning import follow_the_current_version
 from ..types import JSON
 from ..values.converter import dumps, size_of
 from ..wire.limits import MAX_PAYLOAD_BYTES, MAX_STORED_BYTES, PAGE
-from ..wire.memo import Outcome
+from ..wire.memo import Memo, Outcome
 from ..wire.names import GOES_ON, PARKS
-from ..wire.waits import Waiting
+from ..wire.start import Origin
+from ..wire.storage import StorageOfRun
+from ..wire.waits import Waiting, Waits
+from ..workflow import Workflow
+from .awaited import Awaited
+from .branches import RunLoop
 from .carried import Carried, memo_json
+from .children import Children
 from .deadlock import deadlock
-
-if TYPE_CHECKING:
-    from .run import Run
-
+from .inbox import Inbox
+from .journal import Journal
+from .signal_inbox import SignalInbox
+from .subscriptions import Subscriptions
 
 HARD_LENGTH = 20_000
 """From this many events on, a run holds its steps though others are in flight; Temporal suggests it from 4,096 on, and
@@ -71,6 +77,35 @@ _ENTRY_JSON_BYTES = 24
 _LONGEST_HOLD = timedelta(days=365).total_seconds()
 
 
+class ContinuingRun(Protocol):
+    """Parts of a run on which it depends when the run continues as new; see :class:`.run.Run`."""
+
+    workflow: Workflow[Any, Any]
+    origin: Origin
+    data: JSON
+    memo: Memo
+    waits: Waits
+    inbox: Inbox
+    subscriptions: Subscriptions
+    signals: SignalInbox
+    children: Children
+    journal: Journal
+    loop: RunLoop
+    storage: StorageOfRun
+
+    def state(self, *, is_parked: bool) -> Carried:
+        """Return the state to hand over."""
+
+    def awaited(self) -> list[Awaited]:
+        """Return descriptions of the present waits."""
+
+    def busy_steps(self) -> int:
+        """Return the number of steps in flight that another execution could not go on with."""
+
+    def cannot_wake(self, body: asyncio.Task[Any]) -> bool:
+        """Return whether nothing is in flight that could wake the body."""
+
+
 class Continuing:
     """Decides when a run continues as new.
 
@@ -82,7 +117,7 @@ class Continuing:
         warning: That the next execution is to be handed nearly more than Temporal takes.
     """
 
-    def __init__(self, run: Run, held_until: float | None = None) -> None:
+    def __init__(self, run: ContinuingRun, held_until: float | None = None) -> None:
         self._run = run
         self._is_parking = False
         self._may_park = True

@@ -3,112 +3,86 @@
 The handler's body runs inside a Temporal workflow. An exception that it raises itself runs it again from the top,
 after a backoff. The journal then hands it what it was handed before, in the same order; steps that were in flight go
 on, and are joined.
+
+A run that only waits is parked: it continues as new, without its handler. How it wakes::
+
+    the next execution starts                                    with the state that the last one handed over
+      Compiled.__init__             compiled.py                  reads it (carried.py)
+        Run._restore                run.py                       memo, journal, waits, inbox, steps, ...
+      Run.execute
+        Continuing.until_due        continuing.py                waits until a wait is over, or something arrives for it
+        Run._live
+          Body.execute              body.py                      the handler, from the top
+            Journal                 journal.py                   hands the body what reached it, in order, at its times
+          Run._come_back                                         until the body waits for what has not happened yet
+          Continuing.until_left     continuing.py                live: parks again, continues as new, or ends
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import logging
-import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from traceback import format_tb
 from typing import Any, Literal
-from uuid import UUID
 
 from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
-from ..closures.calls import Call, check_call
+from ..closures.calls import Call
 from ..closures.references import is_there
 from ..context import Context, ContextExt
-from ..definition import CANCEL_ON_TIMEOUT, CancelOn, Workflow
-from ..durations import format_duration, parse_duration
-from ..errors import InvalidInputError, RetryAfterError, UnserializableError
+from ..durations import parse_duration
+from ..errors import InvalidInputError, UnserializableError
 from ..expressions.wait_arguments import check_events, check_expression
-from ..observability.progress import run_ended, run_started, watched
-from ..observability.run_metrics import StepKind, count_body, count_end, count_start, counted
+from ..observability.progress import run_ended, run_started
+from ..observability.run_metrics import count_end, count_start
 from ..observability.run_trace import TRACE
 from ..observability.search_attributes import WAITING_FOR, is_indexed, of_run
 from ..sandbox.interrupts import Contained, containing
 from ..sandbox.nondeterminism import explained, nondeterminism_in
-from ..sandbox.watch import in_body
 from ..sdk.current_details import show_details
 from ..sdk.pending import is_idle, waits_for_a_future
 from ..sdk.wait_until import wait_until
-from ..step import Step
 from ..types import JSON
 from ..values.converter import return_type
 from ..values.encrypted import unreadable
-from ..wire.failures import FAILED_CODE, application_error, is_final, logged, message_of, step_of
+from ..wire.failures import FAILED_CODE, application_error, logged, step_of
 from ..wire.limits import to_limited
-from ..wire.memo import Failure, Memo, Outcome
-from ..wire.names import BACKOFF_AFTER, BEGINS_ANEW, RUN_SEED, UNTIL_TS
+from ..wire.memo import Memo, Outcome
+from ..wire.names import UNTIL_TS
 from ..wire.run_input import check_received, received
 from ..wire.run_result import read_result, write_result
 from ..wire.start import Origin, cron_data
 from ..wire.storage import StorageOfRun
-from ..wire.waits import BACKOFF, SHORTEST, Waiting, Waits, left_until
+from ..wire.waits import BACKOFF, Waiting, Waits
+from ..workflow import CANCEL_ON_TIMEOUT, CancelOn, Workflow
 from .awaited import Awaited, described
-from .body_log import BodyLogger, RunLogger
-from .branches import BRANCH, RunLoop, out_of_body
+from .body import Body, BodyAttempt, WorkflowSurroundings, seed_of
+from .body_log import RunLogger
+from .branches import RunLoop
 from .carried import Carried, memo_json, read_outcome
 from .children import Children, failed_with, was_cancelled
+from .clock import BodyClock
 from .continuing import Continuing
-from .deadlock import of_another_loop
+from .identity import RunIdentity, run_id
 from .inbox import Inbox
 from .indexing import index
 from .journal import Entry, Journal
+from .scheduling import StepScheduler
 from .secrecy import SecretsOfRun
 from .signal_inbox import SignalInbox
-from .slots import Slots
 from .subscriptions import Subscriptions
 from .system_events import tell_cancelled, tell_failed, tell_finished
-
-Perform = Callable[[], Coroutine[Any, Any, Outcome]]
+from .takeover import Takeover
 
 _CANCELLED_AGAIN = timedelta(minutes=1)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def seed_of(run_id: str) -> str:
-    """Return what the random numbers of a run start from, in hexadecimal; a run that repeats another takes its seed.
-
-    Args:
-        run_id: The run's id, which the server draws at random.
-    """
-    return hashlib.sha256(f"{RUN_SEED}{run_id}".encode()).hexdigest()[:32]
-
-
-@dataclass(frozen=True, slots=True)
-class WorkflowSurroundings:
-    """What ``ctx`` is made of in a body: Temporal's deterministic sources."""
-
-    run: Run
-
-    @property
-    def attempt(self) -> int:
-        return 0 if self.run.journal.has_news else self.run.attempt
-
-    @property
-    def random(self) -> random.Random:
-        return self.run.random
-
-    @property
-    def logger(self) -> logging.LoggerAdapter[Any]:
-        return self.run.body_logger
-
-    def now(self) -> datetime:
-        return _EPOCH + timedelta(microseconds=self.run.nanoseconds() // 1000)
-
-    def uuid4(self) -> UUID:
-        return UUID(int=self.run.random.getrandbits(128), version=4)
 
 
 class Run:
@@ -119,97 +93,76 @@ class Run:
         handler: The handler to call, which ends at most the run.
         memo: The finished steps.
         journal: What has reached the body, in order.
-        base: What the journal's times count from, in milliseconds since the epoch.
-        failures: How often the body has raised since a step finished last.
-        attempt: Which attempt of the body this is, from 0; none but those since a step finished last count.
         loop: The run's event loop, as the body does not see it.
         logger: What is logged of it.
-        body_logger: What the body logs with.
-        scheduled: How often each step was scheduled, by key; activity ids must not repeat while one is pending.
-        calls: What the steps in flight were called with, by key.
-        taken_over_until: Until when, on the body's clock, another run did what this one goes on from; -1: none did.
-        moved_by: By how much that was earlier, in microseconds, once it is known.
-        reruns: The ids of the runs of which this one is a rerun; see :attr:`own_ids`.
-        reopens: The listeners of that run that this one has to subscribe for itself.
-        overdue: When waits were over that the body had in an execution before, for those that were when it came back.
-        mailboxes: The mailboxes that a recovery has found to be chosen for signals to send, by step.
-        random: What the body draws from; begins anew with each attempt of it.
-        started: When its first execution started, in milliseconds since the epoch.
+        body: The attempts of the handler.
+        clock: The time that the body sees.
+        takeover: The state of another run that this one goes on from.
+        steps: The steps in flight.
         waits: What it waits for.
         inbox: The events that it was sent.
         signals: Its waits for signals.
         children: The runs that it has invoked.
-        slots: How many steps may be in flight.
         continuing: When it continues as new.
         storage: Whether values over Temporal's limit go into external storage.
         secrets: Whether values with secrets may be sent.
     """
 
     def __init__(
-        self, definition: Workflow[Any, Any], loaded: Workflow[Any, Any], carried: Carried | None = None
+        self, definition: Workflow[Any, Any], new_attempt: Callable[[Run], BodyAttempt], carried: Carried | None = None
     ) -> None:
         self.workflow = definition
-        self.loaded = loaded
-        self.handler: Callable[..., Contained] = containing(loaded.handler)
+        self._new_attempt = new_attempt
+        self.handler: Callable[..., Contained] = containing(definition.handler)
         self.memo: Memo = {}
-        self.failures: int = 0
-        self.attempt: int = 0
         self.loop: RunLoop
-        self.logger: RunLogger = RunLogger(lambda: self.failures + 1)
-        self.scheduled: dict[str, int] = {}
+        self.logger: RunLogger = RunLogger(lambda: self.body.failures + 1)
         self.data: JSON = None
         self.origin: Origin
-        self.context: Context[Any]
-        self.random: random.Random
         self.waits: Waits = Waits()
         self.inbox: Inbox = Inbox()
-        self.subscriptions: Subscriptions = Subscriptions(self, self.inbox)
+        self.subscriptions: Subscriptions = Subscriptions(self.inbox, lambda: self.identity.event)
         self.signals: SignalInbox = SignalInbox(self.waits)
         self.children: Children = Children()
-        self.slots: Slots = Slots()
         self.storage: StorageOfRun = StorageOfRun()
         self.secrets: SecretsOfRun = SecretsOfRun()
-        self.mailboxes: dict[str, str] = {}
-        self._taken: dict[str, None] = {}
         self._body_task: asyncio.Task[Any] | None = None
         self.continuing: Continuing = Continuing(self, carried.held_until if carried else None)
         self._carried = carried
         self._goes_on = carried is not None and workflow.info().continued_run_id is not None
-        self._in_flight: dict[str, asyncio.Task[Outcome]] = {}
-        self.taken_over_until: int = -1
-        self.moved_by: int | None = None
-        self.reruns: list[list[str]] = []
-        self.reopens: dict[str, None] = {}
-        self.calls: dict[str, Call] = {}
-        self.overdue: dict[str, int] = {}
+        self.takeover: Takeover = Takeover()
         began = int(workflow.info().workflow_start_time.timestamp() * 1000)
-        self.started: int = (carried.started if carried else 0) or began
-        self.base: int = (carried.base if carried else 0) or self.started
-        self._seed = carried.seed if carried and carried.seed else seed_of(self.id)
-        self._event_loop: Any = asyncio.get_running_loop()
+        started = (carried.started if carried else 0) or began
+        base = (carried.base if carried else 0) or started
+        self.clock: BodyClock = BodyClock(self.waits, self.takeover, started=started, base=base)
         entries = [Entry.read(entry) for entry in carried.past] if carried else []
-        self.journal: Journal = Journal(self.elapsed, self._take_unasked, self._take_back, entries)
+        self.journal: Journal = Journal(self.clock.elapsed, self._take_unasked, self._take_back, entries)
+        self.clock.journal = self.journal
+        self.steps: StepScheduler = StepScheduler(
+            self.memo,
+            self.waits,
+            self.clock,
+            hold=self.continuing.hold,
+            exists=self.exists,
+            finished=self._step_finished,
+        )
+        seed = carried.seed if carried and carried.seed else seed_of(self.id)
+        self.body: Body = Body(
+            definition, self.handler, self.journal, self.waits, seed, lambda: self._new_attempt(self)
+        )
         if carried is not None:
             self._restore(carried)
-        self.body_logger: BodyLogger = BodyLogger(lambda: self.failures + 1, self.journal)
 
     # --- from one execution to the next ----------------------------------------------------------------------------
 
     def _restore(self, carried: Carried) -> None:
-        self.memo = {key: read_outcome(outcome) for key, outcome in carried.memo.items()}
+        self.memo.update((key, read_outcome(outcome)) for key, outcome in carried.memo.items())
         self.journal.attempt_began = carried.attempt_began
         self.journal.may_begin_anew = carried.begins_anew
-        self.failures = carried.failures
-        self.attempt = carried.attempt
+        self.body.restore(carried)
         self.journal.repeated = carried.repeated
-        self.taken_over_until = carried.taken_over_until
-        self.moved_by = carried.moved_by
-        self.reruns = carried.reruns
-        self.reopens = dict.fromkeys(carried.reopens)
-        self.calls = {key: call for key, data in carried.calls.items() if (call := Call.read(data)) is not None}
-        self.scheduled = carried.scheduled
-        self.mailboxes = carried.mailboxes
-        self._taken = dict.fromkeys(carried.taken)
+        self.takeover.restore(carried)
+        self.steps.restore(carried)
         self.waits.restore(carried.waits)
         self.inbox.restore(carried.boxes, carried.came)
         self.subscriptions.cancelling = {key: tuple(topics) for key, topics in carried.cancelling.items()}
@@ -222,7 +175,7 @@ class Run:
 
     def recovered(self, carried: Carried) -> Run:
         """The same run, before it begins, with what its history has shown that it has done."""
-        run = Run(self.workflow, self.loaded, carried.model_copy(update={"seed": carried.seed or self._seed}))
+        run = Run(self.workflow, self._new_attempt, carried.model_copy(update={"seed": carried.seed or self.body.seed}))
         run._goes_on = False
         return run
 
@@ -232,41 +185,45 @@ class Run:
             is_parked=is_parked,
             is_indexed=is_parked and is_indexed(workflow.info().typed_search_attributes),
             held_until=self.continuing.held_until,
-            started=self.started,
-            base=0 if self.base == self.started else self.base,
-            seed=self._seed,
+            started=self.clock.started,
+            base=0 if self.clock.base == self.clock.started else self.clock.base,
+            seed=self.body.seed,
             attempt_began=self.journal.attempt_began,
             begins_anew=self.journal.begins_anew,
             memo={key: memo_json(outcome) for key, outcome in self.memo.items()},
             past=[entry.json() for entry in self.journal.entries()],
-            failures=self.failures,
-            attempt=self.attempt,
+            failures=self.body.failures,
+            attempt=self.body.attempt,
             repeated=self.journal.repeated_entries,
-            taken_over_until=self.taken_over_until,
-            moved_by=self.moved_by,
-            calls={key: call.json() for key, call in self.calls.items() if self._goes_on_with(key)},
-            scheduled=self.scheduled,
+            taken_over_until=self.takeover.until,
+            moved_by=self.takeover.moved_by,
+            calls={key: call.json() for key, call in self.steps.calls.items() if self._goes_on_with(key)},
+            scheduled=self.steps.scheduled,
             waits=self.waits.state(),
             boxes=self.inbox.state(),
             came=self.inbox.came(),
-            mailboxes=self.mailboxes,
-            taken=list(self._taken),
+            mailboxes=self.takeover.mailboxes,
+            taken=self.steps.taken,
             cancelling={key: list(topics) for key, topics in self.subscriptions.cancelling.items()},
             signals=self.signals.state(),
             ended=self.children.ended,
             invoked=self.children.invoked,
             reports_to=self.children.reports_to,
-            reruns=self.reruns,
-            reopens=list(self.reopens),
+            reruns=self.takeover.reruns,
+            reopens=list(self.takeover.reopens),
             size=self.continuing.size,
             json_size=self.continuing.json_size,
             warning=self.continuing.warning,
         )
 
+    def _step_finished(self, key: str, outcome: Outcome) -> None:
+        self.body.failures = 0
+        self.continuing.grew(key, outcome)
+
     def _goes_on_with(self, key: str) -> bool:
         """Whether the next execution goes on with what a step has done, and does not only wait for the same."""
         waiting = self.waits.now.get(key) or self.waits.carried.get(key)
-        return key in self.mailboxes or (waiting is not None and waiting.kind == "invoke")
+        return key in self.takeover.mailboxes or (waiting is not None and waiting.kind == "invoke")
 
     # --- the calls of steps ----------------------------------------------------------------------------------------
 
@@ -277,56 +234,14 @@ class Run:
 
     def call(self, kind: str, target: str, *values: Any, **more: Any) -> Call:
         """Describe a call of a step; see :meth:`Call.of`."""
-        reruns = [dict(zip(self.own_ids, ids, strict=False)) for ids in self.reruns]
+        reruns = [dict(zip(self.own_ids, ids, strict=False)) for ids in self.takeover.reruns]
         return Call.of(kind, target, *values, reruns=reruns, **more)
 
     def exists(self, named: str, *, exactly: bool = False) -> bool:
         """Return whether this version of the code has what a call names; see :func:`.references.is_there`."""
-        return is_there(named, exactly, self.handler, self.workflow.id, self.workflow.client.step_packages)
+        return is_there(named, exactly, self.handler, self.workflow.id, self.workflow.step_packages)
 
-    # --- the time that the body sees -------------------------------------------------------------------------------
-
-    def elapsed(self) -> int:
-        """Return the time of the present workflow task, in microseconds since :attr:`base`."""
-        loop = self._event_loop
-        now: int = type(loop).workflow_time_ns(loop)
-        return now // 1000 - self.base * 1000
-
-    def microseconds(self, moment: float) -> int:
-        """Return a time in seconds since the epoch as the journal has it."""
-        return round(moment * 1_000_000) - self.base * 1000
-
-    def nanoseconds(self) -> int:
-        """Return the time in the body, in nanoseconds since the epoch."""
-        return (self.base * 1000 + self.journal.now()) * 1000
-
-    def moved(self, until: float, asked: int | None) -> float:
-        """Return when something ends, in a run that goes on from what another run has done.
-
-        What that run had left of a time when it was there, this one has left.
-
-        Args:
-            until: When it would have ended in that run, in seconds since the epoch.
-            asked: When the body has asked for it, on its clock; None if it has asked for a moment, and not for a while.
-        """
-        if asked is None or asked > self.taken_over_until or self.taken_over_until < 0:
-            return until
-        if self.moved_by is None:
-            self.moved_by = self.elapsed() - self.taken_over_until
-        return until + self.moved_by / 1_000_000
-
-    def due(self, key: str) -> int | None:
-        """Return when a wait is over that the body was in, as the journal has it; None for other steps."""
-        waiting = self.waits.carried.get(key)
-        return None if waiting is None or waiting.until is None else self.microseconds(waiting.until)
-
-    def shortest(self, key: str) -> timedelta:
-        """Return how long the timer of a wait is at least.
-
-        What is over when the body has come back has timers that fire in the order in which it was over, and not in that
-        in which the body asks for it.
-        """
-        return SHORTEST * (1 + self.journal.ranks.get(key, 0))
+    # --- what the run waits for ------------------------------------------------------------------------------------
 
     def _take_unasked(self, entry: Entry) -> None:
         """Take what reaches the body though it has not asked for it."""
@@ -353,26 +268,24 @@ class Run:
     def busy_steps(self) -> int:
         """How many steps are in flight that another execution could not go on with."""
         waiting = sum(waiting.kind not in ("backoff", "asyncio", "start") for waiting in self.waits.now.values())
-        return len(self._in_flight) - waiting - len(self.continuing.held) - len(self.slots.queued)
+        return len(self.steps.in_flight) - waiting - len(self.continuing.held) - len(self.steps.slots.queued)
 
     def cannot_wake(self, body: asyncio.Task[Any]) -> bool:
         """Whether nothing is in flight that could wake the body, which has not ended."""
-        if self._in_flight or self.waits.now or not self.journal.is_idle or self.loop.has_more_jobs:
+        if self.steps.in_flight or self.waits.now or not self.journal.is_idle or self.loop.has_more_jobs:
             return False
         # The two conditions are the journal's and the one by which the run waits for this.
         return waits_for_a_future(body) and is_idle(asyncio.get_running_loop(), conditions=2)
 
     @property
     def id(self) -> str:
-        """The run's id, stable over continue-as-new."""
-        return workflow.info().first_execution_run_id
+        """The run's id, the same in each of its executions."""
+        return run_id()
 
     @property
-    def event(self) -> dict[str, JSON]:
-        """What started the run, as expressions see it in ``event``."""
-        origin = self.origin
-        ts = int(origin.time().timestamp() * 1000)
-        return {"name": origin.name, "data": self.data, "id": origin.id, "ts": ts, "v": origin.v}
+    def identity(self) -> RunIdentity:
+        """Names of the run, and what started it."""
+        return RunIdentity(self.workflow.app, self.workflow.id, self.origin, self.data, self.clock.started)
 
     async def execute(self, data: JSON, added: JSON, refusal: InvalidInputError | None = None) -> RawValue:
         """Run the handler to its end; what Temporal's workflow returns.
@@ -382,7 +295,7 @@ class Run:
             added: What the starter has added.
             refusal: Why the run fails at once.
         """
-        self.loop = RunLoop(self)
+        self.loop = RunLoop(self.clock, self.waits, lambda: self.body.random)
         self.origin = Origin.of_run(added, workflow.info().workflow_id)
         began = workflow.info().start_time
         if self._carried is not None and self._carried.began is not None:
@@ -401,27 +314,27 @@ class Run:
                 await index(of_run(self.workflow.app, self.workflow.id, self.origin.name, self.origin.id))
             result = await self._handled()
         except asyncio.CancelledError:
-            await self._end(was_cancelled(), partial(tell_cancelled, self))
+            await self._end(was_cancelled(), partial(tell_cancelled, self.identity))
             self._count_end("cancelled")
-            run_ended("cancelled", self.started)
+            run_ended("cancelled", self.clock.started)
             raise
         except Exception as err:
             if unreadable() is not None:
                 raise  # the workflow task fails, and is tried again until a worker has the key: no run has ended
             if nondeterminism := nondeterminism_in(err):
                 raise explained(nondeterminism, workflow.info()) from None
-            failure = application_error(err, attempt=self.failures, non_retryable=True)
+            failure = application_error(err, attempt=self.body.failures, non_retryable=True)
             trace = "".join(format_tb(failure.__traceback__))
             self._log_end(failure, err)
-            await self._end(failed_with(failure), partial(tell_failed, self, failure, trace))
+            await self._end(failed_with(failure), partial(tell_failed, self.identity, failure, trace))
             self._count_end("failed")
             step = step_of(failure)
             why = f"at step {step.step_id!r}" if step else f"{failure.type}: {failure.message}"
-            run_ended("failed", self.started, why)
+            run_ended("failed", self.clock.started, why)
             raise failure from failure.__cause__
-        await self._end(Outcome(read_result(result).as_json()), partial(tell_finished, self, result))
+        await self._end(Outcome(read_result(result).as_json()), partial(tell_finished, self.identity, result))
         self._count_end("finished")
-        run_ended("completed", self.started)
+        run_ended("completed", self.clock.started)
         return result
 
     async def _end(self, outcome: Outcome, tell: Callable[[], Awaitable[None]]) -> None:
@@ -433,7 +346,9 @@ class Run:
         await self.children.report(outcome)  # to those who have asked meanwhile
         if (trace := TRACE.get()) is not None:
             failure = None if outcome.failure is None else outcome.failure.name
-            trace.ended(self.workflow.app, self.origin, self.started, failure, is_cancelled=outcome == was_cancelled())
+            trace.ended(
+                self.workflow.app, self.origin, self.clock.started, failure, is_cancelled=outcome == was_cancelled()
+            )
 
     async def _until_all_is_seen(self) -> None:
         """Let the run see the rest of what came with the job that ended it: one of its parents may ask for the end."""
@@ -448,7 +363,7 @@ class Run:
         self.logger.error("run %r failed: %s: %s", id, failure.type, failure.message, exc_info=exc_info, extra=extra)
 
     def _count_end(self, outcome: Literal["finished", "failed", "cancelled"]) -> None:
-        count_end(outcome, started=self.started, memo_size=self.continuing.size)
+        count_end(outcome, started=self.clock.started, memo_size=self.continuing.size)
 
     async def _handled(self) -> RawValue:
         is_cancelled = False
@@ -466,8 +381,8 @@ class Run:
                 await self._cancel_on(f"cancel_on:{number}", cancel)
         await self._until(self.origin)
         with workflow.unsafe.sandbox_unrestricted():  # what the schema draws shows in what it makes
-            packages = self.workflow.client.step_packages
-            check_received(self.workflow.id, self.loaded.input_schema, self.data, self.origin.exact, packages)
+            packages = self.workflow.step_packages
+            check_received(self.workflow.id, self.workflow.input_schema, self.data, self.origin.exact, packages)
         return self._result(await self._live(is_cancelled=is_cancelled))
 
     def _is_found_by_waits(self) -> bool:
@@ -484,7 +399,8 @@ class Run:
         if is_cancelled and self._is_between_attempts():
             raise asyncio.CancelledError
         self.waits.awake()
-        body = self._body_task = asyncio.create_task(self._body())
+        executing = self.body.execute(self._context, is_new=self._carried is None, is_silent=self._goes_on)
+        body = self._body_task = asyncio.create_task(executing)
         was_cancelled = any(entry.kind == "cancel" for entry in self.journal.entries())
         is_cancelled = is_cancelled and not was_cancelled
         try:
@@ -561,8 +477,8 @@ class Run:
 
     def _input(self) -> Any:
         """Return the input as a value of its own: an attempt of the body may change it."""
-        packages = self.workflow.client.step_packages
-        return received(self.workflow.id, self.loaded.input_schema, self.data, self.origin.exact, packages)
+        packages = self.workflow.step_packages
+        return received(self.workflow.id, self.workflow.input_schema, self.data, self.origin.exact, packages)
 
     def _context(self) -> Context[Any]:
         info = workflow.info()
@@ -571,92 +487,8 @@ class Run:
             run_id=self.id,
             max_attempts=self.workflow.max_attempts,
             ext=ContextExt(info.workflow_id, info.namespace, info.task_queue),
-            surroundings=WorkflowSurroundings(self),
+            surroundings=WorkflowSurroundings(self.body, self.clock),
         )
-
-    async def _body(self) -> Any:
-        from .attempt import Attempt
-
-        is_new = self._carried is None
-        if carried := self.waits.resume(BACKOFF, "backoff"):
-            is_new = True
-            await self._pause(carried)
-            self.attempt = self.failures
-        try:
-            while True:
-                self.random = random.Random(int(self._seed, 16))  # the same in each: what is drawn may name steps
-                self.journal.open(is_new=is_new, is_silent=self._goes_on and not is_new)
-                self.context = in_body(self._context)
-                attempt = Attempt(self)
-                BRANCH.set(attempt.branch)
-                try:
-                    result = await self.handler(self.context, Step(attempt))
-                    attempt.step_calls.check_awaited()
-                    self._warn_of(attempt.step_calls.still_running())
-                    count_body("returned")
-                    return result
-                except Exception as err:
-                    if nondeterminism_in(err):
-                        raise
-                    if foreign := of_another_loop(err, self.workflow.id):
-                        raise foreign from None
-                    count_body("raised")
-                    self.failures += 1
-                    never_again = is_final(err, self.workflow.retry.non_retryable_error_types)
-                    if never_again or self.failures >= self.workflow.max_attempts:
-                        raise
-                    delay = self._backoff(err)
-                    self._log_failed_attempt(err, delay)
-                finally:
-                    # Where the run is forgotten, Python ends this body as it collects garbage, in the context of
-                    # whatever run has the thread: to set a variable there would change that one's, and crashes Python
-                    # 3.11 where it copies the context just then.
-                    if not attempt.is_forgotten():
-                        BRANCH.set(None)
-                        attempt.close()
-                is_new = True
-                await self._pause(Waiting("backoff", (workflow.now() + delay).timestamp()))
-                self.attempt = self.failures
-        finally:
-            self.journal.end()
-
-    def _log_failed_attempt(self, error: Exception, delay: timedelta) -> None:
-        self.logger.warning(
-            "attempt %d of %d of the body of workflow %r raised %s: %s; the next starts in %s",
-            self.failures,
-            self.workflow.max_attempts,
-            self.workflow.id,
-            type(error).__name__,
-            message_of(error),
-            format_duration(delay),
-            exc_info=logged(error),
-            extra={"attempt": self.failures, FAILED_CODE: True},
-        )
-
-    def _warn_of(self, running: str) -> None:
-        """Log the steps that a body left running when it returned; Temporal cancels them as the run ends."""
-        if running:
-            self.logger.warning(
-                "workflow %r returned while steps were still running, which cancels them: %s; await them, or cancel "
-                "them before the body returns",
-                self.workflow.id,
-                running,
-            )
-
-    async def _pause(self, waiting: Waiting) -> None:
-        assert waiting.until is not None
-        if (left := left_until(waiting.until, workflow.time())) > timedelta(0):
-            anew = BEGINS_ANEW if self.journal.begins_anew else ""
-            with self.waits.during(BACKOFF, waiting):
-                await workflow.sleep(left, summary=f"{BACKOFF_AFTER}{self.failures} of the body{anew}")
-
-    def _backoff(self, error: Exception) -> timedelta:
-        if isinstance(error, RetryAfterError):
-            return error.delay(workflow.now())
-        policy = self.workflow.retry
-        longest = policy.maximum_interval or policy.initial_interval * 100  # Temporal's default
-        factor = policy.backoff_coefficient ** (self.failures - 1)
-        return min(policy.initial_interval * min(factor, 1e9), longest)
 
     def _result(self, value: Any) -> RawValue:
         where = f"workflow {self.workflow.id!r}"
@@ -666,81 +498,7 @@ class Run:
                 return_type(self.handler),
                 lambda data, metadata: to_limited(f"the result of {where}", data, self.storage.most, metadata),
                 self.secrets.are_sent,
-                self.workflow.client.step_packages,
+                self.workflow.step_packages,
             )
         except UnserializableError as err:
             raise type(err)(f"the handler of {where} returned a value that cannot be sent: {err}") from None
-
-    # --- steps -----------------------------------------------------------------------------------------------------
-
-    def step(self, key: str, kind: StepKind, perform: Perform) -> asyncio.Task[Outcome]:
-        """The step with this key: in flight already, or started now."""
-        task = self._in_flight.get(key)
-        if task is None or task.cancelling():
-            before = task
-            finish = self._finish(key, kind, perform, self.calls.get(key), before)
-            task = asyncio.create_task(finish, context=out_of_body())
-            self._in_flight[key] = task
-            task.add_done_callback(partial(self._has_landed, key))  # also of one that never began
-        return task
-
-    def _has_landed(self, key: str, task: asyncio.Task[Outcome]) -> None:
-        if self._in_flight.get(key) is task:
-            del self._in_flight[key]
-            self.calls.pop(key, None)
-            error = None if task.cancelled() else task.exception()
-            if isinstance(error, Exception) and not task.cancelling():
-                self.journal.stop(error)  # no step's outcome, but an error of ours or of the SDK's
-
-    def is_in_flight(self, key: str) -> bool:
-        """Return whether a step has begun and has not ended."""
-        return key in self._in_flight
-
-    def cancel_step(self, key: str) -> None:
-        """Cancel a step that is in flight, as the body waits for it no longer."""
-        if (task := self._in_flight.get(key)) is not None:
-            task.cancel()
-
-    async def _finish(
-        self, key: str, kind: StepKind, perform: Perform, call: Call | None, before: asyncio.Task[Outcome] | None
-    ) -> Outcome:
-        if before is not None:  # it was cancelled, and has not ended yet
-            await asyncio.wait([before])
-        if not self.journal.takes_events:  # or a `next` would take its event later than it did
-            await self.continuing.hold(key)
-        trace = TRACE.get()
-        performed = perform if trace is None else partial(trace.step, key, perform)
-        is_resumed = key in self.waits.carried
-        performed = partial(counted, kind, performed, is_resumed=is_resumed)
-        try:
-            async with self.slots.of(key, kind, is_resumed=is_resumed):
-                outcome = await watched(key, kind, performed, is_resumed=is_resumed)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            outcome = Outcome(failure=Failure("CancelledError", "the step was cancelled, and not by its run"))
-        if outcome.call is not None and call is not None:
-            check_call(key, outcome.call, call, self.exists)
-        outcome = replace(outcome, call=self.calls.get(key))
-        self.memo[key] = outcome
-        self.failures = 0
-        self.continuing.grew(key, outcome)
-        self.journal.arrive("step", key, self.overdue.pop(key, None))
-        return outcome
-
-    async def until_cancelled(self, key: str) -> None:
-        """Wait until a step with this key that was cancelled has ended, if there is one."""
-        task = self._in_flight.get(key)
-        if task is not None and task.cancelling():
-            await asyncio.wait([task])
-
-    def activity_id(self, key: str) -> str:
-        """An id for one more activity of a step; another step may have an id that looks like one of these."""
-        count = self.scheduled.get(key, 0) + 1
-        while (id := key if count == 1 else f"{key}#{count}") in self._taken:
-            count += 1
-        self.scheduled[key] = count
-        if "#" in id:
-            self._taken[id] = None
-        return id

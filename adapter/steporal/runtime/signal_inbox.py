@@ -12,12 +12,12 @@ from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import FailureError
 
 from ..errors import SignalConflictError
-from ..routing.mailbox import Wait
 from ..sdk.wait_until import wait_until
 from ..types import JSON
 from ..values.converter import from_raw, to_raw
 from ..wire.failures import failure_of
 from ..wire.limits import summary
+from ..wire.mailbox_wait import Wait
 from ..wire.memo import Failure, Outcome
 from ..wire.names import CLOSE_MAILBOX, OPEN_MAILBOX, RELEASE_MAILBOXES
 from ..wire.waits import Waiting, Waits

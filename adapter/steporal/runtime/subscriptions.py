@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
@@ -16,11 +16,8 @@ from ..values.converter import from_raw, to_raw
 from ..wire.limits import summary
 from ..wire.names import SUBSCRIBE_RUN, UNSUBSCRIBE_RUN
 from .branches import out_of_body
+from .identity import run_id
 from .inbox import Box, Inbox
-
-if TYPE_CHECKING:
-    from .run import Run
-
 
 _TIMEOUT = timedelta(seconds=30)
 
@@ -28,13 +25,17 @@ _TIMEOUT = timedelta(seconds=30)
 class Subscriptions:
     """The subscriptions of one run.
 
+    Args:
+        inbox: The events that were delivered for them.
+        started_by: Returns the event that started the run.
+
     Attributes:
-        inbox: What comes for them.
+        inbox: See above.
         cancelling: The topics, or parts of topics, that hold a subscription to an event that cancels the run, by key.
     """
 
-    def __init__(self, run: Run, inbox: Inbox) -> None:
-        self._run = run
+    def __init__(self, inbox: Inbox, started_by: Callable[[], dict[str, Any]]) -> None:
+        self._started_by = started_by
         self.cancelling: dict[str, tuple[str, ...]] = {}
         self._ending: dict[asyncio.Task[None], str] = {}
         self._served: set[asyncio.Task[None]] = set()
@@ -88,14 +89,14 @@ class Subscriptions:
         until: float,
     ) -> dict[str, str]:
         """Subscribe; return the part that holds the subscription for each topic in parts."""
-        started_by = self._run.event
+        started_by = self._started_by()
         told = await self._tell(
             SUBSCRIBE_RUN,
             {
                 "topics": list(topics),
                 "subscription": {
                     "workflow_id": workflow.info().workflow_id,
-                    "run_id": self._run.id,
+                    "run_id": run_id(),
                     "key": key,
                     "kind": kind,
                     "source": source,
@@ -134,7 +135,7 @@ class Subscriptions:
             for place in places:
                 by_place.setdefault(place, []).append(key)
         info = workflow.info()
-        argument: dict[str, JSON] = {"workflow_id": info.workflow_id, "run_id": self._run.id, "keys": by_place}
+        argument: dict[str, JSON] = {"workflow_id": info.workflow_id, "run_id": run_id(), "keys": by_place}
         try:
             await self._tell(UNSUBSCRIBE_RUN, argument, f"hear no more of {' and '.join(by_place)}")
         except FailureError:

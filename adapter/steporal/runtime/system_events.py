@@ -8,22 +8,18 @@ they would start themselves. (https://www.inngest.com/docs/reference/system-even
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
+from temporalio.exceptions import ApplicationError
 
 from ..events import MAX_EVENT_BYTES, SYSTEM_EVENTS, ReceivedEvent, derived_ulid
 from ..types import JSON
 from ..values.converter import from_raw, to_raw
 from ..wire.limits import summary
 from ..wire.names import SEND_EVENT
-
-if TYPE_CHECKING:
-    from temporalio.exceptions import ApplicationError
-
-    from .run import Run
-
+from .identity import RunIdentity, run_id
 
 Ending = Literal["finished", "failed", "cancelled"]
 
@@ -31,25 +27,25 @@ _FOREVER = RetryPolicy(maximum_interval=timedelta(minutes=1))
 _LEFT_OUT = "more than an event can have; it is in Temporal's history of the run"
 
 
-async def tell_finished(run: Run, result: RawValue) -> None:
+async def tell_finished(run: RunIdentity, result: RawValue) -> None:
     """Send that a run has finished, if somebody listens or the run does not know."""
     if run.origin.listened is not False:
         await _tell(run, "finished", {"result": from_raw(result)}, local=run.origin.listened is None)
 
 
-async def tell_failed(run: Run, error: ApplicationError, stack: str) -> None:
+async def tell_failed(run: RunIdentity, error: ApplicationError, stack: str) -> None:
     """Send that a run fails, and with what."""
     name, message = error.type or "Error", error.message
     described = {"error": f"{name}: {message}", "name": name, "message": message, "stack": stack}
     await _tell(run, "failed", {"error": described})
 
 
-async def tell_cancelled(run: Run) -> None:
+async def tell_cancelled(run: RunIdentity) -> None:
     """Send that a run is cancelled."""
     await _tell(run, "cancelled", {})
 
 
-async def _tell(run: Run, ending: Ending, more: dict[str, JSON], *, local: bool = False) -> None:
+async def _tell(run: RunIdentity, ending: Ending, more: dict[str, JSON], *, local: bool = False) -> None:
     if run.origin.name in SYSTEM_EVENTS:
         return
     event = _event(run, ending, more).model_dump(mode="json")
@@ -75,20 +71,20 @@ async def _tell(run: Run, ending: Ending, more: dict[str, JSON], *, local: bool 
     )
 
 
-def _event(run: Run, ending: Ending, more: dict[str, JSON]) -> ReceivedEvent:
+def _event(run: RunIdentity, ending: Ending, more: dict[str, JSON]) -> ReceivedEvent:
     now = int(workflow.now().timestamp() * 1000)
     data = {
-        "function_id": f"{run.workflow.app}-{run.workflow.id}",
-        "workflow": run.workflow.id,
-        "app": run.workflow.app,
-        "run_id": run.id,
+        "function_id": f"{run.app}-{run.workflow}",
+        "workflow": run.workflow,
+        "app": run.app,
+        "run_id": run_id(),
         "workflow_id": workflow.info().workflow_id,
         "event": run.event,
         "events": [run.event],
         **more,
     }
     # A run ends once, however often it tells so. As in Inngest, the id of a failure is the run's.
-    id = derived_ulid(run.started, run.id, ending) if ending == "finished" else run.id
+    id = derived_ulid(run.started, run_id(), ending) if ending == "finished" else run_id()
     event = ReceivedEvent(name=f"inngest/function.{ending}", data=data, id=id, ts=now)
     if len(event.model_dump_json()) > MAX_EVENT_BYTES:
         slim = {**run.event, "data": {"left_out": _LEFT_OUT}}

@@ -21,9 +21,9 @@ from temporalio.worker import UnsandboxedWorkflowRunner, WorkflowInstance, Workf
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from ..closures.own_code import OwnCode
-from ..runtime.compiled import is_compiled
 from ..sdk.eviction import evict, is_eviction
 from ..wire.failures import application_error
+from ..workflow_kinds import kind_of
 from .interrupts import contained, ends_the_program
 from .nondeterminism import explained
 from .watch import Watch
@@ -43,11 +43,11 @@ class SteporalWorkflowRunner(WorkflowRunner):
 
     def prepare_workflow(self, defn: temporalio.workflow._Definition) -> None:
         """See base class."""
-        (_unwatched if is_compiled(defn.cls) else self._others).prepare_workflow(defn)
+        (_unwatched if kind_of(defn.cls) == "run" else self._others).prepare_workflow(defn)
 
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
         """See base class."""
-        if is_compiled(det.defn.cls):
+        if kind_of(det.defn.cls) == "run":
             return _Instance(det, self._own_code)
         return self._others.create_instance(det)
 

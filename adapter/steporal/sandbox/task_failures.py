@@ -19,10 +19,10 @@ from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, Workflo
 from ..observability.after_task import AFTERWARDS, Afterwards
 from ..observability.progress import is_watched
 from ..observability.run_metrics import COUNT
-from ..runtime.compiled import is_compiled
 from ..sdk.eviction import is_eviction
 from ..values.encrypted import forget_unreadable, unreadable
 from ..wire.failures import FAILED_CODE, logged
+from ..workflow_kinds import kind_of
 from .nondeterminism import NondeterminismError
 from .task_log import is_news, log_once
 from .untrusted_starts import ArityRunner
@@ -148,7 +148,7 @@ class WatchedRunner(WorkflowRunner):
             meter = _meter_of_run(self._meter, det)
             externs[COUNT] = lambda: meter
         instance = self._runner.create_instance(replace(det, extern_functions=externs))
-        return _Watched(instance, afterwards, can_recover=is_compiled(det.defn.cls))
+        return _Watched(instance, afterwards, can_recover=kind_of(det.defn.cls) == "run")
 
     def set_worker_level_failure_exception_types(self, types: Any) -> None:
         """See base class."""

@@ -16,15 +16,14 @@ from temporalio.converter import PayloadConverter
 from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 
 from ..values.converter import to_raw
+from ..workflow_kinds import kind_of
 
-_PACKAGE = __name__.partition(".")[0]
 _NONE = to_raw(None).payload
 
 
 def number_of(defn: temporalio.workflow._Definition) -> int | None:
     """Return the number of arguments of a workflow; None if it is not one of Steporal's."""
-    is_ours = defn.cls.__module__.partition(".")[0] == _PACKAGE
-    return len(defn.arg_types or ()) if is_ours else None
+    return None if kind_of(defn.cls) is None else len(defn.arg_types or ())
 
 
 def give_arguments(act: Any, number: int) -> None:

@@ -9,14 +9,14 @@ the results of ``gather`` and ``shield``, futures of the loop, and Temporal's ow
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context
 from functools import wraps
 from typing import Any
 
 from temporalio.workflow import ActivityHandle, ChildWorkflowHandle
 
-from ..sandbox.interrupts import contained_task
+Wrap = Callable[[Coroutine[Any, Any, Any]], Coroutine[Any, Any, Any]]
 
 _QUERY = "query: "
 """Prefix of the SDK's names for tasks of queries, which a replay does not have."""
@@ -76,7 +76,7 @@ def as_completed(fs: Any, *, timeout: float | None = None) -> Any:
 asyncio.as_completed = asyncio.tasks.as_completed = as_completed
 
 
-def number_tasks(loop: asyncio.AbstractEventLoop, numbers: Iterator[int]) -> None:
+def number_tasks(loop: asyncio.AbstractEventLoop, numbers: Iterator[int], wrap: Wrap) -> None:
     """Number the tasks and futures of a run from now on.
 
     The SDK accepts no task factory; its workflow instance, which is the event loop of the run, creates the tasks.
@@ -85,6 +85,7 @@ def number_tasks(loop: asyncio.AbstractEventLoop, numbers: Iterator[int]) -> Non
         loop: The run's event loop.
         numbers: The numbers. If a number is larger than a set, the set is not in the order of the numbers. So the
             numbers that the body sees must be the same whenever it begins again.
+        wrap: Wraps the coroutine that a task executes.
     """
     instance = vars(loop)
 
@@ -93,7 +94,7 @@ def number_tasks(loop: asyncio.AbstractEventLoop, numbers: Iterator[int]) -> Non
     ) -> asyncio.Task[Any]:
         if name is not None and name.startswith(_QUERY):
             return type(loop).create_task(loop, coro, name=name, context=context)
-        task = NumberedTask(next(numbers), contained_task(coro), loop=loop, context=context)
+        task = NumberedTask(next(numbers), wrap(coro), loop=loop, context=context)
         loop._register_task(task, name=name)  # type: ignore[attr-defined]
         return task
 

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import pydantic
 
 from ..types import JSON
-from .converter import adapter, dumps, validate
+from .adapters import adapter
+from .converter import dumps, validate
 
 
 def annotation_of(kind: type, name: str) -> Any:

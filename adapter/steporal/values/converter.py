@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import pydantic
@@ -19,6 +18,7 @@ from temporalio.common import RawValue
 
 from ..errors import UnserializableError
 from ..types import JSON
+from .adapters import adapter
 from .encrypted import check_readable
 from .fail_fast import fail_fast_validator, may_be_costly
 from .recursive_unions import MEMBERS, bounded
@@ -125,19 +125,6 @@ def size_of(raw: RawValue) -> int:
 
 
 # --- values of a known type ----------------------------------------------------------------------------------------
-
-
-def adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
-    """Return the ``TypeAdapter`` of a type."""
-    try:
-        return _cached_adapter(kind)
-    except TypeError:  # the type is not hashable, such as Annotated with a list
-        return pydantic.TypeAdapter(kind)
-
-
-@lru_cache(maxsize=1024)
-def _cached_adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
-    return pydantic.TypeAdapter(kind)
 
 
 def validate(data: JSON, kind: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic_core import SchemaValidator
 
+from .adapters import adapter
 from .recursive_unions import counted, has_recursive_union, is_recursive
 
 _CONTAINERS = frozenset({"list", "set", "frozenset", "tuple", "dict", "deque", "counter", "ordered-dict", "frozendict"})
@@ -28,8 +29,6 @@ def fail_fast_validator(kind: Any) -> SchemaValidator | None:
     Raises:
         TypeError: The type is not hashable.
     """
-    from .converter import adapter
-
     try:
         schema = _failing_fast(adapter(kind).core_schema)
         # A model already has a validator. Pydantic would use that one in a schema, too, but it does not fail fast.
@@ -45,8 +44,6 @@ def may_be_costly(kind: Any) -> bool:
     Raises:
         TypeError: The type is not hashable.
     """
-    from .converter import adapter
-
     try:
         return has_recursive_union(adapter(kind).core_schema)
     except Exception:  # an unfinished type

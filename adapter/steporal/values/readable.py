@@ -14,7 +14,8 @@ import pydantic
 
 from ..errors import UnencryptedSecretError, UnserializableError
 from ..types import JSON
-from .converter import adapter, dumps, to_json
+from .adapters import adapter
+from .converter import dumps, to_json
 from .encoding import TAG, encode, is_unchanged
 
 _MASK = "**********"

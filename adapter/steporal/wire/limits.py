@@ -37,6 +37,9 @@ MAX_WORKFLOW_ID_BYTES = 1_000
 MAX_SUMMARY_BYTES = 400
 """Temporal's ``limit.userMetadataSummarySize``."""
 
+FAR_FUTURE = 253402300800.0
+"""The beginning of the year 10000, in seconds since the epoch: no wait lasts longer."""
+
 
 def most_in_temporal(size: int) -> int:
     """Return the size limit of a value of ``size`` bytes without external storage; the same for all sizes."""

@@ -13,23 +13,23 @@ import steporal
 from steporal.errors import CatalogFullError
 from steporal.routing.catalog import shards
 from steporal.routing.catalog.arbiter import Order
-from steporal.routing.catalog.listing import App, Entry, Listed
+from steporal.routing.catalog.listing import AppList, Entry, Listed
 from steporal.routing.catalog.placing import Placing
 from steporal.routing.catalog.reading import Catalog, Match, Snapshot
 from steporal.routing.catalog.shard_store import Shards
 from steporal.routing.catalog.shards import field_of, keys_of, parts_of, shard_id, shard_of_app, shard_of_event
-from steporal.serving import system_worker
 from steporal.values.converter import to_raw
+from steporal.worker.serving import system_worker
 
 pytestmark = pytest.mark.outside_runs
 
 
-def app(name: str, *workflows: str, event: str | None = None) -> App:
+def app(name: str, *workflows: str, event: str | None = None) -> AppList:
     triggers = () if event is None else (Entry(event=event),)
-    return App(id=name, task_queue=name, workflows=tuple(Listed(id=each, triggers=triggers) for each in workflows))
+    return AppList(id=name, task_queue=name, workflows=tuple(Listed(id=each, triggers=triggers) for each in workflows))
 
 
-async def place(temporal: temporalio.client.Client, listed: App, generation: int) -> None:
+async def place(temporal: temporalio.client.Client, listed: AppList, generation: int) -> None:
     """What an app's workflow does when a list comes into force."""
     await Placing(temporal, Order(app=listed, generation=generation)).run()
 
@@ -147,7 +147,7 @@ async def test_a_full_shard_refuses_an_app_by_name_and_keeps_the_others(
     temporal: temporalio.client.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards, "MAX_SHARD_BYTES", 20_000)
-    large = App(
+    large = AppList(
         id="large",
         task_queue="large",
         workflows=tuple(
@@ -227,7 +227,7 @@ async def test_a_namespace_without_a_catalog_has_no_apps_but_one_that_is_not_the
 
 def test_a_workflow_starts_once_whichever_of_its_triggers_match() -> None:
     triggers = (Entry(event="order.*"), Entry(event="order.placed"), Entry(event="order.placed", if_exp="true"))
-    snapshot = Snapshot.of(App(id="shop", task_queue="q", workflows=(Listed(id="w", triggers=triggers),)))
+    snapshot = Snapshot.of(AppList(id="shop", task_queue="q", workflows=(Listed(id="w", triggers=triggers),)))
     assert snapshot.matches({"name": "order.placed"}) == [Match("w", "q", "shop")]
     assert snapshot.matches({"name": "order.gone"}) == [Match("w", "q", "shop")]
     assert snapshot.matches({"name": "order."}) == []
@@ -237,8 +237,8 @@ def test_a_workflow_starts_once_whichever_of_its_triggers_match() -> None:
 def test_a_trigger_that_this_version_cannot_read_concerns_its_own_workflow_alone(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def listing(app: str, *triggers: Entry) -> App:
-        return App(id=app, task_queue=app, workflows=(Listed(id="w", triggers=triggers),))
+    def listing(app: str, *triggers: Entry) -> AppList:
+        return AppList(id=app, task_queue=app, workflows=(Listed(id="w", triggers=triggers),))
 
     newer = listing("newer", Entry(event="*", if_exp="event.data.x.reverse() == 'a'"), Entry(event="a", if_exp="((("))
     snapshot = Snapshot.of(newer, listing("victim", Entry(event="a", if_exp="event.data.x == 'a'")))
@@ -267,4 +267,4 @@ def test_an_id_that_temporal_would_refuse_is_in_no_list(id: str) -> None:
     with pytest.raises(ValueError, match="takes no such id"):
         Listed(id=id)
     with pytest.raises(ValueError, match="takes no such id"):
-        App(id="a", task_queue=id)
+        AppList(id="a", task_queue=id)

@@ -26,17 +26,18 @@ import steporal
 from steporal import Context, Step, event_trigger
 from steporal.errors import CatalogFullError, NotInForceError
 from steporal.events import new_ulid
-from steporal.plugin import SteporalPlugin
 from steporal.routing.catalog import confirming, registering, shards
 from steporal.routing.catalog.arbiter import FORM, Claim, Standing, arbiter_id
-from steporal.routing.catalog.listing import App
+from steporal.routing.catalog.defined import list_of
+from steporal.routing.catalog.listing import AppList
 from steporal.routing.catalog.reading import Catalog
 from steporal.routing.catalog.registering import Registrar, Source, revision_of
 from steporal.routing.catalog.shard_store import Shards
 from steporal.routing.catalog.shards import apps_in, parts_of, shard_id, shard_of_event
-from steporal.serving import registry_worker, system_worker
 from steporal.values.converter import to_raw
 from steporal.wire.names import ARBITER, LIST_KEY, STANDING_KEY, VERSION_KEY
+from steporal.worker.plugin import SteporalPlugin
+from steporal.worker.serving import registry_worker, system_worker
 
 pytestmark = pytest.mark.outside_runs
 
@@ -161,14 +162,14 @@ async def test_sync_of_an_old_revision_is_refused_unless_it_takes_over(
 
 def test_the_revision_is_when_the_newest_module_was_changed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     client = revision(name, 7)
-    assert revision_of(client) == 7
+    assert revision_of(client.app) == 7
     client.revision = None
-    assert revision_of(client) >= int(Path(__file__).stat().st_mtime)
+    assert revision_of(client.app) >= int(Path(__file__).stat().st_mtime)
     monkeypatch.setenv("STEPORAL_REVISION", "1042")
-    assert revision_of(client) == 1042
+    assert revision_of(client.app) == 1042
     monkeypatch.setenv("STEPORAL_REVISION", "v1")
     with pytest.raises(steporal.DefinitionError, match=r"STEPORAL_REVISION is 'v1'; it takes a whole number"):
-        revision_of(client)
+        revision_of(client.app)
 
 
 # --- Worker Versioning ---------------------------------------------------------------------------------------------
@@ -305,7 +306,7 @@ async def test_of_several_that_register_at_once_all_know_which_is_in_force(
 
 
 async def history_lengths(temporal: temporalio.client.Client, client: steporal.Client) -> dict[str, int]:
-    ids = [arbiter_id(client.id), *map(shard_id, parts_of(client.listed()))]
+    ids = [arbiter_id(client.id), *map(shard_id, parts_of(list_of(client.app)))]
     return {id: (await temporal.get_workflow_handle(id).describe()).history_length for id in ids}
 
 
@@ -327,7 +328,7 @@ async def test_an_app_without_workflows_is_removed_everywhere(temporal: temporal
     async with serving(client, temporal):
         pass
     await steporal.Client(name, temporal=temporal).sync()
-    for number in parts_of(client.listed()):
+    for number in parts_of(list_of(client.app)):
         assert name not in dict(apps_in(await Shards(temporal).read(number)))
     async with asyncio.timeout(60):
         handle = temporal.get_workflow_handle(arbiter_id(name))
@@ -347,7 +348,7 @@ async def test_a_worker_that_the_catalog_refuses_runs_on_and_says_so(
         async with system_worker(temporal), registry_worker(temporal, name, "r2"):
             client.temporal = temporal
             with pytest.raises(CatalogFullError, match=f"app '{name}' does not fit into the catalog"):
-                await Registrar(client, Source.of(client)).confirm()
+                await Registrar(client.app, client.temporal, Source.of(client.app)).confirm()
         assert await starts(temporal, name) == ["r1"]
         config = temporal.service_client.config
         connection = await temporalio.client.Client.connect(config.target_host)
@@ -363,7 +364,7 @@ async def test_a_worker_that_the_catalog_refuses_runs_on_and_says_so(
 
 
 def claim(**given: Any) -> Claim:
-    listed = App(id="shop", task_queue="shop")
+    listed = AppList(id="shop", task_queue="shop")
     return Claim.model_validate({"app": listed, "digest": "mine", "revision": 5, "started": 50, **given})
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steporal.closures.member_names import defines
-from steporal.closures.references import App, Describer, Resolver, find_function
+from steporal.closures.references import AppCode, Describer, Resolver, find_function
 from steporal.errors import CaptureError, NestedStepError, StepCodeNotFoundError
 from steporal.values.decoding import decode
 
@@ -55,7 +55,7 @@ def call_of(handler: FunctionType, function: Any, *arguments: Any) -> Any:
 
 def resolved(handler: FunctionType, call: Any) -> Any:
     """What a worker with this handler runs for a call."""
-    app = App({"w": handler}, {"edited_app", "test_references"})
+    app = AppCode({"w": handler}, {"edited_app", "test_references"})
     function, arguments = Resolver(app, no_captive).call(call)
     return function(*arguments)
 
@@ -160,7 +160,7 @@ def test_a_renamed_workflow_is_not_found(module: Callable[[str], ModuleType]) ->
     handler = module(TWO_LAMBDAS).handler
     call = call_of(handler, handler(5)[0])
     with pytest.raises(StepCodeNotFoundError, match="this worker does not define workflow 'w'"):
-        Resolver(App({"other": handler}, {"edited_app"}), no_captive).call(call)
+        Resolver(AppCode({"other": handler}, {"edited_app"}), no_captive).call(call)
 
 
 def test_a_captured_step_is_a_step_in_a_step() -> None:

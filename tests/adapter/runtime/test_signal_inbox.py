@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from steporal.routing.mailbox import Wait
 from steporal.runtime import signal_inbox
 from steporal.runtime.signal_inbox import SignalInbox
+from steporal.wire.mailbox_wait import Wait
 from steporal.wire.names import CLOSE_MAILBOX, OPEN_MAILBOX
 from steporal.wire.waits import Waits
 

@@ -12,7 +12,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from steporal.durations import format_duration
 from steporal.encryption import Keys
-from steporal.routing.catalog.listing import App
+from steporal.routing.catalog.defined import list_of
+from steporal.routing.catalog.listing import AppList
 from steporal.routing.catalog.registering import workers_of
 from steporal.values.encrypted import ENCRYPTION_KEYS
 from steporal.wire.names import SYSTEM_TASK_QUEUE
@@ -108,8 +109,8 @@ async def stuck_runs(subject: Subject) -> Verdict:
 
 async def catalog(subject: Subject) -> Verdict:
     """Whether the namespace knows the workflows as the code has them."""
-    catalog = subject.client.dispatcher(subject.temporal).catalog
-    wanted, registered = subject.client.listed(), await catalog.read_app(subject.client.id)
+    catalog = subject.client.sending.dispatcher(subject.temporal).catalog
+    wanted, registered = list_of(subject.client.app), await catalog.read_app(subject.client.id)
     register = f"start its workers with this code, or `steporal sync {subject.target}`"
     if registered is None:
         if not wanted.workflows:
@@ -133,11 +134,11 @@ async def catalog(subject: Subject) -> Verdict:
     return good(f"{count} workflow{'s are' if count != 1 else ' is'} registered as in the code")
 
 
-def _ids(app: App) -> set[str]:
+def _ids(app: AppList) -> set[str]:
     return {listed.id for listed in app.workflows}
 
 
-def _differences(wanted: App, there: App) -> list[str]:
+def _differences(wanted: AppList, there: AppList) -> list[str]:
     found = []
     if surplus := sorted(_ids(there) - _ids(wanted)):
         found.append(f"registered, and not in the code: {listing(surplus)}")
@@ -151,14 +152,14 @@ def _differences(wanted: App, there: App) -> list[str]:
 
 async def in_force(subject: Subject) -> Verdict:
     """Whether the workers have the list of triggers that is in force."""
-    registered = await subject.client.dispatcher(subject.temporal).catalog.read_app(subject.client.id)
+    registered = await subject.client.sending.dispatcher(subject.temporal).catalog.read_app(subject.client.id)
     if registered is None or registered.standing is None:
         return good("nothing is registered of the app")
     standing = registered.standing
     said = f"the list of revision {standing.revision} is in force"
     if standing.version:
         said += f", of version {standing.version!r}"
-    found = await workers_of(subject.client)
+    found = await workers_of(subject.temporal, subject.client.id)
     others = [worker for worker in found if worker.digest != standing.digest]
     if not others:
         return good(said)
@@ -179,7 +180,7 @@ async def in_force(subject: Subject) -> Verdict:
 
 async def encryption(subject: Subject) -> Verdict:
     """Whether values are encrypted, and by all apps with the key of this process."""
-    snapshot = await subject.client.dispatcher(subject.temporal).catalog.read_all()
+    snapshot = await subject.client.sending.dispatcher(subject.temporal).catalog.read_all()
     keys = getattr(subject.temporal.data_converter.payload_codec, "keys", None)
     if not isinstance(keys, Keys):
         return good("values are not encrypted by keys in settings")
@@ -203,7 +204,7 @@ def _named(keys: Keys) -> str:
 
 async def schedules(subject: Subject) -> Verdict:
     """Whether the schedules of cron triggers are there, and run."""
-    wanted = subject.client.listed().schedules
+    wanted = list_of(subject.client.app).schedules
     found = dict(zip(wanted, await asyncio.gather(*(_is_paused(subject.temporal, id) for id in wanted)), strict=True))
     if missing := [id for id, is_paused in found.items() if is_paused is None]:
         return bad(f"there is no schedule {listing(missing)}", f"steporal sync {subject.target}")

@@ -81,5 +81,5 @@ async def gateway(
 
 async def _task_queues(client: steporal.Client) -> set[str]:
     """Those of all apps, as the gateway goes on where no worker is left."""
-    snapshot = await client.dispatcher(await client.connect()).catalog.read_all()
+    snapshot = await client.sending.dispatcher(await client.connect()).catalog.read_all()
     return {SYSTEM_TASK_QUEUE, *snapshot.apps.values()}

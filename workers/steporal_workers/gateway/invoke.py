@@ -9,11 +9,11 @@ from starlette.responses import Response
 
 import steporal
 from steporal import Workflow, WorkflowReference, reference
-from steporal.definition import MAX_ID_BYTES
 from steporal.errors import InvalidEventError, InvalidInputError, PayloadTooLargeError, UnknownWorkflowError
 from steporal.events import check_json
 from steporal.routing.catalog.reading import Snapshot
 from steporal.types import JSON
+from steporal.validation import MAX_ID_BYTES
 
 from .answers import Problem, answer
 from .bodies import object_of, read_json
@@ -47,7 +47,7 @@ class InvokeApi:
         for workflow in self._client.workflows:
             if name in (workflow.id, f"{self._client.id}-{workflow.id}"):
                 return workflow
-        catalog = self._client.dispatcher(await self._client.connect()).catalog
+        catalog = self._client.sending.dispatcher(await self._client.connect()).catalog
         ids = possible_ids(name)
         found = find(await catalog.read_workflows(ids), name) or find(
             await catalog.read_workflows(ids, fresh=True), name

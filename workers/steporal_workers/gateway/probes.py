@@ -11,8 +11,8 @@ from temporalio.service import RPCError
 
 import steporal
 from steporal.errors import EncryptionError, TemporalCallError
+from steporal.events import FINISHED
 from steporal.routing.catalog.reading import Catalog
-from steporal.routing.dispatch import FINISHED
 
 from .answers import Problem, answer
 
@@ -38,7 +38,7 @@ class Probes:
         try:
             async with asyncio.timeout(_SECONDS):
                 temporal = await self._client.connect()
-                await self._read_catalog(self._client.dispatcher(temporal).catalog)
+                await self._read_catalog(self._client.sending.dispatcher(temporal).catalog)
         except EncryptionError as err:
             raise Problem(503, str(err)) from None
         except (RPCError, TemporalCallError, TimeoutError) as err:

@@ -9,11 +9,11 @@ from temporalio.common import RawValue
 from temporalio.service import RPCError, RPCStatusCode
 
 import steporal
-from steporal.client import Run
 from steporal.errors import RunFailedError
-from steporal.routing.calls import bounded
 from steporal.routing.catalog.reading import Match
 from steporal.routing.inngest_bridge import unmarked_id
+from steporal.rpc import bounded
+from steporal.run_handle import Run
 from steporal.types import JSON
 from steporal.wire.workflow_ids import run_name, workflow_id_of
 
@@ -42,7 +42,7 @@ class RunApi:
         """The runs that an event started, the first first."""
         event_id = unmarked_id(request.path_params["id"])
         temporal = await self._temporal()
-        snapshot = await self._client.dispatcher(temporal).catalog.read_all()
+        snapshot = await self._client.sending.dispatcher(temporal).catalog.read_all()
         memory = AnswerMemory(body_of(request))
 
         async def look(match: Match) -> dict[str, JSON] | None:
@@ -91,7 +91,7 @@ class RunApi:
         temporal = await self._temporal()
         found = await find_run(temporal, id)
         if found is not None:
-            catalog = self._client.dispatcher(temporal).catalog
+            catalog = self._client.sending.dispatcher(temporal).catalog
             for fresh in (False, True):
                 if (await catalog.read_workflows([found.workflow_type], fresh=fresh)).with_id(found.workflow_type):
                     return found

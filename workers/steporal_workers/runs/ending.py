@@ -16,7 +16,7 @@ from temporalio.common import RawValue
 from temporalio.service import RPCError, RPCStatusCode
 
 import steporal
-from steporal.client import Run
+from steporal.run_handle import Run
 
 from ..output import print_json, print_line, say
 from ..problems import FailedRun, Failure, Mistake, failed_run_json

@@ -15,9 +15,9 @@ import steporal
 from steporal.events import new_ulid
 from steporal.observability.search_attributes import APP, of_run, start_indexed
 from steporal.routing.catalog.reading import Catalog
+from steporal.runtime.body import seed_of
 from steporal.runtime.carried import MAX_RERUNS, Carried
 from steporal.runtime.journal import Entry
-from steporal.runtime.run import seed_of
 from steporal.types import JSON
 from steporal.values.converter import dumps, size_of
 from steporal.wire.limits import MAX_PAYLOAD_BYTES, summary
@@ -104,7 +104,7 @@ async def run_rerun(
 
 async def _origin(temporal: Client, story: Story, event_id: str) -> Origin:
     """What starts the new run: the same event, with an id of its own; a delivery keeps it, as the receiver knows it."""
-    listened = await steporal.Client("steporal", temporal=temporal).dispatcher(temporal).is_finish_listened()
+    listened = await steporal.Client("steporal", temporal=temporal).sending.dispatcher(temporal).is_finish_listened()
     is_delivery = any(step.kind == "post" for step in story.timeline.steps)
     return replace(story.origin, id=story.origin.id if is_delivery else event_id, listened=listened, indexed=None)
 

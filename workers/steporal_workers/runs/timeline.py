@@ -21,7 +21,6 @@ from steporal.runtime.carried import read_carried, read_outcome
 from steporal.runtime.children import read_end
 from steporal.runtime.inbox import read_delivery
 from steporal.runtime.signal_inbox import read_signal
-from steporal.runtime.steps.activity import BEFORE
 from steporal.runtime.steps.invoke import invoking_step
 from steporal.types import JSON
 from steporal.values.converter import from_raw
@@ -49,6 +48,7 @@ from steporal.wire.names import (
     UNTIL_TS,
 )
 from steporal.wire.sent_events import unpack
+from steporal.wire.step_activities import BEFORE
 from steporal.wire.workflow_ids import workflow_id_of
 
 Kind = Literal[

@@ -48,6 +48,7 @@ from ...wire.names import (
 )
 from ...wire.start import Origin, origin_of
 from ...wire.workflow_ids import run_name
+from ...workflow_kinds import kind_of
 from ..after_task import afterwards
 from ..run_trace import TRACE, Perform
 from .spans import (
@@ -68,10 +69,6 @@ from .spans import (
 )
 
 _PERFORMERS = (RUN_STEP, FETCH, SEND_EVENT, SEND_SIGNAL)
-
-_PACKAGE = __name__.partition(".")[0]
-_OF_RUNS, _OF_DELIVERIES = f"{_PACKAGE}.runtime.compiled", f"{_PACKAGE}.outbound.delivery"
-_OF_SYSTEM = f"{_PACKAGE}.routing."
 
 _LATEST = 2**63
 """Limit of times in nanoseconds since the epoch: OpenTelemetry sends times in 64 bits."""
@@ -262,16 +259,16 @@ class _TracedWorkflow(temporalio.worker.WorkflowInboundInterceptor):
         super().init(_TracedOutbound(outbound, self))
 
     async def execute_workflow(self, input: temporalio.worker.ExecuteWorkflowInput) -> Any:
-        module: str = input.type.__module__
-        if module.startswith(_OF_SYSTEM):
+        kind = kind_of(input.type)
+        if kind == "system":
             attach(Context())  # its starter is one of many; not detached, as the task has its own context
-        elif module in (_OF_RUNS, _OF_DELIVERIES):
+        elif kind is not None:
             info = workflow.info()
             payload = info.headers.get(BEGUN_HEADER)
             begun = {} if payload is None else _begun(payload)
             self.trace = RunTrace(f"run {info.workflow_type}", get_current(), begun, self._sent)
             attach(self.trace.context)
-            if module == _OF_DELIVERIES:
+            if kind == "delivery":
                 return await self._deliver(input, self.trace)
             TRACE.set(self.trace)
         return await super().execute_workflow(input)

@@ -16,11 +16,13 @@ from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
 
+from ...sdk.any_arguments import of_any_count
 from ...types import JSON
 from ...values.converter import from_raw, to_raw
 from ...wire.names import ARBITER, CATALOG_FULL, LIST_KEY, PLACE_APP, REGISTER, SCHEDULES_KEY, STANDING_KEY, VERSION_KEY
-from ..messages import of_any_count, read, refuse, remembered, said
-from .listing import App
+from ...workflow_kinds import of_kind
+from ..messages import read, refuse, remembered, said
+from .listing import AppList
 from .shards import is_possible
 
 FORM = 1
@@ -84,7 +86,7 @@ class Claim(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
-    app: App
+    app: AppList
     digest: str
     schedules_digest: str = ""
     revision: int = Field(ge=-_MAX_NUMBER, le=_MAX_NUMBER)
@@ -146,7 +148,7 @@ class Order(BaseModel):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
-    app: App
+    app: AppList
     generation: int
     schedules: tuple[str, ...] | None = ()
     is_first: bool = False
@@ -154,6 +156,7 @@ class Order(BaseModel):
 
 
 @workflow.defn(name=ARBITER, sandboxed=False)
+@of_kind("system")
 class AppWorkflow:
     """Decides which of an app's lists is in force."""
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+import temporalio.client
+
+from ...app import App
 from ...connecting import sdk_errors
 from ...errors import CatalogFullError
 from ...metrics import LIST_IN_FORCE, meter_of
 from .registering import Outcome, Registrar, Source
-
-if TYPE_CHECKING:
-    from ...client import Client
 
 logger: logging.Logger = logging.getLogger("steporal")
 
@@ -38,14 +38,16 @@ class Confirming:
     """Registers the list of a worker, and confirms it as long as the worker runs.
 
     Args:
-        client: The client.
+        app: The app.
+        temporal: The worker's connection.
         source: The worker.
         shown: Where the outcome is shown.
     """
 
-    def __init__(self, client: Client, source: Source, shown: Shown) -> None:
-        self._client = client
-        self._registrar = Registrar(client, source)
+    def __init__(self, app: App, temporal: temporalio.client.Client, source: Source, shown: Shown) -> None:
+        self._app = app
+        self._meter = meter_of(temporal)
+        self._registrar = Registrar(app, temporal, source)
         self._shown = shown
         self._said: str | None = None
 
@@ -65,19 +67,19 @@ class Confirming:
 
     async def _confirm(self) -> None:
         try:
-            with sdk_errors(f"registering app {self._client.id!r}"):
+            with sdk_errors(f"registering app {self._app.id!r}"):
                 outcome = await self._registrar.confirm()
         except CatalogFullError as err:
             self._refused(str(err))
         except Exception as err:
             if not self._shown.registered.is_set():
                 raise
-            self._say(f"app {self._client.id!r}: it is not known whether its list is in force: {err}")
+            self._say(f"app {self._app.id!r}: it is not known whether its list is in force: {err}")
         else:
             self._show(outcome)
 
     def _show(self, outcome: Outcome) -> None:
-        id, count = self._client.id, len(outcome.app.workflows)
+        id, count = self._app.id, len(outcome.app.workflows)
         was_registered = self._shown.registered.is_set()
         self._shown.why_not_in_force = outcome.why_not
         self._shown.registered.set()
@@ -102,6 +104,5 @@ class Confirming:
             logger.warning("%s", what)
 
     def _measure(self, *, is_in_force: bool) -> None:
-        meter = meter_of(self._client.temporal)
-        if meter is not None:
-            LIST_IN_FORCE.set(meter, int(is_in_force), app=self._client.id)
+        if self._meter is not None:
+            LIST_IN_FORCE.set(self._meter, int(is_in_force), app=self._app.id)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
 
+from ...app import App
 from ...events import ReceivedEvent
 from ...expressions.expression import compile_expression
 from ..pace import Pace
-from .listing import App, Entry
+from .defined import list_of
+from .listing import AppList, Entry
 from .reading import Catalog, Snapshot
 from .shards import keys_of
-
-if TYPE_CHECKING:
-    from ...client import Client
 
 logger: logging.Logger = logging.getLogger("steporal")
 
@@ -34,11 +31,11 @@ class Registration:
     """Finds events that would not start a workflow of their own client, as no worker has registered it.
 
     Args:
-        client: The client that sends.
+        app: The app that sends.
     """
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, app: App) -> None:
+        self._app = app
         self._defined = 0
         self._own: dict[str, list[_Trigger]] = {}
         self._has_waited = False
@@ -59,7 +56,7 @@ class Registration:
             self._has_waited = True
             await asyncio.sleep(_PAUSE_SECONDS)
             missing = await self._missing(await catalog.read(names, fresh=True), concerned)
-        self._warn(missing)
+        self._warn(missing, catalog.namespace)
 
     async def _missing(self, snapshot: Snapshot, events: Sequence[ReceivedEvent]) -> dict[str, str]:
         """The workflows that events would start if they were registered, each with the name of such an event."""
@@ -70,21 +67,21 @@ class Registration:
         listed = {
             (match.workflow, entry.event, entry.if_exp)
             for match, entry in snapshot.candidates(name)
-            if match.app == self._client.id
+            if match.app == self._app.id
         }
         return [trigger for trigger in self._triggers(name) if trigger not in listed]
 
     def _triggers(self, name: str) -> list[_Trigger]:
         """Return the client's own triggers for events of a name."""
-        defined = len(self._client.workflows) + len(self._client.sinks)
+        defined = len(self._app.workflows) + len(self._app.sinks)
         if self._defined != defined:
             self._defined, self._own = defined, {}
-            for listed, entry in self._client.listed().events():
+            for listed, entry in list_of(self._app).events():
                 if entry.event is not None:
                     self._own.setdefault(entry.event, []).append((listed.id, entry.event, entry.if_exp))
         return [trigger for key in keys_of(name) for trigger in self._own.get(key, ())]
 
-    def _warn(self, missing: dict[str, str]) -> None:
+    def _warn(self, missing: dict[str, str], namespace: str) -> None:
         for workflow, event in missing.items():
             if (workflow, event) not in self._warned:
                 self._warned.add((workflow, event))
@@ -93,8 +90,8 @@ class Registration:
                     "start a worker, or run `steporal sync module:client`",
                     event,
                     workflow,
-                    self._client.id,
-                    self._client.temporal.namespace,
+                    self._app.id,
+                    namespace,
                 )
 
 
@@ -114,15 +111,7 @@ async def _matching(triggers: Mapping[str, Sequence[_Trigger]], events: Sequence
 # --- what a registration drops -------------------------------------------------------------------------------------
 
 
-def module_of(handler: Callable[..., Any]) -> str:
-    """The module that defines a handler; of a script, with the name of its file."""
-    code = getattr(handler, "__code__", None)
-    if handler.__module__ == "__main__" and code is not None:
-        return f"__main__ of {Path(code.co_filename).name}"
-    return handler.__module__
-
-
-def warn_of_dropped(before: App | None, now: App) -> None:
+def warn_of_dropped(before: AppList | None, now: AppList) -> None:
     """Log which workflows and triggers of an app are no longer registered: those that a client does not define."""
     if before is None:
         return
@@ -157,7 +146,7 @@ def _it(workflows: Sequence[str]) -> str:
     return "it" if len(workflows) == 1 else "them"
 
 
-def _warn_of_dropped_triggers(before: App, now: App) -> None:
+def _warn_of_dropped_triggers(before: AppList, now: AppList) -> None:
     kept = {listed.id: set(listed.triggers) for listed in now.workflows}
     for listed in before.workflows:
         dropped = [entry for entry in listed.triggers if listed.id in kept and entry not in kept[listed.id]]

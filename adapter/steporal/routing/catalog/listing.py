@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from ...definition import MAX_ID_BYTES
+from ...validation import MAX_ID_BYTES
 
 
 def _checked(id: str) -> str:
@@ -49,8 +49,8 @@ class Listed(BaseModel):
     triggers: tuple[Entry, ...] = ()
 
 
-class App(BaseModel):
-    """An app's list.
+class AppList(BaseModel):
+    """List of what an app registers.
 
     Attributes:
         modules: The modules that define the app's workflows.

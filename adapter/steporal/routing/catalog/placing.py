@@ -14,9 +14,9 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from ...activities.reporting import alive
+from ...rpc import bounded
 from ...values.converter import from_raw, to_raw
 from ...wire.names import PLACE_APP
-from ..calls import bounded
 from . import schedules
 from .arbiter import Order
 from .shard_store import Shards, is_placed, plain_converter, read_part

@@ -21,21 +21,21 @@ from ...errors import DefinitionError, UnknownKeyError
 from ...expressions.expression import Judgement, compile_expression
 from ...loops import PerLoop
 from ...metrics import OTHER
+from ...rpc import bounded, is_about_namespace, is_missing
 from ...types import JSON
 from ...values.converter import from_raw
 from ...values.encrypted import check_readable, is_current, memo_of
 from ...wire.names import LIST_KEY, STANDING_KEY, SYSTEM_TASK_QUEUE, VERSION_KEY
-from ..calls import bounded, is_about_namespace, is_missing
 from ..messages import TASK_TIMEOUT
 from .arbiter import FORM, Standing, arbiter_id
-from .listing import App, Entry, Listed
+from .listing import AppList, Entry, Listed
 from .shard_store import Shards, plain_converter
 from .shards import SHARDS, Part, apps_in, keys_of, parts_of, shard_of_event, shard_of_workflow
 
 __all__ = [
     "SYSTEM_TASK_QUEUE",
     "TASK_TIMEOUT",
-    "App",
+    "AppList",
     "Catalog",
     "Entry",
     "Listed",
@@ -97,7 +97,7 @@ class Snapshot:
         self._shards = shards
 
     @classmethod
-    def of(cls, *apps: App) -> Snapshot:
+    def of(cls, *apps: AppList) -> Snapshot:
         """Return the catalog as it is when some apps are registered."""
         parts: dict[int, dict[str, Part]] = {}
         for app in apps:
@@ -222,7 +222,7 @@ class Registered:
         is_stale: Whether it is encrypted otherwise than it would be now.
     """
 
-    app: App | None
+    app: AppList | None
     standing: Standing | None
     is_stale: bool = False
 
@@ -237,6 +237,7 @@ class Catalog:
 
     def __init__(self, temporal: temporalio.client.Client, cache_seconds: float = CACHE_SECONDS) -> None:
         self._temporal = temporal
+        self.namespace: str = temporal.namespace
         self._cache_seconds = cache_seconds
         self._store = Shards(temporal)
         self._cached: dict[int, tuple[float, _Shard]] = {}
@@ -271,13 +272,15 @@ class Catalog:
         stored = described.raw_description.workflow_execution_info.memo.fields
         is_stale = LIST_KEY in stored and not is_current(self._temporal.data_converter, stored[LIST_KEY])
         try:
-            return Registered(App.model_validate(memo[LIST_KEY]), Standing.model_validate(memo[STANDING_KEY]), is_stale)
+            return Registered(
+                AppList.model_validate(memo[LIST_KEY]), Standing.model_validate(memo[STANDING_KEY]), is_stale
+            )
         except (KeyError, ValueError) as err:
             _tell_once(app, f"what it has registered cannot be read: {err}")
             form = memo.get(VERSION_KEY)
             return Registered(None, None, is_stale) if isinstance(form, int) and form > FORM else None
 
-    async def read_apps(self) -> dict[str, App]:
+    async def read_apps(self) -> dict[str, AppList]:
         """Read the lists of all apps, by id."""
         ids = sorted((await self.read_all()).apps)
         found = await bounded(self.read_app, ids)

@@ -9,7 +9,6 @@ import os
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import temporalio.client
 from temporalio.api.enums.v1 import TaskQueueType
@@ -20,22 +19,21 @@ from temporalio.common import RawValue, WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
+from ...app import App
 from ...closures.own_code import OwnCode
 from ...errors import CatalogFullError, TemporalCallError
+from ...rpc import bounded
 from ...values.converter import dumps, to_raw
 from ...wire.names import ARBITER, CATALOG_FULL, REGISTER
-from ..calls import bounded
 from ..messages import TASK_TIMEOUT
 from . import schedules
 from .arbiter import MAX_LIST_BYTES, Claim, Standing, arbiter_id, standing_of
+from .defined import list_of
 from .differences import warn_of_dropped
-from .listing import App
+from .listing import AppList
 from .reading import Catalog
 from .shard_store import Shards, is_placed, plain_converter
 from .shards import field_of, parts_of
-
-if TYPE_CHECKING:
-    from ...client import Client
 
 logger: logging.Logger = logging.getLogger("steporal")
 
@@ -62,7 +60,7 @@ class Outcome:
         why_not: Why it is not in force; empty if it is.
     """
 
-    app: App
+    app: AppList
     why_not: str = ""
 
 
@@ -83,17 +81,17 @@ class Source:
     is_worker: bool = True
 
     @classmethod
-    def of(cls, client: Client, *, version: str = "", is_worker: bool = True) -> Source:
+    def of(cls, app: App, *, version: str = "", is_worker: bool = True) -> Source:
         """Return what this process is, as of now."""
         now = time.time()
-        return cls(revision=revision_of(client), started=round(now * 1000), version=version, is_worker=is_worker)
+        return cls(revision=revision_of(app), started=round(now * 1000), version=version, is_worker=is_worker)
 
 
-def revision_of(client: Client) -> int:
-    """Return the revision of a client's code: the one that was given, else when its newest module was changed."""
-    if client.revision is not None:
-        return client.revision
-    handlers = [workflow.handler for workflow in client.workflows]
+def revision_of(app: App) -> int:
+    """Return the revision of an app's code: the one that was given, else when its newest module was changed."""
+    if app.revision is not None:
+        return app.revision
+    handlers = [workflow.handler for workflow in app.workflows.values()]
     files = OwnCode(handlers).files() | {handler.__code__.co_filename for handler in handlers}
     return max((_modified(file) for file in files), default=0)
 
@@ -106,15 +104,17 @@ def _modified(file: str) -> int:
 
 
 class Registrar:
-    """Registers a client's list.
+    """Registers the list of an app.
 
     Args:
-        client: The client.
+        app: The app.
+        temporal: A connection.
         source: This process.
     """
 
-    def __init__(self, client: Client, source: Source) -> None:
-        self._client = client
+    def __init__(self, app: App, temporal: temporalio.client.Client, source: Source) -> None:
+        self._app = app
+        self._temporal = temporal
         self._source = source
 
     async def confirm(self, *, thorough: bool = False, take_over: bool = False) -> Outcome:
@@ -129,7 +129,7 @@ class Registrar:
             TemporalCallError: What is to be placed was refused.
             RPCError: Temporal refused, or could not be reached.
         """
-        temporal, listed = self._client.temporal, self._client.listed()
+        temporal, listed = self._temporal, list_of(self._app)
         registered = await Catalog(temporal).read_app(listed.id)
         if registered is None and not listed.workflows:
             return Outcome(listed)
@@ -159,7 +159,7 @@ class Registrar:
             warn_of_dropped(registered.app, listed)
         return Outcome(listed)
 
-    async def _claim(self, listed: App, *, thorough: bool, take_over: bool) -> Claim:
+    async def _claim(self, listed: AppList, *, thorough: bool, take_over: bool) -> Claim:
         starts = schedules.starts_of(listed)
         size = len(dumps(listed.model_dump(mode="json", exclude_defaults=True)))
         if size > MAX_LIST_BYTES:
@@ -170,7 +170,7 @@ class Registrar:
         return Claim(
             app=listed,
             digest=digest_of(listed),
-            schedules_digest=await schedules.digest(self._client.temporal, starts.values()),
+            schedules_digest=await schedules.digest(self._temporal, starts.values()),
             revision=self._source.revision,
             started=self._source.started,
             version=self._source.version,
@@ -179,8 +179,8 @@ class Registrar:
             thorough=thorough,
         )
 
-    async def _is_placed(self, listed: App) -> bool:
-        temporal, parts = self._client.temporal, parts_of(listed)
+    async def _is_placed(self, listed: AppList) -> bool:
+        temporal, parts = self._temporal, parts_of(listed)
         memos = await bounded(Shards(temporal).read, parts)
         converter = plain_converter(temporal.data_converter)
         for part, memo in zip(parts.values(), memos, strict=True):
@@ -196,7 +196,7 @@ class Registrar:
             current = await self._current_version()
             return current and f"the list of version {standing.version!r} is in force, as that is the current one"
         since = datetime.fromtimestamp(standing.since / 1000, UTC)
-        is_served = any(worker.digest == standing.digest for worker in await workers_of(self._client))
+        is_served = any(worker.digest == standing.digest for worker in await workers_of(self._temporal, self._app.id))
         if not is_served and (standing.from_worker or datetime.now(UTC) - since > GRACE):
             return ""
         whose = "served by other workers" if is_served else "registered by `steporal sync`"
@@ -208,7 +208,7 @@ class Registrar:
 
     async def _current_version(self) -> str:
         """Return the Worker Deployment Version that new runs are given to; empty if that is none."""
-        described = await _describe(self._client.temporal, self._client.task_queue)
+        described = await _describe(self._temporal, self._app.task_queue)
         current = described.versioning_info.current_deployment_version
         return f"{current.deployment_name}.{current.build_id}" if current.build_id else ""
 
@@ -235,7 +235,7 @@ class Registrar:
             static_summary=f"what app {claim.app.id} has registered"[:200],
         )
         try:
-            answer = await self._client.temporal.execute_update_with_start_workflow(
+            answer = await self._temporal.execute_update_with_start_workflow(
                 REGISTER,
                 to_raw(claim.model_dump(mode="json", exclude_defaults=True)),
                 start_workflow_operation=start,
@@ -271,9 +271,9 @@ class ListedWorker:
     identity: str
 
 
-async def workers_of(client: Client) -> list[ListedWorker]:
+async def workers_of(temporal: temporalio.client.Client, app: str) -> list[ListedWorker]:
     """Return the workers of an app that have polled in the last minute and a half."""
-    described = await _describe(client.temporal, arbiter_id(client.id))
+    described = await _describe(temporal, arbiter_id(app))
     oldest = datetime.now(UTC) - GONE_AFTER
     found = []
     for poller in described.pollers:
@@ -295,12 +295,12 @@ async def _describe(temporal: temporalio.client.Client, task_queue: str) -> Desc
     )
 
 
-def digest_of(listed: App) -> str:
+def digest_of(listed: AppList) -> str:
     """Return what tells a list from others."""
     return hashlib.sha256(dumps(listed.model_dump(mode="json", exclude_defaults=True))).hexdigest()[:16]
 
 
-def label_of(listed: App, source: Source) -> str:
+def label_of(listed: AppList, source: Source) -> str:
     """Return what a process says in its identity, when it polls, of the list that it has."""
     return f"{digest_of(listed)}:{source.revision}"
 

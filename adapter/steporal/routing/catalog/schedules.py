@@ -25,6 +25,7 @@ from temporalio.converter import DataConverter
 from temporalio.service import RPCError, RPCStatusCode
 
 from ...observability.search_attributes import has_all
+from ...rpc import bounded
 from ...triggers import CronTrigger
 from ...values.converter import from_raw
 from ...values.encrypted import is_current
@@ -32,8 +33,7 @@ from ...wire.limits import summary
 from ...wire.names import SCHEDULE_ID
 from ...wire.start import SCHEDULED, Origin
 from ...wire.workflow_ids import escaped, workflow_id_of
-from ..calls import bounded
-from .listing import App
+from .listing import AppList
 
 _LEAST_CATCHUP = timedelta(seconds=10)
 """Temporal takes no less."""
@@ -99,7 +99,7 @@ def prefix_of(app: str) -> str:
     return f"{SCHEDULE_ID}{escaped(app)}/"
 
 
-def starts_of(app: App) -> dict[str, CronStart]:
+def starts_of(app: AppList) -> dict[str, CronStart]:
     """Return what the cron triggers in an app's list start, by the id of the schedule."""
     starts = [
         CronStart(app.id, listed.id, app.task_queue, _trigger(entry.cron, entry.timezone, entry.jitter))

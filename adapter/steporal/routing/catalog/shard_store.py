@@ -17,10 +17,10 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from ...errors import EncryptionError
+from ...rpc import is_missing
 from ...values.converter import from_raw, to_raw
 from ...values.encrypted import is_current
 from ...wire.names import CATALOG_FULL, PLACE, SHARD, SHARDS_TASK_QUEUE
-from ..calls import is_missing
 from ..messages import TASK_TIMEOUT
 from .shards import SHARDS, Part, ShardWorkflow, shard_id
 

@@ -20,10 +20,12 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 
 from ...events import MAX_LEVELS, RESERVED_PREFIXES
+from ...sdk.any_arguments import of_any_count
 from ...values.encrypted import is_sealed
 from ...wire.names import APP_KEY, CATALOG_FULL, GENERATION_METADATA, PLACE, SHARD, VERSION_KEY
-from ..messages import of_any_count, read, refuse, said
-from .listing import App, Id
+from ...workflow_kinds import of_kind
+from ..messages import read, refuse, said
+from .listing import AppList, Id
 
 SHARDS = 32
 """Changing it moves triggers to other shards: all apps would have to register again."""
@@ -97,7 +99,7 @@ class Part(BaseModel):
     shards: tuple[int, ...] = ()
 
 
-def parts_of(app: App) -> dict[int, Part]:
+def parts_of(app: AppList) -> dict[int, Part]:
     """Return what each shard holds of an app; nothing of an app without workflows."""
     if not app.workflows:
         return {}
@@ -176,6 +178,7 @@ class Placement(BaseModel):
 
 
 @workflow.defn(name=SHARD, sandboxed=False)
+@of_kind("system")
 class ShardWorkflow:
     """Holds one field per app in its memo."""
 

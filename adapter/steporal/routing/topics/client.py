@@ -17,11 +17,11 @@ from temporalio.service import RPCError, RPCStatusCode, ServiceClient
 
 from ...expressions.binding import Key, Path, bind
 from ...observability.tracing import with_trace
+from ...rpc import is_about_namespace, is_missing
 from ...types import JSON
 from ...values.converter import dumps, from_raw, to_raw
 from ...wire.names import MATCHED, PUBLISH, SUBSCRIBE, SYSTEM_TASK_QUEUE, TOPIC, UNSUBSCRIBE
 from ..batching import MOST_BYTES, Call, gathered
-from ..calls import is_about_namespace, is_missing
 from ..pace import Pace
 from .directory import Wanted, is_listable, part_of
 from .directory_client import Directory, Shard, parts_for

@@ -16,10 +16,10 @@ from temporalio.service import RPCError, RPCStatusCode
 from ...activities.reporting import alive
 from ...metrics import DELIVERIES
 from ...observability.tracing import TRACE, delivering
+from ...rpc import is_about_namespace
 from ...types import JSON
 from ...values.converter import from_raw, to_raw
 from ...wire.names import DELIVER, DELIVER_EVENTS, LIST_TOPICS
-from ..calls import is_about_namespace
 from .directory import Wanted
 from .directory_client import Directory
 from .lanes import Batch, Delivery

@@ -23,12 +23,15 @@ from temporalio import workflow
 from temporalio.common import RawValue
 
 from ...expressions.budget import Key
+from ...sdk.any_arguments import of_any_count
 from ...sdk.wait_until import wait_until
 from ...types import JSON
 from ...values.converter import dumps, to_raw
 from ...values.encrypted import UNREADABLE
+from ...wire.limits import FAR_FUTURE
 from ...wire.names import DIRECTORY, LIST_TOPIC, TOPIC_KEY, UNLISTED_KEY, VERSION_KEY
-from ..messages import FAR_FUTURE, drop, of_any_count, read, refuse, remembered, said
+from ...workflow_kinds import of_kind
+from ..messages import drop, read, refuse, remembered, said
 
 SHARDS = 32
 
@@ -209,6 +212,7 @@ def read_unlisted(memo: Mapping[str, Any]) -> Unlisted | None:
 
 
 @workflow.defn(name=DIRECTORY, sandboxed=False)
+@of_kind("system")
 class DirectoryWorkflow:
     """Shard of the directory."""
 

@@ -18,12 +18,12 @@ from temporalio.service import RPCError, ServiceClient
 from ...errors import UnknownKeyError
 from ...expressions.binding import keys_at
 from ...loops import PerLoop
+from ...rpc import is_about_namespace, is_missing
 from ...types import JSON
 from ...values.converter import to_raw
 from ...values.encrypted import memo_of
 from ...wire.names import DIRECTORY, LIST_TOPIC, SYSTEM_TASK_QUEUE, TOPIC_KEY, UNLISTED_KEY, VERSION_KEY
 from ..batching import gathered
-from ..calls import is_about_namespace, is_missing
 from ..messages import TASK_TIMEOUT
 from .directory import Entry, Parts, Unlisted, Wanted, directory_id, part_of, read_entries, read_unlisted, shard_of
 

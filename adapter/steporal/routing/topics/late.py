@@ -20,11 +20,13 @@ from temporalio.common import RawValue, RetryPolicy, WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.service import RPCError
 
+from ...rpc import is_missing
+from ...sdk.any_arguments import of_any_count
 from ...types import JSON
 from ...values.converter import dumps, from_raw, to_raw
 from ...wire.names import LATE, PUBLISH_LATE, SYSTEM_TASK_QUEUE
-from ..calls import is_missing
-from ..messages import of_any_count, read, said
+from ...workflow_kinds import of_kind
+from ..messages import read, said
 
 FULL_BYTES = 16 * 1024 * 1024
 """Size of a topic's history from which it receives no more events. It may double as the topic delivers what it has."""
@@ -55,6 +57,7 @@ class Letter(BaseModel):
 
 
 @workflow.defn(name=LATE, sandboxed=False)
+@of_kind("system")
 class LateWorkflow:
     """Delivers events to a topic as soon as the topic accepts signals."""
 

@@ -12,7 +12,7 @@ from ...expressions.binding import Bound, Key, Path, bind, keys_at
 from ...expressions.expression import Judgement
 from ...types import JSON
 from ...values.converter import dumps
-from ..messages import FAR_FUTURE
+from ...wire.limits import FAR_FUTURE
 
 _LATE = 60.0
 

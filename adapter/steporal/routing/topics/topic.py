@@ -29,6 +29,7 @@ from temporalio.exceptions import FailureError
 from ...errors import UnknownKeyError
 from ...events import MAX_LEVELS
 from ...metrics import DELIVERY_LATENCY, MESSAGES_DROPPED, TOPIC_BACKLOG, TOPIC_EVENTS
+from ...sdk.any_arguments import of_any_count
 from ...sdk.wait_until import wait_until
 from ...types import JSON
 from ...values.converter import from_raw, size_of, to_raw
@@ -45,7 +46,8 @@ from ...wire.names import (
     UNSUBSCRIBE,
     WAIT_REFUSED,
 )
-from ..messages import drop, of_any_count, read, said
+from ...workflow_kinds import of_kind
+from ..messages import drop, read, said
 from .directory import MAX_PARTS, MAX_PATHS, MORE_PARTS, Wanted, is_listable
 from .lanes import Backlog, Lane, Matched
 from .subscription import Index, Subscription
@@ -167,6 +169,7 @@ class State(BaseModel):
 
 
 @workflow.defn(name=TOPIC, sandboxed=False)
+@of_kind("system")
 class TopicWorkflow:
     """Knows who waits for an event, and tells them."""
 

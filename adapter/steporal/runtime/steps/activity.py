@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
@@ -29,14 +29,8 @@ from ...wire.failures import CODE_NOT_FOUND, LOST, NOT_BEGUN, call_of, failure_o
 from ...wire.limits import summary
 from ...wire.memo import Failure, Outcome
 from ...wire.names import JOIN_STEP, STEP_NOT_HERE, UNTIL_CODE, UNTIL_NEXT_ATTEMPT, WORKER_TASK_QUEUE
-
-if TYPE_CHECKING:
-    from ..run import Run
-
-
-BEFORE = "before"
-"""In the argument of a step's activity: what :meth:`Attempts.before` says."""
-
+from ...wire.step_activities import BEFORE
+from ..run import Run
 
 JOIN_TIMEOUT = timedelta(seconds=15)
 
@@ -75,7 +69,7 @@ class StepActivity:
 
     def schedule(self, run: Run, attempts: Attempts) -> Any:
         """Schedule the activity, after the attempts in earlier ones."""
-        argument, activity_id = self.argument, run.activity_id(self.key)
+        argument, activity_id = self.argument, run.steps.activity_id(self.key)
         if attempts.begun:
             argument = to_raw({**from_raw(argument), BEFORE: attempts.before()})
         attempts.activity_id = attempts.activity_id or activity_id
@@ -101,7 +95,7 @@ class StepActivity:
             JOIN_STEP,
             to_raw({"activity_id": attempts.activity_id}),
             result_type=RawValue,
-            activity_id=run.activity_id(self.key),
+            activity_id=run.steps.activity_id(self.key),
             task_queue=worker or self.task_queue,
             schedule_to_start_timeout=JOIN_TIMEOUT,
             start_to_close_timeout=self.timeout,
@@ -172,12 +166,6 @@ def _read_details(beat: TimeoutError) -> tuple[str | None, int]:
         ):
             return worker, attempt
     return None, 0
-
-
-def is_activity_of(step_id: str, activity_id: str) -> bool:
-    """Return whether an activity may be one of a step, by its id."""
-    name, _, number = activity_id.rpartition("#")
-    return activity_id == step_id or (name == step_id and number.isdecimal())
 
 
 async def perform(run: Run, step: StepActivity) -> Outcome:

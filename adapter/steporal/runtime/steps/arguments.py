@@ -12,10 +12,10 @@ from typing import Any
 import pydantic
 from temporalio import workflow
 
-from ...definition import check_id, check_id_argument
 from ...durations import Duration, parse_deadline, parse_duration
 from ...errors import InvalidArgumentError
-from ...values.converter import adapter
+from ...validation import check_id, check_id_argument
+from ...values.adapters import adapter
 
 
 @contextmanager

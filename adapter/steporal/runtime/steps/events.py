@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from temporalio import workflow
 from temporalio.exceptions import FailureError
@@ -29,11 +29,9 @@ from ...wire.memo import Outcome
 from ...wire.names import WAIT_REFUSED
 from ...wire.waits import Waiting
 from ..inbox import Box
+from ..run import Run
 from .arguments import arguments_checked, deadline_of
-
-if TYPE_CHECKING:
-    from ..attempt import Attempt
-    from ..run import Run
+from .host import StepHost
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,7 @@ class Wait:
 
     def moved(self, run: Run) -> Wait:
         """The same wait in a run that goes on from what another has done."""
-        return replace(self, until=run.moved(self.until, self.asked))
+        return replace(self, until=run.clock.moved(self.until, self.asked))
 
     def call(self, run: Run, kind: str) -> Call:
         """The description of the call."""
@@ -65,14 +63,14 @@ class Wait:
         return replace(call, details=digest(self.source, self.timeout))
 
 
-def wait_for_event(attempt: Attempt, key: str, wanted: Wanted) -> Coroutine[Any, Any, ReceivedEvent | None]:
+def wait_for_event(attempt: StepHost, key: str, wanted: Wanted) -> Coroutine[Any, Any, ReceivedEvent | None]:
     """Perform ``step.ext.wait_for_event``."""
     wait = Wait.of(key, wanted, attempt.owner.journal.now())
     key = attempt.called(key, wait.call(attempt.owner, "wait_for_event"))
     return _wait_for_event(attempt, key, wait)
 
 
-async def _wait_for_event(attempt: Attempt, key: str, wait: Wait) -> ReceivedEvent | None:
+async def _wait_for_event(attempt: StepHost, key: str, wait: Wait) -> ReceivedEvent | None:
     return _received(key, await attempt.outcome(key, "wait_for_event", partial(_perform_wait, attempt, key, wait)))
 
 
@@ -89,7 +87,7 @@ def _received(key: str, outcome: Outcome) -> ReceivedEvent | None:
     return ReceivedEvent.model_validate(copied(outcome.value))
 
 
-async def _perform_wait(attempt: Attempt, key: str, wait: Wait) -> Outcome:
+async def _perform_wait(attempt: StepHost, key: str, wait: Wait) -> Outcome:
     subscriptions, waits = attempt.owner.subscriptions, attempt.owner.waits
     wait = wait.moved(attempt.owner)
     waiting = waits.resume(key, "event")
@@ -113,7 +111,7 @@ async def _perform_wait(attempt: Attempt, key: str, wait: Wait) -> Outcome:
     return Outcome(event)
 
 
-async def _subscribe(attempt: Attempt, key: str, kind: Literal["once", "each"], wait: Wait) -> Box | Outcome:
+async def _subscribe(attempt: StepHost, key: str, kind: Literal["once", "each"], wait: Wait) -> Box | Outcome:
     """The box that events come into, or how the step has failed."""
     subscriptions = attempt.owner.subscriptions
     try:
@@ -133,7 +131,7 @@ async def _take(run: Run, box: Box, key: str, waiting: Waiting) -> dict[str, Any
     assert waiting.until is not None
     left = waiting.until - workflow.time()
     if left <= 0 and run.waits.is_known_to_be_over(key):
-        run.overdue[key] = run.microseconds(waiting.until)
+        run.clock.note_passed(key, waiting.until)
         return box.take()
     if box.events or box.is_closed:
         return box.take()
@@ -141,30 +139,30 @@ async def _take(run: Run, box: Box, key: str, waiting: Waiting) -> dict[str, Any
         while not box.events and not box.is_closed:  # another call of `next` may take the event that has woken this one
             await wait_until(
                 lambda: bool(box.events) or box.is_closed,
-                timeout=max(timedelta(seconds=waiting.until - workflow.time()), run.shortest(key)),
+                timeout=max(timedelta(seconds=waiting.until - workflow.time()), run.clock.shortest(key)),
                 summary=summary(key),
             )
     return box.take()
 
 
-def listen(attempt: Attempt, key: str, wanted: Wanted) -> Coroutine[Any, Any, Listener]:
+def listen(attempt: StepHost, key: str, wanted: Wanted) -> Coroutine[Any, Any, Listener]:
     """Perform ``step.ext.listen``."""
     wait = Wait.of(key, wanted, attempt.owner.journal.now())
     key = attempt.called(key, wait.call(attempt.owner, "listen"))
     return _listen(attempt, key, wait)
 
 
-async def _listen(attempt: Attempt, key: str, wait: Wait) -> Listener:
+async def _listen(attempt: StepHost, key: str, wait: Wait) -> Listener:
     run = attempt.owner
     outcome = await attempt.outcome(key, "listen", partial(_perform_listen, attempt, key, wait))
     asked: int | None = run.journal.now()
-    if key in run.reopens:
-        del run.reopens[key]
+    if key in run.takeover.reopens:
+        del run.takeover.reopens[key]
         run.subscriptions.serve(_reopen(attempt, key, wait))
     return EventListener(attempt, key, outcome.value["until"], asked)
 
 
-async def _reopen(attempt: Attempt, key: str, wait: Wait) -> None:
+async def _reopen(attempt: StepHost, key: str, wait: Wait) -> None:
     """Subscribe for a listener of another run, from what this one goes on from, once the body is where that was."""
     run = attempt.owner
     await workflow.wait_condition(lambda: run.journal.is_back)
@@ -172,7 +170,7 @@ async def _reopen(attempt: Attempt, key: str, wait: Wait) -> None:
         workflow.logger.warning("listener %r receives no events: %s", key, failed.failure)
 
 
-async def _perform_listen(attempt: Attempt, key: str, wait: Wait) -> Outcome:
+async def _perform_listen(attempt: StepHost, key: str, wait: Wait) -> Outcome:
     wait = wait.moved(attempt.owner)
     box = await _subscribe(attempt, key, "each", wait)
     return box if isinstance(box, Outcome) else Outcome({"until": wait.until})
@@ -183,7 +181,7 @@ class EventListener:
 
     __slots__ = ("_asked", "_attempt", "_key", "_step_calls", "_until")
 
-    def __init__(self, attempt: Attempt, key: str, until: float, asked: int | None) -> None:
+    def __init__(self, attempt: StepHost, key: str, until: float, asked: int | None) -> None:
         self._attempt = attempt
         self._step_calls = attempt.step_calls
         self._key = key
@@ -217,9 +215,9 @@ class EventListener:
             return Outcome()
         if run.journal.takes_events:
             await workflow.wait_condition(lambda: box.seen_before > 0 or run.journal.is_back)
-        until = run.moved(self._until, self._asked)
+        until = run.clock.moved(self._until, self._asked)
         if own is not None:
-            until = min(until, run.moved(own, asked))
+            until = min(until, run.clock.moved(own, asked))
         resumed = run.waits.resume(key, "next")
         waiting = Waiting("next", until if resumed is None else resumed.until, {"box": self._key})
         return Outcome(await _take(run, box, key, waiting))

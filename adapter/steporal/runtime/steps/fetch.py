@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...http import FetchRequest, FetchResponse
 from ...outbound.checks import check_method, check_url
@@ -13,15 +13,13 @@ from ...step import RunOptions
 from ...wire.limits import to_limited
 from ...wire.names import FETCH
 from .arguments import arguments_checked
-
-if TYPE_CHECKING:
-    from ..attempt import Attempt
+from .host import StepHost
 
 _MARGIN = timedelta(seconds=10)
 """The activity ends a request by itself, with a message that says more than Temporal's timeout."""
 
 
-def fetch(attempt: Attempt, key: str, request: FetchRequest) -> Coroutine[Any, Any, FetchResponse]:
+def fetch(attempt: StepHost, key: str, request: FetchRequest) -> Coroutine[Any, Any, FetchResponse]:
     """Perform ``step.ext.fetch``."""
     with arguments_checked(key):
         check_method(request.method)
@@ -39,6 +37,6 @@ def fetch(attempt: Attempt, key: str, request: FetchRequest) -> Coroutine[Any, A
     return _response(attempt, key, start)
 
 
-async def _response(attempt: Attempt, key: str, start: Any) -> FetchResponse:
+async def _response(attempt: StepHost, key: str, start: Any) -> FetchResponse:
     outcome = await attempt.outcome(key, "fetch", start)
     return FetchResponse.model_validate(outcome.value)

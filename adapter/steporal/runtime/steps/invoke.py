@@ -7,14 +7,14 @@ from collections.abc import Coroutine
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RawValue, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import ChildWorkflowError, WorkflowAlreadyStartedError
 from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
-from ...definition import Workflow, WorkflowReference
+from ...definition import Invocable, WorkflowReference
 from ...durations import Duration
 from ...errors import InvalidInputError, InvalidResultError, InvokeTimeoutError, StepError
 from ...observability.search_attributes import is_indexed, of_run
@@ -33,24 +33,21 @@ from ...wire.waits import SHORTEST, Waiting
 from ...wire.workflow_ids import named_workflow, workflow_id_of, workflow_of
 from ..carried import read_outcome
 from .arguments import arguments_checked, deadline_of
-
-if TYPE_CHECKING:
-    from ..attempt import Attempt
-
+from .host import StepHost
 
 LOOK_AFTER = timedelta(hours=1)
 _LOOK_AT_LEAST_EVERY = timedelta(days=1)
 
-Target = Workflow[Any, Any] | WorkflowReference[Any]
+Target = Invocable[Any, Any] | WorkflowReference[Any]
 
 
 def invoke(
-    attempt: Attempt, step_id: str, target: Target, data: Any, timeout: Duration | datetime | None
+    attempt: StepHost, step_id: str, target: Target, data: Any, timeout: Duration | datetime | None
 ) -> Coroutine[Any, Any, Any]:
     """Perform ``step.invoke_workflow``."""
     key = attempt.key(step_id)
     with arguments_checked(key):
-        if not isinstance(target, Workflow | WorkflowReference):
+        if not isinstance(target, Invocable | WorkflowReference):
             raise TypeError(
                 f"workflow is {shown(target)}; pass what client.workflow returned, or steporal.reference(app, id)"
             )
@@ -66,13 +63,13 @@ def invoke(
 
 
 async def _invoke(
-    attempt: Attempt, key: str, target: Target, data: Given | None, deadline: datetime | None, asked: int | None
+    attempt: StepHost, key: str, target: Target, data: Given | None, deadline: datetime | None, asked: int | None
 ) -> Any:
     start = None if data is None else partial(_perform, attempt, key, target, data, deadline, asked)
     outcome = await attempt.outcome(key, "invoke_workflow", start)
-    where, is_own = f"workflow {target.id!r}", isinstance(target, Workflow)
+    where, is_own = f"workflow {target.id!r}", isinstance(target, Invocable)
     try:
-        packages = target.client.step_packages if isinstance(target, Workflow) else ()
+        packages = target.step_packages if isinstance(target, Invocable) else ()
         returned = of_memo(copied(outcome.value))
         return value_of(returned, where, target.output_type, is_own=is_own, packages=packages)
     except InvalidResultError as err:
@@ -80,11 +77,11 @@ async def _invoke(
 
 
 async def _perform(
-    attempt: Attempt, key: str, target: Target, data: Given, deadline: datetime | None, asked: int | None
+    attempt: StepHost, key: str, target: Target, data: Given, deadline: datetime | None, asked: int | None
 ) -> Outcome:
     run = attempt.owner
     if deadline is not None:
-        deadline = datetime.fromtimestamp(run.moved(deadline.timestamp(), asked), UTC)
+        deadline = datetime.fromtimestamp(run.clock.moved(deadline.timestamp(), asked), UTC)
     if carried := run.waits.resume(key, "invoke"):
         return await _until_reported(attempt, key, carried)
     event_id = attempt.derived_id(key, 0)
@@ -101,8 +98,8 @@ async def _perform(
         if found.failure:
             return found
         task_queue = found.value["task_queue"]
-    elif target.client.task_queue != workflow.info().task_queue:
-        task_queue = target.client.task_queue
+    elif target.task_queue != workflow.info().task_queue:
+        task_queue = target.task_queue
     origin = Origin.of_invoke(event_id, run.origin.listened, data.exact)
     try:
         child = await workflow.start_child_workflow(
@@ -175,7 +172,7 @@ def next_look_after(seconds: float) -> float:
     return min(seconds * 2, _LOOK_AT_LEAST_EVERY.total_seconds())
 
 
-async def _until_reported(attempt: Attempt, key: str, waiting: Waiting) -> Outcome:
+async def _until_reported(attempt: StepHost, key: str, waiting: Waiting) -> Outcome:
     """Wait for a run that an execution before has invoked.
 
     It reports its end, unless it was terminated: so it is looked at now and then.
@@ -184,7 +181,7 @@ async def _until_reported(attempt: Attempt, key: str, waiting: Waiting) -> Outco
         return await _reported(attempt, key, waiting)
 
 
-async def _reported(attempt: Attempt, key: str, waiting: Waiting) -> Outcome:
+async def _reported(attempt: StepHost, key: str, waiting: Waiting) -> Outcome:
     run, child = attempt.owner, waiting.more["child"]
     is_known_to_be_over = run.waits.is_known_to_be_over(key)
     is_timer_over = False
@@ -201,7 +198,7 @@ async def _reported(attempt: Attempt, key: str, waiting: Waiting) -> Outcome:
             is_known_to_be_over = is_timer_over = False
         if waiting.until is not None and now >= waiting.until and (is_known_to_be_over or is_timer_over):
             if not is_timer_over:
-                run.overdue[key] = run.microseconds(waiting.until)
+                run.clock.note_passed(key, waiting.until)
             return too_late(child)
         waiting.more.setdefault("look_at", now + waiting.more["look_after"])
         next_look = waiting.more["look_at"]
@@ -210,7 +207,7 @@ async def _reported(attempt: Attempt, key: str, waiting: Waiting) -> Outcome:
             try:
                 await wait_until(
                     lambda: child in run.children.ended,
-                    timeout=max(timedelta(seconds=left), run.shortest(key)),
+                    timeout=max(timedelta(seconds=left), run.clock.shortest(key)),
                     summary=summary(key),
                 )
             except TimeoutError:
@@ -218,10 +215,10 @@ async def _reported(attempt: Attempt, key: str, waiting: Waiting) -> Outcome:
     return read_outcome(run.children.ended[child])
 
 
-def _given(attempt: Attempt, key: str, target: Target, data: Any) -> Given:
+def _given(attempt: StepHost, key: str, target: Target, data: Any) -> Given:
     try:
-        if isinstance(target, Workflow):
-            secrets, packages = attempt.owner.secrets.are_sent, target.client.step_packages
+        if isinstance(target, Invocable):
+            secrets, packages = attempt.owner.secrets.are_sent, target.step_packages
             sent = given(target.id, target.input_schema, data, secrets=secrets, packages=packages)
         else:
             sent = given_to_other_app(target.id, data)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pydantic
 from temporalio import workflow
@@ -15,29 +15,26 @@ from temporalio import workflow
 from ...closures.digests import digest
 from ...durations import Duration
 from ...errors import InvalidInputError, PayloadTooLargeError, UnserializableError
-from ...routing.mailbox import Wait
 from ...signals import OnConflict, ReceivedSignal, SendSignalResult, check_on_conflict, check_signal, signal_data
 from ...step import RunOptions
 from ...types import JSON
 from ...values.converter import copied, issues, to_raw, validate
 from ...wire.limits import to_limited
+from ...wire.mailbox_wait import Wait
 from ...wire.memo import Outcome
 from ...wire.names import FIND_MAILBOX, SEND_SIGNAL
 from ...wire.run_input import fields_made_anew
 from ...wire.signal_types import type_to_check
 from ..branches import out_of_body, serving
+from ..run import Run
 from .arguments import arguments_checked, check_type, deadline_of
-
-if TYPE_CHECKING:
-    from ..attempt import Attempt
-    from ..run import Run
-
+from .host import StepHost
 
 # --- wait ----------------------------------------------------------------------------------------------------------
 
 
 def wait_for_signal(
-    attempt: Attempt, key: str, signal: str, timeout: Duration | datetime, schema: Any, on_conflict: OnConflict
+    attempt: StepHost, key: str, signal: str, timeout: Duration | datetime, schema: Any, on_conflict: OnConflict
 ) -> Coroutine[Any, Any, ReceivedSignal[Any] | None]:
     """Perform ``step.wait_for_signal``."""
     with arguments_checked(key):
@@ -52,7 +49,7 @@ def wait_for_signal(
 
 
 async def _wait(
-    attempt: Attempt,
+    attempt: StepHost,
     key: str,
     signal: str,
     schema: Any,
@@ -83,13 +80,13 @@ async def _wait(
     return ReceivedSignal.model_construct(signal=outcome.value["signal"], data=data)
 
 
-async def _outcome(attempt: Attempt, key: str, perform: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
+async def _outcome(attempt: StepHost, key: str, perform: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
     """How a wait ended. One that is cancelled ends when its mailbox has, and returns a signal that came before that."""
     run = attempt.owner
     try:
         return await attempt.outcome(key, "wait_for_signal", perform)
     except asyncio.CancelledError:
-        if attempt.branch.is_closed or not (run.is_in_flight(key) or run.journal.has("ended", key)):
+        if attempt.branch.is_closed or not (run.steps.is_in_flight(key) or run.journal.has("ended", key)):
             raise  # nobody waits any more, or it has not begun
         await run.journal.until("ended", key, serving(_arrive_when_ended, run, key))
         outcome = run.memo.get(key)
@@ -102,25 +99,25 @@ async def _outcome(attempt: Attempt, key: str, perform: Callable[[], Coroutine[A
 
 def _arrive_when_ended(run: Run, key: str) -> None:
     async def until_ended() -> None:
-        await run.until_cancelled(key)
+        await run.steps.until_cancelled(key)
         run.journal.arrive("ended", key)
 
     asyncio.create_task(until_ended(), context=out_of_body())  # noqa: RUF006  the SDK keeps a run's tasks
 
 
 async def _perform_wait(
-    attempt: Attempt, key: str, signal: str, deadline: datetime, asked: int | None, replace: bool, schema: Any
+    attempt: StepHost, key: str, signal: str, deadline: datetime, asked: int | None, replace: bool, schema: Any
 ) -> Outcome:
     run = attempt.owner
     if carried := run.waits.resume(key, "signal"):
         wait = Wait.model_validate(carried.more["wait"])
-        return await run.signals.wait(key, wait, replace=replace, carried=carried, shortest=run.shortest(key))
+        return await run.signals.wait(key, wait, replace=replace, carried=carried, shortest=run.clock.shortest(key))
     wait = Wait(
         signal=signal,
         workflow_id=workflow.info().workflow_id,
         run_id=run.id,
-        key=run.activity_id(key),
-        until=run.moved(deadline.timestamp(), asked),
+        key=run.steps.activity_id(key),
+        until=run.clock.moved(deadline.timestamp(), asked),
         data_type=type_to_check(schema, run.handler),
         task_queue=workflow.info().task_queue,
     )
@@ -130,7 +127,7 @@ async def _perform_wait(
 # --- send ----------------------------------------------------------------------------------------------------------
 
 
-def send_signal(attempt: Attempt, key: str, signal: str, data: Any) -> Coroutine[Any, Any, SendSignalResult]:
+def send_signal(attempt: StepHost, key: str, signal: str, data: Any) -> Coroutine[Any, Any, SendSignalResult]:
     """Perform ``step.send_signal``."""
     with arguments_checked(key):
         check_signal(signal)
@@ -143,14 +140,14 @@ def send_signal(attempt: Attempt, key: str, signal: str, data: Any) -> Coroutine
     return _send(attempt, key, signal, encoded)
 
 
-async def _send(attempt: Attempt, key: str, signal: str, data: JSON) -> SendSignalResult:
+async def _send(attempt: StepHost, key: str, signal: str, data: JSON) -> SendSignalResult:
     outcome = await attempt.outcome(key, "send_signal", partial(_perform_send, attempt, key, signal, data))
     return SendSignalResult(run_id=outcome.value)
 
 
-async def _perform_send(attempt: Attempt, key: str, signal: str, data: JSON) -> Outcome:
+async def _perform_send(attempt: StepHost, key: str, signal: str, data: JSON) -> Outcome:
     # The mailbox is chosen first, in the history: tried again, the activity cannot reach the next run that waits.
-    mailbox = attempt.owner.mailboxes.get(key)
+    mailbox = attempt.owner.takeover.mailboxes.get(key)
     if mailbox is None:
         wanted = {"signal": signal, "call": attempt.described(key)}
         found = await attempt.perform(key, attempt.local(key, FIND_MAILBOX, wanted))

@@ -8,26 +8,30 @@ import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID, uuid4
 
 from temporalio import activity
 from temporalio.common import RawValue
 
+from ..activities.blocking import watched
+from ..activities.executions import Executions
+from ..activities.reporting import alive, attempt_number, counted, failing
+from ..activities.threads import StepThreads
+from ..app import App
 from ..closures.calls import told
-from ..closures.references import App, Resolver
+from ..closures.references import AppCode, Resolver
 from ..context import Context, ContextExt, Input, InputExt
 from ..errors import UnencryptedSecretError, UnserializableError
 from ..events import ReceivedEvent
 from ..observability.search_attributes import has_all
 from ..outbound.activities import HttpActivities
 from ..routing.catalog.lookup import find_task_queue
-from ..routing.mailbox import Wait
 from ..routing.mailbox_client import Mailboxes
 from ..routing.outcome import find_end
+from ..routing.sending import Sending
 from ..routing.topics.client import Topics
 from ..routing.topics.subscription import Subscription
-from ..runtime.steps.activity import BEFORE
 from ..types import JSON
 from ..values.annotated import dump_annotated
 from ..values.converter import from_raw, return_type, to_raw
@@ -35,6 +39,7 @@ from ..values.decoding import decode
 from ..values.encoding import TAG, encode
 from ..values.encrypted import encrypts
 from ..wire.limits import to_limited
+from ..wire.mailbox_wait import Wait
 from ..wire.memo import TYPED
 from ..wire.names import (
     CHECK_SIGNAL,
@@ -54,15 +59,9 @@ from ..wire.names import (
 from ..wire.run_input import received
 from ..wire.sent_events import pack
 from ..wire.signal_types import issues_of
+from ..wire.step_activities import BEFORE
 from ..wire.storage import most_with
-from .blocking import watched
-from .executions import Executions
-from .reporting import alive, attempt_number, counted, failing
-from .threads import StepThreads
-
-if TYPE_CHECKING:
-    from ..client import Client
-    from ..definition import Workflow
+from ..workflow import Workflow
 
 _logger = activity.LoggerAdapter(logging.getLogger("steporal.step"), None)
 _logger.activity_info_on_message = False
@@ -93,18 +92,20 @@ class Activities:
     """Activities of one app.
 
     Args:
-        client: The app's client.
+        app: The app.
+        sending: Sends its events.
         threads: Runs the step functions that are not ``async``.
         executions: Keeps track of the step functions that run in this worker.
         slots: The number of steps that this worker runs at a time.
     """
 
-    def __init__(self, client: Client, threads: StepThreads, executions: Executions, slots: int) -> None:
-        self._client = client
+    def __init__(self, app: App, sending: Sending, threads: StepThreads, executions: Executions, slots: int) -> None:
+        self._app = app
+        self._sending = sending
         self._threads = threads
         self._executions = executions
-        self._http = HttpActivities(client, executions, slots)
-        self._app = App({w.id: w.handler for w in client.workflows}, client.step_packages)
+        self._http = HttpActivities(app.sinks, executions, slots)
+        self._code = AppCode({w.id: w.handler for w in app.workflows.values()}, app.step_packages)
 
     def all(self) -> list[Callable[..., Any]]:
         """Return the activities for a worker."""
@@ -134,9 +135,9 @@ class Activities:
 
     async def _run_step(self, call: dict[str, JSON]) -> RawValue:
         async with failing(call.get("call")), counted():
-            function, arguments = Resolver(self._app, lambda data: self._captive(data, call)).call(call)
+            function, arguments = Resolver(self._code, lambda data: self._captive(data, call)).call(call)
             result = await self._call(call["step"], function, arguments)
-            return _encoded_result(call["step"], function, result, told(call.get("call")), self._app.packages)
+            return _encoded_result(call["step"], function, result, told(call.get("call")), self._code.packages)
 
     @activity.defn(name=SEND_EVENT)
     async def send_event(self, argument: RawValue) -> RawValue:
@@ -145,14 +146,14 @@ class Activities:
         events = [ReceivedEvent.model_validate(event) for event in request["events"]]
         call = request.get("call")
         async with alive(), failing(call), counted():
-            return to_raw(pack(await self._client.dispatch(activity.client(), events)), told(call))
+            return to_raw(pack(await self._sending.dispatch(activity.client(), events)), told(call))
 
     @activity.defn(name=FIND_WORKFLOW)
     async def find_workflow(self, argument: RawValue) -> RawValue:
         """Look up the task queue of another app's workflow in the catalog."""
         request = from_raw(argument)
         async with failing():
-            catalog = self._client.dispatcher(activity.client()).catalog
+            catalog = self._sending.dispatcher(activity.client()).catalog
             return to_raw({"task_queue": await find_task_queue(catalog, request["app"], request["workflow"])})
 
     @activity.defn(name=FIND_END)
@@ -241,7 +242,7 @@ class Activities:
         """Check a signal's data against the schema of the wait that will receive it; return the issues, or null."""
         request = from_raw(argument)
         async with failing():
-            return to_raw(issues_of(request["data"], request["type"], self._client.step_packages))
+            return to_raw(issues_of(request["data"], request["type"], self._app.step_packages))
 
     async def _call(self, step_id: str, function: Callable[..., Any], arguments: list[Any]) -> Any:
         if inspect.iscoroutinefunction(function):
@@ -253,7 +254,7 @@ class Activities:
         if data[TAG] != "context":
             raise UnserializableError(f"a value is tagged {data[TAG]!r}, which this version of steporal does not know")
         fields = call["context"]
-        workflow = self._client.get_workflow(call["workflow"])
+        workflow = self._app.workflows[call["workflow"]]
         return Context(
             input=Input(
                 self._input(workflow, fields),
@@ -270,7 +271,7 @@ class Activities:
         )
 
     def _input(self, workflow: Workflow[Any, Any], fields: dict[str, JSON]) -> Any:
-        packages = self._client.step_packages
+        packages = self._app.step_packages
         if "input" in fields:
             return decode(fields["input"], packages=packages)
         return received(workflow.id, workflow.input_schema, fields["data"], fields["exact"], packages)

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING
 
+import temporalio.client
 import temporalio.worker
 from temporalio.client import WorkflowHistory
 from temporalio.converter import DataConverter
@@ -24,29 +24,31 @@ from temporalio.worker import (
     WorkflowReplayResult,
 )
 
-from .activities.executions import LONGEST_THROTTLE, Executions, joinable
-from .activities.threads import StepThreads
-from .closures.own_code import OwnCode
-from .errors import DefinitionError
-from .metrics import STEPS_STUCK, meter_of
-from .observability import tracing
-from .outbound.delivery import delivery_class
-from .routing.catalog.confirming import Confirming
-from .routing.catalog.registering import Source, label_of
-from .runtime.compiled import workflow_class
-from .runtime.secrecy import IS_ENCRYPTED
-from .sandbox.runner import SteporalWorkflowRunner, beside_ours
-from .sandbox.task_failures import WatchedRunner, quiet_the_sdk
-from .sandbox.untrusted_starts import ArityRunner
-from .sdk.eviction import PlainRunner, evictable
-from .sdk.heartbeats import Heartbeats
-from .sdk.worker_versioning import IS_VERSIONED
+from ..activities.executions import LONGEST_THROTTLE, Executions, joinable
+from ..activities.threads import StepThreads
+from ..app import App
+from ..closures.own_code import OwnCode
+from ..connecting import Connection
+from ..errors import DefinitionError
+from ..metrics import STEPS_STUCK, meter_of
+from ..observability import tracing
+from ..outbound.delivery import delivery_class
+from ..routing.catalog.confirming import Confirming
+from ..routing.catalog.defined import list_of
+from ..routing.catalog.registering import Source, label_of
+from ..routing.sending import Sending
+from ..runtime.compiled import workflow_class
+from ..runtime.secrecy import IS_ENCRYPTED
+from ..sandbox.runner import SteporalWorkflowRunner, beside_ours
+from ..sandbox.task_failures import WatchedRunner, quiet_the_sdk
+from ..sandbox.untrusted_starts import ArityRunner
+from ..sdk.eviction import PlainRunner, evictable
+from ..sdk.heartbeats import Heartbeats
+from ..sdk.worker_versioning import IS_VERSIONED
+from ..values.encrypted import encrypts
+from ..wire.storage import HAS_STORAGE, check_storage, reads_only
+from .activities import Activities
 from .serving import SYSTEM_WORKFLOWS, registry_worker, system_worker, together
-from .values.encrypted import encrypts
-from .wire.storage import HAS_STORAGE, check_storage, reads_only
-
-if TYPE_CHECKING:
-    from .client import Client
 
 logger: logging.Logger = logging.getLogger("steporal")
 
@@ -70,8 +72,10 @@ class SteporalPlugin(temporalio.worker.Plugin):
         why_not_in_force: Why another list of the app is in force; empty if the client's is.
     """
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, app: App, connection: Connection, sending: Sending) -> None:
+        self._app = app
+        self._connection = connection
+        self._sending = sending
         self._threads: StepThreads | None = None
         self._slots: int | None = None
         self._executions = Executions()
@@ -79,7 +83,7 @@ class SteporalPlugin(temporalio.worker.Plugin):
         self._runs_workflows = True
         self._version = ""
         self.registered: asyncio.Event = asyncio.Event()
-        self.why_not_registered: str = f"app {client.id!r} has not registered yet"
+        self.why_not_registered: str = f"app {app.id!r} has not registered yet"
         self.why_not_in_force: str = ""
 
     def name(self) -> str:
@@ -88,8 +92,6 @@ class SteporalPlugin(temporalio.worker.Plugin):
 
     def configure_worker(self, config: WorkerConfig) -> WorkerConfig:
         """See base class."""
-        from .activities.app import Activities
-
         activities = list(config.get("activities") or ())
         if any(getattr(a, "__self__", None).__class__ is Activities for a in activities):
             raise DefinitionError(
@@ -97,12 +99,12 @@ class SteporalPlugin(temporalio.worker.Plugin):
             )
         check_storage(config["client"].data_converter, "the worker")
         if is_traced := tracing.is_traced(config["client"]):
-            config["interceptors"] = [*(config.get("interceptors") or ()), tracing.of_worker(self._client.id)]
+            config["interceptors"] = [*(config.get("interceptors") or ()), tracing.of_worker(self._app.id)]
         self._configure_steps(config)
         assert self._threads is not None
-        ours = Activities(self._client, self._threads, self._executions, self._slots or DEFAULT_STEP_SLOTS)
+        ours = Activities(self._app, self._sending, self._threads, self._executions, self._slots or DEFAULT_STEP_SLOTS)
         config["activities"] = [*activities, *ours.all()]
-        self._runs_workflows = config.get("task_queue") == self._client.task_queue
+        self._runs_workflows = config.get("task_queue") == self._app.task_queue
         self._version = _version(config)
         if self._runs_workflows:
             config["workflows"] = [*(config.get("workflows") or ()), *self._workflow_classes()]
@@ -140,18 +142,18 @@ class SteporalPlugin(temporalio.worker.Plugin):
         config["unsandboxed_workflow_runner"] = ArityRunner(PlainRunner())
         converter = config.get("data_converter") or DataConverter.default
         if converter is DataConverter.default:
-            converter = self._client.data_converter or converter
+            converter = self._connection.data_converter or converter
         config["data_converter"] = reads_only(converter)
         if tracing.has_plugin(before := config.get("interceptors") or ()):
-            config["interceptors"] = [*before, tracing.of_worker(self._client.id)]
+            config["interceptors"] = [*before, tracing.of_worker(self._app.id)]
         return config
 
     def _workflow_classes(self) -> list[type]:
-        workflows = [workflow_class(workflow) for workflow in self._client.workflows]
-        return workflows + [delivery_class(sink) for sink in self._client.sinks.values()]
+        workflows = [workflow_class(workflow) for workflow in self._app.workflows.values()]
+        return workflows + [delivery_class(sink) for sink in self._app.sinks.values()]
 
     def _runner(self, others: temporalio.worker.WorkflowRunner | None) -> SteporalWorkflowRunner:
-        own_code = OwnCode(workflow.handler for workflow in self._client.workflows)
+        own_code = OwnCode(workflow.handler for workflow in self._app.workflows.values())
         return SteporalWorkflowRunner(own_code, beside_ours(others))
 
     async def run_worker(self, worker: Worker, next: Callable[[Worker], Awaitable[None]]) -> None:
@@ -165,7 +167,7 @@ class SteporalPlugin(temporalio.worker.Plugin):
         running = asyncio.ensure_future(next(worker))
         try:
             if self._runs_workflows:
-                self._client.temporal = worker.client
+                self._connection.temporal = worker.client
                 await self._serve(worker, running)
             else:
                 self.registered.set()
@@ -181,15 +183,15 @@ class SteporalPlugin(temporalio.worker.Plugin):
 
     async def _serve(self, worker: Worker, running: asyncio.Future[None]) -> None:
         """Serve the system workflows beside the app's, and keep the client's list registered, until the worker ends."""
-        client, temporal = self._client, worker.client
-        source = Source.of(client, version=self._version)
-        label = label_of(client.listed(), source)
+        app, temporal = self._app, worker.client
+        source = Source.of(app, version=self._version)
+        label = label_of(list_of(app), source)
         async with together(
             system_worker(temporal),
-            registry_worker(temporal, client.id, label),
+            registry_worker(temporal, app.id, label),
             joinable(temporal, self._executions),
         ):
-            confirming = asyncio.ensure_future(self._keep_registered(source))
+            confirming = asyncio.ensure_future(self._keep_registered(temporal, source))
             await asyncio.wait([confirming, running], return_when=asyncio.FIRST_COMPLETED)
             if confirming.done():
                 confirming.result()  # raises: it does not return
@@ -197,9 +199,9 @@ class SteporalPlugin(temporalio.worker.Plugin):
             await asyncio.gather(confirming, return_exceptions=True)  # why the worker has ended, it says itself
             await running
 
-    async def _keep_registered(self, source: Source) -> None:
+    async def _keep_registered(self, temporal: temporalio.client.Client, source: Source) -> None:
         """Register the client's list, and confirm it until this is cancelled."""
-        await Confirming(self._client, source, self).run()
+        await Confirming(self._app, temporal, source, self).run()
 
     def run_replayer(
         self,

@@ -15,21 +15,21 @@ import temporalio.client
 from temporalio.service import ServiceClient
 from temporalio.worker import Worker
 
-from .loops import PerLoop
-from .observability import tracing
-from .routing.catalog.arbiter import AppWorkflow, arbiter_id
-from .routing.catalog.placing import REGISTRY_ACTIVITIES
-from .routing.catalog.shard_store import without_converter
-from .routing.catalog.shards import ShardWorkflow
-from .routing.mailbox import MailboxWorkflow
-from .routing.topics.delivery import SYSTEM_ACTIVITIES
-from .routing.topics.directory import DirectoryWorkflow
-from .routing.topics.late import LateWorkflow
-from .routing.topics.topic import TopicWorkflow
-from .sandbox.task_failures import WatchedRunner
-from .sdk.eviction import PlainRunner
-from .sdk.heartbeats import Heartbeats
-from .wire.names import SHARDS_TASK_QUEUE, SYSTEM_TASK_QUEUE
+from ..loops import PerLoop
+from ..observability import tracing
+from ..routing.catalog.arbiter import AppWorkflow, arbiter_id
+from ..routing.catalog.placing import REGISTRY_ACTIVITIES
+from ..routing.catalog.shard_store import without_converter
+from ..routing.catalog.shards import ShardWorkflow
+from ..routing.mailbox import MailboxWorkflow
+from ..routing.topics.delivery import SYSTEM_ACTIVITIES
+from ..routing.topics.directory import DirectoryWorkflow
+from ..routing.topics.late import LateWorkflow
+from ..routing.topics.topic import TopicWorkflow
+from ..sandbox.task_failures import WatchedRunner
+from ..sdk.eviction import PlainRunner
+from ..sdk.heartbeats import Heartbeats
+from ..wire.names import SHARDS_TASK_QUEUE, SYSTEM_TASK_QUEUE
 
 SYSTEM_WORKFLOWS: list[type] = [
     ShardWorkflow,

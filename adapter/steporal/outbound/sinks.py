@@ -10,14 +10,14 @@ from typing import Any
 
 from temporalio.common import RetryPolicy
 
-from .definition import MAX_TRIGGERS, check_id, check_retry
-from .durations import parse_duration
-from .errors import DefinitionError
-from .http import Secret
-from .outbound.addresses import is_plainly_private
-from .outbound.checks import check_header_value, check_headers, check_url, origin_of
-from .outbound.signatures import check_secret
-from .triggers import EventTrigger, event_trigger
+from ..durations import parse_duration
+from ..errors import DefinitionError
+from ..http import Secret
+from ..triggers import EventTrigger, event_trigger
+from ..validation import MAX_TRIGGERS, check_id, check_retry
+from .addresses import is_plainly_private
+from .checks import check_header_value, check_headers, check_url, origin_of
+from .signatures import check_secret
 
 EVERY_EVENT = "*"
 """The pattern of all events but the system's; of sinks alone."""

@@ -1,0 +1,38 @@
+"""Handlers of messages that anybody may send with any number of arguments.
+
+The SDK fails the workflow task, and so again and again, where a handler does not take the arguments that were sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from inspect import iscoroutinefunction
+from typing import Any
+
+from temporalio.common import RawValue
+
+from ..values.converter import to_raw
+
+_NONE = to_raw(None)
+
+
+def of_any_count(handler: Callable[[Any, RawValue], Any]) -> Callable[..., Any]:
+    """Have a handler take the first argument of a message, and null where it has none."""
+
+    def first(messages: tuple[RawValue | None, ...]) -> RawValue:
+        return (messages[0] if messages else None) or _NONE  # the SDK has None for Temporal's null
+
+    if iscoroutinefunction(handler):
+
+        @wraps(handler)  # the SDK looks at the handler itself, which takes one payload
+        async def take_async(self: Any, *messages: RawValue) -> Any:
+            return await handler(self, first(messages))
+
+        return take_async
+
+    @wraps(handler)
+    def take(self: Any, *messages: RawValue) -> Any:
+        return handler(self, first(messages))
+
+    return take

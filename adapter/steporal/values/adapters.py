@@ -1,0 +1,21 @@
+"""Pydantic's adapters of types, made once for each type."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import pydantic
+
+
+def adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
+    """Return the ``TypeAdapter`` of a type."""
+    try:
+        return _cached_adapter(kind)
+    except TypeError:  # unhashable, such as Annotated with a list
+        return pydantic.TypeAdapter(kind)
+
+
+@lru_cache(maxsize=1024)
+def _cached_adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
+    return pydantic.TypeAdapter(kind)

@@ -1,0 +1,44 @@
+"""Waits for signals, as runs and mailboxes exchange them."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from temporalio.common import RawValue
+
+from ..types import JSON
+from ..values.converter import to_raw
+from .limits import FAR_FUTURE
+
+
+class Wait(BaseModel):
+    """One run's wait for a signal.
+
+    Attributes:
+        signal: The signal's name.
+        workflow_id: Temporal's workflow id of the run.
+        run_id: The run's id: that of its first execution.
+        key: What the run calls the wait; no two waits of a run have the same.
+        until: When it ends, in seconds since the epoch.
+        data_type: The name of the type that its data has to fit; None if the mailbox need not check the data.
+        task_queue: The task queue of the app that has the type.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
+
+    signal: str
+    workflow_id: str
+    run_id: str
+    key: str
+    until: float = Field(allow_inf_nan=False, le=FAR_FUTURE)
+    data_type: JSON = None
+    task_queue: str = ""
+
+    def is_same(self, other: Wait) -> bool:
+        """Whether two describe the same wait."""
+        return (self.run_id, self.key) == (other.run_id, other.key)
+
+    def raw(self) -> RawValue:
+        """The wait as a payload."""
+        return to_raw(self.model_dump(mode="json"))
