@@ -74,7 +74,7 @@ class FetchResponse(BaseModel):
 
     @property
     def ok(self) -> bool:
-        """Whether the status is 2xx."""
+        """True if the status is 2xx."""
         return 200 <= self.status < 300
 
     def json(self) -> Any:  # type: ignore[override]

@@ -258,7 +258,9 @@ SECRETS = [pydantic.SecretStr("hunter2"), pydantic.SecretBytes(b"hunter2"), pyda
 
 @pytest.mark.parametrize("secret", SECRETS)
 def test_a_secret_is_refused_where_payloads_are_not_encrypted(secret: Any) -> None:
-    with pytest.raises(UnencryptedSecretError, match=r"at login\.more\[0\] is not sent.*; encrypt payloads") as refused:
+    with pytest.raises(
+        UnencryptedSecretError, match=r"at login\.more\[0\] cannot be sent.*; encrypt payloads"
+    ) as refused:
         encode({"login": kinds.Derived("a", [secret])})
     assert "hunter2" not in str(refused.value)
 

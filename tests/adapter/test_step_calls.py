@@ -232,7 +232,7 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "no arguments": (lambda step: step.run(), "step.run() cannot be called like this"),
     "unknown keyword": (lambda step: step.run("charge", two, 1, max_atempts=3), "did you mean 'max_attempts'?"),
-    "keyword of the function": (lambda step: step.run("charge", two, a=1), "does not take the argument 'a'"),
+    "keyword of the function": (lambda step: step.run("charge", two, a=1), "does not accept the argument 'a'"),
     "id as a number": (lambda step: step.run(3, two, 1), "a step id is 3 (int)"),
     "id as None": (lambda step: step.sleep(None, "1s"), "a step id is None"),
     "half a character": (lambda step: step.run("\ud800", two, 1), "a step id is '\\ud800'"),
