@@ -48,7 +48,7 @@ class Connection:
 
     @property
     def temporal(self) -> temporalio.client.Client | None:
-        """The Temporal client, if there is one.
+        """Temporal client, or None before it is set or made.
 
         Raises:
             ForkError: The connection was made before this process was forked.

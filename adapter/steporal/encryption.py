@@ -64,7 +64,7 @@ _FAILURE = "Encoded failure"
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """An encryption key.
+    """Encryption key.
 
     Attributes:
         id: The id that payloads name the key by: the start of a digest, which reveals nothing about the key.
@@ -103,7 +103,7 @@ def new_key() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of a process.
+    """Keys of a process.
 
     Attributes:
         encryption: Keys for encryption: the first encrypts, and all decrypt. If empty, nothing is encrypted.

@@ -355,7 +355,7 @@ class StepError(SteporalError):
 
 
 class InvokeTimeoutError(StepError):
-    """An invoked workflow took longer than its ``timeout``. The invoked run goes on."""
+    """An invoked workflow took longer than its ``timeout``. The invoked run continues."""
 
 
 class SignalConflictError(StepError):

@@ -23,7 +23,7 @@ P = ParamSpec("P")
 
 
 class PerLoop(Generic[T]):
-    """A value for each event loop; values of closed loops are dropped.
+    """Value for each event loop; values of closed loops are dropped.
 
     Args:
         make: Makes the value for a loop that has none yet.
@@ -47,7 +47,7 @@ class PerLoop(Generic[T]):
 
 
 class _Background:
-    """An event loop in a daemon thread, started on first use."""
+    """Event loop in a daemon thread, started on first use."""
 
     def __init__(self) -> None:
         self._starting = threading.Lock()

@@ -265,7 +265,7 @@ class _Reading:
     # --- instances ---------------------------------------------------------------------------------------------------
 
     def _add_instance(self, value: Any, known: _Class) -> None:
-        alias = _attribute(value, "__orig_class__", None)  # Page[int](...), of which typing keeps the parameters
+        alias = _attribute(value, "__orig_class__", None)  # Page[int](...): typing keeps the parameters there
         self._add_name(known.name if alias is None else _name(alias), known.kind)
         if known.is_enum:
             is_plain = value.value is None or isinstance(value.value, _PLAIN)
@@ -321,7 +321,7 @@ class _Class:
         shape: The shape of the class; None if the class has no name.
         is_enum: Whether it is an enum.
         declared: The default and the default factory of each field.
-        given: The fields for which a model records whether they were set.
+        settable: The fields for which a model records whether they were set.
     """
 
     kind: Any
@@ -329,7 +329,7 @@ class _Class:
     shape: Shape | None
     is_enum: bool
     declared: Mapping[str, tuple[Any, Any]]
-    given: Collection[str]
+    settable: Collection[str]
 
     def fields(self, value: Any) -> dict[str, Any]:
         """Return everything in an instance: its fields, its private attributes, and added attributes."""
@@ -358,7 +358,7 @@ class _Class:
             if factory is None:
                 return same(item, default)
             if factory not in _MADE_BY_CLASS and not is_data(factory):  # a function, which may take time
-                is_unset = name in self.given and name not in value.__pydantic_fields_set__
+                is_unset = name in self.settable and name not in value.__pydantic_fields_set__
                 return is_unset and not inspect.signature(factory).parameters and same(item, factory())
             return same(item, factory())
         except Exception:  # from a factory or an __eq__ of the user
@@ -375,7 +375,7 @@ def _class(kind: type) -> _Class | None:
     if not is_data(kind):
         return None
     shape = _shape(kind)
-    known = _Class(kind, _name(kind), shape, enum.Enum in kind.__mro__, _declared(kind), _given(kind))
+    known = _Class(kind, _name(kind), shape, enum.Enum in kind.__mro__, _declared(kind), _settable(kind))
     if getattr(kind, "__pydantic_complete__", True):
         _classes[kind] = known
     return known
@@ -393,7 +393,7 @@ def _declared(kind: Any) -> dict[str, tuple[Any, Any]]:
     return {each.name: (each.default, factories[each.name]) for each in fields}
 
 
-def _given(kind: Any) -> Collection[str]:
+def _settable(kind: Any) -> Collection[str]:
     return kind.model_fields if pydantic.BaseModel in kind.__mro__ else ()
 
 

@@ -27,7 +27,7 @@ Key: TypeAlias = tuple[str, Any]
 
 
 class OverBudgetError(Exception):
-    """An evaluation exceeds its budget."""
+    """Raised if an evaluation exceeds its budget."""
 
 
 class Budget:

@@ -76,8 +76,8 @@ class HttpActivities:
             if answer.status == _TOO_MANY_REQUESTS or answer.status >= 500:
                 raise _status_error(request, answer, LONGEST_OF_A_FETCH)
             response = response_of(answer)
-            what, most = f"the response of step {call.step!r}", most_with(activity.client().data_converter)
-            return to_limited(what, response.model_dump(mode="json"), most, told(description))
+            what, limit_for = f"the response of step {call.step!r}", most_with(activity.client().data_converter)
+            return to_limited(what, response.model_dump(mode="json"), limit_for, told(description))
 
     @activity.defn(name=POST_EVENT)
     async def post_event(self, argument: RawValue) -> RawValue:

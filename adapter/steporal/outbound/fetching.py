@@ -38,13 +38,13 @@ class FetchCall(BaseModel):
     max_response_bytes: int
 
     @classmethod
-    def of(cls, step_id: str, options: FetchRequest, most: Callable[[int], int]) -> FetchCall:
+    def of(cls, step_id: str, options: FetchRequest, limit_for: Callable[[int], int]) -> FetchCall:
         """Return the checked call of a step; its method and URL have been checked before.
 
         Args:
             step_id: The step's id.
             options: The options of the call.
-            most: Returns the size limit of a response, for the requested limit.
+            limit_for: Returns the size limit of a response, for the requested limit.
 
         Raises:
             ValueError: An option cannot be sent.
@@ -58,16 +58,16 @@ class FetchCall(BaseModel):
             params=check_params(options.params),
             body=_body(options.json, options.content),
             timeout=parse_duration(options.timeout, what="timeout", minimum=timedelta(milliseconds=1)).total_seconds(),
-            max_response_bytes=_max_bytes(options.max_response_bytes, most),
+            max_response_bytes=_max_bytes(options.max_response_bytes, limit_for),
         )
 
     @classmethod
-    def read(cls, data: JSON, most: Callable[[int], int]) -> FetchCall:
+    def read(cls, data: JSON, limit_for: Callable[[int], int]) -> FetchCall:
         """Return a call from the argument of the activity, which anybody who may write to the namespace can send.
 
         Args:
             data: The call.
-            most: Returns the size limit of a response, for the requested limit.
+            limit_for: Returns the size limit of a response, for the requested limit.
 
         Raises:
             NonRetryableError: The data is not a valid call.
@@ -80,7 +80,7 @@ class FetchCall(BaseModel):
             raise NonRetryableError(f"the request is not one of step.ext.fetch: {issues(err)}") from None
         except (ValueError, TypeError, OverflowError) as err:
             raise NonRetryableError(f"the request is not one of step.ext.fetch: {err}") from None
-        largest = most(call.max_response_bytes)
+        largest = limit_for(call.max_response_bytes)
         return call if call.max_response_bytes <= largest else call.model_copy(update={"max_response_bytes": largest})
 
     def request(self) -> Request:
@@ -145,9 +145,9 @@ def _content(body: Mapping[str, JSON] | None) -> tuple[bytes | None, str | None]
     return base64.b64decode(body["base64"]), "application/octet-stream"
 
 
-def _max_bytes(value: object, most: Callable[[int], int]) -> int:
+def _max_bytes(value: object, limit_for: Callable[[int], int]) -> int:
     count = value if isinstance(value, int) and not isinstance(value, bool) else 0
-    limit = most(count)
+    limit = limit_for(count)
     if not 0 < count <= limit:
         raise ValueError(f"max_response_bytes is {value!r}; it takes 1 to {limit:,}, the limit of what Temporal stores")
     return count

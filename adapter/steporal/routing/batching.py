@@ -37,11 +37,11 @@ class Batcher(Generic[T]):
     """Messages to one receiver, in the order in which they were added.
 
     Args:
-        most: The limit of messages in one call; messages that are added together are not split.
+        max_count: The limit of messages in one call; messages that are added together are not split.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_count: int) -> None:
+        self._max_count = max_count
         self._waiting: deque[_Put[T]] = deque()
         self._calling: asyncio.Task[None] | None = None
 
@@ -92,7 +92,7 @@ class Batcher(Generic[T]):
         while self._waiting:
             put = self._waiting[0]
             count, size = count + len(put.messages), size + put.size
-            if puts and (count > self._most or size > MAX_BATCH_BYTES):
+            if puts and (count > self._max_count or size > MAX_BATCH_BYTES):
                 break
             puts.append(self._waiting.popleft())
         return puts
@@ -111,13 +111,13 @@ async def send_batched(
     messages: Sequence[object],
     *,
     size: int,
-    most: int,
+    max_count: int,
     call: Call[object],
 ) -> bool:
     """Send messages to a workflow, together with those that others in this loop send to it in the meantime."""
     batchers = _batchers.setdefault(temporal.service_client, PerLoop(dict)).get()
     key = temporal.namespace, receiver, signal
-    batcher = batchers.setdefault(key, Batcher(most))
+    batcher = batchers.setdefault(key, Batcher(max_count))
     try:
         return await batcher.put(messages, size, call)
     finally:

@@ -231,7 +231,7 @@ class MailboxWorkflow:
         workflow.upsert_memo({WAIT_KEY: request.wait.model_dump(mode="json")})
         return to_raw(True)
 
-    @workflow.update(name=CLOSE, description="A run waits no longer, and asks whether it has received the signal.")
+    @workflow.update(name=CLOSE, description="A run no longer waits; returns whether it has received the signal.")
     @of_any_count
     async def close(self, wait: RawValue) -> RawValue:
         """End if this is still the wait; return whether it has received the signal."""

@@ -149,7 +149,7 @@ def _dumped(value: Any, encoded: JSON) -> Any:
     """
     try:
         return adapter(Any).dump_python(value, warnings=False)
-    except Exception as err:  # for example a set of models, of which pydantic would make a set of dicts
+    except Exception as err:  # for example a set of models, which pydantic would convert to a set of dicts
         if encoded is None:
             raise UnserializableError(f"it cannot be written as JSON: {err}") from None
         return encoded

@@ -45,7 +45,7 @@ _budget: ContextVar[_Budget | None] = ContextVar("steporal_bytes_left", default=
 
 
 class TooManyAttemptsError(Exception):
-    """The unions of a type exceed their budget; not a ``ValueError``, which would only fail one member."""
+    """Raised if the unions of a type exceed their budget; not a ``ValueError``, which would only fail one member."""
 
 
 @contextmanager

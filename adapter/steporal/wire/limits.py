@@ -47,14 +47,14 @@ def most_in_temporal(size: int) -> int:
 
 
 def to_limited(
-    what: str, data: JSON, most: Callable[[int], int], metadata: Mapping[str, bytes] | None = None
+    what: str, data: JSON, limit_for: Callable[[int], int], metadata: Mapping[str, bytes] | None = None
 ) -> RawValue:
     """Return a JSON value as a payload within Temporal's limits.
 
     Args:
         what: The name of the value, for the message.
         data: The value.
-        most: Returns the size limit in bytes for a value of a given size (``storage.py``).
+        limit_for: Returns the size limit in bytes for a value of a given size (``storage.py``).
         metadata: Additional metadata of the payload.
 
     Raises:
@@ -62,7 +62,7 @@ def to_limited(
     """
     raw = to_raw(data, metadata)
     size, beside = size_of(raw), sum(map(len, (metadata or {}).values()))
-    limit = most(size + beside)
+    limit = limit_for(size + beside)
     if size + beside <= limit:
         return raw
     fact, longest = f"{what} has {size:,} bytes of JSON", f"at most {limit - beside:,}"

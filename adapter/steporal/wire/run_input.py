@@ -63,10 +63,10 @@ def given(
     except UnserializableError as err:
         return _faithful(workflow_id, schema, value, err)
     if is_unchanged(encoded, value):
-        return _given_json(workflow_id, schema, encoded, secrets, packages)
+        return _plain_input(workflow_id, schema, encoded, secrets, packages)
     if schema is None or fits(value, schema, trusts_metadata=False):
         return Given(readable(value, encoded), encoded)
-    return _made(workflow_id, schema, value, encoded, secrets, packages)
+    return _converted_input(workflow_id, schema, value, encoded, secrets, packages)
 
 
 def given_to_other_app(workflow_id: str, value: Any) -> Given:
@@ -182,7 +182,7 @@ def _refused(workflow_id: str, why: object) -> InvalidInputError:
     return InvalidInputError(f"the input of workflow {workflow_id!r} cannot be sent: {why}")
 
 
-def _given_json(
+def _plain_input(
     workflow_id: str, schema: Any, data: JSON, secrets: Callable[[], bool], packages: Collection[str] | None
 ) -> Given:
     """Return plain JSON, which the run validates; or the schema's value, if the schema makes another one each time.
@@ -216,7 +216,7 @@ def _faithful(workflow_id: str, schema: Any, value: Any, error: UnserializableEr
     raise _refused(workflow_id, error) from None
 
 
-def _made(
+def _converted_input(
     workflow_id: str,
     schema: Any,
     value: Any,

@@ -61,7 +61,7 @@ def left_until(until: float, now: float) -> timedelta:
 
 
 class Waits:
-    """The waits of a run.
+    """Waits of a run.
 
     Attributes:
         now: The waits that the body is in, by key.

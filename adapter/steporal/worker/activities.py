@@ -285,13 +285,15 @@ def _encoded_result(
     packages: Collection[str],
 ) -> RawValue:
     converter = activity.client().data_converter
-    what, most = f"the result of step {step_id!r}", most_with(converter)
+    what, limit_for = f"the result of step {step_id!r}", most_with(converter)
     try:
-        return to_limited(what, encode(result, secrets=lambda: encrypts(converter), packages=packages), most, metadata)
+        return to_limited(
+            what, encode(result, secrets=lambda: encrypts(converter), packages=packages), limit_for, metadata
+        )
     except UnencryptedSecretError as err:
         raise UnencryptedSecretError(f"step {step_id!r} returned a value that cannot be sent: {err}") from None
     except UnserializableError as err:
-        return to_limited(what, _typed(step_id, function, result, err), most, metadata)
+        return to_limited(what, _typed(step_id, function, result, err), limit_for, metadata)
 
 
 def _typed(step_id: str, function: Callable[..., Any], result: Any, error: Exception) -> JSON:

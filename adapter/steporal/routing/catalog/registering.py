@@ -236,7 +236,7 @@ class Registrar:
             task_queue=arbiter_id(claim.app.id),
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             task_timeout=TASK_TIMEOUT,
-            static_summary=f"what app {claim.app.id} has registered"[:200],
+            static_summary=f"registration of app {claim.app.id}"[:200],
         )
         try:
             answer = await self._temporal.execute_update_with_start_workflow(

@@ -173,9 +173,9 @@ class Topics:
         return matched
 
     async def _send_batched(
-        self, receiver: str, signal: str, messages: Sequence[object], size: int, most: int, call: Call[object]
+        self, receiver: str, signal: str, messages: Sequence[object], size: int, max_count: int, call: Call[object]
     ) -> bool:
-        return await send_batched(self._temporal, receiver, signal, messages, size=size, most=most, call=call)
+        return await send_batched(self._temporal, receiver, signal, messages, size=size, max_count=max_count, call=call)
 
     async def _signal_or_start(self, topic: str, receiver: str, messages: list[object]) -> bool:
         await self._temporal.start_workflow(
@@ -184,7 +184,7 @@ class Topics:
             task_queue=SYSTEM_TASK_QUEUE,
             start_signal=SUBSCRIBE,
             start_signal_args=[to_raw(messages)],
-            static_summary=f"which runs wait for {topic}"[:200],
+            static_summary=f"runs that wait for {topic}"[:200],
             rpc_timeout=_RPC_TIMEOUT,
         )
         return True

@@ -173,7 +173,7 @@ class Directory:
             return True
 
         await send_batched(
-            self._temporal, directory_id(number), LIST_TOPIC, data, size=size, most=_LISTED_PER_UPDATE, call=call
+            self._temporal, directory_id(number), LIST_TOPIC, data, size=size, max_count=_LISTED_PER_UPDATE, call=call
         )
 
     async def _update(self, number: int, messages: list[object]) -> None:
@@ -243,7 +243,7 @@ class Directory:
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 memo={**listed, UNLISTED_KEY: _json(Unlisted(since=since)), VERSION_KEY: 1},
                 task_timeout=TASK_TIMEOUT,
-                static_summary="which names of events runs wait for",
+                static_summary="names of events that runs wait for",
                 rpc_timeout=_RPC_TIMEOUT,
             )
         except RPCError as err:
