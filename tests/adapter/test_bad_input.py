@@ -307,7 +307,7 @@ async def test_no_signal_that_somebody_sends_by_hand_hurts_a_run(app: steporal.C
         await latest.signal(CHECKPOINT, {"hold": 0})
         started = (await latest.fetch_history()).events[0].workflow_execution_started_event_attributes
         waiting = read_carried(json.loads(started.input.payloads[2].data)).waits  # type: ignore[union-attr]
-        wrong = list(of_the_right_run(run.run_id, waiting["invoke"][1]["more"]["child"]))
+        wrong = list(of_the_right_run(run.run_id, waiting["invoke"][1].child))
         for signal in SIGNALS:
             wrong += [(signal, shape) for shape in SHAPES]
         for signal, message in wrong:

@@ -23,12 +23,37 @@ from ..runtime.inbox import Inbox, read_delivery
 from ..runtime.journal import Entry
 from ..runtime.journal import Kind as EntryKind
 from ..runtime.signal_inbox import conflict, read_signal, summary_of_close, summary_of_open
-from ..runtime.steps.invoke import LOOK_AFTER, next_look_after, too_late
+from ..runtime.steps.invoke import LOOK_AFTER, next_poll_interval, too_late
 from ..types import JSON
 from ..wire.mailbox_wait import Wait
 from ..wire.memo import Outcome
 from ..wire.names import ASYNCIO_TIMER, BACKOFF_AFTER, BEGINS_ANEW, CHECKPOINT, DELIVER, ENDED, REPORT, SIGNALLED
-from ..wire.waits import BACKOFF, Kind, Waiting, is_of_no_step
+from ..wire.waits import (
+    BACKOFF,
+    EventWait,
+    InvokeWait,
+    Kind,
+    NextWait,
+    SignalWait,
+    TimedWait,
+    Waiting,
+    box_of,
+    is_of_no_step,
+    moments_of,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """Schedule on which a step polls the run that it invoked.
+
+    Attributes:
+        interval: The seconds between the last poll and the next one.
+        next_at: The time of the next poll, in seconds since the epoch; None if the run is a child of this execution.
+    """
+
+    interval: float = LOOK_AFTER.total_seconds()
+    next_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -54,8 +79,8 @@ class Signals:
         """Return the waits that the previous execution handed over."""
         known: dict[str, tuple[str, str]] = {}
         for key, (_, waiting) in carried.waits.items():
-            if waiting["kind"] == "signal":
-                known[waiting["more"]["wait"]["key"]] = key, waiting["more"]["mailbox"]
+            if isinstance(waiting, SignalWait):
+                known[waiting.wait.key] = key, waiting.mailbox
         signals = cls()
         for data in carried.signals.get("waits", ()):
             wait = Wait.model_validate(data)
@@ -109,7 +134,7 @@ class RecoveredState:
         self._timers: dict[int, tuple[str, float]] = {}
         self._cancelled: set[str] = set()  # texts of cancelled timers
         self._started: set[str] = set()  # children that this execution started
-        self._looks: dict[str, dict[str, float]] = {}
+        self._polls: dict[str, Poll] = {}
         self._unclaimed: dict[str, list[dict[str, Any]]] = {}  # events before the history shows the subscription
         self._has_event = False
         self._has_begun = not is_first
@@ -122,10 +147,7 @@ class RecoveredState:
         self._memo = dict(carried.memo)
         self._entries = [Entry.read(entry) for entry in carried.past]
         self._sent: set[str] = set()  # steps that may send more
-        self._waits = {
-            key: Waiting(waiting["kind"], waiting["until"], waiting["more"])
-            for key, (_, waiting) in carried.waits.items()
-        }
+        self._waits = {key: waiting for key, (_, waiting) in carried.waits.items()}
         self._asleep = {key for key, (is_inside, _) in carried.waits.items() if is_inside}
         self._held_until = carried.held_until if carried.is_parked else None
         self._inbox = Inbox()
@@ -147,13 +169,13 @@ class RecoveredState:
         self._is_cancelled = carried.is_cancelled
         self._began = carried.began
         for key, waiting in self._waits.items():
-            match waiting.kind:
-                case "event" if key in self._inbox.boxes:
+            match waiting:
+                case EventWait() if key in self._inbox.boxes:
                     self._waits_for_event(key, self._inbox.boxes[key].topics)
-                case "signal":
-                    self._waits_for_signal(key, Wait.model_validate(waiting.more["wait"]))
-                case "invoke":
-                    self._waits_for_end(key, waiting.more["child"])
+                case SignalWait(wait=wait):
+                    self._waits_for_signal(key, wait)
+                case InvokeWait(child=child):
+                    self._waits_for_end(key, child)
         for key, data in carried.calls.items():
             if (call := Call.read(data)) is not None:
                 self._calls[key] = call
@@ -178,7 +200,7 @@ class RecoveredState:
                 "begins_anew": self._begins_anew,
                 "calls": {key: self._calls[key].json() for key in self._goes_on_with() if key in self._calls},
                 "scheduled": self._scheduled,
-                "waits": {key: (False, waiting.json()) for key, waiting in self._all_waits().items()},
+                "waits": {key: (False, waiting) for key, waiting in self._all_waits().items()},
                 "boxes": self._inbox.state(),
                 "came": self._inbox.came(),
                 "mailboxes": self._mailboxes,
@@ -208,27 +230,26 @@ class RecoveredState:
         waits = {
             key: waiting for key, waiting in self._waits.items() if key not in self._memo and waiting.kind != "asyncio"
         }
-        for key, look in self._looks.items():
-            if key in waits:
-                waits[key] = replace(waits[key], more={**waits[key].more, **look})
+        for key, poll in self._polls.items():
+            if isinstance(waiting := waits.get(key), InvokeWait):
+                waits[key] = replace(waiting, poll_interval=poll.interval, next_poll_at=poll.next_at)
         for key, until in self._timers.values():
             if key in waits or key in self._memo or key in self._signals.steps or is_of_no_step(key):
                 continue
             if child := self._child_of(key):
                 if child in self._started:
-                    waits[key] = Waiting("invoke", until, {"child": child, "look_after": LOOK_AFTER.total_seconds()})
+                    waits[key] = InvokeWait(until, child, LOOK_AFTER.total_seconds())
             else:
-                waits[key] = Waiting("event" if key in self._once else "timer", until)
+                waits[key] = EventWait(until) if key in self._once else TimedWait("timer", until)
         for key, (wait, mailbox) in self._signals.open.items():
             step = self._signals.steps[key]
             if mailbox and key not in self._cancelled and step not in self._memo:
-                more = {"wait": wait.model_dump(mode="json"), "mailbox": mailbox}
-                waits[step] = Waiting("signal", wait.until, more)
+                waits[step] = SignalWait(wait.until, wait, mailbox)
         return waits
 
     def children(self) -> Iterator[str]:
         """Return the workflow ids of the invoked runs that have not ended."""
-        waiting = [waiting.more["child"] for waiting in self._waits.values() if waiting.kind == "invoke"]
+        waiting = [waiting.child for waiting in self._waits.values() if isinstance(waiting, InvokeWait)]
         return (child for child in dict.fromkeys([*self._invoked, *waiting]) if child not in self._ended)
 
     # --- events between two workflow tasks ---------------------------------------------------------------------------
@@ -339,21 +360,23 @@ class RecoveredState:
         """Return whether the run resumes, by the rules of ``Continuing``."""
         if self._held_until is not None:
             return self.now >= self._held_until
-        moments = [waiting.until for waiting in self._inside().values() if waiting.until is not None]
-        moments += [waiting.more["look_at"] for waiting in self._inside().values() if "look_at" in waiting.more]
+        moments = [moment for waiting in self._inside().values() for moment in moments_of(waiting)]
         return min(moments, default=self.now + 1) <= self.now or any(map(self._has_arrived, self._inside()))
 
     def _inside(self) -> dict[str, Waiting]:
         return {key: self._waits[key] for key in self._waits if key in self._asleep}
 
     def _has_arrived(self, key: str) -> bool:
-        waiting = self._waits[key]
-        if waiting.kind in ("event", "next"):
-            box = self._inbox.boxes.get(waiting.more.get("box", key))
-            return box is None or bool(box.events)
-        if waiting.kind == "signal":
-            return waiting.more["wait"]["key"] in self._signals.received
-        return waiting.kind == "invoke" and waiting.more["child"] in self._ended
+        match waiting := self._waits[key]:
+            case EventWait() | NextWait():
+                box = self._inbox.boxes.get(box_of(key, waiting))
+                return box is None or bool(box.events)
+            case SignalWait(wait=wait):
+                return wait.key in self._signals.received
+            case InvokeWait(child=child):
+                return child in self._ended
+            case TimedWait():
+                return False
 
     def _wake(self) -> None:
         """Resume the body, and deliver what its waits have received: first the waits that have timed out."""
@@ -374,36 +397,37 @@ class RecoveredState:
                 self._record("event", key, event=event)
 
     def _time_out(self, key: str, waiting: Waiting) -> None:
-        match waiting.kind:
-            case "asyncio":
+        match waiting:
+            case TimedWait(kind="asyncio"):
                 self._record("timer", key)
-            case "event":
+            case EventWait():
                 self._end_wait(key, Outcome())
-            case "signal":  # the end comes from its mailbox
-                self._signals.timed_out.add(waiting.more["wait"]["key"])
-            case "invoke" if not self._is_look_due(key):
-                self.remember(key, too_late(waiting.more["child"]))
-            case "sleep" | "timer" | "next":
+            case SignalWait(wait=wait):  # the end comes from its mailbox
+                self._signals.timed_out.add(wait.key)
+            case InvokeWait(child=child) if not self._is_poll_due(key):
+                self.remember(key, too_late(child))
+            case TimedWait(kind="sleep" | "timer") | NextWait():
                 self.remember(key, Outcome())
-            case "start":
+            case TimedWait(kind="start"):
                 self._waits.pop(key, None)
-            case "backoff":
+            case TimedWait(kind="backoff"):
                 self._waits.pop(key, None)
                 self._next_attempt()
 
     def _take_arrived(self, key: str, waiting: Waiting) -> None:
-        if waiting.kind == "event":
-            box = self._inbox.boxes.get(key)
-            if box is not None and box.events:
-                self._end_wait(key, Outcome(box.events[0]))
-        elif waiting.kind == "next":
-            box = self._inbox.boxes.get(waiting.more.get("box", key))
-            if box is not None and (event := box.take()) is not None:
-                self.remember(key, Outcome(event))
-        elif waiting.kind == "invoke" and waiting.more["child"] in self._ended:
-            self.remember(key, read_outcome(self._ended.pop(waiting.more["child"])))
-        elif waiting.kind == "signal":
-            self._take_signal(waiting.more["wait"]["key"])
+        match waiting:
+            case EventWait():
+                box = self._inbox.boxes.get(key)
+                if box is not None and box.events:
+                    self._end_wait(key, Outcome(box.events[0]))
+            case NextWait():
+                box = self._inbox.boxes.get(waiting.box)
+                if box is not None and (event := box.take()) is not None:
+                    self.remember(key, Outcome(event))
+            case InvokeWait(child=child) if child in self._ended:
+                self.remember(key, read_outcome(self._ended.pop(child)))
+            case SignalWait(wait=wait):
+                self._take_signal(wait.key)
 
     # --- steps -----------------------------------------------------------------------------------------------------
 
@@ -507,24 +531,23 @@ class RecoveredState:
     def _awaited_child(self, key: str) -> str | None:
         """Return the run that a step has invoked, in this execution or an earlier one."""
         waiting = self._waits.get(key)
-        if waiting is not None and waiting.kind == "invoke":
-            return str(waiting.more["child"])
-        return self._child_of(key)
+        return waiting.child if isinstance(waiting, InvokeWait) else self._child_of(key)
 
-    def _look(self, key: str) -> dict[str, float]:
-        """Return when a step next looks at the run that it invoked; empty if it is a child of this execution."""
+    def _poll(self, key: str) -> Poll:
+        """Return when a step next polls the run that it has invoked."""
         waiting = self._waits.get(key)
-        more = {} if waiting is None else waiting.more
-        return self._looks.get(key) or {name: more[name] for name in ("look_after", "look_at") if name in more}
+        carried = Poll(waiting.poll_interval, waiting.next_poll_at) if isinstance(waiting, InvokeWait) else Poll()
+        return self._polls.get(key, carried)
 
-    def _is_look_due(self, key: str) -> bool:
-        return self._look(key).get("look_at", self.now + 1) <= self.now
+    def _is_poll_due(self, key: str) -> bool:
+        next_at = self._poll(key).next_at
+        return next_at is not None and next_at <= self.now
 
     def looked_at_child(self, key: str, outcome: JSON) -> None:
-        """Record that a step has looked at the run that it invoked; ``outcome`` is None if the run has not ended."""
+        """Record that a step has polled the run that it invoked; ``outcome`` is None if the run has not ended."""
         if outcome is None:
-            after = next_look_after(self._look(key).get("look_after", LOOK_AFTER.total_seconds()))
-            self._looks[key] = {"look_after": after, "look_at": self.now + after}
+            interval = next_poll_interval(self._poll(key).interval)
+            self._polls[key] = Poll(interval, self.now + interval)
         else:
             self._invoked.pop(self._awaited_child(key) or "", None)
             self.finished(key, read_outcome(outcome))
@@ -540,7 +563,7 @@ class RecoveredState:
 
     def _report(self, child: str, outcome: JSON) -> None:
         """Receive the report of an invoked run's end, which a later execution than the invoking one gets."""
-        invoked = {waiting.more["child"]: key for key, waiting in self._waits.items() if waiting.kind == "invoke"}
+        invoked = {waiting.child: key for key, waiting in self._waits.items() if isinstance(waiting, InvokeWait)}
         step = invoked.get(child) or self._invoked.get(child)
         # The step of a child of this execution waits for Temporal's own events.
         if step is None or not self._is_seen or child in self._started:
@@ -651,7 +674,7 @@ class RecoveredState:
         if text.startswith(BACKOFF_AFTER):
             self._failures = int(text.removeprefix(BACKOFF_AFTER).split()[0])
             self._begins_anew = text.endswith(BEGINS_ANEW)
-            self._waits[BACKOFF] = Waiting("backoff", until)
+            self._waits[BACKOFF] = TimedWait("backoff", until)
 
     def timer_cancelled(self, number: int) -> None:
         """Cancel a timer."""
@@ -673,7 +696,7 @@ class RecoveredState:
             box = self._inbox.boxes.get(text)
             self._end_wait(text, Outcome(box.events[0] if box and box.events else None))
         elif child := self._awaited_child(text):
-            if not self._is_look_due(text) and (child in self._started or child not in self._ended):
+            if not self._is_poll_due(text) and (child in self._started or child not in self._ended):
                 self._invoked.pop(child, None)
                 self.remember(text, too_late(child))
         else:
@@ -690,7 +713,7 @@ class RecoveredState:
     def _sleep_is_over(self, key: str) -> None:
         """End a sleep, or a listener's wait, for which an event may have arrived at the same moment."""
         if self._has_event and self._kind(key) != "sleep":
-            self._waits[key] = Waiting("timer", self.now)
+            self._waits[key] = TimedWait("timer", self.now)
         else:
             self._sleeps(key)
             self.remember(key, Outcome())

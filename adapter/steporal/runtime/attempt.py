@@ -51,7 +51,7 @@ from ..wire.memo import Outcome, decode_result
 from ..wire.names import FETCH, RUN_STEP, SEND_EVENT
 from ..wire.run_input import fields_made_anew
 from ..wire.sent_events import unpack
-from ..wire.waits import Waiting, left_until
+from ..wire.waits import TimedWait, left_until
 from .branches import BRANCH, Branch, serving
 from .keys import Keys
 from .run import Run
@@ -183,13 +183,13 @@ class Attempt:
     async def _perform_sleep(self, key: str, deadline: datetime, asked: int | None) -> Outcome:
         run = self.owner
         until = run.clock.moved(deadline.timestamp(), asked)
-        waiting = run.waits.resume(key, "sleep") or Waiting("sleep", until)
-        assert waiting.until is not None
-        left = left_until(waiting.until, workflow.time())
+        carried = run.waits.resume(key, "sleep", "timer")
+        until = until if carried is None or carried.until is None else carried.until
+        left = left_until(until, workflow.time())
         if left <= timedelta(0) and run.waits.is_known_to_be_over(key):
-            run.clock.note_passed(key, waiting.until)
+            run.clock.note_passed(key, until)
             return Outcome()
-        with run.waits.during(key, waiting):
+        with run.waits.during(key, TimedWait("sleep", until)):
             await workflow.sleep(max(left, run.clock.shortest(key)), summary=summary(key))
         return Outcome()
 

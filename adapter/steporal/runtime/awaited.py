@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..wire.limits import code, utc
-from ..wire.waits import Kind, Waiting
+from ..wire.waits import EventWait, InvokeWait, Kind, NextWait, SignalWait, TimedWait, Waiting
 
 _SHOWN = 20
 
@@ -48,15 +48,18 @@ class Awaited:
             waiting: The wait.
             topics: What the run has subscribed to, by key.
         """
-        more = waiting.more
         names: tuple[str, ...] = ()
-        match waiting.kind:
-            case "event" | "next":
-                names = tuple(topics.get(more.get("box", key), ()))
-            case "signal":
-                names = (str(more["wait"]["signal"]),)
-            case "invoke":
-                names = (str(more["child"]),)
+        match waiting:
+            case EventWait():
+                names = tuple(topics.get(key, ()))
+            case NextWait(box=box):
+                names = tuple(topics.get(box, ()))
+            case SignalWait(wait=wait):
+                names = (wait.signal,)
+            case InvokeWait(child=child):
+                names = (child,)
+            case TimedWait():
+                pass
         return cls(key, waiting.kind, names, waiting.until)
 
     @property

@@ -23,7 +23,7 @@ from ..sandbox.watch import in_body
 from ..step import Step, Steps
 from ..wire.failures import FAILED_CODE, is_final, logged, message_of
 from ..wire.names import BACKOFF_AFTER, BEGINS_ANEW, RUN_SEED
-from ..wire.waits import BACKOFF, Waiting, Waits, left_until
+from ..wire.waits import BACKOFF, TimedWait, Waits, left_until
 from ..workflow import Workflow
 from .body_log import BodyLogger, RunLogger
 from .branches import BRANCH, Branch
@@ -143,9 +143,9 @@ class Body:
             is_silent: Whether an earlier execution has, and logged what the body logs until it is back.
         """
         journal = self._journal
-        if carried := self._waits.resume(BACKOFF, "backoff"):
+        if (carried := self._waits.resume(BACKOFF, "backoff")) and carried.until is not None:
             is_new = True
-            await self._pause(carried)
+            await self._pause(carried.until)
             self.attempt = self.failures
         try:
             while True:
@@ -180,7 +180,7 @@ class Body:
                         BRANCH.set(None)
                         attempt.close()
                 is_new = True
-                await self._pause(Waiting("backoff", (workflow.now() + delay).timestamp()))
+                await self._pause((workflow.now() + delay).timestamp())
                 self.attempt = self.failures
         finally:
             self._journal.end()
@@ -208,11 +208,10 @@ class Body:
                 running,
             )
 
-    async def _pause(self, waiting: Waiting) -> None:
-        assert waiting.until is not None
-        if (left := left_until(waiting.until, workflow.time())) > timedelta(0):
+    async def _pause(self, until: float) -> None:
+        if (left := left_until(until, workflow.time())) > timedelta(0):
             anew = BEGINS_ANEW if self._journal.begins_anew else ""
-            with self._waits.during(BACKOFF, waiting):
+            with self._waits.during(BACKOFF, TimedWait("backoff", until)):
                 await workflow.sleep(left, summary=f"{BACKOFF_AFTER}{self.failures} of the body{anew}")
 
     def _backoff(self, error: Exception) -> timedelta:

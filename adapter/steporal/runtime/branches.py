@@ -30,7 +30,7 @@ from ..sdk.ordered_tasks import number_tasks
 from ..sdk.wait_until import timers_called
 from ..wire.limits import summary
 from ..wire.names import ASYNCIO_TIMER
-from ..wire.waits import Waiting, Waits
+from ..wire.waits import TimedWait, Waits
 from .clock import BodyClock
 from .journal import Request
 from .keys import Keys
@@ -152,7 +152,7 @@ class BodyTimer(asyncio.TimerHandle):
         if left <= 0 and waits.is_known_to_be_over(self._key):
             clock.journal.arrive("timer", self._key, self._due())
             return
-        waits.begin(self._key, Waiting("asyncio", when))
+        waits.begin(self._key, TimedWait("asyncio", when))
         with timers_called(summary(self._key)):
             self._native = self._start_timer(max(left, clock.shortest(self._key).total_seconds()), self._fired)
 

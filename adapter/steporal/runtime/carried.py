@@ -6,7 +6,7 @@ import base64
 import zlib
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 from temporalio.api.failure.v1 import Failure as FailureMessage
@@ -19,12 +19,16 @@ from ..values.converter import dumps, raw_text, to_raw
 from ..values.packed import MAX_UNPACKED_BYTES, unpack_json
 from ..wire.limits import MAX_MILLISECONDS, MAX_PAYLOAD_BYTES
 from ..wire.memo import Failure, Outcome
+from ..wire.waits import Waiting, read_waiting, waiting_json
 from .journal import is_entry
 
 _COMPRESS_FROM = 64 * 1024
 
 MAX_RERUNS = 100
 """Of how many runs one may be a rerun, one of the other. What its steps are called with is read by the ids of each."""
+
+
+CarriedWait = Annotated[Waiting, pydantic.PlainValidator(read_waiting), pydantic.PlainSerializer(waiting_json)]
 
 
 class Carried(pydantic.BaseModel):
@@ -88,7 +92,7 @@ class Carried(pydantic.BaseModel):
     begins_anew: bool = True
     calls: dict[str, Any] = {}
     scheduled: dict[str, int] = {}
-    waits: dict[str, tuple[bool, Any]] = {}
+    waits: dict[str, tuple[bool, CarriedWait]] = {}
     boxes: dict[str, Any] = {}
     cancelling: dict[str, list[str]] = {}
     signals: dict[str, Any] = {}
@@ -158,10 +162,8 @@ def read_recovery(message: JSON) -> tuple[Carried, int] | None:
 
 
 def _is_whole(carried: Carried) -> bool:
-    waits = (waiting for _, waiting in carried.waits.values())
     return (
-        all(isinstance(waiting, dict) and {"kind", "until", "more"} <= waiting.keys() for waiting in waits)
-        and all(is_outcome(outcome) for outcome in carried.memo.values())
+        all(is_outcome(outcome) for outcome in carried.memo.values())
         and all(is_entry(entry) for entry in carried.past)
         and (not carried.seed or is_seed(carried.seed))
     )

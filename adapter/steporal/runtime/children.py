@@ -18,7 +18,7 @@ from ..wire.failures import stack_of
 from ..wire.limits import MAX_WORKFLOW_ID_BYTES
 from ..wire.memo import Failure, Outcome
 from ..wire.names import ENDED, REPORT
-from ..wire.waits import Waits
+from ..wire.waits import InvokeWait, Waits
 from .carried import is_outcome, outcome_json
 
 
@@ -79,7 +79,7 @@ class Children:
         if end is None:
             return
         child, outcome = end
-        carried = (waiting.more.get("child") for waiting in waits.carried.values())
+        carried = (waiting.child for waiting in waits.carried.values() if isinstance(waiting, InvokeWait))
         if child in self._awaited or child in self.invoked or child in carried:
             self.ended[child] = outcome
 

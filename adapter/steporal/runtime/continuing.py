@@ -36,7 +36,18 @@ from ..wire.memo import Memo, Outcome
 from ..wire.names import GOES_ON, PARKS
 from ..wire.start import Origin
 from ..wire.storage import StorageOfRun
-from ..wire.waits import Waiting, Waits
+from ..wire.waits import (
+    EventWait,
+    InvokeWait,
+    NextWait,
+    SignalWait,
+    TimedWait,
+    Waiting,
+    Waits,
+    box_of,
+    moments_of,
+    timers_of,
+)
 from ..workflow import Workflow
 from .awaited import Awaited
 from .branches import RunLoop
@@ -209,8 +220,8 @@ class Continuing:
     def _is_alone(self) -> bool:
         """Return whether the body waits for nothing but steps and timers: for nothing else of Temporal's."""
         waits = self._run.waits.now.values()
-        timers = sum(waiting.timers for waiting in waits) + self._is_parking
-        children = sum("look_at" not in waiting.more for waiting in waits if waiting.kind == "invoke")
+        timers = sum(map(timers_of, waits)) + self._is_parking
+        children = sum(waiting.next_poll_at is None for waiting in waits if isinstance(waiting, InvokeWait))
         return are_only(asyncio.get_running_loop(), timers=timers, children=children)
 
     async def until_left(self, body: asyncio.Task[Any]) -> None:
@@ -329,10 +340,10 @@ class Continuing:
     async def _ask_children(self) -> bool:
         """Have invoked runs report their end by a signal; False if one has ended, and its result is about to come."""
         for waiting in list(self._run.waits.now.values()):
-            if waiting.kind == "invoke" and not waiting.more.get("asked"):
-                if not await self._run.children.ask(waiting.more["child"]):
+            if isinstance(waiting, InvokeWait) and not waiting.report_requested:
+                if not await self._run.children.ask(waiting.child):
                     return False
-                waiting.more["asked"] = True
+                waiting.report_requested = True
         return True
 
     def _cannot(self, size: int, events: int) -> None:
@@ -456,8 +467,8 @@ class Continuing:
         """Wait, without the handler, until there is something to do for it."""
         waits = self._run.waits.inside()
         for waiting in waits.values():
-            if waiting.kind == "invoke":
-                waiting.more.setdefault("look_at", workflow.time() + waiting.more["look_after"])
+            if isinstance(waiting, InvokeWait):
+                waiting.next_poll(workflow.time())
         follow_the_current_version(asyncio.get_running_loop(), True)
         try:
             while not self._is_due(waits):
@@ -499,12 +510,16 @@ class Continuing:
 
     def _has_come(self, key: str, waiting: Waiting) -> bool:
         run = self._run
-        if waiting.kind in ("event", "next"):
-            box = run.inbox.boxes.get(waiting.more.get("box", key))
-            return box is None or box.is_closed or bool(box.events)
-        if waiting.kind == "signal":
-            return run.signals.has(waiting.more["wait"]["key"])
-        return waiting.kind == "invoke" and waiting.more["child"] in run.children.ended
+        match waiting:
+            case EventWait() | NextWait():
+                box = run.inbox.boxes.get(box_of(key, waiting))
+                return box is None or box.is_closed or bool(box.events)
+            case SignalWait(wait=wait):
+                return run.signals.has(wait.key)
+            case InvokeWait(child=child):
+                return child in run.children.ended
+            case TimedWait():
+                return False
 
 
 def _text(key: str, outcome: Outcome) -> bytes:
@@ -543,5 +558,4 @@ def _left(until: float) -> timedelta:
 
 
 def _earliest(waits: dict[str, Waiting]) -> float | None:
-    moments = [moment for waiting in waits.values() for moment in (waiting.until, waiting.more.get("look_at"))]
-    return min((moment for moment in moments if moment is not None), default=None)
+    return min((moment for waiting in waits.values() for moment in moments_of(waiting)), default=None)

@@ -59,7 +59,7 @@ from ..wire.run_input import check_received, received
 from ..wire.run_result import read_result, write_result
 from ..wire.start import Origin, cron_data
 from ..wire.storage import StorageOfRun
-from ..wire.waits import BACKOFF, Waiting, Waits
+from ..wire.waits import BACKOFF, TimedWait, Waits
 from ..workflow import CANCEL_ON_TIMEOUT, CancelOn, Workflow
 from .awaited import Awaited, described
 from .body import Body, BodyAttempt, WorkflowSurroundings, seed_of
@@ -472,7 +472,7 @@ class Run:
         await waiting
 
     async def _sleep_until(self, moment: datetime) -> None:
-        with self.waits.during(UNTIL_TS, Waiting("start", moment.timestamp())):
+        with self.waits.during(UNTIL_TS, TimedWait("start", moment.timestamp())):
             await workflow.sleep(moment - workflow.now(), summary=f"{UNTIL_TS}{moment.isoformat()}")
 
     def _input(self) -> Any:

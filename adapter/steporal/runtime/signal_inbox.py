@@ -20,7 +20,7 @@ from ..wire.limits import summary
 from ..wire.mailbox_wait import Wait
 from ..wire.memo import Failure, Outcome
 from ..wire.names import CLOSE_MAILBOX, OPEN_MAILBOX, RELEASE_MAILBOXES
-from ..wire.waits import Waiting, Waits
+from ..wire.waits import SignalWait, Waits
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ class SignalInbox:
         wait: Wait,
         *,
         replace: bool,
-        carried: Waiting | None = None,
+        carried: SignalWait | None = None,
         shortest: timedelta = timedelta(0),
     ) -> Outcome:
         """Wait until the signal comes or the wait's time is over; cancelled too late, it returns what has come.
@@ -122,7 +122,7 @@ class SignalInbox:
             self._received.pop(wait.key, None)
 
     async def _wait(
-        self, step: str, wait: Wait, replace: bool, carried: Waiting | None, shortest: timedelta
+        self, step: str, wait: Wait, replace: bool, carried: SignalWait | None, shortest: timedelta
     ) -> Outcome:
         if wait.key not in self._received:
             opening = self._in_background(_known(carried) if carried else self._open(step, wait, replace))
@@ -132,7 +132,7 @@ class SignalInbox:
                 if isinstance(mailbox, Wait):
                     del self._waits[wait.key]
                     return Outcome(failure=conflict(wait, mailbox))
-                waiting = Waiting("signal", wait.until, {"wait": wait.model_dump(mode="json"), "mailbox": mailbox})
+                waiting = SignalWait(wait.until, wait, mailbox)
                 with self._all.during(step, waiting):
                     is_received = await self._until_received(wait, shortest)
                 if not is_received:
@@ -239,8 +239,8 @@ async def _to_its_end(task: asyncio.Task[T]) -> T:
                 raise
 
 
-async def _known(carried: Waiting) -> Wait | str:
-    return str(carried.more["mailbox"])
+async def _known(carried: SignalWait) -> Wait | str:
+    return carried.mailbox
 
 
 def summary_of_open(wait: Wait) -> str:

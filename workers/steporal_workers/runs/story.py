@@ -28,7 +28,7 @@ from steporal.wire.memo import Outcome
 from steporal.wire.names import RECOVER, RERUN_OF_KEY
 from steporal.wire.sent_events import unpack
 from steporal.wire.start import Origin
-from steporal.wire.waits import BACKOFF, Waiting
+from steporal.wire.waits import BACKOFF
 
 from ..problems import Failure
 from .finding import is_open
@@ -304,8 +304,8 @@ def _waits(story: Story) -> list[Wait]:
     timeline, carried = story.timeline, story.rebuilt.carried
     topics = {key: box["topics"] for key, box in carried.boxes.items()}
     waits = []
-    for key, (_, data) in carried.waits.items():
-        awaited = Awaited.of(key, Waiting(data["kind"], data["until"], data["more"]), topics)
+    for key, (_, waiting) in carried.waits.items():
+        awaited = Awaited.of(key, waiting, topics)
         waits.append(Wait(awaited, _since(timeline, key)))
     known = {wait.awaited.step: wait.awaited.kind for wait in waits}
     for entry in timeline.steps:

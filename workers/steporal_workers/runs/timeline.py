@@ -49,6 +49,7 @@ from steporal.wire.names import (
 )
 from steporal.wire.sent_events import unpack
 from steporal.wire.step_activities import BEFORE
+from steporal.wire.waits import NextWait
 from steporal.wire.workflow_ids import workflow_id_of
 
 Kind = Literal[
@@ -251,8 +252,8 @@ class Timeline:
         carried = read_carried(await self._json(payloads[2])) if len(payloads) > 2 else None
         for key, (_, waiting) in carried.waits.items() if carried else ():
             entry = self._by_id.get(key)
-            if entry is not None and waiting["kind"] == "next":
-                entry.kind, entry.box = "next", waiting["more"]["box"]
+            if entry is not None and isinstance(waiting, NextWait):
+                entry.kind, entry.box = "next", waiting.box
 
     async def _receive(self, event: HistoryEvent, at: datetime) -> None:
         """Anybody can send a signal: one that the run has dropped is dropped here."""

@@ -27,7 +27,7 @@ from ...wire.failures import failure_of, is_cancellation
 from ...wire.limits import summary
 from ...wire.memo import Outcome
 from ...wire.names import WAIT_REFUSED
-from ...wire.waits import Waiting
+from ...wire.waits import EventWait, NextWait
 from ..inbox import Box
 from ..run import Run
 from .arguments import arguments_checked, deadline_of
@@ -94,8 +94,8 @@ async def _perform_wait(attempt: StepHost, key: str, wait: Wait) -> Outcome:
     box: Box | Outcome | None = None
     if waiting is not None:
         box = subscriptions.inbox.boxes.get(key)
-    if waiting is None or box is None:
-        waiting = Waiting("event", wait.until)
+    if not isinstance(waiting, EventWait) or box is None:
+        waiting = EventWait(wait.until)
         box = await _subscribe(attempt, key, "once", wait)
     if isinstance(box, Outcome):
         return box
@@ -126,9 +126,8 @@ async def _subscribe(attempt: StepHost, key: str, kind: Literal["once", "each"],
         return Outcome(failure=failure_of(err))
 
 
-async def _take(run: Run, box: Box, key: str, waiting: Waiting) -> dict[str, Any] | None:
+async def _take(run: Run, box: Box, key: str, waiting: EventWait | NextWait) -> dict[str, Any] | None:
     """The next event in a box; None when there is none in time, or the box is closed."""
-    assert waiting.until is not None
     left = waiting.until - workflow.time()
     if left <= 0 and run.waits.is_known_to_be_over(key):
         run.clock.note_passed(key, waiting.until)
@@ -218,8 +217,8 @@ class EventListener:
         until = run.clock.moved(self._until, self._asked)
         if own is not None:
             until = min(until, run.clock.moved(own, asked))
-        resumed = run.waits.resume(key, "next")
-        waiting = Waiting("next", until if resumed is None else resumed.until, {"box": self._key})
+        resumed = run.waits.resume(key, "next", "timer")
+        waiting = NextWait(until if resumed is None or resumed.until is None else resumed.until, self._key)
         return Outcome(await _take(run, box, key, waiting))
 
     @step_method("listener.close")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -19,7 +20,6 @@ from ...durations import Duration
 from ...errors import InvalidInputError, InvalidResultError, InvokeTimeoutError, StepError
 from ...observability.search_attributes import is_indexed, of_run
 from ...sdk.wait_until import wait_until
-from ...types import JSON
 from ...values.converter import copied
 from ...values.type_names import shown
 from ...wire.failures import failure_of, is_cancellation
@@ -29,7 +29,7 @@ from ...wire.names import FIND_END, FIND_WORKFLOW, INVOKED_BY, LISTENS_BEFORE_IT
 from ...wire.run_input import Given, given, given_to_other_app
 from ...wire.run_result import of_memo, read_result, value_of
 from ...wire.start import INVOKED, Origin
-from ...wire.waits import SHORTEST, Waiting
+from ...wire.waits import SHORTEST, InvokeWait
 from ...wire.workflow_ids import named_workflow, workflow_id_of, workflow_of
 from ..carried import read_outcome
 from .arguments import arguments_checked, deadline_of
@@ -82,14 +82,14 @@ async def _perform(
     run = attempt.owner
     if deadline is not None:
         deadline = datetime.fromtimestamp(run.clock.moved(deadline.timestamp(), asked), UTC)
-    if carried := run.waits.resume(key, "invoke"):
+    if isinstance(carried := run.waits.resume(key, "invoke"), InvokeWait):
         return await _until_reported(attempt, key, carried)
     event_id = attempt.derived_id(key, 0)
     child_id = workflow_id_of(target.app, target.id, event_id)
     until = None if deadline is None else deadline.timestamp()
-    more: dict[str, JSON] = {"child": child_id, "look_after": LOOK_AFTER.total_seconds()}
+    waiting = InvokeWait(until, child_id, LOOK_AFTER.total_seconds())
     if child_id in run.children.invoked:
-        return await _until_reported(attempt, key, Waiting("invoke", until, more))
+        return await _until_reported(attempt, key, waiting)
     task_queue: str | None = None
     if isinstance(target, WorkflowReference):
         found = await attempt.perform(
@@ -121,13 +121,12 @@ async def _perform(
         listens = run.children.awaiting(child_id) if workflow.patched(LISTENS_BEFORE_IT_ASKS) else nullcontext()
         with listens:  # its end may be told before the answer that it was asked
             await run.children.ask(child_id)
-            return await _until_reported(attempt, key, Waiting("invoke", until, {**more, "look_at": workflow.time()}))
+            return await _until_reported(attempt, key, replace(waiting, next_poll_at=workflow.time()))
     except ChildWorkflowError as err:
         # The step was cancelled before Temporal had started the run. The SDK raises that as an error of the run's.
         if is_cancellation(err):
             raise asyncio.CancelledError from None
         return Outcome(failure=failure_of(err))
-    waiting = Waiting("invoke", until, more, timers=0 if deadline is None else 1)
     with run.children.awaiting(child_id), run.waits.during(key, waiting):
         if deadline is not None and not await _ends_in_time(child, deadline, key):
             return too_late(child_id)
@@ -167,42 +166,41 @@ def too_late(child: str) -> Outcome:
     return Outcome(failure=Failure(InvokeTimeoutError.__name__, message))
 
 
-def next_look_after(seconds: float) -> float:
-    """Return when an invoked run is looked at again, by when it was looked at last, in seconds."""
+def next_poll_interval(seconds: float) -> float:
+    """Return the next interval between two looks at an invoked run, in seconds."""
     return min(seconds * 2, _LOOK_AT_LEAST_EVERY.total_seconds())
 
 
-async def _until_reported(attempt: StepHost, key: str, waiting: Waiting) -> Outcome:
+async def _until_reported(attempt: StepHost, key: str, waiting: InvokeWait) -> Outcome:
     """Wait for a run that an execution before has invoked.
 
     It reports its end, unless it was terminated: so it is looked at now and then.
     """
-    with attempt.owner.children.awaiting(waiting.more["child"]):
+    with attempt.owner.children.awaiting(waiting.child):
         return await _reported(attempt, key, waiting)
 
 
-async def _reported(attempt: StepHost, key: str, waiting: Waiting) -> Outcome:
-    run, child = attempt.owner, waiting.more["child"]
+async def _reported(attempt: StepHost, key: str, waiting: InvokeWait) -> Outcome:
+    run, child = attempt.owner, waiting.child
     is_known_to_be_over = run.waits.is_known_to_be_over(key)
     is_timer_over = False
     while child not in run.children.ended:
         now = workflow.time()
-        if waiting.more.get("look_at", 0) and now >= waiting.more["look_at"]:
+        if waiting.next_poll_at is not None and now >= waiting.next_poll_at:
             found = await attempt.perform(key, attempt.local(key, FIND_END, {"workflow_id": child}))
             if found.failure:
                 return found
             if found.value is not None:
                 return read_outcome(found.value)
-            waiting.more["look_after"] = next_look_after(waiting.more["look_after"])
-            waiting.more["look_at"] = workflow.time() + waiting.more["look_after"]
+            waiting.poll_interval = next_poll_interval(waiting.poll_interval)
+            waiting.next_poll_at = workflow.time() + waiting.poll_interval
             is_known_to_be_over = is_timer_over = False
         if waiting.until is not None and now >= waiting.until and (is_known_to_be_over or is_timer_over):
             if not is_timer_over:
                 run.clock.note_passed(key, waiting.until)
             return too_late(child)
-        waiting.more.setdefault("look_at", now + waiting.more["look_after"])
-        next_look = waiting.more["look_at"]
-        left = (next_look if waiting.until is None else min(next_look, waiting.until)) - now
+        next_poll = waiting.next_poll(now)
+        left = (next_poll if waiting.until is None else min(next_poll, waiting.until)) - now
         with run.waits.during(key, waiting):
             try:
                 await wait_until(

@@ -25,6 +25,7 @@ from ...wire.memo import Outcome
 from ...wire.names import FIND_MAILBOX, SEND_SIGNAL
 from ...wire.run_input import fields_made_anew
 from ...wire.signal_types import type_to_check
+from ...wire.waits import SignalWait
 from ..branches import out_of_body, serving
 from ..run import Run
 from .arguments import arguments_checked, check_type, deadline_of
@@ -109,9 +110,10 @@ async def _perform_wait(
     attempt: StepHost, key: str, signal: str, deadline: datetime, asked: int | None, replace: bool, schema: Any
 ) -> Outcome:
     run = attempt.owner
-    if carried := run.waits.resume(key, "signal"):
-        wait = Wait.model_validate(carried.more["wait"])
-        return await run.signals.wait(key, wait, replace=replace, carried=carried, shortest=run.clock.shortest(key))
+    if isinstance(carried := run.waits.resume(key, "signal"), SignalWait):
+        return await run.signals.wait(
+            key, carried.wait, replace=replace, carried=carried, shortest=run.clock.shortest(key)
+        )
     wait = Wait(
         signal=signal,
         workflow_id=workflow.info().workflow_id,
