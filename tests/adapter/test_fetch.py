@@ -464,7 +464,7 @@ BAD = [
     (("GET", URL), {"headers": {"A": "1\r\nB: 2"}}, "header 'A' is .*printable ASCII on one line"),
     (("GET", URL), {"headers": {"A\n": "1"}}, r"headers has the name 'A\\n'"),
     (("GET", URL), {"headers": {"A": 1}}, "header 'A' is 1; it takes text"),
-    (("GET", URL), {"headers": {"A": "1", "a": "2"}}, "headers has 'A' and 'a'"),
+    (("GET", URL), {"headers": {"A": "1", "a": "2"}}, "headers contains both 'A' and 'a'"),
     (("GET", URL), {"headers": {"Content-Length": "1"}}, "which Steporal sets itself"),
     (("GET", URL), {"headers": "A: 1"}, "headers is 'A: 1'"),
     (("GET", URL), {"params": {"a": None}}, "parameter 'a' is None"),

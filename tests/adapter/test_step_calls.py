@@ -413,7 +413,7 @@ async def test_a_call_of_a_listener_that_cannot_be_right_fails_the_run(app: step
     failed = await failure(app, workers, body)
     assert failed.name == "InvalidArgumentError"
     assert (
-        "step 'next': listener.next() does not take the argument 'timout' (did you mean 'timeout'?)" in failed.message
+        "step 'next': listener.next() does not accept the argument 'timout' (did you mean 'timeout'?)" in failed.message
     )
 
 
