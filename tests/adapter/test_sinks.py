@@ -752,7 +752,7 @@ BAD: list[tuple[Any, Any, dict[str, Any], str]] = [
     ("a", InngestSink("k"), {"secret": SECRET}, "InngestSink.* has an event_key"),
     ("a", InngestSink(""), {}, "event_key is empty"),
     ("a", InngestSink("k", base_url="inn.gs"), {}, "base_url is 'inn.gs'"),
-    ("a", InngestSink("k", base_url="https://inn.gs?a=1"), {}, "base_url has a query"),
+    ("a", InngestSink("k", base_url="https://inn.gs?a=1"), {}, "base_url contains a query"),
     ("a", "https://example.com", {"headers": {"Webhook-Id": "1"}}, "which Steporal sets itself"),
     ("a", "https://example.com", {"headers": {"A": "1\n"}}, "printable ASCII on one line"),
     ("a", "https://example.com", {"timeout": -1}, "timeout is -1"),
