@@ -1,4 +1,4 @@
-"""What a handler's source shows to be wrong, found when it is defined and not only when it runs."""
+"""Checks of a handler's source for mistakes, when it is defined instead of when it runs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .errors import CaptureError, NestedStepError
 
 
 def check_step_functions(handler: Callable[..., Any], workflow_id: str) -> None:
-    """Look at the functions that a handler passes to ``step.run``.
+    """Check the functions that a handler passes to ``step.run``.
 
-    Where the source cannot be read, and where a function is passed in a way that the source does not show, the same
-    mistakes are found when the step is called.
+    If the source cannot be read, or does not show how a function is passed, the same mistakes are found when the step
+    is called.
 
     Raises:
-        NestedStepError: One calls a step itself.
-        CaptureError: One assigns a variable of the handler.
+        NestedStepError: A function calls a step itself.
+        CaptureError: A function assigns a variable of the handler.
     """
     plain = unwrapped(handler)
     tree = parsed(plain) if plain else None
@@ -37,7 +37,7 @@ def check_step_functions(handler: Callable[..., Any], workflow_id: str) -> None:
         if inner := next(_calls_of(function, step), None):
             raise NestedStepError(
                 f"step {_text(inner.args[0]) if inner.args else '?'} is called inside step {step_id} {where}; steps do "
-                "not nest: call it in the handler's body, and pass its result on"
+                "not nest: call it in the handler's body, and pass on its result"
             )
         if written := [name for node in ast.walk(function) if isinstance(node, ast.Nonlocal) for name in node.names]:
             raise CaptureError(

@@ -1,4 +1,4 @@
-"""A client's connection to Temporal, shared by the threads and event loops of one process."""
+"""Connection of a client to Temporal, shared by the threads and event loops of one process."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Connect = Callable[[], Awaitable[temporalio.client.Client]]
 
 
 class Connection:
-    """The connection of one client.
+    """Connection of one client.
 
     Args:
         client_id: The client's id, for messages.
         connect: Makes the connection, unless one is set.
-        data_converter: The data converter that the client was given for a connection of its own.
+        data_converter: The data converter for a connection that the client makes.
 
     Attributes:
         given_converter: That data converter.
@@ -48,10 +48,10 @@ class Connection:
 
     @property
     def temporal(self) -> temporalio.client.Client | None:
-        """The Temporal client, if there is one.
+        """Temporal client, or None before it is set or made.
 
         Raises:
-            ForkError: It was made in the process that this one was forked from.
+            ForkError: The connection was made before this process was forked.
         """
         if self._temporal is not None and self._process != os.getpid():
             raise ForkError(
@@ -63,7 +63,7 @@ class Connection:
 
     @temporal.setter
     def temporal(self, temporal: temporalio.client.Client) -> None:
-        # The SDK connects a lazy client on its first call, under a lock of one event loop.
+        # The SDK connects a lazy client on its first call, under a lock that belongs to one event loop.
         self._temporal, self._is_ready = temporal, not temporal.service_client.config.lazy
         self._process = os.getpid()
         if self._is_ready:
@@ -71,7 +71,7 @@ class Connection:
 
     @property
     def data_converter(self) -> DataConverter | None:
-        """Data converter of the connection; the one that the client was given, until a connection exists."""
+        """Data converter of the connection, or, before a connection exists, the one that was passed to the client."""
         temporal = self.temporal
         return self.given_converter if temporal is None else temporal.data_converter
 
@@ -79,13 +79,13 @@ class Connection:
         """Return the Temporal client, connected.
 
         Raises:
-            ConnectError: There is no connection.
+            ConnectError: The connection could not be made.
         """
         temporal = self.temporal
         if temporal is not None and self._is_ready:
             return temporal
         self._notice_fork()
-        # The background loop connects: another caller's loop may close, and would leave the others waiting.
+        # The background loop connects. Another caller's loop might close, and leave the other callers waiting.
         return await asyncio.shield(asyncio.wrap_future(self._once()))
 
     def _once(self) -> Future[temporalio.client.Client]:
@@ -102,7 +102,7 @@ class Connection:
         self._connecting = None
 
     def _notice_fork(self) -> None:
-        """In a forked child, drop a lock and an attempt to connect that no thread of this process will finish."""
+        """In a forked child, drop a lock and a connection attempt that no thread of this process will finish."""
         if self._process != os.getpid():
             self._starting, self._connecting, self._process = threading.Lock(), None, os.getpid()
 
@@ -116,7 +116,7 @@ class Connection:
                     temporal = await self._connect()
                 else:
                     await temporal.workflow_service.get_system_info(GetSystemInfoRequest())  # connects a lazy client
-            except SteporalError:  # such as a key that is not valid, which is a ValueError
+            except SteporalError:  # such as an invalid key, which is also a ValueError
                 raise
             except (RuntimeError, ValueError, OSError) as err:
                 raise ConnectError(f"{what}: {err}") from err
@@ -129,10 +129,10 @@ class Connection:
 def _keep_runtime(chosen: Runtime | None) -> None:
     """Keep the SDK's default runtime until the process ends, unless the connection has a runtime chosen by the user.
 
-    A call that is still in flight when the program ends, such as a ``run.result()`` that was given up, holds a thread
-    of the SDK. Once Python finalizes, that thread blocks when it asks for the interpreter. Python then frees the
-    runtime, which waits for its threads, so the process would never exit. The extra reference keeps the runtime from
-    being freed. A runtime that the user has chosen is left alone, since freeing it may flush its metrics.
+    A call that is still in flight when the program ends, such as an abandoned ``run.result()``, holds a thread of the
+    SDK. Once Python finalizes, that thread blocks when it requests the interpreter. Python then frees the runtime,
+    which waits for its threads, so the process would never exit. The extra reference keeps the runtime from being
+    freed. A runtime that the user has chosen is not kept, because freeing it may flush its metrics.
     """
     if chosen is None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(Runtime.default()))
@@ -140,14 +140,15 @@ def _keep_runtime(chosen: Runtime | None) -> None:
 
 @contextmanager
 def sdk_errors(what: str, kind: Callable[[str], TemporalCallError] = TemporalCallError) -> Iterator[None]:
-    """Raise errors of Temporal's SDK as errors of ours, with the SDK's error as ``__cause__``.
+    """Raise errors of Temporal's SDK as Steporal's errors, with the SDK's error as ``__cause__``.
 
-    A ``RuntimeError``, which drivers of external storages raise, becomes one of ours only where ``kind`` says more than
-    that a call has failed.
+    A ``RuntimeError``, which drivers of external storages raise, is only converted if ``kind`` is more specific than a
+    failed call.
 
     Args:
-        what: The beginning of the message: what did not succeed.
-        kind: Makes the error to raise; also instead of a :class:`ConnectError`, unless that is a kind of it.
+        what: The start of the message: the operation that failed.
+        kind: The class of the error to raise; it also replaces a :class:`ConnectError`, unless that is a subclass of
+            it.
     """
     try:
         yield
@@ -165,7 +166,7 @@ def sdk_errors(what: str, kind: Callable[[str], TemporalCallError] = TemporalCal
         raise kind(f"{what}: {err.message} ({err.status.name})") from err
     except temporalio.exceptions.TemporalError as err:
         raise kind(f"{what}: {err}") from err
-    except RuntimeError as err:  # of the driver of an external storage
+    except RuntimeError as err:  # from the driver of an external storage
         if kind in (TemporalCallError, ConnectError) or isinstance(err, SteporalError):
             raise
         raise kind(f"{what}: {err}") from err
@@ -173,6 +174,6 @@ def sdk_errors(what: str, kind: Callable[[str], TemporalCallError] = TemporalCal
         if "across forks" not in str(err):
             raise
         raise ForkError(
-            f"{what}: Temporal's SDK was used in the process that this one was forked from, and does not survive a "
-            "fork; connect after the fork only, or start processes with 'spawn'"
+            f"{what}: Temporal's SDK was used before this process was forked, and does not survive a "
+            "fork; connect only after the fork, or start processes with 'spawn'"
         ) from err

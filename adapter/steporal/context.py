@@ -1,4 +1,4 @@
-"""What a handler is given: its input, and the deterministic sources of time, chance and log."""
+"""Context of a handler: its input, and deterministic sources of time, randomness and log messages."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ InputType = Literal["event", "cron", "invoke"]
 
 @dataclass(frozen=True, slots=True)
 class InputExt:
-    """What Temporal adds to an input.
+    """Additional fields of an input.
 
     Attributes:
-        v: The version that the event's sender gave, if any.
-        cron: The schedule that started the run, if one did.
+        v: The version that the event's sender set, if any.
+        cron: The schedule that started the run, if any.
     """
 
     v: str | None = None
@@ -31,16 +31,16 @@ class InputExt:
 
 @dataclass(frozen=True, slots=True)
 class Input(Generic[I]):
-    """What started a run.
+    """Event, schedule or call that started a run.
 
     Attributes:
         data: The event's data, validated by the workflow's ``input_schema``; plain JSON without one.
         id: The event's id.
         name: The event's name; ``inngest/function.invoked`` for a run that was started directly, and
             ``inngest/scheduled.timer`` for one that a cron trigger started.
-        time: When the event was sent, or its ``ts``; aware, in UTC.
+        time: The time when the event was sent, or its ``ts``; aware, in UTC.
         type: ``"event"``, ``"cron"`` or ``"invoke"``.
-        ext: What Temporal adds.
+        ext: Additional fields.
     """
 
     data: I
@@ -53,12 +53,12 @@ class Input(Generic[I]):
 
 @dataclass(frozen=True, slots=True)
 class ContextExt:
-    """Where a run lives in Temporal.
+    """Location of a run in Temporal.
 
     Attributes:
-        workflow_id: Temporal's workflow id.
-        namespace: Temporal's namespace.
-        task_queue: The task queue of the run.
+        workflow_id: The run's Temporal workflow id.
+        namespace: The run's Temporal namespace.
+        task_queue: The run's task queue.
     """
 
     workflow_id: str
@@ -67,37 +67,37 @@ class ContextExt:
 
 
 class Surroundings(Protocol):
-    """Where a context is used: in a handler's body, or in a step function that captured it."""
+    """Environment of a context: a handler's body, or a step function that captured the context."""
 
     @property
     def attempt(self) -> int:
-        """The attempt of the body or of the step, from 0."""
+        """Attempt of the body or of the step, from 0."""
 
     @property
     def random(self) -> random.Random:
-        """A source of chance."""
+        """Source of random numbers."""
 
     @property
     def logger(self) -> logging.LoggerAdapter[Any]:
-        """A logger."""
+        """Logger of the run."""
 
     def now(self) -> datetime:
-        """The time, aware, in UTC."""
+        """Return the time; aware, in UTC."""
 
     def uuid4(self) -> UUID:
-        """A random UUID."""
+        """Return a random UUID."""
 
 
 class Context(Generic[I]):
-    """What a handler is given first.
+    """First argument of a handler.
 
-    A step function may capture it, and then has a read-only copy of it, whose ``attempt`` is the step's.
+    A step function that captures the context receives a read-only copy, whose ``attempt`` is the step's.
 
     Attributes:
-        input: What started the run.
-        run_id: The run's id, stable for its whole life, also after Temporal's continue-as-new.
-        max_attempts: How often the body is attempted at most, in all.
-        ext: Where the run lives in Temporal.
+        input: The event, schedule or call that started the run.
+        run_id: The run's id, stable for its whole life, even after Temporal's continue-as-new.
+        max_attempts: The maximum number of attempts of the body, including the first.
+        ext: The run's location in Temporal.
     """
 
     __slots__ = ("_surroundings", "ext", "input", "max_attempts", "run_id")
@@ -113,23 +113,23 @@ class Context(Generic[I]):
 
     @property
     def attempt(self) -> int:
-        """The attempt, from 0: in the body, of the body since the last step finished; in a step, of the step."""
+        """Attempt, from 0: in the body, its attempt since the last step finished; in a step, the step's attempt."""
         return self._surroundings.attempt
 
     @property
     def logger(self) -> logging.LoggerAdapter[Any]:
-        """Logs with the run's ids; silent on replay, and where an execution or attempt before this has been."""
+        """Logger that adds the run's ids; silent on replay, and where an earlier execution or attempt has been."""
         return self._surroundings.logger
 
     @property
     def random(self) -> random.Random:
-        """A ``random.Random`` that gives the same numbers when the run is replayed."""
+        """Random number generator that returns the same numbers when the run is replayed."""
         return self._surroundings.random
 
     def now(self) -> datetime:
-        """The time of the run, aware, in UTC; the same when the run is replayed."""
+        """Return the run's time, aware, in UTC; the same when the run is replayed."""
         return self._surroundings.now()
 
     def uuid4(self) -> UUID:
-        """A random UUID; the same when the run is replayed."""
+        """Return a random UUID; the same when the run is replayed."""
         return self._surroundings.uuid4()

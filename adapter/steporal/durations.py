@@ -27,17 +27,17 @@ _ACCEPTED = 'it takes a timedelta, an int of milliseconds, or a string such as "
 
 
 def parse_duration(value: object, *, what: str = "duration", minimum: timedelta = timedelta(0)) -> timedelta:
-    """A duration as a ``timedelta``.
+    """Return a duration as a ``timedelta``.
 
     Args:
         value: A ``timedelta``, an ``int`` of milliseconds, or a string of numbers with units ``w d h m s ms``, the
             largest first.
-        what: What messages call it.
-        minimum: The least that is accepted.
+        what: The name of the value in messages.
+        minimum: The shortest duration that is accepted.
 
     Raises:
-        TypeError: It is of another type, a float or a bool among them.
-        ValueError: It is negative, shorter than ``minimum``, longer than a century, or no such string.
+        TypeError: The value has another type, such as a float or a bool.
+        ValueError: The value is negative, shorter than ``minimum``, longer than a century, or not a valid string.
     """
     if isinstance(value, datetime):
         kind = "a naive datetime" if value.tzinfo is None else "a datetime"
@@ -78,11 +78,11 @@ def _parse_text(text: str, what: str) -> timedelta:
 
 
 def parse_deadline(value: object, *, what: str = "deadline") -> datetime:
-    """An aware ``datetime``, in UTC.
+    """Return an aware ``datetime`` in UTC.
 
     Raises:
-        TypeError: It is not a ``datetime``.
-        ValueError: It is naive: it does not say in which time zone it is. Or UTC has no such year.
+        TypeError: The value is not a ``datetime``.
+        ValueError: The value is naive, so its time zone is unknown, or UTC has no such year.
     """
     if not isinstance(value, datetime):
         raise TypeError(f"{what} is {value!r} ({type(value).__name__}); it takes an aware datetime")
@@ -97,7 +97,7 @@ def parse_deadline(value: object, *, what: str = "deadline") -> datetime:
 
 
 def delay_of(value: Duration | datetime, *, now: datetime) -> timedelta:
-    """How long it is from ``now`` until a deadline, or what a duration says; never negative."""
+    """Return the time from ``now`` until a deadline, or a duration as a ``timedelta``; never negative."""
     if isinstance(value, datetime):
         return max(parse_deadline(value) - now, timedelta(0))
     return parse_duration(value)
@@ -107,8 +107,8 @@ def check_delay(value: object, *, what: str) -> None:
     """Check a duration or an aware ``datetime``.
 
     Raises:
-        TypeError: It is of another type.
-        ValueError: It is out of range, or naive, or a string that is not a duration.
+        TypeError: The value has another type.
+        ValueError: The value is out of range, naive, or not a valid string.
     """
     if isinstance(value, datetime):
         parse_deadline(value, what=what)
@@ -119,13 +119,13 @@ def check_delay(value: object, *, what: str) -> None:
 
 
 def format_duration(duration: timedelta) -> str:
-    """A duration as :func:`parse_duration` reads it: ``1h30m``, ``250ms``, ``7d``. Cut to milliseconds."""
-    left = duration // timedelta(milliseconds=1) * timedelta(milliseconds=1)
+    """Return a duration as :func:`parse_duration` reads it: ``1h30m``, ``250ms``, ``7d``; cut to milliseconds."""
+    remaining = duration // timedelta(milliseconds=1) * timedelta(milliseconds=1)
     parts = []
     for name, unit in _UNITS.items():
         if name == "w":
             continue  # people read 14d more easily than 2w
-        count, left = divmod(left, unit)
+        count, remaining = divmod(remaining, unit)
         if count:
             parts.append(f"{count}{name}")
     return "".join(parts) or "0s"

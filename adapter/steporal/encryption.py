@@ -1,11 +1,11 @@
-"""Encryption of all that Temporal stores of values: a payload codec, AES-256 in GCM, with keys that can be changed.
+"""Encryption of all values that Temporal stores: a payload codec that uses AES-256-GCM, with keys that can be rotated.
 
-A payload is sealed as a whole, with its metadata. What comes out is what Temporal's own samples make: the encoding
-``binary/encrypted``, the key's id in ``encryption-key-id``, and as its data a random nonce of 96 bits, and then the
-ciphertext.
+Each payload is encrypted as a whole, including its metadata. The result has the format of Temporal's own samples: the
+encoding ``binary/encrypted``, the key's id in ``encryption-key-id``, and as data a random nonce of 96 bits followed by
+the ciphertext.
 
-The commands take their keys from settings, and so does a client that connects by itself. Who connects on their own
-says so::
+Commands read their keys from settings, and so does a client that makes its own connection. An app that makes its own
+connection passes the data converter::
 
     temporal = await temporalio.client.Client.connect(..., data_converter=steporal.encryption.data_converter())
     client = steporal.Client("shop", temporal=temporal)
@@ -46,17 +46,17 @@ __all__ = ["EncryptionCodec", "Key", "Keys", "data_converter", "new_key"]
 KEY_BYTES = 32
 NONCE_BYTES = 12
 
-_LEAST_DISTINCT = 12
-"""Of 32 random bytes, some 30 are distinct."""
+_MIN_DISTINCT = 12
+"""Number of distinct bytes that a random key exceeds: some 30 of 32 random bytes are distinct."""
 
 _NULL = b"binary/null"
-"""The encoding of nothing. Temporal drops a value of a memo, or search attribute, that it sees to be nothing."""
+"""Encoding of null. Temporal removes a memo value or search attribute if it can see that the value is null."""
 
 _UNREAD = "Failed decoding "
-"""What the SDK says of an activity whose arguments it cannot read."""
+"""Start of the SDK's message about an activity whose arguments it cannot read."""
 
 _FAILURE = "Encoded failure"
-"""What Temporal's SDKs write in place of a message that is encoded."""
+"""Text that Temporal's SDKs write in place of an encoded message."""
 
 
 # --- keys ----------------------------------------------------------------------------------------------------------
@@ -64,11 +64,11 @@ _FAILURE = "Encoded failure"
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key.
+    """Encryption key.
 
     Attributes:
-        id: What payloads name it by: the beginning of a digest of it, which tells nothing of it.
-        secret: Its 32 bytes.
+        id: The id that payloads name the key by: the start of a digest, which reveals nothing about the key.
+        secret: The key's 32 bytes.
     """
 
     id: str
@@ -76,10 +76,10 @@ class Key:
 
     @classmethod
     def parse(cls, text: str) -> Key:
-        """A key as :func:`new_key` writes it: 32 bytes in Base64, also the one for URLs, with padding or without.
+        """Parse a key as :func:`new_key` writes it: 32 bytes in Base64 or URL-safe Base64, with or without padding.
 
         Raises:
-            ValueError: It is not a key; the message does not show it.
+            ValueError: The text is not a valid key; the message does not show it.
         """
         plain = text.strip().replace("-", "+").replace("_", "/").rstrip("=")
         try:
@@ -88,13 +88,13 @@ class Key:
             raise ValueError("it is not valid Base64; `steporal encryption new-key` makes one") from None
         if len(secret) != KEY_BYTES:
             raise ValueError(f"it has {len(secret)} bytes, not {KEY_BYTES}; `steporal encryption new-key` makes one")
-        if len(set(secret)) < _LEAST_DISTINCT:
+        if len(set(secret)) < _MIN_DISTINCT:
             raise ValueError("its bytes are not random; `steporal encryption new-key` makes one")
         return cls(hashlib.sha256(b"steporal encryption key\0" + secret).hexdigest()[:8], secret)
 
 
 def new_key() -> str:
-    """A new random key, in Base64 for URLs."""
+    """Return a new random key in URL-safe Base64."""
     while True:
         text = base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode().rstrip("=")
         if not text.startswith("-"):  # a shell would take it for an option
@@ -103,10 +103,10 @@ def new_key() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of a process.
+    """Keys of a process.
 
     Attributes:
-        encryption: The first of them encrypts; all decrypt. Without any, nothing is encrypted.
+        encryption: Keys for encryption: the first encrypts, and all decrypt. If empty, nothing is encrypted.
         decryption: Further keys that decrypt.
     """
 
@@ -115,19 +115,19 @@ class Keys:
 
     @classmethod
     def of(cls, encryption: Iterable[str] = (), decryption: Iterable[str] = ()) -> Keys:
-        """Keys as :func:`new_key` writes them.
+        """Return keys from texts as :func:`new_key` writes them.
 
         Raises:
-            DefinitionError: One is none.
+            DefinitionError: A key is not valid.
         """
         return cls(_parsed(ENCRYPTION_KEYS, encryption), _parsed(DECRYPTION_KEYS, decryption))
 
     @classmethod
     def of_environment(cls) -> Keys:
-        """The keys in ``STEPORAL_ENCRYPTION_KEYS`` and ``STEPORAL_DECRYPTION_KEYS``, separated by commas.
+        """Return the keys in ``STEPORAL_ENCRYPTION_KEYS`` and ``STEPORAL_DECRYPTION_KEYS``, separated by commas.
 
         Raises:
-            DefinitionError: One is none, or a variable is set and empty.
+            DefinitionError: A key is not valid, or a variable is set but empty.
         """
         return cls.of(*(_of_variable(name) for name in (ENCRYPTION_KEYS, DECRYPTION_KEYS)))
 
@@ -142,10 +142,10 @@ def _of_variable(name: str) -> list[str]:
     text = os.environ.get(name)
     if text is None:
         return []
-    found = [part for part in text.split(",") if part.strip()]
-    if not found:  # keys that were lost must not turn encryption off
-        raise DefinitionError(f"{name} is set but contains no key; set it to one key or several, separated by commas")
-    return found
+    parts = [part for part in text.split(",") if part.strip()]
+    if not parts:  # losing the keys must not turn encryption off
+        raise DefinitionError(f"{name} is set but contains no key; set it to one or more keys, separated by commas")
+    return parts
 
 
 def _parsed(name: str, texts: Iterable[str]) -> tuple[Key, ...]:
@@ -162,11 +162,11 @@ def _parsed(name: str, texts: Iterable[str]) -> tuple[Key, ...]:
 
 
 class EncryptionCodec(PayloadCodec, WithSerializationContext):
-    """Encrypts payloads, and decrypts those that are encrypted; others it lets through, as they came.
+    """Encrypts payloads, and decrypts those that are encrypted; other payloads pass unchanged.
 
     Args:
         keys: The keys.
-        inside: Another codec, whose payloads are encrypted: compression, which does nothing on what is encrypted.
+        inside: Another codec whose output is encrypted, such as compression, which has no effect on encrypted data.
 
     Raises:
         DefinitionError: The package ``cryptography`` is not installed.
@@ -190,9 +190,9 @@ class EncryptionCodec(PayloadCodec, WithSerializationContext):
         inside: Any = self._inside
         if not isinstance(inside, WithSerializationContext):
             return self
-        made = copy(self)
-        made._inside = cast(PayloadCodec, inside.with_context(context))
-        return made
+        codec = copy(self)
+        codec._inside = cast(PayloadCodec, inside.with_context(context))
+        return codec
 
     async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
         """See base class."""
@@ -202,21 +202,21 @@ class EncryptionCodec(PayloadCodec, WithSerializationContext):
 
     @property
     def encrypts(self) -> bool:
-        """Whether it encrypts: keys for decryption alone do not."""
+        """True if payloads are encrypted; False with decryption keys only."""
         return self._first is not None
 
     async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
         """See base class.
 
         Raises:
-            UnknownKeyError: There is not the key of one.
-            EncryptionError: One is not as it was encrypted.
+            UnknownKeyError: The key of a payload is missing.
+            EncryptionError: A payload was changed after it was encrypted.
         """
         opened = [self._open(payload) if is_sealed(payload) else payload for payload in payloads]
         return opened if self._inside is None else await self._inside.decode(opened)
 
     def is_current(self, payload: Payload) -> bool:
-        """Whether a stored payload is as it would be if it were stored now."""
+        """Return whether a stored payload has the form that it would be stored in now."""
         if is_sealed(payload):
             return key_of(payload) == self._first
         return self._first is None or bool(payload.external_payloads)
@@ -237,7 +237,7 @@ class EncryptionCodec(PayloadCodec, WithSerializationContext):
             return Payload.FromString(cipher.decrypt(payload.data[:NONCE_BYTES], payload.data[NONCE_BYTES:], None))
         except (self._wrong, ValueError, DecodeError):
             raise EncryptionError(
-                f"a value has changed since it was encrypted with key {id!r}: somebody has changed it, or it is damaged"
+                f"a value has changed since it was encrypted with key {id!r}: it was tampered with, or is damaged"
             ) from None
 
 
@@ -245,15 +245,15 @@ class EncryptionCodec(PayloadCodec, WithSerializationContext):
 
 
 def data_converter(keys: Keys | None = None, base: DataConverter = DataConverter.default) -> DataConverter:
-    """A data converter that encrypts, for ``temporalio.client.Client.connect`` or ``steporal.Client``.
+    """Return a data converter that encrypts, for ``temporalio.client.Client.connect`` or ``steporal.Client``.
 
     Args:
-        keys: The keys; those of the environment, by default. Without any, it is ``base``.
-        base: What else it does: its codec is applied before the encryption, its external storage after it. What its
-            failure converter writes of an error, its message and its stack trace, is encrypted, too.
+        keys: The keys; by default, those of the environment. Without keys, ``base`` is returned.
+        base: The data converter to extend: its codec runs before encryption, its external storage after it. Messages
+            and stack traces that its failure converter writes are encrypted, too.
 
     Raises:
-        DefinitionError: A key is none, ``base`` encrypts with other ones, or ``cryptography`` is not installed.
+        DefinitionError: A key is not valid, ``base`` encrypts with other keys, or ``cryptography`` is not installed.
     """
     keys = Keys.of_environment() if keys is None else keys
     if not keys:
@@ -262,8 +262,8 @@ def data_converter(keys: Keys | None = None, base: DataConverter = DataConverter
         if base.payload_codec.keys == keys:
             return base
         raise DefinitionError(
-            f"the data converter encrypts already, with other keys than those in {ENCRYPTION_KEYS} and "
-            f"{DECRYPTION_KEYS}: leave one of them out"
+            f"the data converter already encrypts, with other keys than those in {ENCRYPTION_KEYS} and "
+            f"{DECRYPTION_KEYS}: use only one of them"
         )
     codec = EncryptionCodec(keys, base.payload_codec)
     failures = sealing(base.failure_converter_class) if keys.encryption else base.failure_converter_class
@@ -272,12 +272,12 @@ def data_converter(keys: Keys | None = None, base: DataConverter = DataConverter
 
 @lru_cache
 def sealing(base: type[FailureConverter]) -> type[FailureConverter]:
-    """A failure converter whose messages and stack traces are payloads, which a codec encrypts.
+    """Return a failure converter whose messages and stack traces are payloads, so that a codec encrypts them.
 
-    Temporal's own can do that, too; not of causes that came in the clear.
+    Temporal's own failure converter can do that, too, but not for causes that arrive in clear text.
 
     Args:
-        base: What converts errors.
+        base: The class that converts errors.
     """
 
     class SealingFailureConverter(FailureConverter):
@@ -296,7 +296,7 @@ def sealing(base: type[FailureConverter]) -> type[FailureConverter]:
 
 
 def _is_of_keys(error: BaseException) -> bool:
-    """Whether an error says only that there is not a key: to those who do not have this one either."""
+    """Return whether an error only reports a missing key: its readers do not have the key of this process either."""
     unread = str(error).startswith(_UNREAD) and isinstance(error, ApplicationError)
     return isinstance(error.__cause__ if unread else error, EncryptionError)
 
@@ -304,8 +304,8 @@ def _is_of_keys(error: BaseException) -> bool:
 def _seal(failure: Failure, payload_converter: PayloadConverter) -> None:
     """Move the messages and stack traces of a failure, and of its causes, into payloads."""
     if not failure.HasField("encoded_attributes") or failure.message != _FAILURE:
-        said = {"message": failure.message, "stack_trace": failure.stack_trace}
-        failure.encoded_attributes.CopyFrom(payload_converter.to_payloads([said])[0])
+        attributes = {"message": failure.message, "stack_trace": failure.stack_trace}
+        failure.encoded_attributes.CopyFrom(payload_converter.to_payloads([attributes])[0])
         failure.message, failure.stack_trace = _FAILURE, ""
     if failure.HasField("cause") and failure.cause.application_failure_info.type != UnknownKeyError.__name__:
         _seal(failure.cause, payload_converter)

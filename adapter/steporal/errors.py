@@ -1,44 +1,44 @@
-"""Every error that Steporal raises.
+"""Errors that Steporal raises.
 
 ::
 
     SteporalError
-    ├── DefinitionError (ValueError)      a workflow, trigger or option that cannot be right
+    ├── DefinitionError (ValueError)      a workflow, trigger or option that is not valid
     ├── InvalidEventError (ValueError)    an event that cannot be sent
-    │   └── EventTooLargeError            an event over the size that can be sent
-    ├── TemporalCallError                 a client's call that Temporal refused, or did not answer
-    │   ├── ConnectError                  there is no connection to Temporal
-    │   │   └── ForkError                 the connection belongs to the process that this one was forked from
+    │   └── EventTooLargeError            an event over the size limit
+    ├── TemporalCallError                 a client's call that Temporal rejected or did not answer
+    │   ├── ConnectError                  no connection to Temporal
+    │   │   └── ForkError                 the connection was made before this process was forked
     │   ├── SendEventError                a call while events were sent
     │   └── SendSignalError               a call while a signal was sent
-    ├── RunNotFoundError                  Temporal has no such run, or no longer
-    ├── AlreadyStartedError               start_workflow(id=...): there is such a run already
-    ├── UnknownWorkflowError              no app has registered such a workflow
+    ├── RunNotFoundError                  Temporal has no run with this id, or has already deleted it
+    ├── AlreadyStartedError               start_workflow(id=...): a run with this id already exists
+    ├── UnknownWorkflowError              no app has registered this workflow
     ├── RunFailedError                    Run.result(): the run failed, timed out or was terminated
     │   └── RunCancelledError             Run.result(): the run was cancelled
     ├── RetryAfterError                   raise it: try again after a given time
     ├── NonRetryableError                 raise it: do not try again
-    │   ├── InvalidArgumentError          what a method was called with (a ValueError and a TypeError)
+    │   ├── InvalidArgumentError          an argument that is not valid (a ValueError and a TypeError)
     │   │   └── UnknownStepError          a method that `step` does not have (an AttributeError)
     │   ├── EventLoopError (RuntimeError) a blocking method, called while an event loop is running
     │   ├── StepNotAwaitedError           a step that the body called without awaiting it
     │   ├── NotInBodyError                a call that only works outside the body of a workflow
     │   ├── DeadlockError                 a body that waits for something that cannot happen in a run
-    │   ├── InvalidInputError             data that does not fit a schema
+    │   ├── InvalidInputError             data that does not fit its schema
     │   ├── NestedStepError               a step called inside another step's function
     │   ├── CaptureError                  a step function that cannot be sent to a worker
-    │   ├── InvalidResultError            a result that does not fit the type that is asked for
+    │   ├── InvalidResultError            a result that does not fit the requested type
     │   ├── UnserializableError           a value that cannot be sent
     │   │   └── UnencryptedSecretError    a secret, where payloads are not encrypted
     │   └── PayloadTooLargeError          a value over Temporal's payload limit
-    ├── StepCodeNotFoundError             this worker's code has no such step function (another's may)
+    ├── StepCodeNotFoundError             a step function that this worker's code does not contain (another's may)
     ├── EncryptionError                   a value that cannot be decrypted
-    │   └── UnknownKeyError               its key is not known to this process (another's may be)
-    └── StepError                         what ``await step.run(...)`` raises when a step has failed
+    │   └── UnknownKeyError               a value whose key this process does not have (another may)
+    └── StepError                         ``await step.run(...)``: the step failed
         ├── InvokeTimeoutError            an invoked workflow took longer than its ``timeout``
-        └── SignalConflictError           another run waits for the signal already
+        └── SignalConflictError           another run already waits for the signal
 
-All of them pickle, and all of them pass through Temporal's failure converter: its ``type`` is the class's name.
+All of them pickle, and all of them survive Temporal's failure converter, with the class's name as ``type``.
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ __all__ = [
 
 
 class SteporalError(Exception):
-    """The base of all errors of this package."""
+    """Base class of all errors of this package."""
 
 
 class DefinitionError(SteporalError, ValueError):
-    """A workflow, trigger or option that cannot be right; raised where it is defined."""
+    """A workflow, trigger or option that is not valid; raised where it is defined."""
 
 
 class InvalidEventError(SteporalError, ValueError):
@@ -100,30 +100,30 @@ class InvalidEventError(SteporalError, ValueError):
 
 
 class EventTooLargeError(InvalidEventError):
-    """An event over the size that can be sent."""
+    """An event over the size limit."""
 
 
 class TemporalCallError(SteporalError):
-    """A call of a client that Temporal refused, or did not answer.
+    """A client's call that Temporal rejected or did not answer.
 
     ``__cause__`` is the error of Temporal's SDK, such as ``temporalio.service.RPCError``.
     """
 
 
 class ConnectError(TemporalCallError):
-    """There is no connection to Temporal: the server does not answer, or the configuration is not valid."""
+    """No connection to Temporal: the server does not answer, or the configuration is not valid."""
 
 
 class ForkError(ConnectError):
-    """The connection was made in the process that this one was forked from; Temporal's SDK does not survive a fork.
+    """A connection made before this process was forked; Temporal's SDK does not survive a fork.
 
-    Connect after the fork: in a hook of the server, such as gunicorn's ``post_fork``, or on first use. A client that
+    Connect after the fork: in a server hook, such as gunicorn's ``post_fork``, or on first use. A client that
     was never connected in the parent works in a child.
     """
 
 
 class SendEventError(TemporalCallError):
-    """Temporal refused events, or could not be reached.
+    """Temporal rejected events, or could not be reached.
 
     ``ids`` are the ids of all events of the call, in order; sending the same events again with
     these ids starts nothing twice.
@@ -139,31 +139,31 @@ class SendEventError(TemporalCallError):
 
 
 class SendSignalError(TemporalCallError):
-    """Temporal refused a signal or could not be reached, or no worker answered; a run may have received it or not."""
+    """Temporal rejected a signal or could not be reached, or no worker answered; a run may have received the signal."""
 
 
 class AlreadyStartedError(SteporalError):
-    """There is, or was within Temporal's retention, a run with the workflow id that ``start_workflow`` was given."""
+    """A run with the workflow id passed to ``start_workflow`` exists, or existed within Temporal's retention."""
 
 
 class CatalogFullError(SteporalError):
-    """An app's list that is too large to register, or that the namespace's catalog has no room for."""
+    """An app's list that is too large to register, or that exceeds the capacity of the namespace's catalog."""
 
 
 class NotInForceError(SteporalError):
-    """An app's list that was not registered, as another one of the same app is in force."""
+    """An app's list that was not registered because another list of the same app is in force."""
 
 
 class UnknownWorkflowError(SteporalError):
-    """No app in the namespace has registered such a workflow."""
+    """A workflow that no app in the namespace has registered."""
 
 
 class RunNotFoundError(SteporalError):
-    """No run has this workflow id: none was started with it, or Temporal's retention has removed the run."""
+    """A workflow id that no run has: none was started with it, or Temporal's retention has removed the run."""
 
 
 class RunFailedError(SteporalError):
-    """A run that did not complete, as ``await run.result()`` raises it.
+    """A run that did not complete; raised by ``await run.result()``.
 
     Attributes:
         workflow_id: Temporal's workflow id of the run.
@@ -206,11 +206,11 @@ class RunCancelledError(RunFailedError):
 
 
 class RetryAfterError(SteporalError):
-    """Raise it in a step or in a body to choose when the next attempt starts.
+    """Raise it in a step or a body to choose when the next attempt starts.
 
     Args:
         message: What went wrong.
-        retry_after: A duration, or an aware ``datetime``; one in the past means at once.
+        retry_after: A duration, or an aware ``datetime``; a time in the past means at once.
 
     Raises:
         InvalidArgumentError: ``retry_after`` is neither, is negative, or is naive.
@@ -226,7 +226,7 @@ class RetryAfterError(SteporalError):
         self.retry_after = retry_after
 
     def delay(self, now: datetime) -> timedelta:
-        """How long to wait from ``now``; never negative."""
+        """Return the time to wait from ``now``; never negative."""
         return delay_of(self.retry_after, now=now)
 
     def __str__(self) -> str:
@@ -234,15 +234,15 @@ class RetryAfterError(SteporalError):
 
 
 class NonRetryableError(SteporalError):
-    """Raise it in a step to fail the step at once, in a body to fail the run at once."""
+    """Raise it in a step to fail the step at once, or in a body to fail the run at once."""
 
 
 class InvalidArgumentError(NonRetryableError, ValueError, TypeError):
-    """What a method was called with, such as a negative duration. A run whose step it was fails at once."""
+    """An argument that is not valid, such as a negative duration. In a step call, it fails the run at once."""
 
 
 class EventLoopError(NonRetryableError, RuntimeError):
-    """A blocking method, such as ``client.send_event_sync``, was called in a thread with a running event loop."""
+    """A blocking method, such as ``client.send_event_sync``, called in a thread with a running event loop."""
 
 
 class UnknownStepError(InvalidArgumentError, AttributeError):
@@ -250,22 +250,22 @@ class UnknownStepError(InvalidArgumentError, AttributeError):
 
 
 class StepNotAwaitedError(NonRetryableError):
-    """The body returned without awaiting a step that it had called. The step did not run, and the run fails."""
+    """A step that the body called without awaiting it before it returned. The step did not run, and the run fails."""
 
 
 class NotInBodyError(NonRetryableError):
-    """The body of a workflow called something that only works outside, such as ``client.send_event``.
+    """A call in the body of a workflow that only works outside, such as ``client.send_event``.
 
     Nothing was done. The message names the step that does the same.
     """
 
 
 class DeadlockError(NonRetryableError):
-    """The body waits for something that cannot happen in a run, and no step, sleep or event is left to wake it."""
+    """A body that waits for something that cannot happen in a run, with no step, sleep or event left to wake it."""
 
 
 class InvalidInputError(NonRetryableError):
-    """Data that does not fit a schema; the message lists pydantic's issues."""
+    """Data that does not fit its schema; the message lists pydantic's issues."""
 
 
 class NestedStepError(NonRetryableError):
@@ -273,30 +273,30 @@ class NestedStepError(NonRetryableError):
 
 
 class CaptureError(NonRetryableError):
-    """A step function that cannot be sent to a worker, or a variable of it that cannot."""
+    """A step function that cannot be sent to a worker, or that captures a variable that cannot be sent."""
 
 
 class InvalidResultError(NonRetryableError):
-    """The result of a run that does not fit the type that its reader asks for; the message lists pydantic's issues."""
+    """The result of a run that does not fit the type its reader requested; the message lists pydantic's issues."""
 
 
 class UnserializableError(NonRetryableError):
-    """A value that cannot be sent; the message has the path of the part that cannot, and its type."""
+    """A value that cannot be sent; the message contains the path and the type of the offending part."""
 
 
 class UnencryptedSecretError(UnserializableError):
-    """A value with a ``SecretStr`` or the like, where payloads are not encrypted: Temporal would store it in clear."""
+    """A value that contains a secret, such as a ``SecretStr``, where payloads are not encrypted."""
 
 
 class PayloadTooLargeError(NonRetryableError):
-    """A value over the size that Temporal stores in one payload."""
+    """A value over the size limit of one Temporal payload."""
 
 
 class StepCodeNotFoundError(SteporalError):
-    """This worker's code has no such step function.
+    """A step function that this worker's code does not contain.
 
-    The attempt is retried, as a worker with that code may exist. When attempts are used up in that, the step begins
-    again with the code that its run has then: it has not failed, it has not begun.
+    The attempt is retried, because another worker may have that code. If this uses up the attempts, the step did not
+    fail, as it never began: it begins again with the code that its run has at that time.
     """
 
 
@@ -305,9 +305,9 @@ class EncryptionError(SteporalError):
 
 
 class UnknownKeyError(EncryptionError):
-    """A value is encrypted with a key that this process does not have.
+    """A value encrypted with a key that this process does not have.
 
-    No run fails by it: workflow tasks are tried again until a worker has the key, and steps begin again.
+    The error does not fail runs: workflow tasks are retried until a worker has the key, and steps begin again.
 
     Attributes:
         key_id: The key's id.
@@ -325,15 +325,15 @@ class UnknownKeyError(EncryptionError):
 
 
 class StepError(SteporalError):
-    """A step that has failed for good: its last attempt raised, or an attempt said not to retry.
+    """A step that has failed for good: its last attempt raised, or an attempt raised an error that is not retried.
 
     Attributes:
         step_id: The step's id, with its index if the id was used before in the run.
         name: The name of the class of the error that the last attempt raised.
-        message: Its message.
-        stack: Its stack trace, as text.
-        attempts: How many attempts were made, when known; else 0.
-        cause: The error as Temporal delivered it, where this run still has it.
+        message: The message of that error.
+        stack: The stack trace of that error, as text.
+        attempts: The number of attempts that were made; 0 if unknown.
+        cause: The error as Temporal delivered it, if this run still has it.
     """
 
     def __init__(self, step_id: str, name: str, message: str, stack: str = "", attempts: int = 0) -> None:
@@ -346,7 +346,7 @@ class StepError(SteporalError):
 
     @property
     def cause(self) -> BaseException | None:
-        """The error as Temporal delivered it, where this run still has it."""
+        """Error as Temporal delivered it, if this run still has it."""
         return self.__cause__
 
     def __str__(self) -> str:
@@ -355,8 +355,8 @@ class StepError(SteporalError):
 
 
 class InvokeTimeoutError(StepError):
-    """An invoked workflow took longer than its ``timeout``. The invoked run goes on."""
+    """An invoked workflow took longer than its ``timeout``. The invoked run continues."""
 
 
 class SignalConflictError(StepError):
-    """Another run waits for the signal already; the message names both."""
+    """Another run already waits for the signal; the message names both runs."""

@@ -1,4 +1,4 @@
-"""Events: what is sent, what is received, and what can be sent at all."""
+"""Events: their models, names and ids, and the checks before they are sent."""
 
 from __future__ import annotations
 
@@ -25,55 +25,56 @@ from .values.type_names import shown, type_label
 from .wire.workflow_ids import workflow_id_of
 
 MAX_EVENT_BYTES = 512 * 1024
-"""Inngest's default limit of one event."""
+"""Size limit of one event, as in Inngest by default."""
 
 MAX_EVENTS = 5_000
-"""Inngest's limit of events in one call."""
+"""Limit of events in one call, as in Inngest."""
 
 MAX_NAME_LENGTH = 512
 MAX_NAME_BYTES = 900
-"""In UTF-8: a topic's id has the name in it, and Temporal's ids have at most 1,000 bytes."""
+"""Limit in UTF-8: a topic's id contains the name, and Temporal limits ids to 1,000 bytes."""
 
 MAX_EVENT_ID_BYTES = 400
 MAX_NESTING = 100
-"""How deep data may be nested. A run has it within other values, which may have 150 levels."""
+"""Nesting limit of data. A run holds the data inside other values, which may have 150 levels."""
 
 MAX_LEVELS = 16
-"""How many patterns an event's name has whose runs hear of it: those of its first dots and slashes."""
+"""Limit of dots and slashes in a pattern: an event is matched by a pattern for each of its name's first 16."""
 
 RESERVED_PREFIXES = ("inngest/", "steporal/")
-"""Names of events that only the system sends."""
+"""Prefixes of events that only the system sends."""
 
 FINISHED = "inngest/function.finished"
 FAILED = "inngest/function.failed"
 CANCELLED = "inngest/function.cancelled"
 
 SYSTEM_EVENTS = (FINISHED, FAILED, CANCELLED)
-"""What the system sends when runs end; workflows may start on them, and runs may wait for them."""
+"""Events that the system sends when runs end; workflows may start on them, and runs may wait for them."""
 
 EARLIEST_MS, LATEST_MS = 315_532_800_000, 4_102_444_800_000
-"""The times that an event may have: 1980, as in Inngest, to 2100."""
+"""Range of valid event times: 1980, as in Inngest, to 2100."""
 
 _MAX_INT_BITS = 14_000  # Python neither prints nor parses integers of more than 4,300 digits
 
 _FIELDS = ("name", "data", "id", "ts", "v")
 
 _SECRET_INSIDE = (
-    "it contains a secret, which model_dump writes as asterisks: send the other fields, and a name by which the "
-    "secret is looked up"
+    "it contains a secret, which model_dump writes as asterisks: send the other fields, and a name by which to look "
+    "up the secret"
 )
 
 
 class SentEvent(BaseModel):
-    """An event to send. A dict with the same keys is as good.
+    """An event to send. A dict with the same keys works as well.
 
     Attributes:
-        name: Its name, such as ``order.placed``; names that start with ``inngest/`` or ``steporal/`` are reserved.
+        name: The event's name, such as ``order.placed``; names that start with ``inngest/`` or ``steporal/`` are
+            reserved.
         data: A JSON object.
-        id: Its id; a run of each workflow starts at most once for an id. A new ULID by default.
-        ts: When it happened, in milliseconds since the epoch; now, by default. One in the future delays the runs
-            that it starts until then.
-        v: A version of the data, free to choose.
+        id: The event's id; each workflow starts at most one run for an id. A new ULID by default.
+        ts: The time of the event, in milliseconds since the epoch; now by default. A time in the future delays the
+            runs that the event starts until then.
+        v: Any version of the data.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
@@ -86,7 +87,7 @@ class SentEvent(BaseModel):
 
 
 class ReceivedEvent(BaseModel):
-    """An event as a run receives it; the fields of :class:`SentEvent`, all set but ``v``."""
+    """An event as a run receives it: the fields of :class:`SentEvent`, all set except ``v``."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
@@ -98,10 +99,10 @@ class ReceivedEvent(BaseModel):
 
 
 class StartedRun(BaseModel):
-    """A run that an event has started.
+    """A run that an event started.
 
     Attributes:
-        app: The app that has the workflow.
+        app: The app that defines the workflow.
         workflow: The workflow's id.
         workflow_id: The run's Temporal workflow id, for ``client.get_run``.
         event_id: The event's id.
@@ -116,7 +117,7 @@ class StartedRun(BaseModel):
 
     @classmethod
     def of(cls, app: str, workflow: str, event_id: str) -> StartedRun:
-        """The run of a workflow that an event starts."""
+        """Return the run of a workflow that an event starts."""
         return cls(app=app, workflow=workflow, workflow_id=workflow_id_of(app, workflow, event_id), event_id=event_id)
 
 
@@ -124,12 +125,12 @@ class SendEventResult(BaseModel):
     """Outcome of sending events.
 
     Attributes:
-        ids: The events' ids, in the order in which they were given.
-        runs: The runs that the events have started, in the order of the events. A run that an event with the same id
-            has started before is among them.
-        awaited: The ids of the events whose name some run waits for, or has waited for in the last ten minutes:
-            with ``wait_for_event``, ``listen`` or ``cancel_on``. Of these runs, an event reaches those whose
-            expression is true of it.
+        ids: The events' ids, in the order of the events.
+        runs: The runs that the events started, in the order of the events. They include runs that an earlier event
+            with the same id started.
+        awaited: The ids of the events whose name a run waits for, or has waited for in the last ten minutes, with
+            ``wait_for_event``, ``listen`` or ``cancel_on``. Of these runs, an event reaches those whose expression is
+            true for it.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -146,12 +147,12 @@ EventLike: TypeAlias = SentEvent | Mapping[str, Any]
 
 
 def new_ulid() -> str:
-    """A new ULID; not for workflows, as it reads the clock."""
+    """Return a new ULID. It reads the clock, so it must not be called in a workflow."""
     return str(ULID())
 
 
 def derived_ulid(timestamp_ms: int, *parts: str | int) -> str:
-    """A ULID that depends on its arguments alone: its random bits are the first 80 of a SHA-256 of ``parts``."""
+    """Return a ULID that depends only on the arguments: its random bits are the first 80 of a SHA-256 of ``parts``."""
     digest = hashlib.sha256(json.dumps(parts).encode()).digest()
     return str(ULID.from_bytes(timestamp_ms.to_bytes(6, "big") + digest[:10]))
 
@@ -160,10 +161,10 @@ def derived_ulid(timestamp_ms: int, *parts: str | int) -> str:
 
 
 def check_event_name(name: object, *, pattern: bool) -> str:
-    """A name of an event; with ``pattern``, also one with a wildcard at its end: ``order.*``, ``app/*``.
+    """Return a valid event name; with ``pattern``, the name may end with a wildcard: ``order.*``, ``app/*``.
 
     Raises:
-        ValueError: It is not, or it is reserved.
+        ValueError: The name is not valid, or is reserved.
     """
     if not isinstance(name, str):
         raise ValueError(f"name is {shown(name)} ({type_label(type(name))}); event names are strings")
@@ -192,12 +193,12 @@ def check_event_name(name: object, *, pattern: bool) -> str:
 
 
 def wildcard_prefix(pattern: str) -> str | None:
-    """What the names that a pattern matches start with; None if it is a plain name."""
+    """Return the prefix of the names that a pattern matches, or None for a plain name."""
     return pattern[:-1] if pattern.endswith("*") else None
 
 
 def event_matches(pattern: str, name: str) -> bool:
-    """Whether a trigger's name or pattern, as :func:`check_event_name` lets through, is for events of that name."""
+    """Return whether a trigger's name or pattern, checked by :func:`check_event_name`, matches an event name."""
     prefix = wildcard_prefix(pattern)
     return name == pattern if prefix is None else name.startswith(prefix)
 
@@ -213,17 +214,17 @@ def prepare_events(
     max_bytes: int = MAX_EVENT_BYTES,
     max_count: int = MAX_EVENTS,
 ) -> list[ReceivedEvent]:
-    """The events to send, complete; all are checked before any is returned.
+    """Return the complete events to send, after checking all of them.
 
     Args:
         events: One event or several.
-        new_id: Makes the id of the event at a position that has none.
-        now_ms: The ``ts`` of an event that has none.
-        max_bytes: The most that one event may have, as JSON in UTF-8.
-        max_count: The most events.
+        new_id: Returns the id for an event without one, by its position.
+        now_ms: The ``ts`` for events without one.
+        max_bytes: The size limit of one event, as JSON in UTF-8.
+        max_count: The limit of events.
 
     Raises:
-        InvalidEventError: One cannot be sent; names its position, its name and the field.
+        InvalidEventError: An event cannot be sent; the message has its position, its name and the field.
     """
     if isinstance(events, SentEvent | Mapping):
         return [_prepare(events, "event", 0, new_id, now_ms, max_bytes)]
@@ -237,7 +238,7 @@ def prepare_events(
 
 
 def given_by_sender(events: EventLike | Sequence[EventLike]) -> list[tuple[str | None, int | None]]:
-    """Return the id and the ``ts`` that the sender gave to each event that :func:`prepare_events` has prepared."""
+    """Return the id and the ``ts`` that the sender set on each event that :func:`prepare_events` has prepared."""
     all_events = [events] if isinstance(events, SentEvent | Mapping) else events
     fields = (_fields(event, "event") for event in all_events)
     return [(each.get("id"), each.get("ts")) for each in fields]
@@ -278,7 +279,7 @@ def _prepare(
         raise InvalidEventError(f"{label}: v is {shown(v)}; versions are strings of valid Unicode")
     prepared = ReceivedEvent.model_construct(
         name=name,
-        data=copied(data),  # as it is now: a step may send it later
+        data=copied(data),  # a snapshot: a step may send it later
         id=new_id(position) if event_id is None else event_id,
         ts=now_ms if ts is None else ts,
         v=v,
@@ -287,20 +288,20 @@ def _prepare(
     if size > max_bytes:
         raise EventTooLargeError(
             f"{label} has {size:,} bytes of JSON; the maximum is {max_bytes:,}. "
-            "Keep the data elsewhere, and send where it is"
+            "Store the data elsewhere, and send a reference to it"
         )
     return prepared
 
 
 def unknown_field(name: object) -> str | None:
-    """Return the end of a message about a field that no event has; None if events have it."""
+    """Return the end of a message about a field that events do not have, or None for a field that they have."""
     if not isinstance(name, str):
-        return f"; an event has {', '.join(_FIELDS)}"
+        return f"; the fields of an event are {', '.join(_FIELDS)}"
     if name in _FIELDS:
         return None
     close = difflib.get_close_matches(str(name)[:100], _FIELDS, n=1)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    return f"{hint}; an event has {', '.join(_FIELDS)}"
+    return f"{hint}; the fields of an event are {', '.join(_FIELDS)}"
 
 
 def _fields(event: object, label: str) -> Mapping[str, Any]:
@@ -319,17 +320,17 @@ def check_json(value: JSON, path: str, label: str) -> None:
 
     Args:
         value: The value.
-        path: Where it stands, for the message.
-        label: What it belongs to, for the message.
+        path: The path of the value, for the message.
+        label: The event that contains the value, for the message.
 
     Raises:
-        InvalidEventError: It cannot; names the place.
+        InvalidEventError: The value cannot be sent; the message has the path.
     """
     _check_json(value, _Place(path, None), label, 0)
 
 
 class _Place(NamedTuple):
-    """Where a value stands: a text for each part would take as long as keys and values together, multiplied."""
+    """Path of a value, as a linked list: a string for each part would cost the length of all keys for each value."""
 
     part: str | int
     within: _Place | None
@@ -359,7 +360,7 @@ def _check_json(value: JSON, place: _Place, label: str, depth: int) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str) or not _is_text(key):
-                raise InvalidEventError(f"{label}: {place} has the key {shown(key)}; the keys of JSON are strings")
+                raise InvalidEventError(f"{label}: {place} has the key {shown(key)}; JSON keys are strings")
             _check_json(item, _Place(key, place), label, depth + 1)
     elif kind is list or kind is tuple:
         for i, item in enumerate(value):
@@ -382,7 +383,7 @@ def _advice(value: object) -> str:
     if isinstance(value, pydantic.BaseModel):
         return _SECRET_INSIDE if _has_secret(value) else "write .model_dump(mode='json')"
     if isinstance(value, pydantic.SecretStr | pydantic.SecretBytes | pydantic.Secret):
-        return "send a name by which the secret is looked up"
+        return "send a name by which to look up the secret"
     if isinstance(value, enum.Enum):
         return "write .value"
     if isinstance(value, Decimal | UUID | PurePath):

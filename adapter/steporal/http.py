@@ -1,4 +1,4 @@
-"""HTTP requests that runs make: what is asked for, what comes back, and secrets by name."""
+"""HTTP requests that runs make: requests, responses, and secrets by name."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .errors import InvalidArgumentError
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A value that the worker takes from its environment, so that it is never in Temporal's history.
+    """A value that the worker reads from its environment, so that it never appears in Temporal's history.
 
     Attributes:
         name: The environment variable.
-        prefix: What stands before it, such as ``"Bearer "``.
+        prefix: Text before the value, such as ``"Bearer "``.
     """
 
     name: str
@@ -27,13 +27,13 @@ class Secret:
 
 
 def secret(name: str, *, prefix: str = "") -> Secret:
-    """A secret for ``step.ext.fetch`` or ``client.event_sink``, by the name of an environment variable of the worker.
+    """Return a secret for ``step.ext.fetch`` or ``client.event_sink``, named by an environment variable of the worker.
 
     Example:
         ``headers={"Authorization": secret("STRIPE_KEY", prefix="Bearer ")}``
 
     Raises:
-        InvalidArgumentError: There can be no such environment variable.
+        InvalidArgumentError: The name cannot be that of an environment variable, or the prefix is not printable ASCII.
     """
     if not isinstance(name, str) or not name.strip() or "=" in name or not name.isprintable():
         raise InvalidArgumentError(f"secret({name!r}): it takes the name of an environment variable, not its value")
@@ -44,7 +44,7 @@ def secret(name: str, *, prefix: str = "") -> Secret:
 
 @dataclass(frozen=True, slots=True)
 class FetchRequest:
-    """What ``step.ext.fetch`` was given."""
+    """Arguments of ``step.ext.fetch``."""
 
     method: str
     url: str
@@ -58,12 +58,12 @@ class FetchRequest:
 
 
 class FetchResponse(BaseModel):
-    """What came back.
+    """Response to a request.
 
     Attributes:
         status: The status code.
         headers: The headers, by lower-case name; repeated ones are joined by ``", "``.
-        body: The body as text; bytes that are not text are replaced.
+        body: The body as text; bytes that cannot be decoded are replaced.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -74,11 +74,11 @@ class FetchResponse(BaseModel):
 
     @property
     def ok(self) -> bool:
-        """Whether the status is 2xx."""
+        """True if the status is 2xx."""
         return 200 <= self.status < 300
 
     def json(self) -> Any:  # type: ignore[override]
-        """The body, parsed as JSON.
+        """Return the body, parsed as JSON.
 
         Raises:
             ValueError: The body is not valid JSON.

@@ -1,9 +1,9 @@
-"""Event loops: values that belong to one loop, and a loop in the background for callers that have none.
+"""Event loops: values that belong to one loop, and a background loop for callers that have no loop.
 
 A connected client of Temporal's SDK works from any event loop. asyncio's locks and futures do not: a lock belongs to
-the first loop that waited for it, and waking a waiter of another loop is not thread-safe. So each loop gets locks of
-its own, and no caller ever waits for work in the loop of another caller, which may close at any moment. Work that
-several loops need once, such as connecting, runs in the background loop, which never closes.
+the first loop that waited for it, and waking a waiter of another loop is not thread-safe. So each loop gets its own
+locks, and no caller ever waits for work in the loop of another caller, which may close at any moment. Work that several
+loops need once, such as connecting, runs in the background loop, which never closes.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ P = ParamSpec("P")
 
 
 class PerLoop(Generic[T]):
-    """A value for each event loop; values of closed loops are dropped.
+    """Value for each event loop; values of closed loops are dropped.
 
     Args:
-        make: Makes the value of a loop that has none yet.
+        make: Makes the value for a loop that has none yet.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -43,11 +43,11 @@ class PerLoop(Generic[T]):
         return self._values[loop]
 
 
-# --- the loop in the background ------------------------------------------------------------------------------------
+# --- the background loop -------------------------------------------------------------------------------------------
 
 
 class _Background:
-    """An event loop in a daemon thread, started on first use."""
+    """Event loop in a daemon thread, started on first use."""
 
     def __init__(self) -> None:
         self._starting = threading.Lock()
@@ -67,7 +67,7 @@ _background = _Background()
 
 
 def _forget_background() -> None:
-    """Start anew in a forked child, which has neither the thread nor an owner for a lock that was held."""
+    """Start anew in a forked child, which has no background thread, and no owner for a lock that was held."""
     global _background
     _background = _Background()
 
@@ -90,7 +90,7 @@ def blocking(name: str, method: Callable[P, Coroutine[Any, Any, T]], *args: P.ar
     """Call an async method in the background loop, and block until it is done.
 
     Args:
-        name: What messages call the method: ``client.send_event``.
+        name: The method's name in messages: ``client.send_event``.
         method: The async method.
         *args: Its arguments.
         **kwargs: Its keyword arguments.
@@ -103,7 +103,7 @@ def blocking(name: str, method: Callable[P, Coroutine[Any, Any, T]], *args: P.ar
     try:
         result: T = future.result()
     except BaseException:
-        future.cancel()  # the caller was interrupted; nothing happens if the call itself has failed
+        future.cancel()  # the caller was interrupted; this has no effect if the call itself has failed
         raise
     return result
 

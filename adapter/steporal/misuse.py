@@ -1,4 +1,4 @@
-"""Errors for wrong calls of ``@client.workflow``, which say more than Python's "unexpected keyword argument"."""
+"""Errors for wrong calls of ``@client.workflow``, more helpful than Python's "unexpected keyword argument"."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OTHER_NAMES = {
     "on_failure": "ext=WorkflowExt(on_failure=...)",
     "park_after": "ext=WorkflowExt(park_after=...)",
 }
-"""What Inngest, Temporal and guesses call an option, and where it is."""
+"""Names that Inngest, Temporal or users' guesses give to options, and the options to use."""
 
 
 P = ParamSpec("P")
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 def explained(method: Callable[P, T]) -> Callable[P, T]:
-    """Check how ``Client.workflow`` is called, before it is."""
+    """Check the arguments of ``Client.workflow`` before it is called."""
 
     @functools.wraps(method)
     def checked(*arguments: P.args, **options: P.kwargs) -> T:
@@ -53,16 +53,16 @@ def _refuse(positional: Sequence[Any], unknown: Sequence[str], *, has_id: bool) 
         handler = getattr(positional[0], "__name__", "handler")
         example = handler.replace("_", "-")
         raise DefinitionError(
-            f"@client.workflow on {handler!r} has no arguments; give the workflow an id: "
+            f"@client.workflow on {handler!r} has no arguments; pass an id for the workflow: "
             f"@client.workflow(id={example!r})"
         )
     if positional:
         first = positional[0]
         name = "input_schema" if has_id else "id"
         raise DefinitionError(
-            f"@client.workflow takes keyword arguments only, but was given {first!r}; write {name}={first!r}"
+            f"@client.workflow takes only keyword arguments, but received {first!r}; write {name}={first!r}"
         )
-    raise DefinitionError("@client.workflow has no id; give the workflow one, unique in the app: id='process-order'")
+    raise DefinitionError("@client.workflow has no id; pass one that is unique in the app: id='process-order'")
 
 
 def _instead(name: str) -> str:

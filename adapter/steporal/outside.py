@@ -16,11 +16,11 @@ def check_outside(call: str, name: str) -> None:
     """Check that the caller is not the body of a workflow, which a connection could never wake again.
 
     Args:
-        call: What was called, as users write it: ``client.send_event``.
-        name: Its full name, by which :mod:`steporal.sandbox.remedies` knows what to write instead.
+        call: The call as users write it: ``client.send_event``.
+        name: The full name, by which :mod:`steporal.sandbox.remedies` finds the remedy.
 
     Raises:
-        NotInBodyError: It is.
+        NotInBodyError: The caller is the body of a workflow.
     """
     if not workflow.in_workflow():
         return

@@ -1,7 +1,7 @@
-"""Public classes and functions are named by the package, not by the module that happens to define them.
+"""Names of public classes and functions: they belong to the package, not to the module that defines them.
 
 A traceback says ``steporal.StepError``, and a payload ``steporal:ReceivedEvent``. So modules can be split and renamed
-without a change of what is in histories.
+without changing what is in histories.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ PACKAGE = "steporal"
 
 
 def publish(things: Iterable[Any]) -> None:
-    """Have classes and functions of ours say that they are of the package.
+    """Set the module of Steporal's classes and functions to the package.
 
     Args:
-        things: What the package exports. What another package defines is left alone.
+        things: The exports of the package. Those that another package defines are not changed.
     """
     namespace = vars(sys.modules[PACKAGE])
     for thing in things:
@@ -35,8 +35,8 @@ def publish(things: Iterable[Any]) -> None:
 def _resolve(cls: type, namespace: dict[str, Any]) -> None:
     """Replace the annotations of a dataclass that are text.
 
-    Whoever reads them, such as pydantic for a model with a field of this class, looks their names up in the class's
-    module, and those that are not public are not in the package.
+    Readers of annotations, such as pydantic for a model with a field of this class, look up the names in the class's
+    module. Names that are not public are not in the package.
     """
     hints = typing.get_type_hints(cls, localns=namespace, include_extras=True)
     cls.__annotations__ = {name: hints[name] for name in inspect.get_annotations(cls)}

@@ -1,4 +1,4 @@
-"""Calls to Temporal: some at a time, and what their errors mean."""
+"""Calls to Temporal with limited concurrency, and classification of their errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _AT_ONCE = 16
 
 
 async def bounded(call: Callable[[S], Coroutine[Any, Any, T]], items: Iterable[S]) -> list[T]:
-    """Call Temporal for each of some items, 16 at a time, and return the results in order.
+    """Call Temporal for each of the items, 16 at a time, and return the results in order.
 
     Raises:
         Exception: The first error; calls in flight are cancelled.
@@ -43,10 +43,10 @@ def first_of(error: BaseException) -> BaseException:
 
 
 def is_about_namespace(error: RPCError) -> bool:
-    """Return whether Temporal has no such namespace."""
+    """Return whether Temporal does not know the namespace."""
     return any(detail.Is(NamespaceNotFoundFailure.DESCRIPTOR) for detail in error.grpc_status.details)
 
 
 def is_missing(error: RPCError) -> bool:
-    """Return whether Temporal has no such workflow; a namespace that does not exist is another matter."""
+    """Return whether Temporal does not know the workflow, although it knows the namespace."""
     return error.status == RPCStatusCode.NOT_FOUND and not is_about_namespace(error)

@@ -17,15 +17,15 @@ D = TypeVar("D", default=Any)
 OnConflict = Literal["fail", "replace"]
 
 MAX_SIGNAL_BYTES = 900
-"""Of a signal's name, in UTF-8: it is part of a Temporal workflow id, which has 1,000 at most."""
+"""Limit of a signal's name in UTF-8: the name is part of a Temporal workflow id, which has at most 1,000 bytes."""
 
 
 class ReceivedSignal(BaseModel, Generic[D]):
     """A signal as a run receives it.
 
     Attributes:
-        signal: Its name.
-        data: What was sent with it, validated by the wait's ``schema``; plain JSON without one.
+        signal: The signal's name.
+        data: The data that was sent with it, validated by the wait's ``schema``; plain JSON without one.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -35,10 +35,10 @@ class ReceivedSignal(BaseModel, Generic[D]):
 
 
 class SendSignalResult(BaseModel):
-    """What sending a signal returns.
+    """Outcome of sending a signal.
 
     Attributes:
-        run_id: The id of the run that received it; None if none waited.
+        run_id: The id of the run that received it; None if no run waited.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -47,11 +47,11 @@ class SendSignalResult(BaseModel):
 
 
 def check_signal(signal: object) -> str:
-    """A signal's name: any text that fits into a Temporal workflow id.
+    """Return a valid signal name: any text that fits into a Temporal workflow id.
 
     Raises:
-        TypeError: It is not a string.
-        ValueError: It is empty, too long, or not valid Unicode.
+        TypeError: The name is not a string.
+        ValueError: The name is empty, too long, or not valid Unicode.
     """
     if not isinstance(signal, str):
         raise TypeError(f"signal is {shown(signal)} ({type_label(type(signal))}); a signal's name is a string")
@@ -60,7 +60,7 @@ def check_signal(signal: object) -> str:
     try:
         size = len(signal.encode())
     except UnicodeEncodeError:
-        raise ValueError(f"signal is {signal!r}, which has half of a surrogate pair; a name is Unicode") from None
+        raise ValueError(f"signal is {signal!r}, which contains a lone surrogate, so it is not valid Unicode") from None
     if size > MAX_SIGNAL_BYTES:
         raise ValueError(f"signal {shown(signal)} has {size:,} bytes in UTF-8; a name has at most {MAX_SIGNAL_BYTES}")
     if "\0" in signal:
@@ -69,21 +69,21 @@ def check_signal(signal: object) -> str:
 
 
 def check_on_conflict(on_conflict: object) -> OnConflict:
-    """One of the two things to do when another run waits already.
+    """Return a valid policy for the case that another run already waits.
 
     Raises:
-        ValueError: It is another.
+        ValueError: The value is neither ``"fail"`` nor ``"replace"``.
     """
     if on_conflict == "fail" or on_conflict == "replace":
         return on_conflict
-    raise ValueError(f"on_conflict is {shown(on_conflict)}; it is 'fail' or 'replace'")
+    raise ValueError(f"on_conflict is {shown(on_conflict)}; it takes 'fail' or 'replace'")
 
 
 def signal_data(signal: str, data: Any) -> JSON:
-    """What is sent with a signal, as JSON.
+    """Return the data of a signal as JSON.
 
     Raises:
-        UnserializableError: It cannot be sent as JSON.
+        UnserializableError: The data cannot be sent as JSON.
     """
     try:
         return outward(data)

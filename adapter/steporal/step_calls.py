@@ -1,9 +1,9 @@
-"""Calls of steps: where each one is written, whether it was awaited, and errors for calls that cannot be right.
+"""Calls of steps: their places, whether they were awaited, and errors for invalid calls.
 
-A step method of ``step``, ``step.ext`` or a listener returns a :class:`StepCall`, which asyncio takes as a coroutine.
-The attempt of the body keeps the calls that nothing has awaited yet: a body that returns while one is left has
+A step method of ``step``, ``step.ext`` or a listener returns a :class:`StepCall`, which asyncio accepts as a coroutine.
+The attempt of the body keeps the calls that nothing has awaited yet. If the body returns while one remains, it has
 forgotten an ``await``, and the run fails. Only calls, awaits and cancellations count, never the garbage collector, so a
-replay finds the same.
+replay comes to the same result.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _WAITS = frozenset(
         "listener.close",
     )
 )
-"""Steps that only wait, so that nothing is lost when the body returns without them."""
+"""Steps that only wait, so that nothing is lost if the body returns without awaiting them."""
 
 
 class StepCall(Coroutine[Any, Any, T]):
-    """One call of a step: a coroutine that records whether anything has awaited it.
+    """Call of a step: a coroutine that records whether anything has awaited it.
 
     Attributes:
-        method: The method that was called: ``step.run``.
+        method: The called method: ``step.run``.
         step_id: The step's id; empty for a call without one.
         place: The file and line of the call.
     """
@@ -99,7 +99,7 @@ class StepCall(Coroutine[Any, Any, T]):
             self._begin()
         try:
             return go_on(*arguments)
-        except BaseException:  # StopIteration, with the result, among them
+        except BaseException:  # including StopIteration, with the result
             self._step_calls.ended(self)
             raise
 
@@ -110,13 +110,13 @@ class StepCall(Coroutine[Any, Any, T]):
         self._coroutine.close()
 
     def drop(self) -> None:
-        """End a call that nothing has awaited, as its attempt of the body has ended.
+        """Close a call that nothing has awaited, because its attempt of the body has ended.
 
-        A task that would begin it later is cancelled.
+        A task that would begin the call later is cancelled.
         """
         self._coroutine.close()
 
-    # What asyncio and debuggers look at to print a task's stack.
+    # Attributes that asyncio and debuggers read to print a task's stack.
 
     @property
     def cr_code(self) -> CodeType:
@@ -136,7 +136,7 @@ class StepCall(Coroutine[Any, Any, T]):
 
 
 class StepCalls:
-    """The calls of steps that one attempt of a body has made and that have not ended."""
+    """Calls of steps that one attempt of a body has made and that have not ended."""
 
     def __init__(self) -> None:
         self._waiting: dict[StepCall[Any], None] = {}  # in the order of the calls
@@ -149,7 +149,7 @@ class StepCalls:
         return call
 
     def begun(self, call: StepCall[Any]) -> None:
-        """Take a call that something awaits.
+        """Register a call that something awaits.
 
         Raises:
             CancelledError: The attempt of the body has ended.
@@ -170,7 +170,7 @@ class StepCalls:
         A call whose task was cancelled before it began counts as awaited.
 
         Raises:
-            StepNotAwaitedError: It has not; names each call with its file and line.
+            StepNotAwaitedError: The body did not await some calls; the message has each call's file and line.
         """
         forgotten = list(self._waiting)
         if forgotten:
@@ -179,7 +179,7 @@ class StepCalls:
         if not forgotten:
             return
         first, *others = forgotten
-        more = f"; the same is true of {_listed(others)}" if others else ""
+        more = f"; the same applies to {_listed(others)}" if others else ""
         example = f"await {first.method}({repr(first.step_id) + ', ' if first.step_id else ''}...)"
         raise StepNotAwaitedError(
             f"{first} was called and never awaited, so it did not run; write `{example}`, or pass the call to "
@@ -194,7 +194,7 @@ class StepCalls:
         return _listed([call for call in self._running if call.method not in _WAITS])
 
     def close(self) -> None:
-        """End the calls that nothing has awaited, so that Python does not warn of them."""
+        """Close the calls that nothing has awaited, so that Python does not warn about them."""
         self._is_closed = True
         for call in self._waiting:
             call.drop()
@@ -212,7 +212,7 @@ def _what(method: str, step_id: object) -> str:
 
 
 def place_of(file: str, line: int) -> str:
-    """Return a place as messages show it: ``shop/orders.py:41``."""
+    """Return a place for messages: ``shop/orders.py:41``."""
     return f"{'/'.join(file.replace(chr(92), '/').split('/')[-2:])}:{line}"
 
 
@@ -224,7 +224,7 @@ class _Owner(Protocol):
 
 
 def step_method(name: str) -> Callable[[F], F]:
-    """Decorate a method that makes a step, so that its calls are kept and its wrong calls name their line.
+    """Decorate a method that makes a step: its calls are tracked, and errors of wrong calls have their place.
 
     Args:
         name: The method as users write it: ``step.run``.
@@ -256,9 +256,9 @@ def step_method(name: str) -> Callable[[F], F]:
 
 
 def _with_place(message: str, what: str, place: tuple[str, int]) -> str:
-    """Return the message of an error with the step's name and the line of the call, each once.
+    """Return the message of an error with the step's name and the place of the call, each once.
 
-    A message that ends with the place where the step's function is written keeps it.
+    A message that ends with the place of the step's function keeps that place.
     """
     is_named = what in message or f"{what[:-1]}:" in message or f"{what[:-1]}@" in message  # of a further use
     named = message if is_named else f"{what}: {message}"
@@ -269,14 +269,14 @@ def _with_place(message: str, what: str, place: tuple[str, int]) -> str:
 
 
 def _mismatch(method: Callable[..., Any], self: object, args: tuple[Any, ...], options: dict[str, Any]) -> str | None:
-    """Return why arguments do not fit a method; None if they do."""
+    """Return why arguments do not fit a method; None if they fit."""
     signature = inspect.signature(method)
     unknown = [name for name in options if name not in signature.parameters]
     if unknown:
         known = [name for name in signature.parameters if name != "self"]
         close = difflib.get_close_matches(unknown[0], known, 1)
         hint = f" (did you mean {close[0]!r}?)" if close else f"; it takes {', '.join(known)}"
-        return f"does not take the argument {unknown[0]!r}{hint}"
+        return f"does not accept the argument {unknown[0]!r}{hint}"
     try:
         signature.bind(self, *args, **options)
     except TypeError as err:
@@ -286,15 +286,15 @@ def _mismatch(method: Callable[..., Any], self: object, args: tuple[Any, ...], o
 
 
 def no_such_step(owner: str, name: str, methods: dict[str, str]) -> UnknownStepError:
-    """Return the error for a method that there is not.
+    """Return the error for a method that does not exist.
 
     Args:
         owner: ``step`` or ``step.ext``.
         name: The method's name.
-        methods: The methods that there are, in full, by name.
+        methods: The full names of the existing methods, by name.
     """
     close = methods.get(name) or next(
-        (methods[found] for found in difflib.get_close_matches(name, list(methods), 1, 0.7)), None
+        (methods[match] for match in difflib.get_close_matches(name, list(methods), 1, 0.7)), None
     )
     hint = f"did you mean {close}?" if close else f"it has {', '.join(methods.values())}"
     frame = sys._getframe(2)  # the caller of __getattr__

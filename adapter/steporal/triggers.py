@@ -1,4 +1,4 @@
-"""What starts a workflow besides being started directly: events, and the clock."""
+"""Triggers that start workflows: events and cron schedules."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ _FIELDS = {
     "month": "1 to 12, or JAN to DEC",
     "day-of-week": "0 to 7 (0 and 7 are Sunday), or SUN to SAT",
 }
-"""The fields of a schedule in their order, as CronSim names them, and the values that they take."""
+"""Fields of a schedule in order, by CronSim's names, with their valid values."""
 
-_FIVE = "a schedule has five fields, minute, hour, day of month, month and day of week, such as '0 9 * * MON-FRI'"
+_FIVE = "a schedule has five fields (minute, hour, day of month, month, day of week), such as '0 9 * * MON-FRI'"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_SCHEDULE_LENGTH = 255  # Inngest's
 
 
 @dataclass(frozen=True, slots=True)
 class EventTrigger:
-    """Starts a workflow on an event; made by :func:`event_trigger`."""
+    """Trigger that starts a workflow on an event; made by :func:`event_trigger`."""
 
     event: str
     if_exp: str | None = None
@@ -50,7 +50,7 @@ class EventTrigger:
 
 @dataclass(frozen=True, slots=True)
 class CronTrigger:
-    """Starts a workflow by the clock; made by :func:`cron_trigger`."""
+    """Trigger that starts a workflow on a schedule; made by :func:`cron_trigger`."""
 
     schedule: str
     timezone: str | None = None
@@ -58,22 +58,22 @@ class CronTrigger:
 
     @property
     def described(self) -> str:
-        """The schedule with its time zone, for people: ``0 9 * * * (Europe/Paris)``."""
+        """Schedule with its time zone, for people: ``0 9 * * * (Europe/Paris)``."""
         return self.schedule if self.schedule.startswith(_EVERY) else f"{self.schedule} ({self.timezone or 'UTC'})"
 
     @property
     def expressions(self) -> tuple[str, ...]:
-        """The cron expressions to give to Temporal.
+        """Cron expressions for Temporal.
 
-        Where both the day of the month and the day of the week are restricted, cron and Inngest fire when either
-        matches; Temporal's calendars take both, so there the schedule is given as two. ``*/2`` restricts a field, as
-        in Inngest's parser (``dayMatches`` and ``getRange`` of https://github.com/robfig/cron) and unlike in
-        Debian's cron.
+        If both the day of the month and the day of the week are restricted, cron and Inngest fire when either one
+        matches, while Temporal's calendars require both. Such a schedule becomes two expressions. ``*/2`` counts as a
+        restriction, as in Inngest's parser (``dayMatches`` and ``getRange`` of https://github.com/robfig/cron) and
+        unlike in Debian's cron.
 
-        Temporal reads ``1-7`` as Monday to Saturday, so that days of the week that reach to 7 are given one by one.
+        Temporal reads ``1-7`` as Monday to Saturday, so days of the week that reach to 7 are listed one by one.
         """
         if self.schedule.startswith(_EVERY):
-            return (_EVERY + format_duration(_interval(self.schedule)),)  # Temporal knows no weeks
+            return (_EVERY + format_duration(_interval(self.schedule)),)  # Temporal has no unit for weeks
         fields = self.schedule.split()
         if len(fields) != 5:
             return (self.schedule,)
@@ -85,7 +85,7 @@ class CronTrigger:
 
     @property
     def shortest_period(self) -> timedelta:
-        """The shortest time between two of the times at which the trigger is due, by the clock of its zone."""
+        """Shortest time between two due times of the trigger, by the clock of its time zone."""
         return _shortest_period(self.schedule)
 
 
@@ -93,15 +93,15 @@ Trigger: TypeAlias = EventTrigger | CronTrigger
 
 
 def event_trigger(name: str, if_exp: str | None = None) -> EventTrigger:
-    """Start a workflow on each event of a name.
+    """Start a workflow on each event with a matching name.
 
     Args:
-        name: The event's name, or a pattern with a wildcard at its end, after ``.`` or ``/``: ``order.*``, ``app/*``.
-        if_exp: An expression in CEL that must be true of the event, such as ``event.data.amount > 100``; a missing
+        name: The event's name, or a pattern that ends with a wildcard after ``.`` or ``/``: ``order.*``, ``app/*``.
+        if_exp: A CEL expression that must be true for the event, such as ``event.data.amount > 100``; a missing
             field is null, as in Inngest.
 
     Raises:
-        DefinitionError: The name or the expression cannot be right.
+        DefinitionError: The name or the expression is not valid.
     """
     try:
         check_event_name(name, pattern=True)
@@ -118,19 +118,19 @@ def event_trigger(name: str, if_exp: str | None = None) -> EventTrigger:
 
 
 def cron_trigger(schedule: str, timezone: str | None = None, jitter: Duration | None = None) -> CronTrigger:
-    """Start a workflow by the clock, as a Temporal schedule.
+    """Start a workflow on a schedule, as a Temporal schedule.
 
     Args:
-        schedule: Cron with five fields, such as ``0 9 * * MON-FRI``; a time zone may stand before it
-            (``TZ=Europe/Paris 0 9 * * *``). Also ``@every 5m`` and ``@hourly``, ``@daily``, ``@weekly``, ``@monthly``,
-            ``@yearly``, as Temporal has them.
-        timezone: A time zone of the IANA database, such as ``Europe/Paris``; UTC by default. A time that the clocks
-            skip in spring is not due on that day. A time in the hour that they repeat in autumn is due once or twice,
-            by zone, and schedules with several times in that hour may miss some: choose other hours, or UTC.
-        jitter: Each start is delayed by a random time of up to this.
+        schedule: A cron expression with five fields, such as ``0 9 * * MON-FRI``, optionally after a time zone
+            (``TZ=Europe/Paris 0 9 * * *``). Also ``@every 5m`` and ``@hourly``, ``@daily``, ``@weekly``, ``@monthly``
+            and ``@yearly``, with Temporal's meaning.
+        timezone: An IANA time zone, such as ``Europe/Paris``; UTC by default. A time that the clocks skip in spring is
+            not due on that day. A time in the hour that they repeat in autumn is due once or twice, depending on the
+            zone, and schedules with several times in that hour may miss some: choose other hours, or UTC.
+        jitter: The maximum of the random delay of each start.
 
     Raises:
-        DefinitionError: One of them cannot be right.
+        DefinitionError: An argument is not valid.
     """
     what = f"cron_trigger({schedule!r})"
     if not isinstance(schedule, str) or len(schedule) > _MAX_SCHEDULE_LENGTH:
@@ -139,10 +139,10 @@ def cron_trigger(schedule: str, timezone: str | None = None, jitter: Duration | 
         )
     if match := _ZONE_PREFIX.fullmatch(schedule.strip()):
         if timezone is not None and timezone != match[1]:
-            raise DefinitionError(f"{what}: the schedule names the time zone {match[1]!r}, and timezone={timezone!r}")
+            raise DefinitionError(f"{what}: the schedule has the time zone {match[1]!r}, but timezone={timezone!r}")
         timezone, schedule = match[1], match[2]
     elif _ZONE_ALONE.fullmatch(schedule.strip()):
-        raise DefinitionError(f"{what} has a time zone and no schedule; write {schedule.strip() + ' 0 9 * * *'!r}")
+        raise DefinitionError(f"{what} has a time zone but no schedule; write {schedule.strip() + ' 0 9 * * *'!r}")
     schedule = " ".join(schedule.split())
     _check_schedule(schedule, what)
     if timezone is not None:
@@ -165,7 +165,7 @@ def _check_schedule(schedule: str, what: str) -> None:
         raise DefinitionError(f"{what} starts with 'every'; write {'@' + schedule!r}")
     if len(fields) != 5:
         count = f"{len(fields)} field{'s' * (len(fields) != 1)}"
-        seconds = "; leave out the seconds, which Temporal's schedules do not have" if len(fields) == 6 else ""
+        seconds = "; remove the seconds, which Temporal's schedules do not support" if len(fields) == 6 else ""
         raise DefinitionError(
             f"{what} has {count}{seconds}; {_FIVE}. Also valid: '@every 5m', {', '.join(_SHORTHANDS)}"
         )
@@ -186,7 +186,7 @@ def _check_shorthand(schedule: str, what: str) -> None:
         advice = f"write {meant!r}" if meant else f"write {', '.join(_SHORTHANDS)}, or an interval such as '@every 5m'"
         if schedule.startswith("@every"):  # @every5m
             advice = "write a space after '@every', as in '@every 5m'"
-        raise DefinitionError(f"{what}: there is no schedule {schedule!r}; {advice}")
+        raise DefinitionError(f"{what}: {schedule!r} is not a valid schedule; {advice}")
     text = schedule.removeprefix(_EVERY.strip()).strip()
     try:
         interval = _interval(schedule)
@@ -197,7 +197,7 @@ def _check_shorthand(schedule: str, what: str) -> None:
 
 
 def _wrong_interval(text: str) -> str:
-    """Return what is wrong with the interval of ``@every``, and what to write."""
+    """Return the mistake in the interval of ``@every``, and the remedy."""
     if not text:
         return f"the interval is missing; write {_INTERVALS}"
     if text.isdecimal():
@@ -217,14 +217,14 @@ def _wrong_interval(text: str) -> str:
 
 
 def _wrong_field(fields: list[str], error: str) -> str:
-    """Return what is wrong with a schedule of five fields, by CronSim's error."""
+    """Return the mistake in a schedule of five fields, from CronSim's error."""
     name = error.removeprefix("Bad ")
     if name not in _FIELDS:
         return f"it is not a valid schedule ({error}); {_FIVE}" if error else f"it is not a valid schedule; {_FIVE}"
     value = fields[list(_FIELDS).index(name)]
     label = name.replace("-", " ")
     if name == "day-of-month" and _is_valid([*fields[:3], "*", fields[4]]):
-        return f"month {fields[3]!r} has no day {value!r}, so that the schedule is never due; correct one of them"
+        return f"month {fields[3]!r} has no day {value!r}, so the schedule is never due; correct one of them"
     return f"the {label} is {value!r}; it takes {_FIELDS[name]}, lists (1,5), ranges (1-5), steps (*/5) and *"
 
 
@@ -240,8 +240,8 @@ def _interval(schedule: str) -> timedelta:
     return parse_duration(schedule.removeprefix(_EVERY), what="the interval", minimum=timedelta(seconds=1))
 
 
-_LOOKED_AT = 64
-"""How many times at which a schedule is due are compared: two months of days, five years of months."""
+_COMPARED_TIMES = 64
+"""Number of due times that are compared: two months of days, or five years of months."""
 
 
 @lru_cache(maxsize=4096)
@@ -250,12 +250,12 @@ def _shortest_period(schedule: str) -> timedelta:
         return _interval(schedule)
     if schedule in _PERIODS:
         return _PERIODS[schedule]
-    due = list(islice(CronSim(schedule, _EPOCH), _LOOKED_AT))
+    due = list(islice(CronSim(schedule, _EPOCH), _COMPARED_TIMES))
     return min((after - before for before, after in pairwise(due)), default=timedelta(days=1))
 
 
 def _weekdays(schedule: str) -> str:
-    """The field for the days of the week; with Sunday as 0 where it reaches to 7."""
+    """Return the field for the days of the week, with Sunday as 0 where the field reaches to 7."""
     field = schedule.split()[4]
     days = [day for day in CronSim(schedule, _EPOCH).weekdays if isinstance(day, int)]
     if _is_open(field) or 7 not in days:
@@ -272,5 +272,5 @@ def _check_timezone(timezone: str, what: str) -> None:
         ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
         raise DefinitionError(
-            f"{what}: there is no time zone {timezone!r}; it takes a name of the IANA database, such as 'Europe/Paris'"
+            f"{what}: {timezone!r} is not a known time zone; use an IANA name, such as 'Europe/Paris'"
         ) from None

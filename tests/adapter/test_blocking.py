@@ -56,8 +56,8 @@ async def test_a_step_that_blocks_the_event_loop_begins_once_hurts_no_neighbour_
     line = block_line()
     assert message == (
         f"step 'block' (adapter/test_blocking.py:{line}) blocks the event loop: it has been at "
-        f"adapter/test_blocking.py:{line + 3}, in block for over 5 s, and no other async step of this worker goes on; "
-        "write it as a plain def, which runs in a thread"
+        f"adapter/test_blocking.py:{line + 3}, in block for over 5 s, and no other async step of this worker makes "
+        "progress; write it as a plain def, which runs in a thread"
     )
 
 

@@ -552,7 +552,7 @@ async def test_a_result_is_not_handed_to_another_call(
                 while "echo of order 2" not in await _task_failure(runs["invoke_workflow"]):
                     await asyncio.sleep(0.05)
             for kind in compared:
-                while "step 'do' comes back as another call" not in await _task_failure(runs[kind]):
+                while "step 'do' has become another call" not in await _task_failure(runs[kind]):
                     await asyncio.sleep(0.05)
         async with workers(corrected, is_listed=True):
             assert {kind: await run.result() for kind, run in runs.items()} == RETURNED
@@ -610,7 +610,7 @@ async def test_a_run_that_goes_on_with_an_invoked_run_hands_its_result_to_no_oth
             ):  # a history has the workflow of an invoked run, and no digest of its input
                 assert await run.result() == "pack of order 1"
                 return
-            while "step 'do' comes back as another call" not in await _task_failure(run):
+            while "step 'do' has become another call" not in await _task_failure(run):
                 await asyncio.sleep(0.05)
         async with workers(corrected):
             assert await run.result() == "pack of order 1"
@@ -649,7 +649,7 @@ async def test_a_step_in_flight_takes_other_values_from_a_new_attempt_only_where
             workers.drop(run.workflow_id)
             while not (message := await _task_failure(run)):
                 await asyncio.sleep(0.05)
-            assert "step 'charge:1' comes back as another call" in message
+            assert "step 'charge:1' has become another call" in message
             await run.temporal.terminate()
 
 
@@ -776,12 +776,12 @@ def test_ids_of_a_rerun_are_read_as_those_of_the_run_before_whatever_characters_
     ],
 )
 def test_another_call_is_refused(called: Call) -> None:
-    with pytest.raises(AnotherCallError, match=r"step 'pay' comes back as another call: .*run of shop:charge"):
+    with pytest.raises(AnotherCallError, match=r"step 'pay' has become another call: .*run of shop:charge"):
         check_call("pay", FUNCTION, called, still_there)
 
 
 def test_another_kind_of_step_is_another_call_though_it_names_the_same() -> None:
-    with pytest.raises(AnotherCallError, match="wait_for_signal of paid, and the body now calls next of paid"):
+    with pytest.raises(AnotherCallError, match="wait_for_signal of paid, but the body now calls next of paid"):
         check_call("wait", Call("wait_for_signal", "paid"), Call("next", "paid"), gone)
 
 

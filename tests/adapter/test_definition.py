@@ -327,8 +327,11 @@ def test_the_task_queue_is_the_clients_id_unless_given() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda c: c.workflow(_handler), "@client.workflow on '_handler' has no arguments; give the workflow an id"),
-        (lambda c: c.workflow("order"), "takes keyword arguments only, but was given 'order'; write id='order'"),
+        (
+            lambda c: c.workflow(_handler),
+            "@client.workflow on '_handler' has no arguments; pass an id for the workflow",
+        ),
+        (lambda c: c.workflow("order"), "takes only keyword arguments, but received 'order'; write id='order'"),
         (lambda c: c.workflow(), "@client.workflow has no id"),
         (
             lambda c: c.workflow(id="o", retries=3),

@@ -164,8 +164,8 @@ def locked() -> kinds.Private:
         (locked(), r"^_thread\.lock at _seen\.lock cannot"),
         (kinds.Derived("a", {1: object()}), r"^object at more\[1\] cannot"),
         (kinds.Pair(1, (object(),)), r"^object at right\[0\] cannot"),
-        (Queue(1), "as it is a dataclass and a deque at once; keep the deque in a field"),
-        (Day(), "as it is a dataclass and a date at once; keep the date in a field"),
+        (Queue(1), "as it is both a dataclass and a deque; keep the deque in a field"),
+        (Day(), "as it is both a dataclass and a date; keep the date in a field"),
         (with_attribute(OrderedDict()), "it has attributes beside its items; use a dataclass"),
         (with_attribute(Counter()), "it has attributes beside its items; use a dataclass"),
         ({"a": PurePosixPath("\udcff")}, r"^pathlib\.PurePosixPath at a contains a lone surrogate"),
@@ -175,7 +175,7 @@ def locked() -> kinds.Private:
         ([range(10**5000)], r"^range at \[0\] has an integer of thousands of digits; send the integer itself"),
         (Fraction(10**5000, 7), r"^fractions\.Fraction has an integer of thousands of digits"),
         ({10**5000: object()}, r"^object at \[<int>\] cannot be sent"),
-        (Stack("s"), "as it is a dataclass and a list at once; keep the list in a field"),
+        (Stack("s"), "as it is both a dataclass and a list; keep the list in a field"),
         (defaultdict(lambda: 1), "built-in type as its default_factory"),
         ({"at": datetime(2026, 1, 1, tzinfo=Berlin())}, r"datetime at at cannot be sent: the time zone .*Berlin"),
         (["\ud800"], r"^str at \[0\] contains a lone surrogate"),
@@ -258,7 +258,9 @@ SECRETS = [pydantic.SecretStr("hunter2"), pydantic.SecretBytes(b"hunter2"), pyda
 
 @pytest.mark.parametrize("secret", SECRETS)
 def test_a_secret_is_refused_where_payloads_are_not_encrypted(secret: Any) -> None:
-    with pytest.raises(UnencryptedSecretError, match=r"at login\.more\[0\] is not sent.*; encrypt payloads") as refused:
+    with pytest.raises(
+        UnencryptedSecretError, match=r"at login\.more\[0\] cannot be sent.*; encrypt payloads"
+    ) as refused:
         encode({"login": kinds.Derived("a", [secret])})
     assert "hunter2" not in str(refused.value)
 

@@ -349,7 +349,7 @@ async def test_another_codec_comes_before_it() -> None:
 
 
 def test_what_encrypts_already_is_not_encrypted_again() -> None:
-    with pytest.raises(DefinitionError, match="encrypts already, with other keys"):
+    with pytest.raises(DefinitionError, match="already encrypts, with other keys"):
         encryption.data_converter(Keys.of([NEW]), encryption.data_converter(Keys.of([OLD])))
 
 

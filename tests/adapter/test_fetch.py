@@ -180,7 +180,7 @@ async def test_no_connection_is_an_error_that_says_so(app: steporal.Client, work
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/x"
         failed = await result(workers, app, "GET", f"{url}?a=1", max_attempts=2)
     assert (failed["name"], failed["attempts"]) == ("ConnectionError", 2)
-    assert failed["message"].startswith(f"GET {url}: no connection: ")
+    assert failed["message"].startswith(f"GET {url}: cannot connect: ")
 
 
 async def test_an_attempt_that_takes_too_long_is_tried_again(
@@ -453,19 +453,19 @@ BAD = [
     (("GET", "http://a:70000/"), {}, "it takes an absolute URL"),
     (("GET", "http://a b/"), {}, "a space or a control character"),
     (("GET", "http://a/\n"), {}, "a space or a control character"),
-    (("GET", "http://me:pass@example.com/"), {}, r"url for 'example.com' has a user or password"),
+    (("GET", "http://me:pass@example.com/"), {}, r"url for 'example.com' contains a user or password"),
     (("GET", None), {}, r"url is None \(NoneType\)"),
     (("G E T", URL), {}, "method is 'G E T'"),
     (("", URL), {}, "method is ''"),
-    (("POST", URL), {"json": {}, "content": "x"}, "it has json and content"),
+    (("POST", URL), {"json": {}, "content": "x"}, "it has both json and content"),
     (("POST", URL), {"json": {"a": object()}}, "json cannot be sent"),
     (("POST", URL), {"content": 3}, r"content is 3 \(int\)"),
     (("POST", URL), {"content": "\ud800"}, "lone surrogate"),
     (("GET", URL), {"headers": {"A": "1\r\nB: 2"}}, "header 'A' is .*printable ASCII on one line"),
     (("GET", URL), {"headers": {"A\n": "1"}}, r"headers has the name 'A\\n'"),
     (("GET", URL), {"headers": {"A": 1}}, "header 'A' is 1; it takes text"),
-    (("GET", URL), {"headers": {"A": "1", "a": "2"}}, "headers has 'A' and 'a'"),
-    (("GET", URL), {"headers": {"Content-Length": "1"}}, "set by Steporal itself"),
+    (("GET", URL), {"headers": {"A": "1", "a": "2"}}, "headers contains both 'A' and 'a'"),
+    (("GET", URL), {"headers": {"Content-Length": "1"}}, "which Steporal sets itself"),
     (("GET", URL), {"headers": "A: 1"}, "headers is 'A: 1'"),
     (("GET", URL), {"params": {"a": None}}, "parameter 'a' is None"),
     (("GET", URL), {"params": [1]}, r"params is \[1\]"),

@@ -315,7 +315,7 @@ async def test_a_start_that_temporal_refuses_concerns_no_other_workflow_and_no_s
         assert results == [0, 1, 2]
     assert measured.counted("steporal_starts_refused", "workflow_type") == {"bad": 4}
     said = [record.getMessage() for record in caplog.records if "does not start workflow 'bad'" in record.getMessage()]
-    assert len(said) == 4 and all("as Temporal refuses it" in line for line in said)
+    assert len(said) == 4 and all("because Temporal rejects the start" in line for line in said)
 
 
 async def test_starting_many_runs_takes_a_bounded_number_of_tasks(

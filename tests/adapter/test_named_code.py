@@ -225,7 +225,7 @@ def test_a_package_that_the_app_does_not_import_is_refused_with_the_remedy(app: 
     for of_other in ({"other_app"}, {"named_app_too"}):
         with pytest.raises(UnserializableError, match=r"import 'named_library' at the top .*step_packages=\['named_li"):
             encode([address], packages=of_other)
-        with pytest.raises(TypeNotFoundError, match="'named_library:Address' is not of the app"):
+        with pytest.raises(TypeNotFoundError, match="'named_library:Address' is not part of the app"):
             decode(encoded, packages=of_other)
         assert through_allowed(address) == address
 
@@ -287,7 +287,7 @@ def test_a_module_in_the_place_of_another_value_is_refused(app: Any) -> None:
     call = sent(app, app.handler(None)["other"])
     assert call["function"]["captured"] == {"amount": 5}
     call["function"]["captured"]["amount"] = {"$": "module", "name": "json"}
-    with pytest.raises(StepCodeNotFoundError, match="module 'json' is not the app's"):
+    with pytest.raises(StepCodeNotFoundError, match="module 'json' is not part of the app"):
         received(app, call)
 
 

@@ -362,7 +362,7 @@ async def test_a_result_of_another_kind_of_step_does_not_go_to_a_call_that_canno
     workers.drop(run.workflow_id)
     async with workers(edited), asyncio.timeout(LONG):
         await until_received(edited, name)
-        said = "step 'charge' comes back as another call: its result was made by sleep, and the body now calls run"
+        said = "step 'charge' has become another call: its result was made by sleep, but the body now calls run"
         while not any(
             said in event.workflow_task_failed_event_attributes.failure.message for event in await events_of(run)
         ):

@@ -57,11 +57,11 @@ def test_other_programs_are_given_what_pydantic_writes(value: Any, expected: Any
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ({"token": SecretStr("hunter2")}, "a secret, of which JSON for other programs shows asterisks"),
+        ({"token": SecretStr("hunter2")}, "a secret, which JSON for other programs shows as asterisks"),
         ({"n": math.nan}, "such as NaN"),
         (kinds.Tree(value=math.nan), "such as NaN"),
         ({kinds.Frozen(n=math.nan)}, "such as NaN"),
-        (Credentials(device=Opaque(), token=SecretStr("hunter2")), "a secret, of which JSON for other programs shows"),
+        (Credentials(device=Opaque(), token=SecretStr("hunter2")), "a secret, which JSON for other programs shows"),
         ({"rows": [Opaque()]}, r"Opaque at rows\[0\] cannot be sent"),
         (WithOpaque(inner=[Opaque()]), r"Opaque at inner\[0\] cannot be sent"),
     ],
@@ -76,10 +76,10 @@ async def test_a_secret_is_not_sent_with_a_signal_or_a_request(app: steporal.Cli
     async def fetches(ctx: Context[Any], step: Step) -> None:
         await step.ext.fetch("post", "POST", "https://example.com", json={"token": SecretStr("hunter2")})
 
-    with pytest.raises(UnserializableError, match="the data of signal 'go' cannot be sent: it has a secret"):
+    with pytest.raises(UnserializableError, match="the data of signal 'go' cannot be sent: it contains a secret"):
         await app.send_signal("go", {"token": SecretStr("hunter2")})
     async with workers(app):
-        with pytest.raises(RunFailedError, match="json cannot be sent: it has a secret"):
+        with pytest.raises(RunFailedError, match="json cannot be sent: it contains a secret"):
             await (await fetches.start()).result()
 
 

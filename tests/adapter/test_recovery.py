@@ -952,7 +952,7 @@ async def test_a_sleep_that_was_over_is_no_result_of_a_step_that_took_its_id(
     new, run = await stopped_and_recovered(app, workers, body, until=until_asleep, edits=edits)
     latest = await new.get_run(run.workflow_id)
     async with workers(new), asyncio.timeout(60):
-        while "was made by sleep or next, and the body now calls run" not in await task_failures(latest):
+        while "was made by sleep or next, but the body now calls run" not in await task_failures(latest):
             await asyncio.sleep(0.05)
         await latest.temporal.terminate()
     workers.drop(run.workflow_id)

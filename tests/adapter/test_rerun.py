@@ -184,8 +184,10 @@ async def test_a_kept_step_that_was_given_what_the_body_computed_of_an_id_is_ano
         again, kept = await rerun(run, capsys, "ship")
         assert kept == ["charge"]
         text = await until_stuck(again)
-        assert "'charge' comes back as another call: its result was made by run of" in text
-        assert "what the body computes of the run's ids, rerun from this step, or from an earlier one" in text
+        assert "'charge' has become another call: its result was made by run of" in text
+        assert (
+            "the step a value that it computes from the run's ids, rerun from this step, or from an earlier one" in text
+        )
         assert ran == []
         await again.temporal.terminate()
         from_its_step, _ = await rerun(run, capsys, "charge")

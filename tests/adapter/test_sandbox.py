@@ -331,9 +331,9 @@ async def test_code_that_changed_under_a_run_in_flight_fails_the_task_and_not_th
     assert "Nondeterminism error" in message
     [record] = said_of(run, caplog)
     assert record.name == "steporal"
-    assert record.getMessage().startswith("the code of workflow 'edited' does not fit what a run of it has done")
+    assert record.getMessage().startswith("the code of workflow 'edited' does not fit the history of a run")
     assert "`steporal recover`" in record.getMessage()
-    assert f"Temporal says: {message}" in record.getMessage()
+    assert f"Temporal reports: {message}" in record.getMessage()
     async with workers(app):
         assert await run.result() == "answer"
 

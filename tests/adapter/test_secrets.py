@@ -91,7 +91,7 @@ async def test_a_captured_secret_fails_its_step_at_once(app: steporal.Client, wo
     async with workers(app):
         message = await (await captures.start()).result()
     assert "step 'use' captured 'login'" in message
-    assert "SecretStr at token is not sent" in message
+    assert "SecretStr at token cannot be sent" in message
     assert "encrypt payloads (docs/security.md)" in message
 
 
@@ -107,7 +107,7 @@ async def test_a_returned_secret_fails_its_step_and_its_run(app: steporal.Client
         return {"token": SecretStr("hunter2")}
 
     async with workers(app):
-        with pytest.raises(RunFailedError, match=r"SecretStr at token is not sent") as failed:
+        with pytest.raises(RunFailedError, match=r"SecretStr at token cannot be sent") as failed:
             await (await returns.start()).result()
     assert failed.value.name == "UnencryptedSecretError"
 

@@ -32,7 +32,7 @@ from steporal import (
 from steporal.events import new_ulid
 from steporal.routing import mailbox_client
 from steporal.routing.mailbox import Claim, mailbox_id
-from steporal.routing.mailbox_client import Held, Mailboxes
+from steporal.routing.mailbox_client import Mailboxes, OpenMailbox
 from steporal.values.converter import from_raw, to_raw
 from steporal.wire.mailbox_wait import Wait
 from steporal.wire.names import MAILBOX, TAKE
@@ -53,7 +53,7 @@ def name() -> str:
     return f"approval/{new_ulid()}"
 
 
-async def until_open(app: steporal.Client, name: str, run: steporal.Run[Any] | None = None) -> Held:
+async def until_open(app: steporal.Client, name: str, run: steporal.Run[Any] | None = None) -> OpenMailbox:
     """Wait until a run waits for a signal."""
     mailboxes = Mailboxes(app.temporal)
     async with asyncio.timeout(60):

@@ -232,7 +232,7 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "no arguments": (lambda step: step.run(), "step.run() cannot be called like this"),
     "unknown keyword": (lambda step: step.run("charge", two, 1, max_atempts=3), "did you mean 'max_attempts'?"),
-    "keyword of the function": (lambda step: step.run("charge", two, a=1), "does not take the argument 'a'"),
+    "keyword of the function": (lambda step: step.run("charge", two, a=1), "does not accept the argument 'a'"),
     "id as a number": (lambda step: step.run(3, two, 1), "a step id is 3 (int)"),
     "id as None": (lambda step: step.sleep(None, "1s"), "a step id is None"),
     "half a character": (lambda step: step.run("\ud800", two, 1), "a step id is '\\ud800'"),
@@ -322,7 +322,7 @@ UNSENDABLE: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "function of a library": (lambda step: step.run("charge", json.dumps, 1), "CaptureError", "wrap it in a lambda"),
     "object": (lambda step: step.run("charge", many, object()), "CaptureError", "open it inside the step"),
     "half a character": (lambda step: step.run("charge", many, HALF), "CaptureError", "send the bytes, or replace it"),
-    "secret": (lambda step: step.run("charge", many, LOGIN), "CaptureError", "the step looks the secret up"),
+    "secret": (lambda step: step.run("charge", many, LOGIN), "CaptureError", "the step looks up the secret"),
     "partial": (
         lambda step: step.run("charge", functools.partial(many, object())),
         "CaptureError",
@@ -413,7 +413,7 @@ async def test_a_call_of_a_listener_that_cannot_be_right_fails_the_run(app: step
     failed = await failure(app, workers, body)
     assert failed.name == "InvalidArgumentError"
     assert (
-        "step 'next': listener.next() does not take the argument 'timout' (did you mean 'timeout'?)" in failed.message
+        "step 'next': listener.next() does not accept the argument 'timout' (did you mean 'timeout'?)" in failed.message
     )
 
 

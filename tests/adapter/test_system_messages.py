@@ -202,7 +202,7 @@ async def test_the_catalog_refuses_what_it_cannot_read(
             try:
                 await handle.execute_update(update, args=arguments)
             except WorkflowUpdateFailedError as err:
-                assert f"this is no {what}" in str(err.cause)
+                assert f"the message is not a valid {what}" in str(err.cause)
         async with workers(other_app):  # which registers
             sent = await app.send_event({"name": f"order.{app.id}"})
             assert [started.workflow for started in sent.runs] == ["order"]

@@ -197,7 +197,7 @@ async def test_a_worker_with_fewer_workflows_says_what_it_takes_from_others(
     async with run.worker("app") as worker:
         assert f"app {app!r}: workflow 'echo-{app}' is no longer registered" in worker.said
         await server.client.start_workflow(f"echo-{app}", id=f"echo-{app}", task_queue=app)
-        await worker.until(f"this worker does not define workflow 'echo-{app}', and was given a run of it")
+        await worker.until(f"this worker does not define workflow 'echo-{app}', but received a run of it")
         assert "Traceback" not in worker.said
 
 

@@ -1,7 +1,7 @@
-"""A watchdog for async step functions that block the event loop.
+"""Watchdog for async step functions that block the event loop.
 
-While one blocks it, no other step of the worker makes progress, and no new work begins. A thread asks each event loop
-with running step functions for a sign of life, and looks at the loop's stack when none comes.
+While a step function blocks the loop, no other step of the worker makes progress, and no new work begins. A thread
+schedules a callback on each event loop with running step functions, and inspects the loop's stack if it does not run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..wire.failures import is_users
 
 BLOCKED_SECONDS = 5.0
 _PAUSE_SECONDS = 0.5
-_ASKS_UNTIL_BLOCKED = int(BLOCKED_SECONDS / _PAUSE_SECONDS) + 1
+_CHECKS_UNTIL_BLOCKED = int(BLOCKED_SECONDS / _PAUSE_SECONDS) + 1
 
 logger: logging.Logger = logging.getLogger("steporal")
 
@@ -30,25 +30,25 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class _Loop:
-    """An event loop that runs step functions.
+    """Event loop that runs step functions.
 
     Attributes:
         loop: The event loop.
         thread: Its thread.
-        asks: How often the watchdog has found no answer to its question.
+        checks: The number of checks by the watchdog since the loop last responded.
     """
 
     loop: asyncio.AbstractEventLoop
     thread: int
-    asks: int = 0
+    checks: int = 0
 
     def answer(self) -> None:
-        self.asks = 0
+        self.checks = 0
 
 
 @dataclass(slots=True, eq=False)
 class _Running:
-    """A step function that runs on an event loop."""
+    """Step function that runs on an event loop."""
 
     step_id: str
     coroutine: Awaitable[Any]
@@ -89,15 +89,15 @@ class _Watchdog:
             time.sleep(_PAUSE_SECONDS)
 
     def _check(self, loop: _Loop, running: list[_Running]) -> None:
-        # Counted and not timed: when the whole process was stopped, the loop answers before the next check.
-        loop.asks += 1
-        if loop.asks == 1:
+        # Checks are counted, not timed: if the whole process was stopped, the loop responds before the next check.
+        loop.checks += 1
+        if loop.checks == 1:
             try:
                 loop.loop.call_soon_threadsafe(loop.answer)
             except RuntimeError:  # the loop is closed
                 with self._changed:
                     self._loops.pop(loop.loop, None)
-        elif loop.asks == _ASKS_UNTIL_BLOCKED:
+        elif loop.checks == _CHECKS_UNTIL_BLOCKED:
             _report(loop, running)
 
 
@@ -110,7 +110,7 @@ def _report(loop: _Loop, running: list[_Running]) -> None:
         if frame is not None and frame in frames:
             logger.warning(
                 "step %r (%s) blocks the event loop: it has been at %s for over %g s, and no other async step of this "
-                "worker goes on; write it as a plain def, which runs in a thread",
+                "worker makes progress; write it as a plain def, which runs in a thread",
                 step.step_id,
                 place(frame.f_code),
                 where,

@@ -1,9 +1,9 @@
-"""Step functions that run in this worker, and what becomes of them when their attempt ends before they do.
+"""Step functions that run in this worker, including those whose attempt ended before they did.
 
-Temporal ends an attempt when it has received no heartbeat for the heartbeat timeout. The worker may be alive all the
-same: only the connection was lost, or the server was down. Then the attempt's function still runs, or has returned and
-could not report its result. A later attempt of the step that reaches this worker *joins* that function: it waits for
-the result and reports it, and does not run the function a second time. The run asks for that first (see
+Temporal ends an attempt if it has received no heartbeat for the heartbeat timeout. The worker may still be alive: maybe
+only the connection was lost, or the server was down. In that case the attempt's function is still running, or has
+returned and could not report its result. A later attempt of the step that reaches this worker *joins* that function: it
+waits for the result and reports it, and does not run the function a second time. The run tries this first (see
 ``runtime/steps/activity.py``), on a task queue that only this worker polls.
 """
 
@@ -43,30 +43,30 @@ MAX_FAILURES = 100
 MAX_FAILURE_BYTES = 256 * 1024
 MAX_RESULTS = 10_000
 MAX_RESULT_BYTES = 32 * 1024 * 1024
-"""What a worker remembers, in case Temporal has not received it: failures and results of steps."""
+"""Limits of the failures and results of steps that a worker remembers, in case Temporal has not received them."""
 
 LONGEST_THROTTLE = timedelta(seconds=5)
-"""How long Temporal's core may hold back a heartbeat. By its own rule, 80 % of the timeout, a short outage at the wrong
-moment would already exceed the timeout."""
+"""Longest time that Temporal's core may hold back a heartbeat. By core's own rule, 80 % of the timeout, a short outage
+at the wrong moment would already exceed the timeout."""
 
 _ORPHAN_CHECK_SECONDS = 5.0
 _ORPHAN_GRACE_SECONDS = 60.0
-"""How long a function goes on whose attempt has ended, while Temporal can be reached and no attempt joins it."""
+"""Time that a function continues after its attempt, while Temporal can be reached and no attempt joins it."""
 
 _SHUTDOWN_SECONDS = 1.0
-"""How long a worker that shuts down waits for an interrupted thread."""
+"""Time that a worker in shutdown waits for an interrupted thread."""
 
 _CALL_TIMEOUT = timedelta(seconds=3)
 
 
 @dataclass(frozen=True, slots=True)
 class StepKey:
-    """A step of an execution of a workflow.
+    """Identity of a step in an execution of a workflow.
 
     Attributes:
-        namespace: Temporal's namespace.
-        workflow_run_id: Temporal's run id of the execution.
-        activity_id: The activity by which the step began; unique, also where a step with the same id was cancelled.
+        namespace: The Temporal namespace.
+        workflow_run_id: The Temporal run id of the execution.
+        activity_id: The activity by which the step began; unique even if a step with the same id was cancelled.
     """
 
     namespace: str
@@ -75,23 +75,23 @@ class StepKey:
 
     @staticmethod
     def of(activity_id: str | None) -> StepKey:
-        """Return the key of a step of the run that the current activity belongs to; it begins by that if None."""
+        """Return the key of a step of the current activity's run; if None, the step begins with this activity."""
         info = activity.info()
         return StepKey(info.namespace, info.workflow_run_id or "", activity_id or info.activity_id)
 
 
 @dataclass(slots=True, eq=False)
 class Execution:
-    """A step function that runs.
+    """Running step function.
 
     Attributes:
         step_id: The step's key.
-        task: Runs it, and ends with the activity's result.
+        task: The task that runs it, and ends with the activity's result.
         activity_id: The activity that began it.
         attempt: The attempt of that activity, as Temporal counts.
-        ends_at: When the step's timeout is over, on the monotonic clock.
-        joined: How many attempts wait for it besides the one that began it.
-        is_interrupted: Whether it was told to stop.
+        ends_at: The end of the step's timeout, on the monotonic clock.
+        joined: The number of attempts that wait for it besides the one that began it.
+        is_interrupted: Whether it was interrupted.
     """
 
     step_id: str
@@ -103,7 +103,7 @@ class Execution:
     is_interrupted: bool = False
 
     def interrupt(self) -> None:
-        """Stop it: cancel the coroutine, or raise in the thread."""
+        """Cancel the coroutine, or raise an error in the thread."""
         if not self.is_interrupted:
             self.is_interrupted = True
             self.task.cancel()
@@ -111,7 +111,7 @@ class Execution:
 
 @dataclass(slots=True)
 class _Ended:
-    """How functions have ended, the newest last."""
+    """Results and failures of ended functions, the newest last."""
 
     results: OrderedDict[StepKey, RawValue] = field(default_factory=OrderedDict)
     failures: OrderedDict[StepKey, ApplicationError] = field(default_factory=OrderedDict)
@@ -136,7 +136,7 @@ class _Ended:
 
 
 class Executions:
-    """The step functions of one worker.
+    """Step functions of one worker.
 
     Attributes:
         task_queue: The task queue that only this worker polls, for attempts that join.
@@ -146,25 +146,25 @@ class Executions:
         self.task_queue: str = f"{WORKER_TASK_QUEUE}{uuid4().hex}"
         self._running: dict[StepKey, Execution] = {}
         self._ended = _Ended()
-        self._leaves_after = timedelta(0)
+        self._graceful_timeout = timedelta(0)
 
     def configure(self, graceful_timeout: timedelta) -> None:
-        """Set how long functions may go on after the worker was told to stop."""
-        self._leaves_after = graceful_timeout
+        """Set how long functions may continue after the worker's shutdown has begun."""
+        self._graceful_timeout = graceful_timeout
 
     def close(self) -> None:
-        """Interrupt what still runs."""
+        """Interrupt all running functions."""
         for execution in list(self._running.values()):
             execution.interrupt()
 
     async def run(
         self, step_id: str, before: Mapping[str, JSON], work: Callable[[], Coroutine[Any, Any, RawValue]]
     ) -> RawValue:
-        """Run a step's function for the current activity, or join the one that runs already.
+        """Run a step's function for the current activity, or join the function if it already runs.
 
         Args:
             step_id: The step's id.
-            before: What :meth:`Attempts.before` says of earlier activities of the step.
+            before: The record of earlier activities of the step, from :meth:`Attempts.before`.
             work: Runs the function.
         """
         key = StepKey.of(before.get("activity_id"))
@@ -174,7 +174,7 @@ class Executions:
         if (result := self._ended.results.get(key)) is not None:
             return result
         if (failure := self._ended.failures.get(key)) is not None and failure.non_retryable:
-            raise failure  # there is another attempt only because Temporal has not received it
+            raise failure  # Temporal has not received it, or it would not have started another attempt
         execution = self._running.get(key)
         if execution is not None and _is_replaced(execution):
             execution.interrupt()
@@ -189,7 +189,7 @@ class Executions:
         """Wait for a step's function that this worker runs, or has run.
 
         Raises:
-            ApplicationError: It raised, or this worker knows nothing of it.
+            ApplicationError: The function raised, or this worker does not know it.
         """
         key = StepKey.of(from_raw(argument)["activity_id"])
         if (result := self._ended.results.get(key)) is not None:
@@ -206,8 +206,8 @@ class Executions:
     async def _beating(self, *, at_once: bool) -> AsyncIterator[None]:
         """Send heartbeats that name this worker.
 
-        Temporal keeps the details of the last heartbeat over attempts, so a later attempt replaces them at once. A
-        first attempt waits, since most steps end before their first heartbeat is due.
+        Temporal keeps the details of the last heartbeat across attempts, so a later attempt replaces them at once. A
+        first attempt waits, because most steps end before their first heartbeat is due.
         """
         tasks: set[asyncio.Future[None]] = set()  # the loop keeps no reference to a task
         with beating(await _details(self.task_queue) if at_once else ()) as pulse:
@@ -265,10 +265,10 @@ class Executions:
             execution.joined -= 1
 
     async def _attended(self, execution: Execution, *, is_first: bool = True) -> RawValue:
-        """Wait for a function, and do what a cancellation of the current activity means for it.
+        """Wait for a function, and handle a cancellation of the current activity.
 
-        When Temporal has ended the attempt that began the function, that attempt keeps the worker's slot until the
-        function ends. Attempts that joined end at once.
+        If Temporal has ended the attempt that began the function, that attempt keeps the worker's slot until the
+        function ends. Attempts that joined the function end at once.
         """
         try:
             return await asyncio.shield(execution.task)
@@ -288,7 +288,7 @@ class Executions:
         raise asyncio.CancelledError
 
     async def _orphaned(self, execution: Execution) -> None:
-        """Let a function go on whose attempt has ended for Temporal, and keep the worker's slot for it."""
+        """Let a function continue after Temporal has ended its attempt, and keep the worker's slot for it."""
         leaving = asyncio.ensure_future(self._time_to_leave())
         alone_since: float | None = None
         try:
@@ -304,9 +304,9 @@ class Executions:
             leaving.cancel()
 
     async def _interrupt(self, execution: Execution, *, is_leaving: bool) -> None:
-        """Interrupt a function, and wait until it has ended, or until the worker must leave.
+        """Interrupt a function, and wait until it has ended, or until the worker must shut down.
 
-        To wait keeps the worker's slot. A worker that leaves does not wait for a thread that hangs.
+        Waiting keeps the worker's slot. A worker in shutdown does not wait for a thread that hangs.
         """
         execution.interrupt()
         if not is_leaving:
@@ -317,13 +317,13 @@ class Executions:
 
     async def _time_to_leave(self) -> None:
         await activity.wait_for_worker_shutdown()
-        await asyncio.sleep(self._leaves_after.total_seconds())
+        await asyncio.sleep(self._graceful_timeout.total_seconds())
 
 
 def _without_frames(error: ApplicationError) -> ApplicationError | None:
-    """Return an error that has its stack trace as text, and keeps no variables of the frames in memory.
+    """Return an error with its stack trace as text, which keeps no variables of frames in memory.
 
-    The SDK reports such an error as it was converted here. None if it has details that are not JSON, or too many.
+    The SDK reports such an error as it was converted here. Return None if the details are not JSON, or are too large.
     """
     converter, failure = DataConverter.default, Failure()
     try:
@@ -339,7 +339,7 @@ def _without_frames(error: ApplicationError) -> ApplicationError | None:
 def _is_replaced(execution: Execution) -> bool:
     """Return whether the current attempt follows one that Temporal ended by the step's timeout.
 
-    A heartbeat timeout is never tried again by the server, so nothing else ends an attempt whose function still runs.
+    The server never retries after a heartbeat timeout, so nothing else ends an attempt whose function still runs.
     """
     info = activity.info()
     return execution.activity_id == info.activity_id and execution.attempt < info.attempt
@@ -348,7 +348,7 @@ def _is_replaced(execution: Execution) -> bool:
 async def _alone_since(execution: Execution, before: float | None) -> float | None:
     """Return since when no attempt has waited for a function while Temporal could be reached.
 
-    That is long ago if the function's run has ended, or if the step has begun again elsewhere.
+    The time is minus infinity if the function's run has ended, or if the step has begun again elsewhere.
     """
     info = activity.info()
     if execution.joined:
@@ -364,7 +364,7 @@ async def _alone_since(execution: Execution, before: float | None) -> float | No
 
 
 def _has_begun_elsewhere(execution: Execution, run: WorkflowExecutionDescription) -> bool:
-    """Return whether another attempt of the step has been given to a worker."""
+    """Return whether another attempt of the step was given to a worker."""
     info = activity.info()
     return any(
         each.activity_type.name == info.activity_type
@@ -376,9 +376,9 @@ def _has_begun_elsewhere(execution: Execution, run: WorkflowExecutionDescription
 
 
 async def _details(task_queue: str) -> list[Payload]:
-    """Return what a heartbeat says: where the step's function runs, and which attempt it is.
+    """Return the details of a heartbeat: the worker that runs the step's function, and the number of the attempt.
 
-    A heartbeat without details is better than none, so it has none where the codec fails.
+    A heartbeat without details is better than none, so the details are empty if the codec fails.
     """
     try:
         return await _encoded_details(task_queue)

@@ -1,4 +1,4 @@
-"""What an activity reports to Temporal: that its worker is alive, and what it failed with."""
+"""Reports of an activity to Temporal: heartbeats, and failures."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from ..types import JSON
 from ..wire.failures import application_error, is_final
 
 attempts_before: ContextVar[int] = ContextVar("steporal_attempts_before", default=0)
-"""How many attempts the current step has had in earlier activities."""
+"""Number of attempts that the current step has had in earlier activities."""
 
 
 def attempt_number() -> int:
-    """Return which attempt of a step the current activity is, from 1."""
+    """Return the number of the current attempt of a step, from 1."""
     return attempts_before.get() + activity.info().attempt
 
 
 @asynccontextmanager
 async def failing(call: JSON = None) -> AsyncIterator[None]:
-    """Turns what a step raises into what Temporal records.
+    """Turn what a step raises into what Temporal records.
 
     Args:
         call: The description of the step's call.
@@ -45,7 +45,7 @@ async def failing(call: JSON = None) -> AsyncIterator[None]:
             err, attempt=attempt_number(), non_retryable=False, next_retry_delay=delay, call=call
         )
         raise failure from failure.__cause__
-    except BaseException as err:  # also SystemExit: a step function cannot end the worker
+    except BaseException as err:  # even SystemExit: a step function cannot end the worker
         if _is_cancellation(err):
             raise
         failure = application_error(err, attempt=attempt_number(), non_retryable=is_final(err), call=call)
@@ -64,7 +64,7 @@ def _is_cancellation(error: BaseException) -> bool:
 
 @asynccontextmanager
 async def counted() -> AsyncIterator[None]:
-    """Counts an attempt of a step."""
+    """Count an attempt of a step."""
     began, outcome = time.monotonic(), "failed"
     try:
         yield
@@ -81,6 +81,6 @@ async def counted() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def alive() -> AsyncIterator[None]:
-    """Send heartbeats while an activity runs, by which it also learns of a cancellation."""
+    """Send heartbeats during an activity, through which it also receives a cancellation."""
     with beating():
         yield

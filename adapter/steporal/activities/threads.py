@@ -1,9 +1,9 @@
-"""The threads in which step functions run that are not ``async``.
+"""Threads for step functions that are not ``async``.
 
-A thread cannot be ended from outside. A step function whose attempt was cancelled or timed out gets an exception
-raised in its thread, as Temporal's SDK does for its own sync activities; Python raises it when the thread next executes
-bytecode, so a function that is blocked in a system call goes on until that call returns. Until then it counts as stuck,
-and its attempt keeps the worker's slot: a worker never takes more steps than it has threads for.
+A thread cannot be ended from outside. If the attempt of a step function is cancelled or times out, an exception is
+raised in its thread, as Temporal's SDK does for its own sync activities. Python raises it when the thread next executes
+bytecode, so a function that is blocked in a system call continues until that call returns. Until then it counts as
+stuck, and its attempt keeps the worker's slot: a worker never takes more steps than it has threads for.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from typing import Any
 from temporalio.exceptions import CancelledError
 
 MAX_THREADS = 10_000
-"""Threads start on demand, and the worker's slots for steps bound them, however many a tuner grants."""
+"""Limit of threads. They start on demand, limited by the worker's slots for steps, however many a tuner grants."""
 
 
 class StepThreads:
     """Runs step functions in threads.
 
     Args:
-        executor: The user's own threads; without it, as many threads as there are steps at once.
+        executor: The user's own threads; without it, there are as many threads as concurrent steps.
 
     Attributes:
-        stuck: How many functions still run whose attempt was cancelled or timed out.
-        on_change: Is called with each new value of ``stuck``.
+        stuck: The number of functions that still run after their attempt was cancelled or timed out.
+        on_change: Called with each new value of ``stuck``.
     """
 
     def __init__(self, executor: Executor | None = None) -> None:
@@ -45,16 +45,16 @@ class StepThreads:
         self.on_change: Callable[[int], None] = lambda stuck: None
 
     def close(self) -> None:
-        """Start no further function."""
+        """Stop starting functions."""
         if self._is_ours:
             self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def run(self, function: Callable[[], Any]) -> Any:
-        """Run a function in a thread, and return what it returns.
+        """Run a function in a thread, and return its result.
 
-        When the calling task is cancelled, the function is interrupted, and the cancellation waits until the function
-        has ended. A second cancellation ends that wait. A function that had ended before it could be interrupted has
-        done its work, and what it returned counts.
+        If the calling task is cancelled, the function is interrupted, and the cancellation waits until the function
+        has ended. A second cancellation ends that wait. If the function ended before it could be interrupted, it has
+        done its work, and its result counts.
         """
         call = _Call(function)
         future = self._executor.submit(contextvars.copy_context().run, call)
@@ -77,7 +77,7 @@ class StepThreads:
         finally:
             self._count(-1)
             if ended.done() and not ended.cancelled():
-                ended.exception()  # nobody else asks for it
+                ended.exception()  # marks it as retrieved; nothing else reads it
             else:
                 ended.cancel()
 
@@ -87,7 +87,7 @@ class StepThreads:
 
 
 class _Call:
-    """One call of a step function, which another thread can interrupt."""
+    """Call of a step function that another thread can interrupt."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self._function = function
@@ -104,8 +104,8 @@ class _Call:
         try:
             return self._function()
         except StopIteration as err:
-            # A future refuses a StopIteration, and whoever awaits it would wait for ever. In a coroutine, Python turns
-            # it into a RuntimeError; so does this.
+            # A future rejects a StopIteration, and whoever awaits it would wait for ever. In a coroutine, Python turns
+            # it into a RuntimeError, and so does this.
             raise RuntimeError("the step's function raised StopIteration, as next() does at the end") from err
         finally:
             self._leave()
@@ -123,7 +123,7 @@ class _Call:
             thread, self._thread = self._thread, None
             self._has_ended = True
             if thread is not None and self._is_interrupted:
-                _raise_in(thread, None)  # what has not been raised yet must not meet the thread's next call
+                _raise_in(thread, None)  # an exception that is not raised yet must not reach the thread's next call
 
 
 def _raise_in(thread: int, kind: type[BaseException] | None) -> None:

@@ -1,14 +1,14 @@
-"""What a step was called with: so that a result never goes to another call than the one that made it.
+"""Descriptions of calls of steps, so that a result never goes to another call than the one that made it.
 
-A step's key says which call of the body it is: the id, its branch, its number there. Where the code was edited, a key
-can come to mean another call, with other arguments. So each outcome keeps a short description of its call, and the
-description of the call that it is about to be given to has to fit it.
+A step's key identifies a call of the body: the id, its branch, its number there. After an edit of the code, a key can
+come to identify another call, with other arguments. So each outcome keeps a short description of its call, and is only
+given to a call that fits this description.
 
-A description has the kind of step, what it does (the function, the events, the workflow, the address), and a digest of
-the values that it was given or has captured. Edits that leave a call what it was do not change it: another body of the
-same function, a function with a new name, a class with a new name or with a new field that has its default value.
-What it names is kept by name, as only the code of today says whether a name is new: where a class, a function or a
-module of the description still exists, a call that has another one in its place is another call.
+A description contains the kind of step, what it does (the function, the events, the workflow, the address), and a
+digest of the values that were passed or captured. Edits that leave a call what it was do not change the description:
+another body of the same function, a new name for a function or a class, or a new field with its default value. What a
+call names is kept by name, because only today's code shows whether a name is new: if a class, a function or a module of
+the description still exists, a call with another one in its place is another call.
 """
 
 from __future__ import annotations
@@ -30,51 +30,51 @@ from .references import is_same_code, is_same_name, named_function
 from .renaming import Names, Rename, renames
 
 UNKNOWN = "?"
-"""The target, the values or the branch of a call, where a history does not tell them."""
+"""Target, values or branch of a call that a history does not contain."""
 
 
 MAX_NAMED = 100
-"""How many names a description keeps at most; each of them may be looked up in a workflow task."""
+"""Limit of names in a description; each of them may be looked up in a workflow task."""
 
 OR = " or "
-"""Between the kinds of step that a call may have been, where a history does not tell which."""
+"""Separator of the possible kinds of a step, if a history does not distinguish them."""
 
 _AFTER_NAMED = ("least", "shapes", "exact")
 
 _OF_RERUN = (
-    " This run is a rerun from a later step: if its input differs from that of the run before, or the step is given "
-    "what the body computes of the run's ids, rerun from this step, or from an earlier one."
+    " This run is a rerun from a later step: if its input differs from that of the original run, or the body passes "
+    "the step a value that it computes from the run's ids, rerun from this step, or from an earlier one."
 )
 
 
 class Exists(Protocol):
-    """Returns whether the code of today has a class, a function or a module; see :func:`.references.is_there`."""
+    """Look-up of a class, a function or a module in today's code; see :func:`.references.is_there`."""
 
     def __call__(self, named: str, *, exactly: bool = False) -> bool: ...
 
 
 class AnotherCallError(workflow.NondeterminismError):
-    """A finished step comes back as another call than the one whose result the run has."""
+    """A finished step returns in a call that differs from the one whose result the run has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A description of a call.
+    """Description of a call.
 
     Attributes:
         kind: The method of ``step``.
-        target: What it does, in words: the function, the workflow, the names of the events.
-        values: A digest of what it was given; empty where nothing else makes the call, :data:`UNKNOWN` if nobody knows.
-        code: A fingerprint of the function's code, for functions that have no name of their own.
-        branch: The branch of the body that made the call; not part of the comparison.
-        details: A digest of what an edit may change of a call that has begun, such as the duration of a sleep; not part
-            of the comparison, but tells calls of two branches apart.
+        target: The target: the function, the workflow, or the names of the events.
+        values: A digest of the values; empty if nothing else identifies the call, :data:`UNKNOWN` if it is not known.
+        code: A fingerprint of the function's code, for functions without a name.
+        branch: The branch of the body that made the call; ignored in comparisons.
+        details: A digest of what an edit may change in a call that has begun, such as the duration of a sleep; ignored
+            in comparisons, but it distinguishes calls of two branches.
         named: The classes, functions and modules among the values.
-        least: The digest without the fields that have their default; empty if there are none.
-        shapes: A digest of the fields that the classes of the values have.
-        exact: A digest of all of the call, with the names of its variables, where another order of these would make
-            another digest of the values.
-        before: The same call in the runs of which this one is a rerun, with their ids in place of this run's.
+        least: The digest without fields that have their default; empty if there are no such fields.
+        shapes: A digest of the fields of the values' classes.
+        exact: A digest of the whole call with the names of its variables, if another order of the variables would
+            change the digest of the values.
+        before: The same call in the runs that this run is a rerun of, with their ids in place of this run's.
     """
 
     kind: str
@@ -105,30 +105,30 @@ class Call:
 
         Args:
             kind: The method of ``step``.
-            target: What it does, in words.
-            *values: What it was given.
+            target: The target of the call.
+            *values: The values of the call.
             code: A fingerprint of the function's code.
             names: The names of functions among the values, by ``id``.
-            whole: All of the call as JSON, if the order of the values depends on the code.
+            whole: The whole call as JSON, if the order of the values depends on the code.
             is_json: Whether the values are sent as plain JSON.
-            reruns: The ids of the runs of which this one is a rerun.
+            reruns: The ids of the runs that this run is a rerun of.
         """
         text = "" if whole is None else json.dumps(whole, sort_keys=True, ensure_ascii=False)
 
         def called(rename: Rename) -> Call:
             if not values:
                 return cls(kind, rename(target), code=code)
-            found = digests(values, rename=rename, names=names, is_json=is_json)
+            parts = digests(values, rename=rename, names=names, is_json=is_json)
             exact = "" if whole is None else digest_of_text(rename(text).encode("utf-8", "surrogatepass"))
-            named = found.named[:MAX_NAMED]
-            least, shapes = found.least, found.shapes
-            return cls(kind, rename(target), found.values, code, "", "", named, least, shapes, exact)
+            named = parts.named[:MAX_NAMED]
+            least, shapes = parts.least, parts.shapes
+            return cls(kind, rename(target), parts.values, code, "", "", named, least, shapes, exact)
 
         before = tuple(called(rename) for names_ in reruns for rename in renames(names_))
         return dataclasses.replace(called(str), before=before)
 
     def json(self) -> JSON:
-        """The description as histories have it."""
+        """Return the description as histories contain it."""
         parts: list[JSON] = [self.kind, self.target, self.values, self.code, self.branch, self.details]
         parts += [list(self.named), self.least, self.shapes, self.exact]
         while parts and not parts[-1]:
@@ -137,7 +137,7 @@ class Call:
 
     @classmethod
     def read(cls, data: Any) -> Call | None:
-        """The inverse of :meth:`json`; None if ``data`` is not a description."""
+        """Read the output of :meth:`json`; return None if ``data`` is not a description."""
         if not isinstance(data, list) or not 1 <= len(data) <= 10:
             return None
         named = data[6] if len(data) > 6 else []
@@ -152,48 +152,48 @@ class Call:
 
     @classmethod
     def told_by(cls, raw: RawValue) -> Call | None:
-        """The call that made a result; see :func:`told`."""
+        """Return the call that made a result; see :func:`told`."""
         text = raw.payload.metadata.get(CALL_METADATA)
         try:
             return None if text is None else cls.read(json.loads(text))
-        except (ValueError, RecursionError):  # nothing that a worker of ours writes
+        except (ValueError, RecursionError):  # not written by a Steporal worker
             return None
 
     def described(self) -> str:
-        """The call in a message."""
+        """Return the call as text for a message."""
         target = f"method {self.target[1:]}" if self.target.startswith(".") else self.target
         return f"{self.kind} of {target}" if target not in ("", UNKNOWN) else self.kind
 
 
 def told(call: JSON) -> dict[str, bytes]:
-    """The metadata of a result, which says what call it was made by.
+    """Return the metadata of a result, which describe the call that made it.
 
-    Temporal checks that a replay schedules the same activities, not that it gives them the same arguments. A body
-    that was edited meanwhile would be handed a result of arguments that it no longer has.
+    Temporal checks that a replay schedules the same activities, but not that it passes them the same arguments. A body
+    that was edited in the meantime would otherwise receive a result of arguments that it no longer passes.
 
     Args:
-        call: The call's description in the argument of its activity; None if there is none.
+        call: The call's description in the argument of its activity, or None.
     """
     return {} if call is None else {CALL_METADATA: dumps(call)}
 
 
 def check_call(key: str, recorded: Call, called: Call, exists: Exists) -> None:
-    """Check that a result may be handed to a call.
+    """Check that a result may be given to a call.
 
     Args:
         key: The step's key.
         recorded: The call that made the result.
-        called: The call that would get it.
-        exists: Returns whether this version of the code still has what a call names.
+        called: The call that would receive it.
+        exists: Returns whether today's code still contains what a call names.
 
     Raises:
-        AnotherCallError: It is another call.
+        AnotherCallError: The call is another one.
     """
     if difference := _difference(recorded, called, exists):
         raise AnotherCallError(
-            f"step {key!r} comes back as another call: its result was made by {recorded.described()}, and the body now "
-            f"calls {called.described()} {difference}. The result is not handed over. Give the changed call a step id "
-            "of its own, so that it runs, or change the code back. The run waits: it goes on when a worker has the "
+            f"step {key!r} has become another call: its result was made by {recorded.described()}, but the body now "
+            f"calls {called.described()} {difference}. The result is not used. Give the changed call a new step id, so "
+            "that it runs, or revert the change. The run waits: it continues when a worker has the "
             f"corrected code.{_OF_RERUN if called.before else ''}"
         )
 
@@ -204,7 +204,7 @@ def is_other(recorded: Call, called: Call, exists: Exists) -> bool:
 
 
 def _difference(recorded: Call, called: Call, exists: Exists) -> str:
-    """Return what tells two calls apart, and empty text if nothing does, in this run or one that it is a rerun of."""
+    """Return how two calls differ, in this run and in those that it is a rerun of; empty text if they do not."""
     difference = _difference_from(recorded, called, exists)
     return difference if all(_difference_from(recorded, before, exists) for before in called.before) else ""
 
@@ -225,7 +225,7 @@ def _difference_from(recorded: Call, called: Call, exists: Exists) -> str:
 
 
 def _has_other_values(recorded: Call, called: Call) -> bool:
-    """Return whether two calls have other values; those of fields that a class has got or lost count as the default."""
+    """Return whether two calls have different values; added or removed fields of a class count as their default."""
     if recorded.values == called.values:
         return False
     is_same_class = recorded.shapes == called.shapes
@@ -233,15 +233,15 @@ def _has_other_values(recorded: Call, called: Call) -> bool:
 
 
 def _other_names(before: tuple[str, ...], now: tuple[str, ...], exists: Exists) -> Iterator[str]:
-    """Yield what has taken the place of something that a call named, and that has not just another name now."""
+    """Yield the names that have replaced names of the recorded call, unless a thing only has a new name."""
     if len(before) == len(now):
         for old, new in zip(before, now, strict=True):
             if not is_same_code(old, new) and exists(old, exactly=is_same_name(old, new)):
                 yield f"with {_shown(new)} in place of {_shown(old)}"
         return
-    gone = [old for old in before if not any(is_same_code(old, new) for new in now)]
-    yield from (f"without {_shown(name)}" for name in gone if exists(name))
-    if not gone:
+    removed = [old for old in before if not any(is_same_code(old, new) for new in now)]
+    yield from (f"without {_shown(name)}" for name in removed if exists(name))
+    if not removed:
         added = (new for new in now if not any(is_same_code(old, new) for old in before))
         yield from (f"with {_shown(name)} as well" for name in added)
 

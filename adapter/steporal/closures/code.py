@@ -1,7 +1,7 @@
-"""A function's own code tree: the functions and lambdas written inside it, found by path and fingerprint.
+"""Code tree of a function: the functions and lambdas written inside it, found by path and fingerprint.
 
-Python keeps the code of nested functions among the constants of the function around them, so a worker that has a
-handler has the code of each of its step functions, without running it.
+Python keeps the code of nested functions among the constants of the enclosing function. So a worker that has a handler
+also has the code of each of its step functions, without running the handler.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _MOST_LAYERS = 100
 
 @dataclass(frozen=True, slots=True)
 class NestedCode:
-    """The code of one function written inside another.
+    """Code of a function written inside another.
 
     Attributes:
-        path: Its qualified name below the root: ``<lambda>``, ``charge``, ``charge.<locals>.<lambda>``.
+        path: The qualified name below the root: ``<lambda>``, ``charge``, ``charge.<locals>.<lambda>``.
         code: The code object.
-        parents: The code objects around it, from the root to the nearest.
+        parents: The enclosing code objects, from the root to the nearest.
     """
 
     path: str
@@ -36,16 +36,16 @@ class NestedCode:
     parents: tuple[CodeType, ...]
 
     def modules(self, name: str) -> frozenset[str]:
-        """The modules that the functions around it import into a variable of theirs."""
+        """Return the modules that the enclosing functions import into one of their variables."""
         return frozenset().union(*(imported_into(parent).get(name, ()) for parent in self.parents))
 
     def is_outside(self, name: str) -> bool:
-        """Whether a free variable belongs to something around the root, and not to the root or what is in it."""
+        """Return whether a free variable belongs to a function around the root, and not to the root or its contents."""
         return all(name not in parent.co_cellvars for parent in self.parents)
 
 
 def unwrapped(function: Callable[..., Any]) -> FunctionType | None:
-    """The plain function below a method, or below decorators that set ``__wrapped__``."""
+    """Return the plain function below a method, or below decorators that set ``__wrapped__``."""
     inner: Any = function
     for _ in range(_MOST_LAYERS):
         if type(inner) in (MethodType, classmethod, staticmethod):
@@ -53,7 +53,7 @@ def unwrapped(function: Callable[..., Any]) -> FunctionType | None:
         elif type(inner) is FunctionType:
             below = inner.__dict__.get("__wrapped__")
         else:
-            below = inspect.getattr_static(inner, "__wrapped__", None)  # an object of a decorator's, whose code may run
+            below = inspect.getattr_static(inner, "__wrapped__", None)  # a decorator's object, whose code must not run
         if below is None:
             break
         inner = below
@@ -61,7 +61,7 @@ def unwrapped(function: Callable[..., Any]) -> FunctionType | None:
 
 
 def layer_codes(function: Callable[..., Any]) -> list[CodeType | None]:
-    """The code of a function, and of each one below it that its decorators have wrapped."""
+    """Return the code of a function, and of each function below it that its decorators wrap."""
     codes: list[CodeType | None] = []
     layer: Any = getattr(function, "__func__", function)
     while layer is not None and len(codes) < _MOST_LAYERS:
@@ -71,7 +71,7 @@ def layer_codes(function: Callable[..., Any]) -> list[CodeType | None]:
 
 
 def nested_codes(root: CodeType) -> list[NestedCode]:
-    """All code written inside a function, in the order of the source."""
+    """Return all code written inside a function, in source order."""
     return list(_tree(root))
 
 
@@ -90,10 +90,10 @@ def _tree(root: CodeType) -> tuple[NestedCode, ...]:
 
 @lru_cache(maxsize=4096)
 def fingerprint(code: CodeType) -> str:
-    """A digest of what code does: its instructions, names and constants, not its place in the file.
+    """Return a digest of what code does: its instructions, names and constants, but not its place in the file.
 
-    Two functions with one fingerprint do the same with the same variables. Bytecode differs between Python's minor
-    versions, and so do fingerprints.
+    Two functions with the same fingerprint do the same with the same variables. Bytecode, and so the fingerprint,
+    differs between minor versions of Python.
     """
     return hashlib.sha256(repr(_essence(code)).encode()).hexdigest()[:16]
 
@@ -122,7 +122,7 @@ def _essence(constant: Any) -> Any:
 
 @lru_cache(maxsize=4096)
 def nonlocal_writes(code: CodeType) -> tuple[str, ...]:
-    """Names of variables of an enclosing function that ``code``, or code in it, assigns or deletes."""
+    """Return the variables of enclosing functions that ``code``, or code inside it, assigns or deletes."""
     names = {
         i.argval
         for i in dis.get_instructions(code)
@@ -136,20 +136,23 @@ def nonlocal_writes(code: CodeType) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def free_in_order(code: CodeType) -> tuple[str, ...]:
-    """Free variables of ``code`` in the order in which it, or code in it, first reads them; names play no part."""
-    found: dict[str, None] = {}
+    """Return the free variables of ``code`` in the order in which it, or code inside it, first reads them.
+
+    The names of the variables do not affect the order.
+    """
+    ordered: dict[str, None] = {}
     for instruction in dis.get_instructions(code):
         if isinstance(instruction.argval, CodeType):
-            found |= dict.fromkeys(name for name in free_in_order(instruction.argval) if name in code.co_freevars)
+            ordered |= dict.fromkeys(name for name in free_in_order(instruction.argval) if name in code.co_freevars)
         elif instruction.argval in code.co_freevars and instruction.opname != "LOAD_CLOSURE":
-            found[instruction.argval] = None
-    return tuple({**found, **dict.fromkeys(code.co_freevars)})
+            ordered[instruction.argval] = None
+    return tuple({**ordered, **dict.fromkeys(code.co_freevars)})
 
 
 @lru_cache(maxsize=4096)
 def imported_into(root: CodeType) -> Mapping[str, frozenset[str]]:
-    """The modules that a function's import statements bring into its variables, by variable that others capture."""
-    found: dict[str, frozenset[str]] = {}
+    """Return the modules that a function imports, by the variable that inner functions capture."""
+    modules: dict[str, frozenset[str]] = {}
     module = ""
     for instruction, after in pairwise(dis.get_instructions(root)):
         names: set[str] = set()
@@ -160,12 +163,12 @@ def imported_into(root: CodeType) -> Mapping[str, frozenset[str]]:
             names = {f"{module}.{instruction.argval}"}
             names |= {module} if module.endswith(f".{instruction.argval}") else set()
         if names and after.opname == "STORE_DEREF":
-            found[after.argval] = found.get(after.argval, frozenset()) | names
-    return found
+            modules[after.argval] = modules.get(after.argval, frozenset()) | names
+    return modules
 
 
 def first_text_argument(code: CodeType, variable: str) -> str | None:
-    """The text constant that a method of ``variable`` is called with first: the id in ``step.run("id", …)``."""
+    """Return the text constant that a method of ``variable`` gets first: the id in ``step.run("id", …)``."""
     seen = False
     for instruction in dis.get_instructions(code):
         if instruction.argval == variable and instruction.opname.startswith("LOAD_"):
@@ -176,11 +179,11 @@ def first_text_argument(code: CodeType, variable: str) -> str | None:
 
 
 def position(function: Callable[..., Any]) -> str:
-    """Where a function is written: ``app/orders.py:41``; empty if unknown."""
+    """Return the place where a function is written, as ``app/orders.py:41``; empty if unknown."""
     code = getattr(unwrapped(function), "__code__", None)
     return place(code) if code else ""
 
 
 def place(code: CodeType) -> str:
-    """File, relative to the working directory's last two parts, and line of code."""
+    """Return the last two parts of the file's path, and the line of the code."""
     return f"{'/'.join(code.co_filename.replace(chr(92), '/').split('/')[-2:])}:{code.co_firstlineno}"

@@ -1,7 +1,7 @@
-"""Short digests of the values that a step is called with, the same in each process and version of Python.
+"""Short digests of the values of a step's call, equal in every process and Python version.
 
-Names of classes, functions and modules are no part of a digest, so that they may be renamed while runs are under way.
-They are listed beside it, and the digest has their numbers in that list.
+Names of classes, functions and modules are not part of a digest, so that they may be renamed while runs are in flight.
+They are listed beside the digest, which contains their numbers in that list.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ _MADE_BY_CLASS = (list, dict, set, tuple, frozenset, deque, OrderedDict, Counter
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """The digests and names of values.
+    """Digests and names of values.
 
     Attributes:
-        values: A digest of them.
-        least: The same without the fields that have their default; empty if there are none.
-        shapes: A digest of the fields that their classes have; empty if they are of no class that has fields.
-        named: The names of classes, functions and modules among them, but in fields that have their default.
+        values: A digest of the values.
+        least: The same without fields that have their default; empty if there are no such fields.
+        shapes: A digest of the fields of the values' classes; empty if no class has fields.
+        named: The names of classes, functions and modules among the values, except in fields that have their default.
     """
 
     values: str
@@ -72,13 +72,13 @@ def digest_of_text(text: bytes) -> str:
 def digests(
     values: Any, *, rename: Rename = str, names: Mapping[int, str] | None = None, is_json: bool = False
 ) -> Digests:
-    """Return all that is kept of values.
+    """Return the digests and names of values.
 
     Args:
         values: The values.
-        rename: Returns what to read instead of a text of theirs.
-        names: The names of functions among them, by ``id``.
-        is_json: Whether they are sent as plain JSON, to which a class is nothing but its fields.
+        rename: Returns the text to read in place of a text in the values.
+        names: The names of functions among the values, by ``id``.
+        is_json: Whether the values are sent as plain JSON, where only the fields of a class matter.
     """
     reading = _Reading(rename, names or {}, is_json=is_json)
     reading.add(values)
@@ -94,24 +94,24 @@ def digests(
 
 
 class _Unknown(Exception):
-    """A value is of a type that only the annotation of a field may describe."""
+    """Raised for a value whose type only the annotation of a field may describe."""
 
 
 class _Reading:
     """One pass over values.
 
     Args:
-        rename: Returns what to read instead of a text.
+        rename: Returns the text to read in place of a text.
         names: The names of functions, by ``id``.
-        is_json: Whether classes and the kinds of containers do not count.
-        skips_defaults: Whether fields that have their default do not count.
+        is_json: Whether to ignore classes and the kinds of containers.
+        skips_defaults: Whether to ignore fields that have their default.
 
     Attributes:
-        parts: What the digest is of.
-        defaults: Where fields are in it that have their default.
-        has_hidden_defaults: Whether some of those are in a part that is a digest itself.
-        named: The names that were met, but in fields that have their default, in order.
-        shapes: The shapes of the classes that were met.
+        parts: The input of the digest.
+        defaults: The ranges of ``parts`` for fields that have their default.
+        has_hidden_defaults: Whether such fields occur in a part that is itself a digest.
+        named: The names that occurred, in order, except in fields that have their default.
+        shapes: The shapes of the classes that occurred.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class _Reading:
         self.shapes: set[str] = set()
 
     def without_defaults(self) -> bytes:
-        """Return what the digest is of, without the fields that have their default."""
+        """Return the input of the digest without the fields that have their default."""
         kept, end = [], 0
         for start, stop in self.defaults:
             kept += self.parts[end:start]
@@ -205,19 +205,19 @@ class _Reading:
         else:
             self.parts.append(f"o{self._rename(_text(value))};".encode("utf-8", "surrogatepass"))
 
-    # --- what has a name ---------------------------------------------------------------------------------------------
+    # --- named things ------------------------------------------------------------------------------------------------
 
     def _mark(self, mark: str, is_needed: bool = True) -> None:
         if is_needed and not self._is_json:
             self.parts.append(f"#{mark};".encode())
 
     def _add_name(self, name: str | None, identity: Any = None) -> None:
-        """Keep a name, and add the number of what has it, which is that of its first occurrence."""
+        """Record a name, and add the number of the named thing, which is that of its first occurrence."""
         if self._is_json:
             return
         if name is not None and not self._default_depth:
             self.named[name] = None
-        if identity is None or self._hashes:  # things in a set, which has no order, are told apart by their names alone
+        if identity is None or self._hashes:  # a set has no order, so only names distinguish the things in it
             return
         numbers, mark = self._numbers, b"@%d;"
         if self._default_depth and identity not in numbers:
@@ -252,7 +252,7 @@ class _Reading:
         self.parts += [b"<", *hashes, b">"]
 
     def _hashed(self, value: Any) -> bytes:
-        """Return a digest of one of the values that have no order."""
+        """Return a digest of a value in an unordered container."""
         parts, self.parts = self.parts, []
         self._hashes += 1
         try:
@@ -265,7 +265,7 @@ class _Reading:
     # --- instances ---------------------------------------------------------------------------------------------------
 
     def _add_instance(self, value: Any, known: _Class) -> None:
-        alias = _attribute(value, "__orig_class__", None)  # Page[int](...), of which typing keeps the parameters
+        alias = _attribute(value, "__orig_class__", None)  # Page[int](...): typing keeps the parameters there
         self._add_name(known.name if alias is None else _name(alias), known.kind)
         if known.is_enum:
             is_plain = value.value is None or isinstance(value.value, _PLAIN)
@@ -313,15 +313,15 @@ class _Reading:
 
 @dataclass(frozen=True, slots=True)
 class _Class:
-    """What reading has to know of a class of data.
+    """Description of a data class for reading its instances.
 
     Attributes:
         kind: The class.
-        name: Its name, by which :func:`.references.is_there` looks for it; None if it has none.
-        shape: How an instance is taken apart; None if the class has no name.
+        name: The name by which :func:`.references.is_there` looks for the class, or None.
+        shape: The shape of the class; None if the class has no name.
         is_enum: Whether it is an enum.
-        declared: The default of each field, and what makes it.
-        given: The fields of which a model says whether they were given.
+        declared: The default and the default factory of each field.
+        settable: The fields for which a model records whether they were set.
     """
 
     kind: Any
@@ -329,10 +329,10 @@ class _Class:
     shape: Shape | None
     is_enum: bool
     declared: Mapping[str, tuple[Any, Any]]
-    given: Collection[str]
+    settable: Collection[str]
 
     def fields(self, value: Any) -> dict[str, Any]:
-        """Return all that an instance has: its fields, its private attributes, and what was added to it."""
+        """Return everything in an instance: its fields, its private attributes, and added attributes."""
         if tuple in self.kind.__mro__:
             return dict(zip(value._fields, value, strict=True))
         fields: dict[str, Any] = dict(_attribute(value, "__dict__", {}))
@@ -357,11 +357,11 @@ class _Class:
         try:
             if factory is None:
                 return same(item, default)
-            if factory not in _MADE_BY_CLASS and not is_data(factory):  # a function, which may take some time
-                is_unset = name in self.given and name not in value.__pydantic_fields_set__
+            if factory not in _MADE_BY_CLASS and not is_data(factory):  # a function, which may take time
+                is_unset = name in self.settable and name not in value.__pydantic_fields_set__
                 return is_unset and not inspect.signature(factory).parameters and same(item, factory())
             return same(item, factory())
-        except Exception:  # a factory or an __eq__ of the user's
+        except Exception:  # from a factory or an __eq__ of the user
             return False
 
 
@@ -369,13 +369,13 @@ _classes: WeakKeyDictionary[type, _Class] = WeakKeyDictionary()
 
 
 def _class(kind: type) -> _Class | None:
-    """Return what is known of a class of data; None for other types."""
+    """Return the description of a data class; None for other types."""
     if (known := _classes.get(kind)) is not None:
         return known
     if not is_data(kind):
         return None
     shape = _shape(kind)
-    known = _Class(kind, _name(kind), shape, enum.Enum in kind.__mro__, _declared(kind), _given(kind))
+    known = _Class(kind, _name(kind), shape, enum.Enum in kind.__mro__, _declared(kind), _settable(kind))
     if getattr(kind, "__pydantic_complete__", True):
         _classes[kind] = known
     return known
@@ -393,7 +393,7 @@ def _declared(kind: Any) -> dict[str, tuple[Any, Any]]:
     return {each.name: (each.default, factories[each.name]) for each in fields}
 
 
-def _given(kind: Any) -> Collection[str]:
+def _settable(kind: Any) -> Collection[str]:
     return kind.model_fields if pydantic.BaseModel in kind.__mro__ else ()
 
 
@@ -407,12 +407,12 @@ def _attribute(value: Any, name: str, default: Any) -> Any:
 def _shape(kind: type) -> Shape | None:
     try:
         return shape_of(kind)
-    except UnserializableError:  # it has no name that anybody could find
+    except UnserializableError:  # the class cannot be found by name
         return None
 
 
 def _name(value: Any) -> str | None:
-    """The name of a class or a module, by which :func:`.references.is_there` looks for it."""
+    """Return the name by which :func:`.references.is_there` looks for a class or a module."""
     if isinstance(value, ModuleType):
         return f"module {value.__name__}"
     try:
@@ -423,7 +423,7 @@ def _name(value: Any) -> str | None:
 
 
 def _leaf(value: Any) -> dict[str, JSON] | None:
-    """What is written for a datetime, a Decimal, a path and so on, which says all of it; None for other types."""
+    """Return the complete encoded form of a leaf, such as a datetime, a Decimal or a path; None for other types."""
     leaf = LEAVES.get(type(value))
     try:
         return None if leaf is None else leaf.dump(value)
@@ -432,7 +432,7 @@ def _leaf(value: Any) -> dict[str, JSON] | None:
 
 
 def _json(value: Any) -> JSON:
-    """What pydantic writes of a value of another type; None if it cannot."""
+    """Return the JSON that pydantic writes for a value of another type; None if it cannot."""
     try:
         return to_json(value)
     except UnserializableError:
@@ -440,9 +440,9 @@ def _json(value: Any) -> JSON:
 
 
 def _text(value: Any) -> str:
-    """Text for a value of another type."""
+    """Return text for a value of another type."""
     try:
         text = str(value)
-    except Exception:  # a __str__ or __repr__ of the user's
+    except Exception:  # from a __str__ or __repr__ of the user
         return type(value).__name__
     return type(value).__name__ if " at 0x" in text else text

@@ -1,9 +1,9 @@
-"""Names of functions that do not know their own: methods of a class, and functions that a module's name now stands for.
+"""Names of functions that do not know their own: methods of a class, and functions that replace others in a module.
 
-A function's ``__qualname__`` says where it was written, not under which name it is found. A method behind a decorator
-without ``functools.wraps`` has the decorator's name, one whose name begins with two underscores is found under a longer
-one, an inherited one belongs to more than one class, and a function that a test has put in the place of another is
-found under the other's name.
+A function's ``__qualname__`` is the name with which it was written, not the one by which it is found. A method behind a
+decorator without ``functools.wraps`` has the decorator's name; a method whose name begins with two underscores is found
+by a longer name; an inherited method belongs to more than one class; and a function that a test has put in place of
+another is found by the other's name.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _FUNCTIONS = (FunctionType, type(lru_cache(lambda: None)))
 
 
 def method_name(method: MethodType) -> tuple[str, type | None] | None:
-    """Return the name under which the owner of a bound method has it.
+    """Return the name by which the owner of a bound method has it.
 
     Returns:
-        The name, and the class whose own member it is if the owner itself has another under that name, as for
+        The name, and the class that defines the method if the owner has another method under that name, as for
         ``super().total``. None if no class of the owner has the method.
     """
     owner = method.__self__
@@ -40,17 +40,17 @@ def method_name(method: MethodType) -> tuple[str, type | None] | None:
 
 
 def member(owner: Any, name: str, kind: type | None, packages: Collection[str] | None = None) -> MethodType | None:
-    """Return the bound method that :func:`method_name` named, or None if there is none.
+    """Return the bound method that :func:`method_name` named, or None if it does not exist.
 
-    No code of the owner's class runs: the method is looked up in the classes' dictionaries, and only functions and
-    class methods are bound.
+    No code of the owner's class runs: the method is looked up in the dictionaries of the classes, and only functions
+    and class methods are bound.
 
     Args:
         owner: The value, or the class.
         name: The name of the method.
-        kind: The class whose own member it is, if it is not the one that the owner has under that name.
-        packages: The app's packages. Only a method counts that a class of the app has itself, and that is written in
-            the app, below its decorators; and none whose name has two underscores at both ends, which Python calls.
+        kind: The class that defines the method, if the owner has another method under that name.
+        packages: The app's packages. If given, only methods count that a class of the app has and that are written in
+            the app, below their decorators; special methods (``__name__``), which Python calls, do not.
     """
     owners = owner if is_class(owner) else type(owner)
     classes = owners.__mro__ if kind is None else (kind,) if kind in owners.__mro__ else ()
@@ -69,26 +69,26 @@ def member(owner: Any, name: str, kind: type | None, packages: Collection[str] |
 
 
 def is_dunder(name: str) -> bool:
-    """Return whether Python itself calls a method of this name."""
+    """Return whether a method of this name is special, so that Python itself calls it."""
     return name.startswith("__") and name.endswith("__")
 
 
 def is_written_in(function: Any, packages: Collection[str]) -> bool:
     """Return whether a function, below its decorators, is written in one of the app's packages.
 
-    ``functools.wraps`` lets a function of another package say that it is of the app's; its global variables do not.
+    ``functools.wraps`` can make a function of another package claim to be of the app; its global variables do not lie.
     """
     plain = unwrapped(function)
     return plain is not None and package_of(str(plain.__globals__.get("__name__"))) in packages
 
 
 def _bound_to(function: Any, owner: Any) -> MethodType | None:
-    """Bind a function as Python does; None for properties and other descriptors, whose code would run."""
+    """Bind a function as Python does; return None for properties and other descriptors, whose code would run."""
     return MethodType(function, owner) if type(function) in _FUNCTIONS else None
 
 
 def global_name(function: Any, module: ModuleType) -> str | None:
-    """Return the name by which a module has a function, written there, in a class of it or imported; or None."""
+    """Return the name by which a module has a function that it defines, has in a class or imports; or None."""
     bound, usual = _bound(module), getattr(function, "__name__", "")
     if usual in bound and vars(module).get(usual) is function:
         return usual
@@ -103,20 +103,20 @@ def global_name(function: Any, module: ModuleType) -> str | None:
 
 
 def defines(module: ModuleType, qualname: str) -> bool:
-    """Return whether a module's source has a function of this name, whatever the name stands for now.
+    """Return whether a module's source defines a function of this name, whatever the name stands for now.
 
-    A test may have replaced it. A name that the module has imported is not one of its own.
+    A test may have replaced the function. Imported names do not count.
     """
     return _bound(module).get(qualname, "") is None
 
 
 def imported_from(module: ModuleType, name: str) -> str | None:
-    """Return what a module's source imports under a name, as ``module:name``; None if it imports nothing."""
+    """Return the import of a name in a module's source, as ``module:name``; None if the name is not imported."""
     return _bound(module).get(name)
 
 
 def _bound(module: ModuleType) -> Mapping[str, str | None]:
-    """The names that a module's source binds at its top: to None for a function, to ``module:name`` for an import."""
+    """Return the names that a module's source binds at its top: None for a function, ``module:name`` for an import."""
     package = getattr(module, "__package__", None) or ""
     return _bindings(getattr(module, "__file__", None) or "", package)
 
@@ -148,7 +148,7 @@ def _names(body: list[ast.stmt], prefix: str, package: str) -> Iterator[tuple[st
 
 
 def _source(statement: ast.ImportFrom, package: str) -> str:
-    """The module that ``from … import`` names, a relative one in full."""
+    """Return the module that ``from … import`` names; a relative one as its full name."""
     if not statement.level:
         return statement.module or ""
     parts = package.split(".")

@@ -1,4 +1,4 @@
-"""Which code is the app's own, into which a body is followed."""
+"""Code of the app itself, into which a body is followed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STANDARD = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "plat
 
 
 class OwnCode:
-    """The packages of an app's handlers, and what lies in the folders beside them and is not installed.
+    """The packages of an app's handlers, and uninstalled code in the folders beside them.
 
     Args:
         handlers: The handlers.
@@ -39,13 +39,13 @@ class OwnCode:
 
     @property
     def parts(self) -> tuple[frozenset[str], tuple[str, ...]]:
-        """The packages and the folders."""
+        """Packages and folders."""
         return self._packages, self._folders
 
     def has(self, thing: FunctionType | type) -> bool:
-        """Return whether a function or class is the app's own."""
+        """Return whether a function or class belongs to the app."""
         if isinstance(thing, FunctionType):
-            # A function that wraps another says that it is of the other's module; its globals do not.
+            # A function that wraps another claims to be of the other's module; its globals do not.
             return self.has_code(thing.__code__, str(thing.__globals__.get("__name__")))
         package = thing.__module__.partition(".")[0]
         if package in self._packages or package in _OURS:
@@ -56,7 +56,7 @@ class OwnCode:
             return False
 
     def has_code(self, code: CodeType, module: str) -> bool:
-        """Return whether code is the app's own.
+        """Return whether code belongs to the app.
 
         Args:
             code: The code.
@@ -68,19 +68,19 @@ class OwnCode:
         return package not in _OURS and self._is_in_folders(code.co_filename)
 
     def files(self) -> set[str]:
-        """Return the files of the imported modules that are the app's own."""
-        found = set()
+        """Return the files of the imported modules that belong to the app."""
+        files = set()
         for name, module in tuple(sys.modules.items()):
             file = getattr(module, "__file__", None)
             if not isinstance(file, str):
                 continue
             is_installed = file.startswith(_STANDARD) or bool(_INSTALLED & set(file.split(os.sep)))
             if name.partition(".")[0] in self._packages or (not is_installed and self._is_in_folders(file)):
-                found.add(file)
-        return found
+                files.add(file)
+        return files
 
     def functions(self, thing: Any) -> list[FunctionType]:
-        """The app's own functions that are run when a function is called: it, and those that it wraps."""
+        """Return the functions of the app that run when a function is called: the function, and those that it wraps."""
         return [function for function in layers(thing) if self.has(function)]
 
     def _is_in_folders(self, file: str) -> bool:
@@ -91,7 +91,7 @@ class OwnCode:
 
 
 def layers(thing: Any) -> Iterator[FunctionType]:
-    """A function, and those below it that its decorators have wrapped; nothing for what is no function."""
+    """Yield a function, and those below it that its decorators wrap; nothing if it is not a function."""
     seen: set[int] = set()
     while thing is not None and id(thing) not in seen:
         seen.add(id(thing))
@@ -105,12 +105,12 @@ def layers(thing: Any) -> Iterator[FunctionType]:
 
 @functools.lru_cache(maxsize=10_000)
 def _real_path(file: str) -> str:
-    """Return where a module's file lies; a process looks once, as that takes a call of the system for each folder."""
+    """Return the real path of a module's file; cached, because it costs a system call for each folder."""
     return os.path.realpath(file)
 
 
 def _root(module: str) -> str | None:
-    """The folder in which a module's top-level package lies."""
+    """Return the folder that contains a module's top-level package."""
     file = getattr(sys.modules.get(module), "__file__", None)
     if file is None:
         return None

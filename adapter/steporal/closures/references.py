@@ -1,18 +1,18 @@
-"""Step functions as portable references: which code, and the values that it captured.
+"""Portable references to step functions: their code, and the values that they captured.
 
-``step.run("charge", lambda: charge(order))`` has to run on any worker of the app, so what is sent to the worker is
-where the function's code is found again, and the values of the variables that it captured from its handler:
+``step.run("charge", lambda: charge(order))`` must run on any worker of the app. So the worker receives the place of the
+function's code, and the values of the variables that the function captured from its handler:
 
-- a function or lambda written inside the handler: the handler's workflow, the path in its code tree, and, for what
-  has no name of its own, a fingerprint of the code;
-- one written beside the handler, in the function that both are written in: the handler's variable that has it; the
-  worker's own function is used, with the worker's own variables around it;
-- one written inside a module-level function of the app: that function's name, and the same;
-- a module-level function, a method of a value, a ``functools.partial``: its name, and the values it comes with.
+- for a function or lambda written inside the handler: the handler's workflow, the path in its code tree, and, if the
+  function has no name, a fingerprint of the code;
+- for one written beside the handler, inside the same enclosing function: the handler's variable that holds it. The
+  worker uses its own function, with its own variables around it;
+- for one written inside a module-level function of the app: that function's name, and the same;
+- for a module-level function, a method of a value, or a ``functools.partial``: its name, and the values it comes with.
 
 Variables captured from outside the handler are not sent; the worker's own are used. A reference never resolves to
-another function than the one that was called, and only to code of the app: of registered workflows and of functions
-in the app's own packages.
+another function than the one that was called, and only to code of the app: of registered workflows, and of functions in
+the app's own packages.
 """
 
 from __future__ import annotations
@@ -58,17 +58,17 @@ _MODULE = "module "
 _CODE = " #"
 _COPIES = " x"
 _MAX_DEPTH = 50
-_MAX_NAMED = 10_000  # characters; each part of a module's name is a look into folders
+_MAX_NAMED = 10_000  # characters; each part of a module's name costs a look into folders
 _MAX_TEXT = 500
 
 
 @dataclass(frozen=True, slots=True)
 class AppCode:
-    """What references of one app may name.
+    """Code that references of one app may name.
 
     Attributes:
         handlers: The handlers of the app's workflows, by workflow id.
-        packages: The top-level packages of which functions may be named.
+        packages: The top-level packages whose functions may be named.
     """
 
     handlers: Mapping[str, Callable[..., Any]]
@@ -76,13 +76,13 @@ class AppCode:
 
 
 class Captive(Protocol):
-    """Encodes captured values that only the run knows: its context, its ``step``."""
+    """Encoder of captured values that only the run knows: its context and its ``step``."""
 
     def encode(self, value: Any) -> JSON | None:
-        """JSON for a value of the run, or None for any other."""
+        """Return JSON for a value of the run, or None for any other."""
 
     def is_step(self, value: Any) -> bool:
-        """Whether a value is the run's ``step``."""
+        """Return whether a value is the run's ``step``."""
 
 
 # --- from a function to a reference --------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ class Captive(Protocol):
 
 @dataclass(slots=True)
 class Describer:
-    """Makes references to the functions that one handler calls as steps."""
+    """Maker of references to the functions that one handler calls as steps."""
 
     workflow_id: str
     handler: Callable[..., Any]
@@ -99,16 +99,16 @@ class Describer:
     secrets: Callable[[], bool] = never
     step_id: str = ""
     values: list[tuple[str, Any]] = field(default_factory=list)
-    """The values that the call sends, with the names of arguments; captured ones in the order in which code uses
+    """Values that the call sends, with the names of arguments; captured values are in the order in which the code uses
     them, as a variable may get another name."""
     names: dict[int, str] = field(default_factory=dict)
-    """The functions among them, by ``id``, with names that :func:`is_there` looks for."""
+    """Names of the functions among the values, by ``id``, that :func:`is_there` looks for."""
     has_order: bool = False
-    """Whether a function has captured several variables, whose order another body of it may change."""
+    """True if a function has captured several variables, whose order another body of it may change."""
     _stack: list[FunctionType] = field(default_factory=list)
 
     def call(self, step_id: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> dict[str, JSON]:
-        """A step function and its arguments, as the activity is given them.
+        """Return a step function and its arguments in the form for its activity.
 
         Raises:
             CaptureError: The function, or a variable that it captured, cannot be sent.
@@ -136,8 +136,8 @@ class Describer:
             return self._method(function)
         if isinstance(function, FunctionType) and function in self._stack:
             return {TAG: _FUNCTION, "enclosing": len(self._stack) - 1 - self._stack.index(function)}
-        if (found := self._in_handler(function)) is not None:
-            return self._nested(function, {"workflow": self.workflow_id}, found)
+        if (nested := self._in_handler(function)) is not None:
+            return self._nested(function, {"workflow": self.workflow_id}, nested)
         if (name := self._replaced(function)) is not None:
             return {TAG: _FUNCTION, "name": name}
         if isinstance(function, FunctionType):
@@ -150,7 +150,7 @@ class Describer:
             if "<locals>" not in function.__qualname__:
                 return self._named(function)
             raise self._refused(
-                f"is given the decorated function {function.__qualname__!r}, which is made while the body runs",
+                f"is given the decorated function {function.__qualname__!r}, which is created while the body runs",
                 "move it to module level",
                 function,
             )
@@ -160,7 +160,7 @@ class Describer:
         label = f"{type_label(_class_of(method))}.{method.__name__}"
         if (named := method_name(method)) is None:
             raise self._refused(
-                f"is given the method {label!r}, which its class does not have under a name",
+                f"is given the method {label!r}, which cannot be found by name in its class",
                 "wrap it in a lambda",
                 method,
             )
@@ -174,9 +174,9 @@ class Describer:
         return reference
 
     def _replaced(self, function: Any) -> str | None:
-        """The name under which a function is found that is not found by its own.
+        """Return the name of a function that cannot be found by its own name.
 
-        A decorator has not given it that, or a test has put it in the place of another function.
+        A decorator has not set the name, or a test has put the function in place of another.
         """
         name = self._global_name(function)
         if name is None or _has_own_name(function, self.packages) or not _is_found(function, name, self.packages):
@@ -205,7 +205,7 @@ class Describer:
             ) from None
 
     def _beside(self, function: FunctionType) -> str | None:
-        """The variable around the handler that a function is the value of, as of one defined beside it in a factory."""
+        """Return the variable around the handler that holds a function, such as one defined beside it in a factory."""
         handler = unwrapped(self.handler)
         if handler is None or not _is_of(function, self.packages):
             return None
@@ -214,10 +214,10 @@ class Describer:
     def _named(self, function: Any) -> JSON:
         name = f"{function.__module__}:{function.__qualname__}"
         try:
-            found = find_function(name, self.packages)
+            existing = find_function(name, self.packages)
         except StepCodeNotFoundError as err:
             raise self._refused(f"cannot be run elsewhere: {err}", self._remedy(function), function) from None
-        if layer_codes(found) != layer_codes(function):
+        if layer_codes(existing) != layer_codes(function):
             raise self._refused(
                 f"is given a function whose name, {name!r}, now means another function",
                 "give each function its own name",
@@ -228,7 +228,7 @@ class Describer:
             reference["alias"] = alias
         return reference
 
-    def _nested(self, function: FunctionType, root: dict[str, JSON], found: NestedCode) -> JSON:
+    def _nested(self, function: FunctionType, root: dict[str, JSON], nested: NestedCode) -> JSON:
         if written := nonlocal_writes(function.__code__):
             names = ", ".join(repr(name) for name in written)
             raise self._refused(
@@ -237,10 +237,10 @@ class Describer:
                 function,
             )
         self._stack.append(function)
-        reference: dict[str, JSON] = {TAG: _FUNCTION, **root, "path": found.path, "code": fingerprint(found.code)}
-        if (copies := copies_of(found.parents[0], found.path, reference["code"])) > 1:
+        reference: dict[str, JSON] = {TAG: _FUNCTION, **root, "path": nested.path, "code": fingerprint(nested.code)}
+        if (copies := copies_of(nested.parents[0], nested.path, reference["code"])) > 1:
             reference["copies"] = copies
-        if captured := self._captured(function, found):
+        if captured := self._captured(function, nested):
             reference["captured"] = captured
         if function.__defaults__:
             reference["defaults"] = [self._value("a default", value) for value in function.__defaults__]
@@ -250,7 +250,7 @@ class Describer:
         return reference
 
     def _in_handler(self, function: Any) -> NestedCode | None:
-        """The code of a function that is written inside the handler, and not decorated."""
+        """Return the code of a function that is written inside the handler and not decorated, or None."""
         if not isinstance(function, FunctionType) or hasattr(function, "__wrapped__"):
             return None
         handler = unwrapped(self.handler)
@@ -264,19 +264,19 @@ class Describer:
                 root = unwrapped(find_function(name, self.packages))
             except StepCodeNotFoundError as err:
                 raise self._refused(f"cannot be run elsewhere: {err}", self._remedy(function), function) from None
-            if root is not None and (found := _find(root, function)):
-                return {"root": name}, found
+            if root is not None and (nested := _find(root, function)):
+                return {"root": name}, nested
         raise self._refused(
             f"is given {function.__qualname__!r}, which is written neither in the handler nor in a named function",
             "write it inside the handler, or as a def at module level",
             function,
         )
 
-    def _captured(self, function: FunctionType, found: NestedCode) -> dict[str, JSON]:
+    def _captured(self, function: FunctionType, nested: NestedCode) -> dict[str, JSON]:
         values: dict[str, JSON] = {}
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
         for name in free_in_order(function.__code__):
-            if found.is_outside(name):
+            if nested.is_outside(name):
                 continue
             try:
                 value = cells[name].cell_contents
@@ -286,16 +286,16 @@ class Describer:
                 ) from None
             if self.captive.is_step(value):
                 raise self._nested_step(first_text_argument(function.__code__, name), name, function)
-            if (module := self._module(value, found.modules(name))) is not None:
+            if (module := self._module(value, nested.modules(name))) is not None:
                 self.values.append(("", value))
             values[name] = module or self._value(name, value, function)
         self.has_order = self.has_order or len(values) > 1
         return values
 
     def _module(self, value: Any, names: frozenset[str]) -> JSON | None:
-        """A module, where the function around imports it into the variable that has it, or where it is the app's.
+        """Return a reference to a module that the enclosing function imports into its variable, or that is the app's.
 
-        Elsewhere a module could stand for another value, whose methods the step calls.
+        Any other module could stand for another value, whose methods the step calls.
         """
         if not isinstance(value, ModuleType):
             return None
@@ -307,7 +307,7 @@ class Describer:
         what = f"step {inner!r} is called inside" if inner else f"{variable!r} is used inside"
         return NestedStepError(
             f"{what} step {self.step_id!r} ({place(function.__code__)}); steps do not nest: "
-            "call it in the handler's body, and pass its result on"
+            "call it in the handler's body, and pass on its result"
         )
 
     def _value(self, name: str, value: Any, function: FunctionType | None = None) -> JSON:
@@ -340,7 +340,7 @@ class Describer:
         return None
 
     def _remedy(self, function: Callable[..., Any]) -> str:
-        """What to do about a function that its name does not find."""
+        """Return the remedy for a function that cannot be found by its name."""
         if not _is_of(function, self.packages):
             return _allow(function)
         handler = unwrapped(self.handler)
@@ -357,18 +357,18 @@ class Describer:
         )
 
     def _refused(self, what: str, advice: str, function: Callable[..., Any] | None) -> CaptureError:
-        """An error that says where the function is written, unless it is a library's, whose line helps nobody."""
+        """Return an error with the function's place, except for a library's function, whose place does not help."""
         where = position(function) if function is not None and is_written_in(function, self.packages) else ""
         at = f" ({where})" if where else ""
         return CaptureError(f"step {self.step_id!r} {what}; {advice}{at}")
 
 
 def outer_values(handler: FunctionType) -> Iterator[tuple[str, Any]]:
-    """The variables around a handler that it uses, and their values."""
+    """Yield the variables around a handler that it uses, with their values."""
     for name, cell in zip(handler.__code__.co_freevars, handler.__closure__ or (), strict=True):
         try:
             yield name, cell.cell_contents
-        except ValueError:  # nothing was assigned to it yet
+        except ValueError:  # not assigned yet
             continue
 
 
@@ -402,14 +402,14 @@ def _allow(function: Any) -> str:
     return f"wrap it in a lambda, or allow its package: Client(..., step_packages=[{package!r}])"
 
 
-# --- what a reference names ----------------------------------------------------------------------------------------
+# --- names in references -------------------------------------------------------------------------------------------
 
 
 def target_of(reference: Any) -> tuple[str, str]:
-    """Return the name of the function of a reference, and the fingerprint of its code where it needs one.
+    """Return the name of a reference's function, and the fingerprint of its code if the name is not sufficient.
 
-    Where there are several functions with the name and the code, the fingerprint says how many: one that was edited is
-    not there any more, though another with its code is.
+    If several functions share the name and the code, the fingerprint includes their number: it changes when one of them
+    was edited, although another with the same code still exists.
     """
     if "partial" in reference:
         return target_of(reference["partial"])
@@ -425,7 +425,7 @@ def target_of(reference: Any) -> tuple[str, str]:
 
 
 def without_code(call: Mapping[str, JSON]) -> JSON:
-    """Return a call without the fingerprint of its function, which may be edited."""
+    """Return a call without the fingerprint of its function, whose code may be edited."""
     function = call["function"]
     if "partial" in function:
         inner = without_code({"function": function["partial"]})["function"]
@@ -434,28 +434,28 @@ def without_code(call: Mapping[str, JSON]) -> JSON:
 
 
 def named_function(target: str, code: str) -> str:
-    """Return the name of a function by which :func:`is_there` looks for it; see :func:`target_of`."""
+    """Return the name by which :func:`is_there` looks for a function; see :func:`target_of`."""
     return f"{_CALLABLE}{target}{_CODE}{code}" if code else f"{_CALLABLE}{target}"
 
 
 def is_same_name(named: str, other: str) -> bool:
-    """Return whether two names are of the same function, whatever its code is."""
+    """Return whether two names are of the same function, whatever its code."""
     return named.partition(_CODE)[0] == other.partition(_CODE)[0]
 
 
 def is_same_code(named: str, other: str) -> bool:
-    """Return whether two names or fingerprints are of the same function with the same code, however many there are."""
+    """Return whether two names or fingerprints are of the same function with the same code, whatever their number."""
     return named.partition(_COPIES)[0] == other.partition(_COPIES)[0]
 
 
 def is_there(
     named: str, exactly: bool, handler: Callable[..., Any], workflow_id: str, packages: Collection[str]
 ) -> bool:
-    """Return whether the code of this process has a class, a function or a module.
+    """Return whether this process has a class, a function or a module.
 
     Args:
-        named: One of the names in :attr:`Describer.named`, or what :func:`named_function` returned.
-        exactly: Whether a function counts only if it also has its code still.
+        named: One of the names in :attr:`Describer.named`, or a result of :func:`named_function`.
+        exactly: Whether a function counts only if its code is unchanged.
         handler: The handler of the workflow.
         workflow_id: The workflow.
         packages: The app's packages.
@@ -469,14 +469,14 @@ def is_there(
             return _has_class(named, packages)
         target, _, code = named.removeprefix(_CALLABLE).partition(_CODE)
         return _has_function(target, code, exactly, handler, workflow_id, packages)
-    except Exception:  # anybody can write a history; and a module of the app's may raise anything where it is imported
+    except Exception:  # anybody can write a history, and importing a module of the app may raise anything
         return False
 
 
 def _has_module(name: str, packages: Collection[str]) -> bool:
-    """Return whether there is a module, loaded or not: one that only a handler imports is loaded when that runs.
+    """Return whether a module exists, loaded or not: a module may be loaded only when a handler runs.
 
-    Of a library, no code runs: any of its modules counts as long as it is installed.
+    No code of libraries runs: any of a library's modules counts if the library is installed.
     """
     if loaded_module(name) is not None:
         return True
@@ -486,7 +486,7 @@ def _has_module(name: str, packages: Collection[str]) -> bool:
 
 
 def _has_class(named: str, packages: Collection[str]) -> bool:
-    """Return whether a class has this name, and not another one that it was given since."""
+    """Return whether a class has this name, and has not been given another one."""
     for find in (find_type, find_data_class):
         with suppress(UnserializableError, ValueError, TypeError, LookupError):
             name = json.loads(named) if named.startswith("{") else named
@@ -497,7 +497,7 @@ def _has_class(named: str, packages: Collection[str]) -> bool:
 def _has_function(
     target: str, code: str, exactly: bool, handler: Callable[..., Any], workflow_id: str, packages: Collection[str]
 ) -> bool:
-    if not code:  # a name under which a module imports a function that has one of its own is no name of that function
+    if not code:  # a name under which a module imports a function does not count if the function has its own name
         return target.startswith(".") or _goes_by(find_function(target, packages), target, packages)
     name, _, path = target.partition(": ")
     root = unwrapped(handler if name == f"workflow {workflow_id}" else find_function(name, packages))
@@ -517,7 +517,7 @@ def _has_function(
 
 @dataclass(slots=True)
 class Resolver:
-    """Makes the functions again that references name, on the worker."""
+    """Maker of functions from references, on the worker."""
 
     app: AppCode
     captive: Callable[[dict[str, JSON]], Any]
@@ -525,7 +525,7 @@ class Resolver:
     _depth: int = 0
 
     def call(self, call: Mapping[str, JSON]) -> tuple[Callable[..., Any], list[Any]]:
-        """The function and its arguments.
+        """Return the function and its arguments.
 
         Raises:
             StepCodeNotFoundError: This worker's code does not have the function, or a class of a captured value.
@@ -539,15 +539,15 @@ class Resolver:
             raise
         except Exception as err:
             text = f"{type(err).__name__}: {str(err)[:_MAX_TEXT]}"
-            raise StepCodeNotFoundError(f"a step is not called as steporal calls it: {text}") from None
+            raise StepCodeNotFoundError(f"a call of a step is not in Steporal's format: {text}") from None
 
     def _value(self, data: JSON) -> Any:
         return decode(data, self._other, self.app.packages)
 
-    def _captured(self, variable: str, data: JSON, found: NestedCode) -> Any:
-        """The value of a captured variable, which may be a module that the function around it imports into it."""
+    def _captured(self, variable: str, data: JSON, nested: NestedCode) -> Any:
+        """Return a captured value, which may be a module that the enclosing function imports into the variable."""
         name = data["name"] if type(data) is dict and data.get(TAG) == "module" else None
-        if type(name) is str and name in found.modules(variable):
+        if type(name) is str and name in nested.modules(variable):
             return load_module(name, {package_of(name)})
         return self._value(data)
 
@@ -564,11 +564,11 @@ class Resolver:
         if self._depth >= _MAX_DEPTH:
             raise StepCodeNotFoundError(f"functions are nested more than {_MAX_DEPTH} levels deep")
         self._depth += 1
-        function = self._found(data)
+        function = self._resolved(data)
         self._depth -= 1
         return function
 
-    def _found(self, data: Mapping[str, JSON]) -> Callable[..., Any]:
+    def _resolved(self, data: Mapping[str, JSON]) -> Callable[..., Any]:
         if "name" in data:
             function = find_function(data["name"], self.app.packages)
             return _replaced(function, data["alias"], self.app.packages) if "alias" in data else function
@@ -594,15 +594,15 @@ class Resolver:
         return self._nested(data)
 
     def _outer(self, data: Mapping[str, JSON]) -> Callable[..., Any]:
-        """A function beside a handler: this worker's own, with the variables of its factory."""
+        """Return a function beside a handler: this worker's own, with the variables of its factory."""
         name, root = self._root(data)
-        found = find_outer(root, data["variable"], data["code"], self.app.packages)
-        if found is None:
+        outer = find_outer(root, data["variable"], data["code"], self.app.packages)
+        if outer is None:
             raise StepCodeNotFoundError(
                 f"{name} has no function {shown(data['variable'])} around it with the code that the step was called "
                 f"with ({position(root)}); this worker runs another version of the code"
             )
-        return found
+        return outer
 
     def _root(self, data: Mapping[str, JSON]) -> tuple[str, FunctionType]:
         if "workflow" in data:
@@ -620,16 +620,16 @@ class Resolver:
 
     def _nested(self, data: Mapping[str, JSON]) -> FunctionType:
         name, root = self._root(data)
-        found = find_nested(root, data["path"], data["code"])
-        if found is None:
+        nested = find_nested(root, data["path"], data["code"])
+        if nested is None:
             raise StepCodeNotFoundError(
                 f"{name} has no {shown(data['path'])} with the code that the step was called with ({position(root)}); "
                 "this worker runs another version of the code"
             )
-        code = found.code
+        code = nested.code
         outer = dict(zip(root.__code__.co_freevars, root.__closure__ or (), strict=True))
         cells = {
-            name: outer[name] if found.is_outside(name) and name in outer else CellType() for name in code.co_freevars
+            name: outer[name] if nested.is_outside(name) and name in outer else CellType() for name in code.co_freevars
         }
         function = FunctionType(
             code, root.__globals__, code.co_name, None, tuple(cells[name] for name in code.co_freevars)
@@ -637,13 +637,13 @@ class Resolver:
         self._stack.append(lambda: function)
         captured = data.get("captured", {})
         for variable in code.co_freevars:
-            if not found.is_outside(variable):
+            if not nested.is_outside(variable):
                 if variable not in captured:
                     raise StepCodeNotFoundError(
                         f"{shown(data['path'])} of {name} uses {variable!r}, which the run did not send; "
                         "this worker runs another version of the code"
                     )
-                cells[variable].cell_contents = self._captured(variable, captured[variable], found)
+                cells[variable].cell_contents = self._captured(variable, captured[variable], nested)
         if "defaults" in data:
             function.__defaults__ = tuple(self._value(value) for value in data["defaults"])
         if "kwdefaults" in data:
@@ -654,21 +654,21 @@ class Resolver:
     def _module(self, name: str) -> ModuleType:
         if package_of(name) not in self.app.packages:
             raise StepCodeNotFoundError(
-                f"module {shown(name)} is not the app's, and no variable of the workflow that imports it"
+                f"module {shown(name)} is not part of the app, and the workflow does not import it into the variable"
             )
         return load_module(name, self.app.packages)
 
 
 def find_outer(handler: FunctionType, variable: str, code: str, packages: Collection[str]) -> FunctionType | None:
-    """The function of the app in a variable around a handler: by its name, or, if a lambda, by its fingerprint."""
-    found = dict(outer_values(handler)).get(variable)
-    if not isinstance(found, FunctionType) or not _is_of(found, packages):
+    """Return the app's function in a variable around a handler: by its name, or, for a lambda, by its fingerprint."""
+    value = dict(outer_values(handler)).get(variable)
+    if not isinstance(value, FunctionType) or not _is_of(value, packages):
         return None
-    return None if found.__name__ == LAMBDA and fingerprint(found.__code__) != code else found
+    return None if value.__name__ == LAMBDA and fingerprint(value.__code__) != code else value
 
 
 def find_nested(root: FunctionType, path: str, code: str) -> NestedCode | None:
-    """The code at a path below ``root``: by its name where that is unique, else by its fingerprint."""
+    """Return the code at a path below ``root``: by its name if that is unique, otherwise by its fingerprint."""
     candidates = [nested for nested in nested_codes(root.__code__) if nested.path == path]
     exact = next((nested for nested in candidates if fingerprint(nested.code) == code), None)
     if exact is not None or LAMBDA in path or len(candidates) != 1:
@@ -677,15 +677,15 @@ def find_nested(root: FunctionType, path: str, code: str) -> NestedCode | None:
 
 
 def copies_of(root: CodeType, path: str, code: str) -> int:
-    """Return how many functions with a fingerprint there are at a path below ``root``."""
+    """Return the number of functions with a fingerprint at a path below ``root``."""
     return sum(nested.path == path and fingerprint(nested.code) == code for nested in nested_codes(root))
 
 
 def find_function(name: str, packages: Collection[str]) -> Callable[..., Any]:
-    """The module-level function or method ``module:qualified.name`` of the app.
+    """Return the module-level function or method ``module:qualified.name`` of the app.
 
     Raises:
-        StepCodeNotFoundError: It is not one of the app's own, or there is none.
+        StepCodeNotFoundError: The function does not exist, or is not the app's own.
     """
     module_name, _, qualname = name.partition(":")
     if package_of(module_name) not in packages:
@@ -696,31 +696,31 @@ def find_function(name: str, packages: Collection[str]) -> Callable[..., Any]:
         module = load_module(module_name, packages)
     except TypeNotFoundError as err:
         raise StepCodeNotFoundError(str(err)) from err
-    found = None if any(map(is_dunder, qualname.split("."))) else _bound_member(module, qualname)
-    if not callable(found):
-        raise StepCodeNotFoundError(f"module {shown(module_name)} defines no function {shown(qualname)}")
-    # The name must be the function's own: `app.orders:os.system` and `from os import system` are none of the app's.
-    if not _is_own(found, name) and _is_of_function(module, qualname, packages):
-        return cast("Callable[..., Any]", found)  # a test has replaced it
-    if not _is_own(found, name) or unwrapped(found) is None:
-        raise StepCodeNotFoundError(f"module {shown(module_name)} defines no function {shown(qualname)}")
-    return cast("Callable[..., Any]", found)
+    function = None if any(map(is_dunder, qualname.split("."))) else _bound_member(module, qualname)
+    if not callable(function):
+        raise StepCodeNotFoundError(f"module {shown(module_name)} does not define a function {shown(qualname)}")
+    # The name must be the function's own: `app.orders:os.system` and `from os import system` are not the app's.
+    if not _is_own(function, name) and _is_of_function(module, qualname, packages):
+        return cast("Callable[..., Any]", function)  # a test has replaced it
+    if not _is_own(function, name) or unwrapped(function) is None:
+        raise StepCodeNotFoundError(f"module {shown(module_name)} does not define a function {shown(qualname)}")
+    return cast("Callable[..., Any]", function)
 
 
 def _bound_member(module: ModuleType, qualname: str) -> Any:
-    """What a module, and the classes in it, have under a name: a function, or a class method bound to its class."""
-    found = static_member(module, qualname)
-    if type(found) is staticmethod:
-        return found.__func__
-    if type(found) is classmethod:
+    """Return the member of a module and its classes with a name: a function, or a class method bound to its class."""
+    value = static_member(module, qualname)
+    if type(value) is staticmethod:
+        return value.__func__
+    if type(value) is classmethod:
         owner = static_member(module, qualname.rpartition(".")[0])
-        return MethodType(found.__func__, owner) if is_class(owner) else None
-    return found
+        return MethodType(value.__func__, owner) if is_class(owner) else None
+    return value
 
 
-def _is_own(found: Any, name: str) -> bool:
-    """Whether a name is the one that a function or class was written with."""
-    return f"{_said_by(found, '__module__')}:{_said_by(found, '__qualname__')}" == name
+def _is_own(thing: Any, name: str) -> bool:
+    """Return whether a function or class was written with a name."""
+    return f"{_declared(thing, '__module__')}:{_declared(thing, '__qualname__')}" == name
 
 
 def _is_found(function: Any, name: str, packages: Collection[str]) -> bool:
@@ -731,25 +731,25 @@ def _is_found(function: Any, name: str, packages: Collection[str]) -> bool:
 
 
 def _has_own_name(function: Any, packages: Collection[str]) -> bool:
-    """Whether a function is found by the name that it was written with, wherever it was imported."""
-    own = f"{_said_by(function, '__module__')}:{_said_by(function, '__qualname__')}"
+    """Return whether a function is found by the name that it was written with, wherever it was imported."""
+    own = f"{_declared(function, '__module__')}:{_declared(function, '__qualname__')}"
     return _is_found(function, own, packages)
 
 
 def _goes_by(function: Any, name: str, packages: Collection[str]) -> bool:
-    """Whether a function that has a name is called by it, and has no other one of its own."""
+    """Return whether a function was written with a name, or cannot be found by any name of its own."""
     return _is_own(function, name) or not _has_own_name(function, packages)
 
 
-def _said_by(found: Any, attribute: str) -> Any:
-    """An attribute of a function or class, or one that a decorator has given to its object; no code of that runs."""
-    if type(found) in (FunctionType, MethodType) or is_class(found):
-        return getattr(found, attribute, None)
-    return inspect.getattr_static(found, attribute, None)
+def _declared(thing: Any, attribute: str) -> Any:
+    """Return an attribute of a function, a class, or a decorator's object, without running the object's code."""
+    if type(thing) in (FunctionType, MethodType) or is_class(thing):
+        return getattr(thing, attribute, None)
+    return inspect.getattr_static(thing, attribute, None)
 
 
 def _is_of_function(module: ModuleType, qualname: str, packages: Collection[str]) -> bool:
-    """Whether a module's source writes a function of the app under a name, or imports one."""
+    """Return whether a module's source defines or imports a function of the app under a name."""
     if defines(module, qualname):
         return True
     source = imported_from(module, qualname)
@@ -760,15 +760,15 @@ def _is_of_function(module: ModuleType, qualname: str, packages: Collection[str]
 
 
 def _replaced(function: Callable[..., Any], alias: str, packages: Collection[str]) -> Callable[..., Any]:
-    """What a test has put in the place of a function where the handler's module has imported it; else the function."""
+    """Return a test's replacement of a function in the module that imported it; without one, the function."""
     module_name, _, name = alias.partition(":")
     module = sys.modules.get(module_name)
     if module is None or module_name.partition(".")[0] not in packages:
         return function
-    found, source = vars(module).get(name, function), imported_from(module, name)
-    if found is function or source is None or not callable(found):
+    value, source = vars(module).get(name, function), imported_from(module, name)
+    if value is function or source is None or not callable(value):
         return function
     try:
-        return cast("Callable[..., Any]", found) if find_function(source, packages) is function else function
+        return cast("Callable[..., Any]", value) if find_function(source, packages) is function else function
     except StepCodeNotFoundError:
         return function

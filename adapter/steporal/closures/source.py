@@ -1,4 +1,4 @@
-"""A function's source as a syntax tree, with the line numbers of its file."""
+"""Source of a function as a syntax tree, with the line numbers of its file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Function: TypeAlias = ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def parsed(function: FunctionType) -> Function | None:
-    """The syntax tree of a function, not of one that it wraps; None where its source is not at hand."""
+    """Return the syntax tree of a function, not of one that it wraps; None if its source is not available."""
     try:
         lines, start = inspect.getsourcelines(function.__code__)
-        # Written inside something, it is indented; its own lines are left alone, as texts in it may be at the margin.
+        # A nested function is indented. Its lines stay as they are, because texts in it may start at the margin.
         head = "if True:\n" if lines[0][:1].isspace() else "\n"
         module = parse(head + "".join(lines))
     except (OSError, TypeError, SyntaxError):
@@ -30,6 +30,6 @@ def parsed(function: FunctionType) -> Function | None:
 
 
 def _is_of(function: FunctionType, tree: ast.Lambda) -> bool:
-    """Whether this one of the lambdas on a line is the function's."""
+    """Return whether a lambda is the function's, among those on the same line."""
     places = {(line, column) for line, _, column, _ in function.__code__.co_positions()}
     return (tree.body.lineno, tree.body.col_offset) in places

@@ -1,4 +1,4 @@
-"""Parsing Python code, also where another thread does so at the same time."""
+"""Parsing of Python code, even while another thread parses."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _TRIES = 1_000
 def parse(source: str) -> ast.Module:
     """Return the syntax tree of a module.
 
-    Python 3.11 counts how deep it is in a tree for all threads together, so it raises a `SystemError` where another one
-    parses in the meantime (python/cpython#106905). It begins to count anew with each call.
+    Python 3.11 counts its depth in the tree for all threads together, so it raises a `SystemError` if another thread
+    parses at the same time (python/cpython#106905). Each call starts to count from zero.
 
     Raises:
-        SyntaxError: The source is not Python.
-        ValueError: The source has null characters.
+        SyntaxError: The source is not valid Python.
+        ValueError: The source contains null characters.
     """
     for _ in range(_TRIES - 1):
         try:

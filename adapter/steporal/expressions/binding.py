@@ -1,7 +1,8 @@
 """Expressions of waits, bound to the event that started the run.
 
-What a wait's expression sees of ``event`` is known when the wait begins. It is kept to the parts that the expression
-looks at, and what it compares for equality is the key under which a topic finds the wait among thousands.
+The values that a wait's expression reads from ``event`` are known when the wait begins. Only the parts that the
+expression reads are kept, and a value that it compares for equality becomes the key by which a topic finds the wait
+among thousands.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ _MISSING: Final[Key] = ("missing", None)
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """An expression with what it sees of ``event``.
+    """Expression with the parts of ``event`` that it reads.
 
     Attributes:
         source: The expression's text.
-        event: The parts of the event that it looks at.
-        index: A path in ``async``, and the key that its value must have for the expression to be true; None if no
-            equality says so.
-        units: What the search for the index took, as in :class:`~.expressions.Judgement`.
+        event: The parts of the event that it reads.
+        index: A path in ``async``, and the key that its value must have for the expression to be true; None without a
+            suitable equality.
+        units: The units that the search for the index took, as in :class:`~.expressions.Judgement`.
     """
 
     source: str
@@ -44,7 +45,7 @@ class Bound:
     units: int = field(default=0, compare=False)
 
     def judge(self, async_event: Mapping[str, JSON]) -> Judgement:
-        """Evaluate the expression for a new event; never raises. In a workflow, count what is over the budget."""
+        """Evaluate the expression for a new event; never raises. In a workflow, count evaluations over budget."""
         judgement = compile_expression(self.source).judge(event=self.event, async_event=async_event)
         if judgement.is_over_budget and workflow.in_workflow():
             EXPRESSIONS_OVER_BUDGET.add(workflow.metric_meter())
@@ -53,12 +54,12 @@ class Bound:
         return judgement
 
     def matches(self, async_event: Mapping[str, JSON]) -> bool:
-        """Return whether the expression is true of a new event; never raises."""
+        """Return whether the expression is true for a new event; never raises."""
         return self.judge(async_event).is_true
 
 
 def bind(source: str, event: Mapping[str, JSON]) -> Bound:
-    """Bind an expression to the event that started the run, or to the parts of it that another ``bind`` kept."""
+    """Bind an expression to the event that started the run, or to the parts of it that an earlier ``bind`` kept."""
     plan, budget = _plan(source), Budget()
     index = _index(plan.equalities, event, budget)
     return Bound(source, _seen(plan.paths, event), index, min(MAX_UNITS, MAX_UNITS - budget.left))
@@ -66,7 +67,7 @@ def bind(source: str, event: Mapping[str, JSON]) -> Bound:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What of an expression does not depend on the event: the parts of it that it looks at, and its equalities."""
+    """Properties of an expression that do not depend on the event: the parts that it reads, and its equalities."""
 
     paths: tuple[Path, ...]
     equalities: tuple[tuple[Path, cel.Node], ...]
@@ -79,7 +80,7 @@ def _plan(source: str) -> _Plan:
 
 
 def keys_at(path: Path, async_event: Mapping[str, JSON]) -> Iterator[Key]:
-    """The keys under which the waits are that a new event may match by its value at a path."""
+    """Yield the keys of the waits that a new event may match by its value at a path."""
     value: Any = async_event
     for name in path:
         if not isinstance(value, Mapping) or name not in value:
@@ -98,8 +99,8 @@ def _index(
 ) -> tuple[Path, Key] | None:
     try:
         for path, other in equalities:
-            found, value = evaluated(other, event, budget)
-            key = key_of(value) if found else _MISSING
+            has_value, value = evaluated(other, event, budget)
+            key = key_of(value) if has_value else _MISSING
             if key is not None:
                 return path, key
     except OverBudgetError:
@@ -108,7 +109,7 @@ def _index(
 
 
 def _equalities(tree: cel.Node) -> Iterator[tuple[Path, cel.Node]]:
-    """Paths in ``async``, each with what its value must be equal to."""
+    """Yield paths in ``async``, each with the expression that the value must be equal to."""
     for term in _terms(tree):
         if isinstance(term, cel.Binary) and term.operator == "==":
             for side, other in ((term.left, term.right), (term.right, term.left)):
@@ -118,7 +119,7 @@ def _equalities(tree: cel.Node) -> Iterator[tuple[Path, cel.Node]]:
 
 
 def _terms(node: cel.Node) -> Iterator[cel.Node]:
-    """What must all be true for an expression to be true."""
+    """Yield the terms that must all be true for an expression to be true."""
     if isinstance(node, cel.Logical) and node.operator == "&&":
         for operand in node.operands:
             yield from _terms(operand)
@@ -127,7 +128,7 @@ def _terms(node: cel.Node) -> Iterator[cel.Node]:
 
 
 def _path(node: cel.Node, root: str) -> Path | None:
-    """``("data", "id")`` of ``async.data.id`` and of ``async.data["id"]``; None of anything else."""
+    """Return ``("data", "id")`` for ``async.data.id`` and ``async.data["id"]``; None for anything else."""
     names: list[str] = []
     while True:
         match node:
@@ -161,7 +162,7 @@ def _seen(paths: tuple[Path, ...], event: Mapping[str, JSON]) -> Mapping[str, JS
 
 
 def _paths(node: cel.Node) -> Iterator[Path]:
-    """The parts of ``event`` that an expression looks at; ``()`` is all of it."""
+    """Yield the parts of ``event`` that an expression reads; ``()`` is the whole event."""
     path = _path(node, "event")
     if path is not None:
         yield path

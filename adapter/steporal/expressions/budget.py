@@ -1,8 +1,8 @@
-"""What one evaluation of an expression may take.
+"""Budget of one evaluation of an expression.
 
-The data is anybody's, and what an expression makes of it may have many factors: a list in a list, a text for each of
-them. So everything that an evaluation looks at or makes is taken from one budget, before it is done. What is taken
-depends on the expression and the data alone, so that a topic that is replayed decides as before.
+Anybody may choose the data, and the cost of an expression may have many factors, such as a list in a list and a text
+for each item. So everything that an evaluation reads or creates is taken from one budget, before it is done. The amount
+depends only on the expression and the data, so that a topic decides the same when it is replayed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from typing import Any, TypeAlias
 
 MAX_UNITS = 100_000
-"""The budget of one evaluation. A unit is a microsecond or two."""
+"""Budget of one evaluation. A unit is a microsecond or two."""
 
 CHARACTERS = 64
 """Characters, bytes, or bits of an integer, that one unit reads or writes."""
@@ -20,21 +20,21 @@ COPIED_ITEMS = 16
 """Items of a list that one unit copies."""
 
 _LONG = 16
-"""From this many items on, a list is searched by a set when it is searched again."""
+"""Length from which a list is searched by a set when it is searched again."""
 
 Key: TypeAlias = tuple[str, Any]
-"""The same for scalar values that are equal in CEL, and for no others."""
+"""Key of a scalar value: equal for values that are equal in CEL, and for no others."""
 
 
 class OverBudgetError(Exception):
-    """An evaluation takes more than it may."""
+    """Raised if an evaluation exceeds its budget."""
 
 
 class Budget:
-    """What one evaluation may still take.
+    """Remaining budget of one evaluation.
 
     Attributes:
-        left: In units.
+        left: The remaining units.
     """
 
     __slots__ = ("_patterns", "_searched", "left")
@@ -45,10 +45,10 @@ class Budget:
         self._patterns: set[str] = set()
 
     def take(self, units: int = 1) -> None:
-        """Take units, before what they are for is done.
+        """Take units, before the work that they are for.
 
         Raises:
-            OverBudgetError: There are not so many.
+            OverBudgetError: Too few units are left.
         """
         self.left -= units
         if self.left < 0:
@@ -61,7 +61,7 @@ class Budget:
             self.take(units)
 
     def keys_in(self, items: list[Any]) -> frozenset[Key] | None:
-        """Return the keys of a list's items: from the second search of it on, if it is long and each item has a key."""
+        """Return the keys of a long list's items, from its second search on; None if an item has no key."""
         if len(items) < _LONG:
             return None
         searched = self._searched.get(id(items))
@@ -75,7 +75,7 @@ class Budget:
 
 
 class _Searched:
-    """A list that was searched; it is kept, so that no other list has its ``id``."""
+    """List that was searched; it is kept, so that no other list gets its ``id``."""
 
     __slots__ = ("is_keyed", "items", "keys")
 
@@ -91,7 +91,7 @@ class _Searched:
 
 
 def weight(value: Any) -> int:
-    """Return the units that reading a value once takes, but for the items of a map."""
+    """Return the units for reading a value once, except the items of a map."""
     if isinstance(value, str | bytes):
         return len(value) // CHARACTERS
     if isinstance(value, int):
@@ -100,10 +100,10 @@ def weight(value: Any) -> int:
 
 
 def key_of(value: Any) -> Key | None:
-    """Return the key of a value; None of a list, a map, NaN, and what no JSON has.
+    """Return the key of a value; None for a list, a map, NaN, and values that JSON does not have.
 
-    The key of a number is text: Python's hashes of numbers are known, so that a sender could choose 10,000 numbers that
-    have the same one, and a set of them would take 50 million comparisons.
+    The key of a number is text: Python's hashes of numbers are predictable, so that a sender could choose 10,000
+    numbers with the same hash, and a set of them would take 50 million comparisons.
     """
     if value is None:
         return ("null", None)

@@ -1,7 +1,7 @@
-"""The grammar of CEL: from text to a tree.
+"""Parser of CEL: from text to a tree.
 
-https://github.com/google/cel-spec/blob/master/doc/langdef.md#syntax, without message literals. What a tree means is
-said in ``expressions.py``.
+The grammar is https://github.com/google/cel-spec/blob/master/doc/langdef.md#syntax, without message literals. The
+meaning of a tree is documented in ``expression.py``.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from ..types import JSON
 
 MAX_LENGTH = 4_096
 MAX_DEPTH = 32
-"""Of brackets and the like; the parser takes fifteen of Python's frames, of a thousand, for each."""
+"""Nesting limit of brackets and the like; the parser takes fifteen of Python's thousand stack frames for each."""
 MAX_HEIGHT = 120
-"""Of the tree, to which operators and members in a row add too; the evaluator takes up to three frames for each."""
+"""Height limit of the tree, which chained operators and members add to; the evaluator takes up to three frames each."""
 
 
 class CELSyntaxError(ValueError):
-    """A text is no expression; says what is wrong and at which character."""
+    """A text is not a valid expression; the message has the mistake and its position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A function; a method's receiver is the first argument."""
+    """Call of a function; the receiver of a method is the first argument."""
 
     function: str
     arguments: tuple[Node, ...]
@@ -59,7 +59,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Macro:
-    """``of.all(variable, body)`` and its kin; ``map`` may have a filter before its body."""
+    """Macro such as ``of.all(variable, body)``; ``map`` may have a filter before its body."""
 
     kind: str
     of: Node
@@ -89,7 +89,7 @@ class Binary:
 
 @dataclass(frozen=True, slots=True)
 class Logical:
-    """``&&`` or ``||`` over two or more operands."""
+    """Operator ``&&`` or ``||`` with two or more operands."""
 
     operator: str
     operands: tuple[Node, ...]
@@ -118,7 +118,7 @@ Node: TypeAlias = (
 
 
 def children(node: Node) -> tuple[Node, ...]:
-    """The nodes right below a node."""
+    """Return the nodes directly below a node."""
     match node:
         case Literal() | Name():
             return ()
@@ -175,10 +175,10 @@ class _Token:
 
 
 def parse(source: str) -> Node:
-    """The tree of an expression.
+    """Return the tree of an expression.
 
     Raises:
-        CELSyntaxError: It is not a valid expression, or is too long or too deep.
+        CELSyntaxError: The text is not a valid expression, or is too long or nested too deep.
     """
     if len(source) > MAX_LENGTH:
         raise CELSyntaxError(f"it has {len(source):,} characters; the maximum is {MAX_LENGTH:,}")
@@ -198,9 +198,9 @@ def _height(node: Node) -> int:
 
 
 def problems(node: Node, variables: frozenset[str], functions: Mapping[str, int]) -> Iterator[str]:
-    """The names in a tree that nothing has, and the calls with a wrong number of arguments.
+    """Yield the unknown names in a tree, and the calls with a wrong number of arguments.
 
-    ``functions`` says how many arguments each takes, a receiver counted.
+    ``functions`` maps each function to its number of arguments, including the receiver.
     """
     match node:
         case Name(name, at) if name not in variables:
@@ -228,7 +228,7 @@ def _problem_of_call(function: str, arguments: int, functions: Mapping[str, int]
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         return f"which does not exist{hint}; the functions are {', '.join(sorted(functions))}"
     takes = functions[function]
-    return None if arguments == takes else f"with {arguments} arguments, its receiver counted; it takes {takes}"
+    return None if arguments == takes else f"with {arguments} arguments, including its receiver; it takes {takes}"
 
 
 def _tokens(source: str) -> Iterator[_Token]:
@@ -429,7 +429,7 @@ def _value(token: _Token) -> JSON | bytes:
         return text.encode(errors="surrogateescape") if "b" in prefix else text
     except CELSyntaxError as err:
         raise CELSyntaxError(
-            f"{err} in the string at character {token.at + 1}; a raw string, r'...', has none"
+            f"{err} in the string at character {token.at + 1}; in a raw string, r'...', a backslash is plain text"
         ) from None
     except UnicodeEncodeError:
         raise CELSyntaxError(f"the bytes at character {token.at + 1} are not valid UTF-8") from None

@@ -1,4 +1,4 @@
-"""Evaluation of expressions: what a tree means, by the rules that ``expressions.py`` states."""
+"""Evaluation of expressions, by the rules in ``expression.py``."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from . import cel
 from .budget import Budget, OverBudgetError, key_of, weight
 
 Value = Any
-"""JSON, or bytes, a datetime or a timedelta that a function made, or ``MISSING``."""
+"""JSON; or bytes, a datetime or a timedelta that a function returned; or ``MISSING``."""
 
 MISSING: Final = object()
-"""A field that is not there, or what cannot be evaluated."""
+"""Value of a missing field, or of an expression that cannot be evaluated."""
 
 _MAX_MATCHED = 10_000
 _MAX_PATTERN = 500
 _COMPILED = 3_000
-"""Units for a regular expression that an evaluation has not used yet; RE2 takes up to 6 ms to compile or refuse one."""
+"""Units for a regular expression that an evaluation uses for the first time; RE2 takes up to 6 ms to compile one."""
 _STATES_PER_UNIT = 256
 _COMPARED_PER_UNIT = 50_000
 _PARSED_PER_UNIT = 8
@@ -43,7 +43,7 @@ _DURATION = re.compile(rf"[-+]?(?:{_PART_OF_DURATION.pattern})+")
 
 
 class _NoValue(Exception):
-    """Something has no value."""
+    """Raised for an expression without a value."""
 
 
 # --- the tree ------------------------------------------------------------------------------------------------------
@@ -51,17 +51,17 @@ class _NoValue(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The variables of an expression, or of a macro's body, and the budget of the whole evaluation."""
+    """Variables of an expression or of a macro's body, and the budget of the whole evaluation."""
 
     variables: Mapping[str, Value]
     budget: Budget
 
 
 def value_of(node: cel.Node, scope: Scope) -> Value:
-    """Return the value of an expression; ``MISSING`` where it has none.
+    """Return the value of an expression; ``MISSING`` if it has none.
 
     Raises:
-        OverBudgetError: It takes more than the budget has.
+        OverBudgetError: The evaluation exceeds the budget.
     """
     return _apply(_evaluate, node, scope)
 
@@ -106,7 +106,7 @@ def _test(node: cel.Node, scope: Scope) -> bool:
 
 
 def _logical(symbol: str, operands: tuple[cel.Node, ...], scope: Scope) -> Value:
-    """The operand that decides, or the last."""
+    """Return the first operand that decides, or the last one."""
     value: Value = MISSING
     for operand in operands:
         value = _evaluate(operand, scope)
@@ -159,14 +159,14 @@ def _call(function: str, arguments: list[Value], budget: Budget) -> Value:
 
 
 def _cost(function: str, arguments: list[Value]) -> int:
-    """The units that a function takes for its arguments."""
+    """Return the units that a function takes for its arguments."""
     match function, arguments:
         case "size" | "type" | "dyn", _:
             return 0
         case "json_parse", [str() | bytes() as text]:
             return len(text) // _PARSED_PER_UNIT
         case "contains", [str() as text, str() as part]:
-            # Python compares each character of a short text with each of a part of some length.
+            # Python compares each character of a short text with each of a part, up to some length.
             compared = min(len(text), 30_000) * min(len(part), 1_250)
             return weight(text) + weight(part) + compared // _COMPARED_PER_UNIT
         case _:
@@ -178,7 +178,7 @@ def _apply(function: Callable[..., Value], *arguments: Any) -> Value:
         return function(*arguments)
     except OverBudgetError:
         raise
-    except Exception:  # whatever an event has in it must not stop the events after it
+    except Exception:  # no content of an event may block the events after it
         return MISSING
 
 
@@ -187,14 +187,14 @@ def _complete(items: list[Value]) -> Value:
 
 
 def _map(pairs: tuple[tuple[cel.Node, cel.Node], ...], scope: Scope) -> Value:
-    made: dict[Value, Value] = {}
+    values: dict[Value, Value] = {}
     for key_node, value_node in pairs:
         key, value = _evaluate(key_node, scope), _evaluate(value_node, scope)
         if not isinstance(key, str | int | float) or value is MISSING:
             return MISSING
         scope.budget.take(weight(key))
-        made[key] = value
-    return made
+        values[key] = value
+    return values
 
 
 def _macro(node: cel.Macro, scope: Scope) -> Value:
@@ -227,7 +227,7 @@ def _macro(node: cel.Macro, scope: Scope) -> Value:
 
 
 def truthy(value: Value) -> bool:
-    """As in JavaScript: null, false, 0, NaN and "" are false; every list and map is true."""
+    """Return a value's truthiness, as in JavaScript: null, false, 0, NaN and "" are false; lists and maps are true."""
     if value is MISSING or (isinstance(value, float) and math.isnan(value)):
         return False
     return bool(value) if value is None or isinstance(value, str | int | float) else True
@@ -247,10 +247,10 @@ def as_json(value: Value, budget: Budget) -> JSON:
     """Return a value as JSON: times as RFC 3339, durations as seconds (``"90s"``), bytes as base64; False if missing.
 
     Raises:
-        OverBudgetError: It is larger than the budget.
+        OverBudgetError: The value exceeds the budget.
     """
-    made = _apply(_as_json, value, budget)
-    return False if made is MISSING else made
+    converted = _apply(_as_json, value, budget)
+    return False if converted is MISSING else converted
 
 
 def _as_json(value: Value, budget: Budget) -> JSON:
@@ -299,7 +299,7 @@ def _equal(left: Value, right: Value, budget: Budget) -> bool:
 
 
 def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Value, Value], bool]:
-    """Null is ordered as the zero of the other's type; a null has no order with another, nor with other types."""
+    """Return a comparison in which null counts as the zero of the other's type; other mixed types are not ordered."""
 
     def ordered(left: Value, right: Value) -> bool:
         if left is None:
@@ -435,7 +435,7 @@ def _size(value: Value) -> int:
 
 
 def _timestamp(value: Value) -> datetime:
-    """RFC 3339, in UTC if it does not say; or a number of seconds since the epoch."""
+    """Return a time from RFC 3339, in UTC by default, or from a number of seconds since the epoch."""
     if isinstance(value, datetime):
         return value
     if _is_number(value):
@@ -445,7 +445,7 @@ def _timestamp(value: Value) -> datetime:
 
 
 def _date(value: Value) -> datetime:
-    """As ``timestamp``, but a number is of seconds, milliseconds or nanoseconds, by its size (Inngest's dateutil)."""
+    """Convert as ``timestamp``, but a number is in seconds, milliseconds or nanoseconds, by its size, as in Inngest."""
     if not _is_number(value):
         return _timestamp(value)
     if value < 946_684_800:  # the year 2000, in seconds
@@ -454,7 +454,7 @@ def _date(value: Value) -> datetime:
 
 
 def _duration(value: Value) -> timedelta:
-    """As Go's ``time.ParseDuration`` has them, with days and weeks: ``1.5h``, ``-10m``, ``1d12h``."""
+    """Return a duration as in Go's ``time.ParseDuration``, plus days and weeks: ``1.5h``, ``-10m``, ``1d12h``."""
     if isinstance(value, timedelta):
         return value
     if not _DURATION.fullmatch(value):
@@ -464,12 +464,14 @@ def _duration(value: Value) -> timedelta:
 
 
 def _matches(text: Value, pattern: Value, budget: Budget) -> bool:
-    """Searches for a regular expression; long texts and patterns have no value."""
+    """Search for a regular expression; long texts and patterns have no value."""
     if not isinstance(text, str) or len(text) > _MAX_MATCHED or len(pattern) > _MAX_PATTERN:
         raise _NoValue
     budget.take_once(pattern, _COMPILED)
     compiled = _pattern(pattern)
-    budget.take(len(text) * compiled.programsize // _STATES_PER_UNIT)  # at the worst, RE2 follows all states at once
+    budget.take(
+        len(text) * compiled.programsize // _STATES_PER_UNIT
+    )  # in the worst case, RE2 follows all states at once
     return compiled.search(text) is not None
 
 
@@ -491,7 +493,7 @@ def _text(function: Callable[[str, str], bool]) -> Callable[[Value, Value], bool
 
 
 def _now() -> datetime:
-    """The time; in a workflow, such as a topic, the same when it is replayed."""
+    """Return the time; in a workflow, such as a topic, it is the same on replay."""
     return workflow.now() if workflow.in_workflow() else datetime.now(UTC)
 
 
@@ -504,7 +506,7 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., Value]]] = {
     "contains": (2, _text(lambda text, part: part in text)),
     "startsWith": (2, _text(str.startswith)),
     "endsWith": (2, _text(str.endswith)),
-    "matches": (2, _matches),  # which is given the budget, too
+    "matches": (2, _matches),  # which also gets the budget
     "string": (1, _string),
     "int": (1, _int),
     "uint": (1, _uint),
@@ -523,7 +525,7 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., Value]]] = {
     "getHours": (1, _part(lambda t: t.hour)),
     "getMinutes": (1, _part(lambda t: t.minute)),
     "getSeconds": (1, _part(lambda t: t.second)),
-    # Inngest's own
+    # Inngest's additional functions
     "lowercase": (1, lambda value: _string(value).lower()),
     "uppercase": (1, lambda value: _string(value).upper()),
     "b64decode": (1, lambda value: base64.b64decode(value).decode()),
@@ -534,4 +536,4 @@ FUNCTIONS: dict[str, tuple[int, Callable[..., Value]]] = {
     "now_minus": (1, lambda value: _now() - _duration(value)),
 }
 _ON_NULL = ("size", "type", "dyn", "string")
-"""Functions of null; every other is false of it, as of a missing field."""
+"""Functions that accept null; all others return false for it, as for a missing field."""

@@ -1,15 +1,15 @@
 """Expressions of triggers and waits: CEL, with Inngest's meaning.
 
-The variables are ``event`` and, in waits, ``async``. Where CEL raises, Inngest goes on, and so do we: for a missing
-field ``m`` and any ``x``, ``m == x`` is false, ``m == null`` true, ``m != x`` true, ``m < x`` true, ``m > x`` false,
-``size(m)`` 0, ``m + x`` is ``x``, and any other operator or call on it false. Two missing fields are not equal, so that
-``event.data.id == async.data.id`` matches no events without ids. What has no value, such as ``1 / 0``, is as missing.
-A field that is there and null is null: it equals null only, and is ordered as 0 or "". ``&&``, ``||`` and ``?:`` take
-any value by its truthiness, as in JavaScript; ``+`` joins strings with numbers.
-(https://www.inngest.com/docs/guides/writing-expressions; of Inngest's server, ``pkg/expressions/unknown.go``, its tests
+The variables are ``event`` and, in waits, ``async``. Where CEL raises an error, Inngest continues, and so does
+Steporal. For a missing field ``m`` and any ``x``: ``m == x`` is false, ``m == null`` true, ``m != x`` true, ``m < x``
+true, ``m > x`` false, ``size(m)`` is 0, ``m + x`` is ``x``, and any other operator or call on it is false. Two missing
+fields are not equal, so that ``event.data.id == async.data.id`` matches no events without ids. An expression without a
+value, such as ``1 / 0``, counts as missing. A field that exists and is null equals only null, and is ordered as 0 or
+"". ``&&``, ``||`` and ``?:`` use the truthiness of any value, as in JavaScript; ``+`` joins strings with numbers.
+(https://www.inngest.com/docs/guides/writing-expressions; in Inngest's server, ``pkg/expressions/unknown.go``, its tests
 and ``exprenv/overloads.go``)
 
-No CEL library for Python has these rules, nor a tree that they could be added to; their operators raise for null.
+No CEL library for Python has these rules, or a tree that they could be added to; their operators raise for null.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _log = logging.getLogger("steporal")
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What an evaluation came to.
+    """Outcome of an evaluation.
 
     Attributes:
-        is_true: Whether the expression is true of the events.
-        units: What the evaluation took, at most ``MAX_UNITS``; a unit is a microsecond or two.
-        is_over_budget: Whether it would have taken more; then it counts as false.
+        is_true: Whether the expression is true for the events.
+        units: The units that the evaluation took, at most ``MAX_UNITS``; a unit is a microsecond or two.
+        is_over_budget: Whether the evaluation exceeded its budget; it then counts as false.
     """
 
     is_true: bool
@@ -48,11 +48,11 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A compiled expression.
+    """Compiled expression.
 
     Attributes:
-        source: Its text.
-        tree: Its tree.
+        source: The expression's text.
+        tree: The expression's tree.
     """
 
     source: str
@@ -68,13 +68,13 @@ class Expression:
         return Judgement(is_true, MAX_UNITS - budget.left)
 
     def matches(self, *, event: Mapping[str, JSON], async_event: Mapping[str, JSON] | None = None) -> bool:
-        """Return whether the expression is true of ``event`` and ``async``; never raises."""
+        """Return whether the expression is true for ``event`` and ``async``; never raises."""
         return self.judge(event=event, async_event=async_event).is_true
 
     def evaluate(self, *, event: Mapping[str, JSON], async_event: Mapping[str, JSON] | None = None) -> JSON:
-        """Return the expression's value; False where it has none, or its field is missing. Never raises.
+        """Return the expression's value; False if it has none, or if its field is missing. Never raises.
 
-        Times are given as RFC 3339, durations as seconds (``"90s"``), bytes as base64, as in Protobuf's JSON.
+        Times are returned as RFC 3339, durations as seconds (``"90s"``), bytes as base64, as in Protobuf's JSON.
         """
         budget = Budget()
         try:
@@ -94,16 +94,16 @@ def _scope(event: Mapping[str, JSON], async_event: Value, budget: Budget) -> Sco
 def compile_expression(source: str, allow_async: bool = True) -> Expression:
     """Compile an expression.
 
-    The regular expressions that ``matches`` takes are RE2's, as in CEL: a search takes time in proportion to the text,
-    whatever the pattern. All that an evaluation looks at and makes is taken from one budget, ``MAX_UNITS``; an
-    expression that needs more is false. So no event can hold up the events after it.
+    The regular expressions of ``matches`` are RE2's, as in CEL: a search takes time in proportion to the text, whatever
+    the pattern. Everything that an evaluation reads and creates is taken from one budget, ``MAX_UNITS``; an expression
+    that exceeds it is false. So no event can delay the events after it.
 
     Args:
-        source: The text; of at most 4,096 characters, 32 levels of brackets and 120 levels of operators.
+        source: The text, with at most 4,096 characters, 32 levels of brackets and 120 levels of operators.
         allow_async: Whether the variable ``async`` may be used, as in waits.
 
     Raises:
-        DefinitionError: It is not a valid expression, or uses a variable or function that does not exist.
+        DefinitionError: The text is not a valid expression, or uses a variable or function that does not exist.
     """
     if not isinstance(source, str) or not source.strip():
         raise DefinitionError(f"the expression is {source!r}; it takes CEL, such as 'event.data.amount > 100'")
@@ -122,10 +122,10 @@ def compile_expression(source: str, allow_async: bool = True) -> Expression:
 
 
 def check_expression(source: str, *, allow_async: bool = True) -> None:
-    """Check an expression where it is defined; also that it uses no field of an event that no event has.
+    """Check an expression where it is defined, including that it only uses fields that events have.
 
     Raises:
-        DefinitionError: It is not valid; the message names the mistake.
+        DefinitionError: The expression is not valid; the message has the mistake.
     """
     for variable, field in _fields(compile_expression(source, allow_async).tree):
         if unknown := unknown_field(field):
@@ -133,7 +133,7 @@ def check_expression(source: str, *, allow_async: bool = True) -> None:
 
 
 def _fields(node: cel.Node, hidden: frozenset[str] = frozenset()) -> Iterator[tuple[str, str]]:
-    """The fields of ``event`` and ``async`` that a tree uses, each with its variable."""
+    """Yield the fields of ``event`` and ``async`` that a tree uses, each with its variable."""
     match node:
         case (
             cel.Member(cel.Name(variable), field)
@@ -152,10 +152,10 @@ def _fields(node: cel.Node, hidden: frozenset[str] = frozenset()) -> Iterator[tu
 
 
 def evaluated(node: cel.Node, event: Mapping[str, JSON], budget: Budget) -> tuple[bool, Value]:
-    """Return whether a part of an expression has a value of ``event`` alone, and which.
+    """Return whether a part of an expression has a value for ``event`` alone, and the value.
 
     Raises:
-        OverBudgetError: It takes more than the budget has.
+        OverBudgetError: The evaluation exceeds the budget.
     """
     value = value_of(node, _scope(event, MISSING, budget))
     return value is not MISSING, value
@@ -163,10 +163,10 @@ def evaluated(node: cel.Node, event: Mapping[str, JSON], budget: Budget) -> tupl
 
 @lru_cache(maxsize=1024)
 def warn_over_budget(source: str, whose: str) -> None:
-    """Log that an evaluation took more than its budget: once for each expression and who has it."""
+    """Log that an evaluation exceeded its budget, once for each expression and owner."""
     _log.warning(
-        "the expression %s of %s takes more than %s units for some event, and counts as false then; compare or search "
-        "fewer items or shorter texts (%s counts such events)",
+        "the expression %s of %s exceeds %s units for some event, and then counts as false; compare or search fewer "
+        "items or shorter texts (%s counts such events)",
         _shown(source),
         whose,
         f"{MAX_UNITS:,}",

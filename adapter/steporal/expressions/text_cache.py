@@ -1,4 +1,4 @@
-"""A cache of what is made of texts, bounded by their length."""
+"""Cache of results made from texts, limited by the length of the texts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_CACHED_CHARACTERS = 1_000_000
-"""Of all texts in one cache. A compiled expression takes some 30 bytes for each of its characters."""
+"""Limit for all texts in one cache. A compiled expression takes about 30 bytes for each of its characters."""
 
 
 class TextCache(OrderedDict[Any, Any]):
-    """What was made of texts, the one that was used last at the end."""
+    """Results made from texts, in the order of their last use."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,39 +24,39 @@ class TextCache(OrderedDict[Any, Any]):
         self._lock = threading.Lock()
 
     def find(self, key: tuple[str, Any]) -> list[Any]:
-        """Return what was made of a text, in a list; an empty list for nothing."""
+        """Return the result for a text in a list; an empty list if there is none."""
         with self._lock:
             if key not in self:
                 return []
             self.move_to_end(key)
             return [self[key]]
 
-    def keep(self, key: tuple[str, Any], made: Any) -> None:
-        """Keep what was made of a text, and give up what was not used for longest."""
+    def keep(self, key: tuple[str, Any], result: Any) -> None:
+        """Keep the result for a text, and drop the results that were not used for the longest time."""
         with self._lock:
             if key not in self:
                 self.characters += len(key[0])
-            self[key] = made
+            self[key] = result
             while self.characters > MAX_CACHED_CHARACTERS:
                 (text, _), _ = self.popitem(last=False)
                 self.characters -= len(text)
 
 
 def cached(make: Callable[Concatenate[str, P], T]) -> Callable[Concatenate[str, P], T]:
-    """Decorate a pure function of a text with a cache of its own; what it raises is not kept."""
+    """Decorate a pure function of a text with a cache; errors are not cached."""
     cache = TextCache()
 
     @wraps(make)
-    def made(text: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def cached_make(text: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
         if not isinstance(text, str):
             return make(text, *args, **kwargs)
         key = text, (args, tuple(kwargs.items()))
-        if found := cache.find(key):
-            result: T = found[0]
+        if existing := cache.find(key):
+            result: T = existing[0]
             return result
         result = make(text, *args, **kwargs)
         cache.keep(key, result)
         return result
 
-    made.cache = cache  # type: ignore[attr-defined]
-    return made
+    cached_make.cache = cache  # type: ignore[attr-defined]
+    return cached_make

@@ -1,4 +1,4 @@
-"""What a wait may ask for: names of events, and an expression."""
+"""Arguments of waits: names of events, and an expression."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 
 
 def check_events(event: object) -> tuple[str, ...]:
-    """Names and patterns of events, each once.
+    """Return the names and patterns of events, each once.
 
     Raises:
-        ValueError: One is not a valid name or pattern; names it.
+        ValueError: A name or pattern is not valid; the message has it.
     """
     names = [event] if isinstance(event, str) else event
     if not isinstance(names, Sequence) or isinstance(names, bytes) or not names:
@@ -31,7 +31,7 @@ def check_events(event: object) -> tuple[str, ...]:
 
 
 def _suggested(first: str, rest: str) -> str | None:
-    """Return the path that was meant, where one is likely."""
+    """Return the path that the user probably meant, or None."""
     if first in ("event", "async"):
         return rest if rest.partition(".")[0] in _FIELDS else None
     close = difflib.get_close_matches(first, _FIELDS, n=1)
@@ -39,10 +39,10 @@ def _suggested(first: str, rest: str) -> str | None:
 
 
 def check_expression(if_exp: object, match: object) -> str | None:
-    """The expression of a wait, from ``if_exp`` or ``match``.
+    """Return the expression of a wait, from ``if_exp`` or ``match``.
 
     Raises:
-        ValueError: It is not a valid expression, or both are given.
+        ValueError: The expression is not valid, or both are given.
     """
     if match is not None:
         if if_exp is not None:

@@ -1,1 +1,1 @@
-"""Reading of histories: what a run has done so far, without its code."""
+"""State of runs, read from their histories without their code."""

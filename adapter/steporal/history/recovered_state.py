@@ -1,9 +1,9 @@
-"""What a run has done so far, from what its history shows piece by piece.
+"""State of a run, built up from the events of its history.
 
-A body is given what has come between two workflow tasks when the second is executed: the signals first, then the rest,
-one at a time, each in the order of the history. So it counts when that task is completed, in that order. What the body
-has not been given stays where a body finds it that begins anew: in the memo without an entry in the journal, in a box,
-among the signals that were received, among the runs that have ended.
+A body receives what happened between two workflow tasks when the second one is executed: first the signals, then the
+rest, one at a time, each in the order of the history. So an event counts when that task is completed, in that order.
+What the body has not received stays where a body that begins anew finds it: in the memo without an entry in the
+journal, in a box, among the received signals, or among the runs that have ended.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ from ..wire.waits import (
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """Looks at an invoked run.
+    """Schedule on which a step polls the run that it invoked.
 
     Attributes:
-        interval: Seconds between the last look and the next one.
-        next_at: Time of the next one, in seconds since the epoch; None if the run is a child of this execution.
+        interval: The seconds between the last poll and the next one.
+        next_at: The time of the next poll, in seconds since the epoch; None if the run is a child of this execution.
     """
 
     interval: float = LOOK_AFTER.total_seconds()
@@ -58,14 +58,14 @@ class Poll:
 
 @dataclass(slots=True)
 class Signals:
-    """The waits for signals, as :class:`~.signal_inbox.SignalInbox` hands them on.
+    """Waits for signals, in the form that :class:`~.signal_inbox.SignalInbox` hands over.
 
     Attributes:
-        open: Those whose mailbox may be open, by their key, with Temporal's run id of the mailbox.
-        steps: The steps' keys, by theirs.
-        over: Those that have ended.
-        received: What has come for those that have not.
-        timed_out: Those whose time is over.
+        open: The waits whose mailbox may be open, by key, with the Temporal run id of the mailbox.
+        steps: The keys of the steps, by the keys of their waits.
+        over: The waits that have ended.
+        received: The data received for open waits.
+        timed_out: The waits that have timed out.
     """
 
     open: dict[str, tuple[Wait, str]] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class Signals:
 
     @classmethod
     def of(cls, carried: RunState) -> Signals:
-        """Those that an execution before has handed over."""
+        """Return the waits that the previous execution handed over."""
         known: dict[str, tuple[str, str]] = {}
         for key, (_, waiting) in carried.waits.items():
             if isinstance(waiting, SignalWait):
@@ -92,7 +92,7 @@ class Signals:
         return signals
 
     def state(self, cancelled: Container[str]) -> dict[str, JSON]:
-        """What is handed to another execution; of ``cancelled`` waits, the mailbox may be taken by another."""
+        """Return the hand-over state; another run may take the mailbox of ``cancelled`` waits."""
         return {
             "waits": [wait.model_dump(mode="json") for wait, _ in self.open.values()],
             "cancelled": sorted(key for key in self.open if key in cancelled),
@@ -101,24 +101,24 @@ class Signals:
         }
 
     def end(self, key: str) -> None:
-        """A wait is over."""
+        """End a wait."""
         self.open.pop(key, None)
         self.received.pop(key, None)
         self.over[key] = None
 
 
-class Past:
-    """What a run has done.
+class RecoveredState:
+    """State of a run at some point of its history.
 
     Args:
         run_id: The run's id: that of its first execution.
         workflow_id: Temporal's workflow id of the run.
-        carried: What the execution before has handed over, or what a new run begins with.
-        is_first: Whether the run begins with this execution, and with nothing that another run has done.
+        carried: The state that the previous execution handed over, or that a new run begins with.
+        is_first: Whether the run begins with this execution, and with no work of another run.
 
     Attributes:
-        now: When the present workflow task began, in seconds since the epoch.
-        moment: The same, in nanoseconds.
+        now: The start of the current workflow task, in seconds since the epoch.
+        moment: The same in nanoseconds.
     """
 
     def __init__(self, run_id: str, workflow_id: str, carried: RunState, *, is_first: bool) -> None:
@@ -126,19 +126,19 @@ class Past:
         self.moment = 0
         self._run_id = run_id
         self._workflow_id = workflow_id
-        self._signal_jobs: list[Callable[[], object]] = []  # what has come since the last workflow task
+        self._signal_jobs: list[Callable[[], object]] = []  # since the last workflow task
         self._jobs: list[Callable[[], object]] = []
         self._is_seen = True
         self._local_end: int | None = None
         self._local_completed = 0.0
         self._timers: dict[int, tuple[str, float]] = {}
-        self._cancelled: set[str] = set()  # timers
-        self._started: set[str] = set()  # children of this execution
+        self._cancelled: set[str] = set()  # texts of cancelled timers
+        self._started: set[str] = set()  # children that this execution started
         self._polls: dict[str, Poll] = {}
         self._unclaimed: dict[str, list[dict[str, Any]]] = {}  # events before the history shows the subscription
         self._has_event = False
         self._has_begun = not is_first
-        self._calls: dict[str, Call] = {}  # of steps that end otherwise than by an activity
+        self._calls: dict[str, Call] = {}  # of steps that do not end by an activity
         self._begin(carried)
 
     def _begin(self, carried: RunState) -> None:
@@ -146,7 +146,7 @@ class Past:
         self._base = carried.base or carried.started
         self._memo = dict(carried.memo)
         self._entries = [Entry.read(entry) for entry in carried.past]
-        self._sent: set[str] = set()  # the steps that may send more
+        self._sent: set[str] = set()  # steps that may send more
         self._waits = {key: waiting for key, (_, waiting) in carried.waits.items()}
         self._asleep = {key for key, (is_inside, _) in carried.waits.items() if is_inside}
         self._held_until = carried.held_until if carried.is_parked else None
@@ -180,10 +180,10 @@ class Past:
             if (call := Call.read(data)) is not None:
                 self._calls[key] = call
 
-    # --- what comes of it ------------------------------------------------------------------------------------------
+    # --- the result ------------------------------------------------------------------------------------------------
 
     def carried(self) -> RunState:
-        """What another execution can go on with."""
+        """Return the state from which another execution can continue."""
         self._is_seen = False
         self._do_jobs()
         self._is_seen = True
@@ -216,14 +216,14 @@ class Past:
         )
 
     def _goes_on_with(self) -> Iterator[str]:
-        """The steps whose work so far another execution goes on with."""
+        """Yield the keys of the steps whose work another execution continues."""
         waits = (key for key, waiting in self._all_waits().items() if waiting.kind == "invoke")
         invoking = (step for step in self._invoked.values() if step is not None and step not in self._memo)
         yield from dict.fromkeys([*waits, *invoking, *self._mailboxes])
 
     @property
     def ends_seen(self) -> int:
-        """How many ends of invoked runs there are whose step is not known."""
+        """Number of invoked runs that have ended and whose step is unknown."""
         return len(self._ended)
 
     def _all_waits(self) -> dict[str, Waiting]:
@@ -248,20 +248,20 @@ class Past:
         return waits
 
     def children(self) -> Iterator[str]:
-        """The invoked runs that have not ended, by Temporal's workflow id."""
+        """Return the workflow ids of the invoked runs that have not ended."""
         waiting = [waiting.child for waiting in self._waits.values() if isinstance(waiting, InvokeWait)]
         return (child for child in dict.fromkeys([*self._invoked, *waiting]) if child not in self._ended)
 
-    # --- what comes between two workflow tasks -----------------------------------------------------------------------
+    # --- events between two workflow tasks ---------------------------------------------------------------------------
 
     def recover(self, carried: RunState) -> None:
-        """An earlier recovery has shown what the run had done."""
+        """Start from the state that an earlier recovery handed over."""
         self._signal_jobs.clear()
         self._has_begun = True
         self._begin(carried)
 
     def cancelled(self) -> None:
-        """The run was cancelled."""
+        """Cancel the run."""
         self._jobs.append(self._cancel)
 
     def _cancel(self) -> None:
@@ -270,7 +270,7 @@ class Past:
             self._record("cancel", "")
 
     def signal(self, name: str, message: JSON) -> None:
-        """Temporal's signal to the run has come."""
+        """Receive one of Temporal's signals to the run."""
         if name == REPORT:
             parent = read_parent(message)
             if parent is not None and parent not in self._reports_to:
@@ -289,18 +289,18 @@ class Past:
             self._signal_jobs.append(partial(self._hold, read_hold(message)))
 
     def _hold(self, seconds: float) -> None:
-        """A checkpoint holds the run, or no longer."""
+        """Hold the run for a checkpoint, or release it."""
         self._held_until = self.now + seconds if seconds else None
 
     def finished(self, key: str, outcome: Outcome) -> None:
-        """A step has ended; the body has seen it, if it was local, and else sees it in the next workflow task."""
+        """End a step; the body sees the end of a local one at once, and of others in the next workflow task."""
         if self._local_end is not None:
             self.remember(key, outcome, self._local_end)
         else:
             self._jobs.append(partial(self.remember, key, outcome))
 
     def sent(self, key: str) -> None:
-        """A step has sent all events that it had begun to send; only what follows shows whether it is over."""
+        """Note that a step has sent all events that it began to send; only what follows shows whether it has ended."""
         self._jobs.append(partial(self._mark_sent, key))
 
     def _mark_sent(self, key: str) -> None:
@@ -309,7 +309,7 @@ class Past:
             self._sent.add(key)
 
     def sends_more(self, key: str) -> None:
-        """The step was not over."""
+        """Note that the step had not ended."""
         if key in self._sent:
             self._sent.discard(key)
             position = next(n for n, entry in enumerate(self._entries) if entry.mark == ("step", key))
@@ -317,16 +317,16 @@ class Past:
             self._repeated -= position < self._repeated
 
     def timer_fired(self, number: int) -> None:
-        """A timer has fired; the body sees it in the next workflow task."""
+        """Fire a timer; the body sees it in the next workflow task."""
         if timer := self._timers.pop(number, None):
             self._jobs.append(partial(self._timer_is_over, *timer))
 
     def child_ended(self, child: str, outcome: Outcome) -> None:
-        """An invoked run has ended."""
+        """End an invoked run."""
         self._jobs.append(partial(self._end_child, child, outcome))
 
     def task_done(self) -> None:
-        """The body has seen what had come before the task."""
+        """Complete a workflow task: the body has seen what happened before it."""
         if not self._has_begun:
             self._has_begun = True
             self._attempt_began = self._since_start()
@@ -339,14 +339,14 @@ class Past:
             self._do_jobs_asleep(jobs)
             return
         if self._is_seen:
-            self._hear_what_came()
+            self._deliver_to_listeners()
         for job in jobs:
             job()
 
-    # --- an execution that has gone on with a run --------------------------------------------------------------------
+    # --- an execution that has resumed a run -------------------------------------------------------------------------
 
     def _do_jobs_asleep(self, jobs: list[Callable[[], object]]) -> None:
-        """Take what has come while the body is not there, and see whether it is there now."""
+        """Apply what happened while the body was parked, and wake the body if it has resumed by now."""
         is_seen, self._is_seen, was_cancelled = self._is_seen, False, self._is_cancelled
         for job in jobs:
             job()
@@ -357,16 +357,16 @@ class Past:
                 self._cancel()
 
     def _is_due(self) -> bool:
-        """As ``Continuing`` has it."""
+        """Return whether the run resumes, by the rules of ``Continuing``."""
         if self._held_until is not None:
             return self.now >= self._held_until
         moments = [moment for waiting in self._inside().values() for moment in moments_of(waiting)]
-        return min(moments, default=self.now + 1) <= self.now or any(map(self._has_come, self._inside()))
+        return min(moments, default=self.now + 1) <= self.now or any(map(self._has_arrived, self._inside()))
 
     def _inside(self) -> dict[str, Waiting]:
         return {key: self._waits[key] for key in self._waits if key in self._asleep}
 
-    def _has_come(self, key: str) -> bool:
+    def _has_arrived(self, key: str) -> bool:
         match waiting := self._waits[key]:
             case EventWait() | NextWait():
                 box = self._inbox.boxes.get(box_of(key, waiting))
@@ -379,30 +379,30 @@ class Past:
                 return False
 
     def _wake(self) -> None:
-        """The body has come back, and was given what its waits have brought: first those whose time was over."""
+        """Resume the body, and deliver what its waits have received: first the waits that have timed out."""
         inside, self._asleep = self._inside(), set()
         overdue = [key for key, waiting in inside.items() if waiting.until is not None and waiting.until <= self.now]
         for key in sorted(overdue, key=lambda key: inside[key].until or 0):
-            if not self._has_come(key):
-                self._end_of_time(key, inside[key])
+            if not self._has_arrived(key):
+                self._time_out(key, inside[key])
         for key, waiting in inside.items():
-            self._take_what_came(key, waiting)
-        self._hear_what_came()
+            self._take_arrived(key, waiting)
+        self._deliver_to_listeners()
 
-    def _hear_what_came(self) -> None:
-        """What listeners had received before this execution reaches a body that is there, however soon it asks."""
+    def _deliver_to_listeners(self) -> None:
+        """Deliver what listeners received before this execution; an active body gets it, however soon it asks."""
         for key, box in self._inbox.boxes.items():
             while key not in self._once and (event := box.take()) is not None:
                 self._has_event = True
                 self._record("event", key, event=event)
 
-    def _end_of_time(self, key: str, waiting: Waiting) -> None:
+    def _time_out(self, key: str, waiting: Waiting) -> None:
         match waiting:
             case TimedWait(kind="asyncio"):
                 self._record("timer", key)
             case EventWait():
                 self._end_wait(key, Outcome())
-            case SignalWait(wait=wait):  # its mailbox says how it ends
+            case SignalWait(wait=wait):  # the end comes from its mailbox
                 self._signals.timed_out.add(wait.key)
             case InvokeWait(child=child) if not self._is_poll_due(key):
                 self.remember(key, too_late(child))
@@ -414,7 +414,7 @@ class Past:
                 self._waits.pop(key, None)
                 self._next_attempt()
 
-    def _take_what_came(self, key: str, waiting: Waiting) -> None:
+    def _take_arrived(self, key: str, waiting: Waiting) -> None:
         match waiting:
             case EventWait():
                 box = self._inbox.boxes.get(key)
@@ -432,33 +432,33 @@ class Past:
     # --- steps -----------------------------------------------------------------------------------------------------
 
     def first_task(self, began: str) -> None:
-        """When the first workflow task began; to be called in the first execution of a run."""
+        """Record the start of the first workflow task; call it only in the first execution of a run."""
         if self._began is None:
             self._began = began
 
     def begun(self, key: str, activity_id: str) -> None:
-        """An activity of a step was scheduled, or a wait for a signal begun."""
+        """Note that an activity of a step was scheduled, or that a wait for a signal began."""
         number = activity_id.removeprefix(f"{key}#")
         self._scheduled[key] = int(number) if number != activity_id and number.isdecimal() else 1
         if "#" in activity_id:
             self._taken[activity_id] = None
 
     def sends_to(self, key: str, mailbox: str, call: Call | None) -> None:
-        """The mailbox was chosen that a step sends a signal to."""
+        """Record the mailbox that a step sends a signal to."""
         self._mailboxes[key] = mailbox
         if call is not None:
             self._calls[key] = call
 
     def _is_local_after(self, until: float) -> bool:
-        """Whether a local activity that has begun a wait has ended when the time of that was over."""
+        """Return whether the local activity that began a wait ended after the wait's timeout."""
         return self._local_end is not None and until <= self._local_completed
 
     @contextmanager
     def local(self, completed: int) -> Iterator[None]:
-        """What is done in this context has come of a local activity, whose end the body has seen at once.
+        """Apply the result of a local activity in this context; the body sees its end at once.
 
         Args:
-            completed: When it was completed, in nanoseconds since the epoch.
+            completed: The time of its completion, in nanoseconds since the epoch.
         """
         self._local_end = self._since_start_at(completed)
         self._local_completed = completed / 1e9
@@ -468,7 +468,7 @@ class Past:
             self._local_end = None
 
     def remember(self, key: str, outcome: Outcome, at: int | None = None) -> None:
-        """The body has what a step has returned, since now or another time."""
+        """Record the result of a step, which the body has received now or at the given time."""
         if key not in self._memo:
             self._memo[key] = self._remembered(key, outcome)
             if key not in self._sent and (self._is_seen or self._local_end is not None):
@@ -491,7 +491,7 @@ class Past:
         self._calls[key] = Call("invoke_workflow", child.rpartition("/")[0], UNKNOWN, branch=UNKNOWN)
 
     def _sleeps(self, key: str) -> None:
-        """A sleep or a wait of a listener is over; the history of the execution that began it has the same of both."""
+        """Describe a sleep or a listener's wait that is over; the history shows the two in the same way."""
         kind = self._kind(key)
         if kind != "timer":
             self._calls.setdefault(key, Call(kind or f"sleep{OR}next", UNKNOWN, branch=UNKNOWN))
@@ -504,37 +504,37 @@ class Past:
     # --- invoked runs ------------------------------------------------------------------------------------------------
 
     def invoked(self, child: str, step: str | None) -> None:
-        """A run was invoked.
+        """Record an invoked run.
 
         Args:
-            child: Temporal's workflow id of it.
-            step: The step that did, if the history has its name.
+            child: The run's workflow id.
+            step: The step that invoked it, if the history has its name.
         """
         if step is not None and not child.endswith(f"/{self._derived(step)}"):
-            step = None  # its name was cut off
+            step = None  # the name was cut off
         if step is not None:
             self._waits_for_end(step, child)
         self._invoked[child] = step
         self._started.add(child)
 
     def not_invoked(self, child: str) -> None:
-        """A run was not invoked after all: it was before, by the same step."""
+        """Note that a run was not invoked, because the same step had already invoked it."""
         self._started.discard(child)
 
     def _derived(self, key: str) -> str:
         return derived_ulid(self._carried.started, self._run_id, key, 0)
 
     def _child_of(self, key: str) -> str | None:
-        """The run that a step has invoked, and that has not ended."""
+        """Return the run that a step has invoked, unless it has ended."""
         return next((child for child, step in self._invoked.items() if step == key), None)
 
     def _awaited_child(self, key: str) -> str | None:
-        """The run that a step has invoked, in this execution or one before."""
+        """Return the run that a step has invoked, in this execution or an earlier one."""
         waiting = self._waits.get(key)
         return waiting.child if isinstance(waiting, InvokeWait) else self._child_of(key)
 
     def _poll(self, key: str) -> Poll:
-        """Return when the run that a step has invoked is looked at next."""
+        """Return when a step next polls the run that it has invoked."""
         waiting = self._waits.get(key)
         carried = Poll(waiting.poll_interval, waiting.next_poll_at) if isinstance(waiting, InvokeWait) else Poll()
         return self._polls.get(key, carried)
@@ -544,7 +544,7 @@ class Past:
         return next_at is not None and next_at <= self.now
 
     def looked_at_child(self, key: str, outcome: JSON) -> None:
-        """A step has looked at the run that it has invoked; ``outcome`` is None if that has not ended."""
+        """Record that a step has polled the run that it invoked; ``outcome`` is None if the run has not ended."""
         if outcome is None:
             interval = next_poll_interval(self._poll(key).interval)
             self._polls[key] = Poll(interval, self.now + interval)
@@ -562,10 +562,10 @@ class Past:
             self.remember(step, outcome)
 
     def _report(self, child: str, outcome: JSON) -> None:
-        """An invoked run has reported its end; in an execution that it was not invoked in."""
+        """Receive the report of an invoked run's end, which a later execution than the invoking one gets."""
         invoked = {waiting.child: key for key, waiting in self._waits.items() if isinstance(waiting, InvokeWait)}
         step = invoked.get(child) or self._invoked.get(child)
-        # Of a child of this execution, the step waits for what Temporal says.
+        # The step of a child of this execution waits for Temporal's own events.
         if step is None or not self._is_seen or child in self._started:
             self._ended[child] = outcome
         else:
@@ -575,7 +575,7 @@ class Past:
     # --- waits for events and signals ------------------------------------------------------------------------------
 
     def subscribed(self, key: str, kind: str, topics: list[str], until: float, parts: dict[str, str]) -> None:
-        """The run receives events from now on. Some may have come before, as the body subscribed."""
+        """Subscribe the run to events. Some may have arrived before, while the body subscribed."""
         if kind == "cancel":
             self._cancelling[key] = [parts.get(topic, topic) for topic in topics]
             return
@@ -632,7 +632,7 @@ class Past:
                 self.remember(step, outcome)
 
     def opened(self, text: str, step: str | None, other: Wait, mailbox: str) -> None:
-        """A mailbox was opened, or was found to be another wait's; ``text`` says for which wait of the step."""
+        """Record that a mailbox was opened, or belongs to another wait; ``text`` names the wait of the step."""
         is_ours = other.run_id == self._run_id and summary_of_open(other) == text
         key = other.key if is_ours else text.removeprefix(summary_of_open(other.model_copy(update={"key": ""})))
         signals = self._signals
@@ -651,12 +651,12 @@ class Past:
             self.finished(signals.steps[key], Outcome(failure=conflict(wait, other)))
 
     def _step_of_wait(self, key: str) -> str:
-        """The step of a wait, whose key has a number where the step has waited before."""
+        """Return the step of a wait, whose key ends with a number if the step has waited before."""
         step, mark, number = key.rpartition("#")
         return step if mark and number.isdecimal() and self._scheduled.get(step, 0) == int(number) - 1 else key
 
     def closed_in_vain(self, text: str) -> None:
-        """A mailbox was closed that has received nothing: the wait's time is over, or it was cancelled."""
+        """Record that a mailbox was closed without a signal: the wait timed out or was cancelled."""
         for key, (wait, _) in list(self._signals.open.items()):
             if summary_of_close(wait) == text:
                 self._signals.end(key)
@@ -668,7 +668,7 @@ class Past:
     # --- timers ----------------------------------------------------------------------------------------------------
 
     def timer_started(self, number: int, text: str, until: float) -> None:
-        """A timer runs; ``text`` is its summary."""
+        """Start a timer; ``text`` is its summary."""
         self._timers[number] = text, until
         self._cancelled.discard(text)
         if text.startswith(BACKOFF_AFTER):
@@ -677,7 +677,7 @@ class Past:
             self._waits[BACKOFF] = TimedWait("backoff", until)
 
     def timer_cancelled(self, number: int) -> None:
-        """A timer runs no more."""
+        """Cancel a timer."""
         if timer := self._timers.pop(number, None):
             self._cancelled.add(timer[0])
 
@@ -711,7 +711,7 @@ class Past:
             self._attempt_began = self._since_start()
 
     def _sleep_is_over(self, key: str) -> None:
-        """A sleep is over, or a listener's wait, for which an event may have come in the same moment."""
+        """End a sleep, or a listener's wait, for which an event may have arrived at the same moment."""
         if self._has_event and self._kind(key) != "sleep":
             self._waits[key] = TimedWait("timer", self.now)
         else:
@@ -726,5 +726,5 @@ class Past:
         return self._since_start_at(self.moment)
 
     def _since_start_at(self, moment: int) -> int:
-        """In microseconds, as the run counts them."""
+        """Return the time since the run's start in microseconds, as the run counts them."""
         return max(moment // 1000 - self._base * 1000, 0)

@@ -1,7 +1,7 @@
-"""What a run has done, read from its history without its code.
+"""Recovery of a run's state from its history, without its code.
 
-A run whose code was edited in a way that does not fit its history is stuck: no worker can replay it. What it has done
-is all in its history, though, and can be handed to a new execution as if the old one had continued as new.
+A run whose code was edited in a way that does not fit its history is stuck: no worker can replay it. Its history still
+contains everything that it has done, and a new execution can receive that as if the old one had continued as new.
 """
 
 from __future__ import annotations
@@ -52,33 +52,33 @@ from ..wire.names import (
 from ..wire.run_result import read_result
 from ..wire.run_state import RunState, read_recovery, read_run_state
 from ..wire.step_activities import BEFORE
-from .recovered_state import Past
+from .recovered_state import RecoveredState
 
 STEPS = frozenset({RUN_STEP, JOIN_STEP, SEND_EVENT, SEND_SIGNAL, FETCH})
-"""The activities whose outcome is a step's."""
+"""Activities whose outcome is a step's."""
 
 SIGNALS = frozenset({START_SIGNAL, DELIVER, SIGNALLED, REPORT, ENDED, CHECKPOINT})
-"""The signals that a run takes."""
+"""Signals that a run accepts."""
 
 _LOCAL_ACTIVITY = "core_local_activity"
-"""The marker of a local activity, by Temporal's core."""
+"""Marker that Temporal's core records for a local activity."""
 
 _CANCELLED = was_cancelled()
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What a history says of a run.
+    """State of a run, as its history shows it.
 
     Attributes:
         run_id: The run's id: that of its first execution.
-        carried: What another execution can go on with.
-        signals: How many of the signals in the history are in that.
-        first_task: The event with which the first workflow task was completed; None if none was, and nothing is lost.
+        carried: The state from which another execution can continue.
+        signals: The number of signals in the history that the state includes.
+        first_task: The event that completed the first workflow task; None if no task was completed, so nothing is lost.
         last_event: The last event of the history.
-        in_flight: The steps that had begun, and whose end is not in the history.
-        invoked: How many invoked runs have ended whose step is not known.
-        children: The invoked runs whose end is not in the history, by Temporal's workflow id.
+        in_flight: The steps that have begun and whose end is not in the history.
+        invoked: The number of invoked runs that have ended and whose step is unknown.
+        children: The workflow ids of the invoked runs whose end is not in the history.
     """
 
     run_id: str
@@ -92,24 +92,24 @@ class Rebuilt:
 
     @property
     def finished(self) -> int:
-        """How many steps are finished; a history does not say how many events the body has taken of listeners."""
+        """Number of finished steps; a history does not show how many events the body has taken from listeners."""
         return len(self.carried.memo) + self.invoked
 
     def message(self, *, is_stored: bool) -> dict[str, JSON]:
-        """The signal that hands it to another execution.
+        """Return the message of the signal that hands the state to another execution.
 
         Args:
-            is_stored: Whether it goes into external storage if it is over Temporal's limit.
+            is_stored: Whether the message goes into external storage if it exceeds Temporal's limit.
         """
         return {"carried": from_raw(self.carried.raw(lambda: is_stored)), "signals": self.signals}
 
 
 async def rebuild(events: Sequence[HistoryEvent], converter: DataConverter) -> Rebuilt:
-    """Read the history of an execution.
+    """Read the history of an execution, and return the run's state.
 
     Args:
-        events: All of it, in order.
-        converter: Of the client that the run's workers have.
+        events: All events, in order.
+        converter: The data converter of the run's workers.
     """
     reader = _Reader(converter)
     for event in events:
@@ -119,14 +119,14 @@ async def rebuild(events: Sequence[HistoryEvent], converter: DataConverter) -> R
 
 @dataclass(slots=True)
 class _Activity:
-    """An activity of a step.
+    """Activity of a step.
 
     Attributes:
-        key: The step's.
-        call: The description of the step's call, where the activity's argument has it.
-        type: The activity's.
-        max_attempts: How often it is tried.
-        result: What it has returned.
+        key: The step's key.
+        call: The description of the step's call, if the activity's argument contains it.
+        type: The activity's type.
+        max_attempts: The maximum number of attempts.
+        result: The result.
     """
 
     key: str
@@ -137,9 +137,9 @@ class _Activity:
 
 
 class _Sends:
-    """The steps that send events, which may take several activities.
+    """Steps that send events, each by one or more activities.
 
-    Such a step is finished when the workflow task after a batch has begun no further one.
+    Such a step is finished when the workflow task after a batch has not started another batch.
     """
 
     def __init__(self) -> None:
@@ -160,13 +160,13 @@ class _Sends:
         self._batches.pop(key, None)
 
     def task_done(self) -> None:
-        """The body has seen which batches are sent."""
+        """Note that the body has seen which batches are sent."""
         for key, batches in self._batches.items():
             if self.has_sent_all(key):
                 self._seen[key] = len(batches)
 
     def take_finished(self) -> list[tuple[str, Outcome]]:
-        """Those of which no further batch has begun since."""
+        """Return the steps that have started no further batch since."""
         finished = []
         for key, count in self._seen.items():
             batches = self._batches.get(key, [])
@@ -178,35 +178,35 @@ class _Sends:
 
 
 class _Reader:
-    """Follows a history from event to event, and tells the run's past."""
+    """Reader that follows a history event by event and builds the run's state."""
 
     def __init__(self, converter: DataConverter) -> None:
         self._converter = converter
         self._run_id = ""
-        self._past: Past
-        self._taken = 0
-        self._early: list[tuple[str, JSON]] = []  # the signals before the run begins, which a recovery takes back
-        self._is_first = True  # of the run's executions
+        self._state: RecoveredState
+        self._signals_read = 0
+        self._early: list[tuple[str, JSON]] = []  # signals before the run begins, which a recovery takes back
+        self._is_first = True  # whether this is the run's first execution
         self._task_began = Timestamp()
         self._first_task: int | None = None
         self._activities: dict[int, _Activity] = {}
         self._sends = _Sends()
-        self._attempts: dict[str, Attempts] = {}  # of the steps whose outcome a worker may still have
-        self._calls: dict[str, Any] = {}  # of the steps that a later attempt may join
-        self._lost: dict[str, None] = {}  # those of them whose last attempt was interrupted
+        self._attempts: dict[str, Attempts] = {}  # of steps whose outcome a worker may still have
+        self._calls: dict[str, Any] = {}  # of steps that a later attempt may join
+        self._lost: dict[str, None] = {}  # steps among them whose last attempt was interrupted
 
     def rebuilt(self, last_event: int) -> Rebuilt:
         self._end_sends()
         in_flight = [*(each.key for each in self._activities.values()), *self._sends.under_way, *self._lost]
         return Rebuilt(
             self._run_id,
-            self._past.carried(),
-            self._taken,
+            self._state.carried(),
+            self._signals_read,
             self._first_task,
             last_event,
             tuple(dict.fromkeys(in_flight)),
-            self._past.ends_seen,
-            tuple(self._past.children()),
+            self._state.ends_seen,
+            tuple(self._state.children()),
         )
 
     async def read(self, event: HistoryEvent) -> None:
@@ -228,30 +228,30 @@ class _Reader:
             carried = carried or RunState(is_parked=False, started=0, seed="")
             carried = carried.model_copy(update={"started": int(moment * 1000)})
         is_new = self._is_first and not carried.base
-        self._past = Past(self._run_id, started.workflow_id, carried, is_first=is_new)
+        self._state = RecoveredState(self._run_id, started.workflow_id, carried, is_first=is_new)
 
     async def _workflow_task_scheduled_event_attributes(self, event: HistoryEvent) -> None:
         self._end_sends()
 
     async def _workflow_task_started_event_attributes(self, event: HistoryEvent) -> None:
         self._task_began = event.event_time
-        self._past.now = _seconds(event.event_time)
-        self._past.moment = event.event_time.ToNanoseconds()
+        self._state.now = _seconds(event.event_time)
+        self._state.moment = event.event_time.ToNanoseconds()
 
     async def _workflow_task_completed_event_attributes(self, event: HistoryEvent) -> None:
         if self._first_task is None:
             self._first_task = event.event_id
             if self._is_first:
-                self._past.first_task(self._task_began.ToDatetime(tzinfo=UTC).isoformat())
-        self._past.task_done()
+                self._state.first_task(self._task_began.ToDatetime(tzinfo=UTC).isoformat())
+        self._state.task_done()
         self._sends.task_done()
 
     def _end_sends(self) -> None:
         for key, outcome in self._sends.take_finished():
-            self._past.remember(key, outcome)
+            self._state.remember(key, outcome)
 
     async def _workflow_execution_cancel_requested_event_attributes(self, event: HistoryEvent) -> None:
-        self._past.cancelled()
+        self._state.cancelled()
 
     # --- signals ---------------------------------------------------------------------------------------------------
 
@@ -262,19 +262,19 @@ class _Reader:
             if self._first_task is None:
                 self._recover(message)
         elif signal.signal_name in SIGNALS:
-            self._taken += 1
-            said = signal.signal_name, message
+            self._signals_read += 1
+            received = signal.signal_name, message
             if self._first_task is None:
-                self._early.append(said)
-            self._past.signal(*said)
+                self._early.append(received)
+            self._state.signal(*received)
 
     def _recover(self, message: JSON) -> None:
-        """As the run does: what was handed over counts, and then the signals that it did not know."""
+        """Apply a recovery as the run does: first the handed-over state, then the signals that it does not include."""
         if recovery := read_recovery(message):
             carried, known = recovery
-            self._past.recover(carried)
-            for said in self._early[known:]:
-                self._past.signal(*said)
+            self._state.recover(carried)
+            for early in self._early[known:]:
+                self._state.signal(*early)
 
     # --- activities ------------------------------------------------------------------------------------------------
 
@@ -282,7 +282,7 @@ class _Reader:
         scheduled = event.activity_task_scheduled_event_attributes
         key, kind = await self._summary(event), scheduled.activity_type.name
         if _is_of_step(key, scheduled.activity_id, kind):
-            self._past.begun(key, scheduled.activity_id)
+            self._state.begun(key, scheduled.activity_id)
             argument = await self._first(scheduled.input)
             call = self._calls.get(key) if kind == JOIN_STEP else _call(argument)
             activity = _Activity(key, kind, scheduled.retry_policy.maximum_attempts, call)
@@ -292,7 +292,7 @@ class _Reader:
                 self._calls[key] = call
                 self._attempts[key] = _attempts(scheduled.retry_policy, argument)
             if kind == SEND_EVENT:
-                self._past.sends_more(key)
+                self._state.sends_more(key)
                 self._sends.begin(activity)
 
     async def _activity_task_completed_event_attributes(self, event: HistoryEvent) -> None:
@@ -301,9 +301,9 @@ class _Reader:
         if activity is not None:
             activity.result = await self._first(completed.result)
             if activity.type != SEND_EVENT:
-                self._past.finished(activity.key, Outcome(activity.result, call=activity.call))
+                self._state.finished(activity.key, Outcome(activity.result, call=activity.call))
             elif self._sends.has_sent_all(activity.key):
-                self._past.sent(activity.key)
+                self._state.sent(activity.key)
 
     async def _activity_task_failed_event_attributes(self, event: HistoryEvent) -> None:
         failed = event.activity_task_failed_event_attributes
@@ -314,7 +314,7 @@ class _Reader:
         await self._activity_failed(timed_out.scheduled_event_id, timed_out.failure)
 
     async def _activity_task_cancel_requested_event_attributes(self, event: HistoryEvent) -> None:
-        # The body waits for it no longer; how it ends is nobody's business.
+        # The body no longer waits for the activity, so its end does not matter.
         await self._activity_failed(event.activity_task_cancel_requested_event_attributes.scheduled_event_id, None)
 
     async def _activity_task_canceled_event_attributes(self, event: HistoryEvent) -> None:
@@ -331,7 +331,7 @@ class _Reader:
             self._fail(activity.key, replace(outcome, call=outcome.call or activity.call))
 
     def _followed(self, activity: _Activity, outcome: Outcome) -> Outcome:
-        """An outcome, as the run takes it: a step whose attempt was interrupted goes on, if it has another attempt."""
+        """Return the outcome that the run sees: an interrupted step continues if it has another attempt."""
         attempts = self._attempts.get(activity.key)
         if attempts is None or outcome.failure is None:
             return outcome
@@ -346,71 +346,71 @@ class _Reader:
             return outcome
         if goes_on:
             self._lost[activity.key] = None
-            return _CANCELLED  # is not remembered
+            return _CANCELLED  # which is not remembered
         return outcome
 
     def _fail(self, key: str, outcome: Outcome) -> None:
-        """A step has failed; not if it was cancelled, or begins again."""
+        """Record the failure of a step, unless it was cancelled or begins again."""
         if outcome.failure != _CANCELLED.failure and outcome.failure and outcome.failure.name not in NOT_BEGUN:
-            self._past.finished(key, outcome)
+            self._state.finished(key, outcome)
 
     async def _marker_recorded_event_attributes(self, event: HistoryEvent) -> None:
         marker = event.marker_recorded_event_attributes
         if marker.marker_name != _LOCAL_ACTIVITY:
             return
-        told = await self._first(marker.details["data"])
+        data = await self._first(marker.details["data"])
         text = await self._summary(event)
-        completed = told["complete_time"]
+        completed = data["complete_time"]
         if not marker.HasField("failure"):
             returned = await self._outcome(marker.details["result"])
-            with self._past.local(_moment(completed)):
-                self._local_done(told, text, returned)
-        elif _is_of_step(text, told["activity_id"], told["activity_type"]):
-            self._past.begun(text, told["activity_id"])
-            failed = await self._failed(marker.failure, told["attempt"])
-            with self._past.local(_moment(completed)):
+            with self._state.local(_moment(completed)):
+                self._local_done(data, text, returned)
+        elif _is_of_step(text, data["activity_id"], data["activity_type"]):
+            self._state.begun(text, data["activity_id"])
+            failed = await self._failed(marker.failure, data["attempt"])
+            with self._state.local(_moment(completed)):
                 self._fail(text, failed)
 
-    def _local_done(self, told: dict[str, Any], text: str, returned: Outcome) -> None:
-        kind, result = told["activity_type"], returned.value
+    def _local_done(self, data: dict[str, Any], text: str, returned: Outcome) -> None:
+        kind, result = data["activity_type"], returned.value
         if kind == SUBSCRIBE_RUN and result is not None:
             topics, parts = result["topics"], result.get("parts", {})
-            self._past.subscribed(result["key"], result["kind"], topics, result["until"], parts)
+            self._state.subscribed(result["key"], result["kind"], topics, result["until"], parts)
         elif kind == OPEN_MAILBOX:
-            self._past.opened(text, result.get("step"), Wait.model_validate(result["wait"]), result["run_id"])
+            self._state.opened(text, result.get("step"), Wait.model_validate(result["wait"]), result["run_id"])
         elif kind == CLOSE_MAILBOX and not result:
-            self._past.closed_in_vain(text)
-        elif kind == FIND_MAILBOX and result is None:  # nobody waits for the signal, which ends the step that sends it
-            self._past.finished(text, returned)
+            self._state.closed_in_vain(text)
+        elif kind == FIND_MAILBOX and result is None:  # no run waits for the signal, which ends the sending step
+            self._state.finished(text, returned)
         elif kind == FIND_END:
-            self._past.looked_at_child(text, result)
+            self._state.looked_at_child(text, result)
         elif kind == FIND_MAILBOX:
-            self._past.sends_to(text, result, returned.call)
-        elif _is_of_step(text, told["activity_id"], kind):
-            self._past.begun(text, told["activity_id"])
-            self._past.finished(text, returned)
+            self._state.sends_to(text, result, returned.call)
+        elif _is_of_step(text, data["activity_id"], kind):
+            self._state.begun(text, data["activity_id"])
+            self._state.finished(text, returned)
 
     # --- timers ----------------------------------------------------------------------------------------------------
 
     async def _timer_started_event_attributes(self, event: HistoryEvent) -> None:
-        if text := await self._summary(event):  # the body's own asyncio.sleep has none
+        if text := await self._summary(event):  # a timer of the body's own asyncio.sleep has no summary
             lasts = event.timer_started_event_attributes.start_to_fire_timeout.ToNanoseconds() / 1e9
-            self._past.timer_started(event.event_id, text, _seconds(event.event_time) + lasts)
+            self._state.timer_started(event.event_id, text, _seconds(event.event_time) + lasts)
 
     async def _timer_fired_event_attributes(self, event: HistoryEvent) -> None:
-        self._past.timer_fired(event.timer_fired_event_attributes.started_event_id)
+        self._state.timer_fired(event.timer_fired_event_attributes.started_event_id)
 
     async def _timer_canceled_event_attributes(self, event: HistoryEvent) -> None:
-        self._past.timer_cancelled(event.timer_canceled_event_attributes.started_event_id)
+        self._state.timer_cancelled(event.timer_canceled_event_attributes.started_event_id)
 
     # --- invoked runs ----------------------------------------------------------------------------------------------
 
     async def _start_child_workflow_execution_initiated_event_attributes(self, event: HistoryEvent) -> None:
         child = event.start_child_workflow_execution_initiated_event_attributes.workflow_id
-        self._past.invoked(child, invoking_step(await self._summary(event)))
+        self._state.invoked(child, invoking_step(await self._summary(event)))
 
     async def _start_child_workflow_execution_failed_event_attributes(self, event: HistoryEvent) -> None:
-        self._past.not_invoked(event.start_child_workflow_execution_failed_event_attributes.workflow_id)
+        self._state.not_invoked(event.start_child_workflow_execution_failed_event_attributes.workflow_id)
 
     async def _child_workflow_execution_completed_event_attributes(self, event: HistoryEvent) -> None:
         completed = event.child_workflow_execution_completed_event_attributes
@@ -432,7 +432,7 @@ class _Reader:
         self._child_ended(event.child_workflow_execution_timed_out_event_attributes, Outcome(failure=failure))
 
     def _child_ended(self, attributes: Any, outcome: Outcome) -> None:
-        self._past.child_ended(attributes.workflow_execution.workflow_id, outcome)
+        self._state.child_ended(attributes.workflow_execution.workflow_id, outcome)
 
     # --- values ----------------------------------------------------------------------------------------------------
 
@@ -452,7 +452,7 @@ class _Reader:
         return read_result(raw, self._read).as_json()
 
     async def _signalled(self, payloads: Payloads) -> JSON:
-        """What a signal brings; None if it is nothing that can be read, as the run has it."""
+        """Return the message of a signal; None if it cannot be read, as in the run itself."""
         if not payloads.payloads:
             return None
         (raw,) = await self._converter.decode([payloads.payloads[0]], [RawValue])
@@ -488,12 +488,12 @@ class _Reader:
 
 
 def _call(argument: JSON) -> Call | None:
-    """The call in the argument of a step's activity."""
+    """Return the call in the argument of a step's activity."""
     return Call.read(argument.get("call")) if isinstance(argument, dict) else None
 
 
 def _attempts(policy: RetryPolicy, argument: JSON) -> Attempts:
-    """The attempts that a step has had in earlier activities, which one that was cancelled and begins anew has not."""
+    """Return the attempts of a step, including those of earlier activities that were cancelled."""
     before = argument.get(BEFORE) if isinstance(argument, dict) else None
     begun = before["attempts"] if before else 0
     return Attempts(policy.maximum_attempts + begun, tuple(policy.non_retryable_error_types), begun)
@@ -504,7 +504,7 @@ def _is_of_step(key: str, activity_id: str, kind: str) -> bool:
 
 
 def _moment(written: dict[str, int]) -> int:
-    """A time as Temporal's core writes it into the marker of a local activity, in nanoseconds since the epoch."""
+    """Return a time from the marker of a local activity, written by Temporal's core, in nanoseconds since the epoch."""
     return Timestamp(seconds=written["seconds"], nanos=written["nanos"]).ToNanoseconds()
 
 

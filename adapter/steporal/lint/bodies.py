@@ -1,4 +1,4 @@
-"""The body of one workflow, followed into what it calls."""
+"""Body of one workflow, followed into what it calls."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .module_state import changes, shared_waits
 from .names import Nested, Scope, Thing, named, own_nodes
 
 MAX_DEPTH = 20
-"""How many calls deep a body is followed."""
+"""Depth of calls up to which a body is followed."""
 
 _IGNORED = re.compile(r"#.*\bsteporal:\s*ignore\b")
 _CALL_THEIR_ARGUMENT = {"sorted", "min", "max", "map", "filter", "functools.reduce", "list.sort"}
@@ -37,12 +37,12 @@ _STEP_METHODS = {name for cls in (Step, StepExt) for name in vars(cls) if not na
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where the body has led to.
+    """Position that the body has led to.
 
     Attributes:
         scope: The names of the function.
-        file: Its file.
-        called_from: The lines of the calls that have led there.
+        file: The function's file.
+        called_from: The lines of the calls that led there.
     """
 
     scope: Scope
@@ -54,11 +54,11 @@ class _Place:
 
 
 class Body:
-    """The body of a workflow.
+    """Body of a workflow.
 
     Args:
         workflow: The workflow.
-        own_code: Which code is the app's own.
+        own_code: The code of the app.
     """
 
     def __init__(self, workflow: Workflow[Any, Any], own_code: OwnCode) -> None:
@@ -67,9 +67,9 @@ class Body:
         self._seen: set[Any] = set()
 
     def findings(self) -> Iterator[Finding]:
-        """What is not deterministic in it, each line and thing once."""
-        found = self._called(self._workflow.handler, ())
-        yield from {(finding.file, finding.line, finding.does): finding for finding in found}.values()
+        """Yield the code that is not deterministic in the body, each line and name once."""
+        all_findings = self._called(self._workflow.handler, ())
+        yield from {(finding.file, finding.line, finding.does): finding for finding in all_findings}.values()
 
     # --- functions -------------------------------------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ class Body:
         for child in _parts_run_at_once(node):
             yield from self._visit(child, place)
 
-    # --- what is found ---------------------------------------------------------------------------------------------
+    # --- findings --------------------------------------------------------------------------------------------------
 
     def _finding(self, node: ast.expr | ast.stmt, place: _Place, does: str, instead: str) -> Finding:
         return Finding(place.file, node.lineno, self._workflow.id, does, instead, place.called_from)
@@ -162,7 +162,7 @@ class Body:
             yield from self._called(thing.value, called_from)
 
     def _called_by(self, callee: Any, call: ast.Call, place: _Place) -> Iterator[Finding]:
-        """What a function such as ``sorted`` calls of its arguments."""
+        """Yield the findings in arguments that a function such as ``sorted`` calls."""
         if not isinstance(callee, Thing) or not _CALL_THEIR_ARGUMENT & set(callee.names):
             return
         for argument in (*call.args, *(keyword.value for keyword in call.keywords)):
@@ -173,28 +173,28 @@ class Body:
                 yield from self._call_of(meaning, ast.copy_location(ast.Call(argument, [], []), call), place)
 
     def _instance(self, cls: type, call: ast.Call, place: _Place) -> Iterator[Finding]:
-        """What is called to make an instance of a class of the app."""
+        """Yield the findings in what is called to make an instance of a class of the app."""
         if not self._own_code.has(cls):
             return
         called_from = (*place.called_from, place.line(call))
         for method in ("__init__", "__post_init__", "model_post_init"):
             defined = inspect.getattr_static(cls, method, None)
             yield from self._called(defined, called_from)
-        given = {keyword.arg for keyword in call.keywords}
-        if None in given or call.args:  # **values, or by position
+        passed = {keyword.arg for keyword in call.keywords}
+        if None in passed or call.args:  # **values, or by position
             return
         for name, factory in _factories(cls):
-            if name in given:
+            if name in passed:
                 continue
             known = next(filter(None, map(_remedy_of, named(factory).names)), None)
             if known:
                 does = f"calls {known[0]}, the default of {cls.__name__}.{name}"
-                yield self._finding(call, place, does, f"give {name}: {known[1]}")
+                yield self._finding(call, place, does, f"pass {name}: {known[1]}")
             else:
                 yield from self._called(factory, called_from)
 
     def _not_awaited(self, body: Sequence[ast.AST], place: _Place) -> Iterator[Finding]:
-        """Steps that are called as statements, or kept in variables that nothing reads."""
+        """Yield steps that are called as statements, or kept in variables that nothing reads."""
         nodes = [node for part in body for node in (part, *own_nodes(part))]
         read = {node.id for part in body for node in ast.walk(part) if _is_read(node)}
         for node in nodes:
@@ -211,7 +211,7 @@ class Body:
                 yield self._finding(call, place, f"calls {method} and never awaits it", instead)
 
     def _loop(self, loop: ast.AST, place: _Place) -> Iterator[Finding]:
-        """Steps in the order of a set, which differs from process to process."""
+        """Yield steps in the order of a set, which differs from process to process."""
         sources, repeated = _loop_parts(loop)
         for source in sources:
             if _is_ignored(place.file, source):
@@ -229,7 +229,7 @@ class Body:
 
 
 def _parts_run_at_once(node: ast.AST) -> Iterator[ast.AST]:
-    """The parts of a node that are run where it stands: of a function that it defines, the defaults alone."""
+    """Yield the parts of a node that run where it stands: of a function that it defines, only the defaults."""
     match node:
         case (
             ast.FunctionDef(decorator_list=decorators, args=args)
@@ -245,12 +245,12 @@ def _parts_run_at_once(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _is_ignored(file: str, node: ast.expr) -> bool:
-    """Whether its first or its last line has the comment."""
+    """Return whether the first or last line of a node has the comment."""
     return any(_IGNORED.search(linecache.getline(file, line)) for line in {node.lineno, node.end_lineno or 0})
 
 
 def _loop_parts(loop: ast.AST) -> tuple[list[ast.expr], list[ast.AST]]:
-    """What a loop or comprehension goes through, and what it does each time."""
+    """Return what a loop or comprehension iterates over, and what it executes each time."""
     match loop:
         case ast.For(iter=source, body=body) | ast.AsyncFor(iter=source, body=body):
             return [source], list(body)
@@ -274,7 +274,7 @@ def _is_read(node: ast.AST) -> TypeGuard[ast.Name]:
 
 
 def _is_step_method(function: ast.expr, scope: Scope) -> bool:
-    """Whether it is ``step.run`` or the like: of a parameter of that name, or of that type."""
+    """Return whether a function is a method such as ``step.run``, of a parameter of that name or type."""
     meaning = scope.resolve(function)
     if isinstance(meaning, Thing):
         return any(name.startswith(_STEP_CLASSES) for name in meaning.names)
@@ -295,7 +295,7 @@ def _remedy_of(name: str) -> tuple[str, str] | None:
 
 
 def _factories(cls: type) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """The fields of a dataclass or of a pydantic model whose default is made by a call."""
+    """Yield the fields of a dataclass or pydantic model whose default is made by a call."""
     if issubclass(cls, pydantic.BaseModel):
         for name, field in cls.model_fields.items():
             if field.default_factory is not None:

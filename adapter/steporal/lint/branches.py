@@ -10,8 +10,8 @@ from ..closures.source import Function
 from .names import Nested, Scope, own_nodes
 
 INSTEAD = (
-    'put what tells the branches apart into the id, as in f"charge {order.id}": the keys of shared ids name the branch '
-    "by its number, so an edit that adds or reorders branches stops the runs that are under way"
+    'add what distinguishes the branches to the id, as in f"charge {order.id}": the keys of shared ids contain the '
+    "number of the branch, so an edit that adds or reorders branches stops runs that are in flight"
 )
 
 _MAKE_TASKS = ("create_task", "ensure_future", "gather")
@@ -25,7 +25,7 @@ def shared_ids(
 
     Args:
         function: The body, or a function that it calls.
-        scope: Its names.
+        scope: The function's names.
         is_step: Returns whether an expression is a method of ``step``.
     """
     branches = {id(nested.function): nested for nested, _ in _branches(function, scope)}
@@ -38,7 +38,7 @@ def shared_ids(
 
 
 def _branches(function: Function, scope: Scope) -> Iterator[tuple[Nested, int]]:
-    """Yield the functions that are run as tasks, and how often one call does; 2 stands for any number."""
+    """Yield the functions that are run as tasks, and how often one call does so; 2 stands for any number."""
     for node, is_repeated in _nodes(function, False):
         if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in _MAKE_TASKS:
             for argument in node.args:
@@ -55,7 +55,7 @@ def _called(argument: ast.expr, scope: Scope, is_repeated: bool) -> Iterator[tup
 
 
 def _nodes(root: ast.AST, is_repeated: bool) -> Iterator[tuple[ast.AST, bool]]:
-    """The nodes that are run when a function is, and whether they stand in a loop."""
+    """Yield the nodes that run when a function runs, and whether they are in a loop."""
     for child in ast.iter_child_nodes(root):
         yield child, is_repeated
         if not isinstance(child, Function):

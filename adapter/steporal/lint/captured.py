@@ -1,6 +1,6 @@
-"""Finds where a step function changes a value that it captured from its handler.
+"""Changes of values that a step function captured from its handler.
 
-The step gets a copy of the value, in another process, so the body never sees the change.
+The step receives a copy of the value, in another process, so the body never sees the change.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def lost_changes(
 
     Args:
         function: The body, or a function that it calls.
-        scope: Its names.
+        scope: The function's names.
         is_step: Returns whether an expression is a method of ``step``.
     """
     for node in own_nodes(function):
@@ -50,14 +50,14 @@ def _changes(step: Nested) -> Iterator[tuple[ast.expr, str]]:
 
 
 def _returned(function: Function) -> Iterator[str]:
-    """Yield the names in what a function returns: what it has changed of those is not lost."""
+    """Yield the names in the results of a function: changes of these are not lost."""
     for node in own_nodes(function):
         if isinstance(node, ast.Return) and node.value is not None:
             yield from (each.id for each in ast.walk(node.value) if isinstance(each, ast.Name))
 
 
 def _root(node: ast.expr) -> str | None:
-    """The variable of ``order.lines[0].price``."""
+    """Return the variable of an expression such as ``order.lines[0].price``."""
     while isinstance(node, ast.Subscript | ast.Attribute):
         node = node.value
     return node.id if isinstance(node, ast.Name) else None

@@ -1,4 +1,4 @@
-"""What was found, as data."""
+"""Findings as data."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing in a body that another run of the same code would not repeat.
+    """Code in a body that another run of the same code would not repeat.
 
     Attributes:
         file: The absolute path of the file.
         line: The line, from 1.
         workflow: The workflow's id.
-        does: What the body does: ``calls time.time``, ``reads os.environ``.
-        instead: What to write instead: ``use ctx.now(), or put it in a step.run(...)``.
-        called_from: The lines that lead there from the body, as ``file:line``; empty where it stands in the body.
-        is_warning: Whether the code is right, and only an edit of it needs care.
+        does: The description: ``calls time.time``, ``reads os.environ``.
+        instead: The remedy: ``use ctx.now(), or put it in a step.run(...)``.
+        called_from: The lines that lead there from the body, as ``file:line``; empty if the code is in the body.
+        is_warning: Whether the code is correct, and only an edit of it needs care.
     """
 
     file: str
@@ -34,6 +34,6 @@ class Finding:
 
 
 def _shown(path: str) -> str:
-    """A path as seen from the working directory, if it is in it."""
+    """Return a path relative to the working directory, if the path is inside it."""
     here = str(Path.cwd())
     return path.removeprefix(here).lstrip("/\\") if path.startswith(here) else path

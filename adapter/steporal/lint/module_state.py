@@ -1,7 +1,7 @@
-"""Finds where a body uses the state of a module, which all runs of a worker share.
+"""Uses of the state of a module, which all runs of a worker share.
 
-Another worker, or a replay in a new one, has that state as it was when the module was imported. A lock, an event or a
-queue of asyncio would make runs wait for each other, which no replay does again and which may never end.
+In another worker, or in a replay by a new one, that state is as it was when the module was imported. A lock, an event
+or a queue of asyncio would make runs wait for each other, which no replay repeats, and which may never end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WAITED_FOR = (
     asyncio.Queue,
     asyncio.Future,
 )
-"""Classes of asyncio that tasks wait for."""
+"""Asyncio classes that tasks wait for."""
 
 MUTABLE = (MutableMapping, MutableSequence, MutableSet, deque)
 """Classes of containers."""
@@ -46,11 +46,11 @@ CHANGING = frozenset(
 
 
 def changes(function: Function, scope: Scope) -> Iterator[tuple[ast.expr, str]]:
-    """Yield what a function changes of its module, each with a description.
+    """Yield the changes that a function makes to its module, each with a description.
 
     Args:
         function: The function's syntax tree.
-        scope: Its names.
+        scope: The function's names.
     """
     shared = {name for node in own_nodes(function) if isinstance(node, ast.Global) for name in node.names}
     for node in own_nodes(function):
@@ -66,11 +66,11 @@ def changes(function: Function, scope: Scope) -> Iterator[tuple[ast.expr, str]]:
 
 
 def shared_waits(function: Function, scope: Scope) -> Iterator[tuple[ast.expr, str]]:
-    """Yield where a function uses what tasks wait for and what all runs share, each with a description.
+    """Yield uses of shared objects that tasks wait for, each with a description.
 
     Args:
         function: The function's syntax tree.
-        scope: Its names.
+        scope: The function's names.
     """
     for node in own_nodes(function):
         if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
@@ -80,18 +80,18 @@ def shared_waits(function: Function, scope: Scope) -> Iterator[tuple[ast.expr, s
 
 
 def _waited_for(value: Any) -> str | None:
-    """Return the class of a value that tasks wait for, or of those in a container; None for other values."""
+    """Return the class of a value that tasks wait for, or of such values in a container; None for other values."""
     kinds = [type(value)]
     if isinstance(value, defaultdict) and isinstance(value.default_factory, type):
         kinds = [value.default_factory]
     elif isinstance(value, dict | list | tuple):
         kinds = [type(item) for item in (value.values() if isinstance(value, dict) else value)]
-    found = next((each for each in WAITED_FOR if any(issubclass(kind, each) for kind in kinds)), None)
-    return f"asyncio.{found.__name__}" if found else None
+    match = next((each for each in WAITED_FOR if any(issubclass(kind, each) for kind in kinds)), None)
+    return f"asyncio.{match.__name__}" if match else None
 
 
 def _is_unset(scope: Scope, name: str) -> bool:
-    """Return whether a variable has no value yet: the first use fills it, in every worker."""
+    """Return whether a variable has no value yet, so that the first use fills it in every worker."""
     return scope.global_value(name) is None
 
 

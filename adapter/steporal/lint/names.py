@@ -1,4 +1,4 @@
-"""What a name in a function's source stands for: by its assignments, its closure, its module's globals."""
+"""Meaning of names in a function's source: from its assignments, its closure, and its module's globals."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _UNKNOWN: Any = object()
 
 @dataclass(frozen=True)
 class Thing:
-    """Something of which the full name is known.
+    """Object whose full name is known.
 
     Attributes:
-        names: Its full names, the best first; several for what a class inherits.
-        value: The thing itself, if the process has it.
-        is_instance: It is not ``value``, but an instance of it.
+        names: The full names, the best first; several for what a class inherits.
+        value: The object itself, if the process has it.
+        is_instance: Whether the meaning is an instance of ``value``, instead of ``value``.
     """
 
     names: tuple[str, ...]
@@ -35,13 +35,13 @@ class Thing:
 
     @property
     def is_known(self) -> bool:
-        """Whether ``value`` is there."""
+        """True if ``value`` is available."""
         return self.value is not _UNKNOWN
 
 
 @dataclass(frozen=True)
 class Nested:
-    """A function that is written inside the one that is looked at."""
+    """Function that is written inside the analyzed one."""
 
     function: Function
     scope: Scope
@@ -52,22 +52,22 @@ Meaning: TypeAlias = Thing | Nested | None
 
 @dataclass(frozen=True)
 class Annotated:
-    """What a parameter with an annotation is given."""
+    """Value of a parameter with an annotation."""
 
     annotation: ast.expr
 
 
 Binding: TypeAlias = ast.expr | Function | Thing | Annotated | None
-"""What a variable is given: an expression, a function that is written there, an import; None: anything."""
+"""Value of a variable: an expression, a nested function, or an import; None for any other value."""
 
 
 class Scope:
-    """The names of one function.
+    """Names of one function.
 
     Args:
-        function: Its syntax tree.
-        outer: The scope around it; None for a function that is looked at on its own.
-        real: The function itself, if it is looked at on its own.
+        function: The function's syntax tree.
+        outer: The enclosing scope; None for a function that is analyzed alone.
+        real: The function itself, if it is analyzed alone.
     """
 
     def __init__(self, function: Function, *, outer: Scope | None = None, real: FunctionType | None = None) -> None:
@@ -78,7 +78,7 @@ class Scope:
         self._resolving: set[str] = set()
 
     def resolve(self, expression: ast.expr) -> Meaning:
-        """What an expression stands for, as far as the source shows it."""
+        """Return the meaning of an expression, as far as the source shows it."""
         match expression:
             case ast.Name(id=name):
                 return self._name(name)
@@ -86,7 +86,7 @@ class Scope:
                 base = self.resolve(value)
                 return _attribute(base, attr) if isinstance(base, Thing) else None
             case ast.Call(func=func):
-                return _made(self.resolve(func))
+                return _instance_of(self.resolve(func))
             case ast.BinOp(left=left, right=right):
                 return self._combined(left, expression.op, right)
             case ast.Set() | ast.SetComp():
@@ -98,7 +98,7 @@ class Scope:
         return None
 
     def is_set(self, expression: ast.expr) -> bool:
-        """Whether an expression is a set, of which the order is not the same in each process."""
+        """Return whether an expression is a set, whose order differs between processes."""
         meaning = self.resolve(expression)
         return isinstance(meaning, Thing) and meaning.is_instance and meaning.value in (set, frozenset)
 
@@ -121,11 +121,11 @@ class Scope:
             return Nested(binding, self)
         if isinstance(binding, Annotated):
             annotation = binding.annotation
-            return _made(self.resolve(annotation.value if isinstance(annotation, ast.Subscript) else annotation))
+            return _instance_of(self.resolve(annotation.value if isinstance(annotation, ast.Subscript) else annotation))
         return self.resolve(binding) if isinstance(binding, ast.expr) else binding
 
     def global_value(self, name: str) -> Any:
-        """Return the value of a global variable of the module; something that nothing else is if it has none."""
+        """Return the value of a global variable of the module, or ``_UNKNOWN``, which equals no other value."""
         if name in self._locals:
             return _UNKNOWN
         if self._outer is not None:
@@ -135,10 +135,10 @@ class Scope:
         return self._real.__globals__.get(name, _UNKNOWN)
 
     def shared_value(self, expression: ast.expr) -> Any:
-        """Return the value that an expression has in every run; something that nothing else is if that is unknown.
+        """Return the value that an expression has in every run, or ``_UNKNOWN``, which equals no other value.
 
-        It is a variable of the module or of a function around the handler, or an attribute that is reached from one.
-        No code of the app runs: a property has no value here.
+        The value is a variable of the module or of a function around the handler, or an attribute reached from one. No
+        code of the app runs: a property has no value here.
         """
         match expression:
             case ast.Name(id=name):
@@ -160,15 +160,15 @@ class Scope:
             return self._real.__globals__.get(name, _UNKNOWN)
         try:
             return (self._real.__closure__ or ())[code.co_freevars.index(name)].cell_contents
-        except ValueError:  # nothing was assigned to it yet
+        except ValueError:  # not assigned yet
             return _UNKNOWN
 
     def is_captured(self, name: str) -> bool:
-        """Return whether a variable is of a function around this one."""
+        """Return whether a variable belongs to an enclosing function."""
         return name not in self._locals and bool(self.bindings(name))
 
     def bindings(self, name: str) -> list[Binding]:
-        """Return what is assigned to a variable of this function, or of one around it; nothing if it is global."""
+        """Return the values assigned to a variable of this function or of an enclosing one; empty for a global one."""
         if name in self._locals:
             return self._locals[name]
         return self._outer.bindings(name) if self._outer is not None else []
@@ -181,7 +181,7 @@ class Scope:
             cell = (self._real.__closure__ or ())[code.co_freevars.index(name)]
             try:
                 return named(cell.cell_contents)
-            except ValueError:  # nothing was assigned to it yet
+            except ValueError:  # not assigned yet
                 return None
         if name in self._real.__globals__:
             return named(self._real.__globals__[name])
@@ -189,7 +189,7 @@ class Scope:
 
     def _combined(self, left: ast.expr, operator: ast.operator, right: ast.expr) -> Meaning:
         if isinstance(operator, ast.Div):
-            return _instance(self.resolve(left))  # a path and what is below it
+            return _instance(self.resolve(left))  # a path and a part below it
         if isinstance(operator, ast.BitOr | ast.BitAnd | ast.Sub | ast.BitXor):
             sides = [self.resolve(left), self.resolve(right)]
             if _SET in sides or any(map(_is_view, (left, right))):
@@ -197,11 +197,11 @@ class Scope:
         return None
 
 
-# --- what is assigned in a function --------------------------------------------------------------------------------
+# --- assignments in a function -------------------------------------------------------------------------------------
 
 
 def own_nodes(root: ast.AST) -> Iterator[ast.AST]:
-    """The nodes that are run when a function is: those of the functions written in it are not among them."""
+    """Yield the nodes that run when a function runs, without those of functions written inside it."""
     for child in ast.iter_child_nodes(root):
         yield child
         if not isinstance(child, Function):
@@ -209,17 +209,17 @@ def own_nodes(root: ast.AST) -> Iterator[ast.AST]:
 
 
 def _bindings(function: Function) -> dict[str, list[Binding]]:
-    found: dict[str, list[Binding]] = {}
+    bindings_by_name: dict[str, list[Binding]] = {}
 
     def bind(name: str, binding: Binding) -> None:
-        found.setdefault(name, []).append(binding)
+        bindings_by_name.setdefault(name, []).append(binding)
 
     arguments = function.args
     for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
         bind(argument.arg, Annotated(argument.annotation) if argument.annotation is not None else None)
     for rest in filter(None, (arguments.vararg, arguments.kwarg)):
         bind(rest.arg, None)
-    assigned: dict[int, ast.expr] = {}  # the targets of which the value is known, by identity
+    assigned: dict[int, ast.expr] = {}  # targets whose value is known, by identity
     shared: set[str] = set()
     for statement in function.body if isinstance(function.body, list) else [function.body]:
         for node in (statement, *(own_nodes(statement) if not isinstance(statement, Function) else ())):
@@ -252,7 +252,7 @@ def _bindings(function: Function) -> dict[str, list[Binding]]:
                     bind(name, assigned.get(id(node)))
                 case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
                     bind(name, None)
-    return {name: bindings for name, bindings in found.items() if name not in shared}
+    return {name: bindings for name, bindings in bindings_by_name.items() if name not in shared}
 
 
 # --- full names ----------------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def _module(name: str) -> Thing:
 
 
 def named(value: Any) -> Thing:
-    """Something that the process has, with its full name."""
+    """Return an object of the process with its full name."""
     if name := _known_name(value):
         return Thing((name,), value)
     if isinstance(value, ModuleType):
@@ -290,19 +290,19 @@ def _attribute(base: Thing, attr: str) -> Thing:
         value = vars(base.value).get(attr, submodule)
         return Thing(symbolic[:1]) if value is _UNKNOWN else _of_module(symbolic[0], value)
     if isinstance(base.value, type):
-        found = inspect.getattr_static(base.value, attr, _UNKNOWN)
+        member = inspect.getattr_static(base.value, attr, _UNKNOWN)
         inherited = tuple(
             f"{_class_name(cls)}.{attr}"
             for cls in base.value.__mro__
-            if found is not _UNKNOWN and inspect.getattr_static(cls, attr, None) is found
+            if member is not _UNKNOWN and inspect.getattr_static(cls, attr, None) is member
         )
-        plain = getattr(found, "__func__", found)  # below classmethod and staticmethod
+        plain = getattr(member, "__func__", member)  # below classmethod and staticmethod
         return Thing(inherited or symbolic, plain if isinstance(plain, FunctionType) else _UNKNOWN)
     return Thing(symbolic)
 
 
 def _of_module(symbolic: str, value: Any) -> Thing:
-    """What a module has, by the name of it there, unless the table knows it by another."""
+    """Return a member of a module, by its name in the module, unless the table lists it by another name."""
     thing = named(value)
     if _known_name(value) or thing.is_instance or isinstance(value, ModuleType):
         return thing
@@ -313,14 +313,14 @@ _MODULE_NAMES = {"posixpath": "os.path", "ntpath": "os.path", "posix": "os", "nt
 
 
 def _known_name(value: Any) -> str | None:
-    """The name in the table of a thing, whatever it calls itself."""
+    """Return the table's name of an object, whatever the object calls itself."""
     return _by_identity(len(sys.modules)).get(id(value))
 
 
 @lru_cache(maxsize=1)
 def _by_identity(loaded: int) -> dict[int, str]:
-    """The names in the table, by the identities of what they name in the modules that are loaded."""
-    return dict(reversed(list(_identities(NAMES))))  # of two names of one thing, the first
+    """Return the names in the table, by the identities of the objects that they stand for in the loaded modules."""
+    return dict(reversed(list(_identities(NAMES))))  # the first of two names of an object wins
 
 
 def _identities(names: Iterable[str]) -> Iterator[tuple[int, str]]:
@@ -343,7 +343,7 @@ def _identities(names: Iterable[str]) -> Iterator[tuple[int, str]]:
             elif isinstance(parent, ModuleType):
                 value = vars(parent).get(part)
             else:
-                value = None  # of a class: made anew at each access
+                value = None  # a member of a class, which is created at each access
             if value is None:
                 break
             if not isinstance(value, ModuleType):
@@ -351,10 +351,10 @@ def _identities(names: Iterable[str]) -> Iterator[tuple[int, str]]:
 
 
 def _is_from(value: Any, module: str) -> bool:
-    """Whether a module has a function of its own, or of its submodules, and did not just import it."""
+    """Return whether a module or one of its submodules defines a function, instead of only importing it."""
     owner = getattr(value, "__self__", None)
     if owner is not None and not isinstance(owner, ModuleType):
-        return True  # a method of an object of the module's own, as in `random`
+        return True  # a method of an object in the module, as in `random`
     home = (getattr(value, "__module__", None) or "").removeprefix("_")
     return f"{home}.".startswith(f"{module}.")
 
@@ -364,8 +364,8 @@ def _is_from(value: Any, module: str) -> bool:
 _SET = Thing(("set", "object"), set, is_instance=True)
 
 
-def _made(called: Meaning) -> Meaning:
-    """What a call of a class returns."""
+def _instance_of(called: Meaning) -> Meaning:
+    """Return the result of a call of a class."""
     if isinstance(called, Thing) and isinstance(called.value, type) and not called.is_instance:
         return Thing(called.names, called.value, is_instance=True)
     return None
@@ -376,7 +376,7 @@ def _instance(meaning: Meaning) -> Meaning:
 
 
 def _is_view(expression: ast.expr) -> bool:
-    """Whether it is ``x.keys()``, which is a set when it is combined with another."""
+    """Return whether an expression is ``x.keys()`` or ``x.items()``, which becomes a set when combined."""
     return (
         isinstance(expression, ast.Call)
         and isinstance(expression.func, ast.Attribute)

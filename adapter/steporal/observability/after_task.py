@@ -1,4 +1,4 @@
-"""What others are told of a run when its workflow task has not failed: one that fails is tried again, for ever."""
+"""Actions after a workflow task of a run that has not failed; a failing task is retried, for ever."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from collections.abc import Callable
 from temporalio import workflow
 
 AFTERWARDS = "steporal.afterwards"
-"""The name, among a run's extern functions, of what takes an :data:`Action`; it is there where somebody is told."""
+"""Name, among a run's extern functions, of the function that takes an :data:`Action`; absent without observers."""
 
 Action = Callable[[], None]
 
 
 class Afterwards:
-    """What is to be done when a run's workflow task is over, unless it has failed."""
+    """Actions for the end of a run's workflow task, unless the task fails."""
 
     def __init__(self) -> None:
         self._actions: list[Action] = []
 
     def take(self, action: Action) -> None:
-        """Remember it."""
+        """Add an action."""
         self._actions.append(action)
 
     def end_task(self, *, has_failed: bool) -> None:
-        """Do what is remembered, or forget it."""
+        """Run the actions, or discard them."""
         for action in () if has_failed else self._actions:
             action()
         self._actions.clear()
 
 
 def afterwards(action: Action) -> None:
-    """Do something when this workflow task is over, in the code of a run; nothing on replay."""
+    """Run an action when this workflow task ends, from the code of a run; do nothing on replay."""
     take = workflow.extern_functions().get(AFTERWARDS)
     if take is not None and not workflow.unsafe.is_replaying():
         take(action)

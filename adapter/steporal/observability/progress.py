@@ -1,7 +1,7 @@
-"""The progress of a run, for people who watch it: a log record for its start, each step and its end.
+"""Progress of a run for people who watch it: a log record for its start, each step and its end.
 
-The records have level DEBUG and a logger of their own; ``steporal dev`` shows them. A replay makes none, nor does a
-workflow task that fails.
+The records have level DEBUG and their own logger; ``steporal dev`` shows them. A replay or a failed workflow task logs
+none.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LOGGER = "steporal.progress"
 
 PROGRESS = "_steporal_progress"
-"""The attribute of a log record that holds its :class:`Progress`."""
+"""Attribute of a log record that holds its :class:`Progress`."""
 
 State = Literal["started", "waits", "completed", "failed", "cancelled"]
 
@@ -40,15 +40,15 @@ _WAITS: dict[StepKind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A change of a run, or of a step of it.
+    """Change of a run or of one of its steps.
 
     Attributes:
         workflow: The id of the workflow.
-        workflow_id: Temporal's workflow id of the run.
+        workflow_id: The run's Temporal workflow id.
         state: The new state.
-        step: The step; None if it is the run itself.
-        detail: What started the run, what the step waits for, or the error.
-        seconds: How long it took; None if it goes on.
+        step: The step; None for the run.
+        detail: The trigger of the run, what the step waits for, or the error.
+        seconds: The duration; None if it has not ended.
     """
 
     workflow: str
@@ -68,7 +68,7 @@ _logger = logging.getLogger(LOGGER)
 
 
 def is_watched() -> bool:
-    """Return whether anybody sees the progress of runs."""
+    """Return whether the progress of runs is logged."""
     return _logger.isEnabledFor(logging.DEBUG)
 
 
@@ -80,16 +80,16 @@ def _log(state: State, step: str | None = None, detail: str = "", seconds: float
 
 
 def run_started(origin: Origin) -> None:
-    """A run starts."""
+    """Log the start of a run."""
     _log("started", detail="directly" if origin.type == "invoke" else f"by {origin.name}")
 
 
 def run_ended(state: Literal["completed", "failed", "cancelled"], started: int, detail: str = "") -> None:
-    """A run ends.
+    """Log the end of a run.
 
     Args:
-        state: How.
-        started: When its first execution started, in milliseconds since the epoch.
+        state: The final state.
+        started: The start of the run's first execution, in milliseconds since the epoch.
         detail: The error.
     """
     _log(state, detail=detail, seconds=workflow.time() - started / 1000)
@@ -100,11 +100,11 @@ async def watched(key: str, kind: StepKind, perform: Callable[[], Awaitable[Outc
 
     Args:
         key: The step.
-        kind: Its kind.
-        perform: Performs it.
-        is_resumed: Whether it is a wait that began in an execution before.
+        kind: The step's kind.
+        perform: Performs the step.
+        is_resumed: Whether the step is a wait that began in an earlier execution.
     """
-    began = workflow.time()
+    started = workflow.time()
     if kind in _WAITS and not is_resumed:
         _log("waits", key, _WAITS[kind])
     try:
@@ -112,7 +112,7 @@ async def watched(key: str, kind: StepKind, perform: Callable[[], Awaitable[Outc
     except asyncio.CancelledError:
         _log("cancelled", key)
         raise
-    seconds = None if is_resumed else workflow.time() - began
+    seconds = None if is_resumed else workflow.time() - started
     if outcome.failure is None:
         _log("completed", key, seconds=seconds)
     else:

@@ -1,6 +1,6 @@
-"""What a run counts: nothing on replay, nor while the worker forgets it, nor in a workflow task that fails.
+"""Metrics from the code of a run: not recorded on replay, during eviction, or in a workflow task that fails.
 
-A task that is lost with its worker, or that Temporal does not take, is executed again, and counts again.
+A task that is lost with its worker, or that Temporal does not accept, is executed again, and counts again.
 """
 
 from __future__ import annotations
@@ -41,37 +41,37 @@ StepKind = Literal[
     "next",
     "wait_for_signal",
 ]
-"""The method of ``step``, ``step.ext`` or a listener."""
+"""Method of ``step``, ``step.ext`` or a listener."""
 
 _WAITS: tuple[StepKind, ...] = ("invoke_workflow", "wait_for_event", "next", "wait_for_signal")
 
 
 COUNT = "steporal.count"
-"""The name, among a run's extern functions, of what gives the run's meter; it is there where somebody measures."""
+"""Name, among a run's extern functions, of the function that returns the run's meter; absent if metrics are off."""
 
 Count = Callable[[MetricMeter], None]
-"""Tells a meter something."""
+"""Function that records something on a meter."""
 
 
 def count(what: Count) -> None:
-    """Count something, in the code of a run."""
+    """Count something from the code of a run."""
     meter = workflow.extern_functions().get(COUNT)
     if meter is not None:
         afterwards(partial(what, meter()))
 
 
 def count_start(trigger: str) -> None:
-    """A run begins."""
+    """Count the start of a run."""
     count(lambda meter: RUNS_STARTED.add(meter, trigger=trigger))
 
 
 def count_end(outcome: Literal["finished", "failed", "cancelled"], *, started: int, memo_size: int) -> None:
-    """A run ends.
+    """Count the end of a run.
 
     Args:
-        outcome: How.
-        started: When its first execution started, in milliseconds since the epoch.
-        memo_size: How many bytes its memo has.
+        outcome: The outcome.
+        started: The start of the run's first execution, in milliseconds since the epoch.
+        memo_size: The size of its memo in bytes.
     """
     seconds = workflow.time() - started / 1000
     count(lambda meter: RUNS_ENDED.add(meter, outcome=outcome))
@@ -80,13 +80,13 @@ def count_end(outcome: Literal["finished", "failed", "cancelled"], *, started: i
 
 
 def count_checkpoint(reason: Literal["history", "park", "checkpoint"], memo_size: int) -> None:
-    """A run is about to continue as new."""
+    """Count a run that is about to continue as new."""
     count(lambda meter: CHECKPOINTS.add(meter, reason=reason))
     count(lambda meter: MEMO_SIZE.record(meter, memo_size))
 
 
 def count_body(outcome: Literal["returned", "raised"]) -> None:
-    """An attempt of a body has ended."""
+    """Count the end of an attempt of a body."""
     count(lambda meter: BODY_ATTEMPTS.add(meter, outcome=outcome))
 
 
@@ -94,9 +94,9 @@ async def counted(kind: StepKind, perform: Callable[[], Awaitable[Outcome]], *, 
     """Perform a step, and count it.
 
     Args:
-        kind: Its kind.
-        perform: Performs it.
-        is_resumed: Whether it is a wait that has begun in an execution before.
+        kind: The step's kind.
+        perform: Performs the step.
+        is_resumed: Whether the step is a wait that began in an earlier execution.
     """
     began = workflow.time()
     if kind in _WAITS and not is_resumed:

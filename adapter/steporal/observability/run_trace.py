@@ -1,4 +1,4 @@
-"""What a run tells of itself to who traces it."""
+"""Interface by which a run reports its steps and its end to tracing."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ Perform = Callable[[], Coroutine[Any, Any, Outcome]]
 
 
 class Trace(Protocol):
-    """The trace of a run."""
+    """Trace of a run."""
 
     async def step(self, key: str, perform: Perform) -> Outcome:
         """Perform a step."""
 
     def ended(self, app: str | None, origin: Origin, started: int, failure: str | None, *, is_cancelled: bool) -> None:
-        """A run has ended.
+        """End the trace with the run.
 
         Args:
             app: The app's id.
-            origin: What has started the run.
-            started: When, in milliseconds since the epoch.
-            failure: The name of the error that it has failed with.
-            is_cancelled: Whether it was cancelled.
+            origin: The origin of the run.
+            started: The start of the run, in milliseconds since the epoch.
+            failure: The name of the error that failed the run.
+            is_cancelled: Whether the run was cancelled.
         """
 
 
 TRACE: ContextVar[Trace | None] = ContextVar("steporal_trace", default=None)
-"""The trace of the run in which this runs; None where traces are off."""
+"""Trace of the current run; None if traces are off."""

@@ -1,1 +1,1 @@
-"""HTTP requests to the world outside: for ``step.ext.fetch``, and for sinks of events."""
+"""Outbound HTTP requests, for ``step.ext.fetch`` and for sinks of events."""

@@ -1,4 +1,4 @@
-"""The activities that make HTTP requests."""
+"""Activities that make HTTP requests."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ if TYPE_CHECKING:
 
 LONGEST_OF_A_FETCH = timedelta(days=1)
 LONGEST_OF_A_DELIVERY = timedelta(hours=1)
-"""How long a ``Retry-After`` may be; a longer one is cut. Temporal gives up at once if the next attempt is too late."""
+"""Limits of ``Retry-After``; longer ones are cut. Temporal gives up at once if the next attempt would be too late."""
 
 _TOO_MANY_REQUESTS = 429
 _RETRIED_BY_SINKS = (408, 409, 425, _TOO_MANY_REQUESTS)
 
 
 class HttpActivities:
-    """The activities of ``step.ext.fetch`` and of sinks.
+    """Activities of ``step.ext.fetch`` and of sinks.
 
     Args:
         sinks: The app's sinks, by id.
-        executions: Knows the steps that run in this worker.
-        slots: The steps that the worker runs at a time. Sinks take half of them at most: receivers may not answer.
+        executions: Keeps track of the steps that run in this worker.
+        slots: The number of steps that the worker runs at a time. Sinks use at most half, as receivers may not respond.
     """
 
     def __init__(self, sinks: Mapping[str, EventSink], executions: Executions, slots: int) -> None:
@@ -58,16 +58,16 @@ class HttpActivities:
         self._slots = HostSlots(max(1, slots // 2))
 
     def all(self) -> list[Callable[..., Any]]:
-        """The activities to give to a worker."""
+        """Return the activities for a worker."""
         return [self.fetch, self.post_event]
 
     @activity.defn(name=FETCH)
     async def fetch(self, argument: RawValue) -> RawValue:
-        """Make a request; any answer but 429 and 5xx is the result."""
-        given = from_raw(argument)
-        before = given.pop(BEFORE, {})
-        call = FetchCall.read(given, most_with(activity.client().data_converter))
-        return await self._executions.run(call.step, before, lambda: self._fetch(call, given.get("call")))
+        """Make a request; any response except 429 and 5xx is the result."""
+        options = from_raw(argument)
+        before = options.pop(BEFORE, {})
+        call = FetchCall.read(options, most_with(activity.client().data_converter))
+        return await self._executions.run(call.step, before, lambda: self._fetch(call, options.get("call")))
 
     async def _fetch(self, call: FetchCall, description: JSON) -> RawValue:
         async with failing(description), counted():
@@ -76,17 +76,17 @@ class HttpActivities:
             if answer.status == _TOO_MANY_REQUESTS or answer.status >= 500:
                 raise _status_error(request, answer, LONGEST_OF_A_FETCH)
             response = response_of(answer)
-            what, most = f"the response of step {call.step!r}", most_with(activity.client().data_converter)
-            return to_limited(what, response.model_dump(mode="json"), most, told(description))
+            what, limit_for = f"the response of step {call.step!r}", most_with(activity.client().data_converter)
+            return to_limited(what, response.model_dump(mode="json"), limit_for, told(description))
 
     @activity.defn(name=POST_EVENT)
     async def post_event(self, argument: RawValue) -> RawValue:
         """Deliver an event to a sink."""
-        given = from_raw(argument)
+        options = from_raw(argument)
         async with alive(), failing(), _counted():
-            sink = self._sink(given["sink"])
+            sink = self._sink(options["sink"])
             async with self._slots.slot(sink.origin, activity.info().attempt):
-                request = post_of(sink, ReceivedEvent.model_validate(given["event"]), datetime.now(UTC))
+                request = post_of(sink, ReceivedEvent.model_validate(options["event"]), datetime.now(UTC))
                 addresses = addresses_of if sink.allow_private else public_addresses_of
                 answer = await _exchanged(request, addresses, read=False)
             if 200 <= answer.status < 300:
@@ -99,14 +99,14 @@ class HttpActivities:
         sink = self._sinks.get(id)
         if sink is None:
             raise SinkNotFoundError(
-                f"this worker's code has no sink {id!r}; tried again, as another worker may have it, or the next deploy"
+                f"this worker's code has no sink {id!r}; retrying, as another worker or the next deploy may have it"
             )
         return sink
 
 
 @asynccontextmanager
 async def _counted() -> AsyncIterator[None]:
-    """Counts an attempt of a delivery."""
+    """Count an attempt of a delivery."""
     outcome = "failed"
     try:
         yield
@@ -122,7 +122,7 @@ async def _counted() -> AsyncIterator[None]:
 
 
 async def _exchanged(request: Request, addresses: Addresses | None = None, *, read: bool = True) -> Answer:
-    """Make a request, which carries the trace along where there is one."""
+    """Make a request, with the current trace if there is one."""
     if not is_traced(activity.client()):
         return await exchange(request, addresses, read=read)
     from .request_spans import answered, request_span

@@ -1,9 +1,9 @@
-"""Which addresses a sink may connect to.
+"""Addresses that a sink may connect to.
 
-A sink's URL may be a customer's. One that leads into the network of the worker would let the customer talk to what
-trusts that network: metadata services, databases, admin pages. So the addresses of a name are checked, and the
-connection is made to one of the addresses that were checked, not to the name: between a check and a second look-up of
-the name, its owner could change what it leads to (DNS rebinding).
+A sink's URL may come from a customer. If it led into the network of the worker, the customer could reach what trusts
+that network: metadata services, databases, admin pages. So the addresses of a name are checked, and the connection is
+made to one of the checked addresses, not to the name: between a check and a second look-up, the owner of the name could
+change its addresses (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from .problems import PrivateAddressError
 
-# Of IANA's registries of special-purpose addresses, as of 2025: those of the standard library are as old as the Python.
-# https://www.iana.org/assignments/iana-ipv4-special-registry
+# From IANA's registries of special-purpose addresses, as of 2025, because the standard library's are as old as
+# Python's. https://www.iana.org/assignments/iana-ipv4-special-registry
 _NOT_PUBLIC_IPV4 = tuple(
     map(
         IPv4Network,
@@ -41,10 +41,9 @@ _NOT_PUBLIC_IPV4 = tuple(
         ),
     )
 )
-# All of the internet is in 2000::/3, so that loopback, unique local (fd00:ec2::254 is the metadata service of AWS),
-# link-local, site-local, multicast, IPv4-compatible, translated and local-use NAT64 (64:ff9b:1::/48) addresses are not.
-# https://www.iana.org/assignments/ipv6-address-space
-# https://www.iana.org/assignments/iana-ipv6-special-registry
+# The whole internet is in 2000::/3. This excludes loopback, unique local (fd00:ec2::254 is the metadata service of
+# AWS), link-local, site-local, multicast, IPv4-compatible, translated and local-use NAT64 (64:ff9b:1::/48) addresses.
+# https://www.iana.org/assignments/ipv6-address-space https://www.iana.org/assignments/iana-ipv6-special-registry
 _INTERNET = IPv6Network("2000::/3")
 _NOT_PUBLIC_IPV6 = tuple(
     map(
@@ -62,7 +61,7 @@ _6TO4 = IPv6Network("2002::/16")
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """Whether an address is one of the internet; the IPv4 address that an IPv6 one stands for has to be, too."""
+    """Return whether an address is public; the IPv4 address inside an IPv6 address must be public, too."""
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _NOT_PUBLIC_IPV4)
     if (inner := _embedded(address)) is not None:
@@ -71,7 +70,7 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
 
 
 def _embedded(address: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that an IPv6 address stands for."""
+    """Return the IPv4 address that an IPv6 address contains, or None."""
     if address in _MAPPED or address in _NAT64:
         return IPv4Address(int(address) & 0xFFFFFFFF)
     if address in _6TO4:
@@ -80,7 +79,7 @@ def _embedded(address: IPv6Address) -> IPv4Address | None:
 
 
 def is_plainly_private(host: str) -> bool:
-    """Whether a host is private as it is written, without a look-up: an address, or ``localhost``."""
+    """Return whether a host is private as it is written, without a look-up: an address, or ``localhost``."""
     try:
         return not is_public(ip_address(host))
     except ValueError:
@@ -88,36 +87,36 @@ def is_plainly_private(host: str) -> bool:
         return name == "localhost" or name.endswith(".localhost")
 
 
-_under_way: dict[tuple[str, int], Future[list[str]]] = {}
+_in_progress: dict[tuple[str, int], Future[list[str]]] = {}
 _lock = threading.Lock()
 
 
 def _look_up(host: str, port: int) -> Future[list[str]]:
-    """Look a name up in a thread of its own, or join the look-up of the same name that is under way.
+    """Look up a name in a separate thread, or join a look-up of the same name that is in progress.
 
-    A look-up cannot be cancelled, and the name's owner decides how long it takes: name servers that do not answer keep
-    it for half a minute. ``loop.getaddrinfo`` shares a handful of threads with everything else in the process, and one
-    such name would take them all.
+    A look-up cannot be cancelled, and the name's owner determines its duration: it takes half a minute if the name
+    servers do not respond. ``loop.getaddrinfo`` shares a few threads with everything else in the process, and one such
+    name could occupy all of them.
     """
     with _lock:
-        if (known := _under_way.get((host, port))) is not None:
+        if (known := _in_progress.get((host, port))) is not None:
             return known
-        future = _under_way[host, port] = Future()
-        future.set_running_or_notify_cancel()  # or who waits no longer would cancel it for the others
+        future = _in_progress[host, port] = Future()
+        future.set_running_or_notify_cancel()  # otherwise a caller that stops waiting would cancel it for the others
 
     def look_up() -> None:
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except BaseException as err:
             _end((host, port))
             future.set_exception(err)
         else:
             _end((host, port))
-            future.set_result(list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)))
+            future.set_result(list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in infos)))
 
     try:
         threading.Thread(target=look_up, name=f"steporal-look-up-{host}", daemon=True).start()
-    except RuntimeError:  # the process can have no more threads; the next look-up tries again
+    except RuntimeError:  # the process cannot start more threads; the next look-up tries again
         _end((host, port))
         raise
     return future
@@ -125,37 +124,37 @@ def _look_up(host: str, port: int) -> Future[list[str]]:
 
 def _end(name: tuple[str, int]) -> None:
     with _lock:
-        del _under_way[name]
+        del _in_progress[name]
 
 
 async def addresses_of(host: str, port: int) -> list[str]:
-    """The addresses that a name leads to, in the order in which to try them.
+    """Return the addresses of a name, in the order in which to try them.
 
     Raises:
-        ConnectionError: It leads to none, for now.
+        ConnectionError: The name currently has no address.
     """
     try:
-        found = await asyncio.wrap_future(_look_up(host, port))
+        addresses = await asyncio.wrap_future(_look_up(host, port))
     except (OSError, UnicodeError) as err:
         raise ConnectionError(f"the name {host!r} does not resolve to an address: {err}") from None
-    if not found:
+    if not addresses:
         raise ConnectionError(f"the name {host!r} does not resolve to an address")
-    return list(found)
+    return list(addresses)
 
 
 async def public_addresses_of(host: str, port: int) -> list[str]:
-    """The same, if all of them are public.
+    """Return the addresses of a name, if all of them are public.
 
     Raises:
-        ConnectionError: It leads to none, for now.
-        PrivateAddressError: One is not.
+        ConnectionError: The name currently has no address.
+        PrivateAddressError: An address is not public.
     """
-    found = await addresses_of(host, port)
-    for address in found:
+    addresses = await addresses_of(host, port)
+    for address in addresses:
         if not is_public(ip_address(address)):
             where = address if address == host else f"{host!r}, which resolves to {address}"
             raise PrivateAddressError(
-                f"{where} is not a public address of the internet; to allow addresses of your own network: "
+                f"{where} is not a public internet address; to allow addresses of your own network: "
                 "event_sink(..., allow_private=True)"
             )
-    return found
+    return addresses

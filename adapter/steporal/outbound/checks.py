@@ -1,4 +1,4 @@
-"""Checks of URLs and headers, before anything is sent or stored."""
+"""Checks of URLs and headers before anything is sent or stored."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _OURS = ("connection", "content-length", "transfer-encoding")
 
 
 def check_method(value: object) -> None:
-    """Check a method of HTTP, in any case."""
+    """Check an HTTP method, in any case."""
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
         raise ValueError(f"method is {shown(value)}; it takes a method such as 'GET' or 'POST'")
 
 
 def check_url(value: object, what: str = "url") -> SplitResult:
-    """An absolute URL of ``http`` or ``https``, without a password."""
+    """Return the parts of an absolute ``http`` or ``https`` URL without a password."""
     accepted = "it takes an absolute URL such as 'https://api.example.com/orders'"
     if not isinstance(value, str):
         raise TypeError(f"{what} is {shown(value)} ({type(value).__name__}); {accepted}")
@@ -38,23 +38,23 @@ def check_url(value: object, what: str = "url") -> SplitResult:
         raise ValueError(f"{what} is {value!r}, which contains no host; {accepted}")
     if parts.username is not None or parts.password is not None:
         raise ValueError(
-            f"{what} for {parts.hostname!r} has a user or password, which would be stored; give it in a header, "
+            f"{what} for {parts.hostname!r} contains a user or password, which would be stored; send it in a header, "
             "as steporal.secret('NAME')"
         )
     return parts
 
 
 def origin_of(parts: SplitResult) -> str:
-    """The part of a URL that is never secret: ``https://api.example.com``."""
+    """Return the part of a URL that is never secret: ``https://api.example.com``."""
     return f"{parts.scheme}://{parts.netloc}"
 
 
 def check_headers(value: object, *, ours: tuple[str, ...] = ()) -> dict[str, str | Secret]:
-    """Headers that can be sent.
+    """Return headers that can be sent.
 
     Args:
-        value: What was given.
-        ours: Further names that are not the user's to set, in lower case; with ``-`` at its end, a prefix.
+        value: The user's value.
+        ours: Additional names that users may not set, in lower case; a name that ends with ``-`` is a prefix.
     """
     if not isinstance(value, Mapping):
         raise TypeError(f"headers is {shown(value)}; it takes a dict of names and values")
@@ -64,16 +64,16 @@ def check_headers(value: object, *, ours: tuple[str, ...] = ()) -> dict[str, str
             raise ValueError(f"headers has the name {shown(name)}; names are letters, digits and dashes")
         lower = name.lower()
         if lower in _OURS or any(lower == own or (own.endswith("-") and lower.startswith(own)) for own in ours):
-            raise ValueError(f"headers has {name!r}, which is set by Steporal itself")
+            raise ValueError(f"headers contains {name!r}, which Steporal sets itself")
         if lower in seen:
-            raise ValueError(f"headers has {seen[lower]!r} and {name!r}, which are the same")
+            raise ValueError(f"headers contains both {seen[lower]!r} and {name!r}, which are the same")
         seen[lower] = name
         check_header_value(content, f"header {name!r}")
     return dict(value)
 
 
 def check_header_value(value: object, what: str) -> None:
-    """Text that a header takes, or a secret."""
+    """Check a header value: text, or a secret."""
     text = value.prefix if isinstance(value, Secret) else value
     if not isinstance(text, str):
         raise TypeError(f"{what} is {shown(value)}; it takes text, or steporal.secret('NAME')")
@@ -82,7 +82,7 @@ def check_header_value(value: object, what: str) -> None:
 
 
 def check_params(value: object) -> dict[str, str | Secret]:
-    """Query parameters, as text."""
+    """Return query parameters as text."""
     if not isinstance(value, Mapping):
         raise TypeError(f"params is {shown(value)}; it takes a dict of names and values")
     for name in value:

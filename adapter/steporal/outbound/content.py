@@ -1,7 +1,7 @@
-"""The body of an answer, as its sender has packed it: content codings and charsets.
+"""Decoding of response bodies: content codings and charsets.
 
-Both are the sender's to choose, and so is what they cost. A coding unpacks a thousandfold, so that what it makes is
-bounded while it is made; some of Python's charsets take time by the square of the text.
+The sender chooses both, and so determines what they cost. A coding can expand a thousandfold, so the output is limited
+while it is produced. Some of Python's charsets take quadratic time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _DEFLATE = zlib.MAX_WBITS
 _RAW_DEFLATE = -zlib.MAX_WBITS  # which some servers send as "deflate"
 
 _PACKED_MARGIN = 64 * 1024
-"""Bytes by which a packed body may be longer than it is unpacked: what does not compress, headers, checksums."""
+"""Bytes by which a packed body may exceed its unpacked size: incompressible data, headers, checksums."""
 
 _CHARSET = re.compile(
     r"utf-?(8|16|32)(-?(le|be|sig))?|(us-)?ascii|latin-?[0-9]+|iso-?8859(-[0-9]+)+|(windows-?|cp|ibm)[0-9]+|koi8-[rtu]|"
@@ -28,15 +28,15 @@ Coding = Literal["identity", "gzip", "deflate"]
 
 
 class BodyTooLargeError(Exception):
-    """A body has more bytes than it may."""
+    """A body exceeds its size limit."""
 
 
 class BodyBrokenError(Exception):
-    """A body is not packed as its headers say."""
+    """A body is not packed as its headers declare."""
 
 
 def coding_of(header: str) -> Coding | None:
-    """Return the coding that ``Content-Encoding`` names; None if it is another one, or more than one."""
+    """Return the coding in ``Content-Encoding``; None if it is another one, or more than one."""
     match [coding for coding in (part.strip().lower() for part in header.split(",")) if coding not in ("", "identity")]:
         case []:
             return "identity"
@@ -52,8 +52,8 @@ class Body:
     """A body that is read chunk by chunk.
 
     Args:
-        coding: How it is packed.
-        max_bytes: How much it may be unpacked.
+        coding: The coding of the body.
+        max_bytes: The size limit of the unpacked body.
     """
 
     def __init__(self, coding: Coding, max_bytes: int) -> None:
@@ -64,11 +64,11 @@ class Body:
         self._unpacking: zlib._Decompress | None = None
 
     def add(self, chunk: bytes) -> None:
-        """Take what comes next.
+        """Add the next chunk.
 
         Raises:
-            BodyTooLargeError: The body is larger than it may be; no more than that is unpacked.
-            BodyBrokenError: It is not packed as it should be.
+            BodyTooLargeError: The body exceeds the limit; no more than that is unpacked.
+            BodyBrokenError: The body is not packed as declared.
         """
         if self._coding == "identity":
             self._take(chunk)
@@ -83,7 +83,7 @@ class Body:
             raise BodyBrokenError from None
 
     def _unpack(self, chunk: bytes) -> bytes:
-        """Unpack to the end of the chunk, or of a member of a ``gzip`` body, which may have several."""
+        """Unpack up to the end of the chunk, or of a member of a ``gzip`` body, which may have several members."""
         if self._unpacking is not None and self._unpacking.eof and (self._coding != "gzip" or chunk[0] != _GZIP_BEGINS):
             return b""  # padding after the end
         if self._unpacking is None or self._unpacking.eof:
@@ -100,10 +100,10 @@ class Body:
             raise BodyTooLargeError
 
     def whole(self) -> bytes:
-        """Return the body at its end.
+        """Return the complete body.
 
         Raises:
-            BodyBrokenError: It has ended too soon.
+            BodyBrokenError: The body ended too early.
         """
         if self._unpacking is not None and not self._unpacking.eof:
             raise BodyBrokenError
@@ -111,7 +111,7 @@ class Body:
 
 
 def text_of(body: bytes, content_type: str) -> str:
-    """Return a body as text, in the charset that its type names; what is no such text, or no charset, is replaced."""
+    """Return a body as text in the charset of its content type; invalid characters are replaced."""
     _, _, charset = content_type.lower().partition("charset=")
     name = charset.partition(";")[0].strip(" \"'").replace("_", "-")
     try:

@@ -1,7 +1,7 @@
-"""The Temporal workflow of a sink: one run for each event, with one activity that is tried until it is delivered.
+"""Temporal workflow of a sink: one run for each event, with one activity that is retried until the event is delivered.
 
-The activity is given the sink's id and not what is in it, so that neither secrets nor URLs are in Temporal's history,
-and a corrected sink is used by the next attempt of what waits already.
+The activity receives the sink's id but not its contents. So neither secrets nor URLs are in Temporal's history, and the
+next attempt of waiting deliveries uses a corrected sink.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ _NONE = to_raw(None)
 
 
 def delivery_class(sink: EventSink) -> type:
-    """The Temporal workflow class of a sink's deliveries. It runs unsandboxed, as nothing of the user's is in it."""
+    """Return the Temporal workflow class of a sink's deliveries. It runs unsandboxed, as it contains no user code."""
 
     class Delivery:
         async def run(self, data: RawValue = _NONE, added: RawValue = _NONE) -> RawValue:
-            origin, given = _given(data, added)
+            origin, payload = _arguments(data, added)
             if origin.type != "event":
-                raise ApplicationError(f"sink {sink.id!r} is started by events alone", non_retryable=True)
+                raise ApplicationError(f"sink {sink.id!r} can only be started by events", non_retryable=True)
             if (delay := origin.time() - workflow.now()) > timedelta(0):
                 await workflow.sleep(delay, summary=f"until the event's ts, {origin.time().isoformat()}")
-            event = {"name": origin.name, "data": given, "id": origin.id, "ts": origin.ts, "v": origin.v}
+            event = {"name": origin.name, "data": payload, "id": origin.id, "ts": origin.ts, "v": origin.v}
             return await _counted(sink, event)
 
         @workflow.signal(name=START_SIGNAL, description="An event was sent again that has started this run.")
         @of_any_count
         def event(self, message: RawValue) -> None:
-            """Nothing to do: the run was started by it."""
+            """Do nothing: the run was started by the event."""
 
     Delivery.__doc__ = f"Delivers events to {sink.origin}."
     Delivery.__module__ = __name__
@@ -64,11 +64,12 @@ def delivery_class(sink: EventSink) -> type:
     return workflow.defn(name=sink.id, sandboxed=False)(Delivery)
 
 
-def _given(data: RawValue, added: RawValue) -> tuple[Origin, JSON]:
-    """What a delivery was started with: by anybody, with anything.
+def _arguments(data: RawValue, added: RawValue) -> tuple[Origin, JSON]:
+    """Return the arguments of a delivery, which anybody can start, with any arguments.
 
     Raises:
-        ApplicationError: It cannot be read, which fails the run; another error would fail its task, for ever.
+        ApplicationError: The arguments cannot be read, which fails the run; another error would fail its task, for
+            ever.
     """
     try:
         origin = origin_of(added, workflow.info().workflow_id)
@@ -78,7 +79,7 @@ def _given(data: RawValue, added: RawValue) -> tuple[Origin, JSON]:
 
 
 def _last_failure(error: ActivityError) -> FailureError:
-    """What the last attempt failed with, where Temporal says that the time is over."""
+    """Return the failure of the last attempt if Temporal reports that the time is over."""
     timeout = error.cause
     if isinstance(timeout, TimeoutError) and isinstance(timeout.cause, ApplicationError):
         return timeout.cause
@@ -104,7 +105,7 @@ async def _deliver(sink: EventSink, event: dict[str, object]) -> RawValue:
             POST_EVENT,
             to_raw({"sink": sink.id, "event": event}),
             result_type=RawValue,
-            # An attempt may have to wait for those to the same host.
+            # An attempt may have to wait for other requests to the same host.
             start_to_close_timeout=2 * sink.timeout + _MARGIN,
             schedule_to_close_timeout=sink.give_up_after,
             heartbeat_timeout=_HEARTBEAT_TIMEOUT,

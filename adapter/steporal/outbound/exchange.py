@@ -1,8 +1,8 @@
-"""One HTTP request and its answer. The only module that uses httpx, which it imports when it is first called.
+"""One HTTP request and its response. Only this module uses httpx, which it imports when it is first called.
 
-It uses httpx's transports and not its client: a client keeps cookies, so that one run would send another's, and logs
-URLs with their queries, which may be secret. A connection is made for each request. Kept ones would be found by
-address and port alone, so that two names with one address would share them.
+It uses httpx's transports and not its client: a client keeps cookies, so that one run would send another's, and it logs
+URLs with their queries, which may be secret. Each request has its own connection. Kept connections would be found by
+address and port only, so that two names with the same address would share them.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ if TYPE_CHECKING:
 MAX_REDIRECTS = 5
 
 Addresses = Callable[[str, int], Awaitable[list[str]]]
-"""The addresses to connect to, for a host and a port."""
+"""Function that returns the addresses to connect to, for a host and a port."""
 
 _CHUNK = 16 * 1024
-"""Bytes of a packed body that are unpacked at a time, which make 16 MiB at most."""
+"""Bytes of a packed body that are unpacked at a time; they can expand to 16 MiB at most."""
 
 _PORTS = {"http": 80, "https": 443}
 _TO_TLS = [("http", 80), ("https", 443)]
 _REDIRECTS_OF_ANY_METHOD = (307, 308)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _HEADERS = {"accept": "*/*", "accept-encoding": "gzip, deflate", "user-agent": "steporal"}
-"""Sent where a request has none."""
+"""Default headers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request, with its secrets: not to be logged, stored or shown.
+    """Request with its secrets: not to be logged, stored or shown.
 
     Attributes:
-        timeout: For all of it, redirects included.
-        max_response_bytes: How much of the body is read.
-        shown: What messages say instead of the URL.
+        timeout: The timeout of the whole request, including redirects.
+        max_response_bytes: The size limit of the response body.
+        shown: The URL for messages.
     """
 
     method: str
@@ -63,10 +63,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back.
+    """Response to a request.
 
     Attributes:
-        headers: By lower-case name; repeated ones are joined by ``", "``.
+        headers: The headers by lower-case name; repeated ones are joined by ``", "``.
     """
 
     status: int
@@ -75,7 +75,7 @@ class Answer:
 
 
 def phrase(status: int) -> str:
-    """A status with its name: ``503 Service Unavailable``."""
+    """Return a status with its name: ``503 Service Unavailable``."""
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
@@ -85,22 +85,22 @@ def phrase(status: int) -> str:
 async def exchange(request: Request, addresses: Addresses | None = None, *, read: bool = True) -> Answer:
     """Make a request, and follow redirects to the same host.
 
-    A redirect is followed if its method and body stay what they were: any one of ``GET`` and ``HEAD``, 307 and 308 of
-    others. Headers may be secret, so none is followed to another host or port, or from ``https`` to ``http``; such an
-    answer is returned as it is.
+    A redirect is followed if method and body stay the same: any redirect for ``GET`` and ``HEAD``, 307 and 308 for
+    other methods. Because headers may be secret, redirects to another host or port, or from ``https`` to ``http``, are
+    not followed; such a response is returned unchanged.
 
     Args:
         request: The request.
-        addresses: The addresses to connect to; without it, the name is connected to, by way of a proxy if the
+        addresses: The addresses to connect to; without it, the connection is made by name, through a proxy if the
             environment names one.
-        read: Whether to read the body of an answer.
+        read: Whether to read the body of a response.
 
     Raises:
         ConnectionError: The connection could not be made, or broke.
-        TimeoutError: It took too long.
-        ResponseTooLargeError: The body is too long.
-        ResponseEncodingError: The body is packed otherwise than it may be.
-        InvalidArgumentError: There can be no such request.
+        TimeoutError: The request took too long.
+        ResponseTooLargeError: The body is too large.
+        ResponseEncodingError: The body has an unsupported coding.
+        InvalidArgumentError: The request is not valid.
     """
     import httpx
 
@@ -116,10 +116,10 @@ async def exchange(request: Request, addresses: Addresses | None = None, *, read
     except (TimeoutError, httpx.TimeoutException):
         raise TimeoutError(f"{what} took longer than {format_duration(request.timeout)}") from None
     except httpx.ConnectError as err:
-        raise ConnectionError(f"{what}: no connection: {err}") from None
+        raise ConnectionError(f"{what}: cannot connect: {err}") from None
     except (httpx.InvalidURL, httpx.LocalProtocolError, httpx.UnsupportedProtocol) as err:
-        # httpx quotes the header or URL that it refuses, which may be secret
-        raise InvalidArgumentError(f"{what} cannot be sent ({type(err).__name__}); look at its headers") from None
+        # httpx quotes the header or URL that it rejects, which may be secret
+        raise InvalidArgumentError(f"{what} cannot be sent ({type(err).__name__}); check its headers") from None
     except (httpx.TransportError, httpx.DecodingError) as err:
         raise ConnectionError(f"{what}: the connection broke: {type(err).__name__}") from None
     raise ConnectionError(f"{what} was redirected more than {MAX_REDIRECTS} times")
@@ -142,7 +142,7 @@ async def _exchange_once(request: Request, addresses: Addresses | None, read: bo
             raise _too_large(request, f"more than {request.max_response_bytes:,}") from None
         except BodyBrokenError:
             raise ConnectionError(
-                f"{request.method} {request.shown} is answered with a body that is not packed as its header says"
+                f"{request.method} {request.shown} returned a body that is not packed as its header declares"
             ) from None
 
 
@@ -151,8 +151,8 @@ def _coding_of(request: Request, headers: Mapping[str, str]) -> Coding:
     coding = coding_of(header)
     if coding is None:
         raise ResponseEncodingError(
-            f"{request.method} {request.shown} is answered with a body that is packed as {header[:100]!r}; one of gzip "
-            "and deflate is read"
+            f"{request.method} {request.shown} returned a body that is packed as {header[:100]!r}; supported are gzip "
+            "and deflate"
         )
     return coding
 
@@ -166,23 +166,23 @@ def _too_large(request: Request, size: str) -> ResponseTooLargeError:
 
 @asynccontextmanager
 async def _answered(request: Request, addresses: Addresses | None) -> AsyncIterator[httpx.Response]:
-    """The answer, of which only the head has been read yet."""
+    """Yield the response, with only its head read."""
     import httpx
 
     url = httpx.URL(request.url)
     if addresses is None:
-        found: list[str] = [url.host]
+        hosts: list[str] = [url.host]
         proxy = _proxy(url.scheme, url.host)
     else:
-        found = await addresses(url.raw_host.decode(), url.port or _PORTS[url.scheme])
+        hosts = await addresses(url.raw_host.decode(), url.port or _PORTS[url.scheme])
         proxy = None
     async with httpx.AsyncHTTPTransport(verify=_tls(), proxy=proxy) as transport:
-        for address in found:
+        for address in hosts:
             try:
-                response = await transport.handle_async_request(_addressed(request, url, address, len(found)))
+                response = await transport.handle_async_request(_addressed(request, url, address, len(hosts)))
                 break
             except (httpx.ConnectError, httpx.ConnectTimeout):
-                if address == found[-1]:
+                if address == hosts[-1]:
                     raise
         try:
             yield response
@@ -191,15 +191,15 @@ async def _answered(request: Request, addresses: Addresses | None) -> AsyncItera
 
 
 def _addressed(request: Request, url: httpx.URL, address: str, tries: int) -> httpx.Request:
-    """A request to one of the addresses of its host; TLS still asks for the host's certificate."""
+    """Return a request to one of the addresses of its host; TLS still verifies the host's certificate."""
     import httpx
 
     seconds = request.timeout.total_seconds()
     extensions: dict[str, Any] = {"timeout": httpx.Timeout(seconds, connect=seconds / tries).as_dict()}
-    given = {name.lower() for name, _ in request.headers}
-    headers = [*request.headers, *((name, value) for name, value in _HEADERS.items() if name not in given)]
+    names = {name.lower() for name, _ in request.headers}
+    headers = [*request.headers, *((name, value) for name, value in _HEADERS.items() if name not in names)]
     if address != url.host:
-        if "host" not in given:
+        if "host" not in names:
             headers.append(("host", url.netloc.decode()))
         extensions["sni_hostname"] = url.raw_host.decode()
         url = url.copy_with(host=address)
@@ -207,7 +207,7 @@ def _addressed(request: Request, url: httpx.URL, address: str, tries: int) -> ht
 
 
 def _redirect(request: Request, answer: Answer) -> Request | None:
-    """The request to make instead, or None."""
+    """Return the request that follows a redirect, or None."""
     import httpx
 
     allowed = _REDIRECTS if request.method in ("GET", "HEAD") else _REDIRECTS_OF_ANY_METHOD
@@ -225,7 +225,7 @@ def _redirect(request: Request, answer: Answer) -> Request | None:
 
 
 def _proxy(scheme: str, host: str) -> str | None:
-    """The proxy that the environment names: ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``."""
+    """Return the proxy in the environment: ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``."""
     proxies = urllib.request.getproxies()
     proxy = proxies.get(scheme) or proxies.get("all")
     if not proxy or urllib.request.proxy_bypass(host):
@@ -235,7 +235,7 @@ def _proxy(scheme: str, host: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def _tls() -> ssl.SSLContext:
-    """How servers are verified; to load the certificates takes as long as many requests."""
+    """Return the context that verifies servers; cached, as loading the certificates takes as long as many requests."""
     import httpx
 
     return httpx.create_ssl_context()

@@ -1,4 +1,4 @@
-"""``step.ext.fetch``: from its arguments to the request, and from the answer to the response."""
+"""Conversion of ``step.ext.fetch``: from its arguments to the request, and from the response to the result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .secrets import revealed
 
 
 class FetchCall(BaseModel):
-    """A request as the activity is given it, and as Temporal stores it: secrets are names."""
+    """Request in the form for the activity, as Temporal stores it: secrets are names."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
@@ -38,39 +38,39 @@ class FetchCall(BaseModel):
     max_response_bytes: int
 
     @classmethod
-    def of(cls, step_id: str, given: FetchRequest, most: Callable[[int], int]) -> FetchCall:
-        """What a step was called with, checked; its method and URL have been.
+    def of(cls, step_id: str, options: FetchRequest, limit_for: Callable[[int], int]) -> FetchCall:
+        """Return the checked call of a step; its method and URL have been checked before.
 
         Args:
             step_id: The step's id.
-            given: What it was called with.
-            most: The most bytes that a response may have, by those that were asked for.
+            options: The options of the call.
+            limit_for: Returns the size limit of a response, for the requested limit.
 
         Raises:
-            ValueError: Something cannot be sent.
-            TypeError: Something is of no type that can be sent.
+            ValueError: An option cannot be sent.
+            TypeError: An option has a type that cannot be sent.
         """
         return cls(
             step=step_id,
-            method=given.method.upper(),
-            url=given.url,
-            headers=check_headers(given.headers),
-            params=check_params(given.params),
-            body=_body(given.json, given.content),
-            timeout=parse_duration(given.timeout, what="timeout", minimum=timedelta(milliseconds=1)).total_seconds(),
-            max_response_bytes=_max_bytes(given.max_response_bytes, most),
+            method=options.method.upper(),
+            url=options.url,
+            headers=check_headers(options.headers),
+            params=check_params(options.params),
+            body=_body(options.json, options.content),
+            timeout=parse_duration(options.timeout, what="timeout", minimum=timedelta(milliseconds=1)).total_seconds(),
+            max_response_bytes=_max_bytes(options.max_response_bytes, limit_for),
         )
 
     @classmethod
-    def read(cls, data: JSON, most: Callable[[int], int]) -> FetchCall:
-        """A call as the activity is given it: by whoever may write to the namespace.
+    def read(cls, data: JSON, limit_for: Callable[[int], int]) -> FetchCall:
+        """Return a call from the argument of the activity, which anybody who may write to the namespace can send.
 
         Args:
             data: The call.
-            most: The most bytes that a response may have, by those that were asked for.
+            limit_for: Returns the size limit of a response, for the requested limit.
 
         Raises:
-            NonRetryableError: It is none.
+            NonRetryableError: The data is not a valid call.
         """
         try:
             call: FetchCall = bounded_validator(cls).validate_python(data)
@@ -80,14 +80,14 @@ class FetchCall(BaseModel):
             raise NonRetryableError(f"the request is not one of step.ext.fetch: {issues(err)}") from None
         except (ValueError, TypeError, OverflowError) as err:
             raise NonRetryableError(f"the request is not one of step.ext.fetch: {err}") from None
-        largest = most(call.max_response_bytes)
+        largest = limit_for(call.max_response_bytes)
         return call if call.max_response_bytes <= largest else call.model_copy(update={"max_response_bytes": largest})
 
     def request(self) -> Request:
-        """The request, with its secrets.
+        """Return the request, with its secrets.
 
         Raises:
-            SecretNotFoundError: This process does not have one.
+            SecretNotFoundError: This process does not have a secret.
         """
         headers = [(name, self._revealed(value, f"header {name!r}")) for name, value in self.headers.items()]
         params = [(name, self._revealed(value, f"parameter {name!r}")) for name, value in self.params.items()]
@@ -106,7 +106,7 @@ class FetchCall(BaseModel):
 
     @property
     def shown(self) -> str:
-        """The URL in messages: without its query."""
+        """URL for messages, without its query."""
         return urlunsplit(urlsplit(self.url)._replace(query="", fragment=""))
 
     def _revealed(self, value: str | Secret, what: str) -> str:
@@ -115,7 +115,7 @@ class FetchCall(BaseModel):
 
 def _body(json: Any, content: object) -> dict[str, JSON] | None:
     if json is not None and content is not None:
-        raise TypeError("it has json and content; a request has one body")
+        raise TypeError("it has both json and content; a request has one body")
     if json is not None:
         try:
             encoded = outward(json)
@@ -145,11 +145,11 @@ def _content(body: Mapping[str, JSON] | None) -> tuple[bytes | None, str | None]
     return base64.b64decode(body["base64"]), "application/octet-stream"
 
 
-def _max_bytes(value: object, most: Callable[[int], int]) -> int:
+def _max_bytes(value: object, limit_for: Callable[[int], int]) -> int:
     count = value if isinstance(value, int) and not isinstance(value, bool) else 0
-    limit = most(count)
+    limit = limit_for(count)
     if not 0 < count <= limit:
-        raise ValueError(f"max_response_bytes is {value!r}; it takes 1 to {limit:,}, which is what Temporal stores")
+        raise ValueError(f"max_response_bytes is {value!r}; it takes 1 to {limit:,}, the limit of what Temporal stores")
     return count
 
 
@@ -160,6 +160,6 @@ def _with_params(url: str, params: list[tuple[str, str]]) -> str:
 
 
 def response_of(answer: Answer) -> FetchResponse:
-    """An answer as the step returns it."""
+    """Return a response in the form that the step returns."""
     text = text_of(answer.body, answer.headers.get("content-type", ""))
     return FetchResponse(status=answer.status, headers=answer.headers, body=text)

@@ -1,4 +1,4 @@
-"""How many requests one worker has in flight to one host."""
+"""Limits of one worker's concurrent requests to a host."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .problems import HostBusyError
 
 AT_ONCE = 16
 LONGEST_IN_ATTEMPTS = 6
-"""After how many attempts the time to the next one, of up to 5 s at first, grows no more."""
+"""Number of attempts after which the time to the next one, up to 5 s at first, stops growing."""
 
 WAITING = 16
-"""More than this do not wait here, as each of them would keep one of the worker's slots for activities."""
+"""Limit of waiting requests, because each of them keeps one of the worker's slots for activities."""
 
 
 @dataclass(slots=True)
@@ -26,13 +26,13 @@ class _Host:
 
 
 class HostSlots:
-    """Bounds the requests to each host, and those to all hosts together.
+    """Limits concurrent requests to each host, and to all hosts together.
 
-    A host may have no more requests than are left for others. So one that does not answer keeps half of all, two keep
-    three quarters, and a further one still gets some.
+    A host gets no more slots than are free for others. So one host that does not respond keeps half of all slots, two
+    keep three quarters, and another host still gets some.
 
     Args:
-        total: The requests that may be in flight or wait at a time.
+        total: The limit of requests that are in flight or wait.
     """
 
     def __init__(self, total: int) -> None:
@@ -46,17 +46,17 @@ class HostSlots:
 
         Args:
             name: The host.
-            attempt: Which attempt of the delivery it is. Each takes some of the worker's time, so the later ones come
-                less often.
+            attempt: The number of the delivery's attempt. Each attempt takes some of the worker's time, so later ones
+                come less often.
 
         Raises:
-            HostBusyError: Too many wait already, or too few are left for others; says to come again in some seconds.
+            HostBusyError: Too many requests wait, or too few slots are left for others; retry after a few seconds.
         """
         host = self._hosts.get(name) or _Host()
         later = timedelta(seconds=random.uniform(1, 5) * min(attempt, LONGEST_IN_ATTEMPTS))
         if host.users >= AT_ONCE + WAITING:
             raise HostBusyError(
-                f"this worker has {AT_ONCE} requests to {name} in flight, and {WAITING} that wait", later
+                f"this worker has {AT_ONCE} requests to {name} in flight, and {WAITING} more wait", later
             )
         if host.users >= self._total - self._users:
             raise HostBusyError(

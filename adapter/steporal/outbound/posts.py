@@ -1,4 +1,4 @@
-"""An event as the request that delivers it."""
+"""Conversion of an event to the request that delivers it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Headers = list[tuple[str, str]]
 
 
 def post_of(sink: EventSink, event: ReceivedEvent, now: datetime) -> Request:
-    """The request that delivers an event to a sink, with its secrets.
+    """Return the request that delivers an event to a sink, with its secrets.
 
     Raises:
-        SecretNotFoundError: This process does not have one.
+        SecretNotFoundError: This process does not have a secret.
     """
     from .sinks import Webhook
 
@@ -56,7 +56,7 @@ def _webhook_headers(target: Webhook, event: ReceivedEvent, body: bytes, now: da
 
 
 def webhook_id(event_id: str) -> str:
-    """An event's id as a header has it: as it is, where it is printable ASCII without blanks; else percent-encoded."""
+    """Return an event's id for a header: unchanged if it is printable ASCII without blanks, or percent-encoded."""
     if event_id.isascii() and event_id.isprintable() and " " not in event_id:
         return event_id
     return quote(event_id, safe="")

@@ -1,7 +1,7 @@
-"""How a request can fail, beside Python's own ``ConnectionError`` and ``TimeoutError``.
+"""Errors of requests, besides Python's own ``ConnectionError`` and ``TimeoutError``.
 
-A user meets them by name: ``StepError.name``, ``RunFailedError.name``. No message has anything of a request but its
-method and its URL without the query, as the rest may be secret.
+Users meet them by name: ``StepError.name``, ``RunFailedError.name``. Messages contain only the method of a request and
+its URL without the query, because the rest may be secret.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from ..errors import NonRetryableError, RetryAfterError, SteporalError
 
 
 class HttpStatusError(RetryAfterError):
-    """An answer that another attempt may change; zero as its time means the usual backoff."""
+    """A response that another attempt may change; a delay of zero means the usual backoff."""
 
 
 class HostBusyError(RetryAfterError):
-    """This worker has as many requests to a host in flight as it may."""
+    """This worker has reached its limit of concurrent requests to a host."""
 
 
 class SinkNotFoundError(SteporalError):
-    """This worker's code has no such sink; another's may."""
+    """This worker's code does not contain the sink; another worker's may."""
 
 
 class DeliveryRefusedError(NonRetryableError):
-    """A receiver's answer that no other attempt would change."""
+    """A receiver's response that no other attempt would change."""
 
 
 class PrivateAddressError(NonRetryableError):
@@ -30,11 +30,11 @@ class PrivateAddressError(NonRetryableError):
 
 
 class ResponseTooLargeError(NonRetryableError):
-    """A body over ``max_response_bytes``."""
+    """A body that exceeds ``max_response_bytes``."""
 
 
 class ResponseEncodingError(NonRetryableError):
-    """A body that is packed otherwise than by one of ``gzip`` and ``deflate``."""
+    """A body with a coding other than ``gzip`` and ``deflate``."""
 
 
 class SecretNotFoundError(NonRetryableError):

@@ -1,4 +1,4 @@
-"""HTTP requests in traces: each has a span, and carries the trace along."""
+"""Spans of HTTP requests, which pass on the trace."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STATUS = "http.response.status_code"
 
 @contextmanager
 def request_span(request: Request) -> Iterator[tuple[Span, Request]]:
-    """The span of a request, and the request with it in ``traceparent``; the URL's path and query may be secret."""
+    """Yield the span of a request, and the request with ``traceparent``; the URL's path and query may be secret."""
     parts = urlsplit(request.url)
     method = request.method if request.method in _METHODS else "_OTHER"
     attributes: Attributes = {"http.request.method": method, "server.address": parts.hostname or ""}
@@ -28,14 +28,14 @@ def request_span(request: Request) -> Iterator[tuple[Span, Request]]:
     with span(method if method != "_OTHER" else "HTTP", SpanKind.CLIENT, attributes) as current:
         carried: dict[str, str] = {}
         w3c.inject(carried)
-        given = {name.lower() for name, _ in request.headers}
-        if "traceparent" not in given:
+        names = {name.lower() for name, _ in request.headers}
+        if "traceparent" not in names:
             request = replace(request, headers=[*request.headers, *carried.items()])
         yield current, request
 
 
 def answered(span: Span, answer: Answer) -> None:
-    """Let a request's span know its answer."""
+    """Record the response on a request's span."""
     span.set_attribute(_STATUS, answer.status)
     if answer.status >= 400:
         fail(span, str(answer.status))

@@ -1,4 +1,4 @@
-"""The header ``Retry-After``: seconds, or a date (https://www.rfc-editor.org/rfc/rfc9110#field.retry-after)."""
+"""Parsing of ``Retry-After``: seconds, or a date (https://www.rfc-editor.org/rfc/rfc9110#field.retry-after)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 
 
 def retry_after(header: str | None, now: datetime, longest: timedelta) -> timedelta:
-    """How long to wait, from 0 to ``longest``; 0 if the header is missing or says nothing that can be read."""
+    """Return the time to wait, from 0 to ``longest``; 0 if the header is missing or not valid."""
     if header is None:
         return timedelta(0)
     text = header.strip()

@@ -1,4 +1,4 @@
-"""Secrets, in the process that uses them: an activity's. Nothing here puts a value into a message."""
+"""Secrets in the process that uses them, an activity's. No message contains the value of a secret."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from ..http import Secret
 from .problems import SecretNotFoundError
 
 _OURS = re.compile(r"TEMPORAL_|STEPORAL_\w+_KEYS$", re.IGNORECASE)
-"""Who can write to the namespace could otherwise have the keys sent that keep its values from them."""
+"""Settings that are never sent. Otherwise, whoever can write to the namespace could request the encryption keys."""
 
 
 def revealed(value: str | Secret, what: str) -> str:
-    """A value that may be a secret, as it is sent.
+    """Return the text to send for a value that may be a secret.
 
     Args:
-        value: Text, which is returned as it is, or the name of an environment variable.
-        what: What needs it.
+        value: Text, which is returned unchanged, or the name of an environment variable.
+        what: The user of the value, for messages.
 
     Raises:
-        SecretNotFoundError: This process does not have the variable, or it cannot be sent.
+        SecretNotFoundError: This process does not have the variable, or its value cannot be sent.
     """
     if isinstance(value, str):
         return value
     if _OURS.match(value.name):
         raise SecretNotFoundError(
-            f"{what} asks for {value.name!r}, which is a setting of this worker and is never sent"
+            f"{what} requests {value.name!r}, which is a setting of this worker and is never sent"
         )
-    found = os.environ.get(value.name, "")
-    if not found:
+    secret = os.environ.get(value.name, "")
+    if not secret:
         raise SecretNotFoundError(
             f"{what} needs the environment variable {value.name!r}, which this worker does not have; "
-            "set it where workers start"
+            "set it in the environment of the workers"
         )
-    if not found.isascii() or not found.isprintable():
+    if not secret.isascii() or not secret.isprintable():
         raise SecretNotFoundError(
-            f"{what} needs the environment variable {value.name!r}, whose value has a line break or another character "
-            "beyond printable ASCII, which headers and URLs cannot contain"
+            f"{what} needs the environment variable {value.name!r}, whose value contains a line break or another "
+            "character beyond printable ASCII, which headers and URLs cannot contain"
         )
-    return value.prefix + found
+    return value.prefix + secret

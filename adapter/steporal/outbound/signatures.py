@@ -1,4 +1,4 @@
-"""Signatures of Standard Webhooks, by the package of that name (https://www.standardwebhooks.com)."""
+"""Signatures of Standard Webhooks, by the package ``standardwebhooks`` (https://www.standardwebhooks.com)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from .problems import SecretNotFoundError
 from .secrets import revealed
 
 _PREFIX = "whsec_"
-_SHORTEST, _LONGEST = 24, 64  # bytes, as the specification has it
+_SHORTEST, _LONGEST = 24, 64  # bytes, by the specification
 
 
 def check_secret(value: object) -> None:
-    """A signing secret, or the name of one.
+    """Check a signing secret, or the name of one.
 
     Raises:
-        ValueError: It is not a secret of Standard Webhooks; the message does not show it.
+        ValueError: The value is not a secret of Standard Webhooks; the message does not show it.
     """
     if isinstance(value, Secret):
         return
@@ -40,10 +40,10 @@ def _is_secret(text: str) -> bool:
 
 
 def signatures(secret: str | Secret, *, id: str, at: datetime, body: bytes, what: str) -> str:
-    """The header ``webhook-signature``: one signature for each secret, as there are two while one is changed.
+    """Return the header ``webhook-signature``: one signature for each secret, as two are in use during a rotation.
 
     Raises:
-        SecretNotFoundError: This process does not have the secret, or its value is none.
+        SecretNotFoundError: This process does not have the secret, or its value is not valid.
     """
     from standardwebhooks import Webhook
 
@@ -53,6 +53,6 @@ def signatures(secret: str | Secret, *, id: str, at: datetime, body: bytes, what
     except ValueError as err:
         name = secret.name if isinstance(secret, Secret) else ""
         raise SecretNotFoundError(
-            f"{what} needs the environment variable {name!r}, whose value is wrong: {err}"
+            f"{what} needs the environment variable {name!r}, whose value is not valid: {err}"
         ) from None
     return " ".join(Webhook(one).sign(id, at, body.decode()) for one in value.split())

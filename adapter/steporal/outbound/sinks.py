@@ -1,4 +1,4 @@
-"""Where events are delivered to outside Temporal: sinks, as a client defines them."""
+"""Sinks: destinations outside of Temporal that events are delivered to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .checks import check_header_value, check_headers, check_url, origin_of
 from .signatures import check_secret
 
 EVERY_EVENT = "*"
-"""The pattern of all events but the system's; of sinks alone."""
+"""Pattern of all events except system events; valid only in sinks."""
 
 SINK_RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=5), backoff_coefficient=2.0, maximum_interval=timedelta(hours=1)
@@ -29,7 +29,7 @@ SINK_RETRY = RetryPolicy(
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """A URL that is sent events as Standard Webhooks (https://www.standardwebhooks.com)."""
+    """URL that receives events as Standard Webhooks (https://www.standardwebhooks.com)."""
 
     url: str
     secret: str | Secret | None = field(default=None, repr=False)
@@ -37,17 +37,17 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class InngestSink:
-    """An Inngest server, or another gateway of Steporal: what ``client.event_sink`` forwards events to.
+    """Inngest server, or another Steporal gateway, that ``client.event_sink`` forwards events to.
 
-    An event keeps its id, name, data and time, so that Inngest starts each of its functions once for it, as Temporal
-    does. Events that came from Inngest, which their ids say by starting with ``inngest:``, are not sent back.
+    An event keeps its id, name, data and time, so that Inngest, like Temporal, starts each of its functions once for
+    the event. Events that came from Inngest, whose ids start with ``inngest:``, are not sent back.
 
     Example:
         ``client.event_sink("*", InngestSink(steporal.secret("INNGEST_EVENT_KEY")))``
 
     Attributes:
-        event_key: Inngest's event key; as a :func:`~steporal.secret`, of the worker's environment.
-        base_url: Where its event API is, such as ``http://127.0.0.1:8288`` for its dev server.
+        event_key: Inngest's event key; as a :func:`~steporal.secret`, it is read from the worker's environment.
+        base_url: The base URL of its event API, such as ``http://127.0.0.1:8288`` for its dev server.
     """
 
     event_key: str | Secret = field(repr=False)
@@ -56,15 +56,15 @@ class InngestSink:
 
 @dataclass(frozen=True, slots=True)
 class EventSink:
-    """A sink, as ``client.event_sink`` returns it.
+    """Sink that ``client.event_sink`` returns.
 
     Attributes:
-        id: Its id, which is the Temporal workflow type of its deliveries.
-        triggers: Which events it delivers.
-        target: Where to.
-        headers: Headers of its own.
-        timeout: Of one attempt.
-        give_up_after: How long to try.
+        id: The sink's id, which is the Temporal workflow type of its deliveries.
+        triggers: The triggers for the events that it delivers.
+        target: The destination.
+        headers: The user's additional headers.
+        timeout: The timeout of one attempt.
+        give_up_after: The time after which a delivery fails.
         retry: The backoff between attempts.
         allow_private: Whether addresses of private networks are allowed.
     """
@@ -80,12 +80,12 @@ class EventSink:
 
     @property
     def is_bridge(self) -> bool:
-        """Whether events that came from the system that it forwards to are left out."""
+        """True if the sink forwards to Inngest, and so skips events that came from there."""
         return isinstance(self.target, InngestSink)
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port that it delivers to; the rest of a URL may be secret."""
+        """Scheme, host and port of the destination; the rest of a URL may be secret."""
         return origin_of(check_url(_url_of(self.target)))
 
 
@@ -103,10 +103,10 @@ def define_sink(
     retry: RetryPolicy | None,
     allow_private: bool,
 ) -> EventSink:
-    """What ``client.event_sink`` was called with, checked.
+    """Return the checked sink for a call of ``client.event_sink``.
 
     Raises:
-        DefinitionError: Something cannot be right.
+        DefinitionError: An argument is not valid.
     """
     patterns = [events] if isinstance(events, str) else events
     where = f"event_sink({events!r})"
@@ -153,10 +153,10 @@ def _target(to: object, secret: str | Secret | None, allow_private: bool) -> Web
     if not isinstance(to, InngestSink):
         raise TypeError(f"to is {to!r}; it takes a URL, or InngestSink(...)")
     if secret is not None:
-        raise ValueError("secret signs what is sent to a URL; InngestSink(...) has an event_key")
+        raise ValueError("secret is only for URLs; InngestSink(...) has an event_key")
     _check_event_key(to.event_key)
     if _check_target_url(to.base_url, "base_url", allow_private).query:
-        raise ValueError("base_url has a query; it takes what stands before '/e/{key}'")
+        raise ValueError("base_url contains a query; it takes the part before '/e/{key}'")
     return to
 
 
@@ -170,7 +170,7 @@ def _check_target_url(url: str, what: str, allow_private: bool) -> Any:
     parts = check_url(url, what)
     if not allow_private and is_plainly_private(parts.hostname or ""):
         raise ValueError(
-            f"{what} leads to {parts.hostname!r}, which is not a public address of the internet; "
+            f"{what} leads to {parts.hostname!r}, which is not a public internet address; "
             "to allow addresses of your own network: allow_private=True"
         )
     return parts
@@ -181,9 +181,9 @@ def _url_of(target: Webhook | InngestSink) -> str:
 
 
 def _default_id(app: str, patterns: Sequence[str], target: Webhook | InngestSink) -> str:
-    """An id that people recognise, and that no other app has, or an event would be delivered by one of them alone.
+    """Return an id that people recognize, and that is unique to the app, so that another app also gets each event.
 
-    It has no slash, which ends ids of workflows in ids of runs.
+    The id has no slash, because a slash ends a workflow's id in the ids of runs.
     """
     host = check_url(_url_of(target)).hostname
     text = f"{app}: {' '.join(patterns)} to {host}".replace("/", ".")

@@ -1,1 +1,1 @@
-"""From an event to the runs that it concerns."""
+"""Routing of events and signals to the runs that they concern."""

@@ -1,7 +1,7 @@
-"""Messages to one receiver, some in each call: while a call is under way, those for the next one gather.
+"""Batching of messages to one receiver: messages that arrive during a call are sent together in the next one.
 
-A message that is alone goes at once. Of many, as in a burst, a receiver that takes some hundred calls a second hears
-thousands.
+A single message is sent at once. In a burst, a receiver that accepts a few hundred calls per second gets thousands of
+messages.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 Call = Callable[[list[T]], Awaitable[bool]]
 
-MOST_BYTES = 512 * 1024
+MAX_BATCH_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,29 +33,29 @@ class _Put(Generic[T]):
     answered: asyncio.Future[bool]
 
 
-class Line(Generic[T]):
-    """Messages to one receiver, in the order in which they were put in.
+class Batcher(Generic[T]):
+    """Messages to one receiver, in the order in which they were added.
 
     Args:
-        most: How many go in one call, unless so many are put in at once.
+        max_count: The limit of messages in one call; messages that are added together are not split.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_count: int) -> None:
+        self._max_count = max_count
         self._waiting: deque[_Put[T]] = deque()
         self._calling: asyncio.Task[None] | None = None
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way, and nothing waits."""
+        """True if no call is in progress and no message waits."""
         return self._calling is None
 
     async def put(self, messages: Sequence[T], size: int, call: Call[T]) -> bool:
-        """Send messages together with what has gathered; what the call of which they were a part has returned.
+        """Send messages together with others that have been added; return the result of their call.
 
         Args:
-            messages: Those of one sender; they stay together.
-            size: How many bytes they have.
+            messages: The messages of one sender, which stay together.
+            size: The size of the messages in bytes.
             call: Sends messages.
         """
         answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -92,34 +92,34 @@ class Line(Generic[T]):
         while self._waiting:
             put = self._waiting[0]
             count, size = count + len(put.messages), size + put.size
-            if puts and (count > self._most or size > MOST_BYTES):
+            if puts and (count > self._max_count or size > MAX_BATCH_BYTES):
                 break
             puts.append(self._waiting.popleft())
         return puts
 
 
-_Lines = dict[tuple[str, str, str], Line[object]]
+_Batchers = dict[tuple[str, str, str], Batcher[object]]
 
-_lines: WeakKeyDictionary[ServiceClient, PerLoop[_Lines]] = WeakKeyDictionary()
-"""By connection; each event loop has lines of its own, by namespace, receiver and signal."""
+_batchers: WeakKeyDictionary[ServiceClient, PerLoop[_Batchers]] = WeakKeyDictionary()
+"""Batchers by connection; each event loop has its own, by namespace, receiver and signal."""
 
 
-async def gathered(
+async def send_batched(
     temporal: temporalio.client.Client,
     receiver: str,
     signal: str,
     messages: Sequence[object],
     *,
     size: int,
-    most: int,
+    max_count: int,
     call: Call[object],
 ) -> bool:
-    """Send messages to a workflow of a namespace, together with those that others in this loop send it meanwhile."""
-    lines = _lines.setdefault(temporal.service_client, PerLoop(dict)).get()
+    """Send messages to a workflow, together with those that others in this loop send to it in the meantime."""
+    batchers = _batchers.setdefault(temporal.service_client, PerLoop(dict)).get()
     key = temporal.namespace, receiver, signal
-    line = lines.setdefault(key, Line(most))
+    batcher = batchers.setdefault(key, Batcher(max_count))
     try:
-        return await line.put(messages, size, call)
+        return await batcher.put(messages, size, call)
     finally:
-        if line.is_idle and lines.get(key) is line:
-            del lines[key]
+        if batcher.is_idle and batchers.get(key) is batcher:
+            del batchers[key]

@@ -1,4 +1,4 @@
-"""What sending one event does."""
+"""Dispatch of events: starts runs, and publishes events to waiting runs."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from .topics.client import Topics
 _logger = logging.getLogger("steporal.events")
 
 Start: TypeAlias = tuple[str, Match]
-"""A run that an event starts: the event's id, and the workflow."""
+"""Run that an event starts: the event's id, and the workflow."""
 
 CONCURRENCY = 64
-"""Calls to Temporal that one dispatch has in flight."""
+"""Limit of concurrent calls to Temporal in one dispatch."""
 
 
 def _started(event: ReceivedEvent, match: Match) -> StartedRun:
@@ -50,17 +50,17 @@ class Dispatcher:
         self._meter = meter_of(temporal)
 
     async def dispatch(self, events: Sequence[ReceivedEvent]) -> SendEventResult:
-        """Start the runs that events start, and tell those that wait for them.
+        """Start the runs that events start, and publish the events to the runs that wait for them.
 
-        Sending an event again, by its id, starts nothing twice and wakes no later wait.
+        Sending an event again with the same id starts nothing twice and wakes no later wait.
 
         Returns:
             The ids of the events, the runs that they have started, now or when they were sent before, and the events
-            whose topic runs, as some run waits for their name. A run that Temporal refuses to start for good is not
-            among them; that concerns neither the others nor the sender.
+            whose name runs wait for, so that a topic exists. A run that Temporal refuses to start for good is not
+            included; other runs and the sender are not affected.
 
         Raises:
-            RPCError: Temporal refused, or could not be reached; some runs may have been started.
+            RPCError: Temporal returned an error, or could not be reached; some runs may have been started.
         """
         snapshot = await self.catalog.read([FINISHED, *(event.name for event in events)])
         listened = snapshot.is_listened(FINISHED)
@@ -68,15 +68,15 @@ class Dispatcher:
         bridged = [is_bridged(event) for event in events]
         events = [unmarked(event) for event in events]
         encoded, starts, pace = [], [], Pace()
-        for event, came in zip(events, bridged, strict=True):
+        for event, was_bridged in zip(events, bridged, strict=True):
             data = event.model_dump(mode="json")
             encoded.append(data)
-            starts += [(event, match) for match in await self._matches(snapshot, data, came, pace)]
+            starts += [(event, match) for match in await self._matches(snapshot, data, was_bridged, pace)]
             await pace.keep()
         waiting, refused = iter(starts), set[Start]()
 
         async def start_some() -> None:
-            for event, match in waiting:  # which all of these tasks share
+            for event, match in waiting:  # an iterator that all of these tasks share
                 if not await self._start(event, match, listened):
                     refused.add((event.id, match))
 
@@ -86,20 +86,20 @@ class Dispatcher:
                     publishing = group.create_task(self._publish(encoded))
                     for _ in range(min(CONCURRENCY, len(starts))):
                         group.create_task(start_some())
-            heard = publishing.result().result()
+            awaited = publishing.result().result()
         except BaseExceptionGroup as error:
-            raise first_of(error) from None  # each is a call's own error, and one says it all
+            raise first_of(error) from None  # each of them is the error of one call, so one is sufficient
         starts = [(event, match) for event, match in starts if (event.id, match) not in refused]
         if self._meter is not None:
-            _count(self._meter, snapshot, events, starts, heard)
+            _count(self._meter, snapshot, events, starts, awaited)
         return SendEventResult(
             ids=ids,
             runs=[_started(event, match) for event, match in starts],
-            awaited=[id for id, event in zip(ids, events, strict=True) if event.id in heard],
+            awaited=[id for id, event in zip(ids, events, strict=True) if event.id in awaited],
         )
 
     async def _publish(self, events: Sequence[dict[str, JSON]]) -> asyncio.Task[set[str]]:
-        """Send events to topics; return the finished task, whose error must not cancel the starts."""
+        """Publish events to topics; return the finished task, whose error must not cancel the starts."""
         publishing = asyncio.create_task(self._topics.publish(events))
         try:
             await asyncio.wait([publishing])
@@ -109,19 +109,19 @@ class Dispatcher:
             raise
         return publishing
 
-    async def _matches(self, snapshot: Snapshot, event: Mapping[str, JSON], came: bool, pace: Pace) -> list[Match]:
-        """The workflows that start on an event, each once, whichever of its triggers matches first."""
-        found: dict[Match, None] = {}
-        for match, entry in snapshot.candidates(event["name"], bridged=came):
-            if match in found:
+    async def _matches(self, snapshot: Snapshot, event: Mapping[str, JSON], bridged: bool, pace: Pace) -> list[Match]:
+        """Return the workflows that start on an event, each once, whichever of its triggers matches first."""
+        matches: dict[Match, None] = {}
+        for match, entry in snapshot.candidates(event["name"], bridged=bridged):
+            if match in matches:
                 continue
             judgement = snapshot.judge(match, entry, event)
             if judgement.is_over_budget:
                 self._over_budget(match, entry.if_exp or "")
             await pace.keep()
             if judgement.is_true:
-                found[match] = None
-        return list(found)
+                matches[match] = None
+        return list(matches)
 
     def _over_budget(self, match: Match, source: str) -> None:
         warn_over_budget(source, f"a trigger of workflow {match.workflow!r}")
@@ -129,14 +129,14 @@ class Dispatcher:
             EXPRESSIONS_OVER_BUDGET.add(self._meter, task_queue=match.task_queue, workflow_type=match.workflow)
 
     async def is_finish_listened(self) -> bool | None:
-        """Whether runs have to tell that they have finished; None if the catalog cannot be read now."""
+        """Return whether runs must send an event when they finish; None if the catalog cannot be read now."""
         try:
             return (await self.catalog.read([FINISHED])).is_listened(FINISHED)
         except RPCError:
             return None
 
     async def _start(self, event: ReceivedEvent, match: Match, listened: bool) -> bool:
-        """Start a run; return False if Temporal would refuse it however often it is asked."""
+        """Start a run; return False if Temporal would reject it in every attempt."""
         request = StartRequest(
             app=match.app,
             workflow=match.workflow,
@@ -160,8 +160,8 @@ class Dispatcher:
 
     def _refused(self, event: ReceivedEvent, match: Match, error: RPCError) -> None:
         _logger.error(
-            "event %r with id %r does not start workflow %r of app %r, as Temporal refuses it: %s; correct the "
-            "workflow's registration, and send the event again",
+            "event %r with id %r does not start workflow %r of app %r, because Temporal rejects the start: %s; correct "
+            "the workflow's registration, and send the event again",
             event.name,
             event.id,
             match.workflow,
@@ -177,13 +177,13 @@ def _count(
     snapshot: Snapshot,
     events: Sequence[ReceivedEvent],
     starts: Sequence[tuple[ReceivedEvent, Match]],
-    heard: Collection[str],
+    awaited: Collection[str],
 ) -> None:
     matched = {event.id for event, _ in starts}
     for event in events:
         name = snapshot.trigger_for(event.name)
         EVENTS_SENT.add(meter, event=name)
-        if event.id not in matched and event.id not in heard and event.name not in SYSTEM_EVENTS:
+        if event.id not in matched and event.id not in awaited and event.name not in SYSTEM_EVENTS:
             EVENTS_UNMATCHED.add(meter, event=name)
     for event, match in starts:
         EVENTS_MATCHED.add(meter, event=snapshot.trigger_for(event.name), workflow_type=match.workflow)

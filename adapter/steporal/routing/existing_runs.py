@@ -1,4 +1,4 @@
-"""Runs that were started before, found by their workflow id."""
+"""Look-up of existing runs by their workflow id."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..wire.start import Origin
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A run that Temporal has.
+class ExistingRun:
+    """A run that exists in Temporal.
 
     Attributes:
         run_id: The run's id: that of its first execution.
@@ -29,11 +29,11 @@ class Found:
     event_id: str
 
 
-async def find_run(temporal: temporalio.client.Client, workflow_id: str) -> Found:
-    """Find a run, whether it has ended or not.
+async def find_run(temporal: temporalio.client.Client, workflow_id: str) -> ExistingRun:
+    """Find a run, open or closed.
 
     Raises:
-        RunNotFoundError: Temporal has none with this workflow id.
+        RunNotFoundError: No run has this workflow id.
     """
     try:
         described = await temporal.get_workflow_handle(workflow_id).describe()
@@ -43,20 +43,20 @@ async def find_run(temporal: temporalio.client.Client, workflow_id: str) -> Foun
             raise
         raise run_not_found(workflow_id) from None
     first = described.raw_description.workflow_execution_info.first_run_id
-    return Found(first or described.run_id, event_id)
+    return ExistingRun(first or described.run_id, event_id)
 
 
 def run_not_found(workflow_id: str) -> RunNotFoundError:
     """Return the error for a run that Temporal does not have."""
     return RunNotFoundError(
-        f"no run has the workflow id {workflow_id!r}; it is '{{app}}/{{workflow}}/{{event id}}', or what "
-        "start_workflow(id=...) was given. Temporal forgets runs when its retention period is over"
+        f"no run has the workflow id {workflow_id!r}; workflow ids are '{{app}}/{{workflow}}/{{event id}}', or the id "
+        "passed to start_workflow(id=...). Temporal deletes runs after the retention period"
     )
 
 
 async def _event_id(temporal: temporalio.client.Client, described: WorkflowExecutionDescription) -> str:
     indexed = described.typed_search_attributes.get(EVENT_ID)
-    if indexed and keyword(f"{indexed}.") != indexed:  # it is whole
+    if indexed and keyword(f"{indexed}.") != indexed:  # it was not cut
         return indexed
     added: object = None
     handle = temporal.get_workflow_handle(described.id, run_id=described.run_id)

@@ -1,9 +1,9 @@
 """Events that come from Inngest while both systems run side by side, and must not be sent back to it.
 
-What brings them here puts ``inngest:`` before their id. An id is the one field of an event that every system between
-keeps, and that producers without headers of their own can set. Here the mark is taken off: what is left is the id that
-the event has in Inngest. So an event that was sent here, forwarded to Inngest and brought back has the id that it was
-sent with, and starts nothing again.
+The program that forwards them here puts ``inngest:`` before their id. The id is the one field of an event that every
+system in between keeps, and that producers without custom headers can set. This module removes the mark; the rest is
+the event's id in Inngest. So an event that was sent here, forwarded to Inngest and brought back has its original id,
+and starts nothing again.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ MARK = "inngest:"
 
 
 def is_bridged(event: ReceivedEvent) -> bool:
-    """Whether an event has come from Inngest."""
+    """Return whether an event comes from Inngest."""
     return event.id.startswith(MARK)
 
 
 def unmarked(event: ReceivedEvent) -> ReceivedEvent:
-    """The event with the id that it has in Inngest."""
+    """Return the event with its id in Inngest."""
     return event.model_copy(update={"id": unmarked_id(event.id)}) if is_bridged(event) else event
 
 
 def unmarked_id(id: str) -> str:
-    """An event's id without the mark."""
+    """Return an event's id without the mark."""
     return id.removeprefix(MARK) or id

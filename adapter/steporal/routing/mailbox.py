@@ -1,8 +1,8 @@
-"""Which run waits for a signal: one Temporal workflow for each signal that a run waits for.
+"""Mailboxes: one Temporal workflow for each signal that a run waits for.
 
-A mailbox gives the first signal that it is sent to the run that waits for it, and ends; it ends without one when the
-wait does. Whether a wait has received a signal is decided here and nowhere else: senders hear it from their update, and
-a run whose wait is over asks before it goes on. So the two always agree.
+A mailbox gives the first signal that it receives to the waiting run, and ends; it ends without a signal when the wait
+does. Only the mailbox decides whether a wait has received a signal: senders learn it from their update, and a run whose
+wait is over asks the mailbox before it continues. So the two always agree.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from ..values.converter import to_raw
 from ..wire.mailbox_wait import Wait
 from ..wire.names import CHECK_SIGNAL, CLOSE, MAILBOX, RELEASE, SEND, SIGNALLED, TAKE, WAIT_KEY
 from ..workflow_kinds import of_kind
-from .messages import read, refuse, said
+from .messages import message_json, read, refuse
 
 _TAKES_PER_MAILBOX = 500
-"""Temporal takes 2,000 updates in one execution of a workflow.
+"""Limit of takeovers of one mailbox: Temporal accepts 2,000 updates in one execution of a workflow.
 
 A live mailbox replays with this number: another one needs ``workflow.patched``.
 """
 
 _IS_FULL = "SignalCountLimitExceeded"
-"""How the SDK calls it that a run has had all signals that Temporal allows it, until it continues as new."""
+"""SDK's error type when a run has received all signals that Temporal allows it, until it continues as new."""
 
 
 _CHECK_TIMEOUT = timedelta(minutes=1)
@@ -46,12 +46,12 @@ End = Literal["received", "closed", "timeout", "gone"]
 
 
 def mailbox_id(signal: str) -> str:
-    """The Temporal workflow id of the mailbox of a signal."""
+    """Return the Temporal workflow id of the mailbox of a signal."""
     return f"{MAILBOX}/{signal}"
 
 
 class Claim(BaseModel):
-    """What is asked of a mailbox: to have another wait instead of the one that it has."""
+    """Request to a mailbox to replace its wait by another."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
@@ -60,11 +60,11 @@ class Claim(BaseModel):
 
 
 class Answer(BaseModel):
-    """What a sender is told.
+    """Response to a sender.
 
     Attributes:
-        run_id: The id of the run that has received the signal; None if none has.
-        issues: What is wrong with the data; None if nothing is. The wait goes on.
+        run_id: The id of the run that has received the signal; None if no run has.
+        issues: The issues of the data; None if it is valid. With issues, the wait continues.
         wait: The wait whose type the data does not fit.
     """
 
@@ -75,17 +75,17 @@ class Answer(BaseModel):
     wait: Wait | None = None
 
     def raw(self) -> RawValue:
-        """The answer as a payload."""
+        """Return the response as a payload."""
         return to_raw(self.model_dump(mode="json"))
 
 
 class Ended(BaseModel):
-    """What a mailbox returns.
+    """Result of a mailbox.
 
     Attributes:
-        why: Why it ended: its wait received a signal, was closed by its run, or reached its timeout; or the run that
-            waited was found to be gone.
-        wait: The wait that it had at last.
+        why: The reason for its end: its wait received a signal, was closed by its run, or timed out; or the waiting
+            run no longer existed.
+        wait: The last wait.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -94,7 +94,7 @@ class Ended(BaseModel):
     wait: Wait
 
     def was_received_by(self, wait: Wait) -> bool:
-        """Whether a wait has received the signal."""
+        """Return whether a wait has received the signal."""
         return self.why == "received" and self.wait.is_same(wait)
 
 
@@ -108,16 +108,16 @@ class MailboxWorkflow:
 
     @workflow.init
     def __init__(self, wait: RawValue) -> None:
-        asked = read(Wait, said(wait), "wait for a signal")
-        self._wait = asked or _NOBODY
-        self._end: End | None = None if asked else "gone"
+        first = read(Wait, message_json(wait), "wait for a signal")
+        self._wait = first or _NOBODY
+        self._end: End | None = None if first else "gone"
         self._is_delivering = False
         self._is_awaited = False
         self._takes = 0
 
     @workflow.run
     async def run(self, wait: RawValue) -> RawValue:
-        """Live until the wait is over."""
+        """Run until the wait is over."""
         while self._end is None:
             waited = self._wait
             try:
@@ -140,7 +140,7 @@ class MailboxWorkflow:
         )
 
     async def _until_delivered(self) -> None:
-        """Wait for the end of a delivery, which tries no further then."""
+        """Wait for the end of a delivery, which makes no further attempt in the meantime."""
         self._is_awaited = True
         await workflow.wait_condition(lambda: not self._is_delivering)
         self._is_awaited = False
@@ -148,7 +148,7 @@ class MailboxWorkflow:
     @workflow.update(name=SEND, description="A signal was sent.")
     @of_any_count
     async def send(self, data: RawValue) -> RawValue:
-        """Give a signal's data to the run that waits, and return an :class:`Answer`."""
+        """Give a signal's data to the waiting run, and return an :class:`Answer`."""
         while True:
             wait = self._wait
             issues = await self._issues(wait, data)
@@ -161,7 +161,7 @@ class MailboxWorkflow:
         self._is_delivering = True
         workflow.upsert_memo({WAIT_KEY: None})
         try:
-            await self._deliver(said(data))
+            await self._deliver(message_json(data))
             self._end = "received"
         except FailureError:
             self._end = "gone"
@@ -170,16 +170,16 @@ class MailboxWorkflow:
         return Answer(run_id=self._wait.run_id if self._end == "received" else None).raw()
 
     async def _issues(self, wait: Wait, data: RawValue) -> str | None:
-        """Let a worker of the app that waits check a signal's data; return what is wrong with it.
+        """Let a worker of the waiting run's app check a signal's data, and return the issues.
 
-        The app's code has the type, which this workflow cannot import. If the check itself fails, the run checks the
-        data when it receives it.
+        The app's code contains the type, which this workflow cannot import. If the check itself fails, the run checks
+        the data when it receives it.
         """
         if wait.data_type is None:
             return None
         checking = workflow.start_activity(
             CHECK_SIGNAL,
-            to_raw({"type": wait.data_type, "data": said(data)}),
+            to_raw({"type": wait.data_type, "data": message_json(data)}),
             task_queue=wait.task_queue,
             result_type=RawValue,
             start_to_close_timeout=_CHECK_TIMEOUT,
@@ -191,7 +191,7 @@ class MailboxWorkflow:
             checking.cancel()
             return None
         try:
-            issues = said(await checking)
+            issues = message_json(await checking)
         except FailureError:
             return None
         return issues if isinstance(issues, str) else None
@@ -199,7 +199,7 @@ class MailboxWorkflow:
     async def _deliver(self, data: JSON) -> None:
         wait = self._wait
         delivery = {"key": wait.key, "run_id": wait.run_id, "signal": wait.signal, "data": data}
-        # Without a run id: a run that has continued as new receives it too.
+        # Without a run id, so that a run that has continued as new receives it, too.
         to = workflow.get_external_workflow_handle(wait.workflow_id)
         pause = _PAUSE_SECONDS
         while True:
@@ -216,30 +216,30 @@ class MailboxWorkflow:
     @workflow.update(name=TAKE, description="Another run waits instead.")
     @of_any_count
     async def take(self, claim: RawValue) -> RawValue:
-        """Have another wait, if the one to replace is still there; returns whether it is so."""
-        asked = read(Claim, said(claim), "claim to a mailbox")
-        if asked is None:
+        """Replace the wait if it is still the expected one; return whether it was replaced."""
+        request = read(Claim, message_json(claim), "claim to a mailbox")
+        if request is None:
             raise refuse("claim to a mailbox")
         await self._until_delivered()
-        if self._end is not None or not self._wait.is_same(asked.instead_of):
+        if self._end is not None or not self._wait.is_same(request.instead_of):
             return to_raw(False)
         self._takes += 1
         if self._takes > _TAKES_PER_MAILBOX:
-            self._end = "closed"  # whoever takes it starts the next one
+            self._end = "closed"  # the next waiting run starts a new mailbox
             return to_raw(False)
-        self._wait = asked.wait
-        workflow.upsert_memo({WAIT_KEY: asked.wait.model_dump(mode="json")})
+        self._wait = request.wait
+        workflow.upsert_memo({WAIT_KEY: request.wait.model_dump(mode="json")})
         return to_raw(True)
 
-    @workflow.update(name=CLOSE, description="A run waits no longer, and asks whether it has received the signal.")
+    @workflow.update(name=CLOSE, description="A run no longer waits; returns whether it has received the signal.")
     @of_any_count
     async def close(self, wait: RawValue) -> RawValue:
-        """End, if this wait is still there; returns whether it has received the signal."""
-        asked = read(Wait, said(wait), "wait for a signal")
-        if asked is None:
+        """End if this is still the wait; return whether it has received the signal."""
+        closed = read(Wait, message_json(wait), "wait for a signal")
+        if closed is None:
             raise refuse("wait for a signal")
         await self._until_delivered()
-        if not self._wait.is_same(asked):
+        if not self._wait.is_same(closed):
             return to_raw(False)
         self._end = self._end or "closed"
         return to_raw(self._end == "received")
@@ -247,7 +247,7 @@ class MailboxWorkflow:
     @workflow.signal(name=RELEASE, description="The run that waits has ended.")
     @of_any_count
     def release(self, wait: RawValue) -> None:
-        """End, if this wait is still there."""
-        asked = read(Wait, said(wait), "wait for a signal")
-        if asked is not None and self._wait.is_same(asked) and not self._is_delivering:
+        """End if this is still the wait."""
+        released = read(Wait, message_json(wait), "wait for a signal")
+        if released is not None and self._wait.is_same(released) and not self._is_delivering:
             self._end = self._end or "closed"

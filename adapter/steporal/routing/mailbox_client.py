@@ -1,4 +1,4 @@
-"""What is done with mailboxes from outside: runs open and close them, and everybody sends."""
+"""Client of mailboxes: opens and closes them for runs, and sends signals to them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .mailbox import Answer, Claim, Ended, mailbox_id
 from .messages import TASK_TIMEOUT
 
 ANSWER_TIMEOUT = timedelta(seconds=30)
-"""How long a mailbox may take to answer; it takes some milliseconds where any app's worker is up."""
+"""Time that a mailbox may take to respond; with a worker of any app running, it takes a few milliseconds."""
 
 _CONCURRENCY = 64
 _TRIES = 5
@@ -33,12 +33,12 @@ _PAUSE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """A mailbox that is open.
+class OpenMailbox:
+    """An open mailbox.
 
     Attributes:
-        run_id: Temporal's run id of the mailbox itself.
-        wait: Who waits.
+        run_id: The Temporal run id of the mailbox.
+        wait: The wait in it.
     """
 
     run_id: str
@@ -46,37 +46,37 @@ class Held:
 
 
 class Mailboxes:
-    """The mailboxes of a Temporal namespace."""
+    """Mailboxes of a Temporal namespace."""
 
     def __init__(self, temporal: temporalio.client.Client) -> None:
         self._temporal = temporal
 
-    # --- who waits -------------------------------------------------------------------------------------------------
+    # --- waits -----------------------------------------------------------------------------------------------------
 
-    async def open(self, wait: Wait, *, replace: bool) -> Held:
-        """Open a mailbox for a wait, unless another run waits already.
+    async def open(self, wait: Wait, *, replace: bool) -> OpenMailbox:
+        """Open a mailbox for a wait, unless another run already waits.
 
-        Opening one again for the same wait changes nothing.
+        Opening a mailbox again for the same wait changes nothing.
 
         Args:
             wait: The wait.
-            replace: Whether to take the place of another run that waits.
+            replace: Whether to replace another run that waits.
 
         Returns:
-            The mailbox; it has another wait where that one stays.
+            The mailbox; it contains the other wait if that one stays.
         """
         while True:
             try:
-                return Held(await self._start(wait), wait)
+                return OpenMailbox(await self._start(wait), wait)
             except WorkflowAlreadyStartedError as err:
-                there = err.run_id
+                existing_run_id = err.run_id
             held = await self.find(wait.signal)
             if held is None:
-                await self._until_ended(wait.signal, there)
+                await self._until_ended(wait.signal, existing_run_id)
             elif held.wait.is_same(wait) or not (replace or await self._is_gone(held.wait)):
                 return held
             elif await self._take(held, wait):
-                return Held(held.run_id, wait)
+                return OpenMailbox(held.run_id, wait)
 
     async def _start(self, wait: Wait) -> str:
         handle = await self._temporal.start_workflow(
@@ -92,7 +92,7 @@ class Mailboxes:
         return handle.first_execution_run_id or ""
 
     async def _until_ended(self, signal: str, run_id: str | None) -> Ended | None:
-        """How a mailbox ended; None if Temporal does not know any more, or somebody has terminated it."""
+        """Return how a mailbox ended; None if Temporal no longer knows it, or if it was terminated."""
         mailbox = self._temporal.get_workflow_handle(mailbox_id(signal), run_id=run_id, result_type=RawValue)
         try:
             return Ended.model_validate(from_raw(await mailbox.result()))
@@ -103,19 +103,19 @@ class Mailboxes:
                 return None
             raise
 
-    async def find(self, signal: str) -> Held | None:
-        """The mailbox of a signal that some run waits for; asks Temporal alone, no worker."""
+    async def find(self, signal: str) -> OpenMailbox | None:
+        """Return the mailbox of a signal that a run waits for; this needs only Temporal, no worker."""
         description = await self._describe(mailbox_id(signal))
         if description is None or description.close_time is not None:
             return None
         try:
             wait = (await memo_of(description)).get(WAIT_KEY)
-            return None if wait is None else Held(description.run_id, Wait.model_validate(wait))
-        except ValueError:  # a workflow with the name of a mailbox, which somebody else has started
+            return None if wait is None else OpenMailbox(description.run_id, Wait.model_validate(wait))
+        except ValueError:  # a foreign workflow with the id of a mailbox
             return None
 
     async def _is_gone(self, wait: Wait) -> bool:
-        """Whether the run that waits has ended without closing its mailbox, as one that was terminated has."""
+        """Return whether the waiting run has ended without closing its mailbox, for example by termination."""
         description = await self._describe(wait.workflow_id)
         if description is None or description.close_time is not None:
             return True
@@ -130,9 +130,9 @@ class Mailboxes:
                 return None
             raise
 
-    async def _take(self, held: Held, wait: Wait) -> bool:
+    async def _take(self, held: OpenMailbox, wait: Wait) -> bool:
         claim = Claim(wait=wait, instead_of=held.wait)
-        answer = await self._ask(held.wait.signal, held.run_id, TAKE, to_raw(claim.model_dump(mode="json")))
+        answer = await self._update(held.wait.signal, held.run_id, TAKE, to_raw(claim.model_dump(mode="json")))
         return answer is not None and bool(from_raw(answer))
 
     async def close(self, wait: Wait, run_id: str) -> bool:
@@ -140,19 +140,19 @@ class Mailboxes:
 
         Args:
             wait: The wait.
-            run_id: Temporal's run id of the mailbox that :meth:`open` returned.
+            run_id: The mailbox's Temporal run id, as returned by :meth:`open`.
 
         Returns:
-            Whether the wait has received the signal before; then it is in the run's history, or about to be.
+            Whether the wait had received the signal; in that case the signal is in the run's history, or about to be.
         """
-        answer = await self._ask(wait.signal, run_id, CLOSE, wait.raw())
+        answer = await self._update(wait.signal, run_id, CLOSE, wait.raw())
         if answer is not None:
             return bool(from_raw(answer))
         ended = await self._until_ended(wait.signal, run_id)
         return ended is not None and ended.was_received_by(wait)
 
     async def release(self, waits: Sequence[Wait]) -> None:
-        """Tell the mailboxes of waits that their run ends; nothing happens to those that are closed."""
+        """Notify the mailboxes of waits that their run ends; closed mailboxes are ignored."""
         for start in range(0, len(waits), _CONCURRENCY):
             await asyncio.gather(*map(self._release, waits[start : start + _CONCURRENCY]))
 
@@ -170,37 +170,37 @@ class Mailboxes:
 
         Args:
             signal: The signal's name.
-            run_id: Temporal's run id of the mailbox, which :meth:`find` has found. It makes sure that sending again
-                does not reach the next run that waits.
+            run_id: The mailbox's Temporal run id, as returned by :meth:`find`. With it, sending again does not reach
+                the next waiting run.
             data: The signal's data.
-            id: Sending again with the same one returns the same, and delivers nothing twice.
+            id: An idempotency key: sending again with the same id returns the same, and delivers nothing twice.
 
         Returns:
-            The id of the run that has received it, or None.
+            The id of the run that received the signal, or None.
 
         Raises:
-            InvalidInputError: The data does not fit the schema of the wait, which goes on.
-            RPCError: Temporal refused, or could not be reached.
-            WorkflowUpdateRPCTimeoutOrCancelledError: No worker answered.
+            InvalidInputError: The data does not fit the schema of the wait, which continues.
+            RPCError: Temporal returned an error, or could not be reached.
+            WorkflowUpdateRPCTimeoutOrCancelledError: No worker responded.
         """
-        raw = await self._ask(signal, run_id, SEND, data, id=id)
+        raw = await self._update(signal, run_id, SEND, data, id=id)
         if raw is None:
             return None
         answer = Answer.model_validate(from_raw(raw))
         if answer.issues is not None and answer.wait is not None:
             raise InvalidInputError(
                 f"the data of signal {signal!r} does not fit the schema of step {answer.wait.key!r} of run "
-                f"{answer.wait.workflow_id!r}, which has not received it and waits on: {answer.issues}"
+                f"{answer.wait.workflow_id!r}, which has not received it and continues to wait: {answer.issues}"
             )
         return answer.run_id
 
-    async def _ask(
+    async def _update(
         self, signal: str, run_id: str, update: str, argument: RawValue, *, id: str | None = None
     ) -> RawValue | None:
-        """A mailbox's answer; None if it has ended. One that has answered this id before answers the same."""
+        """Return a mailbox's response; None if it has ended. The same id gets the same response again."""
         mailbox = self._temporal.get_workflow_handle(mailbox_id(signal), run_id=run_id)
         id = id or str(uuid4())
-        for left in reversed(range(_TRIES)):
+        for remaining in reversed(range(_TRIES)):
             try:
                 answer: RawValue = await mailbox.execute_update(
                     update, argument, id=id, result_type=RawValue, rpc_timeout=ANSWER_TIMEOUT
@@ -213,8 +213,8 @@ class Mailboxes:
             except RPCError as err:
                 if is_missing(err):
                     return None
-                # Temporal aborts updates of a workflow whose task is lost.
-                if err.status != RPCStatusCode.UNAVAILABLE or not left:
+                # Temporal aborts updates of a workflow whose workflow task is lost.
+                if err.status != RPCStatusCode.UNAVAILABLE or not remaining:
                     raise
-            await asyncio.sleep(_PAUSE / (left + 1))
+            await asyncio.sleep(_PAUSE / (remaining + 1))
         raise AssertionError("the last try returns or raises")

@@ -1,7 +1,7 @@
-"""What system workflows are sent: by anybody who may write to the namespace, of any version, in any form.
+"""Messages to system workflows: from anybody who may write to the namespace, of any version, in any form.
 
-A message that cannot be read is dropped, counted, and logged. It does not fail the workflow task, which would be tried
-for ever, and is not in the way of the messages after it.
+A message that cannot be read is dropped, counted, and logged. It does not fail the workflow task, which would be
+retried for ever, and it does not block the messages after it.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ _NONE = to_raw(None)
 _SHOWN = 200
 
 MAX_NESTING = 500
-"""How deep a message may be nested. A value of 150 levels takes up to 450 of JSON."""
+"""Nesting limit of a message. A value of 150 levels takes up to 450 levels of JSON."""
 
 
 TASK_TIMEOUT = timedelta(seconds=3)
-"""A task may be lost with a worker that stops; who waits for the answer waits this long instead of Temporal's 10 s."""
+"""Timeout of workflow tasks. A task may be lost with a worker that stops; callers wait this long, instead of 10 s."""
 
 UNREADABLE = "UnreadableMessageError"
-"""The type of the error that the sender of an update gets."""
+"""Error type that the sender of an unreadable update receives."""
 
 
-def said(message: RawValue, levels: int = MAX_NESTING) -> JSON:
-    """Return the JSON of a message; None if it is not JSON, or JSON that cannot be handed on.
+def message_json(message: RawValue, levels: int = MAX_NESTING) -> JSON:
+    """Return the JSON of a message; None if it is not JSON, or JSON that cannot be written again.
 
-    ``json.loads`` reads NaN, infinity and lone surrogates, which cannot be written again: an error while a workflow
-    does that would end one of its tasks, and with it all that the workflow does for others.
+    ``json.loads`` accepts NaN, infinity and lone surrogates, which cannot be written again: if a workflow tried, the
+    error would fail its workflow task, and everything that the workflow does for others.
 
     Args:
         message: The message.
-        levels: How deep it may be nested.
+        levels: The nesting limit.
 
     Raises:
-        UnknownKeyError: It is encrypted, and this worker has no key for it; another one may have.
+        UnknownKeyError: The message is encrypted, and this worker has no key for it; another worker may.
     """
     try:
         data = from_raw(message)
@@ -60,14 +60,14 @@ def said(message: RawValue, levels: int = MAX_NESTING) -> JSON:
 
 
 def remembered(key: str, unreadable: JSON = None) -> JSON:
-    """Return what the memo of this workflow has under a key.
+    """Return the value for a key in the memo of this workflow.
 
     Args:
         key: The key.
-        unreadable: What is returned for something that cannot be read, or not be written again.
+        unreadable: The result for a value that cannot be read, or cannot be written again.
 
     Raises:
-        UnknownKeyError: It is encrypted, and this worker has no key for it; another one may have.
+        UnknownKeyError: The value is encrypted, and this worker has no key for it; another worker may.
     """
     payload = workflow.info().raw_memo.get(key)
     if payload is None:
@@ -82,12 +82,12 @@ def remembered(key: str, unreadable: JSON = None) -> JSON:
 
 
 def read(kind: type[M], data: JSON, what: str) -> M | None:
-    """A message as a model; None if it is no such message, which is dropped then.
+    """Return a message as a model; drop it and return None if it is not valid.
 
     Args:
         kind: The model.
         data: The message.
-        what: What it should have been, for the log.
+        what: The expected kind of message, for the log.
     """
     try:
         return kind.model_validate(data)
@@ -99,9 +99,9 @@ def read(kind: type[M], data: JSON, what: str) -> M | None:
 def drop(what: str, why: object) -> None:
     """Count and log a message that cannot be read."""
     MESSAGES_DROPPED.add(workflow.metric_meter())
-    workflow.logger.warning("dropped what is no %s: %s", what, str(why)[:_SHOWN])
+    workflow.logger.warning("dropped a message that is not a valid %s: %s", what, str(why)[:_SHOWN])
 
 
 def refuse(what: str) -> ApplicationError:
-    """The error for the sender of an update that cannot be read."""
-    return ApplicationError(f"this is no {what}", type=UNREADABLE, non_retryable=True)
+    """Return the error for the sender of an update that cannot be read."""
+    return ApplicationError(f"the message is not a valid {what}", type=UNREADABLE, non_retryable=True)

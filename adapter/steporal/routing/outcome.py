@@ -1,4 +1,4 @@
-"""How a run has ended, as seen from outside."""
+"""End of a run, as read from outside."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..wire.run_state import outcome_json
 
 
 async def find_end(temporal: temporalio.client.Client, workflow_id: str) -> JSON:
-    """How a run has ended, as :func:`~steporal.wire.run_state.outcome_json` has it; None while it goes on."""
+    """Return a run's outcome as :func:`~steporal.wire.run_state.outcome_json` writes it; None if the run is open."""
     handle = temporal.get_workflow_handle(workflow_id, result_type=RawValue)
     try:
         if (await handle.describe()).status == WorkflowExecutionStatus.RUNNING:

@@ -1,4 +1,4 @@
-"""Turns for the other tasks of an event loop, while one matches many events."""
+"""Pauses for the other tasks of an event loop, while one task matches many events."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import asyncio
 import time
 
 LONGEST_TURN = 0.02
-"""Seconds that a task keeps the event loop, but for one expression, which may take some 0.1 s more."""
+"""Seconds that a task keeps the event loop; one expression may add about 0.1 s."""
 
 
 class Pace:
-    """Lets the other tasks of an event loop, such as probes, have their turn while one does much at once."""
+    """Lets the other tasks of an event loop, such as health probes, run while one task does much work."""
 
     def __init__(self) -> None:
         self._since = time.monotonic()
 
     async def keep(self) -> None:
-        """Give the others a turn, if it is time."""
+        """Let the other tasks run, if it is time."""
         if time.monotonic() - self._since > LONGEST_TURN:
             await asyncio.sleep(0)
             self._since = time.monotonic()

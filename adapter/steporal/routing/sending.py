@@ -30,7 +30,7 @@ class Sending:
         return existing if existing is not None else self._dispatchers.setdefault(temporal, Dispatcher(temporal))
 
     async def dispatch(self, temporal: temporalio.client.Client, events: Sequence[ReceivedEvent]) -> SendEventResult:
-        """Send events once a worker has registered the triggers that the app has for them, or after a while."""
+        """Send events once a worker has registered the app's triggers for them, or after a timeout."""
         dispatcher = self.dispatcher(temporal)
         await self._registration.wait(dispatcher.catalog, events)
         return await dispatcher.dispatch(events)

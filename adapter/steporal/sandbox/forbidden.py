@@ -1,8 +1,8 @@
-"""The functions that a body must not call, as objects of this process.
+"""Functions that a body must not call, as objects of this process.
 
-``remedies.NAMES`` lists them by name. The watch (``watch.py``) sees calls, so it needs what the names stand for: the
-built-in function, or the code of the Python function. The names of modules that are not loaded yet stand for nothing,
-so the index is made again whenever the process has loaded further modules.
+``remedies.NAMES`` lists them by name. The watch (``watch.py``) sees calls, so it needs the object that each name stands
+for: a built-in function, or the code of a Python function. Names of modules that are not loaded yet stand for nothing,
+so the index is rebuilt whenever the process has loaded more modules.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from .remedies import NAMES, remedy
 _ANY: Any = object()
 _ENVIRONMENT = ("os.environ", "os.environb")
 _NOT_WATCHED = ("sys.", "steporal.", "loop.")
-"""Attributes, which are read without a call; our own functions, which refuse themselves; methods of a run's loop."""
+"""Attributes, which are read without a call; Steporal's functions, which reject the call; methods of a run's loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A Python function that a body must not call.
+    """Python function that a body must not call.
 
     Attributes:
         name: Its full name.
         code: Its code.
-        owner: The object whose method is meant: ``random.randint`` is a method of a shared generator, and the same
+        owner: The object that the method belongs to: ``random.randint`` is a method of a shared generator, and the same
             method of ``ctx.random`` is allowed. ``_ANY`` if every call is forbidden.
     """
 
@@ -41,7 +41,7 @@ class Target:
     owner: Any = _ANY
 
     def is_called_on(self, first: Callable[[], Any]) -> bool:
-        """Return whether a call is meant whose first argument ``first`` returns."""
+        """Return whether a call with the first argument that ``first`` returns is forbidden."""
         return self.owner is _ANY or first() is self.owner
 
 
@@ -58,7 +58,7 @@ class Forbidden:
     codes: dict[int, list[Target]] = field(default_factory=dict)
 
     def add(self, name: str, value: Any, owner: Any = _ANY) -> None:
-        """Add what a name stands for."""
+        """Add the object that a name stands for."""
         if isinstance(value, BuiltinFunctionType):
             self.builtins.setdefault(value, name)
         elif isinstance(value, MethodType):
@@ -71,14 +71,14 @@ class Forbidden:
         elif (
             isinstance(value, FunctionType) and "<locals>" not in (value := inspect.unwrap(value)).__code__.co_qualname
         ):
-            # The code of a decorator's inner function belongs to everything that it decorates.
+            # The code of a decorator's inner function is shared by everything that it decorates.
             targets = self.codes.setdefault(id(value.__code__), [])
             if all(target.owner is not owner for target in targets):
                 targets.append(Target(name, value.__code__, owner))
 
 
 def forbidden() -> Forbidden:
-    """Return the index for the modules that the process has loaded."""
+    """Return the index for the modules that the process has loaded so far."""
     return _index(len(sys.modules))
 
 
@@ -103,7 +103,7 @@ def _add_environment(index: Forbidden, name: str) -> None:
 
 
 def _add_clocks(index: Forbidden) -> None:
-    """Add ``now`` of each class derived from ``date`` and ``datetime``, which is another method in each of them."""
+    """Add ``now`` of each class derived from ``date`` or ``datetime``: each of them has its own method object."""
     for cls in _with_subclasses(datetime.date):
         base = datetime.datetime if issubclass(cls, datetime.datetime) else datetime.date
         for method in ("now", "utcnow", "today"):
@@ -119,11 +119,11 @@ def _with_subclasses(cls: type[Any]) -> Iterator[type[Any]]:
 
 
 def _values(name: str) -> Iterator[tuple[str, Any]]:
-    """Yield what a name of the table stands for in the loaded modules, each with its full name."""
+    """Yield the objects that a name of the table stands for in the loaded modules, with their full names."""
     if not name.endswith(".*"):
-        found = _find(name)
-        if found is not None:
-            yield name, found
+        value = _find(name)
+        if value is not None:
+            yield name, value
         return
     module = sys.modules.get(name.removesuffix(".*"))
     for member, value in list(vars(module).items()) if module else ():
@@ -136,19 +136,19 @@ def _values(name: str) -> Iterator[tuple[str, Any]]:
 def _find(name: str) -> Any:
     parts = name.split(".")
     for count in range(len(parts), 0, -1):
-        found: Any = sys.modules.get(".".join(parts[:count]))
-        if found is not None:
+        value: Any = sys.modules.get(".".join(parts[:count]))
+        if value is not None:
             break
     else:
-        found, count = sys.modules["builtins"], 0
+        value, count = sys.modules["builtins"], 0
     for part in parts[count:]:
-        # Looking up an attribute of a module may import another one (PEP 562).
-        found = vars(found).get(part) if isinstance(found, ModuleType) else getattr(found, part, None)
-    return None if isinstance(found, ModuleType) else found
+        # Looking up an attribute of a module may import another module (PEP 562).
+        value = vars(value).get(part) if isinstance(value, ModuleType) else getattr(value, part, None)
+    return None if isinstance(value, ModuleType) else value
 
 
 def _is_from(value: Any, module: ModuleType | None) -> bool:
-    """Return whether a module defines a function itself, and does not only import it."""
+    """Return whether a module defines a function, instead of only importing it."""
     owner = getattr(value, "__self__", None)
     if owner is not None and not isinstance(owner, ModuleType):
         return not isinstance(owner, type)

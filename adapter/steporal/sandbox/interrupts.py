@@ -1,8 +1,8 @@
-"""Errors of a body that would end a program: they end the run, and never the worker.
+"""Errors of a body that would end a program: they fail the run, but never stop the worker.
 
-``sys.exit()`` raises ``SystemExit``, which asyncio does not keep in a task: it leaves the event loop of the run, and
-then the thread that executes the workflow tasks of a worker. Any other error that is not an ``Exception`` ends the
-task without a word, and the run stands still. Both become `NonRetryableError` where they leave the code of the app.
+``sys.exit()`` raises ``SystemExit``. asyncio does not keep it in a task: it leaves the run's event loop, and then the
+thread that executes the worker's workflow tasks. Any other error that is not an ``Exception`` ends the asyncio task
+without a message, and the run hangs. Both become `NonRetryableError` where they leave the code of the app.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..wire.failures import is_users
 from .watch import in_body
 
 _FROM_OUTSIDE = ("temporalio.", "asyncio.")
-"""Modules whose errors interrupt a body: Temporal's SDK does, and a cancellation."""
+"""Modules whose errors interrupt a body: Temporal's SDK, and asyncio's cancellation."""
 
 
 def ends_the_program(error: BaseException) -> bool:
@@ -30,7 +30,7 @@ def ends_the_program(error: BaseException) -> bool:
 
 
 def contained(error: BaseException) -> NonRetryableError:
-    """Return what the run fails with instead."""
+    """Return the error that the run fails with instead."""
     what = type(error).__name__
     if isinstance(error, SystemExit) and error.code is not None:
         what = f"{what} with {error.code!r}"
@@ -43,13 +43,13 @@ def contained(error: BaseException) -> NonRetryableError:
 
 
 class Contained(Coroutine[Any, Any, Any]):
-    """A coroutine of the app that ends at most its run.
+    """Coroutine of the app that can end at most its run.
 
     Python closes a coroutine by raising ``GeneratorExit`` in it. That one passes; one that the app raises does not.
 
     Args:
         coroutine: The coroutine.
-        context: The context that it runs in; the present one, whenever it goes on, if None.
+        context: The context to run in; if None, the current one each time the coroutine continues.
     """
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], context: Context | None = None) -> None:
@@ -83,7 +83,7 @@ class Contained(Coroutine[Any, Any, Any]):
         self._run(self._coroutine.close)
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return self  # an iterator with send, throw and close is as good
+        return self  # an iterator with send, throw and close is sufficient
 
     def __iter__(self) -> Contained:
         return self
@@ -92,14 +92,14 @@ class Contained(Coroutine[Any, Any, Any]):
         return self.send(None)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._coroutine, name)  # its name and frame, which stack traces show
+        return getattr(self._coroutine, name)  # the name and frame, which stack traces show
 
 
 def containing(handler: Callable[..., Any]) -> Callable[..., Contained]:
-    """Return a handler whose coroutine ends at most its run, and leaves nothing in context variables.
+    """Return a handler whose coroutine can end at most its run, and whose context variables do not outlive it.
 
-    Each attempt of a body begins with the same values in them: those that another one has set would be gone when the
-    body comes back in another execution.
+    Each attempt of a body begins with the same values in context variables: values set by an earlier attempt would be
+    missing when the body resumes in another execution.
     """
 
     @functools.wraps(handler)
@@ -112,7 +112,7 @@ def containing(handler: Callable[..., Any]) -> Callable[..., Contained]:
 
 
 def _copy_decimal_context() -> None:
-    """Let ``decimal.getcontext().prec = 5`` change a context that nobody else has: the variable holds an object."""
+    """Copy the object in the variable, so that ``decimal.getcontext().prec = 5`` changes no shared one."""
     decimal.setcontext(decimal.getcontext().copy())
 
 
@@ -121,6 +121,6 @@ async def _as_coroutine(handler: Callable[..., Any], arguments: tuple[Any, ...])
 
 
 def contained_task(coroutine: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
-    """Return what a task of a run executes: code of the app ends at most the run."""
+    """Return the coroutine that a task of a run executes: code of the app can end at most the run."""
     code = getattr(coroutine, "cr_code", None)
     return Contained(coroutine) if code is not None and is_users(code.co_filename) else coroutine

@@ -1,4 +1,4 @@
-"""A body that is not deterministic, in the user's words: in the worker's log, and in what Temporal's UI shows."""
+"""Errors about bodies that are not deterministic, in the user's terms: in the worker's log and in Temporal's UI."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from temporalio import workflow
 
 from ..wire.failures import is_users, users_part
 from .remedies import REFERENCES, STEP, remedy
-from .task_log import said_once
+from .task_log import log_once
 from .watch import ForbiddenCallError, GlobalChangedError
 
 _LIBRARIES = (
@@ -20,11 +20,11 @@ _LIBRARIES = (
 
 
 class NondeterminismError(workflow.NondeterminismError):
-    """One whose message says what the body did, where, and what to write instead; it has been logged."""
+    """Determinism error whose message names the call, its place and the remedy; it has been logged."""
 
 
 def nondeterminism_in(error: BaseException) -> workflow.NondeterminismError | None:
-    """The determinism error that an error is, comes from, or, if it is a group, has in it."""
+    """Return the determinism error that an error is, is caused by, or contains as a group."""
     if isinstance(error, workflow.NondeterminismError):
         return error
     if isinstance(error, NotImplementedError) and (name := _missing_in_the_loop(error.__traceback__)):
@@ -35,9 +35,9 @@ def nondeterminism_in(error: BaseException) -> workflow.NondeterminismError | No
 
 
 def explained(error: workflow.NondeterminismError, info: workflow.Info) -> workflow.NondeterminismError:
-    """Return an error of the watch in the user's words, which is logged once; any other error as it is.
+    """Return an error of the watch in the user's terms, logged once; any other error unchanged.
 
-    It fails the workflow task, which Temporal tries again until a worker has corrected code.
+    The error fails the workflow task, which Temporal retries until a worker has corrected code.
     """
     if isinstance(error, ForbiddenCallError):
         does, instead = _call(error.qualified_name, error.__traceback__)
@@ -48,9 +48,9 @@ def explained(error: workflow.NondeterminismError, info: workflow.Info) -> workf
         return error
     message = (
         f"the body of workflow {info.workflow_type!r} {does}; {instead}. "
-        "The run waits: it goes on when a worker has the corrected code."
+        "The run waits: it continues when a worker has the corrected code."
     )
-    said_once(info.run_id, info.workflow_id, message)
+    log_once(info.run_id, info.workflow_id, message)
     return NondeterminismError(message).with_traceback(users_part(error))
 
 
@@ -61,7 +61,7 @@ def _call(name: str, traceback: TracebackType | None) -> tuple[str, str]:
 
 
 def _where(traceback: TracebackType | None) -> str:
-    """The line of the user's that did it, and the line of the body that led there."""
+    """Return the line of the user's code that made the call, and the line of the body that led to it."""
     lines = []
     while traceback is not None:
         file = traceback.tb_frame.f_code.co_filename
@@ -76,7 +76,7 @@ def _where(traceback: TracebackType | None) -> str:
 
 
 def _missing_in_the_loop(traceback: TracebackType | None) -> str | None:
-    """The method of the event loop that a run has not: those of threads, sockets and processes."""
+    """Return the method of the event loop that runs do not support, such as one for threads, sockets or processes."""
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
     if traceback is None or traceback.tb_frame.f_code.co_filename != asyncio.events.__file__:

@@ -1,6 +1,6 @@
-"""What the body of a workflow may not do, and what to write instead.
+"""Calls that the body of a workflow must not make, and their replacements.
 
-``steporal lint`` finds it in the source, and the watch (``sandbox/watch.py``) when a body does it.
+``steporal lint`` finds them in the source, and the watch (``sandbox/watch.py``) when a body makes them.
 """
 
 from __future__ import annotations
@@ -75,23 +75,23 @@ _INSTEAD: dict[str, str] = {
 }
 
 NAMES: dict[str, str] = {name: instead for instead, names in _INSTEAD.items() for name in names.split()}
-"""What to write instead, by the name of a thing; ``random.*`` stands for everything in a module."""
+"""Remedies by full name; ``random.*`` stands for everything in a module."""
 
 REFERENCES = frozenset({"os.environ", "os.environb", "sys.argv", "sys.stdin"})
-"""Those that are read, and not called."""
+"""Names that are read, and not called."""
 
 _FIXED_BY_ARGUMENTS = {"random.Random": 1, "time.localtime": 1, "time.gmtime": 1, "time.ctime": 1, "time.strftime": 2}
-"""Those that are deterministic when they are given this many arguments."""
+"""Functions that are deterministic if they get at least this many arguments."""
 
 _HARMLESS = frozenset({"urllib.request.Request", "urllib3.util.Retry", "urllib3.util.Timeout", "requests.Request"})
 
 
 def remedy(name: str, *, arguments: int = 0) -> str | None:
-    """What to write instead of a thing in a body; None if a body may use it.
+    """Return the remedy for a name in a body; None if a body may use it.
 
     Args:
-        name: Its full name, such as ``datetime.datetime.now``.
-        arguments: With how many arguments it is called.
+        name: The full name, such as ``datetime.datetime.now``.
+        arguments: The number of arguments of the call.
     """
     if (
         name in _HARMLESS

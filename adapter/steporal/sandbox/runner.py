@@ -1,10 +1,11 @@
-"""Runs our workflows: their bodies are watched, and can neither stop a worker nor hang it.
+"""Runner for Steporal's workflows: their bodies are watched, and can neither stop a worker nor hang it.
 
-Temporal's own sandbox executes the modules of a workflow anew for each run, and puts proxies in place of what a body
-must not use. Ours executes no module twice and has no proxies: a body runs the functions that the app has loaded, and
-is watched while it does (``watch.py``).
+Temporal's own sandbox executes the modules of a workflow anew for each run, and replaces what a body must not use by
+proxies. This one executes no module twice and has no proxies: a body runs the functions that the app has loaded, and is
+watched while it runs (``watch.py``).
 
-It touches the SDK's internals, as few modules do (AGENTS.md names them): so the project takes one minor version of it.
+It is one of the few modules that use the SDK's internals (AGENTS.md lists them), so the project pins the SDK's minor
+version.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from .watch import Watch
 
 
 class SteporalWorkflowRunner(WorkflowRunner):
-    """Runs our workflows under watch, and all others as the worker would without us.
+    """Runs Steporal's workflows under watch, and all others by the worker's own runner.
 
     Args:
-        own_code: Which code is the app's own, and watched.
+        own_code: The code of the app, which is watched.
         others: The worker's own runner.
     """
 
@@ -57,7 +58,7 @@ class SteporalWorkflowRunner(WorkflowRunner):
 
 
 class _Instance(WorkflowInstance):
-    """A run under watch."""
+    """Instance of a run under watch."""
 
     def __init__(self, details: WorkflowInstanceDetails, own_code: OwnCode) -> None:
         self._info = details.info
@@ -77,7 +78,7 @@ class _Instance(WorkflowInstance):
             except BaseException as err:
                 if not ends_the_program(err):
                     raise
-                return _failed(err)  # out of a callback; from coroutines, none gets here
+                return _failed(err)  # from a callback; coroutines do not let such errors through
             if watch.error is not None and not completion.HasField("failed"):  # the body has caught it
                 raise explained(watch.error, self._info)
             return completion
@@ -98,7 +99,7 @@ class _Instance(WorkflowInstance):
 
 
 def _failed(error: BaseException) -> WorkflowActivationCompletion:
-    """Return the end of a run whose event loop an error has left."""
+    """Return the completion of a run whose event loop an error has left."""
     completion = WorkflowActivationCompletion()
     completion.successful.SetInParent()
     failure = completion.successful.commands.add().fail_workflow_execution.failure
@@ -112,7 +113,7 @@ _unwatched = UnsandboxedWorkflowRunner()
 
 
 def beside_ours(runner: WorkflowRunner | None) -> WorkflowRunner:
-    """Return the worker's own runner; where it is the stock sandbox, what we are made of passes through it."""
+    """Return the worker's own runner; if it is the stock sandbox, let Steporal and its dependencies pass through."""
     runner = runner or SandboxedWorkflowRunner()
     if isinstance(runner, SandboxedWorkflowRunner):
         return replace(runner, restrictions=runner.restrictions.with_passthrough_modules("steporal", "cronsim", "ulid"))

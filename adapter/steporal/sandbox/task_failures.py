@@ -1,6 +1,6 @@
-"""What a worker says of workflow tasks that fail: of itself, it says it at each attempt, or not at all.
+"""Logging of failing workflow tasks, once for each run. The SDK logs them at each attempt, or not at all.
 
-Also where what runs count is told to the worker's meter, as here it is known whether the task fails.
+The runner here also flushes what runs count to the worker's meter, as it knows whether a task fails.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from ..values.encrypted import forget_unreadable, unreadable
 from ..wire.failures import FAILED_CODE, logged
 from ..workflow_kinds import kind_of
 from .nondeterminism import NondeterminismError
-from .task_log import is_news, said_once
+from .task_log import is_news, log_once
 from .untrusted_starts import ArityRunner
 
 _REASON = re.compile(r'message: "((?:[^"\\]|\\.)*)"')
-"""In what Temporal's core says of a run that it removes from its cache."""
+"""Message of Temporal's core about a run that it removes from its cache."""
 
 
-# --- what the SDK logs ---------------------------------------------------------------------------------------------
+# --- log records of the SDK ----------------------------------------------------------------------------------------
 
 
 def quiet_the_sdk() -> None:
-    """Let the SDK log a workflow task that fails once for each run and error, and not at all where we have said it.
+    """Make the SDK log a failing workflow task once for each run and error, and never if Steporal has logged it.
 
-    Of its lines "Failed activation on workflow", "Failed handling activation on workflow" (which is also said where a
-    value cannot be read), "Failed encoding completion on workflow" (stored), and "… restricted".
+    This applies to the lines "Failed activation on workflow", "Failed handling activation on workflow" (also logged
+    when a value cannot be read), "Failed encoding completion on workflow" (stored), and "… restricted".
     """
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_once)
@@ -60,7 +60,7 @@ _FAILED = ("Failed activation on", "Failed handling activation on", "Failed enco
 def _once(record: logging.LogRecord) -> bool:
     if record.levelno < logging.WARNING:
         return True
-    if record.name == _LOGGERS[2]:  # says neither run nor line, and comes before the error that says both
+    if record.name == _LOGGERS[2]:  # this line has neither run nor place, and precedes the error that has both
         return is_news("", record.getMessage())
     error = record.exc_info[1] if record.exc_info else None
     if error is None or not str(record.msg).startswith(_FAILED):
@@ -68,12 +68,12 @@ def _once(record: logging.LogRecord) -> bool:
     if unknown := _UNKNOWN_WORKFLOW.match(getattr(error, "message", "")):
         name, known = unknown.groups()
         record.msg = (
-            "this worker does not define workflow %r, and was given a run of it (run id %s); it defines %s. The run "
+            "this worker does not define workflow %r, but received a run of it (run id %s); it defines %s. The run "
             "waits for a worker that does: workers on one task queue must define the same workflows"
         )
         record.args = (name, *(record.args or ("unknown",)), known)
         record.exc_info = None
-    # All three name the run.
+    # All three messages name the run.
     return not isinstance(error, NondeterminismError) and is_news(record.getMessage(), f"{error!r}")
 
 
@@ -81,9 +81,9 @@ _UNKNOWN_WORKFLOW = re.compile(r"Workflow class (.+) is not registered on this w
 
 
 def _in_words_of_steps(record: logging.LogRecord) -> bool:
-    """Rewrite the SDK's record of a failed step: it names the step and the run, and has the user's frames only.
+    """Rewrite the SDK's record of a failed step: it names the step and the run, and has only the user's frames.
 
-    The SDK logs the activity's whole dict of ids, and 25 lines of traceback of which the last two are the user's.
+    The SDK logs the activity's whole dict of ids, and 25 lines of traceback, of which the last two are the user's.
     """
     info = getattr(record, "temporal_activity", None)
     error = record.exc_info[1] if record.exc_info else None
@@ -101,7 +101,7 @@ def _in_words_of_steps(record: logging.LogRecord) -> bool:
 
 
 _ATTEMPT_NUMBER = re.compile(r"#\d+$")
-"""The end of the activity id of a step that was scheduled again."""
+"""End of the activity id of a step that was scheduled again."""
 
 
 def _attempts(attempt: int) -> str:
@@ -113,15 +113,15 @@ def _attempts(attempt: int) -> str:
 
 
 class WatchedRunner(WorkflowRunner):
-    """Runs workflows by another runner, and says once of each run that it does not fit its code.
+    """Runs workflows by another runner, and logs once for each run if its history does not fit its code.
 
-    Temporal's core finds that, and tells the worker nothing but why the run is to be forgotten; to a worker that keeps
-    no runs in memory (``max_cached_workflows=0``), not even that.
+    Temporal's core detects the mismatch. It only reports to the worker why the run is evicted from its cache; a worker
+    without a cache (``max_cached_workflows=0``) does not even receive that.
 
     Args:
         runner: The other runner.
-        facts: What is so of the worker: names that runs find among their extern functions.
-        meter: Takes what runs count; None: nobody measures.
+        facts: Facts about the worker: names that runs find among their extern functions.
+        meter: The meter that receives what runs count; None if metrics are off.
         is_traced: Whether runs record spans.
     """
 
@@ -156,7 +156,7 @@ class WatchedRunner(WorkflowRunner):
 
 
 def _meter_of_run(meter: MetricMeter, det: WorkflowInstanceDetails) -> MetricMeter:
-    """What the SDK's meter of a run is, which can be used within the run alone."""
+    """Return the meter of a run with the SDK's labels; the SDK's own can only be used inside the run."""
     return meter.with_additional_attributes(
         {"task_queue": det.info.task_queue, "workflow_type": det.info.workflow_type}
     )
@@ -172,10 +172,10 @@ class _Watched(WorkflowInstance):
         if is_eviction(act):
             removal = act.jobs[0].remove_from_cache
             if removal.reason == removal.NONDETERMINISM:
-                self._say(removal.message)
+                self._log_nondeterminism(removal.message)
         forget_unreadable()
         done = self._instance.activate(act)
-        # The task fails, also where the body has caught the error: it is tried again until a worker has the key.
+        # The task fails even if the body has caught the error: it is retried until a worker has the key.
         error = unreadable()
         if self._afterwards is not None:
             self._afterwards.end_task(has_failed=error is not None or done.HasField("failed"))
@@ -183,16 +183,16 @@ class _Watched(WorkflowInstance):
             raise error
         return done
 
-    def _say(self, removal: str) -> None:
+    def _log_nondeterminism(self, removal: str) -> None:
         info = self.get_info()
         reason = _REASON.search(removal)
         recover = ", or with the new one after `steporal recover`" if self._can_recover else ""
-        said_once(
+        log_once(
             info.run_id,
             info.workflow_id,
-            f"the code of workflow {info.workflow_type!r} does not fit what a run of it has done: it was probably "
-            "changed while the run was in flight, or does something that is not deterministic. The run waits: it goes "
-            f"on with the code that it was started with{recover}. Temporal says: {reason[1] if reason else removal}",
+            f"the code of workflow {info.workflow_type!r} does not fit the history of a run: it was probably changed "
+            "while the run was in flight, or is not deterministic. The run waits: it continues with the code that it "
+            f"was started with{recover}. Temporal reports: {reason[1] if reason else removal}",
         )
 
     def get_info(self) -> Any:

@@ -1,9 +1,9 @@
-"""The arguments and headers of workflows of ours, made such that the SDK can read them, whatever somebody sent.
+"""Arguments and headers of Steporal's workflows, changed so that the SDK can read them, whatever the sender sent.
 
-The SDK uses the types of a workflow's parameters only where it was started with as many arguments as it has
-parameters. With another number, the SDK has the client's payload converter read them, and fails the workflow task, for
-ever, if that cannot. So does Temporal's ``OpenTelemetryPlugin`` where it cannot read the header that says which trace a
-start, a signal, an update or a query belongs to.
+The SDK uses the types of a workflow's parameters only if the workflow was started with as many arguments as it has
+parameters. With any other number, the SDK reads the arguments with the client's payload converter. If that fails, the
+workflow task fails, for ever. The same happens when Temporal's ``OpenTelemetryPlugin`` cannot read the header with the
+trace of a start, a signal, an update or a query.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _NONE = to_raw(None).payload
 
 
 def number_of(defn: WorkflowDefinition) -> int | None:
-    """Return how many arguments a workflow takes; None for one that is not ours."""
+    """Return the number of arguments of a workflow; None if it is not one of Steporal's."""
     return None if kind_of(defn.cls) is None else len(defn.arg_types or ())
 
 
 def give_arguments(act: Any, number: int) -> None:
-    """Have the run that an activation starts, if any, begin with a number of arguments: cut, or filled up with null."""
+    """Give the run that an activation starts, if any, a number of arguments: cut, or padded with null."""
     for job in act.jobs:
         if job.HasField("initialize_workflow"):
             arguments = job.initialize_workflow.arguments
@@ -37,14 +37,14 @@ def give_arguments(act: Any, number: int) -> None:
 
 
 _TRACE = "_tracer-data"
-"""The header of Temporal's ``OpenTelemetryPlugin``."""
+"""Header of Temporal's ``OpenTelemetryPlugin``."""
 
 _KINDS = ("initialize_workflow", "signal_workflow", "do_update", "query_workflow")
-"""The jobs of an activation that have headers."""
+"""Jobs of an activation that have headers."""
 
 
 def drop_unreadable_traces(act: Any) -> None:
-    """Remove the header with the trace from what an activation brings, where it is none."""
+    """Remove headers with a trace from an activation if they cannot be read."""
     for job in act.jobs:
         kind = job.WhichOneof("variant")
         if kind in _KINDS and _TRACE in (headers := getattr(job, kind).headers) and not _is_trace(headers[_TRACE]):
@@ -60,7 +60,7 @@ def _is_trace(payload: Payload) -> bool:
 
 
 class ArityRunner(WorkflowRunner):
-    """Runs workflows by another runner, ours with as many arguments as they take and headers that can be read.
+    """Runs workflows by another runner; Steporal's get the right number of arguments, and headers that can be read.
 
     Args:
         runner: The other runner.

@@ -1,14 +1,14 @@
-"""Watches what a body calls, while it runs.
+"""Watch over the calls that a body makes while it runs.
 
 The modules of an app are loaded once, as in any Python program, and a body runs the functions that are in them. While
-a workflow task of a run is executed, the thread that executes it watches calls: where code of the app calls something
-that would give another result in a replay (``remedies.NAMES``), the call raises `ForbiddenCallError` instead. Libraries
-may do what they like inside; so may steps, which run in other threads.
+a thread executes a workflow task, it watches calls: if code of the app calls something that would give another result
+in a replay (``remedies.NAMES``), the call raises `ForbiddenCallError`. Libraries may do what they like internally, and
+so may steps, which run in other threads.
 
-Since Python 3.12, ``sys.monitoring`` reports events of single functions: of the app's code, calls of built-in
-functions; of each forbidden Python function, that it starts. Everything else runs at full speed. Python 3.11 can only
-report all calls of a thread to a profile function, which makes each of them slower; so there, only what is called by
-``in_body`` is watched: the tasks and callbacks of a body, and not the SDK and our code around them.
+Since Python 3.12, ``sys.monitoring`` reports events of single functions: in the app's code, calls of built-in
+functions; for each forbidden Python function, its start. Everything else runs at full speed. Python 3.11 can only
+report all calls of a thread to a profile function, which slows each of them down. So there, only calls inside
+``in_body`` are watched: the tasks and callbacks of a body, and not the SDK and Steporal around them.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from .remedies import remedy
 T = TypeVar("T")
 
 _OBSERVERS = frozenset({"logging", "structlog", "loguru", "sentry_sdk", "opentelemetry", "warnings", "importlib"})
-"""What they call of the app does not decide what a body does: handlers of log records, the tops of modules."""
+"""Packages whose calls into the app do not affect a body: handlers of log records, module-level code."""
 
 _BETWEEN = frozenset({"collections", "os", "contextlib", "pydantic", "functools", "dataclasses"})
-"""Modules whose code calls for the app: ``os.environ.get``, the default factory of a model's field."""
+"""Packages whose code calls on behalf of the app: ``os.environ.get``, the default factory of a model's field."""
 
 _FOR_ITSELF = "pydantic.plugin"
-"""Part of those that calls for itself: pydantic reads an environment variable whenever it builds a class or a
-``TypeAdapter``, to find its plugins."""
+"""Part of those packages that calls for its own purposes: pydantic reads an environment variable whenever it builds a
+class or a ``TypeAdapter``, to find its plugins."""
 
 _CALL_EX = dis.opmap["CALL_FUNCTION_EX"]
 _GLOBAL_WRITES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL"})
@@ -49,7 +49,7 @@ _WRITE_CODES = frozenset(dis.opmap[name] for name in _GLOBAL_WRITES)
 
 
 class ForbiddenCallError(workflow.NondeterminismError):
-    """A body has called something that gives another result when Temporal replays the run.
+    """A body has called a function that gives another result when Temporal replays the run.
 
     Attributes:
         qualified_name: The full name of the function, such as ``datetime.datetime.now``.
@@ -61,7 +61,7 @@ class ForbiddenCallError(workflow.NondeterminismError):
 
 
 class GlobalChangedError(workflow.NondeterminismError):
-    """A body has assigned a global variable, which the other runs of the worker share.
+    """A body has assigned a global variable, which the worker's other runs share.
 
     Attributes:
         variable: The variable's name.
@@ -76,11 +76,11 @@ class GlobalChangedError(workflow.NondeterminismError):
 
 @dataclass(slots=True)
 class Watch:
-    """What was seen in one workflow task of a run.
+    """Observations in one workflow task of a run.
 
     Attributes:
-        own_code: Which code is the app's own.
-        error: The first thing that the body must not do, also if the body has caught the error.
+        own_code: The code of the app.
+        error: The first forbidden call or assignment, even if the body has caught the error.
     """
 
     own_code: OwnCode
@@ -91,7 +91,7 @@ class Watch:
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
-        """Watch what this thread calls by :func:`in_body`."""
+        """Watch the calls that this thread makes inside :func:`in_body`."""
         before, _thread.watch = _thread.watch, self
         _watcher.start(self)
         try:
@@ -101,11 +101,11 @@ class Watch:
             self._compare_globals()
 
     def refuse(self, name: str, caller: FrameType | None) -> None:
-        """Raise an error if the body is what calls something.
+        """Raise an error if the caller of a forbidden function is the body.
 
         Args:
-            name: Its full name.
-            caller: The frame that calls it.
+            name: The function's full name.
+            caller: The calling frame.
         """
         if not workflow.unsafe.is_sandbox_unrestricted() and self._is_called_by_body(caller):
             error = ForbiddenCallError(name)
@@ -122,7 +122,7 @@ class Watch:
                 return False
             before, caller = caller, caller.f_back
             if caller is not None and _package(caller) == "temporalio":
-                # Temporal's SDK calls interceptors and payload converters of the app; a body is called by us.
+                # Temporal's SDK calls interceptors and payload converters of the app; Steporal calls bodies.
                 return not self.owns(before.f_code, before.f_globals)
         return True
 
@@ -133,7 +133,7 @@ class Watch:
     # --- global variables ------------------------------------------------------------------------------------------
 
     def remember(self, code: CodeType, variables: dict[str, Any]) -> None:
-        """Remember the global variables that a function of the app may assign, before it does."""
+        """Remember the global variables that a function of the app may assign, before it runs."""
         known = {(id(globals_), name) for globals_, name, _, _ in self._globals}
         for name in global_writes(code):
             if (id(variables), name) not in known:
@@ -141,7 +141,7 @@ class Watch:
 
     def _compare_globals(self) -> None:
         for variables, name, before, code in self._globals:
-            # A variable that had no value yet is a cache that the first use fills.
+            # A variable without a value is a cache that the first use fills.
             if before is not None and variables.get(name) is not before and self.error is None:
                 self.error = GlobalChangedError(name, f"{code.co_filename}:{code.co_firstlineno}")
         self._globals.clear()
@@ -155,7 +155,7 @@ _thread = _Thread()
 
 
 def in_body(function: Callable[..., T], *args: Any) -> T:
-    """Call a function as a part of the body that this thread executes, watching what it calls."""
+    """Call a function as part of the body that this thread executes, and watch its calls."""
     if (watch := _thread.watch) is None or watch.profile is None:
         return function(*args)
     before = sys.getprofile()
@@ -167,7 +167,7 @@ def in_body(function: Callable[..., T], *args: Any) -> T:
 
 
 def aside(function: Callable[..., T], *args: Any) -> T:
-    """Call a function of ours that the body has called, without watching what it calls, which takes its time."""
+    """Call a function of Steporal that the body has called, without watching its calls, which would slow it down."""
     profile = sys.getprofile()
     if profile is None or (watch := _thread.watch) is None or profile is not watch.profile:
         return function(*args)
@@ -184,19 +184,19 @@ _TRIES = 1_000
 def _set_profile(function: Callable[[FrameType, Any, Any], object] | None) -> None:
     """Set this thread's profile function.
 
-    Python 3.11 raises a `RuntimeError` where another thread is just doing so, as it may be for as long as an audit hook
-    or a finalizer takes. So it would be the body that fails.
+    Python 3.11 raises a `RuntimeError` while another thread sets its own, which lasts as long as an audit hook or a
+    finalizer takes. Without the retries, the body would fail.
     """
     for _ in range(_TRIES - 1):
         try:
             return sys.setprofile(function)
         except RuntimeError:
-            time.sleep(0)  # lets that thread go on
+            time.sleep(0)  # lets the other thread continue
     return sys.setprofile(function)
 
 
 def global_writes(code: CodeType) -> tuple[str, ...]:
-    """Return the names of global variables that a function assigns or deletes."""
+    """Return the names of the global variables that a function assigns or deletes."""
     return tuple(dict.fromkeys(i.argval for i in dis.get_instructions(code) if i.opname in _GLOBAL_WRITES))
 
 
@@ -227,7 +227,7 @@ def _refuse_builtin(watch: Watch, name: str, caller: FrameType, offset: int) -> 
 
 
 def _refuse_function(watch: Watch, frame: FrameType) -> None:
-    """Refuse a Python function that has just started in ``frame``, if it is one of those that are forbidden."""
+    """Refuse a Python function that has just started in ``frame``, if it is forbidden."""
     code = frame.f_code
     for target in forbidden().codes.get(id(code), ()):
         if not target.is_called_on(lambda: frame.f_locals[code.co_varnames[0]]):
@@ -243,13 +243,13 @@ def _refuse_function(watch: Watch, frame: FrameType) -> None:
 
 
 class _Profiler:
-    """Watches a thread by its profile function."""
+    """Watch of a thread by its profile function."""
 
     _MAX_CODES = 50_000
 
     def __init__(self) -> None:
         self._codes: dict[int, tuple[CodeType, bool]] = {}
-        """The code that was called, by identity, and whether it assigns global variables."""
+        """Code that was called, by identity, and whether it assigns global variables."""
 
     def start(self, watch: Watch) -> None:
         """Prepare to watch a thread."""
@@ -261,7 +261,7 @@ class _Profiler:
         if len(known) > self._MAX_CODES:
             known.clear()
 
-        # Python drops a profile function that has raised; by then the watch has its error, and the task fails.
+        # Python drops a profile function that raises; by then the watch has its error, and the task fails.
         def profile(frame: FrameType, event: str, arg: Any) -> None:
             nonlocal builtins, codes, loaded
             if event == "c_call":
@@ -272,7 +272,7 @@ class _Profiler:
                 kind = known.get(id(code))
                 if kind is None:
                     kind = known[id(code)] = (code, _writes_globals(code))
-                    if len(sys.modules) != loaded:  # by an import in the body
+                    if len(sys.modules) != loaded:  # the body has imported a module
                         index, loaded = forbidden(), len(sys.modules)
                         builtins, codes = index.builtins, index.codes
                 if id(code) in codes:
@@ -287,9 +287,9 @@ class _Profiler:
 
 
 class _Monitoring:
-    """Watches the app's code by ``sys.monitoring``, in all threads; what those do that are not watched is ignored."""
+    """Watch of the app's code by ``sys.monitoring``, in all threads; events of threads without a watch are ignored."""
 
-    _TOOL_IDS = (4, 3)  # neither a debugger's, nor those of coverage, profilers and optimizers
+    _TOOL_IDS = (4, 3)  # not those of debuggers, coverage, profilers and optimizers
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -299,7 +299,7 @@ class _Monitoring:
         self._tool: int | None = None
 
     def start(self, watch: Watch) -> None:
-        """See that the code of an app is watched, with all that the process has loaded by now."""
+        """Watch the code of an app, with everything that the process has loaded so far."""
         own_code = watch.own_code
         if self._loaded == len(sys.modules) and own_code in self._own:
             return
@@ -309,13 +309,13 @@ class _Monitoring:
             self._own = {*self._own, own_code}
             self._loaded = len(sys.modules)
             self._index = forbidden()
-            _monitoring.restart_events()  # of code that has been found to be of no interest before
+            _monitoring.restart_events()  # for code whose events were disabled before
 
     def _begin(self) -> int:
         tool = next((tool for tool in self._TOOL_IDS if _monitoring.get_tool(tool) is None), None)
         if tool is None:
             raise RuntimeError(
-                f"sys.monitoring has no tool id left for steporal, which takes one of {self._TOOL_IDS}; "
+                f"sys.monitoring has no free tool id for steporal, which uses one of {self._TOOL_IDS}; "
                 "start the worker without the profilers that use them"
             )
         events = _monitoring.events
@@ -324,7 +324,7 @@ class _Monitoring:
         _monitoring.register_callback(tool, events.PY_RESUME, self._resumed)
         _monitoring.register_callback(tool, events.CALL, self._called)
         _monitoring.set_events(tool, events.PY_START)
-        atexit.register(self._end, tool)  # functions that run later find the names of this module gone
+        atexit.register(self._end, tool)  # functions that run later would find this module's names deleted
         return tool
 
     @staticmethod
@@ -351,13 +351,13 @@ class _Monitoring:
         return None
 
     def _resumed(self, code: CodeType, offset: int) -> Any:
-        """A coroutine that assigns global variables goes on."""
+        """Remember the global variables of a coroutine that assigns some, when it resumes."""
         if (watch := _thread.watch) is not None:
             watch.remember(code, sys._getframe(1).f_globals)
 
     def _called(self, code: CodeType, offset: int, called: Any, first: Any) -> Any:
         if type(called) is not BuiltinFunctionType or called not in self._index.builtins:
-            return _monitoring.DISABLE  # the place, not the function: a place mostly calls the same thing each time
+            return _monitoring.DISABLE  # the call site, not the function: a site mostly calls the same function
         if (watch := _thread.watch) is not None:
             _refuse_builtin(watch, self._index.builtins[called], sys._getframe(1), offset)
         return None

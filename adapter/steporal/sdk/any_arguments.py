@@ -1,6 +1,6 @@
 """Handlers of messages that anybody may send with any number of arguments.
 
-The SDK fails the workflow task, and so again and again, where a handler does not take the arguments that were sent.
+If a handler does not accept the arguments that were sent, the SDK fails the workflow task, again and again.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _NONE = to_raw(None)
 
 
 def of_any_count(handler: Callable[[Any, RawValue], Any]) -> Callable[..., Any]:
-    """Have a handler take the first argument of a message, and null where it has none."""
+    """Make a handler accept the first argument of a message, or null if the message has none."""
 
     def first(messages: tuple[RawValue | None, ...]) -> RawValue:
-        return (messages[0] if messages else None) or _NONE  # the SDK has None for Temporal's null
+        return (messages[0] if messages else None) or _NONE  # the SDK passes None for Temporal's null
 
     if iscoroutinefunction(handler):
 
-        @wraps(handler)  # the SDK looks at the handler itself, which takes one payload
+        @wraps(handler)  # the SDK inspects the original handler, which takes one payload
         async def take_async(self: Any, *messages: RawValue) -> Any:
             return await handler(self, first(messages))
 

@@ -1,4 +1,4 @@
-"""The current details of a run, which Temporal's UI shows."""
+"""Current details of a run, which Temporal's UI shows."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 
 def show_details(loop: AbstractEventLoop, describe: Callable[[], str]) -> None:
-    """Add what ``describe`` returns to the current details of a run, whenever somebody looks at them.
+    """Add the result of ``describe`` to the current details of a run, whenever they are requested.
 
-    The SDK takes a text in advance, which would have to be made anew with each step; its workflow instance, which is
-    the event loop of the run, is asked for it by a query.
+    The SDK's public way is to set a text in advance, which would have to be updated with each step. But a query
+    requests the text from the SDK's workflow instance, which is the event loop of the run. So its method is replaced.
     """
-    given: Callable[[], str] = loop.workflow_get_current_details  # type: ignore[attr-defined]
-    vars(loop)["workflow_get_current_details"] = lambda: "\n\n".join(filter(None, (given(), describe())))
+    original: Callable[[], str] = loop.workflow_get_current_details  # type: ignore[attr-defined]
+    vars(loop)["workflow_get_current_details"] = lambda: "\n\n".join(filter(None, (original(), describe())))

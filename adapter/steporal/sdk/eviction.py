@@ -1,4 +1,4 @@
-"""Ends runs that a worker removes from its cache, whatever the SDK's interruption of a task has left of them."""
+"""Eviction of runs from a worker's cache, even if the SDK's interruption of a task has left a run incomplete."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, WorkflowInstance, Workf
 
 
 class PlainRunner(UnsandboxedWorkflowRunner):
-    """Runs workflows as Temporal's own runner without a sandbox does, and can always evict them."""
+    """Runs workflows like Temporal's own runner without a sandbox, and can always evict them."""
 
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
         """See base class."""
@@ -24,21 +24,22 @@ class PlainRunner(UnsandboxedWorkflowRunner):
 
 
 def evictable(runner: WorkflowRunner | None) -> WorkflowRunner:
-    """Return the worker's own runner without a sandbox, or ours in place of the stock one."""
+    """Return the worker's own runner without a sandbox, or a ``PlainRunner`` in place of the stock one."""
     return PlainRunner() if runner is None or type(runner) is UnsandboxedWorkflowRunner else runner
 
 
 def is_eviction(act: Any) -> bool:
-    """Return whether an activation removes a run from the cache; nothing else is in it then."""
+    """Return whether an activation removes a run from the cache; such an activation contains nothing else."""
     return bool(act.jobs) and act.jobs[0].HasField("remove_from_cache")
 
 
 def evict(instance: Any, act: Any, activate: Any) -> Any:
     """End a run that is removed from the cache.
 
-    The SDK interrupts a workflow task that computes for two seconds, wherever that is, and ends the run's tasks when it
-    removes the run. Once in ten times one is left that nobody wakes any more. The SDK would try for ever, keep the slot
-    of the run, and never let the worker shut down; so what is left is closed.
+    The SDK interrupts a workflow task that computes for two seconds, wherever it is. When it later evicts the run, it
+    ends the run's tasks. In about one of ten cases, a task remains that nothing wakes any more. The SDK would then
+    retry for ever, keep the slot of the run, and never let the worker shut down. So the remaining tasks are closed
+    here.
     """
     try:
         return activate(act)
@@ -46,7 +47,7 @@ def evict(instance: Any, act: Any, activate: Any) -> Any:
         if not instance._tasks:
             raise
         for task in list(instance._tasks):
-            # Also what it meets as it is closed: the SDK refuses the commands of a run that is being evicted.
+            # This also suppresses what closing raises: the SDK rejects commands of a run that is being evicted.
             with suppress(BaseException):
                 task.get_coro().close()
         instance._tasks.clear()

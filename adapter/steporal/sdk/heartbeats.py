@@ -1,9 +1,9 @@
 """Heartbeats of running activities, sent from a thread.
 
-A step function that blocks the event loop must not make Temporal take its worker for lost. The SDK's
+A step function that blocks the event loop must not make Temporal consider its worker lost. The SDK's
 ``activity.heartbeat()`` creates a task on the event loop, so it sends nothing while the loop is blocked, and no other
-thread can call it. The SDK's bridge to Temporal's core, which that task calls in the end, works from any thread: it
-hands the heartbeat to core, and core sends it from threads of its own.
+thread can call it. In the end, that task calls the SDK's bridge to Temporal's core, which works from any thread: it
+passes the heartbeat to core, and core sends it from its own threads.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from temporalio.bridge.proto import ActivityHeartbeat
 BEATS_PER_TIMEOUT = 3
 
 FIRST_BEAT_SECONDS = 1.0
-"""Most steps end sooner, and cost no heartbeat."""
+"""Delay of the first heartbeat: most steps end sooner, and cost no heartbeat."""
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 
@@ -35,14 +35,14 @@ _record: ContextVar[Record | None] = ContextVar("steporal_record_heartbeat", def
 
 @dataclass(slots=True, eq=False)
 class Pulse:
-    """The heartbeats of one activity.
+    """Heartbeats of one activity.
 
     Attributes:
         task_token: The activity's task token.
-        record: Hands a heartbeat to Temporal's core.
-        interval: Seconds between two heartbeats.
-        due: When the next heartbeat is due, on the monotonic clock.
-        details: The payloads that the heartbeats carry.
+        record: Passes a heartbeat to Temporal's core.
+        interval: The seconds between two heartbeats.
+        due: The time when the next heartbeat is due, on the monotonic clock.
+        details: The payloads of the heartbeats.
     """
 
     task_token: bytes
@@ -89,10 +89,10 @@ def beating(details: Sequence[Payload] = ()) -> Iterator[Pulse | None]:
     """Send heartbeats for the current activity while the context lasts.
 
     Args:
-        details: The payloads that they carry; with some, the first heartbeat is sent at once.
+        details: The payloads of the heartbeats; if there are any, the first heartbeat is sent at once.
 
     Yields:
-        The activity's pulse; None if the activity has no heartbeat timeout, or its worker no :class:`Heartbeats`.
+        The activity's pulse; None if the activity has no heartbeat timeout, or its worker has no :class:`Heartbeats`.
     """
     info, record = activity.info(), _record.get()
     if info.heartbeat_timeout is None or record is None:
@@ -109,7 +109,7 @@ def beating(details: Sequence[Payload] = ()) -> Iterator[Pulse | None]:
 
 
 class _Sender:
-    """The thread that sends the heartbeats of a process."""
+    """Thread that sends the heartbeats of a process."""
 
     def __init__(self) -> None:
         self._pulses: dict[Pulse, None] = {}
@@ -135,7 +135,7 @@ class _Sender:
             for pulse in self._wait_for_due():
                 try:
                     pulse.record(pulse.task_token, pulse.details)
-                except Exception:  # the worker has shut down meanwhile
+                except Exception:  # the worker has shut down in the meantime
                     self.remove(pulse)
 
     def _wait_for_due(self) -> list[Pulse]:

@@ -1,9 +1,9 @@
-"""The tasks and futures of a run, which sets keep in the same order each time.
+"""Tasks and futures of a run, with hashes that make sets of them keep the same order in each replay.
 
-``asyncio.wait`` returns sets, and ``TaskGroup`` cancels what is in one. A set is in the order of hashes, which are
-addresses in memory: another order in each replay, in which a body that cancels the losers of a race would issue its
-commands. What a body can wait for has a number for its hash: tasks, what ``gather`` and ``shield`` return, futures of
-the loop, and Temporal's own handles.
+``asyncio.wait`` returns sets, and ``TaskGroup`` cancels the tasks in one. A set is ordered by hashes, which are
+addresses in memory by default. So the order would differ in each replay, and a body that cancels the losers of a race
+would issue its commands in another order. Here, everything that a body can wait for has a number as its hash: tasks,
+the results of ``gather`` and ``shield``, futures of the loop, and Temporal's own handles.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from temporalio.workflow import ActivityHandle, ChildWorkflowHandle
 Wrap = Callable[[Coroutine[Any, Any, Any]], Coroutine[Any, Any, Any]]
 
 _QUERY = "query: "
-"""How the SDK calls the tasks of queries, which a replay does not have."""
+"""Prefix of the SDK's names for tasks of queries, which a replay does not have."""
 
 _NUMBERS = "_steporal_numbers"
 _NUMBER = "_steporal_number"
 
 
 class NumberedTask(asyncio.Task[Any]):
-    """A task whose hash is its number."""
+    """Task whose hash is its number."""
 
     def __init__(self, number: int, coro: Coroutine[Any, Any, Any], **options: Any) -> None:
-        self._number = number  # before asyncio puts the task into a set of its own
+        self._number = number  # before asyncio puts the task into one of its sets
         super().__init__(coro, **options)
 
     def __hash__(self) -> int:
@@ -37,7 +37,7 @@ class NumberedTask(asyncio.Task[Any]):
 
 
 def _number(future: asyncio.Future[Any]) -> int:
-    """The hash of a future: in a run, how many were asked for theirs before; elsewhere what it always is."""
+    """Return the hash of a future: in a run, the number of futures hashed before it; elsewhere, the default."""
     number: int | None = getattr(future, _NUMBER, None)
     if number is None:
         numbers = getattr(future.get_loop(), _NUMBERS, None)
@@ -47,12 +47,12 @@ def _number(future: asyncio.Future[Any]) -> int:
 
 
 class NumberedFuture(asyncio.Future[Any]):
-    """A future whose hash is a number."""
+    """Future whose hash is a number."""
 
     __hash__ = _number
 
 
-# The SDK and asyncio make these themselves, and nobody can give them a class that is to be used instead.
+# The SDK and asyncio create these, and have no way to replace their classes.
 for _kind in (asyncio.tasks._GatheringFuture, ActivityHandle, ChildWorkflowHandle):  # type: ignore[attr-defined]
     _kind.__hash__ = _number  # type: ignore[method-assign]
 
@@ -62,10 +62,10 @@ _as_completed = asyncio.as_completed
 
 @wraps(_as_completed)
 def as_completed(fs: Any, *, timeout: float | None = None) -> Any:
-    """Do as ``asyncio.as_completed`` does; in a run, begin the awaitables in the order in which they are given.
+    """Behave as ``asyncio.as_completed``; in a run, start the awaitables in the order in which they are passed.
 
-    asyncio puts them into a set first. A set of coroutines is in the order of their addresses; a set of a run's tasks
-    is in order.
+    asyncio first puts them into a set. A set of coroutines is ordered by their addresses, a set of a run's tasks by
+    their numbers.
     """
     is_one = asyncio.isfuture(fs) or asyncio.iscoroutine(fs)
     if not is_one and getattr(asyncio.get_running_loop(), _NUMBERS, None) is not None:
@@ -77,15 +77,15 @@ asyncio.as_completed = asyncio.tasks.as_completed = as_completed
 
 
 def number_tasks(loop: asyncio.AbstractEventLoop, numbers: Iterator[int], wrap: Wrap) -> None:
-    """From now on, number the tasks and futures of a run.
+    """Number the tasks and futures of a run from now on.
 
-    The SDK takes no task factory; its workflow instance, which is the event loop of the run, makes the tasks itself.
+    The SDK accepts no task factory; its workflow instance, which is the event loop of the run, creates the tasks.
 
     Args:
-        loop: The run's.
-        numbers: The numbers. Sets of small numbers are not in the order of the numbers where the numbers are larger
-            than the set, so those that the body sees must be the same whenever it begins again.
-        wrap: Returns what a task executes, for the coroutine that it was made of.
+        loop: The run's event loop.
+        numbers: The numbers. If a number is larger than a set, the set is not in the order of the numbers. So the
+            numbers that the body sees must be the same whenever it begins again.
+        wrap: Wraps the coroutine that a task executes.
     """
     instance = vars(loop)
 

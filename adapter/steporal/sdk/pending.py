@@ -1,4 +1,4 @@
-"""What a run waits for in Temporal, counted."""
+"""Pending operations of a run in Temporal."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def are_only(loop: AbstractEventLoop, *, timers: int, children: int) -> bool:
-    """Whether a run has this many timers and invoked runs in flight, and nothing else.
+    """Return whether a run has this many timers and invoked runs in flight, and nothing else.
 
-    The SDK has no public way to ask; its workflow instance, which is the event loop of the run, keeps a list of each.
+    The SDK has no public API for this; its workflow instance, which is the event loop of the run, keeps a list of each.
     """
     instance = vars(loop)
     return (
@@ -22,16 +22,16 @@ def are_only(loop: AbstractEventLoop, *, timers: int, children: int) -> bool:
 
 
 def waits_for_a_future(task: Task[Any]) -> bool:
-    """Whether a task waits, unlike one that was lost as the SDK interrupted a workflow task: nothing wakes that one."""
+    """Return whether a task waits for a future; one that was lost in an interrupted workflow task does not."""
     return task._fut_waiter is not None  # type: ignore[attr-defined]
 
 
 def is_idle(loop: AbstractEventLoop, *, conditions: int) -> bool:
-    """Whether only the world outside can wake a run: no task of it can go on, and nothing of Temporal's is in flight.
+    """Return whether a run can only be woken from outside: no task can continue, and no command is in flight.
 
     Args:
         loop: The run's event loop.
-        conditions: The number of calls of ``wait_condition`` that do not count.
+        conditions: The number of calls of ``wait_condition`` to ignore.
     """
     instance = vars(loop)
     return (
@@ -44,11 +44,11 @@ def is_idle(loop: AbstractEventLoop, *, conditions: int) -> bool:
 
 
 def is_condition_met(loop: AbstractEventLoop, *, but: Callable[[], bool]) -> bool:
-    """Return whether a task of a run waits by ``workflow.wait_condition`` for a condition that holds now.
+    """Return whether a task of a run waits in ``workflow.wait_condition`` for a condition that now holds.
 
     Args:
-        loop: The run's.
-        but: A condition that does not count.
+        loop: The run's event loop.
+        but: A condition to ignore.
     """
     return any(
         condition is not but and not future.done() and condition() for condition, future in vars(loop)["_conditions"]

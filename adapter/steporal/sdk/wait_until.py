@@ -1,8 +1,8 @@
-"""Waiting for a condition with a timeout, so that each version of Python does the same.
+"""Wait for a condition with a timeout, with the same behavior in each version of Python.
 
-``workflow.wait_condition`` waits by ``asyncio.wait_for``, which ends some turns of the event loop later in Python 3.11
-than in those after it. What a run does at that moment, when it is cancelled for example, has another order then, and
-its history does not replay with the other Python.
+``workflow.wait_condition`` uses ``asyncio.wait_for``. In Python 3.11, ``wait_for`` ends a few turns of the event loop
+later than in newer versions. So what a run does at that moment, such as being cancelled, would happen in another order,
+and its history would not replay with the other version.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ async def wait_until(condition: Callable[[], bool], *, timeout: timedelta | None
     """Wait until a condition holds.
 
     Args:
-        condition: Asked whenever something has happened in the run.
-        timeout: How long to wait; for ever without one.
-        summary: What Temporal's UI calls the timer.
+        condition: Checked whenever something has happened in the run.
+        timeout: The time to wait; for ever if None.
+        summary: The timer's name in Temporal's UI.
 
     Raises:
-        TimeoutError: It did not hold in time.
+        TimeoutError: The condition did not hold in time.
     """
     async with asyncio.timeout(None) as limit:
         if timeout is not None:
@@ -38,7 +38,7 @@ async def wait_until(condition: Callable[[], bool], *, timeout: timedelta | None
 def timers_called(summary: str) -> Iterator[None]:
     """Give the timers that are started in this context a summary.
 
-    The SDK has a public way to do this for ``workflow.sleep`` and ``wait_condition`` alone.
+    The SDK has a public API for this only for ``workflow.sleep`` and ``wait_condition``.
     """
     from temporalio.worker._workflow_instance import _TimerOptions, _TimerOptionsCtxVar  # loaded, in a worker
 

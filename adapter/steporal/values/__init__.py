@@ -1,1 +1,1 @@
-"""Values as JSON that a history can hold, and back: exactly what they were, or refused by name."""
+"""Values as JSON for histories, and back: restored exactly as they were, or rejected with their path."""

@@ -1,4 +1,4 @@
-"""Pydantic's adapters of types, made once for each type."""
+"""Pydantic's adapters of types, created once for each type."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
     """Return the ``TypeAdapter`` of a type."""
     try:
         return _cached_adapter(kind)
-    except TypeError:  # unhashable, such as Annotated with a list
+    except TypeError:  # the type is not hashable, such as Annotated with a list
         return pydantic.TypeAdapter(kind)
 
 

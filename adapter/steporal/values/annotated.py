@@ -1,7 +1,7 @@
-"""Values that only an annotation describes: of types that bring a schema for pydantic, such as a phone number's.
+"""Values that only an annotation describes, of types with their own pydantic schema, such as a phone number.
 
-Such a value is written as pydantic writes it for its annotation, and only if the annotation then reads the same value.
-A payload names no class: the annotation is that of the reader's own field or function.
+Such a value is written as pydantic writes it for its annotation, and only if the annotation then reads the same value
+back. A payload names no class: the annotation is that of the reader's own field or function.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ def annotation_of(kind: type, name: str) -> Any:
         return Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
     try:
         return typing.get_type_hints(kind, include_extras=True).get(name)
-    except Exception:  # a name that is imported for type checkers alone
+    except Exception:  # a name that is only imported for type checkers
         return None
 
 
 def dump_annotated(value: Any, annotation: Any) -> tuple[JSON] | None:
-    """Return what pydantic writes of a value, if it reads the same value from it."""
+    """Return the JSON that pydantic writes for a value, if it reads the same value back from it."""
     if annotation is None or annotation is Any:
         return None
     try:
         data = adapter(annotation).dump_python(value, mode="json", warnings="error")
         dumps(data)
         return (data,) if same(validate(data, annotation), value) else None
-    except Exception:  # such as of a serializer, of a validator, or of an __eq__
+    except Exception:  # for example from a serializer, a validator or an __eq__
         return None
 
 

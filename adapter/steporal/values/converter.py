@@ -1,8 +1,7 @@
-"""JSON as finished payloads of Temporal, and as values of a known type.
+"""JSON as finished Temporal payloads, and as values of a known type.
 
-What is produced here is handed to Temporal as a finished ``json/plain`` payload. Payload codecs (encryption,
-compression) and external storage apply to it; a custom payload converter does not. JSON of values of any type is made
-by ``encoding.py``.
+The results are finished ``json/plain`` payloads. Payload codecs (encryption, compression) and external storage apply to
+them; a custom payload converter does not. ``encoding.py`` makes the JSON of values of any type.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from .recursive_unions import MEMBERS, bounded
 from .type_names import type_label
 
 _WHOLLY_CHECKED = 2_000
-"""Bytes of JSON of which all issues are looked for."""
+"""Size of JSON, in bytes, up to which all issues are reported."""
 
 _MAX_LISTED = 1_000
-"""Pydantic makes the texts of all issues or of none."""
+"""Limit of issues whose texts are created; pydantic creates the texts of all issues or of none."""
 
 MAX_SHOWN = 20
-"""Issues in a message."""
+"""Number of issues in a message."""
 
 _MAX_TEXT = 200
 
@@ -43,25 +42,25 @@ _compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan
 
 
 def dumps(data: JSON) -> bytes:
-    """JSON text of ``data`` in UTF-8, compact."""
+    """Return ``data`` as compact JSON text in UTF-8."""
     return _compact.encode(data).encode()
 
 
 def to_raw(data: JSON, metadata: Mapping[str, bytes] | None = None) -> RawValue:
-    """A JSON value as a finished ``json/plain`` payload, with further metadata."""
+    """Return a JSON value as a finished ``json/plain`` payload, with additional metadata."""
     return raw_text(dumps(data), metadata)
 
 
 def raw_text(text: bytes, metadata: Mapping[str, bytes] | None = None) -> RawValue:
-    """JSON text, as :func:`dumps` writes it, as a finished ``json/plain`` payload, with further metadata."""
+    """Return JSON text from :func:`dumps` as a finished ``json/plain`` payload, with additional metadata."""
     return RawValue(Payload(metadata={"encoding": b"json/plain", **(metadata or {})}, data=text))
 
 
 def from_raw(raw: RawValue) -> JSON:
-    """The JSON value in a payload that :func:`to_raw` made.
+    """Return the JSON value in a payload from :func:`to_raw`.
 
     Raises:
-        UnknownKeyError: It is encrypted, and there was no codec.
+        UnknownKeyError: The payload is encrypted, and no codec has decrypted it.
     """
     if not raw.payload.data:
         return None
@@ -76,15 +75,15 @@ _MAY_BE_ODD = re.compile(rb"NaN|Infinity|[0-9][eE]|\\u[dD][89a-fA-F]")
 
 
 def check_can_be_written(data: JSON, text: bytes) -> None:
-    """Check that JSON which was read can be written again: it has no NaN or infinity, and its text is Unicode.
+    """Check that parsed JSON can be written again: it has no NaN or infinity, and its text is valid Unicode.
 
     Args:
         data: The JSON.
-        text: What it was read from.
+        text: The text that the JSON was parsed from.
 
     Raises:
-        ValueError: It cannot.
-        RecursionError: It is nested too deep for that.
+        ValueError: The JSON cannot be written.
+        RecursionError: The JSON is nested too deep to be written.
     """
     if _MAY_BE_ODD.search(text):
         dumps(data)
@@ -94,9 +93,9 @@ def is_nested_deeper(levels: int, data: JSON, text: bytes) -> bool:
     """Return whether JSON is nested more than some levels deep, without recursion.
 
     Args:
-        levels: How many.
+        levels: The number of levels.
         data: The JSON.
-        text: What it was read from.
+        text: The text that the JSON was parsed from.
     """
     if text.count(b"[") + text.count(b"{") <= levels:
         return False
@@ -114,14 +113,14 @@ def is_nested_deeper(levels: int, data: JSON, text: bytes) -> bool:
 
 
 def copied(data: JSON) -> JSON:
-    """Return a copy of JSON, to any depth, for code that may change it; tuples become lists, as in JSON text."""
+    """Return a deep copy of JSON, for code that may change it; tuples become lists, as in JSON text."""
     if isinstance(data, dict):
         return {key: copied(value) for key, value in data.items()}
     return [copied(item) for item in data] if isinstance(data, list | tuple) else data
 
 
 def size_of(raw: RawValue) -> int:
-    """Bytes of a payload's data."""
+    """Return the size of a payload's data in bytes."""
     return len(raw.payload.data)
 
 
@@ -129,12 +128,12 @@ def size_of(raw: RawValue) -> int:
 
 
 def validate(data: JSON, kind: Any) -> Any:
-    """``data`` as a value of ``kind``, by pydantic's rules for JSON, which let strict models read dates and tuples.
+    """Return ``data`` as a value of ``kind``, by pydantic's rules for JSON: strict models read dates and tuples.
 
-    Of data that is large, only the first wrong item of each list, dict or set is an issue.
+    For large data, only the first wrong item of each list, dict or set is reported.
 
     Raises:
-        pydantic.ValidationError: It does not fit.
+        pydantic.ValidationError: The data does not fit.
     """
     text = dumps(data)
     if (len(text) > _WHOLLY_CHECKED or _is_costly(kind)) and (validator := _fail_fast(kind)) is not None:
@@ -146,7 +145,7 @@ def validate(data: JSON, kind: Any) -> Any:
 
 
 def bounded_validator(kind: Any) -> pydantic.TypeAdapter[Any] | pydantic_core.SchemaValidator:
-    """A validator of which the first wrong item of each list, dict or set is an issue."""
+    """Return a validator that reports only the first wrong item of each list, dict or set."""
     return _fail_fast(kind) or adapter(kind)
 
 
@@ -154,18 +153,18 @@ def _fail_fast(kind: Any) -> pydantic_core.SchemaValidator | None:
     if _is_model(kind) and any(
         "model_validate_json" in vars(cls) for cls in kind.__mro__ if cls is not pydantic.BaseModel
     ):
-        return None  # it validates in its own way
+        return None  # the model has its own way to validate
     try:
         return fail_fast_validator(kind)
-    except TypeError:  # unhashable
+    except TypeError:  # the type is not hashable
         return None
 
 
 def _is_costly(kind: Any) -> bool:
-    """Return whether little data may cost much."""
+    """Return whether validating little data may be expensive."""
     try:
         return may_be_costly(kind)
-    except TypeError:  # unhashable
+    except TypeError:  # the type is not hashable
         return False
 
 
@@ -174,10 +173,10 @@ def _is_model(kind: Any) -> bool:
 
 
 def to_json(value: Any, kind: Any = None) -> JSON:
-    """``value`` as plain JSON, by pydantic: through ``kind`` where given, else by its own type.
+    """Return ``value`` as plain JSON from pydantic: through ``kind`` if given, otherwise by its own type.
 
     Raises:
-        UnserializableError: It is not JSON, nor of a type that pydantic serialises.
+        UnserializableError: The value is not JSON, and pydantic cannot serialize its type.
     """
     if value is None or type(value) in (str, int, bool):
         return value
@@ -190,7 +189,7 @@ def to_json(value: Any, kind: Any = None) -> JSON:
 
 
 def issues(error: pydantic.ValidationError) -> str:
-    """Pydantic's issues on one line, the first 20 of them: ``amount: Input should be a valid number; …``."""
+    """Return pydantic's issues on one line, the first 20 of them: ``amount: Input should be a valid number; …``."""
     count = error.error_count()
     if count > _MAX_LISTED:
         return f"{count:,} issues, which are too many to list"
@@ -204,12 +203,12 @@ def _path(location: Sequence[str | int]) -> str:
 
 
 def return_type(function: Callable[..., Any]) -> Any:
-    """The type that a function's annotations say it returns, or None where they say nothing usable."""
+    """Return the type that a function's annotations declare as its result, or None if they are not usable."""
     annotations: Mapping[str, Any] = getattr(function, "__annotations__", {})
     annotation = annotations.get("return")
     if isinstance(annotation, str):
         try:
             annotation = eval(annotation, getattr(function, "__globals__", {}))
         except Exception:
-            return None  # such as a name that is imported for type checkers alone
+            return None  # for example, a name that is only imported for type checkers
     return None if annotation is Any else annotation

@@ -1,7 +1,7 @@
-"""From encoded data to values: rebuilt as they were, and validated only where their class has changed since.
+"""Decoding of values: rebuilt as they were, and validated only if their class has changed since.
 
-Whoever can write to the namespace chooses the data. What reading it costs is limited before it is spent, and the only
-code that it runs is that of the app's own classes: see ``known_types``.
+Whoever can write to the namespace chooses the data. So the cost of reading it is limited before it is spent, and the
+only code that it runs belongs to the app's own classes: see ``known_types``.
 """
 
 from __future__ import annotations
@@ -47,30 +47,28 @@ _SECRET_TAGS: dict[str, Callable[[Any], Any]] = {
 }
 
 Decoder = Callable[[dict[str, JSON]], Any]
-"""Decodes an object whose tag this module does not know."""
+"""Function that decodes an object whose tag this module does not know."""
 
 
 def decode(data: JSON, other: Decoder | None = None, packages: Collection[str] = ()) -> Any:
-    """Return the value that :func:`encode` was given.
+    """Return the value that was passed to :func:`encode`.
 
     Args:
-        data: What ``encode`` returned.
-        other: Decodes the tags of the ``other`` that ``encode`` was given.
-        packages: The app's packages, of whose classes a value may be, beside those that ``known_types`` lists.
+        data: The result of ``encode``.
+        other: Decodes the tags of the ``other`` that was passed to ``encode``.
+        packages: The app's packages, whose classes a value may have, beside those that ``known_types`` lists.
 
     Raises:
-        TypeNotFoundError: It names a class that this process does not have or a value may not be of, or that has
-            changed so that the value does not fit it; or it is not as ``encode`` writes it.
+        TypeNotFoundError: The data names a class that this process does not have, that a value may not have, or that
+            has changed so that the value does not fit it; or the data was not written by ``encode``.
     """
     try:
         return _Decoding(other, packages).value(data)
     except SteporalError:
         raise
-    except Exception as err:  # also of the app's own classes
+    except Exception as err:  # may come from the app's own classes
         text = str(err)[:_MAX_TEXT]
-        raise TypeNotFoundError(
-            f"a value is not in the format that steporal writes: {type(err).__name__}: {text}"
-        ) from None
+        raise TypeNotFoundError(f"a value is not in Steporal's format: {type(err).__name__}: {text}") from None
 
 
 _SCALARS = (str, int, float, bool, type(None))
@@ -81,12 +79,12 @@ _MAX_LEVELS = 2 * MAX_DEPTH  # a level of a value may be two of its JSON
 class _Decoding:
     """One pass over encoded data."""
 
-    __slots__ = ("_empty", "_found", "_generics", "_keys", "_level", "_other", "_packages", "_pattern_cost")
+    __slots__ = ("_empty", "_generics", "_keys", "_kinds", "_level", "_other", "_packages", "_pattern_cost")
 
     def __init__(self, other: Decoder | None, packages: Collection[str]) -> None:
         self._other = other
         self._packages = packages
-        self._found: dict[str | bytes, Any] = {}
+        self._kinds: dict[str | bytes, Any] = {}
         self._level = 0
         self._keys = 0
         self._empty = 0
@@ -127,19 +125,19 @@ class _Decoding:
     def _class(self, data: dict[str, JSON]) -> tuple[Any, type]:
         name = data["type"]
         key = name if type(name) is str else dumps(name)
-        found = self._found.get(key)
-        if found is None:
+        named = self._kinds.get(key)
+        if named is None:
             self._generics += key is not name
-            if self._generics > MAX_GENERICS:  # a generic model makes a class for each of its parameters
+            if self._generics > MAX_GENERICS:  # a generic model creates a class for each set of parameters
                 raise TypeNotFoundError(f"a value names more than {MAX_GENERICS} generic classes")
-            found = self._found[key] = find_data_class(name, self._packages)
-        kind = typing.get_origin(found) or found
+            named = self._kinds[key] = find_data_class(name, self._packages)
+        kind = typing.get_origin(named) or named
         if self._keys and self._is_foreign(kind) and compares_by_code(kind):
-            raise TypeNotFoundError(f"a {type_label(kind)} in a key is compared by code that is not the app's")
-        return found, kind
+            raise TypeNotFoundError(f"a {type_label(kind)} in a key would be compared by code outside of the app")
+        return named, kind
 
     def _shape(self, kind: type, tag: str) -> Shape:
-        """The shape of a class, which has to be of the kind that the data says."""
+        """Return the shape of a class, which must be of the kind that the data names."""
         shape = shape_of(kind)
         if shape.tag != tag:
             raise TypeNotFoundError(f"{type_label(kind)} is a {shape.tag}, not a {tag}")
@@ -167,8 +165,8 @@ class _Decoding:
             return data["value"] if annotation is None else validate(data["value"], annotation)
         except pydantic.ValidationError as err:
             raise TypeNotFoundError(
-                f"field {name!r} of {type_label(kind)} has changed since this value was encoded, and the value does "
-                f"not fit it any more: {issues(err)}"
+                f"field {name!r} of {type_label(kind)} has changed since this value was encoded, and the value no "
+                f"longer fits it: {issues(err)}"
             ) from None
 
     def sequence(self, data: dict[str, JSON]) -> Any:
@@ -217,7 +215,7 @@ class _Decoding:
         except (ValueError, KeyError) as err:
             self._level, self._keys = level, keys
             if member is not None:
-                return member  # its value was edited
+                return member  # its value has been edited
             known = data.get("name", data.get("value"))
             raise TypeNotFoundError(
                 f"{type_label(kind)} has no member {shown(known)}; was it renamed or removed?"
@@ -227,7 +225,7 @@ class _Decoding:
         content = member.value
         if type(content) in _SCALARS or not self._is_foreign(type(member)):
             return bool(encode(content) == data)
-        return True  # of another package, whose values are not looked at
+        return True  # of another package, whose values are not inspected
 
     def _member_of_value(self, members: type[enum.Enum], data: JSON) -> enum.Enum:
         if type(data) is int and not -MAX_FLAG < data < MAX_FLAG:  # Python keeps each combination of flags
@@ -250,18 +248,18 @@ class _Decoding:
         shape, values = self._shape(kind, "dataclass"), self._fields(data["value"], kind)
         if data.get("shape") != shape.digest:
             return self._changed(data, kind, values)
-        made = self._dataclass_instance(data, kind, shape, values)
+        instance = self._dataclass_instance(data, kind, shape, values)
         if alias is not kind:
-            object.__setattr__(made, "__orig_class__", alias)
-        return made
+            object.__setattr__(instance, "__orig_class__", alias)
+        return instance
 
     def _dataclass_instance(self, data: dict[str, JSON], kind: type, shape: Shape, values: dict[str, Any]) -> Any:
-        made: Any = object.__new__(kind)
+        instance: Any = object.__new__(kind)
         self._count_empty(values)
-        _set_slots(made, shape, values)
+        _set_slots(instance, shape, values)
         if values:
-            object.__getattribute__(made, "__dict__").update(values)
-        return made
+            object.__getattribute__(instance, "__dict__").update(values)
+        return instance
 
     def _count_empty(self, values: dict[str, Any]) -> None:
         if not values:
@@ -289,56 +287,56 @@ class _Decoding:
             return self._changed(data, kind, {**values, **(extra or {})}, private)
         if extra is None and ("extra" in data) != shape.has_extra:
             extra = {}
-        made: Any = object.__new__(kind)
+        instance: Any = object.__new__(kind)
         self._count_empty(values)
-        _set_slots(made, shape, values)
+        _set_slots(instance, shape, values)
         set_attribute = object.__setattr__
-        set_attribute(made, "__pydantic_fields_set__", _fields_set(data, values))
-        set_attribute(made, "__dict__", values)
+        set_attribute(instance, "__pydantic_fields_set__", _fields_set(data, values))
+        set_attribute(instance, "__dict__", values)
         if shape.tag == "model":
-            set_attribute(made, "__pydantic_extra__", extra)
+            set_attribute(instance, "__pydantic_extra__", extra)
         if shape.tag == "model" or private is not None:
-            set_attribute(made, "__pydantic_private__", private)
-        return made
+            set_attribute(instance, "__pydantic_private__", private)
+        return instance
 
     def _changed(
         self, data: dict[str, JSON], kind: type, values: dict[str, Any], private: dict[str, Any] | None = None
     ) -> Any:
-        """A value of a class that has changed since: validated by its field names."""
+        """Return a value of a class that has changed since: validated by its field names."""
         if self._is_foreign(kind):
             raise TypeNotFoundError(
                 f"{type_label(kind)} has changed since this value was encoded, and only classes of the app are "
-                f"validated then; {allow(kind)}"
+                f"validated in that case; {allow(kind)}"
             )
         whole = values["root"] if data[TAG] == "root" else values
         try:
-            made = validated(whole, data, kind)
+            value = validated(whole, data, kind)
         except pydantic.ValidationError as err:
             raise TypeNotFoundError(
-                f"{type_label(kind)} has changed since this value was encoded, and the value does not fit it any more: "
+                f"{type_label(kind)} has changed since this value was encoded, and the value no longer fits it: "
                 f"{issues(err)}"
             ) from None
-        if isinstance(made, pydantic.BaseModel):
-            made.__pydantic_fields_set__.difference_update(data.get("unset", ()))
-            kept = made.__pydantic_private__ or {}
+        if isinstance(value, pydantic.BaseModel):
+            value.__pydantic_fields_set__.difference_update(data.get("unset", ()))
+            kept = value.__pydantic_private__ or {}
             kept.update({name: value for name, value in (private or {}).items() if name in kept})
         elif dataclasses.is_dataclass(kind):
             for field in dataclasses.fields(kind):
                 if not field.init and field.name in values:
-                    object.__setattr__(made, field.name, values[field.name])
-        return made
+                    object.__setattr__(value, field.name, values[field.name])
+        return value
 
 
-def _set_slots(made: Any, shape: Shape, values: dict[str, Any]) -> None:
-    """Take the values of slots out of ``values``, and set them, whatever else has their name."""
+def _set_slots(instance: Any, shape: Shape, values: dict[str, Any]) -> None:
+    """Move the values of slots from ``values`` to the instance, even if a class attribute has the same name."""
     for name in shape.slots:
         if name not in values:
             continue
-        slot = next((vars(cls)[name] for cls in type(made).__mro__ if name in vars(cls)), None)
+        slot = next((vars(cls)[name] for cls in type(instance).__mro__ if name in vars(cls)), None)
         if type(slot) is MemberDescriptorType:
-            slot.__set__(made, values.pop(name))
+            slot.__set__(instance, values.pop(name))
         else:
-            object.__setattr__(made, name, values.pop(name))
+            object.__setattr__(instance, name, values.pop(name))
 
 
 def _check_hashes(keys: Iterable[Any]) -> None:
@@ -369,15 +367,15 @@ _TAGS: dict[str, Callable[[_Decoding, dict[str, JSON]], Any]] = {
 
 
 def validated(value: Any, data: JSON, kind: Any) -> Any:
-    """Return ``value`` as a value of ``kind``: validated as it is, or else as its plain JSON.
+    """Return ``value`` as a value of ``kind``: validated as it is, or otherwise as its plain JSON.
 
     Args:
-        value: The value, whose fields go by their names.
-        data: The same, encoded.
+        value: The value, with fields by their names.
+        data: The same value, encoded.
         kind: The type.
 
     Raises:
-        pydantic.ValidationError: It does not fit.
+        pydantic.ValidationError: The value does not fit.
     """
     checked, size = bounded_validator(kind), len(dumps(data))
     try:

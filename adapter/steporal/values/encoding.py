@@ -1,11 +1,12 @@
-"""Values as JSON that remembers exactly what they were.
+"""Encoding of values as JSON that preserves exactly what they were.
 
-What JSON can say is written as it is. Everything else is written as ``{"$": tag, ...}``. Models and dataclasses are
-taken apart into their fields, extra fields and private attributes; neither serializers nor aliases take part, and
-decoding runs no validator. Only where a class has changed since the value was encoded is the value validated anew.
+Values that JSON can express are written as they are. Everything else is written as ``{"$": tag, ...}``. Models and
+dataclasses are taken apart into their fields, extra fields and private attributes. Serializers and aliases do not
+apply, and decoding runs no validator. Only if a class has changed since the value was encoded is the value validated
+anew.
 
-A class is named by module and qualified name, and only classes of data are made again: those of the app, those that
-``known_types`` lists, and, without any code of theirs, those of packages that the app imports.
+A class is named by module and qualified name. Only data classes can be restored: those of the app, those that
+``known_types`` lists, and, without running any of their code, those of packages that the app imports.
 """
 
 from __future__ import annotations
@@ -31,19 +32,19 @@ from .type_names import find_data_class, name_of, shown, type_label
 __all__ = ["FACTORIES", "MAX_DEPTH", "TAG", "Encoder", "always", "encode", "is_unchanged", "never"]
 
 MAX_DEPTH = 150
-"""How deep containers nest in a value. Each level takes up to three levels of JSON, and Python reads about 1,000."""
+"""Nesting limit of containers. Each level takes up to three levels of JSON, and Python reads about 1,000."""
 
 MAX_SAME_HASH = 100
-"""How many keys of a dict, or elements of a set, may have the same hash: Python compares each with all others."""
+"""Limit of dict keys or set elements with the same hash: Python compares each of them with all others."""
 
 MAX_EMPTY = 10_000
-"""How many instances without any field a value may have: one takes three bytes of JSON, and hundreds of memory."""
+"""Limit of instances without any field: one takes three bytes of JSON, but hundreds of bytes of memory."""
 
 MAX_FLAG = 1 << 128
-"""The value from which flags are refused: Python keeps each combination of flags that is read, for ever."""
+"""Upper bound of flags: Python keeps each combination of flags that it has read, for ever."""
 
 MAX_GENERICS = 100
-"""How many generic classes, each with its parameters, the instances in a value may be of: reading makes each anew."""
+"""Limit of generic classes with different parameters in a value: reading creates each class anew."""
 
 _SANDBOX = "temporalio.worker.workflow_sandbox"
 
@@ -60,16 +61,16 @@ _REFUSED_BASES = (str, int, float, list, dict, tuple, set, frozenset, bytes, byt
 _CONVERT = "convert it to JSON, a pydantic model or a dataclass"
 
 Encoder = Callable[[Any], JSON | None]
-"""Encodes a value that this module cannot, or returns None."""
+"""Function that encodes a value that this module cannot encode, or returns None."""
 
 
 def always() -> bool:
-    """Encode secrets as well; for values that are compared here and not sent."""
+    """Return True: encode secrets as well, for values that are compared here and not sent."""
     return True
 
 
 def never() -> bool:
-    """Say that payloads are not encrypted."""
+    """Return False: payloads are not encrypted."""
     return False
 
 
@@ -81,19 +82,19 @@ def encode(
     packages: Collection[str] | None = None,
     instead: str = _CONVERT,
 ) -> JSON:
-    """Return ``value`` as JSON that :func:`decode` turns back.
+    """Return ``value`` as JSON that :func:`decode` can read.
 
     Args:
         value: The value.
         other: Encodes further types.
         secrets: Returns whether payloads are encrypted, so that secrets may be in them.
-        packages: The app's packages, which decide of which classes a value may be. None takes all, for a value that
-            is compared here and not sent.
-        instead: What the message advises for an instance of a class that cannot be sent.
+        packages: The app's packages, which determine the classes that a value may have. None allows all classes, for
+            a value that is compared here and not sent.
+        instead: The advice in the message about an instance of a class that cannot be sent.
 
     Raises:
-        UnserializableError: A part of the value cannot be sent; the message has the path of the part and its type.
-        UnencryptedSecretError: It has a secret, and payloads are not encrypted.
+        UnserializableError: A part of the value cannot be sent; the message contains the path and type of the part.
+        UnencryptedSecretError: The value contains a secret, and payloads are not encrypted.
     """
     try:
         return _Encoding(other, secrets, packages, instead).value(value)
@@ -104,9 +105,9 @@ def encode(
 
 
 def is_unchanged(encoded: JSON, value: Any) -> bool:
-    """Return whether a value is the JSON that :func:`encode` returned for it.
+    """Return whether a value is identical to the JSON that :func:`encode` returned for it.
 
-    ``encoded == value`` does not tell: a class may have an ``__eq__`` that is true of everything, or raises.
+    ``encoded == value`` is not sufficient: a class may have an ``__eq__`` that is always true, or that raises.
     """
     kind = type(value)
     if type(encoded) is not kind:
@@ -117,7 +118,7 @@ def is_unchanged(encoded: JSON, value: Any) -> bool:
 
 
 def has_same_hashes(keys: Iterable[Any]) -> bool:
-    """Return whether more than ``MAX_SAME_HASH`` keys have the same hash, other than of texts, whose hash is random."""
+    """Return whether more than ``MAX_SAME_HASH`` keys share a hash; strings do not count, as their hash is random."""
     hashes = [hash(key) for key in keys if type(key) is not str]
     if len(hashes) <= MAX_SAME_HASH:
         return False
@@ -128,7 +129,7 @@ def has_same_hashes(keys: Iterable[Any]) -> bool:
 
 
 class _Refusal(Exception):
-    """A part that cannot be sent; each container around it adds its part of the path."""
+    """Raised for a part that cannot be sent; each container around it adds its part of the path."""
 
     def __init__(self, subject: str, rest: str, kind: type[UnserializableError] = UnserializableError) -> None:
         super().__init__(subject)
@@ -140,15 +141,15 @@ class _Refusal(Exception):
 
     @property
     def is_of_type(self) -> bool:
-        """Whether the type of the part is what cannot be sent, and no annotation has been tried."""
+        """True if the part cannot be sent because of its type, and no annotation has been tried."""
         return self._kind is UnserializableError and self._rest != _TOO_DEEP and not self._is_final
 
     def make_final(self) -> None:
-        """Say that the annotation of the nearest field does not help: those around it are not tried."""
+        """Note that the annotation of the nearest field does not help, so that those around it are not tried."""
         self._is_final = True
 
     def inside(self, container: object, part: str) -> None:
-        """Say that the part is in a container."""
+        """Note that the part is in a container."""
         self._path.append((container, part))
 
     def error(self) -> UnserializableError:
@@ -164,7 +165,7 @@ _TOO_DEEP = f"cannot be sent, as it is nested more than {MAX_DEPTH} levels deep;
 
 
 def _until_cycle(path: list[tuple[object, str]]) -> int | None:
-    """The length of a path to the first container that is around itself."""
+    """Return the length of a path up to the first container that contains itself, or None."""
     around: set[int] = set()
     for length, (container, _) in enumerate(path):
         if id(container) in around:
@@ -198,7 +199,7 @@ _UNSET: Any = object()
 
 
 def _attribute(value: Any, name: str, default: Any) -> Any:
-    """Return an attribute that a value itself has; a ``__getattr__`` of its class takes no part."""
+    """Return an attribute of the value itself, without calling a ``__getattr__`` of its class."""
     try:
         return object.__getattribute__(value, name)
     except AttributeError:
@@ -300,10 +301,10 @@ class _Encoding:
             return self._data(value, kind, shape)
         if self._other is not None and (encoded := self._other(value)) is not None:
             return encoded
-        if kind.__module__.startswith(_SANDBOX) and value.__class__ in LEAVES:  # a proxy, such as of a path
+        if kind.__module__.startswith(_SANDBOX) and value.__class__ in LEAVES:  # a proxy, for example of a path
             return LEAVES[value.__class__].dump(value)
         if isinstance(value, tuple(_SECRETS)):
-            _refuse(value, "use pydantic.SecretStr or SecretBytes itself, which are sent if payloads are encrypted")
+            _refuse(value, "use pydantic.SecretStr or SecretBytes itself, which can be sent if payloads are encrypted")
         _refuse(value, _advice(value, self._instead))
 
     def _check_pattern(self, value: Any) -> None:
@@ -311,8 +312,8 @@ class _Encoding:
         if self._pattern_cost > MAX_PATTERN_COST:
             raise _Refusal(
                 type_label(type(value)),
-                f"cannot be sent: the patterns of a value have at most {MAX_PATTERN_COST:,} characters, and few ranges "
-                "beyond ASCII without regard to case; send its text, and compile it where it is used",
+                f"cannot be sent: the patterns of a value may have at most {MAX_PATTERN_COST:,} characters, and few "
+                "case-insensitive ranges beyond ASCII; send the pattern's text, and compile it where it is used",
             )
 
     def _text(self, value: str) -> str:
@@ -352,7 +353,7 @@ class _Encoding:
         if has_same_hashes(keys):
             raise _Refusal(
                 type_label(type(keys)),
-                f"has more than {MAX_SAME_HASH} keys with the same hash, which would take long to read; send a list",
+                f"has more than {MAX_SAME_HASH} keys with the same hash, which would be slow to read; send a list",
             )
 
     def _dict(self, value: dict[Any, Any]) -> JSON:
@@ -396,7 +397,7 @@ class _Encoding:
         return encoded
 
     def _fields(self, values: dict[str, Any], container: Any, kind: type) -> dict[str, JSON]:
-        """The fields of an instance; those of unknown types as their annotations have it."""
+        """Return the fields of an instance; fields of unknown types are written by their annotations."""
         depth = self._depth
         try:
             return self._named(values, container)
@@ -450,8 +451,8 @@ class _Encoding:
         if not self._secrets():
             raise _Refusal(
                 type_label(kind),
-                "is not sent, as Temporal would store the secret in the clear; encrypt payloads (docs/security.md), or "
-                "send a name by which the step looks the secret up",
+                "cannot be sent, as Temporal would store the secret in clear text; encrypt payloads "
+                "(docs/security.md), or send a name by which the step looks up the secret",
                 UnencryptedSecretError,
             )
         content = value.get_secret_value()
@@ -464,10 +465,10 @@ class _Encoding:
     # --- data classes ----------------------------------------------------------------------------------------------
 
     def _check_name(self, name: JSON) -> None:
-        """Check that a value may be of the class of a name, where it is read.
+        """Check that the reader will accept the class of a name in a value.
 
         Raises:
-            UnserializableError: It may not.
+            UnserializableError: It will not.
         """
         if self._packages is None:
             return
@@ -488,8 +489,8 @@ class _Encoding:
         if self._keys and self._is_foreign(kind) and compares_by_code(kind):
             _refuse(
                 value,
-                "as a key or in a set it is compared by code of its class, which is not the app's; use a class of the "
-                f"app, or allow its package: Client(..., step_packages=[{package_of(kind.__module__)!r}])",
+                "as a key or in a set, it is compared by code of its class, which is not part of the app; use a "
+                f"class of the app, or allow its package: Client(..., step_packages=[{package_of(kind.__module__)!r}])",
             )
         if shape.tag == "model":
             return self._model(value, kind, shape)
@@ -522,7 +523,7 @@ class _Encoding:
         if type(content) is not str or not content.isascii():
             try:
                 content = self.value(content)
-            except _Refusal:  # such as a function: the name alone finds the member
+            except _Refusal:  # for example a function: the name is sufficient to find the member
                 if isinstance(value, enum.Flag):
                     raise
                 return {TAG: "enum", "type": shape.name, "name": value.name}
@@ -550,7 +551,7 @@ class _Encoding:
         state = {name: item for name, item in state.items() if name != "__orig_class__"}
         encoded = self._object(shape, self._fields(state, value, kind))
         try:
-            encoded["type"] = name_of(alias)  # Page[int](...), of which typing keeps the parameters in the value
+            encoded["type"] = name_of(alias)  # Page[int](...): typing stores the parameters in the instance
             self._check_name(encoded["type"])
         except UnserializableError as err:
             raise _Refusal(type_label(kind), f"cannot be sent: {err}") from None
@@ -567,13 +568,13 @@ class _Encoding:
             "shape": shape.digest,
             "value": self._fields(state, value, kind),
         }
-        given: set[str] = value.__pydantic_fields_set__
+        set_fields: set[str] = value.__pydantic_fields_set__
         extra, private = value.__pydantic_extra__, value.__pydantic_private__
-        if given != state.keys():
-            if given <= state.keys():
-                encoded["unset"] = [name for name in state if name not in given]
+        if set_fields != state.keys():
+            if set_fields <= state.keys():
+                encoded["unset"] = [name for name in state if name not in set_fields]
             else:
-                encoded["set"] = sorted(given)
+                encoded["set"] = sorted(set_fields)
         if extra or (extra is None) == shape.has_extra:
             encoded["extra"] = None if extra is None else self._extra(value, extra)
         if private is not None:
@@ -595,7 +596,7 @@ class _Encoding:
 
 
 def _grouped(items: list[JSON]) -> JSON:
-    """A list of instances of one class, with the class named once."""
+    """Return a list of instances of one class with the class named only once."""
     if len(items) < 2:
         return items
     first = items[0]

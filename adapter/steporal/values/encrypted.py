@@ -1,6 +1,6 @@
-"""Values that are encrypted, as those see them who cannot read them: what says so, and with which key.
+"""Encrypted values as they appear to readers without the key: their marker, and the id of their key.
 
-What encrypts is ``encryption.py``, which is loaded where there are keys.
+``encryption.py``, which encrypts, is only loaded if keys exist.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ if TYPE_CHECKING:
     from temporalio.converter import DataConverter
 
 ENCODING = b"binary/encrypted"
-"""The encoding of an encrypted payload, as in Temporal's own samples."""
+"""Encoding of an encrypted payload, as in Temporal's own samples."""
 
 
 ENCRYPTION_KEYS = "STEPORAL_ENCRYPTION_KEYS"
 DECRYPTION_KEYS = "STEPORAL_DECRYPTION_KEYS"
-"""Environment variables: keys, separated by commas. The first of the former encrypts; all decrypt."""
+"""Environment variables with keys, separated by commas. The first encryption key encrypts; all keys decrypt."""
 
 _noted = threading.local()
 
 
 def is_sealed(payload: Payload) -> bool:
-    """Whether a payload is encrypted."""
+    """Return whether a payload is encrypted."""
     return payload.metadata.get("encoding") == ENCODING
 
 
 def key_of(payload: Payload) -> str:
-    """The id of the key that an encrypted payload needs."""
+    """Return the id of the key that an encrypted payload needs."""
     return payload.metadata.get(KEY_ID_METADATA, b"").decode(errors="replace")
 
 
 def check_readable(payload: Payload) -> None:
-    """Check that a payload, which the codec has had, is not encrypted still.
+    """Check that a payload is no longer encrypted after the codec.
 
     Raises:
-        UnknownKeyError: It is.
+        UnknownKeyError: The payload is still encrypted.
     """
     if is_sealed(payload):
         error = UnknownKeyError(key_of(payload))
@@ -53,40 +53,40 @@ def check_readable(payload: Payload) -> None:
 
 
 def check_told(error: BaseException) -> None:
-    """Check that the message of an error that Temporal has delivered is not encrypted still.
+    """Check that the message of an error that Temporal delivered is no longer encrypted.
 
     Raises:
-        UnknownKeyError: It is.
+        UnknownKeyError: The message is still encrypted.
     """
     if isinstance(error, FailureError) and error.failure is not None:
         check_readable(error.failure.encoded_attributes)
 
 
 def forget_unreadable() -> None:
-    """Begin to note what this thread cannot read."""
+    """Clear the note of what this thread could not read."""
     _noted.error = None
 
 
 def unreadable() -> UnknownKeyError | None:
-    """What this thread could not read since, whatever has become of the error."""
+    """Return the error of what this thread could not read since the note was cleared, even if the error was caught."""
     error: UnknownKeyError | None = getattr(_noted, "error", None)
     return error
 
 
-# --- what is stored outside of histories ---------------------------------------------------------------------------
+# --- values stored outside of histories ----------------------------------------------------------------------------
 
 
 UNREADABLE = "?"
-"""What a memo has for a field that cannot be read."""
+"""Value for memo fields that cannot be read."""
 
 
 async def memo_of(described: WorkflowExecutionDescription) -> Mapping[str, Any]:
-    """The memo of an execution.
+    """Return the memo of an execution.
 
-    Anybody who may start workflows can start one with any memo: a field that cannot be read is :data:`UNREADABLE`.
+    Anybody who may start workflows can start one with any memo. A field that cannot be read is :data:`UNREADABLE`.
 
     Raises:
-        UnknownKeyError: It is encrypted, and there is not the key.
+        UnknownKeyError: A field is encrypted, and its key is missing.
     """
     memo: dict[str, Any] = {}
     for key, payload in described.raw_description.workflow_execution_info.memo.fields.items():
@@ -95,24 +95,24 @@ async def memo_of(described: WorkflowExecutionDescription) -> Mapping[str, Any]:
         except UnknownKeyError:
             raise
         except (Exception, RecursionError):
-            check_readable(payload)  # without a codec, the SDK only says that it does not know the encoding
+            check_readable(payload)  # without a codec, the SDK only reports an unknown encoding
             memo[key] = UNREADABLE
     return memo
 
 
 def is_current(converter: DataConverter, payload: Payload) -> bool:
-    """Whether a stored payload is as it would be if it were stored now: encrypted or not, and with which key."""
+    """Return whether a stored payload has the form that it would be stored in now: encryption and key."""
     codec = converter.payload_codec
     if codec is None:
         return not is_sealed(payload)
-    is_current = getattr(codec, "is_current", None)  # of an EncryptionCodec, whose module is loaded where there is one
+    is_current = getattr(codec, "is_current", None)  # of an EncryptionCodec, whose module is only loaded with keys
     return is_current is None or bool(is_current(payload))
 
 
 def encrypts(converter: DataConverter | None) -> bool:
-    """Return whether what a data converter sends is encrypted, so that secrets may be in it.
+    """Return whether a data converter encrypts what it sends, so that values may contain secrets.
 
-    Steporal's own codec says so if it has a key that encrypts. A codec of the user's own says so by an attribute
+    Steporal's own codec encrypts if it has an encryption key. A user's codec declares it by an attribute
     ``encrypts = True``.
     """
     return converter is not None and bool(getattr(converter.payload_codec, "encrypts", False))

@@ -1,9 +1,9 @@
 """Validators that stop at the first wrong item of a list, dict or set.
 
-Pydantic finds all that is wrong before it raises, in every item and by every member of a union. Strangers could send
-data that makes gigabytes of that: 80 KB of empty objects, where a list takes any of five models with twenty fields, are
-two million issues. Pydantic's schemas of containers have a flag for it, ``fail_fast``, which is set here throughout a
-type.
+Pydantic collects all issues before it raises, in every item and for every member of a union. So strangers could send
+data that causes gigabytes of issues: if a list takes any of five models with twenty fields, 80 KB of empty objects
+cause two million. Pydantic's schemas of containers have a flag against it, ``fail_fast``, which is set here throughout
+a type.
 """
 
 from __future__ import annotations
@@ -19,29 +19,27 @@ from .recursive_unions import counted, has_recursive_union, is_recursive
 
 _CONTAINERS = frozenset({"list", "set", "frozenset", "tuple", "dict", "deque", "counter", "ordered-dict", "frozendict"})
 _NO_SCHEMAS = frozenset({"cls", "config", "default", "expected", "function", "metadata", "ref", "serialization"})
-"""Keys of a schema under which there are no schemas that validate."""
+"""Keys of a schema whose values contain no schemas that validate."""
 
 
 @lru_cache(maxsize=1024)
 def fail_fast_validator(kind: Any) -> SchemaValidator | None:
-    """Return a validator of a type that stops at the first wrong item; None if there can be none.
+    """Return a validator of a type that stops at the first wrong item; None if it cannot be made.
 
     Raises:
         TypeError: The type is not hashable.
     """
     try:
         schema = _failing_fast(adapter(kind).core_schema)
-        # A model has a validator already, which would be used for it in a schema, too; but not with this.
+        # A model already has a validator. Pydantic would use that one in a schema, too, but it does not fail fast.
         return SchemaValidator(schema, _use_prebuilt=False)
-    except (
-        Exception
-    ):  # an unfinished type, a schema of another version of pydantic: then its ordinary validator is used
+    except Exception:  # an unfinished type, or a schema of another version of pydantic: the ordinary validator is used
         return None
 
 
 @lru_cache(maxsize=1024)
 def may_be_costly(kind: Any) -> bool:
-    """Return whether little data may cost much, as a type has a union that contains itself.
+    """Return whether little data may be expensive, because the type has a union that contains itself.
 
     Raises:
         TypeError: The type is not hashable.

@@ -1,4 +1,4 @@
-"""Whether a value already is of a type, so that nothing needs to validate it."""
+"""Check whether a value already is of a type, so that it needs no validation."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 import typing_extensions
 
 _SILENT = ("builtins", "typing_extensions")
-"""Modules of metadata that validates nothing: a string, a ``Doc``."""
+"""Modules of metadata that validates nothing, such as a string or a ``Doc``."""
 _ITERABLES = (list, set, frozenset, Sequence, Set)
 
 
 def fits(value: Any, kind: Any, *, trusts_metadata: bool = True) -> bool:
-    """Return whether ``value``, with all that is in it, is of the type ``kind`` as it stands.
+    """Return whether ``value``, including its contents, is of the type ``kind`` without conversion.
 
-    Instances of classes are taken as they are: their fields are not looked at.
+    The fields of class instances are not checked.
 
     Args:
         value: The value.
-        kind: A type, as annotations have it.
-        trusts_metadata: Take a value of ``Annotated[int, …]`` for one if it is an ``int``, whatever else is asked.
+        kind: A type, as in annotations.
+        trusts_metadata: Whether an ``int`` fits ``Annotated[int, …]``, whatever the metadata requires.
     """
     if kind is Any or kind is object:
         return True
@@ -52,11 +52,11 @@ def fits(value: Any, kind: Any, *, trusts_metadata: bool = True) -> bool:
 def _is_instance(value: Any, kind: Any) -> bool:
     if kind in (int, float) and type(value) is bool:
         return False
-    if kind is float and type(value) is int:  # which type checkers take for a float
+    if kind is float and type(value) is int:  # type checkers accept an int as a float
         return True
     try:
         return isinstance(value, kind)
-    except TypeError:  # such as a Protocol
+    except TypeError:  # for example a Protocol
         return False
 
 
@@ -65,7 +65,7 @@ def _fits_typed_dict(value: Any, kind: Any, trusts_metadata: bool) -> bool:
         return False
     try:
         annotations = typing_extensions.get_type_hints(kind)
-    except Exception:  # a name that is imported for type checkers alone
+    except Exception:  # a name that is only imported for type checkers
         return False
     return all(
         name in annotations and fits(item, annotations[name], trusts_metadata=trusts_metadata)

@@ -1,14 +1,14 @@
-"""Which classes a payload may name, and what reading a value of them may run.
+"""Classes that a payload may name, and the code that reading a value of them may run.
 
-Who can write to a task queue chooses the names. So a name is looked up only in these places:
+Whoever can write to a task queue chooses the names. So a name is looked up only in these places:
 
 - the app's own packages, whose code is trusted with anything: their classes may validate a value and compare it;
 - an explicit list of classes of Python and of this library;
-- packages that a module of the app imports at its top: their classes are data alone. An instance is put together from
-  its fields, and no code of its class runs.
+- packages that a module of the app imports at its top: their classes are only data. An instance is assembled from its
+  fields, and no code of its class runs.
 
-Looking up a class runs no code either: names are read from the dictionaries of modules and classes, so that neither
-descriptors nor the ``__getattr__`` of a module or metaclass take part.
+Looking up a class does not run code either: names are read from the dictionaries of modules and classes, so that
+neither descriptors nor the ``__getattr__`` of a module or metaclass are involved.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _TYPES: dict[str, str] = {
     "pydantic.types": "ByteSize Secret SecretBytes SecretStr",
     "pydantic.networks": "AnyHttpUrl AnyUrl AnyWebsocketUrl EmailStr FileUrl FtpUrl HttpUrl NameEmail WebsocketUrl",
 }
-"""Classes of values that are not taken apart, by module. None validates by importing or by looking at files."""
+"""Classes of values that are not taken apart, by module. None of them imports modules or reads files to validate."""
 
 _DATA: dict[str, str] = {
     "http": "HTTPMethod HTTPStatus",
@@ -66,7 +66,7 @@ _DATA: dict[str, str] = {
     "SendEventResult SendSignalResult SentEvent StartedRun",
     "temporalio.common": "RetryPolicy",
 }
-"""Models, dataclasses, enums and named tuples that are not the app's, by module."""
+"""Models, dataclasses, enums and named tuples outside of the app, by module."""
 
 STANDARD_TYPES = frozenset(f"{module}:{name}" for module, names in _TYPES.items() for name in names.split())
 STANDARD_DATA = frozenset(f"{module}:{name}" for module, names in _DATA.items() for name in names.split())
@@ -79,7 +79,7 @@ NEVER_FOREIGN = sys.stdlib_module_names | {
     "temporalio",
     "typing_extensions",
 }
-"""Packages of which only the listed classes are known, whoever imports them."""
+"""Packages whose unlisted classes are unknown, whoever imports the packages."""
 
 
 def package_of(module: str) -> str:
@@ -88,17 +88,17 @@ def package_of(module: str) -> str:
 
 
 def is_own(thing: Any, packages: Collection[str]) -> bool:
-    """Return whether a class or function says that it is of one of ``packages``."""
+    """Return whether a class or function claims to be of one of ``packages``."""
     return package_of(str(getattr(thing, "__module__", ""))) in packages
 
 
 def full_name(kind: type) -> str:
-    """Return a class's name as it stands in a payload."""
+    """Return a class's name in the form for payloads."""
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def is_foreign(kind: type, packages: Collection[str]) -> bool:
-    """Return whether a class is neither the app's nor listed, so that none of its code may run."""
+    """Return whether a class is neither the app's nor listed, so that its code must not run."""
     return not is_own(kind, packages) and full_name(kind) not in STANDARD_DATA
 
 
@@ -106,9 +106,9 @@ _imported: set[tuple[frozenset[str], str]] = set()
 
 
 def imports(packages: Collection[str], package: str) -> bool:
-    """Return whether a module of ``packages`` imports ``package``, or something of it, at its top.
+    """Return whether a module of ``packages`` imports ``package``, or something from it, at its top.
 
-    Only modules that are loaded are looked at.
+    Only loaded modules are considered.
     """
     if package in NEVER_FOREIGN:
         return False
@@ -125,32 +125,32 @@ def imports(packages: Collection[str], package: str) -> bool:
 
 
 def _home(value: Any) -> str:
-    """The top-level package of a module, a class, a function, or an instance of a class."""
+    """Return the top-level package of a module, a class, a function, or an instance of a class."""
     if type(value) is ModuleType:
         return package_of(value.__name__)
     return package_of(str((value if is_class(value) or type(value) is FunctionType else type(value)).__module__))
 
 
 def is_class(value: Any) -> TypeGuard[type]:
-    """Return whether a value is a class; a proxy that only says so is not."""
+    """Return whether a value is a class; a proxy that only claims to be one is not."""
     return type in type(value).__mro__
 
 
 def static_member(module: ModuleType, qualname: str) -> Any:
-    """Return what a module, and the classes in it, have under a qualified name, or None; no code runs."""
-    found: Any = module
+    """Return the member of a module and its classes with a qualified name, or None; no code runs."""
+    value: Any = module
     for part in qualname.split("."):
-        if found is module:
-            found = vars(module).get(part)
-        elif is_class(found):
-            found = static_attribute(found, part)
+        if value is module:
+            value = vars(module).get(part)
+        elif is_class(value):
+            value = static_attribute(value, part)
         else:
             return None
-    return found
+    return value
 
 
 def is_data(kind: Any) -> bool:
-    """Return whether a class is a model, dataclass, enum or named tuple, by looking at it alone."""
+    """Return whether a class is a model, dataclass, enum or named tuple, without running its code."""
     if not is_class(kind):
         return False
     mro = kind.__mro__
@@ -164,16 +164,16 @@ def is_data(kind: Any) -> bool:
     )
 
 
-# --- data alone ----------------------------------------------------------------------------------------------------
+# --- classes that are only data ------------------------------------------------------------------------------------
 
 
 def why_not_data_alone(kind: type) -> str | None:
-    """Return why instances of another package's class cannot be made without running its code, or None if they can."""
+    """Return why instances of another package's class cannot be made without running its code; None if they can."""
     for cls in kind.__mro__:
         if "__del__" in vars(cls):
             return "has a finalizer (__del__)"
     if enum.Enum in kind.__mro__ and _owner(kind, "_missing_").__module__ != "enum":
-        return "finds members by code of its own (_missing_)"
+        return "finds members by its own code (_missing_)"
     for name in _slots(kind):
         if type(static_attribute(kind, name)) is not MemberDescriptorType:
             return f"computes its slot {name!r}"
@@ -181,12 +181,12 @@ def why_not_data_alone(kind: type) -> str | None:
 
 
 def compares_by_code(kind: type) -> bool:
-    """Return whether an instance that is a key, or in a set, is hashed or compared by code of its class's package."""
+    """Return whether an instance as a key or in a set is hashed or compared by code of its class's package."""
     return not (_is_generated(kind, "__hash__") and _is_generated(kind, "__eq__"))
 
 
 def _is_generated(kind: type, name: str) -> bool:
-    """Whether a method is Python's, pydantic's, or one that ``dataclasses`` has written."""
+    """Return whether a method is Python's or pydantic's, or was generated by ``dataclasses``."""
     owner = _owner(kind, name)
     function = vars(owner)[name]
     if function is None or owner.__module__ in ("builtins", "enum", "pydantic.main", "pydantic.root_model"):
@@ -204,7 +204,7 @@ def _owner(kind: type, name: str) -> type:
 
 
 def static_attribute(kind: type, name: str, default: Any = None) -> Any:
-    """Return what a class or one of its bases has in its dictionary under a name; no code runs."""
+    """Return the entry for a name in the dictionary of a class or one of its bases; no code runs."""
     return next((vars(cls)[name] for cls in kind.__mro__ if name in vars(cls)), default)
 
 

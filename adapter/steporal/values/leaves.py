@@ -1,6 +1,6 @@
 """Values of the standard library and of pydantic that are written as one text or a few parts.
 
-Each is found by its exact class. A subclass is another type, which may hold more than its base knows.
+Each is found by its exact class. A subclass is another type, which may hold more than its base.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from .type_names import TypeNotFoundError, shown, type_label
 TAG = "$"
 
 MAX_INT = 10**4000
-"""The size from which integers are written in hexadecimal: Python neither prints nor parses more than 4,300 digits."""
+"""Size from which integers are written in hexadecimal: Python neither prints nor parses more than 4,300 digits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """How values of one class are written.
+    """Encoding of the values of one class.
 
     Attributes:
-        tag: Its tag.
-        dump: Returns the tagged object; raises an :class:`UnserializableError` for values it refuses.
-        load: Makes the value of that object.
+        tag: The tag of the encoded object.
+        dump: Returns the tagged object; raises an :class:`UnserializableError` for values that it rejects.
+        load: Returns the value of such an object.
     """
 
     tag: str
@@ -54,7 +54,7 @@ _MAX_ZONE = 100
 _FRACTION = re.compile(r"-?[0-9]+(/[0-9]+)?")  # Fraction("1e999999999") would be computed
 
 MAX_PATTERN_COST = 20_000
-"""How much compiling the patterns of one value may cost: a character costs 1, about 20 µs."""
+"""Limit of the cost of compiling the patterns of one value: a character costs 1, about 20 µs."""
 _COST_OF_RANGE = 2_000
 _IGNORES_CASE = re.compile(r"\(\?[aLmsux]*i")
 _IS_WIDE = re.compile(r"\\[0-9xuUN]|[^\x00-\x7f]")
@@ -73,9 +73,10 @@ def _whole(value: JSON) -> int:
 
 
 def pattern_cost(pattern: str | bytes, flags: int) -> int:
-    """Return how much compiling a pattern costs.
+    """Return the cost of compiling a pattern.
 
-    Without regard to case, Python looks at each character of each range, such as the 65,000 of ``[\\u0100-\\uffff]``.
+    For case-insensitive patterns, Python inspects each character of each range, such as 65,000 for
+    ``[\\u0100-\\uffff]``.
     """
     text = pattern if isinstance(pattern, str) else pattern.decode("latin-1")
     ignores_case = flags & re.IGNORECASE or _IGNORES_CASE.search(text)
@@ -84,10 +85,10 @@ def pattern_cost(pattern: str | bytes, flags: int) -> int:
 
 
 def unicode(text: str) -> str:
-    """Return a text, checked.
+    """Return a text after checking it.
 
     Raises:
-        UnserializableError: It has a lone surrogate, as a path may that is not UTF-8.
+        UnserializableError: The text has a lone surrogate, as in a path that is not UTF-8.
     """
     if not text.isascii():
         try:
@@ -100,10 +101,10 @@ def unicode(text: str) -> str:
 
 
 def _printable(value: int) -> int:
-    """Return an integer, checked.
+    """Return an integer after checking it.
 
     Raises:
-        UnserializableError: It has more digits than Python prints.
+        UnserializableError: The integer has more digits than Python prints.
     """
     if not -MAX_INT < value < MAX_INT:
         raise UnserializableError("has an integer of thousands of digits; send the integer itself")
@@ -117,7 +118,7 @@ def zone_json(zone: tzinfo) -> JSON:
     """Return a time zone as JSON.
 
     Raises:
-        UnserializableError: The zone has no name or offset by which it is found again.
+        UnserializableError: The zone has no name or offset by which it can be restored.
     """
     kind = type(zone)
     if kind is ZoneInfo:
@@ -136,13 +137,13 @@ def zone_json(zone: tzinfo) -> JSON:
 
 
 def read_zone(data: JSON) -> tzinfo:
-    """Return the time zone that :func:`zone_json` was given.
+    """Return the time zone that was passed to :func:`zone_json`.
 
     Raises:
         TypeNotFoundError: This machine has no such zone.
     """
     if isinstance(data, str):
-        if len(data) > _MAX_ZONE or not _ZONE.fullmatch(data):  # ZoneInfo would look for a module of that name
+        if len(data) > _MAX_ZONE or not _ZONE.fullmatch(data):  # ZoneInfo would look for a module of this name
             raise TypeNotFoundError(f"{shown(data)} is not the name of a time zone")
         try:
             return ZoneInfo(data)
@@ -192,7 +193,7 @@ def _load_path(members: dict[str, JSON]) -> PurePath:
     import pathlib  # in a body that of the sandbox, whose paths do no I/O
 
     if members["class"] not in _PATHS.values():
-        raise TypeNotFoundError(f"{shown(members['class'])} is not a path that this version of steporal knows")
+        raise TypeNotFoundError(f"{shown(members['class'])} is not a path class that this version of steporal knows")
     path: PurePath = getattr(pathlib, members["class"])(_text(members["value"]))
     return path
 
@@ -246,7 +247,7 @@ def _base64(value: bytes | bytearray) -> str:
 
 
 def read_pattern(members: dict[str, JSON]) -> tuple[str | bytes, int]:
-    """Return the text and the flags of an encoded pattern; without the flag that has Python print it."""
+    """Return the text and the flags of an encoded pattern, without the flag that makes Python print it."""
     text = _text(members["value"])
     return base64.b64decode(text) if members.get("bytes") else text, _whole(members["flags"]) & ~re.DEBUG
 

@@ -1,4 +1,4 @@
-"""Name of the module that is ``__main__`` in this process, as every other process imports it."""
+"""Name of the ``__main__`` module, by which every other process imports it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAIN = "__main__"
 
 @functools.cache
 def name_of_main() -> str | None:
-    """Return the name by which ``__main__`` can be imported: ``python -m`` knows it, else it is the file's."""
+    """Return the name by which ``__main__`` can be imported: the one given to ``python -m``, or the file's."""
     main = sys.modules[MAIN]
     file = getattr(main, "__file__", None)
     if file is None:  # an interactive session, or `python -c`
@@ -24,20 +24,20 @@ def name_of_main() -> str | None:
     if not all(part.isidentifier() for part in name.split(".")):
         return None
     try:
-        found = importlib.util.find_spec(name)
+        spec_of_name = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return None
-    if found is None or found.origin is None or not os.path.exists(found.origin):
+    if spec_of_name is None or spec_of_name.origin is None or not os.path.exists(spec_of_name.origin):
         return None
-    return name if os.path.samefile(found.origin, file) else None
+    return name if os.path.samefile(spec_of_name.origin, file) else None
 
 
 def imported_name(module: str) -> str:
-    """Return the name by which other processes import a module of this one."""
+    """Return the name by which other processes import a module of this process."""
     return (name_of_main() or MAIN) if module == MAIN else module
 
 
 def loaded_module(name: str) -> ModuleType | None:
-    """Return the module of a name, if this process has loaded it; ``__main__`` goes by its imported name too."""
+    """Return the module of a name if this process has loaded it; ``__main__`` is also found by its imported name."""
     module = sys.modules.get(name)
     return sys.modules[MAIN] if module is None and name == name_of_main() else module

@@ -1,4 +1,4 @@
-"""Compressed JSON, which whoever can write to the namespace may have made."""
+"""Compressed JSON, which anyone who can write to the namespace may have made."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import zlib
 from ..types import JSON
 
 MAX_UNPACKED_BYTES = 32 * 1024 * 1024
-"""The size limit of what is unpacked: a megabyte can hold a gigabyte of blanks."""
+"""Size limit of decompressed data: a compressed megabyte can hold a gigabyte of blanks."""
 
 
 def unpack(data: bytes, limit: int = MAX_UNPACKED_BYTES) -> bytes:
-    """Return what :func:`zlib.compress` was given.
+    """Return the data that was passed to :func:`zlib.compress`.
 
     No more than ``limit`` bytes are decompressed.
 
     Raises:
-        ValueError: It is larger, or not what ``zlib.compress`` returns.
+        ValueError: The data is larger, or was not written by ``zlib.compress``.
     """
     unpacker = zlib.decompressobj()
     try:
@@ -33,7 +33,7 @@ def unpack_json(data: bytes, limit: int = MAX_UNPACKED_BYTES) -> JSON:
     """Return the JSON in compressed data.
 
     Raises:
-        ValueError: It is larger than ``limit``, not what ``zlib.compress`` returns, or not JSON.
+        ValueError: The JSON is larger than ``limit``, was not written by ``zlib.compress``, or is not valid.
     """
     try:
         return json.loads(unpack(data, limit))

@@ -23,11 +23,11 @@ _SECRETS = (pydantic.SecretStr, pydantic.SecretBytes, pydantic.Secret)
 
 
 def plain(data: JSON, *, reveal: bool = False) -> JSON:
-    """Return encoded data without its tags: JSON for people to read, and for a schema to validate.
+    """Return encoded data without its tags: JSON for people to read, or for a schema to validate.
 
     Args:
-        data: What :func:`encode` returned.
-        reveal: Show secrets, which are asterisks otherwise.
+        data: The result of :func:`encode`.
+        reveal: Whether to show secrets, which are otherwise asterisks.
     """
     if isinstance(data, list):
         return [plain(item, reveal=reveal) for item in data]
@@ -79,7 +79,7 @@ _PLAIN_LEAVES: dict[str, Callable[[dict[str, JSON]], JSON]] = {
 
 
 def is_plain(data: JSON) -> bool:
-    """Return whether data can be written as JSON. NaN cannot, for one."""
+    """Return whether data can be written as JSON; NaN cannot, for example."""
     try:
         dumps(data)
     except (ValueError, TypeError, RecursionError):
@@ -92,18 +92,18 @@ def readable(value: Any, encoded: JSON, kind: Any = None) -> JSON:
 
     Args:
         value: The value.
-        encoded: It as :func:`encode` writes it, for what pydantic cannot write.
-        kind: The type through which pydantic writes it, instead of the value's own.
+        encoded: The value as :func:`encode` writes it, as a fallback.
+        kind: The type through which pydantic writes the value, instead of the value's own.
     """
     try:
         data = _with_finite_numbers(to_json(value, kind))
         return data if is_plain(data) else plain(encoded)
-    except Exception:  # a serializer of the user's own may raise anything
+    except Exception:  # a user's serializer may raise anything
         return plain(encoded)
 
 
 def _with_finite_numbers(data: JSON) -> JSON:
-    """JSON with ``"NaN"`` for NaN, which pydantic leaves as it is."""
+    """Return JSON with ``"NaN"`` for NaN, which pydantic does not convert."""
     if isinstance(data, float):
         return data if math.isfinite(data) else json.dumps(data)
     if isinstance(data, dict):
@@ -115,7 +115,7 @@ def outward(value: Any) -> JSON:
     """Return a value as JSON for other programs, as pydantic writes it: with aliases and serializers.
 
     Raises:
-        UnserializableError: It cannot be written, or has a secret, or a value that JSON does not have, such as NaN.
+        UnserializableError: The value cannot be written, or contains a secret or a value that is not JSON, such as NaN.
     """
     encoded: JSON = None
     refusal: UnserializableError | None = None
@@ -134,22 +134,22 @@ def outward(value: Any) -> JSON:
         dumped = _dumped(value, encoded)
     except UnserializableError as err:
         raise refusal or err from None  # the refusal has the path
-    if _has(dumped, lambda item: isinstance(item, _SECRETS)):  # behind a part that encode has refused first
+    if _has(dumped, lambda item: isinstance(item, _SECRETS)):  # encode stopped at another part before the secret
         raise _masked()
-    if is_plain(data) and not _has(dumped, _is_no_number):  # for which pydantic may have written null
+    if is_plain(data) and not _has(dumped, _is_not_finite):  # pydantic may have written null for such numbers
         return data
-    raise refusal or UnserializableError("it has a value that JSON does not have, such as NaN; convert it to a string")
+    raise refusal or UnserializableError("it contains a value that is not JSON, such as NaN; convert it to a string")
 
 
 def _dumped(value: Any, encoded: JSON) -> Any:
-    """Return a value as pydantic dumps it: with what JSON does not have, such as secrets and NaN.
+    """Return a value as pydantic dumps it, including what JSON cannot express, such as secrets and NaN.
 
     Raises:
-        UnserializableError: Pydantic cannot dump it, and neither was it encoded.
+        UnserializableError: Pydantic cannot dump the value, and it was not encoded either.
     """
     try:
         return adapter(Any).dump_python(value, warnings=False)
-    except Exception as err:  # such as of a set of models, which pydantic would make a set of dicts
+    except Exception as err:  # for example a set of models, which pydantic would convert to a set of dicts
         if encoded is None:
             raise UnserializableError(f"it cannot be written as JSON: {err}") from None
         return encoded
@@ -157,17 +157,17 @@ def _dumped(value: Any, encoded: JSON) -> Any:
 
 def _masked() -> UnencryptedSecretError:
     return UnencryptedSecretError(
-        "it has a secret, of which JSON for other programs shows asterisks; send a name by which the secret is "
-        "looked up"
+        "it contains a secret, which JSON for other programs shows as asterisks; send a name by which to look up the "
+        "secret"
     )
 
 
-def _is_no_number(item: Any) -> bool:
+def _is_not_finite(item: Any) -> bool:
     return isinstance(item, float) and not math.isfinite(item)
 
 
 def _has(dumped: Any, is_it: Callable[[Any], bool]) -> bool:
-    """Return whether a part of a value, as pydantic dumps it or as it is encoded, is of a kind."""
+    """Return whether ``is_it`` holds for a part of a value, as pydantic dumps it or as it is encoded."""
     if isinstance(dumped, dict):
         if dumped.get(TAG) == "float":
             return is_it(float(dumped["value"]))

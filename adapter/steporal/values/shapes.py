@@ -1,7 +1,7 @@
-"""Shapes of data classes: how an instance is taken apart, and a digest that tells when its class has changed.
+"""Shapes of data classes: the parts of an instance, and a digest that shows whether its class has changed.
 
-The digest covers the names and annotations of the fields. A value is rebuilt without validation only where the digest
-of the class that reads it is that of the class that wrote it.
+The digest covers the names and annotations of the fields. A value is rebuilt without validation only if the reader's
+class has the same digest as the writer's.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _SLOTS_OF_PYTHON = frozenset({"__dict__", "__weakref__"})
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What encoding has to know of a class.
+    """Description of a class for encoding.
 
     Attributes:
-        tag: The kind of class.
+        tag: The kind of the class.
         name: The class's name, as ``type_names`` writes it.
-        digest: A digest of its fields.
-        slots: Attributes that are kept in slots.
+        digest: The digest of its fields.
+        slots: The attributes that are kept in slots.
         computed: Cached properties, whose values are computed again where they are needed.
-        has_extra: Whether a model takes fields that it does not declare.
+        has_extra: Whether a model accepts fields that it does not declare.
     """
 
     tag: Tag
@@ -59,7 +59,7 @@ def shape_of(kind: type) -> Shape:
     """Return the shape of a data class.
 
     Raises:
-        UnserializableError: Nobody can find the class by its name, or its instances have content that is in no field.
+        UnserializableError: The class cannot be found by its name, or its instances have content outside of fields.
     """
     known = _shapes.get(kind)
     if known is None:
@@ -71,16 +71,17 @@ def shape_of(kind: type) -> Shape:
             del _shapes[kind]
             raise
         if not is_complete:
-            del _shapes[kind]  # its digest is another one when the classes exist that its annotations name
+            del _shapes[kind]  # the digest changes once the classes exist that its annotations name
     return known
 
 
 def _complete(kind: type) -> bool:
-    """Let pydantic build a class, and return whether it could.
+    """Let pydantic finish a class, and return whether it could.
 
-    Pydantic puts off a model whose annotations name a class that is defined further down, until the first validation.
-    Until then its fields have ``ForwardRef('Later')`` for an annotation, and the digest would be another one than in a
-    process that has validated an instance already. A model with ``defer_build`` has its fields before it is complete.
+    Pydantic does not finish a model whose annotations name a class that is defined further down until the first
+    validation. Until then the annotation of such a field is ``ForwardRef('Later')``, and the digest would differ from
+    that of a process that has already validated an instance. A model with ``defer_build`` has its fields before it is
+    complete.
     """
     if static_attribute(kind, "__pydantic_complete__", True):
         return True
@@ -121,31 +122,31 @@ def _of_model(kind: type[pydantic.BaseModel], name: JSON) -> Shape:
 
 
 def _check_layout(kind: type) -> None:
-    """Check that a class derives from no class of C, whose instances have content that no attribute shows."""
+    """Check that a class does not derive from a class written in C, whose instances have content without attributes."""
     base = next((base for base in kind.__mro__ if isinstance(vars(base).get("__new__"), BuiltinFunctionType)), object)
     if base is not object:
         what = "model" if pydantic.BaseModel in kind.__mro__ else "dataclass"
         raise UnserializableError(
-            f"{type_label(kind)} cannot be sent, as it is a {what} and a {base.__name__} at once; "
+            f"{type_label(kind)} cannot be sent, as it is both a {what} and a {base.__name__}; "
             f"keep the {base.__name__} in a field"
         )
 
 
 def _check_name(kind: type, shape: Shape) -> None:
-    """Check that the class's name means this class, or its twin in a module that the sandbox has loaded again."""
+    """Check that the class's name stands for this class, or for its copy in a module that the sandbox has reloaded."""
     try:
-        found = find_type(shape.name, None)
+        named = find_type(shape.name, None)
     except TypeNotFoundError as err:
         raise UnserializableError(f"{type_label(kind)} cannot be sent, as it cannot be found by name: {err}") from None
-    found = typing.get_origin(found) or found
-    if found is kind:
+    named = typing.get_origin(named) or named
+    if named is kind:
         return
-    if is_data(found):
-        _complete(found)
-        if _examined(found) == shape:
+    if is_data(named):
+        _complete(named)
+        if _examined(named) == shape:
             return
     raise UnserializableError(
-        f"{type_label(kind)} cannot be sent, as its name now means another class; give each class its own name"
+        f"{type_label(kind)} cannot be sent, as its name now means another class; give each class a unique name"
     )
 
 
@@ -166,7 +167,7 @@ def _computed(kind: type) -> frozenset[str]:
     return frozenset(
         name
         for cls in kind.__mro__
-        for name, attribute in list(vars(cls).items())  # pydantic replaces its own where they are looked at first
+        for name, attribute in list(vars(cls).items())  # a copy, as pydantic replaces its own at the first access
         if isinstance(getattr(attribute, "wrapped", attribute), functools.cached_property)
     )
 
@@ -179,7 +180,7 @@ def _digest(parts: Iterable[tuple[str, str]]) -> str:
 
 
 def _text(kind: Any) -> str:
-    """An annotation as text that is the same in every process: without addresses, and without metadata."""
+    """Return an annotation as text that is the same in every process: without addresses and metadata."""
     if isinstance(kind, str):
         return kind
     if isinstance(kind, ForwardRef):

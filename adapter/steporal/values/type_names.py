@@ -1,7 +1,7 @@
-"""Classes of data by name, and back.
+"""Names of data classes, and look-up of classes by name.
 
 A plain class is named ``module:qualified.name``; a generic one, such as ``Page[list[Item] | None]``, by an object with
-its parts. Found again are only classes of modules that the process has loaded, or that belong to the app.
+its parts. Only classes of modules that the process has loaded, or that belong to the app, can be looked up.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _ANY = "typing:Any"
 _UNION = "|"
 _TYPING = "typing:"
 _ELLIPSIS = "..."
-_MOST_SHOWN = 80
+_MAX_SHOWN = 80
 
 MAX_PARTS = 100
-"""How many parts the name of a generic type may have."""
+"""Limit of parts in the name of a generic type."""
 
 
 class TypeNotFoundError(UnserializableError):
@@ -48,30 +48,30 @@ class TypeNotFoundError(UnserializableError):
 
 
 def type_label(kind: type) -> str:
-    """A class's name as messages show it: ``sqlite3.Connection``, ``int``."""
+    """Return a class's name for messages: ``sqlite3.Connection``, ``int``."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def shown(value: object) -> str:
-    """A value as messages show it: its ``repr``, cut; its class where that raises."""
+    """Return a value for messages: its ``repr``, cut, or its class if the ``repr`` raises."""
     try:
         text = repr(value)
     except Exception:  # an int of thousands of digits, or a user's __repr__
         text = f"<{type_label(type(value))}>"
-    return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 1] + "…"
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
 
 
 def name_of(kind: Any) -> JSON:
-    """A type's name.
+    """Return a type's name.
 
     Raises:
-        UnserializableError: It is defined inside a function, so that nobody can find it by name.
+        UnserializableError: The type is defined inside a function, so that it cannot be found by name.
     """
     if kind is Any:
         return _ANY
     if kind is ...:
         return _ELLIPSIS
-    if kind is None:  # Page[None], which to pydantic is not Page[NoneType]
+    if kind is None:  # Page[None] is not Page[NoneType] for pydantic
         return None
     origin, arguments = _parts(kind)
     if origin is Literal:
@@ -97,7 +97,7 @@ def name_of(kind: Any) -> JSON:
 
 
 def _generic_name(kind: Any, origin: Any) -> JSON:
-    """Name what has the parameters. To pydantic, ``Page[List[int]]`` and ``Page[list[int]]`` are two classes."""
+    """Return the name of a generic. For pydantic, ``Page[List[int]]`` and ``Page[list[int]]`` are two classes."""
     if origin is UnionType:
         return _UNION
     if origin is Union:
@@ -126,36 +126,36 @@ def _parts(kind: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def find_data_class(name: JSON, packages: Collection[str] | None) -> Any:
-    """The model, dataclass, enum or named tuple of a name.
+    """Return the model, dataclass, enum or named tuple of a name.
 
     Args:
-        name: What :func:`name_of` returned.
-        packages: The app's packages. None finds every class of a loaded module, for names that this process has made.
+        name: A result of :func:`name_of`.
+        packages: The app's packages. None finds every class of a loaded module, for names that this process wrote.
 
     Raises:
-        TypeNotFoundError: There is none that a value may be of.
+        TypeNotFoundError: The name stands for no class that a value may have.
     """
-    found = _find_class(name, packages, with_foreign=True) if isinstance(name, str) else find_type(name, packages)
-    if not is_data(found if is_class(found) else typing.get_origin(found)):
+    kind = _find_class(name, packages, with_foreign=True) if isinstance(name, str) else find_type(name, packages)
+    if not is_data(kind if is_class(kind) else typing.get_origin(kind)):
         raise TypeNotFoundError(f"{shown(name)} is not a model, dataclass, enum or named tuple")
-    return found
+    return kind
 
 
 def find_type(name: JSON, packages: Collection[str] | None) -> Any:
-    """The type of a name: of the app, or one of those that :mod:`known_types` lists.
+    """Return the type of a name: of the app, or one that :mod:`known_types` lists.
 
     Args:
-        name: What :func:`name_of` returned.
-        packages: The app's packages. None finds every class of a loaded module, for names that this process has made.
+        name: A result of :func:`name_of`.
+        packages: The app's packages. None finds every class of a loaded module, for names that this process wrote.
 
     Raises:
-        TypeNotFoundError: This process has none, or a payload may not name it.
+        TypeNotFoundError: This process does not have the type, or a payload may not name it.
     """
     return _Finding(packages).type(name)
 
 
 class _Finding:
-    """The search for one type, of which a name has a limited number of parts."""
+    """Search for one type, with a limit on the parts of its name."""
 
     def __init__(self, packages: Collection[str] | None) -> None:
         self._packages = packages
@@ -197,10 +197,10 @@ class _Finding:
 
 
 def _find_alias(name: str) -> Any:
-    found = vars(typing).get(name.removeprefix(_TYPING))
-    if found is not Union and not (_is_alias_of_typing(found) and typing.get_origin(found) is not None):
+    alias = vars(typing).get(name.removeprefix(_TYPING))
+    if alias is not Union and not (_is_alias_of_typing(alias) and typing.get_origin(alias) is not None):
         raise TypeNotFoundError(f"{shown(name)} is not a type that takes parameters")
-    return found
+    return alias
 
 
 def _find_class(name: str, packages: Collection[str] | None, *, with_foreign: bool = False) -> type:
@@ -213,27 +213,30 @@ def _find_class(name: str, packages: Collection[str] | None, *, with_foreign: bo
         module = sys.modules.get(module_name)
     else:
         raise TypeNotFoundError(_not_known(name, package, packages, with_foreign))
-    found = static_member(module, qualname) if module is not None else None
-    if not is_class(found):
+    value = static_member(module, qualname) if module is not None else None
+    if not is_class(value):
         raise TypeNotFoundError(f"module {shown(module_name)} has no class {shown(qualname)}; was it renamed or moved?")
-    kind: type = found
+    kind: type = value
     if packages is None or is_listed or is_own(kind, packages) or full_name(kind) in STANDARD_DATA | STANDARD_TYPES:
         return kind
     if not with_foreign or package_of(kind.__module__) != package:  # a name that the module imports
         raise TypeNotFoundError(_not_known(full_name(kind), package_of(kind.__module__), packages, with_foreign))
     if (why := why_not_data_alone(kind)) is not None:
-        raise TypeNotFoundError(f"{type_label(kind)} is of package {package!r} and {why}; {_allow(package)}")
+        raise TypeNotFoundError(f"{type_label(kind)} is from package {package!r} and {why}; {_allow(package)}")
     return kind
 
 
 def _not_known(name: str, package: str, packages: Collection[str], with_foreign: bool) -> str:
-    """Say why a payload may not name a class, and what to do."""
+    """Return why a payload may not name a class, and the remedy."""
     if package in NEVER_FOREIGN:
-        return f"{shown(name)} is not one of the classes of package {package!r} that are sent; convert it to JSON"
+        return f"{shown(name)} is not one of the classes of package {package!r} that can be sent; convert it to JSON"
     if not with_foreign and imports(packages, package):
-        return f"{shown(name)} is not of the app; derive a class of the app from it, or from what has it as a parameter"
+        return (
+            f"{shown(name)} is not part of the app; derive a class of the app from it, or from the class that has it "
+            "as a parameter"
+        )
     return (
-        f"{shown(name)} is not of the app, whose packages are {', '.join(sorted(map(repr, packages)))}; import "
+        f"{shown(name)} is not part of the app, whose packages are {', '.join(sorted(map(repr, packages)))}; import "
         f"{shown(package)} at the top of one of its modules, or {_allow(package)}"
     )
 
@@ -243,22 +246,22 @@ def _allow(package: str) -> str:
 
 
 def allow(kind: type) -> str:
-    """Say what to do about a class that is not the app's."""
+    """Return the remedy for a class that does not belong to the app."""
     return _allow(package_of(kind.__module__))
 
 
 def load_module(name: str, packages: Collection[str]) -> ModuleType:
-    """A module that is loaded already, or that belongs to one of ``packages``.
+    """Return a module that is already loaded, or that belongs to one of ``packages``.
 
-    A ``__main__`` of a package is not loaded: it is a program, which would run.
+    A ``__main__`` of a package is not loaded, because it is a program that would run.
 
     Raises:
-        TypeNotFoundError: It is neither, or cannot be imported.
+        TypeNotFoundError: The module is neither, or cannot be imported.
     """
     if (module := loaded_module(name)) is not None:
         return module
     if name.partition(".")[0] not in packages or any(not part or part.startswith("__") for part in name.split(".")):
-        raise TypeNotFoundError(f"module {shown(name)} is not loaded in this process, and not part of the app")
+        raise TypeNotFoundError(f"module {shown(name)} is not loaded in this process, and is not part of the app")
     try:
         return importlib.import_module(name)
     except ImportError as err:

@@ -1,1 +1,1 @@
-"""What Temporal's histories hold of Steporal, and what processes of different versions say to each other."""
+"""Contract of Steporal with Temporal's histories, and between processes of different versions."""

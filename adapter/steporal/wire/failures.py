@@ -1,4 +1,4 @@
-"""Errors on their way into Temporal, and back."""
+"""Conversion of errors to what Temporal records, and back."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ UNKNOWN_KEY = UnknownKeyError.__name__
 CODE_NOT_FOUND = StepCodeNotFoundError.__name__
 
 NOT_BEGUN = (CODE_NOT_FOUND, UNKNOWN_KEY)
-"""What the steps that a worker cannot begin fail with."""
+"""Errors of steps that a worker cannot begin."""
 
 FAILED_CODE = "_steporal_failed_code"
-"""The attribute of log records whose error the user's own code raised: a frame of that code says the most about it."""
+"""Attribute of log records whose error the user's own code raised: the frames of that code are the relevant ones."""
 TIMED_OUT = "an attempt took longer than the step's timeout"
-LOST = "the worker was lost: it has sent no heartbeat, and does not answer"
+LOST = "the worker was lost: it sent no heartbeat and does not respond"
 
 _MAX_CAUSES = 10
 _FRAME = re.compile(r"^(?=  File )", re.MULTILINE)
@@ -62,7 +62,7 @@ _MACHINERY = re.compile(
     r"/(?:site-packages|dist-packages|adapter)/(?:steporal|temporalio)/"
     r"|/[Ll]ib/(?:python3[^/]*/)?(?:asyncio/|concurrent/futures/|contextlib\.py)"
 )
-"""The part of a path that marks a frame as machinery, on whatever machine the worker ran."""
+"""Part of a path that marks a frame as machinery, on any machine."""
 
 _OURS = (str(Path(__file__).parents[1]), str(Path(temporalio.__file__ or "").parent))
 _WAITING = tuple(str(Path(module.__file__ or "").parent) for module in (asyncio, concurrent.futures))
@@ -70,10 +70,10 @@ _CONTEXTS = contextlib.__file__
 
 
 def is_final(error: BaseException, non_retryable: Sequence[str] | None = ()) -> bool:
-    """Whether an error ends a run or a step at once, whatever attempts are left.
+    """Return whether an error ends a run or a step at once, whatever attempts remain.
 
     Args:
-        error: The error. A group is final if all errors in it are.
+        error: The error. A group is final if all of its errors are.
         non_retryable: The retry policy's ``non_retryable_error_types``: names of classes, as Temporal compares them.
     """
     name = error.type if isinstance(error, ApplicationError) else type(error).__name__
@@ -94,16 +94,16 @@ def application_error(
     next_retry_delay: timedelta | None = None,
     call: JSON = None,
 ) -> ApplicationError:
-    """Return an error as Temporal records it: its class's name, its message, the user's part of its stack.
+    """Return an error as Temporal records it: its class's name, its message, and the user's part of its stack.
 
-    Temporal takes text that UTF-8 can encode. A failure that it cannot take would fail the workflow task, for ever.
+    Temporal only accepts text that UTF-8 can encode. Any other failure would fail the workflow task, for ever.
 
     Args:
         error: The error.
-        attempt: The attempt that has raised it, from 1.
+        attempt: The attempt that raised it, from 1.
         non_retryable: Whether it ends the activity.
-        next_retry_delay: How long until the next attempt; what the retry policy says if None.
-        call: The call of the step that has raised it, beside it as beside results (:func:`~.calls.told`).
+        next_retry_delay: The time until the next attempt; None for that of the retry policy.
+        call: The call of the step that raised it, stored beside the error as beside results (:func:`~.calls.told`).
     """
     if isinstance(error, ApplicationError):
         return _recordable(error)
@@ -121,7 +121,7 @@ def application_error(
 
 
 def _details(error: BaseException, attempt: int, call: JSON) -> dict[str, Any]:
-    """Return what Temporal records beside the message: the attempts, the call, the failed step that ended a body."""
+    """Return the details that Temporal records: the attempts, the call, or the failed step that ended a body."""
     if not isinstance(error, StepError):
         return {"attempts": attempt} if call is None else {"attempts": attempt, "call": call}
     step = {
@@ -135,13 +135,13 @@ def _details(error: BaseException, attempt: int, call: JSON) -> dict[str, Any]:
 
 
 def attempts_of(error: ApplicationError) -> int:
-    """Return how many attempts were made when an error was recorded; 0 if that is unknown."""
+    """Return the number of attempts made when an error was recorded; 0 if unknown."""
     attempts = _recorded(error).get("attempts", 0)
     return attempts if isinstance(attempts, int) else 0
 
 
 def call_of(error: FailureError) -> Call | None:
-    """Return the call of a step that has failed, if the error says it."""
+    """Return the call of a failed step, if the error contains it."""
     cause = error.cause if isinstance(error, ActivityError) else error
     return Call.read(_recorded(cause).get("call")) if isinstance(cause, ApplicationError) else None
 
@@ -163,7 +163,7 @@ def _recorded(error: ApplicationError) -> dict[str, Any]:
 
 
 def _recordable(error: ApplicationError) -> ApplicationError:
-    """Return an error that the app has made for Temporal, with a text and details that Temporal takes."""
+    """Return an error that the app made for Temporal, with a text and details that Temporal accepts."""
     details = error.details if _are_serializable(error.details) else ()
     if len(details) == len(error.details) and encodable(error.message) == error.message:
         return error
@@ -191,7 +191,7 @@ def _are_serializable(details: Sequence[Any]) -> bool:
 
 
 def _cause_of(error: BaseException, depth: int = 0) -> BaseException | None:
-    """Return the cause of an error as Temporal records it; None if it is too long, or nested too deep."""
+    """Return the cause of an error as Temporal records it; None if the cause is too long or nested too deep."""
     cause = error.__cause__
     if cause is None or isinstance(cause, FailureError):
         return cause
@@ -204,12 +204,12 @@ def _cause_of(error: BaseException, depth: int = 0) -> BaseException | None:
 
 
 def message_of(error: BaseException) -> str:
-    """Return an error's message; of a group, with those of the errors in it."""
+    """Return an error's message; for a group, with the messages of its errors."""
     if isinstance(error, BaseExceptionGroup):
         inner = "; ".join(f"{type(e).__name__}: {message_of(e)}" for e in error.exceptions)
         return encodable(f"{error.message}: {inner}")
     try:
-        if isinstance(error, pydantic.ValidationError) and error.error_count() > MAX_SHOWN:  # its own text has them all
+        if isinstance(error, pydantic.ValidationError) and error.error_count() > MAX_SHOWN:  # str() would list them all
             return encodable(f"{error.error_count():,} validation errors for {error.title}: {issues(error)}")
         return encodable(str(error) or repr(error))
     except Exception as err:
@@ -217,19 +217,19 @@ def message_of(error: BaseException) -> str:
 
 
 def encodable(text: str) -> str:
-    """Return a text with what UTF-8 cannot encode escaped: parts of file names that Python could not decode."""
+    """Escape the characters that UTF-8 cannot encode, such as parts of file names that Python could not decode."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def is_users(file: str) -> bool:
-    """Whether a file is neither ours nor the SDK's."""
+    """Return whether a file is neither Steporal's nor the SDK's."""
     return not file.startswith(_OURS)
 
 
 def users_part(error: BaseException) -> TracebackType | None:
     """Return the traceback of an error without the frames of Steporal, the SDK and asyncio.
 
-    If no frame remains, return the whole one; of an error of ours, whose message says all, return None.
+    If no frame remains, return the whole traceback; for a Steporal error, whose message is sufficient, return None.
     """
     frames = []
     frame = error.__traceback__
@@ -248,10 +248,10 @@ def _is_machinery(file: str) -> bool:
 
 
 def logged(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
-    """Return an error as ``exc_info`` for a log record, with the user's frames only.
+    """Return an error as ``exc_info`` for a log record, with only the user's frames.
 
-    A log handler cannot write an error whose text UTF-8 cannot encode, or that cannot be made; one with the same name
-    and an escaped text takes its place.
+    A log handler cannot write an error whose text cannot be created, or that UTF-8 cannot encode. An error with the
+    same name and an escaped text replaces it.
     """
     if not _can_be_written(error):
         kind = type(error)
@@ -269,7 +269,7 @@ def _can_be_written(error: BaseException) -> bool:
 
 
 def stack_of(error: BaseException) -> str:
-    """The user's frames of the stack trace that Temporal delivered with an error."""
+    """Return the user's frames of the stack trace that Temporal delivered with an error."""
     text = error.failure.stack_trace if isinstance(error, FailureError) and error.failure else ""
     frames = filter(None, _FRAME.split(text))
     users = (frame for frame in frames if not _MACHINERY.search(frame.partition("\n")[0].replace("\\", "/")))
@@ -277,14 +277,14 @@ def stack_of(error: BaseException) -> str:
 
 
 def is_cancellation(error: BaseException) -> bool:
-    """Whether an awaited activity or child was cancelled."""
+    """Return whether an awaited activity or child was cancelled."""
     if isinstance(error, asyncio.CancelledError | CancelledError):
         return True
     return isinstance(error, ActivityError | ChildWorkflowError) and isinstance(error.cause, CancelledError)
 
 
 def failure_of(error: FailureError, max_attempts: int = 0) -> Failure:
-    """How a step failed, from what Temporal raised for it."""
+    """Return the failure of a step from the error that Temporal raised for it."""
     wrapped = isinstance(error, ActivityError | ChildWorkflowError)
     cause: BaseException = error.cause or error if wrapped else error
     check_told(cause)

@@ -1,4 +1,4 @@
-"""What Temporal stores: how large it may be, and how texts for its UI are written."""
+"""Temporal's size limits, and texts for its UI."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from ..types import JSON
 from ..values.converter import size_of, to_raw
 
 MAX_PAYLOAD_BYTES = 2 * 1024 * 1024 - 16 * 1024
-"""Temporal's ``limit.blobSize.error``, 2 MiB, less what frames a payload."""
+"""Temporal's ``limit.blobSize.error`` of 2 MiB, minus the framing of a payload."""
 
 MAX_STORED_BYTES = 8 * 1024 * 1024
-"""Of a value in external storage. The SDK ends a workflow task that computes for two seconds, and to write or read so
-much JSON of small objects takes half a second of CPU time."""
+"""Size limit of a value in external storage. The SDK fails a workflow task that computes for two seconds, and writing
+or reading 8 MiB of JSON with small objects takes half a second of CPU time."""
 
 PAGE = "docs/long-runs.md"
-"""Where this is explained to users."""
+"""Documentation page about size limits."""
 
 MAX_MILLISECONDS = 4_102_444_800_000
-"""The latest time since the epoch that a run reckons with: the beginning of 2100."""
+"""Latest time that runs compute with, since the epoch: the beginning of 2100."""
 
 BATCH_BYTES = 1024 * 1024
-"""How much of a list of events is handed to one activity."""
+"""Maximum size of a list of events that is passed to one activity."""
 
 MAX_MESSAGE_LENGTH = 4_000
-"""Of an error; Temporal replaces a failure that is too large by one that says only that."""
+"""Length limit of an error's message; Temporal replaces a failure that is too large by one that only reports that."""
 
 MAX_WORKFLOW_ID_BYTES = 1_000
-"""Temporal's ``limit.maxIDLength`` of a workflow id; a longer one would fail the workflow task that signals to it."""
+"""Temporal's ``limit.maxIDLength``. A workflow id over the limit would fail the workflow task that signals to it."""
 
 MAX_SUMMARY_BYTES = 400
 """Temporal's ``limit.userMetadataSummarySize``."""
@@ -42,55 +42,55 @@ FAR_FUTURE = 253402300800.0
 
 
 def most_in_temporal(size: int) -> int:
-    """The most bytes that a value may have, whatever it has, where there is no external storage."""
+    """Return the size limit of a value of ``size`` bytes without external storage; the same for all sizes."""
     return MAX_PAYLOAD_BYTES
 
 
 def to_limited(
-    what: str, data: JSON, most: Callable[[int], int], metadata: Mapping[str, bytes] | None = None
+    what: str, data: JSON, limit_for: Callable[[int], int], metadata: Mapping[str, bytes] | None = None
 ) -> RawValue:
-    """A JSON value as a payload that Temporal takes.
+    """Return a JSON value as a payload within Temporal's limits.
 
     Args:
-        what: What it is, for the message.
+        what: The name of the value, for the message.
         data: The value.
-        most: The most bytes that it may have, by those that it has (``storage.py``).
-        metadata: Further metadata of the payload.
+        limit_for: Returns the size limit in bytes for a value of a given size (``storage.py``).
+        metadata: Additional metadata of the payload.
 
     Raises:
-        PayloadTooLargeError: It is too large; the message says what it is, and its size.
+        PayloadTooLargeError: The value is too large; the message has its name and size.
     """
     raw = to_raw(data, metadata)
     size, beside = size_of(raw), sum(map(len, (metadata or {}).values()))
-    limit = most(size + beside)
+    limit = limit_for(size + beside)
     if size + beside <= limit:
         return raw
     fact, longest = f"{what} has {size:,} bytes of JSON", f"at most {limit - beside:,}"
     if limit == MAX_PAYLOAD_BYTES:
         raise PayloadTooLargeError(
-            f"{fact}; Temporal stores {longest} in one payload. Keep it in a file or database, and pass where it is; "
-            f"or give the client external storage ({PAGE})"
+            f"{fact}; Temporal stores {longest} in one payload. Store it in a file or database, and pass a "
+            f"reference to it; or give the client external storage ({PAGE})"
         )
     raise PayloadTooLargeError(
-        f"{fact}; {longest} go into external storage. Keep it in a file or database, and pass where it is"
+        f"{fact}; {longest} go into external storage. Store it in a file or database, and pass a reference to it"
     )
 
 
 def shortened(message: str) -> str:
-    """An error's message, cut to a length that Temporal takes."""
+    """Return an error's message, cut to the length that Temporal accepts."""
     return message if len(message) <= MAX_MESSAGE_LENGTH else message[: MAX_MESSAGE_LENGTH - 1] + "…"
 
 
 def summary(text: str) -> str:
-    """A text for Temporal's UI, cut to the size that the server takes."""
+    """Return a text for Temporal's UI, cut to the size that the server accepts."""
     return text.encode()[:MAX_SUMMARY_BYTES].decode(errors="ignore")
 
 
 def code(text: str) -> str:
-    """A text as code in Markdown, for Temporal's UI: what is in it is not read as Markdown."""
+    """Return a text as Markdown code for Temporal's UI, so that its content is not read as Markdown."""
     return "`" + " ".join(text.replace("`", "'").split()) + "`"
 
 
 def utc(seconds: float) -> str:
-    """A time since the epoch, for Temporal's UI."""
+    """Return a time since the epoch as text for Temporal's UI."""
     return f"{datetime.fromtimestamp(math.floor(seconds), UTC).replace(tzinfo=None)} UTC"

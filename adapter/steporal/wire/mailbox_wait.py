@@ -13,16 +13,16 @@ from .limits import FAR_FUTURE
 
 
 class Wait(BaseModel):
-    """One run's wait for a signal.
+    """Wait of a run for a signal.
 
     Attributes:
         signal: The signal's name.
-        workflow_id: Temporal's workflow id of the run.
+        workflow_id: The run's Temporal workflow id.
         run_id: The run's id: that of its first execution.
-        key: What the run calls the wait; no two waits of a run have the same.
-        until: When it ends, in seconds since the epoch.
-        data_type: The name of the type that its data has to fit; None if the mailbox need not check the data.
-        task_queue: The task queue of the app that has the type.
+        key: The run's key of the wait, unique in the run.
+        until: The end of the wait, in seconds since the epoch.
+        data_type: The name of the type that the data must fit; None if the mailbox need not check the data.
+        task_queue: The task queue of the app that defines the type.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -36,9 +36,9 @@ class Wait(BaseModel):
     task_queue: str = ""
 
     def is_same(self, other: Wait) -> bool:
-        """Whether two describe the same wait."""
+        """Return whether both describe the same wait."""
         return (self.run_id, self.key) == (other.run_id, other.key)
 
     def raw(self) -> RawValue:
-        """The wait as a payload."""
+        """Return the wait as a payload."""
         return to_raw(self.model_dump(mode="json"))

@@ -1,4 +1,4 @@
-"""What finished steps returned, or the error that they ended with, by step id."""
+"""Memo of a run: the results or errors of its finished steps, by step id."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..values.readable import plain
 from ..values.type_names import TypeNotFoundError
 
 TYPED = "typed"
-"""The tag of a result that only its function's annotation describes."""
+"""Tag of a result that only the annotation of its function describes."""
 
 
 _KINDS = {kind.__name__: kind for kind in (InvokeTimeoutError, SignalConflictError)}
@@ -25,7 +25,7 @@ _KINDS = {kind.__name__: kind for kind in (InvokeTimeoutError, SignalConflictErr
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How a step failed for good."""
+    """Error of a step that failed for good."""
 
     name: str
     message: str
@@ -34,7 +34,7 @@ class Failure:
     cause: BaseException | None = None
 
     def error(self, step_id: str) -> StepError:
-        """A new error to raise."""
+        """Return a new error to raise."""
         kind = _KINDS.get(self.name, StepError)
         error = kind(step_id, self.name, self.message, self.stack, self.attempts)
         error.__cause__ = self.cause
@@ -43,12 +43,12 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a step ended: with a value, encoded, or with a failure.
+    """End of a step: an encoded value, or a failure.
 
     Attributes:
         value: The value.
         failure: The failure.
-        call: What the step was called with, where that is known.
+        call: The call of the step, if known.
     """
 
     value: JSON = None
@@ -57,16 +57,16 @@ class Outcome:
 
 
 Memo = dict[str, Outcome]
-"""The finished steps of a run, by step id, in the order in which they finished."""
+"""Finished steps of a run, by step id, in the order in which they finished."""
 
 
 def decode_result(data: JSON, function: Callable[..., Any], output_type: Any, packages: Collection[str]) -> Any:
-    """A step's result.
+    """Return a step's result.
 
     Args:
-        data: As the activity returned it.
-        function: The step's, whose annotations may name the type.
-        output_type: The type that the call asks for, or None.
+        data: The result as the activity returned it.
+        function: The step's function, whose annotations may name the type.
+        output_type: The type that the call requests, or None.
         packages: The app's packages.
 
     Raises:
@@ -79,7 +79,7 @@ def decode_result(data: JSON, function: Callable[..., Any], output_type: Any, pa
     except TypeNotFoundError:
         if (kind := _wanted(function, output_type)) is None:
             raise
-        return validated(plain(data, reveal=True), data, kind)  # the class was moved or renamed since
+        return validated(plain(data, reveal=True), data, kind)  # the class has been moved or renamed
     if output_type is None or fits(value, output_type):
         return value
     return validated(value, data, output_type)

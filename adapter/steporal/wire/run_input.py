@@ -1,4 +1,4 @@
-"""The input of a run: JSON that any program can write, and the exact value beside it where JSON cannot express it."""
+"""Input of a run: JSON that any program can write, and the exact value beside it where JSON cannot express it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Given:
     """An input to send.
 
     Attributes:
-        data: It as plain JSON, as pydantic writes it for other programs.
-        exact: It as :func:`~steporal.values.encoding.encode` writes it; None where ``data`` says it all.
+        data: The input as plain JSON, as pydantic writes it for other programs.
+        exact: The input as :func:`~steporal.values.encoding.encode` writes it; None if ``data`` is sufficient.
     """
 
     data: JSON
     exact: JSON = None
 
     def both(self) -> JSON:
-        """Return all that is sent of it, which must be of a size that Temporal takes."""
+        """Return all parts that are sent; together they must fit Temporal's size limit."""
         return self.data if self.exact is None else [self.data, self.exact]
 
 
@@ -44,17 +44,17 @@ def given(
     secrets: Callable[[], bool] = never,
     packages: Collection[str] | None = None,
 ) -> Given:
-    """Return the input of a workflow of this app: an instance of its schema, or what the schema makes one of.
+    """Return the input of a workflow of this app: an instance of its schema, or a value that the schema converts.
 
     Args:
         workflow_id: The workflow, for messages.
-        schema: Its ``input_schema``.
+        schema: The workflow's ``input_schema``.
         value: The input.
         secrets: Returns whether payloads are encrypted.
-        packages: The app's packages, of whose classes it may be.
+        packages: The app's packages, which may define the classes in the input.
 
     Raises:
-        InvalidInputError: It does not fit the schema, or cannot be sent.
+        InvalidInputError: The input does not fit the schema, or cannot be sent.
     """
     try:
         encoded = encode(value, secrets=secrets, packages=packages)
@@ -63,17 +63,17 @@ def given(
     except UnserializableError as err:
         return _faithful(workflow_id, schema, value, err)
     if is_unchanged(encoded, value):
-        return _given_json(workflow_id, schema, encoded, secrets, packages)
+        return _plain_input(workflow_id, schema, encoded, secrets, packages)
     if schema is None or fits(value, schema, trusts_metadata=False):
         return Given(readable(value, encoded), encoded)
-    return _made(workflow_id, schema, value, encoded, secrets, packages)
+    return _converted_input(workflow_id, schema, value, encoded, secrets, packages)
 
 
 def given_to_other_app(workflow_id: str, value: Any) -> Given:
-    """Return the input of a workflow of another app, whose classes are not ours: plain JSON.
+    """Return the input of a workflow of another app, whose classes this app does not have: plain JSON.
 
     Raises:
-        InvalidInputError: It cannot be sent as plain JSON.
+        InvalidInputError: The input cannot be sent as plain JSON.
     """
     try:
         return Given(outward(value))
@@ -82,17 +82,17 @@ def given_to_other_app(workflow_id: str, value: Any) -> Given:
 
 
 def received(workflow_id: str, schema: Any, data: JSON, exact: JSON = None, packages: Collection[str] = ()) -> Any:
-    """Return the input of a run as its handler is given it.
+    """Return the input of a run as its handler receives it.
 
     Args:
         workflow_id: The workflow, for messages.
-        schema: Its ``input_schema``.
+        schema: The workflow's ``input_schema``.
         data: Plain JSON.
-        exact: The exact value, encoded, where the sender has sent it.
-        packages: The app's packages, of whose classes it may be.
+        exact: The exact value, encoded, if the sender sent it.
+        packages: The app's packages, which may define the classes in the input.
 
     Raises:
-        InvalidInputError: It does not fit the schema.
+        InvalidInputError: The input does not fit the schema.
     """
     if exact is None:
         return validated_input(workflow_id, schema, data)
@@ -114,19 +114,19 @@ def _plain(exact: JSON) -> JSON:
     try:
         return plain(exact, reveal=True)
     except Exception as err:
-        raise TypeNotFoundError(f"it is not as steporal writes it: {type(err).__name__}") from None
+        raise TypeNotFoundError(f"it is not in Steporal's format: {type(err).__name__}") from None
 
 
 def check_received(
     workflow_id: str, schema: Any, data: JSON, exact: JSON = None, packages: Collection[str] = ()
 ) -> None:
-    """Check the input of a run: it fits the schema, which makes the same value of it each time.
+    """Check the input of a run: the input fits the schema, and the schema makes the same value of it each time.
 
     A run reads its input again in each replay, and in each attempt of its body. A field whose default factory is
-    ``uuid4`` or ``datetime.now`` would have another value there.
+    ``uuid4`` or ``datetime.now`` would have another value each time.
 
     Raises:
-        InvalidInputError: It does not fit, or is another value each time.
+        InvalidInputError: The input does not fit, or becomes another value each time.
     """
     value = received(workflow_id, schema, data, exact, packages)
     if schema is None or exact is not None:
@@ -142,10 +142,10 @@ def check_received(
 
 
 def validated_input(workflow_id: str, schema: Any, data: JSON) -> Any:
-    """Return plain JSON as ``schema`` has it; a copy of it without a schema.
+    """Return plain JSON as ``schema`` converts it; without a schema, a copy of it.
 
     Raises:
-        InvalidInputError: It does not fit.
+        InvalidInputError: The data does not fit.
     """
     if schema is None:
         return copied(data)
@@ -156,9 +156,9 @@ def validated_input(workflow_id: str, schema: Any, data: JSON) -> Any:
 
 
 def fields_made_anew(value: Any, other: Any) -> list[str]:
-    """Return the fields in which two values that a type made of the same data differ, quoted, as in a message.
+    """Return the fields in which two values that a type made from the same data differ, quoted for a message.
 
-    Empty if the values are equal or cannot be compared.
+    The list is empty if the values are equal or cannot be compared.
     """
     try:
         if _shown(value) == _shown(other):
@@ -182,13 +182,13 @@ def _refused(workflow_id: str, why: object) -> InvalidInputError:
     return InvalidInputError(f"the input of workflow {workflow_id!r} cannot be sent: {why}")
 
 
-def _given_json(
+def _plain_input(
     workflow_id: str, schema: Any, data: JSON, secrets: Callable[[], bool], packages: Collection[str] | None
 ) -> Given:
-    """Plain JSON, which the run validates; or what the schema makes of it, if that is another value each time.
+    """Return plain JSON, which the run validates; or the schema's value, if the schema makes another one each time.
 
     Raises:
-        InvalidInputError: It does not fit, or the schema finds a secret in it.
+        InvalidInputError: The data does not fit, or the schema finds a secret in it.
     """
     if schema is None:
         return Given(data)
@@ -199,24 +199,24 @@ def _given_json(
     except UnencryptedSecretError as err:
         raise _refused(workflow_id, err) from None
     except UnserializableError:
-        return Given(data)  # a value of the schema that only its validator makes, in the run
+        return Given(data)  # only the schema's validator can make this value, in the run
     return Given(data) if encoded == again else Given(readable(value, encoded), encoded)
 
 
 def _faithful(workflow_id: str, schema: Any, value: Any, error: UnserializableError) -> Given:
-    """An instance of a class that has no name, if its plain JSON says all of it."""
+    """Return an instance of a class without a name as plain JSON, if the JSON expresses all of it."""
     if schema is None:
         raise _refused(workflow_id, error) from None
     try:
         data = to_json(value)
         if is_plain(data) and same(validate(data, schema), value):
             return Given(data)
-    except Exception:  # such as of a validator, or of an __eq__
+    except Exception:  # for example from a validator or an __eq__
         pass
     raise _refused(workflow_id, error) from None
 
 
-def _made(
+def _converted_input(
     workflow_id: str,
     schema: Any,
     value: Any,
@@ -224,17 +224,17 @@ def _made(
     secrets: Callable[[], bool],
     packages: Collection[str] | None,
 ) -> Given:
-    """What the schema makes of a value that is neither plain JSON nor an instance of it."""
+    """Return the value that the schema makes of a value that is neither plain JSON nor an instance of it."""
     data = readable(value, exact)
     try:
-        made = validated(value, data, schema)
+        converted = validated(value, data, schema)
     except pydantic.ValidationError as err:
         raise _unfit(workflow_id, err) from None
     try:
-        encoded = encode(made, secrets=secrets, packages=packages)
+        encoded = encode(converted, secrets=secrets, packages=packages)
     except UnencryptedSecretError as err:
         raise _refused(workflow_id, err) from None
     except UnserializableError:
         return Given(data)
-    # Of plain JSON the run makes the value anew, so it is sent what this one was made of.
-    return Given(data) if is_unchanged(encoded, made) else Given(readable(made, encoded), encoded)
+    # The run makes the value anew from plain JSON. So it is sent the data that this value was made from.
+    return Given(data) if is_unchanged(encoded, converted) else Given(readable(converted, encoded), encoded)

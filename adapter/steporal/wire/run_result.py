@@ -1,9 +1,9 @@
-"""The result of a run: JSON that any program can read, and the exact value beside it where JSON cannot express it.
+"""Result of a run: JSON that any program can read, and the exact value beside it where JSON cannot express it.
 
 A Temporal client in any language reads the result of a handler that returns a model as pydantic writes it. If the
-handler's annotation makes the same value of that JSON, nothing more is sent. If not, the exact value goes along in the
+handler's annotation makes the same value of that JSON, nothing more is sent. Otherwise the exact value is stored in the
 metadata of the same payload, which SDKs ignore and codecs encrypt with the rest. Temporal's CLI shows the JSON of a
-payload only if it has no further metadata, and so there is none where it is not needed.
+payload only if the payload has no additional metadata, so the metadata is only added where it is needed.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from .names import EXACT_METADATA
 from .start import payload_json
 
 RETURNED = "returned"
-"""The tag of the result of an invoked run in the memo of the run that has invoked it."""
+"""Tag of an invoked run's result in the memo of the invoking run."""
 
 ToLimited = Callable[[JSON, Mapping[str, bytes]], RawValue]
-"""Makes a payload of JSON and metadata, or raises that it is too large."""
+"""Function that makes a payload of JSON and metadata, and raises if the payload is too large."""
 
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """What a run has returned.
+    """Result of a run.
 
     Attributes:
-        data: It as plain JSON.
-        exact: It encoded, where plain JSON does not say it all.
+        data: The result as plain JSON.
+        exact: The result, encoded, if plain JSON does not express all of it.
     """
 
     data: JSON
     exact: JSON = None
 
     def as_json(self) -> JSON:
-        """Return it for a run's memo."""
+        """Return the result for a run's memo."""
         if self.exact is not None:
             return {TAG: RETURNED, "value": self.data, "exact": self.exact}
         if isinstance(self.data, dict) and TAG in self.data:
@@ -60,18 +60,18 @@ class Returned:
 def write_result(
     value: Any, kind: Any, to_limited: ToLimited, secrets: Callable[[], bool], packages: Collection[str]
 ) -> RawValue:
-    """Return what a handler returned as a payload.
+    """Return the result of a handler as a payload.
 
     Args:
         value: What the handler returned.
-        kind: What its annotations say, or None.
+        kind: The annotated result type, or None.
         to_limited: Makes the payload.
         secrets: Returns whether payloads are encrypted.
         packages: The app's packages.
 
     Raises:
-        UnserializableError: It cannot be sent.
-        PayloadTooLargeError: It is too large.
+        UnserializableError: The result cannot be sent.
+        PayloadTooLargeError: The result is too large.
     """
     try:
         encoded = encode(value, secrets=secrets, packages=packages)
@@ -89,19 +89,19 @@ def write_result(
         return to_limited(data, {})
     text = dumps(encoded)
     if len(text) > MAX_UNPACKED_BYTES:
-        raise PayloadTooLargeError(f"its exact value has {len(text):,} bytes; the most is {MAX_UNPACKED_BYTES:,}")
+        raise PayloadTooLargeError(f"its exact value has {len(text):,} bytes; the maximum is {MAX_UNPACKED_BYTES:,}")
     return to_limited(data, {EXACT_METADATA: zlib.compress(text)})
 
 
 def read_result(raw: RawValue | JSON, to_json: Callable[[RawValue | JSON], JSON] = payload_json) -> Returned:
-    """Return what is in the payload of a result.
+    """Return the content of a result's payload.
 
     Args:
-        raw: The payload, or what Temporal's SDK has made of it.
+        raw: The payload, or the value that Temporal's SDK decoded from it.
         to_json: Reads the JSON of a payload.
 
     Raises:
-        InvalidResultError: It has an exact value that cannot be read.
+        InvalidResultError: The payload has an exact value that cannot be read.
     """
     data = to_json(raw)
     exact = raw.payload.metadata.get(EXACT_METADATA) if isinstance(raw, RawValue) else None
@@ -116,7 +116,7 @@ def _unpacked(exact: bytes) -> JSON:
 
 
 def of_memo(value: JSON) -> Returned:
-    """Return what :meth:`Returned.as_json` has written."""
+    """Return the result that :meth:`Returned.as_json` wrote."""
     if isinstance(value, dict) and value.get(TAG) == RETURNED:
         return Returned(value["value"], value.get("exact"))
     return Returned(value)
@@ -126,14 +126,14 @@ def value_of(returned: Returned, where: str, output_type: Any, *, is_own: bool, 
     """Return the value that a handler returned.
 
     Args:
-        returned: What its run has sent.
+        returned: The result that the run sent.
         where: The run, for messages.
-        output_type: The type that the reader asks for, or None.
-        is_own: Whether the workflow is of the reader's app, so that its classes are the reader's.
-        packages: The packages of the app of the workflow.
+        output_type: The type that the reader requests, or None.
+        is_own: Whether the workflow belongs to the reader's app, so that the reader has its classes.
+        packages: The packages of the workflow's app.
 
     Raises:
-        InvalidResultError: It does not fit, or is of a class that the reader does not have.
+        InvalidResultError: The result does not fit, or the reader does not have its class.
     """
     try:
         if not is_own or returned.exact is None:
@@ -155,27 +155,27 @@ def value_of(returned: Returned, where: str, output_type: Any, *, is_own: bool, 
 
 
 def _as_own(data: JSON, kind: Any) -> Any:
-    """Plain JSON as the app of the workflow reads it: it may be of the annotated type as it is."""
+    """Return plain JSON as the workflow's app reads it: the JSON may already be of the annotated type."""
     return data if fits(data, kind) else validate(data, kind)
 
 
 def _says_all(data: JSON, kind: Any, encoded: JSON, secrets: Callable[[], bool]) -> bool:
     """Return whether plain JSON and the annotated type together give a reader the same value.
 
-    The texts are compared, as to Python ``1 == 1.0 == True``, and dicts are equal in any order.
+    The texts are compared, because in Python ``1 == 1.0 == True``, and dicts are equal in any order.
     """
     try:
         return kind is not None and dumps(encode(_as_own(data, kind), secrets=secrets)) == dumps(encoded)
-    except Exception:  # such as of a validator
+    except Exception:  # for example from a validator
         return False
 
 
 def _faithful(value: Any, kind: Any) -> JSON | None:
-    """Plain JSON of a value whose class has no name, if the annotated type makes the same value of it."""
+    """Return plain JSON for a value whose class has no name, if the annotated type makes the same value of it."""
     if kind is None:
         return None
     try:
         data = to_json(value, kind)
         return data if is_plain(data) and same(_as_own(data, kind), value) else None
-    except Exception:  # such as of a validator, or of an __eq__
+    except Exception:  # for example from a validator or an __eq__
         return None

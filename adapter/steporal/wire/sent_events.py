@@ -1,4 +1,4 @@
-"""Results of sending events, as a run keeps them: for most, hardly larger than the ids alone."""
+"""Results of sending events in the form that a run stores: usually little larger than the ids."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..types import JSON
 
 
 def pack(result: SendEventResult) -> dict[str, JSON]:
-    """Return a result as JSON: runs by app and workflow, with the positions of their events; null is all of them."""
+    """Return a result as JSON: runs by app and workflow, with the positions of their events; null means all events."""
     by_workflow: dict[tuple[str, str], list[str]] = {}
     for run in result.runs:
         by_workflow.setdefault((run.app, run.workflow), []).append(run.event_id)
@@ -22,7 +22,7 @@ def pack(result: SendEventResult) -> dict[str, JSON]:
 
 
 def unpack(batches: Iterable[Mapping[str, JSON]]) -> SendEventResult:
-    """Return the result that was packed in one batch or several."""
+    """Return the result that was packed in one or more batches."""
     ids: list[str] = []
     runs: list[StartedRun] = []
     awaited: list[str] = []

@@ -1,4 +1,4 @@
-"""The type of a signal's data, named so that a worker can check the data before the waiting run receives it."""
+"""Names for the types of signal data, so that a worker can check the data before the waiting run receives it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def type_to_check(schema: Any, handler: Callable[..., Any]) -> JSON:
     """Return the name of a wait's schema.
 
     Returns:
-        None if another process cannot find the schema: it is made inside the handler, and no variable of the handler's
-        module holds it. Then only the run itself checks the data.
+        The name; None if another process cannot find the schema, because it is made inside the handler and no variable
+        of the handler's module holds it. In that case only the run itself checks the data.
     """
     if schema is None:
         return None
@@ -37,7 +37,7 @@ def type_to_check(schema: Any, handler: Callable[..., Any]) -> JSON:
 
 
 def issues_of(data: JSON, type_name: Any, packages: Collection[str]) -> str | None:
-    """Return what is wrong with a signal's data; None if it fits, or if this process does not have the type."""
+    """Return the issues of a signal's data; None if the data fits, or if this process does not have the type."""
     try:
         schema = _find(type_name, packages)
     except TypeNotFoundError:
@@ -46,7 +46,7 @@ def issues_of(data: JSON, type_name: Any, packages: Collection[str]) -> str | No
         validate(data, schema)
     except pydantic.ValidationError as err:
         return issues(err)
-    except Exception as err:  # of a validator of the app
+    except Exception as err:  # from a validator of the app
         return f"{type(err).__name__}: {err}"
     return None
 
@@ -57,7 +57,7 @@ def _find(type_name: Any, packages: Collection[str]) -> Any:
     module, variable = type_name[_VARIABLE]
     if module.partition(".")[0] not in packages:
         raise TypeNotFoundError(f"module {module!r} is not part of the app")
-    found = vars(load_module(module, packages)).get(variable)
-    if found is None or (is_class(found) and not is_own(found, packages)):  # a class has a name of its own
+    value = vars(load_module(module, packages)).get(variable)
+    if value is None or (is_class(value) and not is_own(value, packages)):  # a class is found by its own name
         raise TypeNotFoundError(f"module {module!r} has no {variable!r}")
-    return found
+    return value

@@ -1,7 +1,7 @@
-"""What a run is started with: the two arguments of its Temporal workflow.
+"""Arguments of a run's Temporal workflow: the input and its origin.
 
-The first argument is the input as plain JSON, so that anyone can start a run. The second, optional, is what Steporal
-adds: the event that started it, and the exact input where JSON does not say all of it.
+The first argument is the input as plain JSON, so that any client can start a run. The second, optional, is what
+Steporal adds: the event that started the run, and the exact input where JSON does not express all of it.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ SCHEDULED = "inngest/scheduled.timer"
 SCHEDULED_AT = SearchAttributeKey.for_datetime("TemporalScheduledStartTime")
 _MAX_TEXT = 1_000
 _MAX_NESTING = 500
-"""How deep an argument may be nested. A value of 150 levels takes up to 450 of JSON."""
+"""Nesting limit of an argument. A value of 150 levels takes up to 450 levels of JSON."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What started a run.
+    """Event, schedule or call that started a run.
 
     Attributes:
-        listened: Whether anybody listens to ``inngest/function.finished``; None if the starter did not know.
-        indexed: Whether the run has to give itself search attributes, as its starter could not.
-        exact: The exact input, encoded, where the first argument does not say all of it.
+        listened: Whether anything listens to ``inngest/function.finished``; None if the starter did not know.
+        indexed: Whether the run must set its own search attributes, because its starter could not.
+        exact: The exact input, encoded, if the first argument does not express all of it.
     """
 
     type: InputType
@@ -62,57 +62,57 @@ class Origin:
         return cls("invoke", id, INVOKED, listened=listened, exact=exact)
 
     def arguments(self, data: JSON) -> list[RawValue]:
-        """The two arguments of the Temporal workflow."""
+        """Return the two arguments of the Temporal workflow."""
         added = {field.name: getattr(self, field.name) for field in fields(self)}
         return [to_raw(data), to_raw({key: value for key, value in added.items() if value is not None})]
 
     @classmethod
     def of_run(cls, added: object, workflow_id: str) -> Origin:
-        """The origin of the current run; one that a foreign client started has only its input.
+        """Return the origin of the current run; a run that a foreign client started has only its input.
 
-        What no starter of ours writes is left out.
+        Fields that Steporal's starters never write are ignored.
         """
         name = run_name(workflow_id)
         fallback = name.event_id if name else workflow_id
-        given: Mapping[str, JSON] = added if isinstance(added, Mapping) else {}
-        kind = given.get("type")
+        options: Mapping[str, JSON] = added if isinstance(added, Mapping) else {}
+        kind = options.get("type")
         if kind not in ("event", "cron", "invoke"):
             kind = "invoke"
-        ts, listened, indexed = given.get("ts"), given.get("listened"), given.get("indexed")
+        ts, listened, indexed = options.get("ts"), options.get("listened"), options.get("indexed")
         return cls(
             cast(InputType, kind),
-            _text(given.get("id")) or fallback,
-            _text(given.get("name")) or (SCHEDULED if kind == "cron" else INVOKED),
+            _text(options.get("id")) or fallback,
+            _text(options.get("name")) or (SCHEDULED if kind == "cron" else INVOKED),
             ts if type(ts) is int and 0 <= ts <= MAX_MILLISECONDS else None,
-            _text(given.get("v")),
-            _text(given.get("cron")),
+            _text(options.get("v")),
+            _text(options.get("cron")),
             listened if isinstance(listened, bool) else None,
             indexed if isinstance(indexed, bool) else None,
-            given.get("exact"),
+            options.get("exact"),
         )
 
     def details(self) -> str:
-        """What Temporal's UI says of the start, in Markdown."""
+        """Return a description of the start for Temporal's UI, in Markdown."""
         at = "" if self.ts is None else f", of {utc(self.ts / 1000)}"
         return f"Started by event {code(self.name)}, id {code(self.id)}{at}"
 
     def time(self) -> datetime:
-        """When the event was sent; the start of the run where nobody said."""
+        """Return the time when the event was sent, or the start of the run if unknown."""
         return _EPOCH + timedelta(milliseconds=self.ts) if self.ts is not None else workflow.info().start_time
 
     def input(self, data: JSON) -> Input[JSON]:
-        """What the handler finds in ``ctx.input``, before validation."""
+        """Return ``ctx.input`` before validation."""
         return Input(data, self.id, self.name, self.time(), self.type, InputExt(self.v, self.cron))
 
 
 def cron_data(cron: str, began: datetime) -> dict[str, JSON]:
-    """The data of a run that a schedule started, as Inngest has it: ``{cron, scheduledAt, fireAt}``."""
+    """Return the data of a run that a schedule started, in Inngest's form: ``{cron, scheduledAt, fireAt}``."""
     scheduled = workflow.info().typed_search_attributes.get(SCHEDULED_AT) or began
     return {"cron": cron, "scheduledAt": scheduled.isoformat(), "fireAt": began.isoformat()}
 
 
 def _text(value: JSON) -> str | None:
-    """A text that may stand in a header, a search attribute and a message; None for what is none."""
+    """Return a text that may stand in a header, a search attribute and a message; None for any other value."""
     return value if isinstance(value, str) and len(value) <= _MAX_TEXT else None
 
 
@@ -121,12 +121,12 @@ def argument_json(raw: RawValue | object, what: str) -> JSON:
 
     Args:
         raw: The argument.
-        what: What it is, for the message.
+        what: The name of the argument, for the message.
 
     Raises:
-        InvalidInputError: It is not JSON that a run can hand on: no JSON at all, nested too deep, with NaN or
-            infinity, or with text that is not Unicode.
-        UnknownKeyError: It is encrypted, and this process does not have the key.
+        InvalidInputError: The argument is not JSON that a run can pass on: it is not JSON at all, is nested too deep,
+            or contains NaN, infinity, or text that is not valid Unicode.
+        UnknownKeyError: The argument is encrypted, and this process does not have the key.
     """
     try:
         data = payload_json(raw)
@@ -143,19 +143,19 @@ def argument_json(raw: RawValue | object, what: str) -> JSON:
 
 
 def origin_of(added: RawValue | object, workflow_id: str) -> Origin:
-    """Return the origin of the current run, by the second argument that it was started with.
+    """Return the origin of the current run from the second argument of the run.
 
     Raises:
-        InvalidInputError: The argument is not JSON that a run can hand on.
+        InvalidInputError: The argument is not JSON that a run can pass on.
     """
     return Origin.of_run(argument_json(added, "the second argument of the run"), workflow_id)
 
 
 def payload_json(raw: RawValue | object) -> JSON:
-    """An argument as JSON; through the client's payload converter where it is not JSON already.
+    """Return an argument as JSON; through the client's payload converter if the argument is not JSON already.
 
-    The SDK ignores the types of a workflow's parameters where it was started with fewer arguments, and hands over what
-    the payload converter made of them.
+    The SDK ignores the types of a workflow's parameters if the workflow was started with fewer arguments. It then
+    passes what the payload converter made of the arguments.
     """
     if not isinstance(raw, RawValue):
         return to_json(raw)

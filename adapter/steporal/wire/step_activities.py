@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 BEFORE: Final = "before"
-"""Key in the argument of a step's activity: the attempts that the step has had in earlier activities."""
+"""Key in the argument of a step's activity for the attempts that the step has had in earlier activities."""
 
 
 def is_activity_of(step_id: str, activity_id: str) -> bool:
-    """Return whether an activity may be one of a step, by its id."""
+    """Return whether an activity may belong to a step, by its id."""
     name, _, number = activity_id.rpartition("#")
     return activity_id == step_id or (name == step_id and number.isdecimal())

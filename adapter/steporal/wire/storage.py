@@ -1,4 +1,4 @@
-"""Whether values over Temporal's limit are taken, as the data converter puts them into external storage."""
+"""External storage for values over Temporal's limit."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .limits import MAX_PAYLOAD_BYTES, MAX_STORED_BYTES, most_in_temporal
 from .names import STORAGE_IS_USED
 
 HAS_STORAGE = "steporal.has_storage"
-"""The name of what tells a run that its worker has external storage."""
+"""Name by which a run finds out that its worker has external storage."""
 
 
 def check_storage(converter: DataConverter | None, where: str) -> DataConverter | None:
-    """A data converter whose external storage takes everything that Temporal does not.
+    """Return a data converter whose external storage takes every value that Temporal rejects.
 
     Raises:
-        DefinitionError: It is not a data converter, or values over Temporal's limit would stay inline.
+        DefinitionError: The value is not a data converter, or values over Temporal's limit would stay inline.
     """
     if converter is None:
         return None
@@ -33,20 +33,23 @@ def check_storage(converter: DataConverter | None, where: str) -> DataConverter 
     if storage is not None and storage.payload_size_threshold > MAX_PAYLOAD_BYTES:
         raise DefinitionError(
             f"the external storage of {where} has payload_size_threshold={storage.payload_size_threshold!r}: values "
-            f"below it stay in Temporal, which takes {MAX_PAYLOAD_BYTES:,} bytes at most; make it that or less"
+            f"below it stay in Temporal, whose limit is {MAX_PAYLOAD_BYTES:,} bytes; set it to that or less"
         )
     return converter
 
 
 def most_with(converter: DataConverter | None) -> Callable[[int], int]:
-    """The most bytes that a value may have, outside of runs; called with the bytes that it has."""
+    """Return the size limit for values outside of runs, as a function of their size in bytes."""
     if converter is None or converter.external_storage is None:
         return most_in_temporal
     return lambda size: MAX_STORED_BYTES
 
 
 def reads_only(converter: DataConverter) -> DataConverter:
-    """A data converter for a replay: its external storage is read from; the SDK would store again what a run sends."""
+    """Return a data converter for a replay, which only reads from external storage.
+
+    With the original converter, the SDK would store again what a run sends.
+    """
     storage = converter.external_storage
     if storage is None:
         return converter
@@ -54,26 +57,26 @@ def reads_only(converter: DataConverter) -> DataConverter:
 
 
 class StorageOfRun:
-    """What one execution of a run knows of its workers' external storage.
+    """Knowledge of one execution of a run about its workers' external storage.
 
-    That a value over Temporal's limit is refused is something that a run does, and so must be the same on replay, also
-    after the storage was added or taken away. The first such value decides for the execution: a marker in the history
-    says that there was a storage. A worker without one then fails the workflow task, which waits for one that has it.
+    The run itself rejects values over Temporal's limit. The decision must be the same on replay, even after the storage
+    was added or removed. So the first such value decides for the execution: a marker in the history records that there
+    was a storage. A worker without storage then fails the workflow task, which waits for a worker that has it.
     """
 
     def __init__(self) -> None:
         self._is_used: bool | None = None
 
     def is_used(self) -> bool:
-        """Whether values over Temporal's limit go through; to be asked only if there is one."""
+        """Return whether values over Temporal's limit are accepted; call it only for such a value."""
         if self._is_used is None and (workflow.unsafe.is_replaying() or self.is_there()):
             self._is_used = workflow.patched(STORAGE_IS_USED)
         return bool(self._is_used)
 
     def is_there(self) -> bool:
-        """Whether they would, as far as one can tell without deciding it."""
+        """Return whether such values would be accepted, as far as this can be known without deciding it."""
         return HAS_STORAGE in workflow.extern_functions() if self._is_used is None else self._is_used
 
     def most(self, size: int) -> int:
-        """The most bytes that a value may have which has so many."""
+        """Return the size limit of a value of ``size`` bytes."""
         return MAX_STORED_BYTES if size > MAX_PAYLOAD_BYTES and self.is_used() else MAX_PAYLOAD_BYTES

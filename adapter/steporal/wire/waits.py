@@ -1,4 +1,4 @@
-"""What a run waits for, as data: so that another execution of it can go on waiting, without the handler."""
+"""Waits of a run as data, so that another execution can continue them without the handler."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from .mailbox_wait import Wait
 from .names import ASYNCIO_TIMER, BACKOFF_AFTER, COMES_BACK, GOES_ON, PARKS, UNTIL_CODE, UNTIL_NEXT_ATTEMPT, UNTIL_TS
 
 Kind = Literal["sleep", "event", "next", "signal", "invoke", "backoff", "timer", "asyncio", "start"]
-"""``timer``: a sleep or a listener's ``next``, which a history does not tell apart. ``asyncio``: a timer that the body
-has started by ``asyncio.sleep``, ``timeout`` or ``wait_for``. ``start``: the time of the event that starts the run."""
+"""Kinds of waits. ``timer``: a sleep or a listener's ``next``, which a history does not distinguish. ``asyncio``: a
+timer that the body started by ``asyncio.sleep``, ``timeout`` or ``wait_for``. ``start``: the time of the event that
+starts the run."""
 
 Moment = Annotated[float, Field(allow_inf_nan=False, le=FAR_FUTURE)]
-"""A time in seconds since the epoch."""
+"""Time in seconds since the epoch."""
 
 Positive = Annotated[float, Field(allow_inf_nan=False, gt=0)]
 
 BACKOFF = ""
-"""The key of the wait between two attempts of the body; no step has it."""
+"""Key of the wait between two attempts of the body; no step has it."""
 
-# The summaries of timers: a step's has its key. `rebuilding` reads them.
+# The summaries of timers: a step's timer has the step's key. ``history/recovery.py`` reads them.
 
 
 def is_of_no_step(text: str) -> bool:
-    """Whether a timer's summary is none of a step's."""
+    """Return whether a timer's summary belongs to no step."""
     return text in (PARKS, GOES_ON, COMES_BACK) or text.startswith(
         (BACKOFF_AFTER, UNTIL_TS, UNTIL_CODE, UNTIL_NEXT_ATTEMPT, ASYNCIO_TIMER)
     )
@@ -41,11 +42,11 @@ def is_of_no_step(text: str) -> bool:
 
 @dataclass(slots=True)
 class TimedWait:
-    """A wait for a moment.
+    """Wait for a point in time.
 
     Attributes:
-        kind: What waits for it.
-        until: The moment, in seconds since the epoch.
+        kind: The kind of the wait.
+        until: The time, in seconds since the epoch.
     """
 
     kind: Literal["sleep", "backoff", "timer", "asyncio", "start"]
@@ -54,10 +55,10 @@ class TimedWait:
 
 @dataclass(slots=True)
 class EventWait:
-    """A wait for one event, by ``step.ext.wait_for_event``.
+    """Wait for one event, by ``step.ext.wait_for_event``.
 
     Attributes:
-        until: Its end, in seconds since the epoch.
+        until: The end of the wait, in seconds since the epoch.
     """
 
     until: Moment
@@ -66,10 +67,10 @@ class EventWait:
 
 @dataclass(slots=True)
 class NextWait:
-    """A wait for the next event of a listener.
+    """Wait for the next event of a listener.
 
     Attributes:
-        until: Its end, in seconds since the epoch.
+        until: The end of the wait, in seconds since the epoch.
         box: The key of the listener.
     """
 
@@ -80,12 +81,12 @@ class NextWait:
 
 @dataclass(slots=True)
 class SignalWait:
-    """A wait for a signal.
+    """Wait for a signal.
 
     Attributes:
-        until: Its end, in seconds since the epoch.
-        wait: The wait, as its mailbox knows it.
-        mailbox: The run id of the mailbox.
+        until: The end of the wait, in seconds since the epoch.
+        wait: The wait in the form for its mailbox.
+        mailbox: The Temporal run id of the mailbox.
     """
 
     until: Moment
@@ -96,13 +97,13 @@ class SignalWait:
 
 @dataclass(slots=True)
 class InvokeWait:
-    """A wait for the end of an invoked run.
+    """Wait for the end of an invoked run.
 
     Attributes:
-        until: Its end, in seconds since the epoch; None without a timeout.
-        child: Temporal's workflow id of the invoked run.
-        poll_interval: Seconds after which the run is looked at, should it not report its end.
-        next_poll_at: Time of the next look, in seconds since the epoch; None while the run is a child of this
+        until: The end of the wait, in seconds since the epoch; None without a timeout.
+        child: The invoked run's workflow id.
+        poll_interval: The seconds after which the run is polled, in case it does not report its end.
+        next_poll_at: The time of the next poll, in seconds since the epoch; None while the run is a child of this
             execution, and Temporal reports its end.
         report_requested: Whether the run was asked to report its end.
     """
@@ -115,7 +116,7 @@ class InvokeWait:
     kind: ClassVar[Literal["invoke"]] = "invoke"
 
     def next_poll(self, now: float) -> float:
-        """Return the time of the next look, in seconds since the epoch; from now on there is one."""
+        """Return the time of the next poll, in seconds since the epoch; set it if there is none yet."""
         if self.next_poll_at is None:
             self.next_poll_at = now + self.poll_interval
         return self.next_poll_at
@@ -138,10 +139,10 @@ def waiting_json(waiting: Waiting) -> JSON:
 
 
 def read_waiting(data: Any) -> Waiting:
-    """Read what :func:`waiting_json` wrote; a wait is returned as it is.
+    """Read the output of :func:`waiting_json`; a wait is returned unchanged.
 
     Raises:
-        ValueError: It is not a wait.
+        ValueError: The data is not a wait.
     """
     if isinstance(data, Waiting):
         return data
@@ -153,12 +154,12 @@ def read_waiting(data: Any) -> Waiting:
 
 
 def box_of(key: str, waiting: EventWait | NextWait) -> str:
-    """Return the key of the box that the events of a wait come into."""
+    """Return the key of the box that receives the events of a wait."""
     return waiting.box if isinstance(waiting, NextWait) else key
 
 
 def moments_of(waiting: Waiting) -> Iterator[float]:
-    """Yield the times at which a wait has something to do."""
+    """Yield the times at which a wait needs attention."""
     if waiting.until is not None:
         yield waiting.until
     if isinstance(waiting, InvokeWait) and waiting.next_poll_at is not None:
@@ -166,26 +167,26 @@ def moments_of(waiting: Waiting) -> Iterator[float]:
 
 
 def timers_of(waiting: Waiting) -> int:
-    """Return the number of Temporal's timers that run for a wait."""
+    """Return the number of Temporal timers that run for a wait."""
     return int(waiting.until is not None or (isinstance(waiting, InvokeWait) and waiting.next_poll_at is not None))
 
 
 SHORTEST = timedelta(milliseconds=1)
-"""The time of a timer that is only there to be in the history."""
+"""Duration of a timer whose only purpose is to be in the history."""
 
 
 def left_until(until: float, now: float) -> timedelta:
-    """How long it is, in whole milliseconds, the last one begun counted; times since the epoch are not exact to one."""
+    """Return the time left, rounded up to a millisecond; float timestamps are not exact to one."""
     return timedelta(milliseconds=math.ceil((until - now) * 1000 - 0.01))
 
 
 class Waits:
-    """The waits of a run.
+    """Waits of a run.
 
     Attributes:
-        now: Those that the body is in, by key.
-        carried: Those of the execution before that no step has come back for yet.
-        changes: How often something has changed, here or in what the run holds.
+        now: The waits that the body is in, by key.
+        carried: The waits of the previous execution that no step has resumed yet.
+        changes: The number of changes, here or in the rest of the run's state.
     """
 
     def __init__(self) -> None:
@@ -196,12 +197,12 @@ class Waits:
         self._were_inside: set[str] = set()
 
     def state(self) -> dict[str, tuple[bool, Waiting]]:
-        """What another execution goes on with: each wait, and whether the body is in it."""
+        """Return the hand-over state: each wait, and whether the body is in it."""
         carried = {key: (key in self._inside, waiting) for key, waiting in self.carried.items()}
         return carried | {key: (True, waiting) for key, waiting in self.now.items()}
 
     def restore(self, state: Mapping[str, tuple[bool, Waiting]]) -> None:
-        """Go on with what the execution before had."""
+        """Restore the state of the previous execution."""
         for key, (is_inside, waiting) in state.items():
             self.carried[key] = waiting
             if is_inside:
@@ -209,36 +210,36 @@ class Waits:
                 self._were_inside.add(key)
 
     def inside(self) -> dict[str, Waiting]:
-        """The waits that the body was in when the execution before ended."""
+        """Return the waits that the body was in when the previous execution ended."""
         return {key: waiting for key, waiting in self.carried.items() if key in self._inside}
 
     def awake(self) -> None:
-        """The handler starts: from now on it says itself what it waits for."""
+        """Note that the handler starts, and reports its own waits from now on."""
         self._inside.clear()
         for key in [key for key, waiting in self.carried.items() if waiting.kind == "asyncio"]:
-            del self.carried[key]  # the body starts its timers itself when it comes back
+            del self.carried[key]  # the body starts its own timers again when it resumes
 
     def is_known_to_be_over(self, key: str) -> bool:
-        """Return whether it needs no further entry in the history that a wait is over whose time has passed.
+        """Return whether the end of an overdue wait needs no further entry in the history.
 
-        It needs none if the execution before has handed the wait over. Else nothing in the history would show in which
-        order the body was given it, and a recovery could give it in another.
+        It needs none if the previous execution handed the wait over. Otherwise the history would not show in which
+        order the body received the end, and a recovery could deliver it in another order.
         """
         return key in self._were_inside
 
     def begin(self, key: str, waiting: Waiting) -> None:
-        """The body is in a wait."""
+        """Note that the body is in a wait."""
         self.now[key] = waiting
         self.changes += 1
 
     def end(self, key: str) -> None:
-        """The body is in a wait no more."""
+        """Note that the body is no longer in a wait."""
         self.now.pop(key, None)
         self.changes += 1
 
     @contextmanager
     def during(self, key: str, waiting: Waiting) -> Iterator[None]:
-        """What is awaited in this context can also be awaited by another execution."""
+        """Mark the awaits in this context as a wait that another execution can also await."""
         self.begin(key, waiting)
         try:
             yield
@@ -246,18 +247,18 @@ class Waits:
             self.end(key)
 
     def resume(self, key: str, *kinds: Kind) -> Waiting | None:
-        """Return the wait that a step was in when the execution before ended.
+        """Return the wait that a step was in when the previous execution ended.
 
-        None if it had not begun, or if the code was edited and the step is of another kind now; then the old wait is
-        left where it is, and ends with the run.
+        Return None if the wait had not begun, or if the code was edited and the step is now of another kind. The old
+        wait then stays where it is, and ends with the run.
 
         Args:
             key: The step's key.
-            kinds: Kinds of waits that the step may have been in.
+            kinds: The kinds of waits that the step may have been in.
         """
         waiting = self.carried.get(key)
         return self.carried.pop(key) if waiting is not None and waiting.kind in kinds else None
 
     def earliest(self) -> float | None:
-        """When the first of the waits that the body is in ends, in seconds since the epoch."""
+        """Return the end of the earliest wait that the body is in, in seconds since the epoch."""
         return min((waiting.until for waiting in self.now.values() if waiting.until is not None), default=None)

@@ -1,4 +1,4 @@
-"""The activities: what runs outside the sandbox, on any worker of the app."""
+"""Activities of an app: code that runs outside workflows, on any worker of the app."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _logger.activity_info_on_message = False
 
 @dataclass(frozen=True, slots=True)
 class StepSurroundings:
-    """What a captured ``ctx`` is made of in a step function."""
+    """Environment of a captured ``ctx`` in a step function."""
 
     random: random.Random = field(default_factory=random.SystemRandom)
 
@@ -89,14 +89,14 @@ class StepSurroundings:
 
 
 class Activities:
-    """The activities of one app.
+    """Activities of one app.
 
     Args:
         app: The app.
         sending: Sends its events.
         threads: Runs the step functions that are not ``async``.
-        executions: Knows the step functions that run in this worker.
-        slots: The steps that this worker runs at a time.
+        executions: Keeps track of the step functions that run in this worker.
+        slots: The number of steps that this worker runs at a time.
     """
 
     def __init__(self, app: App, sending: Sending, threads: StepThreads, executions: Executions, slots: int) -> None:
@@ -108,7 +108,7 @@ class Activities:
         self._code = AppCode({w.id: w.handler for w in app.workflows.values()}, app.step_packages)
 
     def all(self) -> list[Callable[..., Any]]:
-        """The activities to give to a worker."""
+        """Return the activities for a worker."""
         return [
             self.run_step,
             self._executions.join_step,
@@ -142,75 +142,75 @@ class Activities:
     @activity.defn(name=SEND_EVENT)
     async def send_event(self, argument: RawValue) -> RawValue:
         """Send events."""
-        asked = from_raw(argument)
-        events = [ReceivedEvent.model_validate(event) for event in asked["events"]]
-        call = asked.get("call")
+        request = from_raw(argument)
+        events = [ReceivedEvent.model_validate(event) for event in request["events"]]
+        call = request.get("call")
         async with alive(), failing(call), counted():
             return to_raw(pack(await self._sending.dispatch(activity.client(), events)), told(call))
 
     @activity.defn(name=FIND_WORKFLOW)
     async def find_workflow(self, argument: RawValue) -> RawValue:
-        """Look up in the catalog where another app's workflow runs."""
-        wanted = from_raw(argument)
+        """Look up the task queue of another app's workflow in the catalog."""
+        request = from_raw(argument)
         async with failing():
             catalog = self._sending.dispatcher(activity.client()).catalog
-            return to_raw({"task_queue": await find_task_queue(catalog, wanted["app"], wanted["workflow"])})
+            return to_raw({"task_queue": await find_task_queue(catalog, request["app"], request["workflow"])})
 
     @activity.defn(name=FIND_END)
     async def find_end(self, argument: RawValue) -> RawValue:
-        """Look how an invoked run has ended; null while it goes on."""
+        """Look up how an invoked run has ended; return null while it is open."""
         async with failing():
             return to_raw(await find_end(activity.client(), from_raw(argument)["workflow_id"]))
 
     @activity.defn(name=HAS_ATTRIBUTES)
     async def has_attributes(self, argument: RawValue) -> RawValue:
-        """Tell whether the namespace has Steporal's search attributes."""
+        """Return whether the namespace has Steporal's search attributes."""
         async with failing():
             return to_raw(await has_all(activity.client()))
 
     @activity.defn(name=SUBSCRIBE_RUN)
     async def subscribe(self, argument: RawValue) -> RawValue:
-        """Subscribe a run to topics, and start those that there are not yet."""
-        given = from_raw(argument)
-        asked = Subscription.model_validate(given["subscription"])
+        """Subscribe a run to topics, and start those that do not exist yet."""
+        request = from_raw(argument)
+        wanted = Subscription.model_validate(request["subscription"])
         async with failing():
-            parts = await Topics(activity.client()).subscribe(given["topics"], asked)
-            # For those who read it in the history, which has no arguments of local activities.
-            told = {"key": asked.key, "kind": asked.kind, "topics": given["topics"], "until": asked.until}
-            return to_raw({**told, "parts": parts} if parts else told)
+            parts = await Topics(activity.client()).subscribe(request["topics"], wanted)
+            # A history does not contain the arguments of local activities, so its readers need them in the result.
+            result = {"key": wanted.key, "kind": wanted.kind, "topics": request["topics"], "until": wanted.until}
+            return to_raw({**result, "parts": parts} if parts else result)
 
     @activity.defn(name=UNSUBSCRIBE_RUN)
     async def unsubscribe(self, argument: RawValue) -> RawValue:
         """End subscriptions of a run."""
-        given = from_raw(argument)
+        request = from_raw(argument)
         async with failing():
             topics = Topics(activity.client())
-            await topics.unsubscribe(given["workflow_id"], given["run_id"], given["keys"])
+            await topics.unsubscribe(request["workflow_id"], request["run_id"], request["keys"])
             return to_raw(None)
 
     @activity.defn(name=OPEN_MAILBOX)
     async def open_mailbox(self, argument: RawValue) -> RawValue:
-        """Open the mailbox of a wait for a signal, or tell who else waits; no mailbox if the signal is there."""
-        asked = from_raw(argument)
+        """Open the mailbox of a wait for a signal, or return the other wait; no mailbox if the signal was received."""
+        request = from_raw(argument)
         async with failing():
-            wait, run_id = Wait.model_validate(asked["wait"]), ""
-            if not asked.get("is_received"):
-                held = await Mailboxes(activity.client()).open(wait, replace=asked["replace"])
+            wait, run_id = Wait.model_validate(request["wait"]), ""
+            if not request.get("is_received"):
+                held = await Mailboxes(activity.client()).open(wait, replace=request["replace"])
                 wait, run_id = held.wait, held.run_id
-            # The step is for those who read it in the history.
-            return to_raw({"run_id": run_id, "wait": wait.model_dump(mode="json"), "step": asked.get("step")})
+            # The step is for readers of the history.
+            return to_raw({"run_id": run_id, "wait": wait.model_dump(mode="json"), "step": request.get("step")})
 
     @activity.defn(name=CLOSE_MAILBOX)
     async def close_mailbox(self, argument: RawValue) -> RawValue:
-        """Close the mailbox of a wait, and tell whether the wait has received its signal."""
-        asked = from_raw(argument)
+        """Close the mailbox of a wait, and return whether the wait has received its signal."""
+        request = from_raw(argument)
         async with failing():
-            wait = Wait.model_validate(asked["wait"])
-            return to_raw(await Mailboxes(activity.client()).close(wait, asked["run_id"]))
+            wait = Wait.model_validate(request["wait"])
+            return to_raw(await Mailboxes(activity.client()).close(wait, request["run_id"]))
 
     @activity.defn(name=RELEASE_MAILBOXES)
     async def release_mailboxes(self, argument: RawValue) -> RawValue:
-        """Tell the mailboxes of a run that the run ends."""
+        """Notify the mailboxes of a run that the run ends."""
         waits = [Wait.model_validate(wait) for wait in from_raw(argument)["waits"]]
         async with failing():
             await Mailboxes(activity.client()).release(waits)
@@ -219,28 +219,30 @@ class Activities:
     @activity.defn(name=FIND_MAILBOX)
     async def find_mailbox(self, argument: RawValue) -> RawValue:
         """Find the open mailbox of a signal."""
-        asked = from_raw(argument)
-        call = asked.get("call")
+        request = from_raw(argument)
+        call = request.get("call")
         async with failing(call):
-            held = await Mailboxes(activity.client()).find(asked["signal"])
+            held = await Mailboxes(activity.client()).find(request["signal"])
             return to_raw(None if held is None else held.run_id, told(call))
 
     @activity.defn(name=SEND_SIGNAL)
     async def send_signal(self, argument: RawValue) -> RawValue:
         """Send a signal to a mailbox."""
-        asked = from_raw(argument)
-        call = asked.get("call")
+        request = from_raw(argument)
+        call = request.get("call")
         async with alive(), failing(call), counted():
             mailboxes = Mailboxes(activity.client())
-            data = to_raw(asked["data"])
-            return to_raw(await mailboxes.send(asked["signal"], asked["mailbox"], data, id=asked["id"]), told(call))
+            data = to_raw(request["data"])
+            return to_raw(
+                await mailboxes.send(request["signal"], request["mailbox"], data, id=request["id"]), told(call)
+            )
 
     @activity.defn(name=CHECK_SIGNAL)
     async def check_signal(self, argument: RawValue) -> RawValue:
-        """Check a signal's data by the schema of the wait that is to receive it; return what is wrong, or null."""
-        asked = from_raw(argument)
+        """Check a signal's data against the schema of the wait that will receive it; return the issues, or null."""
+        request = from_raw(argument)
         async with failing():
-            return to_raw(issues_of(asked["data"], asked["type"], self._app.step_packages))
+            return to_raw(issues_of(request["data"], request["type"], self._app.step_packages))
 
     async def _call(self, step_id: str, function: Callable[..., Any], arguments: list[Any]) -> Any:
         if inspect.iscoroutinefunction(function):
@@ -251,28 +253,28 @@ class Activities:
     def _captive(self, data: dict[str, JSON], call: dict[str, JSON]) -> Context[Any]:
         if data[TAG] != "context":
             raise UnserializableError(f"a value is tagged {data[TAG]!r}, which this version of steporal does not know")
-        given = call["context"]
+        fields = call["context"]
         workflow = self._app.workflows[call["workflow"]]
         return Context(
             input=Input(
-                self._input(workflow, given),
-                given["id"],
-                given["name"],
-                datetime.fromisoformat(given["time"]),
-                given["type"],
-                InputExt(given["v"], given["cron"]),
+                self._input(workflow, fields),
+                fields["id"],
+                fields["name"],
+                datetime.fromisoformat(fields["time"]),
+                fields["type"],
+                InputExt(fields["v"], fields["cron"]),
             ),
-            run_id=given["run_id"],
+            run_id=fields["run_id"],
             max_attempts=workflow.max_attempts,
-            ext=ContextExt(given["workflow_id"], activity.info().namespace or "", given["task_queue"]),
+            ext=ContextExt(fields["workflow_id"], activity.info().namespace or "", fields["task_queue"]),
             surroundings=StepSurroundings(),
         )
 
-    def _input(self, workflow: Workflow[Any, Any], given: dict[str, JSON]) -> Any:
+    def _input(self, workflow: Workflow[Any, Any], fields: dict[str, JSON]) -> Any:
         packages = self._app.step_packages
-        if "input" in given:
-            return decode(given["input"], packages=packages)
-        return received(workflow.id, workflow.input_schema, given["data"], given["exact"], packages)
+        if "input" in fields:
+            return decode(fields["input"], packages=packages)
+        return received(workflow.id, workflow.input_schema, fields["data"], fields["exact"], packages)
 
 
 def _encoded_result(
@@ -283,17 +285,19 @@ def _encoded_result(
     packages: Collection[str],
 ) -> RawValue:
     converter = activity.client().data_converter
-    what, most = f"the result of step {step_id!r}", most_with(converter)
+    what, limit_for = f"the result of step {step_id!r}", most_with(converter)
     try:
-        return to_limited(what, encode(result, secrets=lambda: encrypts(converter), packages=packages), most, metadata)
+        return to_limited(
+            what, encode(result, secrets=lambda: encrypts(converter), packages=packages), limit_for, metadata
+        )
     except UnencryptedSecretError as err:
         raise UnencryptedSecretError(f"step {step_id!r} returned a value that cannot be sent: {err}") from None
     except UnserializableError as err:
-        return to_limited(what, _typed(step_id, function, result, err), most, metadata)
+        return to_limited(what, _typed(step_id, function, result, err), limit_for, metadata)
 
 
 def _typed(step_id: str, function: Callable[..., Any], result: Any, error: Exception) -> JSON:
-    """What the annotated type writes, if it reads the same value from it."""
+    """Return the JSON that the annotated type writes for a result, if it reads the same value back."""
     dumped = dump_annotated(result, return_type(function))
     if dumped is not None:
         return {TAG: TYPED, "value": dumped[0]}

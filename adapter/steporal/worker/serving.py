@@ -1,4 +1,4 @@
-"""Workers for the system workflows, which the processes of all apps serve beside their own."""
+"""Workers for the system workflows, which the processes of all apps serve in addition to their own workflows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SYSTEM_WORKFLOWS: list[type] = [
 
 @dataclass(slots=True)
 class _Shared:
-    """A worker for a task queue, the event loop that runs it, and how many use it."""
+    """Worker for a task queue, with the event loop that runs it and the number of its users."""
 
     changing: PerLoop[asyncio.Lock] = field(default_factory=lambda: PerLoop(asyncio.Lock))
     loop: asyncio.AbstractEventLoop | None = None
@@ -56,21 +56,22 @@ class _Shared:
         return self.users > 0 and self.loop is not None and not self.loop.is_closed()
 
     async def stop(self) -> None:
-        """Shut the worker down; in the loop that runs it."""
+        """Shut down the worker, in the loop that runs it."""
         assert self.worker is not None and self.running is not None
         await self.worker.shutdown()
         await self.running
 
 
 _shared: WeakKeyDictionary[ServiceClient, dict[tuple[str, str], _Shared]] = WeakKeyDictionary()
-"""By connection, namespace and task queue."""
+"""Shared workers by connection, namespace and task queue."""
 
 
 @asynccontextmanager
 async def together(*managers: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
-    """Enter context managers one after another, and leave them all at once.
+    """Enter context managers one after the other, and exit them all at once.
 
-    A worker needs half a minute to stop where Temporal takes its calls and does not answer, and a process has five.
+    A worker needs half a minute to stop if Temporal accepts its calls but does not respond, and a process has only
+    five.
     """
     entered: list[AbstractAsyncContextManager[None]] = []
     try:
@@ -103,7 +104,7 @@ async def registry_worker(temporal: temporalio.client.Client, app: str, label: s
     Args:
         temporal: The connection.
         app: The app.
-        label: What the worker's identity says of the list that this process has.
+        label: The part of the worker's identity that describes this process's list.
     """
     make = partial(
         _worker,
@@ -126,7 +127,7 @@ def _topics_worker(temporal: temporalio.client.Client, task_queue: str) -> Worke
         interceptors=[tracing.of_worker()] if tracing.is_traced(temporal) else [],
         max_concurrent_workflow_task_polls=5,
         max_cached_workflows=100,
-        # Temporal's 10 s are how long a start waits after another worker was killed.
+        # With Temporal's default of 10 s, a start would wait that long after another worker was killed.
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
     )
 
@@ -136,8 +137,8 @@ def _worker(
 ) -> Worker:
     heartbeats = Heartbeats()
     options.setdefault("max_concurrent_workflow_task_polls", 2)
-    # What is registered seldom changes, and its histories are short: replaying one costs less than waiting for the
-    # worker that had it in its cache, and may have stopped.
+    # Registrations seldom change, and their histories are short: replaying one costs less than waiting for the worker
+    # that had it in its cache, and that may have stopped.
     options.setdefault("max_cached_workflows", 0)
     worker = Worker(
         temporal,
@@ -158,8 +159,8 @@ async def _serving(
 ) -> AsyncIterator[None]:
     """Serve a task queue.
 
-    Workers of one process and namespace that share a connection share this worker, as Temporal takes one for each task
-    queue.
+    Workers of one process and namespace that share a connection share this worker, because Temporal accepts only one
+    for each task queue.
     """
     of_connection = _shared.setdefault(temporal.service_client, {})
     shared = of_connection.setdefault((temporal.namespace, task_queue), _Shared())

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from steporal.routing.batching import MOST_BYTES, Line
+from steporal.routing.batching import MAX_BATCH_BYTES, Batcher
 
 
 class Receiver:
@@ -29,7 +29,7 @@ def receiver() -> Receiver:
     return Receiver()
 
 
-async def put(line: Line[object], receiver: Receiver, *messages: object, size: int = 1) -> asyncio.Task[bool]:
+async def put(line: Batcher[object], receiver: Receiver, *messages: object, size: int = 1) -> asyncio.Task[bool]:
     task = asyncio.create_task(line.put(messages, size, receiver))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -37,7 +37,7 @@ async def put(line: Line[object], receiver: Receiver, *messages: object, size: i
 
 
 async def test_the_first_goes_at_once_and_what_comes_meanwhile_goes_together(receiver: Receiver) -> None:
-    line = Line[object](10)
+    line = Batcher[object](10)
     tasks = [await put(line, receiver, n) for n in range(4)]
     assert receiver.calls == [[0]]
     receiver.may_answer.release()
@@ -51,13 +51,13 @@ async def test_the_first_goes_at_once_and_what_comes_meanwhile_goes_together(rec
 async def test_a_call_has_so_many_messages_and_so_many_bytes_and_those_of_one_sender_stay_together(
     receiver: Receiver,
 ) -> None:
-    line = Line[object](3)
+    line = Batcher[object](3)
     tasks = [
         await put(line, receiver, "first"),
         await put(line, receiver, "a", "b"),
         await put(line, receiver, "c", "d"),
         await put(line, receiver, "e", "f", "g", "h"),
-        await put(line, receiver, "large", size=MOST_BYTES),
+        await put(line, receiver, "large", size=MAX_BATCH_BYTES),
         await put(line, receiver, "i"),
     ]
     for _ in range(6):
@@ -67,7 +67,7 @@ async def test_a_call_has_so_many_messages_and_so_many_bytes_and_those_of_one_se
 
 
 async def test_a_call_that_fails_fails_those_that_were_in_it_alone(receiver: Receiver) -> None:
-    line = Line[object](10)
+    line = Batcher[object](10)
     first, bad, with_it = [await put(line, receiver, message) for message in ("first", "bad", "with it")]
     receiver.may_answer.release()
     await first
@@ -82,7 +82,7 @@ async def test_a_call_that_fails_fails_those_that_were_in_it_alone(receiver: Rec
 
 
 async def test_a_sender_that_is_cancelled_takes_nobody_with_it(receiver: Receiver) -> None:
-    line = Line[object](10)
+    line = Batcher[object](10)
     first, second = [await put(line, receiver, n) for n in range(2)]
     first.cancel()
     for _ in range(2):
@@ -93,7 +93,7 @@ async def test_a_sender_that_is_cancelled_takes_nobody_with_it(receiver: Receive
 
 
 async def test_a_sender_that_is_cancelled_while_it_waits_holds_up_nobody(receiver: Receiver) -> None:
-    line = Line[object](10)
+    line = Batcher[object](10)
     tasks = [await put(line, receiver, n) for n in range(4)]
     tasks[2].cancel()
     await asyncio.sleep(0)
@@ -107,7 +107,7 @@ async def test_a_sender_that_is_cancelled_while_it_waits_holds_up_nobody(receive
 
 async def test_senders_end_when_the_call_is_cancelled_and_the_next_one_begins_anew(receiver: Receiver) -> None:
     """As a loop does with all of its tasks when it ends."""
-    line, others = Line[object](2), asyncio.all_tasks()
+    line, others = Batcher[object](2), asyncio.all_tasks()
     tasks = [await put(line, receiver, n) for n in range(5)]
     (calling,) = asyncio.all_tasks() - others - {*tasks}
     calling.cancel()

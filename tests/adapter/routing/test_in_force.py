@@ -203,7 +203,7 @@ async def test_a_canary_takes_over_when_it_becomes_the_current_version(
     async with serving(revision(name, 1), temporal, deployment_config=build(name, "b1")) as old:
         await make_current(temporal, name, "b1")
         async with serving(revision(name, 2), temporal, deployment_config=build(name, "b2")) as canary:
-            assert canary.why_not_in_force == f"version '{name}.b2' is not the current one, which is '{name}.b1'"
+            assert canary.why_not_in_force == f"version '{name}.b2' is not the current version, which is '{name}.b1'"
             assert await starts(temporal, name) == ["r1"]
             await make_current(temporal, name, "b2")
             await until_starts(temporal, name, "r2")
@@ -220,7 +220,7 @@ async def test_a_worker_without_versions_does_not_take_over_from_the_current_ver
         await make_current(temporal, name, "b1")
         async with serving(revision(name, 2), temporal) as other:
             # The first worker has registered before there was a current version.
-            assert "in force, as that is the current one" in other.why_not_in_force
+            assert "in force, because that is the current version" in other.why_not_in_force
             assert await starts(temporal, name) == ["r1"]
 
 

@@ -325,7 +325,7 @@ ANOTHER = {
 def test_an_edit_that_makes_another_call(load: Load, edit: str) -> None:
     before, now = ANOTHER[edit]
     come_back(load, before, before)
-    with pytest.raises(AnotherCallError, match="step 'pay' comes back as another call"):
+    with pytest.raises(AnotherCallError, match="step 'pay' has become another call"):
         come_back(load, before, now)
 
 

@@ -235,7 +235,9 @@ class Ledger:
 def test_a_method_that_no_class_has_is_refused() -> None:
     def handler() -> None: ...
 
-    with pytest.raises(CaptureError, match=r"is given the method 'test_references.Ledger.<lambda>', which its class"):
+    with pytest.raises(
+        CaptureError, match=r"is given the method 'test_references.Ledger.<lambda>', which cannot be found by name"
+    ):
         call_of(handler, Ledger().added)  # type: ignore[arg-type]
 
 

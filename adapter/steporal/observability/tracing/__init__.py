@@ -1,9 +1,10 @@
-"""Traces by OpenTelemetry, for Temporal clients that have Temporal's ``OpenTelemetryPlugin``.
+"""OpenTelemetry traces for Temporal clients that have Temporal's ``OpenTelemetryPlugin``.
 
-That plugin hands the context of a trace on, in Temporal's headers: from who starts a run to the run, from there to its
-steps, to signals, to the next execution. The spans are ours: one for each run, each step, each event that is sent.
+That plugin passes the trace context on in Temporal's headers: from the starter to the run, and from the run to its
+steps, to signals, and to the next execution. The spans are Steporal's own: one for each run, each step, and each sent
+event.
 
-This module imports nothing of OpenTelemetry; what does is imported when a client with that plugin comes.
+This module does not import OpenTelemetry; the modules that do are imported when a client has that plugin.
 """
 
 from __future__ import annotations
@@ -24,22 +25,22 @@ if TYPE_CHECKING:
 _TEMPORALS = "temporalio.contrib.opentelemetry"
 
 TRACE = "trace"
-"""The key of an event, on its way to a topic and through it, that says of which trace it is; runs never see it."""
+"""Key of an event for its trace, on its way to and through a topic; runs never see it."""
 
 
 def is_traced(temporal: temporalio.client.Client) -> bool:
-    """Whether a Temporal client has Temporal's ``OpenTelemetryPlugin``."""
+    """Return whether a Temporal client has Temporal's ``OpenTelemetryPlugin``."""
     return _TEMPORALS in sys.modules and has_plugin(temporal.config(active_config=True)["interceptors"])
 
 
 def has_plugin(interceptors: Iterable[object]) -> bool:
-    """Whether the interceptor of Temporal's ``OpenTelemetryPlugin`` is among these."""
-    found = sys.modules.get(_TEMPORALS)
-    return found is not None and any(isinstance(one, found.OpenTelemetryInterceptor) for one in interceptors)
+    """Return whether the interceptor of Temporal's ``OpenTelemetryPlugin`` is among the interceptors."""
+    module = sys.modules.get(_TEMPORALS)
+    return module is not None and any(isinstance(one, module.OpenTelemetryInterceptor) for one in interceptors)
 
 
 def of_worker(app: str | None = None) -> temporalio.worker.Interceptor:
-    """What makes the spans of a traced worker; Temporal's own interceptor must come before it.
+    """Return the interceptor that makes the spans of a traced worker; Temporal's own must come before it.
 
     Args:
         app: The app's id.
@@ -50,7 +51,7 @@ def of_worker(app: str | None = None) -> temporalio.worker.Interceptor:
 
 
 def sending(temporal: temporalio.client.Client, events: Sequence[ReceivedEvent]) -> AbstractContextManager[Any]:
-    """The span in which events are sent; it is the parent of the runs that they start."""
+    """Return the span in which events are sent, which is the parent of the runs that they start."""
     if not events or not is_traced(temporal):
         return nullcontext()
     from .spans import send_span
@@ -59,7 +60,7 @@ def sending(temporal: temporalio.client.Client, events: Sequence[ReceivedEvent])
 
 
 def starting(temporal: temporalio.client.Client, workflow: str, workflow_id: str) -> AbstractContextManager[Any]:
-    """The span in which a run is started directly."""
+    """Return the span in which a run is started directly."""
     if not is_traced(temporal):
         return nullcontext()
     from .spans import start_span
@@ -68,7 +69,7 @@ def starting(temporal: temporalio.client.Client, workflow: str, workflow_id: str
 
 
 def signalling(temporal: temporalio.client.Client, signal: str) -> AbstractContextManager[Any]:
-    """The span in which a signal is sent."""
+    """Return the span in which a signal is sent."""
     if not is_traced(temporal):
         return nullcontext()
     from .spans import signal_span
@@ -77,7 +78,7 @@ def signalling(temporal: temporalio.client.Client, signal: str) -> AbstractConte
 
 
 def with_trace(temporal: temporalio.client.Client, events: Sequence[dict[str, JSON]]) -> Sequence[dict[str, JSON]]:
-    """Events with the current trace. One call tells a topic of several senders' events, so each event has its own."""
+    """Return events with the current trace. One call may send events of several senders, so each event has its own."""
     if not is_traced(temporal):
         return events
     from .spans import current_carrier
@@ -89,7 +90,7 @@ def with_trace(temporal: temporalio.client.Client, events: Sequence[dict[str, JS
 def delivering(
     temporal: temporalio.client.Client, event: Mapping[str, JSON], trace: JSON, workflow_id: str, key: str
 ) -> AbstractContextManager[Any]:
-    """The span, of an event's own trace, in which a topic tells a run of it."""
+    """Return the span, in the event's trace, in which a topic delivers an event to a run."""
     if not is_traced(temporal):
         return nullcontext()
     from .spans import deliver_span

@@ -1,4 +1,4 @@
-"""Spans: their names and attributes. They never have data of events, inputs, results, or what exceptions say."""
+"""Names and attributes of spans. They never contain data of events, inputs or results, or messages of exceptions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Attributes = dict[str, str | int]
 
 SCOPE = "steporal"
 
-# Of OpenTelemetry's semantic conventions:
+# OpenTelemetry's semantic conventions:
 ERROR_TYPE = "error.type"
 _SYSTEM = "messaging.system"
 _OPERATION = "messaging.operation.name"
@@ -45,7 +45,7 @@ _DESTINATION = "messaging.destination.name"
 _MESSAGE = "messaging.message.id"
 _COUNT = "messaging.batch.message_count"
 
-# Our own:
+# Steporal's own:
 APP = "steporal.app"
 WORKFLOW = "steporal.workflow"
 RUN = "steporal.run.id"
@@ -57,11 +57,11 @@ WORKFLOW_ID = "temporal.workflow_id"
 RUN_ID = "temporal.run_id"
 
 w3c: TraceContextTextMapPropagator = TraceContextTextMapPropagator()
-"""``traceparent`` and ``tracestate``, and no baggage: what somebody has put there is nobody else's business."""
+"""Propagator of ``traceparent`` and ``tracestate``, without baggage, which may hold private data."""
 
 
 def tracer() -> Tracer:
-    """Makes our spans, by the provider that the process has."""
+    """Return the tracer of Steporal's spans, from the provider of the process."""
     return get_tracer_provider().get_tracer(SCOPE)
 
 
@@ -72,7 +72,7 @@ def span(
     attributes: Mapping[str, str | int] | None = None,
     context: Context | None = None,
 ) -> Iterator[Span]:
-    """A span that is current while the context lasts; an exception makes it one that has failed."""
+    """Make a span current in this context; an exception marks the span as failed."""
     with tracer().start_as_current_span(
         name, context, kind, attributes, record_exception=False, set_status_on_exception=False
     ) as current:
@@ -84,13 +84,13 @@ def span(
 
 
 def fail(span: Span, error: str) -> None:
-    """Let a span have failed; by the error's name alone, as its message may have data in it."""
+    """Mark a span as failed, with the error's name only, as its message may contain data."""
     span.set_attribute(ERROR_TYPE, error)
     span.set_status(Status(StatusCode.ERROR))
 
 
 def error_type(error: BaseException) -> str:
-    """An error's name, as Temporal has it."""
+    """Return an error's name, as Temporal records it."""
     return error.type if isinstance(error, ApplicationError) and error.type else type(error).__name__
 
 
@@ -98,7 +98,7 @@ def error_type(error: BaseException) -> str:
 
 
 def of_message(operation: str, kind: str, name: str, id: str) -> Attributes:
-    """The attributes of what is done with an event."""
+    """Return the attributes of an operation on an event."""
     return {
         _SYSTEM: "steporal",
         _OPERATION: operation,
@@ -111,7 +111,7 @@ def of_message(operation: str, kind: str, name: str, id: str) -> Attributes:
 
 @contextmanager
 def send_span(events: Sequence[ReceivedEvent]) -> Iterator[None]:
-    """The span in which events are sent: one for all that are sent in one call."""
+    """Make the span in which events are sent: one for all events of a call."""
     names = {event.name for event in events}
     if len(events) == 1:
         attributes = of_message("send", "send", events[0].name, events[0].id)
@@ -125,20 +125,20 @@ def send_span(events: Sequence[ReceivedEvent]) -> Iterator[None]:
 
 @contextmanager
 def start_span(workflow: str, workflow_id: str) -> Iterator[None]:
-    """The span in which a run is started directly."""
+    """Make the span in which a run is started directly."""
     with span(f"start {workflow}", SpanKind.PRODUCER, {WORKFLOW: workflow, WORKFLOW_ID: workflow_id}):
         yield
 
 
 @contextmanager
 def signal_span(signal: str) -> Iterator[None]:
-    """The span in which a signal is sent; signals have names of their own for each run, so the span's has it not."""
+    """Make the span in which a signal is sent; its name omits the signal's, which differs for each run."""
     with span("send signal", SpanKind.PRODUCER, {"steporal.signal": signal}):
         yield
 
 
 def current_carrier() -> dict[str, str]:
-    """The current trace as JSON; empty if there is none, or nobody records it."""
+    """Return the current trace as JSON; empty if there is none, or if it is not recorded."""
     carrier: dict[str, str] = {}
     if get_current_span().get_span_context().trace_flags.sampled:
         w3c.inject(carrier)
@@ -147,11 +147,11 @@ def current_carrier() -> dict[str, str]:
 
 @contextmanager
 def deliver_span(event: Mapping[str, JSON], trace: JSON, workflow_id: str, key: str) -> Iterator[None]:
-    """The span in which a run is told of an event. Of one that is of no trace there is none."""
+    """Make the span in which an event is delivered to a run; none if the event has no trace."""
     carrier = trace if isinstance(trace, dict) else {}
     parent = w3c.extract({name: text for name, text in carrier.items() if isinstance(text, str)}, Context())
     if not get_current_span(parent).get_span_context().is_valid:
-        token = attach(Context())  # what is current is the topic's, or that of another event
+        token = attach(Context())  # the current context is the topic's, or that of another event
         try:
             yield
         finally:
@@ -164,11 +164,11 @@ def deliver_span(event: Mapping[str, JSON], trace: JSON, workflow_id: str, key: 
         yield
 
 
-# --- spans whose ids are given -------------------------------------------------------------------------------------
+# --- spans with known ids ------------------------------------------------------------------------------------------
 
 
-class _Given(IdGenerator):
-    """Gives the ids that a span is to have."""
+class _FixedIds(IdGenerator):
+    """Generator that returns the ids of a given span context."""
 
     def __init__(self, context: SpanContext) -> None:
         self._context = context
@@ -181,8 +181,8 @@ class _Given(IdGenerator):
 
 
 def _sdk_tracer() -> SdkTracer | None:
-    made = provider_outside_workflows().get_tracer(SCOPE)
-    return made if isinstance(made, SdkTracer) else None  # OTEL_SDK_DISABLED
+    tracer_ = provider_outside_workflows().get_tracer(SCOPE)
+    return tracer_ if isinstance(tracer_, SdkTracer) else None  # it is not with OTEL_SDK_DISABLED
 
 
 def record(
@@ -197,16 +197,16 @@ def record(
     link: SpanContext | None = None,
     error: str | None = None,
 ) -> None:
-    """Record a span that is over, with ids that others know already.
+    """Record a span that has ended, with ids that other spans already use.
 
-    Temporal's tracer draws the ids of spans in a workflow from its chance; a run's span must have the same id in each
-    execution of the run.
+    Temporal's tracer draws the ids of spans in a workflow from the workflow's random numbers. But a run's span must
+    have the same id in each execution of the run.
     """
-    made = _sdk_tracer()
-    if made is None:
+    sdk_tracer = _sdk_tracer()
+    if sdk_tracer is None:
         return
-    mine = copy.copy(made)
-    mine.id_generator = _Given(context)
+    mine = copy.copy(sdk_tracer)
+    mine.id_generator = _FixedIds(context)
     links = [] if link is None else [Link(link)]
     recorded = mine.start_span(name, parent, kind, attributes, links, start_time=start)
     if error is not None:
@@ -215,10 +215,10 @@ def record(
 
 
 def flags_of(name: str, trace_id: int, parent: Context, kind: SpanKind) -> TraceFlags:
-    """Whether a span will be recorded; OpenTelemetry's samplers decide by the trace's id and the parent's flags."""
-    made, above = _sdk_tracer(), get_current_span(parent).get_span_context()
-    if made is None:
+    """Return whether a span will be recorded; OpenTelemetry's samplers use the trace's id and the parent's flags."""
+    sdk_tracer, above = _sdk_tracer(), get_current_span(parent).get_span_context()
+    if sdk_tracer is None:
         return above.trace_flags
-    is_sampled = made.sampler.should_sample(parent, trace_id, name, kind).decision is Decision.RECORD_AND_SAMPLE
+    is_sampled = sdk_tracer.sampler.should_sample(parent, trace_id, name, kind).decision is Decision.RECORD_AND_SAMPLE
     others = above.trace_flags & ~TraceFlags.SAMPLED
     return TraceFlags(others | (TraceFlags.SAMPLED if is_sampled else 0))

@@ -1,11 +1,11 @@
-"""The spans of a worker: of runs, and of steps.
+"""Spans of a worker: of runs, and of steps.
 
-A run has one span, from its start to its end, however many executions it has and however often they are replayed. Its
-id is made of the run's, so that steps can name it as their parent long before it is recorded: when the run ends. The
-same is true of steps that the run itself performs, such as waits. Steps that are activities have a span for each
-attempt, where that is made.
+A run has one span, from its start to its end, whatever the number of its executions and replays. The span's id is
+derived from the run's id, so that steps can name it as their parent long before it is recorded, which is when the run
+ends. The same applies to steps that the run itself performs, such as waits. Steps that are activities have a span for
+each attempt, which is made where the attempt runs.
 
-Nothing of it is in a command but headers, which Temporal does not compare when it replays a run.
+Commands contain nothing of this but headers, which Temporal does not compare when it replays a run.
 """
 
 from __future__ import annotations
@@ -71,10 +71,10 @@ from .spans import (
 _PERFORMERS = (RUN_STEP, FETCH, SEND_EVENT, SEND_SIGNAL)
 
 _LATEST = 2**63
-"""In nanoseconds since the epoch; OpenTelemetry sends times in 64 bits."""
+"""Limit of times in nanoseconds since the epoch: OpenTelemetry sends times in 64 bits."""
 
 _LONGEST_STEP = 1_000
-"""In characters; keys of steps are shorter."""
+"""Limit of a step's key in characters; real keys are shorter."""
 
 _step: ContextVar[str | None] = ContextVar("steporal_step", default=None)
 
@@ -135,7 +135,7 @@ class _TracedActivity(temporalio.worker.ActivityInboundInterceptor):
 
 
 def _step_in(payload: Payload | None) -> str | None:
-    """The step in the header of an activity; None if who has scheduled it has made it up."""
+    """Return the step in the header of an activity; None if the header was not written by Steporal."""
     if payload is None:
         return None
     try:
@@ -149,13 +149,13 @@ def _step_in(payload: Payload | None) -> str | None:
 
 
 class RunTrace:
-    """What a run knows of its trace.
+    """Trace of a run in the run itself.
 
     Attributes:
-        parent: The context of who has started it.
-        context: Its own.
-        begun: When the steps have begun that it performs itself, in nanoseconds since the epoch.
-        sent: What signals have come from, by event id or step.
+        parent: The context of the run's starter.
+        context: The context of the run.
+        begun: The start times of the steps that the run itself performs, in nanoseconds since the epoch.
+        sent: The spans that signals were sent from, by event id or step.
     """
 
     def __init__(self, name: str, parent: Context, begun: dict[str, int], sent: dict[str, SpanContext]) -> None:
@@ -192,14 +192,14 @@ class RunTrace:
         return (self.sent.pop(id, None) if isinstance(id, str) else None) or self.sent.pop(key, None)
 
     def of_step(self, key: str) -> SpanContext:
-        """The span of a step that the run performs itself."""
+        """Return the span of a step that the run itself performs."""
         mine = self._span
         return SpanContext(
             mine.trace_id, _number(f"{self._id}\nstep {key}", 8), False, mine.trace_flags, mine.trace_state
         )
 
     def performs(self, key: str) -> None:
-        """An activity performs a step, and has the spans of it."""
+        """Note that an activity performs a step, and makes its spans."""
         self._by_activity.add(key)
 
     def ended(self, app: str | None, origin: Origin, started: int, failure: str | None, *, is_cancelled: bool) -> None:
@@ -261,7 +261,7 @@ class _TracedWorkflow(temporalio.worker.WorkflowInboundInterceptor):
     async def execute_workflow(self, input: temporalio.worker.ExecuteWorkflowInput) -> Any:
         kind = kind_of(input.type)
         if kind == "system":
-            attach(Context())  # who has started it is one of many; for good, as the task has a context of its own
+            attach(Context())  # its starter is one of many; not detached, as the task has its own context
         elif kind is not None:
             info = workflow.info()
             payload = info.headers.get(BEGUN_HEADER)
@@ -287,13 +287,13 @@ class _TracedWorkflow(temporalio.worker.WorkflowInboundInterceptor):
 
     async def handle_signal(self, input: temporalio.worker.HandleSignalInput) -> None:
         sender = get_current_span().get_span_context()
-        if sender.is_valid and input.signal in (DELIVER, SIGNALLED) and (what := _of_signal(input.args)) is not None:
-            self._sent[what] = sender
+        if sender.is_valid and input.signal in (DELIVER, SIGNALLED) and (subject := _of_signal(input.args)) is not None:
+            self._sent[subject] = sender
         await super().handle_signal(input)
 
 
 def _origin(added: RawValue | None, workflow_id: str) -> Origin:
-    """The origin of a delivery; of one that fails as its arguments cannot be read, what its id says."""
+    """Return the origin of a delivery; if its arguments cannot be read, and it fails, the origin from its id."""
     try:
         return origin_of(added, workflow_id)
     except InvalidInputError:
@@ -301,7 +301,7 @@ def _origin(added: RawValue | None, workflow_id: str) -> Origin:
 
 
 def _begun(payload: Payload) -> dict[str, int]:
-    """What the header of a run says of its spans; nothing if a starter of another kind has made it up."""
+    """Return the start times in the header of a run; empty if the header was not written by Steporal."""
     try:
         begun = _json.from_payload(payload)
     except Exception:
@@ -312,10 +312,10 @@ def _begun(payload: Payload) -> dict[str, int]:
 
 
 def _of_signal(args: Sequence[Any]) -> str | None:
-    """What a signal is about: the id of the event that it delivers, or the step that waits for it."""
+    """Return the subject of a signal: the id of the event that it delivers, or the step that waits for it."""
     try:
         message = from_raw(args[0]) if args and isinstance(args[0], RawValue) else None
-    except (ValueError, RecursionError):  # anybody can send one, with anything in it
+    except (ValueError, RecursionError):  # anybody can send a signal, with any content
         return None
     if not isinstance(message, dict):
         return None
@@ -351,12 +351,12 @@ class _TracedOutbound(temporalio.worker.WorkflowOutboundInterceptor):
     ) -> workflow.ChildWorkflowHandle[Any, Any]:
         trace, key = self._inbound.trace, _step.get()
         if trace is not None and key is not None:
-            attach(set_span_in_context(NonRecordingSpan(trace.of_step(key))))  # for good: the step is a task of its own
+            attach(set_span_in_context(NonRecordingSpan(trace.of_step(key))))  # not detached: the step has its own task
         return await super().start_child_workflow(input)
 
     def continue_as_new(self, input: temporalio.worker.ContinueAsNewInput) -> NoReturn:
         if (trace := self._inbound.trace) is not None:
-            attach(trace.parent)  # the next execution makes the same of it as this one
+            attach(trace.parent)  # so that the next execution derives the same trace
             if trace.begun:
                 input.headers = {**input.headers, BEGUN_HEADER: _payload(trace.begun)}
         super().continue_as_new(input)

@@ -1,1 +1,1 @@
-"""The catalog of a namespace: which workflows start on which event, registered by the workers of each app."""
+"""Catalog of a namespace: the workflows that start on each event, registered by the workers of each app."""

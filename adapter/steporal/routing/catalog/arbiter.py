@@ -1,8 +1,8 @@
-"""Which of an app's lists is in force: one Temporal workflow per app, ``steporal.app/{app}``.
+"""Arbiter of an app's lists: one Temporal workflow per app, ``steporal.app/{app}``.
 
-Processes of one app may have different lists: of an old and a new deployment, of a canary, of two modules. Each claims
-that its list should be in force. The workflow decides, has an activity bring the shards and schedules up to date, and
-keeps the list that is in force in its Temporal memo. It runs on a task queue that only the app's processes poll.
+Processes of one app may have different lists: of an old and a new deployment, of a canary, of two modules. Each process
+claims that its list should be in force. The workflow decides, runs an activity that updates the shards and schedules,
+and keeps the list in force in its Temporal memo. It runs on a task queue that only the app's processes poll.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from ...types import JSON
 from ...values.converter import from_raw, to_raw
 from ...wire.names import ARBITER, CATALOG_FULL, LIST_KEY, PLACE_APP, REGISTER, SCHEDULES_KEY, STANDING_KEY, VERSION_KEY
 from ...workflow_kinds import of_kind
-from ..messages import read, refuse, remembered, said
+from ..messages import message_json, read, refuse, remembered
 from .listing import AppList
 from .shards import is_possible
 
 FORM = 1
-"""The form of the memo: a worker leaves one of a later form alone."""
+"""Format of the memo: a worker does not touch a memo in a later format."""
 
 MAX_LIST_BYTES = 1_500_000
-"""The list has to fit into a memo, which Temporal limits to 2 MiB."""
+"""Size limit of the list, which must fit into a memo; Temporal limits memos to 2 MiB."""
 
 _UPDATES_PER_EXECUTION = 20
-"""A live workflow replays with this number: another one needs ``workflow.patched``."""
+"""Number of updates per execution. A live workflow replays with it: another value needs ``workflow.patched``."""
 
 _MAX_NUMBER = 2**63 - 1
-"""Of a revision: Python writes no integer of more than 4,300 digits."""
+"""Limit of revisions: Python cannot write an integer of more than 4,300 digits."""
 
 _RETRY = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
 
@@ -46,16 +46,16 @@ def arbiter_id(app: str) -> str:
 
 
 class Standing(BaseModel):
-    """What is known of the list in force.
+    """Record of the list in force.
 
     Attributes:
-        generation: Its number, which rises with each change of what is placed.
-        digest: What tells it from other lists.
-        schedules_digest: What tells its schedules, and their form, from others.
+        generation: The list's number, which rises with each change of what is placed.
+        digest: The digest of the list.
+        schedules_digest: The digest of its schedules and their format.
         revision: The revision of the code.
-        started: When the process that registered it started, in milliseconds since the epoch; breaks a tie.
-        version: Its Worker Deployment Version, ``{deployment}.{build}``; empty without Worker Versioning.
-        since: When it was registered, in milliseconds since the epoch.
+        started: The start of the process that registered it, in milliseconds since the epoch; breaks a tie.
+        version: The process's Worker Deployment Version, ``{deployment}.{build}``; empty without Worker Versioning.
+        since: The time of its registration, in milliseconds since the epoch.
         from_worker: Whether a worker registered it, and not ``steporal sync``.
     """
 
@@ -72,16 +72,16 @@ class Standing(BaseModel):
 
 
 class Claim(BaseModel):
-    """A process's list, and why it should be in force.
+    """Claim of a process that its list should be in force.
 
     Attributes:
         app: The list.
         version: The process's Worker Deployment Version; empty without Worker Versioning.
         is_current: Whether Temporal gives new runs to that version.
-        over: The generation of a list in force that no worker serves any more; this list may take its place.
-        take_over: Whether to take the place of any list.
-        repair: Whether to place the list again though it has not changed, as something of it is missing.
-        thorough: Whether to look at each shard and each schedule.
+        over: The generation of a list in force that no worker serves any more, and that this list may replace.
+        take_over: Whether to replace any other list.
+        repair: Whether to place the list again although it has not changed, because a part of it is missing.
+        thorough: Whether to check each shard and each schedule.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -100,7 +100,7 @@ class Claim(BaseModel):
     thorough: bool = False
 
     def prevails(self, standing: Standing | None) -> bool:
-        """Return whether this list takes the place of the one in force, or is that one."""
+        """Return whether this list replaces the one in force, or is that one."""
         if standing is None or self.digest == standing.digest:
             return True
         if self.take_over or self.over == standing.generation:
@@ -116,10 +116,10 @@ class Claim(BaseModel):
         return self.revision > standing.revision or (self.is_current and self.version != standing.version)
 
     def succeeding(self, standing: Standing | None, *, generation: int, now: int) -> Standing:
-        """Return the standing of this list, once it has taken the place of another."""
+        """Return the record of this list after it has replaced another."""
         revision = self.revision
         if standing is not None and self.take_over:
-            # A list that was taken over on purpose stays below this one, although its code may be newer.
+            # A list that was replaced on purpose stays below this one, although its code may be newer.
             revision = max(revision, standing.revision + (self.digest != standing.digest))
         elif standing is not None and self.digest == standing.digest:
             revision = max(revision, standing.revision)
@@ -136,13 +136,14 @@ class Claim(BaseModel):
 
 
 class Order(BaseModel):
-    """What the activity is to place.
+    """Order to the activity that places a list.
 
     Attributes:
-        app: The list; without workflows, to remove all of the app.
+        app: The list; without workflows, to remove the whole app.
         generation: The list's number.
-        schedules: The schedules that may exist; None where those are as they should be.
-        is_first: Whether the workflow has placed nothing before. Another one may have, that was terminated.
+        schedules: The schedules that may exist; None if they are up to date.
+        is_first: Whether this workflow has placed nothing before; a terminated one may have.
+        thorough: Whether to check each shard and each schedule.
         thorough: Whether to look at each shard and each schedule.
     """
 
@@ -173,7 +174,7 @@ class AppWorkflow:
         await workflow.wait_condition(lambda: self._is_over() and workflow.all_handlers_finished())
         if not self._is_gone:
             memo = {key: RawValue(payload) for key, payload in workflow.info().raw_memo.items()}
-            workflow.continue_as_new(memo={**memo, VERSION_KEY: FORM})  # not an empty one: see ShardWorkflow
+            workflow.continue_as_new(memo={**memo, VERSION_KEY: FORM})  # never an empty memo: see ShardWorkflow
 
     def _is_over(self) -> bool:
         is_long = self._updates >= _UPDATES_PER_EXECUTION or workflow.info().is_continue_as_new_suggested()
@@ -182,8 +183,8 @@ class AppWorkflow:
     @workflow.update(name=REGISTER)
     @of_any_count
     async def register(self, message: RawValue) -> RawValue:
-        """Decide on a claim, and place its list if that prevails; return the standing of the list in force."""
-        claim = read(Claim, said(message), "registration")
+        """Decide on a claim, and place its list if it prevails; return the record of the list in force."""
+        claim = read(Claim, message_json(message), "registration")
         if claim is None or arbiter_id(claim.app.id) != workflow.info().workflow_id:
             raise refuse("registration")
         async with self._registering:
@@ -215,7 +216,7 @@ class AppWorkflow:
     async def _place(self, claim: Claim, generation: int) -> None:
         before = self._standing
         known = tuple(sorted({*self._schedules, *claim.app.schedules}))
-        if known != self._schedules:  # a process that dies in between leaves no schedule that nobody knows
+        if known != self._schedules:  # written first, so that a crash leaves no schedule that is not recorded
             self._schedules = known
             workflow.upsert_memo({SCHEDULES_KEY: list(known)})
         are_same = before is not None and before.schedules_digest == claim.schedules_digest and not claim.thorough
@@ -246,7 +247,7 @@ class AppWorkflow:
 def _standing(value: JSON) -> Standing | None:
     try:
         standing = Standing.model_validate(value)
-    except ValueError:  # there is none, or a later version of Steporal has written it
+    except ValueError:  # no record exists, or a later version of Steporal has written it
         return None
     return standing if is_possible(standing.generation) else None
 
@@ -256,6 +257,6 @@ def _texts(value: JSON) -> tuple[str, ...]:
 
 
 def standing_of(answer: RawValue) -> Standing | None:
-    """Return the standing in the answer of the update."""
+    """Return the record in the response of the update."""
     data = from_raw(answer)
     return None if data is None else Standing.model_validate(data)

@@ -1,4 +1,4 @@
-"""Confirming every minute that a worker's list is in force."""
+"""Periodic confirmation that a worker's list is in force."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from .registering import Outcome, Registrar, Source
 logger: logging.Logger = logging.getLogger("steporal")
 
 CONFIRM_SECONDS = 60.0
-"""Between two confirmations, more or less a fifth: the workers of an app do not confirm all at once."""
+"""Time between two confirmations, plus or minus a fifth, so that an app's workers do not all confirm at once."""
 
 SOON_SECONDS = 5.0
 SOON_FOR_SECONDS = 600.0
-"""A worker that has started in the last minutes and whose list is not in force looks more often: its version may become
-the current one."""
+"""A worker that has started recently and whose list is not in force confirms more often: its version may become the
+current one."""
 
 
 class Shown(Protocol):
-    """Where a worker shows what has become of its list."""
+    """Status of a worker's list, as the worker shows it."""
 
     registered: asyncio.Event
     why_not_registered: str
@@ -35,13 +35,13 @@ class Shown(Protocol):
 
 
 class Confirming:
-    """Registers the list of a worker, and confirms it as long as the worker runs.
+    """Registers the list of a worker, and confirms it while the worker runs.
 
     Args:
         app: The app.
         temporal: The worker's connection.
         source: The worker.
-        shown: Where the outcome is shown.
+        shown: The status to update.
     """
 
     def __init__(self, app: App, temporal: temporalio.client.Client, source: Source, shown: Shown) -> None:
@@ -49,14 +49,14 @@ class Confirming:
         self._meter = meter_of(temporal)
         self._registrar = Registrar(app, temporal, source)
         self._shown = shown
-        self._said: str | None = None
+        self._last_message: str | None = None
 
     async def run(self) -> None:
-        """Confirm again and again.
+        """Confirm periodically.
 
         Raises:
-            TemporalCallError: The first registration did not succeed.
-            EncryptionError: What is registered of the app is encrypted with a key that this process does not have.
+            TemporalCallError: The first registration failed.
+            EncryptionError: The app's registration is encrypted with a key that this process does not have.
         """
         since = asyncio.get_running_loop().time()
         while True:
@@ -74,7 +74,7 @@ class Confirming:
         except Exception as err:
             if not self._shown.registered.is_set():
                 raise
-            self._say(f"app {self._app.id!r}: it is not known whether its list is in force: {err}")
+            self._warn(f"app {self._app.id!r}: cannot check whether its list is in force: {err}")
         else:
             self._show(outcome)
 
@@ -85,23 +85,23 @@ class Confirming:
         self._shown.registered.set()
         self._measure(is_in_force=not outcome.why_not)
         if outcome.why_not:
-            self._say(
+            self._warn(
                 f"app {id!r}: the triggers and schedules of this worker are not in force: {outcome.why_not}. "
-                "Runs that are started are executed all the same"
+                "The worker still executes runs that are started"
             )
-        elif not was_registered or self._said:
-            self._said = None
+        elif not was_registered or self._last_message:
+            self._last_message = None
             logger.info("app %r is registered with %d workflow%s", id, count, "s" * (count != 1))
 
     def _refused(self, why: str) -> None:
         self._shown.why_not_registered = self._shown.why_not_in_force = why
         self._measure(is_in_force=False)
-        self._say(why)
+        self._warn(why)
 
-    def _say(self, what: str) -> None:
-        if self._said != what:
-            self._said = what
-            logger.warning("%s", what)
+    def _warn(self, message: str) -> None:
+        if self._last_message != message:
+            self._last_message = message
+            logger.warning("%s", message)
 
     def _measure(self, *, is_in_force: bool) -> None:
         if self._meter is not None:

@@ -1,4 +1,4 @@
-"""The list of an app, from its definitions."""
+"""List of an app, made from its definitions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Differences between a client and the catalog: triggers that are missing in it, and what a registration drops."""
+"""Differences between a client and the catalog: missing triggers, and what a registration drops."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .shards import keys_of
 logger: logging.Logger = logging.getLogger("steporal")
 
 PATIENCE_SECONDS = 2.0
-"""How long the first event that needs it waits for a worker to register; one that is starting takes a fraction."""
+"""Time that the first affected event waits for a worker to register; a starting worker needs a fraction of it."""
 
 _PAUSE_SECONDS = 0.1
 
@@ -28,7 +28,7 @@ _Trigger = tuple[str, str, str | None]
 
 
 class Registration:
-    """Finds events that would not start a workflow of their own client, as no worker has registered it.
+    """Finds events that would not start a workflow of their own client, because no worker has registered it.
 
     Args:
         app: The app that sends.
@@ -42,7 +42,7 @@ class Registration:
         self._warned: set[tuple[str, str]] = set()
 
     async def wait(self, catalog: Catalog, events: Sequence[ReceivedEvent]) -> None:
-        """Wait until the catalog has the triggers that events match, for a while and once; then warn."""
+        """Wait, once and for a limited time, until the catalog has the triggers that events match; then warn."""
         names = {event.name for event in events if self._triggers(event.name)}
         if not names:
             return
@@ -59,7 +59,7 @@ class Registration:
         self._warn(missing, catalog.namespace)
 
     async def _missing(self, snapshot: Snapshot, events: Sequence[ReceivedEvent]) -> dict[str, str]:
-        """The workflows that events would start if they were registered, each with the name of such an event."""
+        """Return the workflows that events would start if they were registered, each with the name of an event."""
         unlisted = {name: self._unlisted(snapshot, name) for name in {event.name for event in events}}
         return await _matching(unlisted, events) if any(unlisted.values()) else {}
 
@@ -96,23 +96,23 @@ class Registration:
 
 
 async def _matching(triggers: Mapping[str, Sequence[_Trigger]], events: Sequence[ReceivedEvent]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    matching: dict[str, str] = {}
     pace = Pace()
     for event in events:
         data = event.model_dump(mode="json")
         for workflow, _, if_exp in triggers[event.name]:
-            if workflow not in found:
+            if workflow not in matching:
                 if if_exp is None or compile_expression(if_exp).matches(event=data):
-                    found[workflow] = event.name
+                    matching[workflow] = event.name
                 await pace.keep()
-    return found
+    return matching
 
 
-# --- what a registration drops -------------------------------------------------------------------------------------
+# --- dropped registrations -----------------------------------------------------------------------------------------
 
 
 def warn_of_dropped(before: AppList | None, now: AppList) -> None:
-    """Log which workflows and triggers of an app are no longer registered: those that a client does not define."""
+    """Log the workflows and triggers of an app that a client does not define, and so are no longer registered."""
     if before is None:
         return
     _warn_of_dropped_triggers(before, now)
@@ -121,8 +121,8 @@ def warn_of_dropped(before: AppList | None, now: AppList) -> None:
     if not dropped:
         return
     effect = (
-        f"app {now.id!r}: {_names(dropped)} no longer registered. Events and schedules start {_it(dropped)} no more, "
-        "even if a worker that has the code is still up"
+        f"app {now.id!r}: {_names(dropped)} no longer registered. Events and schedules no longer start "
+        f"{_it(dropped)}, even if a worker that has the code is still up"
     )
     others = sorted(set(before.modules) - set(now.modules))
     if not others or not now.modules:

@@ -1,4 +1,4 @@
-"""What an app registers: its workflows, with their triggers."""
+"""List that an app registers: its workflows with their triggers."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ...validation import MAX_ID_BYTES
 def _checked(id: str) -> str:
     size = len(id.encode(errors="surrogatepass"))
     if not id.strip() or size > MAX_ID_BYTES or "\0" in id or id.startswith("steporal."):
-        raise ValueError("Temporal takes no such id, or it is one of Steporal's own")
+        raise ValueError("the id is not valid in Temporal, or is reserved for Steporal")
     return id
 
 
 Id = Annotated[str, AfterValidator(_checked)]
-"""An id that a client may have. Temporal would refuse others, and with them what concerns more than one app."""
+"""Id that a client may have. Temporal would reject others, and with them requests that concern more than one app."""
 
 
 class Entry(BaseModel):
     """A trigger in an app's list.
 
     Attributes:
-        timezone: The time zone of a cron schedule; UTC if there is none.
+        timezone: The time zone of a cron schedule; None for UTC.
         jitter: Seconds by which the starts of a cron schedule are spread.
-        bridge: Whether it forwards events to another system, from which some have come.
+        bridge: Whether it forwards events to another system, and so ignores events from there.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -50,7 +50,7 @@ class Listed(BaseModel):
 
 
 class AppList(BaseModel):
-    """List of what an app registers.
+    """List that an app registers.
 
     Attributes:
         modules: The modules that define the app's workflows.

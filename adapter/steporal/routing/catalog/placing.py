@@ -1,4 +1,4 @@
-"""Bringing the catalog's shards and an app's schedules up to date with its list: the activity of the arbiter."""
+"""Placing of an app's list in the catalog's shards and as schedules: the activity of the arbiter."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _FINAL = {
     RPCStatusCode.UNAUTHENTICATED,
     RPCStatusCode.UNIMPLEMENTED,
 }
-"""Statuses of a call that does not succeed when it is made again."""
+"""Statuses of calls that a retry does not help."""
 
 
 @activity.defn(name=PLACE_APP)
 async def place_app(argument: RawValue) -> RawValue:
-    """Place a list in the shards of the catalog, and make its schedules what they should be.
+    """Place a list in the shards of the catalog, and update its schedules.
 
-    Temporal tries it again where Temporal or a worker was not up. Other errors end it: who registers reports them, and
-    the app's workers register again in a minute.
+    Temporal retries it if Temporal or a worker was not up. Other errors are final: the process that registers reports
+    them, and the app's workers register again in a minute.
     """
     order = Order.model_validate(from_raw(argument))
     async with alive():
@@ -71,11 +71,11 @@ class Placing:
         self._order = order
 
     async def run(self) -> None:
-        """Place it; what is as it should be is left alone.
+        """Place the list; parts that are up to date are not touched.
 
         Raises:
-            ApplicationError: It does not fit into a shard; nothing was changed.
-            RPCError: Temporal refused, or could not be reached; some of it may be placed.
+            ApplicationError: The list does not fit into a shard; nothing was changed.
+            RPCError: Temporal returned an error, or could not be reached; some parts may have been placed.
         """
         app = self._order.app.id
         wanted, home = parts_of(self._order.app), shard_of_app(app)
@@ -93,13 +93,13 @@ class Placing:
                 changes[number] = field
         if self._order.schedules is not None or thorough:
             await self._apply_schedules(thorough=thorough)
-        # The home shard comes last: it says where to look for what there is of the app.
+        # The home shard comes last, because it lists the shards that hold parts of the app.
         await bounded(self._place, [change for change in changes.items() if change[0] != home])
         if home in changes:
             await self._place((home, changes[home]))
 
     async def _changed(self, memo: Mapping[str, Payload], part: Part | None) -> tuple[bool, Payload | None]:
-        """Return whether a shard's field has to change, and to what."""
+        """Return whether a shard's field must change, and the new field."""
         app = self._order.app.id
         existing = field_of(memo, app)
         if part is None:

@@ -1,7 +1,7 @@
-"""Which workflows start on which event: the catalog of a namespace, as one process reads it.
+"""Catalog of a namespace as one process reads it: the workflows that start on each event.
 
-It is kept in shards (``shards.py``), by the names and patterns of events and by the ids of workflows and apps. Reading
-costs one ``describe`` call for each shard that what is sent concerns, and none for two seconds after that.
+The catalog is kept in shards (``shards.py``), by the names and patterns of events and by the ids of workflows and apps.
+Reading costs one ``describe`` call for each shard that the sent events concern, and none in the two seconds after that.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ CACHE_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A workflow that starts on an event.
+    """Workflow that starts on an event.
 
     Attributes:
-        workflow: Its id.
-        task_queue: Its app's task queue.
-        app: Its app's id.
+        workflow: The workflow's id.
+        task_queue: The app's task queue.
+        app: The app's id.
     """
 
     workflow: str
@@ -67,12 +67,12 @@ class Match:
 
 @dataclass(slots=True)
 class _Shard:
-    """What a process has read of a shard.
+    """Content of a shard.
 
     Attributes:
-        parts: The apps' parts, by the id of the app.
-        stale: The apps whose part is encrypted otherwise than it would be now.
-        by_event: The triggers by their name or pattern.
+        parts: The apps' parts, by the app's id.
+        stale: The apps whose part is not encrypted as it would be now.
+        by_event: The triggers by their event name or pattern.
     """
 
     parts: Mapping[str, Part]
@@ -82,12 +82,12 @@ class _Shard:
     def __post_init__(self) -> None:
         for app, part in self.parts.items():
             for workflow, event, if_exp, is_bridge in part.triggers:
-                found = Match(workflow, part.task_queue, app), Entry(event=event, if_exp=if_exp, bridge=is_bridge)
-                self.by_event.setdefault(event, []).append(found)
+                trigger = Match(workflow, part.task_queue, app), Entry(event=event, if_exp=if_exp, bridge=is_bridge)
+                self.by_event.setdefault(event, []).append(trigger)
 
 
 class Snapshot:
-    """The catalog at one moment, or those of its shards that somebody asked for.
+    """Catalog at one moment, or only some of its shards.
 
     Args:
         shards: The shards, by their numbers.
@@ -98,7 +98,7 @@ class Snapshot:
 
     @classmethod
     def of(cls, *apps: AppList) -> Snapshot:
-        """Return the catalog as it is when some apps are registered."""
+        """Return the catalog as it is when the given apps are registered."""
         parts: dict[int, dict[str, Part]] = {}
         for app in apps:
             for number, part in parts_of(app).items():
@@ -107,12 +107,12 @@ class Snapshot:
 
     @property
     def apps(self) -> dict[str, str]:
-        """The task queues of the apps, by id; complete in a snapshot of all shards."""
+        """Task queues of the apps, by the app's id; complete in a snapshot of all shards."""
         return {app: part.task_queue for shard in self._shards.values() for app, part in shard.parts.items()}
 
     @property
     def workflows(self) -> list[Match]:
-        """The workflows that the shards list; all of them in a snapshot of all shards."""
+        """Workflows that the shards list; complete in a snapshot of all shards."""
         return sorted(
             (
                 Match(id, part.task_queue, app)
@@ -125,11 +125,11 @@ class Snapshot:
 
     @property
     def stale(self) -> frozenset[str]:
-        """The apps with a part that is encrypted otherwise than it would be now."""
+        """Apps with a part that is not encrypted as it would be now."""
         return frozenset(app for shard in self._shards.values() for app in shard.stale)
 
     def with_id(self, workflow_id: str, app: str | None = None) -> list[Match]:
-        """Return the workflows with an id, of one app or of any."""
+        """Return the workflows with an id, of one app or of any app."""
         parts = self._shards[shard_of_workflow(workflow_id)].parts
         names = parts if app is None else [app] if app in parts else []
         return [
@@ -141,20 +141,20 @@ class Snapshot:
 
         Args:
             event: The event.
-            bridged: It has come over a bridge; none forwards it again.
+            bridged: Whether the event came over a bridge; bridges do not forward it again.
         """
-        found: dict[Match, None] = {}
+        matches: dict[Match, None] = {}
         for match, entry in self.candidates(event["name"], bridged=bridged):
-            if match not in found and self.judge(match, entry, event).is_true:
-                found[match] = None
-        return list(found)
+            if match not in matches and self.judge(match, entry, event).is_true:
+                matches[match] = None
+        return list(matches)
 
     def candidates(self, name: str, *, bridged: bool = False) -> list[tuple[Match, Entry]]:
-        """Return the triggers for events of a name, each with its workflow; their expressions decide.
+        """Return the triggers for events of a name, each with its workflow, before their expressions are evaluated.
 
         Args:
             name: The name.
-            bridged: The event has come over a bridge; none forwards it again.
+            bridged: Whether the event came over a bridge; bridges do not forward it again.
         """
         return [
             (match, entry)
@@ -167,25 +167,25 @@ class Snapshot:
         return self._shards[shard_of_event(key)].by_event.get(key, ())
 
     def judge(self, match: Match, entry: Entry, event: Mapping[str, JSON]) -> Judgement:
-        """Judge whether an event of its name starts the workflow of a trigger."""
+        """Judge whether an event starts the workflow of a trigger for its name."""
         if entry.if_exp is None:
             return Judgement(True, units=0)
         try:
             expression = compile_expression(entry.if_exp)
-        except DefinitionError as err:  # a newer version may have functions that this one has not
-            _tell_once(match.app, f"no event starts workflow {match.workflow!r} from this process: {err}")
+        except DefinitionError as err:  # a newer version may have functions that this one does not have
+            _warn_once(match.app, f"no event starts workflow {match.workflow!r} from this process: {err}")
             return Judgement(False, units=0)
         return expression.judge(event=event)
 
     def unreadable(self) -> list[tuple[Match, Entry, str]]:
-        """Return the triggers that this version cannot read, which start nothing, and why."""
-        found = []
+        """Return the triggers that this version cannot read, and that so start nothing, with the errors."""
+        triggers = []
         for match, entry in self._triggers():
             try:
                 compile_expression(entry.if_exp or "true")
             except DefinitionError as err:
-                found.append((match, entry, str(err)))
-        return found
+                triggers.append((match, entry, str(err)))
+        return triggers
 
     def _triggers(self) -> Iterator[tuple[Match, Entry]]:
         for shard in self._shards.values():
@@ -193,33 +193,33 @@ class Snapshot:
                 yield from triggers
 
     def is_listened(self, name: str) -> bool:
-        """Return whether any workflow starts on events of a name, whatever is in them."""
+        """Return whether any workflow starts on events of a name, whatever their data."""
         return any(self._of_key(key) for key in keys_of(name))
 
     def trigger_for(self, name: str) -> str:
-        """Return by which name or pattern of a trigger, the closest, events of a name are known, else ``other``."""
+        """Return the closest name or pattern of a trigger for events of a name, or ``other``."""
         return next((key for key in keys_of(name) if self._of_key(key)), OTHER)
 
 
-_told: dict[str, None] = {}
-_MOST_TOLD = 1_000
+_warned: dict[str, None] = {}
+_MAX_WARNED = 1_000
 
 
-def _tell_once(app: str, what: str) -> None:
-    """Log what is wrong with what an app has registered, once in this process: it is read every few seconds."""
-    if what not in _told and len(_told) < _MOST_TOLD:
-        _told[what] = None
-        _logger.warning("app %r: %s", app, what)
+def _warn_once(app: str, message: str) -> None:
+    """Log a problem of an app's registration, once in this process, because it is read every few seconds."""
+    if message not in _warned and len(_warned) < _MAX_WARNED:
+        _warned[message] = None
+        _logger.warning("app %r: %s", app, message)
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What an app has registered.
+    """Registration of an app.
 
     Attributes:
-        app: The list in force; None if a later version of Steporal has written it, which this one cannot read.
-        standing: What is known of it; None likewise.
-        is_stale: Whether it is encrypted otherwise than it would be now.
+        app: The list in force; None if a later version of Steporal has written it, and this one cannot read it.
+        standing: The record of the list; None likewise.
+        is_stale: Whether the list is not encrypted as it would be now.
     """
 
     app: AppList | None
@@ -228,11 +228,11 @@ class Registered:
 
 
 class Catalog:
-    """The catalog of a namespace, as one process reads it.
+    """Catalog of a namespace as one process reads it.
 
     Args:
         temporal: The connection.
-        cache_seconds: How long what was read is good.
+        cache_seconds: The lifetime of cached shards.
     """
 
     def __init__(self, temporal: temporalio.client.Client, cache_seconds: float = CACHE_SECONDS) -> None:
@@ -245,7 +245,7 @@ class Catalog:
         self._reading = {number: PerLoop(asyncio.Lock) for number in range(SHARDS)}
 
     async def read(self, names: Iterable[str], *, fresh: bool = False) -> Snapshot:
-        """Read what concerns events of some names; from a cache of seconds unless ``fresh``."""
+        """Read what concerns events of some names; from a cache of a few seconds unless ``fresh``."""
         return await self._read({shard_of_event(key) for name in set(names) for key in keys_of(name)}, fresh=fresh)
 
     async def read_workflows(self, ids: Iterable[str], *, fresh: bool = False) -> Snapshot:
@@ -257,7 +257,7 @@ class Catalog:
         return await self._read(range(SHARDS), fresh=fresh)
 
     async def read_app(self, app: str) -> Registered | None:
-        """Read what an app has registered, from its own workflow; None if it has registered nothing."""
+        """Read the registration of an app from the app's own workflow; None if it is not registered."""
         try:
             described = await self._temporal.get_workflow_handle(arbiter_id(app)).describe()
         except RPCError as err:
@@ -276,28 +276,30 @@ class Catalog:
                 AppList.model_validate(memo[LIST_KEY]), Standing.model_validate(memo[STANDING_KEY]), is_stale
             )
         except (KeyError, ValueError) as err:
-            _tell_once(app, f"what it has registered cannot be read: {err}")
+            _warn_once(app, f"its registration cannot be read: {err}")
             form = memo.get(VERSION_KEY)
             return Registered(None, None, is_stale) if isinstance(form, int) and form > FORM else None
 
     async def read_apps(self) -> dict[str, AppList]:
         """Read the lists of all apps, by id."""
         ids = sorted((await self.read_all()).apps)
-        found = await bounded(self.read_app, ids)
-        return {id: each.app for id, each in zip(ids, found, strict=True) if each is not None and each.app is not None}
+        registered = await bounded(self.read_app, ids)
+        return {
+            id: each.app for id, each in zip(ids, registered, strict=True) if each is not None and each.app is not None
+        }
 
     async def _read(self, numbers: Iterable[int], *, fresh: bool) -> Snapshot:
         async def read(number: int) -> tuple[int, _Shard]:
             return number, await self._shard(number, fresh=fresh)
 
-        now, found, missing = time.monotonic(), {}, []
+        now, shards, missing = time.monotonic(), {}, []
         for number in numbers:
             cached = self._cached.get(number)
             if fresh or cached is None or now - cached[0] > self._cache_seconds:
                 missing.append(number)
             else:
-                found[number] = cached[1]
-        return Snapshot({**found, **dict(await bounded(read, missing))})
+                shards[number] = cached[1]
+        return Snapshot({**shards, **dict(await bounded(read, missing))})
 
     async def _shard(self, number: int, *, fresh: bool) -> _Shard:
         async with self._reading[number].get():
@@ -309,7 +311,7 @@ class Catalog:
             return cached[1]
 
     async def _parse(self, number: int, memo: Mapping[str, Payload], before: _Shard | None) -> _Shard:
-        """Return what is in a shard; of what has not changed, nothing is decoded again."""
+        """Return the content of a shard; unchanged fields are not decoded again."""
         known, fields = self._parsed.get(number, {}), dict(apps_in(memo))
         changed = {app: field for app, field in fields.items() if app not in known or known[app][0] != field}
         if before is not None and not changed and len(known) == len(fields):
@@ -325,10 +327,10 @@ class Catalog:
         )
 
     async def _part(self, app: str, payload: Payload) -> Part | None:
-        """Return an app's part; None for one that this version cannot read, which is in no other app's way.
+        """Return an app's part; None if this version cannot read it, which does not affect other apps.
 
         Raises:
-            UnknownKeyError: It is encrypted, and this process does not have the key.
+            UnknownKeyError: The part is encrypted, and this process does not have the key.
         """
         converter = plain_converter(self._temporal.data_converter)
         try:
@@ -337,6 +339,6 @@ class Catalog:
             return Part.model_validate(from_raw(raw))
         except UnknownKeyError:
             raise
-        except Exception as err:  # of whatever codec; or it says that the part is in external storage, where none is
-            _tell_once(app, f"its list in the catalog cannot be read: {err}")
+        except Exception as err:  # from any codec; or the part claims to be in external storage, which is not set up
+            _warn_once(app, f"its list in the catalog cannot be read: {err}")
             return None

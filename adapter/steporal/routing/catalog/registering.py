@@ -1,4 +1,4 @@
-"""Registering an app's list, and confirming every minute that it is in force."""
+"""Registration of an app's list, and confirmation that it is in force."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ logger: logging.Logger = logging.getLogger("steporal")
 _RPC_TIMEOUT = timedelta(seconds=10)
 
 GONE_AFTER = timedelta(seconds=90)
-"""A worker polls again after at most a minute; Temporal lists it for five."""
+"""Time after which a worker counts as gone. A worker polls at least once a minute; Temporal lists it for five."""
 
 GRACE = timedelta(minutes=5)
-"""How long a list that ``steporal sync`` has registered waits for workers that serve it."""
+"""Time that a list registered by ``steporal sync`` waits for workers that serve it."""
 
 _TRIES, _PAUSE_SECONDS = 5, 0.5
-"""Calls of the update: the workflow may end just as one comes, as the app was removed, or its task may fail."""
+"""Tries of the update: the workflow may end at that moment, because the app was removed, or its task may fail."""
 
 _PASSING = (RPCStatusCode.NOT_FOUND, RPCStatusCode.ABORTED, RPCStatusCode.FAILED_PRECONDITION)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What has become of a list.
+    """Outcome of a registration.
 
     Attributes:
         app: The list.
-        why_not: Why it is not in force; empty if it is.
+        why_not: The reason why the list is not in force; empty if it is.
     """
 
     app: AppList
@@ -66,11 +66,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """The process that has a list.
+    """Process that registers a list.
 
     Attributes:
         revision: The revision of its code.
-        started: When it started, in milliseconds since the epoch.
+        started: The start of the process, in milliseconds since the epoch.
         version: Its Worker Deployment Version, ``{deployment}.{build}``; empty without Worker Versioning.
         is_worker: Whether it is a worker, and not ``steporal sync``.
     """
@@ -82,13 +82,13 @@ class Source:
 
     @classmethod
     def of(cls, app: App, *, version: str = "", is_worker: bool = True) -> Source:
-        """Return what this process is, as of now."""
+        """Return a description of this process, as of now."""
         now = time.time()
         return cls(revision=revision_of(app), started=round(now * 1000), version=version, is_worker=is_worker)
 
 
 def revision_of(app: App) -> int:
-    """Return the revision of an app's code: the one that was given, else when its newest module was changed."""
+    """Return the revision of an app's code: as set by the user, otherwise the time when its newest module changed."""
     if app.revision is not None:
         return app.revision
     handlers = [workflow.handler for workflow in app.workflows.values()]
@@ -99,7 +99,7 @@ def revision_of(app: App) -> int:
 def _modified(file: str) -> int:
     try:
         return int(os.stat(file).st_mtime)
-    except OSError:  # a handler that was made by exec, or a module in an archive
+    except OSError:  # a handler made by exec, or a module in an archive
         return 0
 
 
@@ -118,16 +118,16 @@ class Registrar:
         self._source = source
 
     async def confirm(self, *, thorough: bool = False, take_over: bool = False) -> Outcome:
-        """See to it that the list is in force, if it should be. If it is, that costs reads only.
+        """Make sure that the list is in force, if it should be. If it already is, this only reads.
 
         Args:
-            thorough: Whether to look at each shard and each schedule.
-            take_over: Whether to take the place of any other list.
+            thorough: Whether to check each shard and each schedule.
+            take_over: Whether to replace any other list.
 
         Raises:
             CatalogFullError: The list is too large, or does not fit into the catalog.
-            TemporalCallError: What is to be placed was refused.
-            RPCError: Temporal refused, or could not be reached.
+            TemporalCallError: The placement was rejected.
+            RPCError: Temporal returned an error, or could not be reached.
         """
         temporal, listed = self._temporal, list_of(self._app)
         registered = await Catalog(temporal).read_app(listed.id)
@@ -140,7 +140,9 @@ class Registrar:
         if self._source.version and standing is not None and not take_over:
             current = await self._current_version()
             if current != self._source.version:
-                return Outcome(listed, f"version {self._source.version!r} is not the current one, {_named(current)}")
+                return Outcome(
+                    listed, f"version {self._source.version!r} is not the current version, {_named(current)}"
+                )
             claim = claim.model_copy(update={"is_current": True})
         if registered is not None and standing is not None and claim.digest == standing.digest:
             is_complete = not registered.is_stale and await self._is_placed(listed)
@@ -165,7 +167,7 @@ class Registrar:
         if size > MAX_LIST_BYTES:
             raise CatalogFullError(
                 f"app {listed.id!r} is too large to register: its list of {len(listed.workflows):,} workflows has "
-                f"{size:,} bytes, and the maximum is {MAX_LIST_BYTES:,}; define some of its workflows in another app"
+                f"{size:,} bytes, but the maximum is {MAX_LIST_BYTES:,}; define some of its workflows in another app"
             )
         return Claim(
             app=listed,
@@ -188,13 +190,15 @@ class Registrar:
                 return False
         return True
 
-    # --- another list in force -------------------------------------------------------------------------------------
+    # --- other lists in force --------------------------------------------------------------------------------------
 
     async def _why_not(self, standing: Standing) -> str:
-        """Return why another list stays in force; empty if nobody serves it any more."""
+        """Return why another list stays in force; empty if no worker serves it any more."""
         if standing.version:
             current = await self._current_version()
-            return current and f"the list of version {standing.version!r} is in force, as that is the current one"
+            return (
+                current and f"the list of version {standing.version!r} is in force, because that is the current version"
+            )
         since = datetime.fromtimestamp(standing.since / 1000, UTC)
         is_served = any(worker.digest == standing.digest for worker in await workers_of(self._temporal, self._app.id))
         if not is_served and (standing.from_worker or datetime.now(UTC) - since > GRACE):
@@ -207,7 +211,7 @@ class Registrar:
         return f"another list of the same revision, {standing.revision}, is in force, {whose}"
 
     async def _current_version(self) -> str:
-        """Return the Worker Deployment Version that new runs are given to; empty if that is none."""
+        """Return the Worker Deployment Version that gets new runs; empty if workers without a version do."""
         described = await _describe(self._temporal, self._app.task_queue)
         current = described.versioning_info.current_deployment_version
         return f"{current.deployment_name}.{current.build_id}" if current.build_id else ""
@@ -232,7 +236,7 @@ class Registrar:
             task_queue=arbiter_id(claim.app.id),
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             task_timeout=TASK_TIMEOUT,
-            static_summary=f"what app {claim.app.id} has registered"[:200],
+            static_summary=f"registration of app {claim.app.id}"[:200],
         )
         try:
             answer = await self._temporal.execute_update_with_start_workflow(
@@ -247,23 +251,23 @@ class Registrar:
             why = err.cause.message if isinstance(err.cause, ApplicationError) else err.cause
             raise TemporalCallError(f"registering app {claim.app.id!r}: {why}") from err
         except (RPCError, RPCTimeoutOrCancelledError):
-            # The operation keeps the error, too; asyncio logs one that nobody retrieves.
+            # The start operation also keeps the error, and asyncio would log it if nothing retrieved it.
             await asyncio.gather(start.workflow_handle(), return_exceptions=True)
             raise
         return standing_of(answer)
 
 
-# --- the workers of an app -----------------------------------------------------------------------------------------
+# --- workers of an app ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class ListedWorker:
-    """A worker of an app, as Temporal lists it.
+    """Worker of an app, as Temporal lists it.
 
     Attributes:
-        digest: What tells its list from others.
+        digest: The digest of its list.
         revision: The revision of its code.
-        identity: What Temporal calls it.
+        identity: Its identity in Temporal.
     """
 
     digest: str
@@ -275,13 +279,13 @@ async def workers_of(temporal: temporalio.client.Client, app: str) -> list[Liste
     """Return the workers of an app that have polled in the last minute and a half."""
     described = await _describe(temporal, arbiter_id(app))
     oldest = datetime.now(UTC) - GONE_AFTER
-    found = []
+    workers = []
     for poller in described.pollers:
         digest, _, rest = poller.identity.partition(":")
         revision, _, identity = rest.partition(":")
         if revision.isdigit() and poller.last_access_time.ToDatetime(tzinfo=UTC) > oldest:
-            found.append(ListedWorker(digest, revision, identity))
-    return found
+            workers.append(ListedWorker(digest, revision, identity))
+    return workers
 
 
 async def _describe(temporal: temporalio.client.Client, task_queue: str) -> DescribeTaskQueueResponse:
@@ -296,14 +300,14 @@ async def _describe(temporal: temporalio.client.Client, task_queue: str) -> Desc
 
 
 def digest_of(listed: AppList) -> str:
-    """Return what tells a list from others."""
+    """Return the digest of a list."""
     return hashlib.sha256(dumps(listed.model_dump(mode="json", exclude_defaults=True))).hexdigest()[:16]
 
 
 def label_of(listed: AppList, source: Source) -> str:
-    """Return what a process says in its identity, when it polls, of the list that it has."""
+    """Return the label of a process's list, which is part of its identity when it polls."""
     return f"{digest_of(listed)}:{source.revision}"
 
 
 def _named(version: str) -> str:
-    return f"which is {version!r}" if version else "as none is"
+    return f"which is {version!r}" if version else "as no version is current"

@@ -36,13 +36,13 @@ from ...wire.start import SCHEDULED, Origin
 from ...wire.workflow_ids import escaped, workflow_id_of
 from .listing import AppList
 
-_LEAST_CATCHUP = timedelta(seconds=10)
-"""Temporal takes no less."""
+_MIN_CATCHUP = timedelta(seconds=10)
+"""Smallest catch-up window that Temporal accepts."""
 
 
 @dataclass(frozen=True, slots=True)
 class CronStart:
-    """A workflow that a cron trigger starts."""
+    """Workflow that a cron trigger starts."""
 
     app: str
     workflow: str
@@ -51,32 +51,32 @@ class CronStart:
 
     @property
     def id(self) -> str:
-        """The schedule's id: another jitter is the same schedule, changed."""
+        """Schedule's id: with another jitter, it stays the same schedule, which is updated."""
         return f"{prefix_of(self.app)}{escaped(self.workflow)}/{_digest(self.trigger.described)}"
 
     @property
     def run_id_prefix(self) -> str:
-        """The beginning of its runs' workflow ids, to which Temporal appends the time.
+        """Prefix of its runs' workflow ids, to which Temporal appends the time.
 
-        Two schedules of a workflow that are due at one moment are two runs.
+        If two schedules of a workflow are due at the same time, they start two runs.
         """
         return workflow_id_of(self.app, self.workflow, f"cron-{_digest(self.id)}")
 
     @property
     def catchup_window(self) -> timedelta:
-        """How long after its due time a run may still be started: until the next one is due.
+        """Time after its due time in which a run may still be started: until the next one is due.
 
-        So after an outage of Temporal, the last one that was due is started. By default, Temporal starts all runs at
-        once that were due within a year, which for a schedule of each minute are sixty after an hour.
+        So after an outage of Temporal, only the last due run is started. By default, Temporal starts all runs at once
+        that were due within a year; for a schedule that is due every minute, these are sixty after an hour.
         """
-        return max(self.trigger.shortest_period, _LEAST_CATCHUP)
+        return max(self.trigger.shortest_period, _MIN_CATCHUP)
 
     def schedule(self, *, indexed: bool) -> Schedule:
-        """The Temporal schedule. Runs may overlap.
+        """Return the Temporal schedule. Runs may overlap.
 
         Args:
-            indexed: Whether the runs give themselves search attributes. A schedule with attributes that somebody
-                removes from the namespace would start no run any more, and could not be described.
+            indexed: Whether the runs set their own search attributes. If a schedule had attributes and someone removed
+                them from the namespace, the schedule would start no runs, and could not be described.
         """
         request = StartRequest(
             app=self.app,
@@ -105,12 +105,12 @@ class CronStart:
 
 
 def prefix_of(app: str) -> str:
-    """Return how the ids of an app's schedules begin."""
+    """Return the prefix of the ids of an app's schedules."""
     return f"{SCHEDULE_ID}{escaped(app)}/"
 
 
 def starts_of(app: AppList) -> dict[str, CronStart]:
-    """Return what the cron triggers in an app's list start, by the id of the schedule."""
+    """Return the starts of the cron triggers in an app's list, by the schedule's id."""
     starts = [
         CronStart(app.id, listed.id, app.task_queue, _trigger(entry.cron, entry.timezone, entry.jitter))
         for listed in app.workflows
@@ -129,11 +129,11 @@ def _digest(text: str) -> str:
 
 
 _FORM = 3
-"""The form of schedules: another number, and workers bring them into the present one."""
+"""Format of schedules: if it changes, workers update existing schedules."""
 
 
 async def digest(temporal: temporalio.client.Client, starts: Iterable[CronStart]) -> str:
-    """Return what tells whether schedules are as this version makes them; empty without any."""
+    """Return a digest of the schedules that this version makes; empty without schedules."""
     parts = sorted(map(repr, starts))
     if not parts:
         return ""
@@ -147,10 +147,10 @@ async def existing(temporal: temporalio.client.Client, app: str) -> list[str]:
 
 
 async def apply(temporal: temporalio.client.Client, wanted: Mapping[str, CronStart], known: Iterable[str]) -> None:
-    """Create and change the schedules that are wanted, and delete those of ``known`` that are not.
+    """Create and update the wanted schedules, and delete those of ``known`` that are not wanted.
 
     Raises:
-        RPCError: Temporal refused one, or could not be reached; others may be as they should be.
+        RPCError: Temporal rejected one, or could not be reached; others may have been updated.
     """
     await bounded(partial(_put, temporal), wanted.values())
     await bounded(partial(_delete, temporal), set(known) - set(wanted))
@@ -160,14 +160,14 @@ async def _put(temporal: temporalio.client.Client, start: CronStart) -> None:
     schedule = start.schedule(indexed=await has_all(temporal))
 
     async def changed(existing: ScheduleUpdateInput) -> ScheduleUpdate | None:
-        """The schedule as it should be, unless it is so: an update could undo that somebody has paused it just now."""
-        there = existing.description.schedule
-        is_same = await _told_apart(there, temporal.data_converter) == await _told_apart(
+        """Return the update, or None if nothing differs: an update could undo that somebody has just paused it."""
+        current = existing.description.schedule
+        is_same = await _comparable(current, temporal.data_converter) == await _comparable(
             schedule, DataConverter.default
         )
-        if is_same and all(is_current(temporal.data_converter, payload) for payload in _payloads(there)):
+        if is_same and all(is_current(temporal.data_converter, payload) for payload in _payloads(current)):
             return None
-        schedule.state = there.state  # a paused schedule stays paused
+        schedule.state = current.state  # a paused schedule stays paused
         return ScheduleUpdate(schedule=schedule)
 
     try:
@@ -176,8 +176,8 @@ async def _put(temporal: temporalio.client.Client, start: CronStart) -> None:
         await temporal.get_schedule_handle(start.id).update(changed)
 
 
-async def _told_apart(schedule: Schedule, converter: DataConverter) -> tuple[object, ...]:
-    """What can differ between two schedules with one id."""
+async def _comparable(schedule: Schedule, converter: DataConverter) -> tuple[object, ...]:
+    """Return the properties in which two schedules with the same id can differ."""
     action = schedule.action
     queue = action.task_queue if isinstance(action, ScheduleActionStartWorkflow) else None
     payloads = _payloads(schedule)
@@ -187,7 +187,7 @@ async def _told_apart(schedule: Schedule, converter: DataConverter) -> tuple[obj
 
 
 def _payloads(schedule: Schedule) -> list[Payload]:
-    """The arguments of the runs that it starts, as they are stored, or would be."""
+    """Return the arguments of the runs that a schedule starts, in their stored form."""
     action = schedule.action
     args = action.args if isinstance(action, ScheduleActionStartWorkflow) else []
     return [arg.payload if isinstance(arg, RawValue) else arg for arg in args]

@@ -1,4 +1,4 @@
-"""The shards of a namespace's catalog, as one process reads and writes them."""
+"""Shards of a namespace's catalog, as one process reads and writes them."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ _UPDATE_TIMEOUT = timedelta(seconds=30)
 
 
 class Shards:
-    """The shards of a namespace, read and written without a data converter."""
+    """Shards of a namespace, read and written without a data converter."""
 
     def __init__(self, temporal: temporalio.client.Client) -> None:
         self._temporal = without_converter(temporal)
 
     async def read(self, number: int) -> Mapping[str, Payload]:
-        """Return the memo of a shard; an empty one if nothing was ever placed in it."""
+        """Return the memo of a shard; empty if nothing was ever placed in it."""
         try:
             described = await self._temporal.get_workflow_handle(shard_id(number)).describe()
         except RPCError as err:
             if is_missing(err):
                 return {}
             raise
-        if described.close_time is not None:  # somebody has terminated it; apps register again in a new one
+        if described.close_time is not None:  # it was terminated; apps register again in a new one
             return {}
         return described.raw_description.workflow_execution_info.memo.fields
 
     async def place(self, number: int, app: str, generation: int, field: Payload | None) -> None:
-        """Replace an app's field, or remove it. Needs a worker of some app.
+        """Replace or remove an app's field. This needs a worker of any app.
 
         Raises:
             ApplicationError: The shard is full.
-            RPCError: Temporal refused, or could not be reached.
+            RPCError: Temporal returned an error, or could not be reached.
         """
         text = None if field is None else base64.b64encode(field.SerializeToString()).decode()
         start: WithStartWorkflowOperation[ShardWorkflow, None] = WithStartWorkflowOperation(
@@ -73,21 +73,21 @@ class Shards:
                 raise ApplicationError(err.cause.message, type=CATALOG_FULL, non_retryable=True) from None
             raise
         except (RPCError, RPCTimeoutOrCancelledError):
-            # The operation keeps the error, too; asyncio logs one that nobody retrieves.
+            # The start operation also keeps the error, and asyncio would log it if nothing retrieved it.
             await asyncio.gather(start.workflow_handle(), return_exceptions=True)
             raise
 
 
 def without_converter(temporal: temporalio.client.Client) -> temporalio.client.Client:
-    """Return a client of the same connection and namespace that leaves payloads as they are."""
+    """Return a client with the same connection and namespace that does not convert payloads."""
     return temporalio.client.Client(temporal.service_client, namespace=temporal.namespace, data_converter=_Unchanged())
 
 
 class _Unchanged(DataConverter):
-    """Leaves payloads as they are, also those that say of themselves that they are in external storage.
+    """Leaves payloads unchanged, even those that claim to be in external storage.
 
-    The SDK fails the workflow task where a worker without external storage is sent such a payload. Nothing for a shard
-    is ever there, but anybody can send one, and would stop the shard for as long as it comes again.
+    The SDK fails the workflow task if a worker without external storage receives such a payload. Shards never store
+    anything there, but anybody can send such a payload, and could block the shard as long as it is retried.
     """
 
     async def _decode_reference_payload_sequence(self, payloads: Sequence[Payload]) -> list[Payload]:
@@ -98,12 +98,12 @@ class _Unchanged(DataConverter):
 
 
 def plain_converter(converter: DataConverter) -> DataConverter:
-    """Return a data converter that encrypts likewise, and stores nothing outside of Temporal."""
+    """Return a data converter with the same encryption, but without external storage."""
     return dataclasses.replace(converter, external_storage=None)
 
 
 async def read_part(converter: DataConverter, field: Payload | None) -> Part | None:
-    """Return an app's part of a shard; None if there is none that can be read."""
+    """Return an app's part of a shard; None if it does not exist or cannot be read."""
     if field is None:
         return None
     try:
@@ -114,7 +114,7 @@ async def read_part(converter: DataConverter, field: Payload | None) -> Part | N
 
 
 async def is_placed(converter: DataConverter, field: Payload | None, part: Part) -> bool:
-    """Return whether a field is as it would be if the part were placed now."""
+    """Return whether a field has the form that it would have if the part were placed now."""
     if field is None or not is_current(converter, field):
         return False
     return await read_part(converter, field) == part

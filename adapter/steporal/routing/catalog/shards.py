@@ -1,10 +1,10 @@
 """Shards of the catalog: 32 Temporal workflows per namespace, ``steporal.catalog/{number}``.
 
-Each holds, in its Temporal memo, one field per app: the triggers whose event name or pattern hashes to the shard's
-number. A sender reads the shards of the names that it sends, and no others.
+Each holds in its Temporal memo one field per app: the triggers whose event name or pattern hashes to the shard's
+number. A sender reads only the shards of the names that it sends.
 
-The workers that serve the shards have no data converter. A field is encoded by the app that registers and decoded by
-whoever reads it, so that a key which some worker lacks stops no other app's registration.
+The workers that serve the shards have no data converter. The app that registers encodes its field, and whoever reads
+the field decodes it. So if some worker lacks a key, this does not prevent other apps from registering.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from ...sdk.any_arguments import of_any_count
 from ...values.encrypted import is_sealed
 from ...wire.names import APP_KEY, CATALOG_FULL, GENERATION_METADATA, PLACE, SHARD, VERSION_KEY
 from ...workflow_kinds import of_kind
-from ..messages import read, refuse, said
+from ..messages import message_json, read, refuse
 from .listing import AppList, Id
 
 SHARDS = 32
-"""Changing it moves triggers to other shards: all apps would have to register again."""
+"""Number of shards. A change moves triggers to other shards, so that all apps would have to register again."""
 
 MAX_SHARD_BYTES = 1_800_000
 """Temporal limits a memo to 2 MiB, and fails the workflow task that exceeds it."""
 
 
-_MAX_AHEAD_SECONDS = 60  # as far as the clocks of servers may differ; also how long a list that is made up stays
+_MAX_AHEAD_SECONDS = 60  # allows for differing server clocks; also the time that a forged list stays
 
 _UPDATES_PER_EXECUTION = 20
-"""Each worker that starts replays the shard from its last continue-as-new, which keeps that short.
+"""Number of updates before continue-as-new. Each worker that starts replays the shard from there; this keeps it short.
 
-A live shard replays with this number: another one needs ``workflow.patched``.
+A live shard replays with this number: another value needs ``workflow.patched``.
 """
 
 
@@ -48,13 +48,13 @@ def shard_id(number: int) -> str:
     return f"{SHARD}/{number}"
 
 
-# --- what is where -------------------------------------------------------------------------------------------------
+# --- hashing -------------------------------------------------------------------------------------------------------
 
 
 def keys_of(name: str) -> list[str]:
-    """Return the name and the patterns by which triggers start on events of a name, the closest first.
+    """Return the name and the patterns of triggers that start on events of a name, the closest first.
 
-    No pattern is for the system's events, or a sink of all events would make every run report its end.
+    Patterns do not apply to system events; otherwise a sink for all events would make every run report its end.
     """
     if name.startswith(RESERVED_PREFIXES):
         return [name]
@@ -68,12 +68,12 @@ def shard_of_event(name_or_pattern: str) -> int:
 
 
 def shard_of_workflow(workflow_id: str) -> int:
-    """Return the shard that lists which apps have a workflow with an id."""
+    """Return the shard that lists the apps that have a workflow with an id."""
     return _shard(f"workflow {workflow_id}")
 
 
 def shard_of_app(app: str) -> int:
-    """Return the shard that says of an app which shards it is in."""
+    """Return the shard that lists the shards of an app."""
     return _shard(f"app {app}")
 
 
@@ -82,7 +82,7 @@ def _shard(key: str) -> int:
 
 
 class Part(BaseModel):
-    """What a shard holds of an app.
+    """Part of an app's list in one shard.
 
     Attributes:
         task_queue: The app's task queue.
@@ -100,7 +100,7 @@ class Part(BaseModel):
 
 
 def parts_of(app: AppList) -> dict[int, Part]:
-    """Return what each shard holds of an app; nothing of an app without workflows."""
+    """Return an app's part for each shard; empty for an app without workflows."""
     if not app.workflows:
         return {}
     triggers: dict[int, list[tuple[str, str, str | None, bool]]] = {}
@@ -128,15 +128,15 @@ def parts_of(app: AppList) -> dict[int, Part]:
 
 
 def generation_of(field: Payload) -> int:
-    """Return the generation of the list that a field is of."""
+    """Return the generation of the list that a field belongs to."""
     text = field.metadata.get(GENERATION_METADATA, b"")
     return int(text) if text.isdigit() and len(text) < 20 else 0
 
 
 def is_possible(generation: int) -> bool:
-    """Return whether a list can have a generation: it is about the time of its registration, in milliseconds.
+    """Return whether a list can have a generation, which is about the time of its registration in milliseconds.
 
-    One far in the future, which somebody has made up, would keep all later lists out.
+    A forged generation far in the future would keep out all later lists.
     """
     return generation <= (workflow.now().timestamp() + _MAX_AHEAD_SECONDS) * 1000
 
@@ -154,7 +154,7 @@ def field_of(memo: Mapping[str, Payload], app: str) -> Payload | None:
 
 
 def size_of(fields: Iterable[tuple[str, Payload]]) -> int:
-    """Return the bytes that fields take in a memo."""
+    """Return the size of fields in a memo in bytes."""
     return sum(len(app.encode(errors="surrogatepass")) + field.ByteSize() + 16 for app, field in fields)
 
 
@@ -166,8 +166,8 @@ class Placement(BaseModel):
 
     Attributes:
         app: The app's id.
-        generation: The generation of the list that it is of.
-        field: The field, as a serialised payload; none removes it.
+        generation: The generation of the list that the field belongs to.
+        field: The field as a serialized payload; None removes it.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -193,23 +193,23 @@ class ShardWorkflow:
                 and workflow.all_handlers_finished()
             )
         )
-        # Given no memo, or an empty one, Temporal takes the memo with which this execution was started, without what
-        # was upserted since.
+        # Without a memo, or with an empty one, Temporal keeps the memo that this execution was started with, without
+        # later upserts.
         memo = {key: RawValue(payload) for key, payload in workflow.info().raw_memo.items()}
         workflow.continue_as_new(memo={**memo, VERSION_KEY: 1})
 
     @workflow.update(name=PLACE)
     @of_any_count
     def place(self, message: RawValue) -> None:
-        """Replace or remove an app's field, unless the shard has one of a later list."""
-        if is_sealed(message.payload):  # senders leave it in the clear; of what they place, the workers have no key
+        """Replace or remove an app's field, unless the shard has a field of a later list."""
+        if is_sealed(message.payload):  # senders do not encrypt it, and the shards' workers have no keys
             raise refuse("placement")
-        placement = read(Placement, said(message), "placement")
+        placement = read(Placement, message_json(message), "placement")
         field = None if placement is None else _field(placement)
         if placement is None or (placement.field is not None and field is None):
             raise refuse("placement")
         if not is_possible(placement.generation):
-            raise refuse("placement of a list that was registered by now")
+            raise refuse("placement of a list registered by now")
         memo = workflow.info().raw_memo
         existing = field_of(memo, placement.app)
         before = 0 if existing is None else generation_of(existing)
@@ -228,7 +228,7 @@ def _field(placement: Placement) -> Payload | None:
         return None
     try:
         payload = Payload.FromString(placement.field)
-    except Exception:  # of protobuf, whose kind depends on its implementation
+    except Exception:  # from protobuf; the class depends on the implementation
         return None
     payload.metadata[GENERATION_METADATA] = str(placement.generation).encode()
     return payload
@@ -238,7 +238,7 @@ def check_size(app: str, others: Iterable[tuple[str, Payload]], field: Payload) 
     """Check that an app's field fits into a shard.
 
     Raises:
-        ApplicationError: It does not; the message names the app, its size and the limit.
+        ApplicationError: The field does not fit; the message has the app, its size and the limit.
     """
     others = list(others)
     own, rest = size_of([(app, field)]), size_of(others)
@@ -247,7 +247,7 @@ def check_size(app: str, others: Iterable[tuple[str, Payload]], field: Payload) 
         beside = ", ".join(f"{name!r} with {payload.ByteSize():,}" for name, payload in largest)
         raise ApplicationError(
             f"app {app!r} does not fit into the catalog: its triggers take {own:,} bytes of a shard in which other "
-            f"apps take {rest:,} ({beside or 'none'}), and a shard holds {MAX_SHARD_BYTES:,}; shorten its "
+            f"apps take {rest:,} ({beside or 'none'}), and the limit of a shard is {MAX_SHARD_BYTES:,}; shorten its "
             "expressions, or give some apps another namespace",
             type=CATALOG_FULL,
             non_retryable=True,

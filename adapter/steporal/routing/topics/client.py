@@ -1,4 +1,4 @@
-"""Topics, as one process speaks with them."""
+"""Client of topics: subscribes runs, and publishes events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ...rpc import is_missing
 from ...types import JSON
 from ...values.converter import dumps, from_raw, to_raw
 from ...wire.names import MATCHED, PUBLISH, SUBSCRIBE, SYSTEM_TASK_QUEUE, TOPIC, UNSUBSCRIBE
-from ..batching import MOST_BYTES, Call, gathered
+from ..batching import MAX_BATCH_BYTES, Call, send_batched
 from ..pace import Pace
 from .directory import Wanted, is_listable, part_of
 from .directory_client import Directory, Shard, parts_for
@@ -37,18 +37,18 @@ _QUERY_TIMEOUT = timedelta(seconds=3)
 _DECISION_SECONDS = 3.0
 _PAUSE_SECONDS = 0.05
 _NO_WORKER = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED, RPCStatusCode.FAILED_PRECONDITION)
-"""Statuses of a query that no worker answers; the SDK's own timeout is CANCELLED."""
+"""Statuses of a query that no worker answers; the SDK's own timeout is ``CANCELLED``."""
 
 
 _NO_ROOM = (RPCStatusCode.INVALID_ARGUMENT, RPCStatusCode.RESOURCE_EXHAUSTED, RPCStatusCode.FAILED_PRECONDITION)
 """Statuses of a signal that a topic does not accept now, such as one beyond the limit of signals for an execution."""
 
 _rooms: WeakKeyDictionary[ServiceClient, dict[str, Room]] = WeakKeyDictionary()
-"""By connection and namespace."""
+"""Room in topics, by connection and namespace."""
 
 
 class Topics:
-    """The topics of a namespace."""
+    """Topics of a namespace."""
 
     def __init__(self, temporal: temporalio.client.Client) -> None:
         self._temporal = temporal
@@ -65,57 +65,59 @@ class Topics:
         index = _index_of(subscription)
         parts: dict[str, str] = {}
 
-        async def tell(topic: str) -> None:
+        async def subscribe_to(topic: str) -> None:
             shards = await self._directory.read([topic])
             count = shards[topic].count_for(topic)
             part = _part_for(subscription, index, count)
             receiver = topic_id(topic, count, part)
             start = partial(self._signal_or_start, topic, receiver)
-            await self._gathered(receiver, SUBSCRIBE, [data], size, SUBSCRIPTIONS_PER_SIGNAL, start)
+            await self._send_batched(receiver, SUBSCRIBE, [data], size, SUBSCRIPTIONS_PER_SIGNAL, start)
             await self._directory.listed(_wanted(topic, count, index))
             if count > 1:
                 parts[topic] = receiver
 
         async with asyncio.TaskGroup() as group:
             for topic in topics:
-                group.create_task(tell(topic))
+                group.create_task(subscribe_to(topic))
         return parts
 
     async def unsubscribe(self, workflow_id: str, run_id: str, keys: Mapping[str, Sequence[str]]) -> None:
-        """End subscriptions of a run: the keys by topic, or by the part that :meth:`subscribe` returned."""
+        """End subscriptions of a run, by topic, or by the part that :meth:`subscribe` returned."""
         async with asyncio.TaskGroup() as group:
             for place, of_topic in keys.items():
                 receiver = place if is_part(place) else topic_id(place)
                 ids = [subscription_id(workflow_id, run_id, key) for key in of_topic]
-                tell = partial(self._signal, receiver, UNSUBSCRIBE)
+                signal = partial(self._signal, receiver, UNSUBSCRIBE)
                 size = sum(map(len, ids))
-                group.create_task(self._gathered(receiver, UNSUBSCRIBE, ids, size, SUBSCRIPTIONS_PER_SIGNAL, tell))
+                group.create_task(
+                    self._send_batched(receiver, UNSUBSCRIBE, ids, size, SUBSCRIPTIONS_PER_SIGNAL, signal)
+                )
 
     async def publish(self, events: Sequence[dict[str, JSON]]) -> set[str]:
-        """Send events to the topics that the directory lists, to each in the order given.
+        """Send events to the topics that the directory lists, in the given order for each topic.
 
         Returns:
-            The ids of the events that a running topic has received.
+            The ids of the events that an open topic has received.
         """
-        heard: set[str] = set()
+        received: set[str] = set()
         by_part = await self._by_part(with_trace(self._temporal, events))
         slots = asyncio.Semaphore(64)
 
         async def publish(receiver: str, concerned: list[dict[str, JSON]]) -> None:
             async with slots:
                 for batch, size in _batches(concerned):
-                    tell = partial(self._publish, receiver)
-                    if not await self._gathered(receiver, PUBLISH, batch, size, EVENTS_PER_SIGNAL, tell):
+                    send = partial(self._publish, receiver)
+                    if not await self._send_batched(receiver, PUBLISH, batch, size, EVENTS_PER_SIGNAL, send):
                         return
-                    heard.update(event["id"] for event in batch)
+                    received.update(event["id"] for event in batch)
 
         async with asyncio.TaskGroup() as group:
             for receiver, concerned in by_part.items():
                 group.create_task(publish(receiver, concerned))
-        return heard
+        return received
 
     async def _by_part(self, events: Sequence[dict[str, JSON]]) -> dict[str, list[dict[str, JSON]]]:
-        """Group events by the Temporal workflow id of the topic, or part of one, that receives them."""
+        """Group events by the Temporal workflow id of the topic, or part of a topic, that receives them."""
         topics = {name: topics_of(name) for name in dict.fromkeys(event["name"] for event in events)}
         shards = await self._directory.read(topic for of_name in topics.values() for topic in of_name)
         by_part: dict[str, list[dict[str, JSON]]] = {}
@@ -128,10 +130,10 @@ class Topics:
         return by_part
 
     async def woken(self, name: str, event_id: str) -> list[str] | None:
-        """Ask the topics of an event that was published which runs it was for: the workflow ids of some of them.
+        """Ask the topics of a published event for the runs that it was for; return the workflow ids of some of them.
 
         Returns:
-            The workflow ids; None if a topic does not answer, as no worker is up.
+            The workflow ids; None if a topic does not respond, because no worker is up.
         """
         runs: dict[str, None] = {}
         topics = topics_of(name)
@@ -144,7 +146,7 @@ class Topics:
         return list(runs)
 
     async def _decided(self, receiver: str, event_id: str) -> list[str] | None:
-        """The runs that an event matched, once that is decided; None if that takes long."""
+        """Return the runs that an event matched, once that is decided; None if it takes too long."""
         until = time.monotonic() + _DECISION_SECONDS
         while True:
             matched = await self._matched(receiver, event_id)
@@ -163,7 +165,7 @@ class Topics:
                 rpc_timeout=_QUERY_TIMEOUT,
             )
         except WorkflowQueryRejectedError:
-            return []  # it has ended, as nobody waits
+            return []  # the topic has ended, because no run waits
         except RPCError as err:
             if is_missing(err):
                 return []
@@ -173,10 +175,10 @@ class Topics:
         matched: list[str] | None = from_raw(answer)
         return matched
 
-    async def _gathered(
-        self, receiver: str, signal: str, messages: Sequence[object], size: int, most: int, call: Call[object]
+    async def _send_batched(
+        self, receiver: str, signal: str, messages: Sequence[object], size: int, max_count: int, call: Call[object]
     ) -> bool:
-        return await gathered(self._temporal, receiver, signal, messages, size=size, most=most, call=call)
+        return await send_batched(self._temporal, receiver, signal, messages, size=size, max_count=max_count, call=call)
 
     async def _signal_or_start(self, topic: str, receiver: str, messages: list[object]) -> bool:
         await self._temporal.start_workflow(
@@ -185,17 +187,17 @@ class Topics:
             task_queue=SYSTEM_TASK_QUEUE,
             start_signal=SUBSCRIBE,
             start_signal_args=[to_raw(messages)],
-            static_summary=f"which runs wait for {topic}"[:200],
+            static_summary=f"runs that wait for {topic}"[:200],
             rpc_timeout=_RPC_TIMEOUT,
         )
         return True
 
     async def _signal(self, receiver: str, signal: str, messages: list[object]) -> bool:
-        """Signal a topic; False if there is none, as nobody waits."""
+        """Signal a topic; return False if it does not exist, because no run waits."""
         return await signalled(self._temporal, receiver, signal, messages)
 
     async def _publish(self, receiver: str, messages: list[object]) -> bool:
-        """Send events to a topic, late if it has no room now; return False if the topic does not run.
+        """Send events to a topic, later if it has no room now; return False if the topic does not run.
 
         Raises:
             RPCError: Temporal could not be reached, or refused. Events that were sent late after such an error would
@@ -219,12 +221,12 @@ class Topics:
 
 
 def is_part(place: str) -> bool:
-    """Return whether a place is the Temporal workflow id of a part, and not the name of a topic."""
+    """Return whether a place is the Temporal workflow id of a part, rather than the name of a topic."""
     return place.startswith(f"{TOPIC}-")
 
 
 def _index_of(subscription: Subscription) -> tuple[Path, Key] | None:
-    """Return the path and the value that a subscription compares, if it has an equality."""
+    """Return the path and the value of a subscription's equality, or None."""
     try:
         return bind(subscription.source, subscription.event).index if subscription.source is not None else None
     except ValueError:
@@ -232,7 +234,7 @@ def _index_of(subscription: Subscription) -> tuple[Path, Key] | None:
 
 
 def _part_for(subscription: Subscription, index: tuple[Path, Key] | None, count: int) -> int:
-    """Return the part of a subscription: that of its value or, without an equality, of its run."""
+    """Return the part of a subscription: that of its value or, without an equality, that of its run."""
     if count == 1:
         return 0
     return part_of(*index, count) if index is not None else zlib.crc32(subscription.run_id.encode()) % count
@@ -253,13 +255,13 @@ def _all_parts(shard: Shard, topic: str) -> list[str]:
 
 
 def _batches(events: Sequence[dict[str, JSON]]) -> list[tuple[list[dict[str, JSON]], int]]:
-    """Events in the order given, some for each signal, with their size in bytes."""
+    """Return events in the given order, grouped for signals, with the size of each group in bytes."""
     batches: list[tuple[list[dict[str, JSON]], int]] = []
     batch: list[dict[str, JSON]] = []
     size = 0
     for event in events:
         length = len(dumps(event))
-        if batch and (len(batch) >= EVENTS_PER_SIGNAL or size + length > MOST_BYTES):
+        if batch and (len(batch) >= EVENTS_PER_SIGNAL or size + length > MAX_BATCH_BYTES):
             batches.append((batch, size))
             batch, size = [], 0
         batch.append(event)

@@ -1,4 +1,4 @@
-"""Telling runs of the events that they wait for: the activity of topics, which any app's worker serves."""
+"""Delivery of events to waiting runs: the activity of topics, which any app's worker serves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .lanes import Batch, Delivery
 from .late import publish_late
 
 CONCURRENCY = 32
-"""Runs that one activity tells at once."""
+"""Number of runs that one activity delivers to concurrently."""
 
 _RPC_TIMEOUT = timedelta(seconds=10)
 _PAUSE_SECONDS = 5.0
@@ -34,11 +34,11 @@ _PAUSE_SECONDS = 5.0
 
 @activity.defn(name=DELIVER_EVENTS)
 async def deliver_events(argument: RawValue) -> RawValue:
-    """Tell runs of events, each run in the order given.
+    """Deliver events to runs, in the given order for each run.
 
     Returns:
-        The ids of the subscriptions whose run is gone; or, if runs take no more signals now, ``{"gone", "later"}`` with
-        the positions of what is to be delivered again.
+        The ids of the subscriptions whose run no longer exists; or, if runs currently accept no signals,
+        ``{"gone", "later"}`` with the positions of the deliveries to repeat.
     """
     batch = Batch.model_validate(from_raw(argument))
     traces = [event.pop(TRACE, None) for event in batch.events]
@@ -50,14 +50,14 @@ async def deliver_events(argument: RawValue) -> RawValue:
     gone: list[str] = []
     later: list[int] = []
 
-    async def tell(deliveries: list[Delivery]) -> None:
+    async def deliver(deliveries: list[Delivery]) -> None:
         async with slots:
             for number, delivery in enumerate(deliveries):
                 event, trace = batch.events[delivery.event], traces[delivery.event]
                 try:
                     with delivering(temporal, event, trace, delivery.workflow_id, delivery.key):
-                        is_told = await _is_told(temporal, delivery, event)
-                    if not is_told:
+                        is_delivered = await _is_delivered(temporal, delivery, event)
+                    if not is_delivered:
                         gone.append(delivery.subscription_id)
                 except RPCError as err:
                     if not _is_full(err):
@@ -68,7 +68,7 @@ async def deliver_events(argument: RawValue) -> RawValue:
     async with alive():
         async with asyncio.TaskGroup() as group:
             for deliveries in by_run.values():
-                group.create_task(tell(deliveries))
+                group.create_task(deliver(deliveries))
         _count(batch, gone, later)
         if not later:
             return to_raw(gone)
@@ -77,20 +77,20 @@ async def deliver_events(argument: RawValue) -> RawValue:
 
 
 def _count(batch: Batch, gone: Collection[str], later: Collection[int]) -> None:
-    found: Counter[tuple[str, str]] = Counter()
+    outcomes: Counter[tuple[str, str]] = Counter()
     for position, delivery in enumerate(batch.deliveries):
         outcome = "later" if position in later else "gone" if delivery.subscription_id in gone else "delivered"
-        found[delivery.kind, outcome] += 1
-    for (kind, outcome), count in found.items():
+        outcomes[delivery.kind, outcome] += 1
+    for (kind, outcome), count in outcomes.items():
         DELIVERIES.add(activity.metric_meter(), count, kind=kind, outcome=outcome)
 
 
 def _is_full(error: RPCError) -> bool:
-    """Whether a run has had all signals that Temporal allows it, until it continues as new."""
+    """Return whether a run has received all signals that Temporal allows it, until it continues as new."""
     return error.status == RPCStatusCode.INVALID_ARGUMENT and "exceeded workflow execution limit" in error.message
 
 
-async def _is_told(temporal: temporalio.client.Client, delivery: Delivery, event: JSON) -> bool:
+async def _is_delivered(temporal: temporalio.client.Client, delivery: Delivery, event: JSON) -> bool:
     try:
         if delivery.kind == "cancel":
             handle = temporal.get_workflow_handle(delivery.workflow_id, first_execution_run_id=delivery.run_id)
@@ -100,7 +100,7 @@ async def _is_told(temporal: temporalio.client.Client, delivery: Delivery, event
             handle = temporal.get_workflow_handle(delivery.workflow_id)
             await handle.signal(DELIVER, to_raw(message), rpc_timeout=_RPC_TIMEOUT)
     except RPCError as err:
-        # An invalid argument, such as an id that is too long, is refused each time: trying again does not help.
+        # An invalid argument, such as an id that is too long, is rejected each time: a retry does not help.
         is_refused = err.status == RPCStatusCode.INVALID_ARGUMENT and not _is_full(err)
         if not is_refused and (err.status != RPCStatusCode.NOT_FOUND or is_about_namespace(err)):
             raise
@@ -110,7 +110,7 @@ async def _is_told(temporal: temporalio.client.Client, delivery: Delivery, event
 
 @activity.defn(name=LIST_TOPICS)
 async def list_topics(argument: RawValue) -> RawValue:
-    """List topics of one shard of the directory; confirm those that are listed."""
+    """List topics of one shard of the directory; confirm those that are already listed."""
     wanted = [Wanted.model_validate(one) for one in from_raw(argument)]
     await Directory(activity.client()).list_topics(wanted)
     return to_raw(None)

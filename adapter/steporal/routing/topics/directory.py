@@ -31,7 +31,7 @@ from ...values.encrypted import UNREADABLE
 from ...wire.limits import FAR_FUTURE
 from ...wire.names import DIRECTORY, LIST_TOPIC, TOPIC_KEY, UNLISTED_KEY, VERSION_KEY
 from ...workflow_kinds import of_kind
-from ..messages import drop, read, refuse, remembered, said
+from ..messages import drop, message_json, read, refuse, remembered
 
 SHARDS = 32
 
@@ -84,7 +84,7 @@ class Parts(BaseModel):
         count: The number of parts: 1, 8, 64 or 512.
         since: When they were listed, in seconds since the epoch.
         paths: The paths that their waits compare. A wait with an equality is in the part of its value.
-        others: When the first wait without an equality was listed; such waits may be in any part.
+        others: The time when the first wait without an equality was listed; such waits may be in any part.
         leaving: Whether they will be removed unless they are listed again.
     """
 
@@ -219,7 +219,7 @@ class DirectoryWorkflow:
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._unlisted: Unlisted | None = None
-        self._looks: dict[str, int] = {}  # since somebody has confirmed the parts; by their keys
+        self._looks: dict[str, int] = {}  # since the parts were last confirmed; by their keys
         self._size = 0
         self._taken = 0
         self._is_restored = False
@@ -246,7 +246,7 @@ class DirectoryWorkflow:
         await workflow.wait_condition(workflow.all_handlers_finished)
         memo = {key: remembered(key) for key in workflow.info().raw_memo if _is_ours(key)}
         memo = {key: value for key, value in memo.items() if value is not None}
-        # Given an empty memo, Temporal takes the one that this execution was started with.
+        # With an empty memo, Temporal keeps the memo that this execution was started with.
         workflow.continue_as_new(to_raw({"looks": self._looks}), memo={**memo, VERSION_KEY: 1})
 
     @workflow.update(name=LIST_TOPIC, description="Lists topics, or confirms that runs wait.")
@@ -254,7 +254,7 @@ class DirectoryWorkflow:
     def list_topics(self, wanted: RawValue) -> None:
         """List topics; confirm those that are listed."""
         self._restore()
-        items = said(wanted)
+        items = message_json(wanted)
         if not isinstance(items, list):
             raise refuse("list of topics")
         self._taken += 1
@@ -271,7 +271,7 @@ class DirectoryWorkflow:
             return
         self._is_restored = True
         memo = {key: remembered(key, UNREADABLE) for key in workflow.info().raw_memo}
-        if VERSION_KEY not in memo:  # somebody else has started it; readers take it for one that runs no more
+        if VERSION_KEY not in memo:  # a foreign client has started it; without a version, readers assume it has ended
             workflow.upsert_memo({VERSION_KEY: 1})
         self._entries, unreadable = read_entries(memo)
         for key in unreadable:
@@ -287,9 +287,9 @@ class DirectoryWorkflow:
             if unreadable:
                 self._set_unlisted()
 
-    def _read_looks(self, given: RawValue) -> dict[str, int] | None:
+    def _read_looks(self, looks: RawValue) -> dict[str, int] | None:
         """Return the looks of the previous execution, or None in the first execution."""
-        return _looks_in(said(given)) if workflow.info().continued_run_id else None
+        return _looks_in(message_json(looks)) if workflow.info().continued_run_id else None
 
     def _list(self, wanted: Wanted) -> None:
         topic, now = wanted.topic, workflow.time()
@@ -319,8 +319,8 @@ class DirectoryWorkflow:
         else:
             self._entries[topic] = entry
             self._size += _size_of(topic, entry)
-        said = None if entry is None else entry.model_dump(mode="json", exclude_defaults=True)
-        workflow.upsert_memo({TOPIC_KEY + topic: said})
+        value = None if entry is None else entry.model_dump(mode="json", exclude_defaults=True)
+        workflow.upsert_memo({TOPIC_KEY + topic: value})
 
     def _set_unlisted(self) -> None:
         """Add or renew the note that unlisted topics exist."""
@@ -331,8 +331,8 @@ class DirectoryWorkflow:
 
     def _write_unlisted(self, unlisted: Unlisted | None) -> None:
         self._unlisted = unlisted
-        said = None if unlisted is None else unlisted.model_dump(mode="json", exclude_defaults=True)
-        workflow.upsert_memo({UNLISTED_KEY: said})
+        value = None if unlisted is None else unlisted.model_dump(mode="json", exclude_defaults=True)
+        workflow.upsert_memo({UNLISTED_KEY: value})
 
     # --- entries that nothing confirms ------------------------------------------------------------------------------
 
@@ -390,8 +390,8 @@ def _key_of(topic: str, count: int) -> str:
     return f"{count} {topic}"
 
 
-def _looks_in(given: JSON) -> dict[str, int]:
-    looks = given.get("looks") if isinstance(given, dict) else None
+def _looks_in(data: JSON) -> dict[str, int]:
+    looks = data.get("looks") if isinstance(data, dict) else None
     if not isinstance(looks, dict):
         return {}
     return {key: number for key, number in looks.items() if isinstance(number, int)}

@@ -23,7 +23,7 @@ from ...types import JSON
 from ...values.converter import to_raw
 from ...values.encrypted import memo_of
 from ...wire.names import DIRECTORY, LIST_TOPIC, SYSTEM_TASK_QUEUE, TOPIC_KEY, UNLISTED_KEY, VERSION_KEY
-from ..batching import gathered
+from ..batching import send_batched
 from ..messages import TASK_TIMEOUT
 from .directory import Entry, Parts, Unlisted, Wanted, directory_id, part_of, read_entries, read_unlisted, shard_of
 
@@ -59,7 +59,7 @@ class Shard:
     Attributes:
         entries: The listed topics.
         unlisted: The note that other topics may exist, or None.
-        is_there: Whether the shard runs. If it does not, the entries are those that it listed last.
+        is_there: Whether the shard runs. If it does not, the entries are the last ones that it listed.
     """
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
@@ -79,15 +79,15 @@ class Shard:
         """Return the oldest fact that leads events to a subscription, or None if the subscription must be listed."""
         if not self.is_there:
             return None
-        found: list[Fact] = []
+        facts: list[Fact] = []
         entry = self.entries.get(wanted.topic)
         parts = entry.of(wanted.count) if entry is not None else None
         if parts is not None and not parts.leaving:
             ways = [(), *([wanted.path] if wanted.path is not None and not wanted.others else [])]
-            found += [fact for fact in _facts_of(wanted.topic, parts) if fact.key[2] in ways]
+            facts += [fact for fact in _facts_of(wanted.topic, parts) if fact.key[2] in ways]
         if wanted.count == 1 and self.unlisted is not None and not self.unlisted.leaving:
-            found.append(Fact((UNLISTED_KEY,), self.unlisted.since))
-        return min(found, key=lambda fact: fact.since, default=None)
+            facts.append(Fact((UNLISTED_KEY,), self.unlisted.since))
+        return min(facts, key=lambda fact: fact.since, default=None)
 
     def count_for(self, topic: str) -> int:
         """Return the count of the parts that a new subscription goes to."""
@@ -107,18 +107,18 @@ def _facts_of(topic: str, parts: Parts) -> Iterable[Fact]:
 def parts_for(shard: Shard, topic: str, event: Mapping[str, JSON]) -> list[tuple[int, int]]:
     """Return the parts of a topic in which runs may wait for an event, as pairs of count and part."""
     entry = shard.entries.get(topic)
-    found: dict[tuple[int, int], None] = {}
+    places: dict[tuple[int, int], None] = {}
     is_listed = entry is not None and entry.of(1) is not None
     if not is_listed and (shard.unlisted is not None or not shard.is_there):
-        found[1, 0] = None
+        places[1, 0] = None
     for parts in entry.parts if entry is not None else ():
         if parts.others is not None or parts.count == 1:
-            found |= dict.fromkeys((parts.count, part) for part in range(parts.count))
+            places |= dict.fromkeys((parts.count, part) for part in range(parts.count))
             continue
         for path in parts.paths:
             for key in keys_at(path.names, event):
-                found[parts.count, part_of(path.names, key, parts.count)] = None
-    return list(found)
+                places[parts.count, part_of(path.names, key, parts.count)] = None
+    return list(places)
 
 
 class Directory:
@@ -129,7 +129,7 @@ class Directory:
     """
 
     def __init__(self, temporal: temporalio.client.Client) -> None:
-        config = temporal.config(active_config=True)  # with what plugins have changed, such as the data converter
+        config = temporal.config(active_config=True)  # includes changes by plugins, such as the data converter
         config["plugins"] = []
         config["interceptors"] = []
         self._temporal = temporalio.client.Client(**config)
@@ -144,7 +144,7 @@ class Directory:
         return {topic: by_number[number] for topic, number in numbers.items()}
 
     async def listed(self, wanted: Wanted) -> None:
-        """List a topic for a subscription if necessary, and wait until every sender has read the entry.
+        """List a topic for a subscription if necessary, and wait until every sender knows the entry.
 
         The topic receives every event whose sending starts after this returns.
         """
@@ -172,8 +172,8 @@ class Directory:
             self._cache.shards.pop(number, None)
             return True
 
-        await gathered(
-            self._temporal, directory_id(number), LIST_TOPIC, data, size=size, most=_LISTED_PER_UPDATE, call=call
+        await send_batched(
+            self._temporal, directory_id(number), LIST_TOPIC, data, size=size, max_count=_LISTED_PER_UPDATE, call=call
         )
 
     async def _update(self, number: int, messages: list[object]) -> None:
@@ -243,7 +243,7 @@ class Directory:
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 memo={**listed, UNLISTED_KEY: _json(Unlisted(since=since)), VERSION_KEY: 1},
                 task_timeout=TASK_TIMEOUT,
-                static_summary="which names of events runs wait for",
+                static_summary="names of events that runs wait for",
                 rpc_timeout=_RPC_TIMEOUT,
             )
         except RPCError as err:

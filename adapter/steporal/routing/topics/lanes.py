@@ -1,4 +1,4 @@
-"""Lanes of a topic: what is delivered to runs, in order, and how much of it there is."""
+"""Lanes of a topic: queues of deliveries to runs, and their size."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Delivery(BaseModel):
     key: str
     kind: Literal["once", "each", "cancel"]
     event: int
-    """Its position in the batch's list of events."""
+    """Position of the event in the batch's list of events."""
 
     @classmethod
     def of(cls, subscription: Subscription, event: int) -> Delivery:
@@ -45,7 +45,7 @@ class Delivery(BaseModel):
 
 
 class Batch(BaseModel):
-    """What the activity delivers."""
+    """Events and deliveries for one activity."""
 
     events: list[dict[str, JSON]]
     deliveries: list[Delivery]
@@ -58,38 +58,38 @@ class Matched:
     Attributes:
         subscription: The subscription.
         event: The event.
-        size: How many bytes the event has.
-        came: When the topic has taken the event, as far as this execution knows; in seconds since the epoch.
+        size: The size of the event in bytes.
+        received_at: When the topic received the event, as far as this execution knows, in seconds since the epoch.
     """
 
     subscription: Subscription
     event: dict[str, JSON]
     size: int
-    came: float
+    received_at: float
 
 
 class Lane:
-    """Deliveries that go one after the other; those to one run are all in one lane, so that they keep their order."""
+    """Queue of deliveries; all deliveries to one run are in the same lane, so that they keep their order."""
 
     def __init__(self) -> None:
         self.waiting: deque[Matched] = deque()
-        self.taken: list[Matched] = []
+        self.in_flight: list[Matched] = []
         self.is_delivering = False
 
-    def put_off(self, held: Sequence[Matched]) -> None:
-        """Deliver these after everything else; what waits for their runs comes after them, as each run has an order."""
+    def requeue(self, held: Sequence[Matched]) -> None:
+        """Move deliveries behind all others, and behind them those to the same runs, to keep the order of each run."""
         runs = {each.subscription.workflow_id for each in held}
         others = [each for each in self.waiting if each.subscription.workflow_id not in runs]
         theirs = [each for each in self.waiting if each.subscription.workflow_id in runs]
         self.waiting = deque([*others, *held, *theirs])
 
     def next_batch(self) -> Batch:
-        """Take from the front what one activity delivers."""
+        """Take the deliveries for one activity from the front."""
         events: list[dict[str, JSON]] = []
         positions: dict[str, int] = {}
         deliveries: list[Delivery] = []
         size = names = 0
-        self.taken.clear()
+        self.in_flight.clear()
         while self.waiting and len(deliveries) < _DELIVERIES_PER_ACTIVITY:
             matched = self.waiting[0]
             if matched.event["id"] not in positions:
@@ -101,26 +101,26 @@ class Lane:
             names += len(matched.subscription.workflow_id) + len(matched.subscription.key)
             if deliveries and names > _BYTES_PER_ACTIVITY:
                 break
-            self.taken.append(self.waiting.popleft())
+            self.in_flight.append(self.waiting.popleft())
             deliveries.append(Delivery.of(matched.subscription, positions[matched.event["id"]]))
         return Batch(events=events, deliveries=deliveries)
 
 
 class Backlog:
-    """How many bytes a topic has that are not subscriptions: what has come, and each event that is to be told, once."""
+    """Size of what a topic holds besides subscriptions: received messages, and each event to deliver, counted once."""
 
     def __init__(self) -> None:
         self.size: int = 0
         self._uses: Counter[str] = Counter()
 
     def use(self, matched: Matched) -> None:
-        """One more run is to be told of an event."""
+        """Count another delivery of an event."""
         if not self._uses[matched.event["id"]]:
             self.size += matched.size
         self._uses[matched.event["id"]] += 1
 
     def release(self, matched: Matched) -> None:
-        """A run was told."""
+        """Stop counting a delivery."""
         self._uses[matched.event["id"]] -= 1
         if not self._uses[matched.event["id"]]:
             del self._uses[matched.event["id"]]

@@ -1,7 +1,7 @@
 """Late delivery of events to a topic that accepts no signals when they are sent.
 
 Temporal accepts 10,000 signals per execution, and terminates a workflow with 50 MiB of history. A topic continues as
-new before that, but not while no worker is up, or while it has more events than its next execution can be given. The
+new before that, but not while no worker is up, or while it holds more events than its next execution can receive. The
 sender then starts a workflow with the events, which retries until the topic has room, and ``send_event`` succeeds.
 """
 
@@ -26,13 +26,13 @@ from ...types import JSON
 from ...values.converter import dumps, from_raw, to_raw
 from ...wire.names import LATE, PUBLISH_LATE, SYSTEM_TASK_QUEUE
 from ...workflow_kinds import of_kind
-from ..messages import read, said
+from ..messages import message_json, read
 
 FULL_BYTES = 16 * 1024 * 1024
-"""Size of a topic's history from which it receives no more events. It may double as the topic delivers what it has."""
+"""Size of a topic's history from which it receives no more events. It may double while the topic delivers the rest."""
 
 CHECKED_BYTES = 1024 * 1024
-"""Number of bytes that a process sends to a topic between two looks at the size of its history."""
+"""Number of bytes that a process sends to a topic between two checks of its history's size."""
 
 _MAX_CHECKED = 1_000
 _PATIENCE = timedelta(days=7)
@@ -69,8 +69,8 @@ class LateWorkflow:
         Args:
             letter: A :class:`Letter`.
         """
-        sent = read(Letter, said(letter), "events for a topic")
-        if sent is not None:
+        events = read(Letter, message_json(letter), "events for a topic")
+        if events is not None:
             await workflow.execute_activity(
                 PUBLISH_LATE,
                 letter,
@@ -119,14 +119,14 @@ async def has_room(temporal: temporalio.client.Client, receiver: str) -> bool:
 
 
 class Room:
-    """Room in topics, as one process knows it from time to time."""
+    """Room in topics, as this process last checked it."""
 
     def __init__(self) -> None:
-        self._sent: dict[str, int] = {}  # bytes since the last look; for those topics that were used last
+        self._sent: dict[str, int] = {}  # bytes since the last check, of the topics used last
         self._full: set[str] = set()
 
     async def is_left(self, temporal: temporalio.client.Client, receiver: str, size: int) -> bool:
-        """Return whether a topic has room for events of a size."""
+        """Return whether a topic has room for events of a given size."""
         sent = self._sent.pop(receiver, 0) + size
         if sent < CHECKED_BYTES and receiver not in self._full:
             self._sent[receiver] = sent
@@ -140,10 +140,10 @@ class Room:
 
 
 async def publish_later(temporal: temporalio.client.Client, letter: Letter) -> str:
-    """Start a workflow that delivers events later; return its Temporal workflow id. The same events start one workflow.
+    """Start a workflow that delivers events later, and return its workflow id. The same events start one workflow.
 
     Raises:
-        RPCError: Temporal refuses that, too.
+        RPCError: Temporal also rejects the start.
     """
     data: JSON = letter.model_dump(mode="json")
     id = f"{LATE}/{hashlib.sha256(dumps(data)).hexdigest()}"

@@ -1,4 +1,4 @@
-"""Subscriptions of runs to events, and the index by which a topic finds those that an event may match."""
+"""Subscriptions of runs to events, and an index of those that an event may match."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _LATE = 60.0
 
 
 def subscription_id(workflow_id: str, run_id: str, key: str) -> str:
-    """The id of a subscription in its topic."""
+    """Return the id of a subscription in its topic."""
     return f"{workflow_id}\n{run_id}\n{key}"
 
 
 class Subscription(BaseModel):
-    """One run's wish to hear of events.
+    """Subscription of a run to events.
 
     Attributes:
-        id: Unique in the topic.
-        workflow_id: The run to tell.
+        id: The id, unique in the topic.
+        workflow_id: The run to deliver to.
         run_id: The first execution of that run.
-        key: What the run calls the subscription.
-        kind: Whether to deliver one event, each event, or to cancel the run.
-        source: An expression that must be true of the event, or None.
-        event: What the expression sees of the event that started the run.
-        until: When it ends, in seconds since the epoch.
-        ignored: The id of an event that it does not hear of: the one that started the run.
+        key: The run's key of the subscription.
+        kind: Whether to deliver one event, to deliver each event, or to cancel the run.
+        source: An expression that must be true for the event, or None.
+        event: The parts that the expression uses of the event that started the run.
+        until: The end of the subscription, in seconds since the epoch.
+        ignored: The id of an event that is not delivered: the one that started the run.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -53,17 +53,17 @@ class Subscription(BaseModel):
         return subscription_id(self.workflow_id, self.run_id, self.key)
 
     def has_ended(self, now: float) -> bool:
-        """Whether its time is over; a run that waits knows best itself, so it is given a while more."""
+        """Return whether the subscription has timed out; the run decides that itself, so it gets some more time."""
         return self.until + (0 if self.kind == "cancel" else _LATE) < now
 
 
 class Index:
-    """The subscriptions of a topic, so that those that an event may match are found at once.
+    """Index of a topic's subscriptions, to find those that an event may match.
 
     Attributes:
         all: The subscriptions, by id.
-        size: How many bytes they have, about.
-        packed: How many bytes they have at most when they are compressed.
+        size: The approximate size of the subscriptions in bytes.
+        packed: The upper bound of their compressed size in bytes.
     """
 
     def __init__(self) -> None:
@@ -76,13 +76,13 @@ class Index:
         self._others: dict[str, None] = {}
 
     def add(self, subscription: Subscription) -> int:
-        """Add a subscription, or replace the one with its id; returns the units that this took.
+        """Add a subscription, or replace the one with its id; return the units that this took.
 
         Raises:
-            ValueError: Its expression is none.
+            ValueError: The expression is not valid.
         """
         bound = None if subscription.source is None else bind(subscription.source, subscription.event)
-        size = _size_of(subscription)  # before anything is changed: it is an error where the event cannot be written
+        size = _size_of(subscription)  # before any change, as it raises if the event cannot be written
         self.remove(subscription.id)
         self.all[subscription.id] = subscription
         self.size += size
@@ -92,7 +92,7 @@ class Index:
         return 0 if bound is None else bound.units
 
     def remove(self, id: str) -> None:
-        """Remove a subscription, if it is there."""
+        """Remove a subscription, if it exists."""
         subscription = self.all.pop(id, None)
         if subscription is None:
             return
@@ -108,25 +108,25 @@ class Index:
                 del self._by_key[path]
 
     def _pack(self, subscription: Subscription, sign: int) -> None:
-        """Count a subscription in ``packed``, or no longer; an expression that many share is there once."""
+        """Add a subscription to ``packed``, or remove it; a shared expression counts once."""
         self.packed += sign * _packed_size_of(subscription)
         if (source := subscription.source) is None:
             return
-        is_there = bool(self._sources[source])
+        was_counted = bool(self._sources[source])
         self._sources[source] += sign
-        if is_there != bool(self._sources[source]):
+        if was_counted != bool(self._sources[source]):
             self.packed += sign * len(source)
         if not self._sources[source]:
             del self._sources[source]
 
     @property
     def paths(self) -> list[Path]:
-        """The paths at which subscriptions compare events."""
+        """Paths at which subscriptions compare events."""
         return list(self._by_key)
 
     @property
     def has_others(self) -> bool:
-        """Whether there are subscriptions without an equality."""
+        """True if there are subscriptions without an equality."""
         return bool(self._others)
 
     def _place(self, bound: Bound | None) -> dict[str, None]:
@@ -136,15 +136,15 @@ class Index:
         return self._by_key.setdefault(path, {}).setdefault(key, {})
 
     def candidates(self, event: Mapping[str, JSON]) -> list[str]:
-        """The ids of the subscriptions that an event may match."""
-        found = list(self._others)
+        """Return the ids of the subscriptions that an event may match."""
+        ids = list(self._others)
         for path, by_key in self._by_key.items():
             for key in keys_at(path, event):
-                found.extend(by_key.get(key, ()))
-        return found
+                ids.extend(by_key.get(key, ()))
+        return ids
 
     def judge(self, id: str, event: Mapping[str, JSON]) -> Judgement:
-        """Decide whether an event is one that a subscription waits for."""
+        """Judge whether an event is one that a subscription waits for."""
         bound = self._bound[id]
         if bound is None or self.all[id].ignored == event["id"]:
             return Judgement(self.all[id].ignored != event["id"], units=0)
@@ -152,20 +152,20 @@ class Index:
 
 
 def _size_of(subscription: Subscription) -> int:
-    """How many bytes a subscription has, about."""
+    """Return the approximate size of a subscription in bytes."""
     seen = len(dumps(subscription.event)) if subscription.event else 0
     return 200 + len(subscription.workflow_id) + len(subscription.key) + len(subscription.source or "") + seen
 
 
 _PACKED = 130
-"""Upper bound of the compressed bytes of a subscription with ordinary ids, among thousands; measured: about 50."""
+"""Upper bound of the compressed size of a subscription with ordinary ids, among thousands; about 50 was measured."""
 
 _ORDINARY = {"workflow_id": 64, "run_id": 36, "key": 32, "ignored": 40}
 _ORDINARY_EVENT = 40
 
 
 def _packed_size_of(subscription: Subscription) -> int:
-    """Return an upper bound of a subscription's compressed bytes. Whatever is longer than usual counts as random."""
+    """Return an upper bound of a subscription's compressed size. Everything longer than usual counts as random."""
     texts = {name: getattr(subscription, name) or "" for name in _ORDINARY}
     long = sum(max(len(texts[name].encode()) - usual, 0) for name, usual in _ORDINARY.items())
     seen = len(dumps(subscription.event)) if subscription.event else 0

@@ -1,9 +1,9 @@
-"""Which runs wait for an event: one Temporal workflow per event name, or pattern of names, that runs wait for.
+"""Topics: one Temporal workflow for each event name, or pattern of names, that runs wait for.
 
-A topic starts with its first subscription and ends when it has been idle. What it is sent it takes one after the other,
-in the order of Temporal's history: a subscription sees every event after it and none before. It matches; an activity
-delivers, as a workflow that signals others itself manages some dozens a second. Delivered is at least once: a run knows
-what it has received.
+A topic starts with its first subscription, and ends when it has been idle. It handles its messages one after the other,
+in the order of Temporal's history: a subscription sees every event after it, and none before. The topic matches events;
+an activity delivers them, because a workflow that signals others itself manages only a few dozen per second. Delivery
+is at least once: a run ignores what it has already received.
 """
 
 from __future__ import annotations
@@ -47,37 +47,37 @@ from ...wire.names import (
     WAIT_REFUSED,
 )
 from ...workflow_kinds import of_kind
-from ..messages import drop, read, said
+from ..messages import drop, message_json, read
 from .directory import MAX_PARTS, MAX_PATHS, MORE_PARTS, Wanted, is_listable
 from .lanes import Backlog, Lane, Matched
 from .subscription import Index, Subscription
 
 DELIVERY_HEARTBEAT_TIMEOUT = timedelta(seconds=10)
-"""For as long the runs of a lane hear nothing after a worker was killed while it delivered."""
+"""Time that the runs of a lane receive nothing after a worker is killed while it delivers."""
 
 # What a live topic replays with: other values need ``workflow.patched``.
-_SIGNALS_PER_EXECUTION = 4_000  # Temporal takes 10,000
+_SIGNALS_PER_EXECUTION = 4_000  # Temporal accepts 10,000
 _HISTORY_BYTES_PER_EXECUTION = 8 * 1024 * 1024  # senders wait while a topic has twice as many
-_MORE_SIGNALS = 500  # until the next try, where what there is does not fit into the next execution
-_UNITS_PER_TASK = 100_000  # a tenth of a second of a workflow task, which must not take two
+_MORE_SIGNALS = 500  # until the next try, if the state does not fit into the next execution
+_UNITS_PER_TASK = 100_000  # a tenth of a second of a workflow task, which must not take two seconds
 _UNITS_OF_A_CANDIDATE = 10
 _UNITS_OF_AN_ITEM = 50
 _BYTES_PER_UNIT = 25
-_CONFIRMED_EVERY = timedelta(minutes=20)  # the looks of the directory depend on it
+_CONFIRMED_EVERY = timedelta(minutes=20)  # the directory's looks depend on it
 _CONFIRMED_WITHIN = timedelta(minutes=2)
 _CONFIRM_AGAIN = timedelta(seconds=30)
 _DELIVER_AGAIN = timedelta(seconds=30)
 _WAITS_PER_PART = 10_000
 _BYTES_PER_PART = 3 * 1024 * 1024
-_MAX_WAITS_BYTES = 6 * 1024 * 1024  # below what the next execution can be given
-_MAX_PACKED_BYTES = 1_700_000  # of waits, when they are compressed: beside what is remembered, in one payload
-_MAX_STATE_BYTES = 8 * 1024 * 1024  # before it is compressed: to write more takes too much of a workflow task
+_MAX_WAITS_BYTES = 6 * 1024 * 1024  # below the limit of the next execution's state
+_MAX_PACKED_BYTES = 1_700_000  # of compressed waits: beside the remembered ids, in one payload
+_MAX_STATE_BYTES = 8 * 1024 * 1024  # before compression: writing more takes too much of a workflow task
 _MAX_BACKLOG_BYTES = 2 * 1024 * 1024  # of that: the next execution reads it in its first workflow task
 _MAX_HISTORY_BYTES = 40 * 1024 * 1024  # Temporal terminates a workflow with 50 MiB
-_MAX_NESTING = 200  # senders may have 100; pydantic writes less than 255
-_MAX_EVENT_BYTES = 1024 * 1024  # senders may have half; Temporal takes 2 MiB of a delivery
+_MAX_NESTING = 200  # senders may use 100; pydantic writes less than 255
+_MAX_EVENT_BYTES = 1024 * 1024  # senders may use half; Temporal accepts 2 MiB in a delivery
 _REMEMBERED = 10_000
-_SHORT_ID = 32  # bytes of an id that is remembered as it is
+_SHORT_ID = 32  # bytes up to which an id is remembered unchanged
 _LANES = 4
 _IDLE = timedelta(minutes=10)
 _LONGEST = timedelta(days=1)
@@ -97,18 +97,18 @@ def topic_id(event: str, count: int = 1, part: int = 0) -> str:
 def topic_of(workflow_id: str) -> tuple[str, int, int]:
     """Return the event name or pattern, the count of parts, and the part, from a workflow id."""
     parts, _, event = workflow_id.removeprefix(TOPIC).partition("/")
-    found = _PARTS.fullmatch(parts)
-    return (event, int(found["count"]), int(found["part"])) if found is not None else (event, 1, 0)
+    match = _PARTS.fullmatch(parts)
+    return (event, int(match["count"]), int(match["part"])) if match is not None else (event, 1, 0)
 
 
 def topics_of(name: str) -> list[str]:
-    """The names and patterns whose topics an event concerns: ``a.b/c`` those of ``a.b/c``, ``a.b/*`` and ``a.*``."""
+    """Return the topics of an event's name: for ``a.b/c``, those of ``a.b/c``, ``a.b/*`` and ``a.*``."""
     levels = [i for i, char in enumerate(name[:-1]) if char in "./"][:MAX_LEVELS]
     return [name, *(f"{name[: i + 1]}*" for i in levels if i > 0)]
 
 
 class Event(BaseModel):
-    """An event, as topics are sent it; with the trace that it is part of, if there is one."""
+    """Event as topics receive it, with the trace that it belongs to, if any."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
 
@@ -120,37 +120,37 @@ class Event(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message that has come and was not taken yet.
+    """Message that was received and is not handled yet.
 
     Attributes:
-        kind: The signal.
-        message: What it brought, not read yet.
-        came: When, in seconds since the epoch.
-        size: How many bytes it has.
+        kind: The name of the signal.
+        message: The argument, not parsed yet.
+        received_at: The time in seconds since the epoch.
+        size: The size in bytes.
     """
 
     kind: str
     message: RawValue
-    came: float
+    received_at: float
     size: int
 
     @classmethod
-    def of(cls, kind: str, message: RawValue, came: float) -> Received:
-        """A message, with its size."""
-        return cls(kind, message, came, size_of(message))
+    def of(cls, kind: str, message: RawValue, received_at: float) -> Received:
+        """Return a message with its size."""
+        return cls(kind, message, received_at, size_of(message))
 
 
 class State(BaseModel):
-    """What one execution of a topic leaves to the next; :meth:`TopicWorkflow._state` writes it.
+    """State that one execution of a topic hands over to the next; :meth:`TopicWorkflow._state` writes it.
 
     Attributes:
-        subscriptions: Who waits.
+        subscriptions: The subscriptions.
         remembered: The ids of the last events.
-        received: What had come and was not taken: the signal, what it brought, and when.
-        events: The events that runs are still to be told of.
-        matched: Which runs, each with the event's position, and when it came.
-        confirmed: When the topic last confirmed its entry in the directory.
-        has_grown: Whether the topic has asked the directory for more parts.
+        received: The messages that are not handled yet: the signal, its argument, and the time.
+        events: The events that are still to be delivered.
+        matched: The deliveries: the subscription, the event's position, and the time when the event was received.
+        confirmed: The time when the topic last confirmed its entry in the directory.
+        has_grown: Whether the topic has requested more parts from the directory.
     """
 
     subscriptions: list[Subscription] = []
@@ -164,14 +164,14 @@ class State(BaseModel):
     @model_validator(mode="after")
     def _positions_are_of_events(self) -> State:
         if any(not 0 <= position < len(self.events) for _, position, _ in self.matched):
-            raise ValueError("a position is of no event")
+            raise ValueError("a position does not belong to an event")
         return self
 
 
 @workflow.defn(name=TOPIC, sandboxed=False)
 @of_kind("system")
 class TopicWorkflow:
-    """Knows who waits for an event, and tells them."""
+    """Holds the subscriptions to an event, and delivers the event."""
 
     def __init__(self) -> None:
         self._index = Index()
@@ -182,35 +182,35 @@ class TopicWorkflow:
         self._lanes = [Lane() for _ in range(_LANES)]
         self._signals = 0
         self._tried: tuple[int, int] | None = None
-        self._is_leaving = False
+        self._is_continuing = False
         self._is_working = False
         self._units = 0
         self._confirmed = 0.0
         self._is_confirming = False
         self._has_grown = False
 
-    # --- what it is sent -------------------------------------------------------------------------------------------
+    # --- messages --------------------------------------------------------------------------------------------------
 
     @workflow.signal(name=SUBSCRIBE, description="Runs wait for events from now on.")
     @of_any_count
     def subscribe(self, subscriptions: RawValue) -> None:
-        """Take subscriptions; one with the id of an earlier one replaces it."""
+        """Add subscriptions; a subscription with the id of an earlier one replaces it."""
         self._receive(SUBSCRIBE, subscriptions)
 
     @workflow.signal(name=UNSUBSCRIBE, description="Runs wait no longer.")
     @of_any_count
     def unsubscribe(self, ids: RawValue) -> None:
-        """Drop subscriptions, by id."""
+        """Remove subscriptions by id."""
         self._receive(UNSUBSCRIBE, ids)
 
     @workflow.signal(name=PUBLISH, description="Events were sent.")
     @of_any_count
     def publish(self, events: RawValue) -> None:
-        """Take events, in the order in which they were sent."""
+        """Receive events, in the order in which they were sent."""
         self._receive(PUBLISH, events)
 
     def _receive(self, kind: str, message: RawValue) -> None:
-        """Keep a message as it is: ten thousand may come in one workflow task."""
+        """Store a message without parsing it: ten thousand may arrive in one workflow task."""
         self._signals += 1
         received = Received.of(kind, message, workflow.time())
         self._received.append(received)
@@ -218,23 +218,23 @@ class TopicWorkflow:
 
     @workflow.query(name=SUBSCRIPTIONS, description="Who waits.")
     def subscriptions(self) -> RawValue:
-        """How many subscriptions there are, and some of them."""
+        """Return the number of subscriptions, and some of them."""
         some = [s.model_dump(mode="json") for s in islice(self._index.all.values(), _SHOWN)]
         return to_raw({"count": len(self._index.all), "some": some})
 
     @workflow.query(name=MATCHED, description="Which runs an event was for.")
     def matched(self, event_id: str) -> RawValue:
-        """Some of the runs that an event matched; null until that is decided, and for events of earlier executions."""
+        """Return some of the runs that an event matched; null if undecided, or for events of earlier executions."""
         return to_raw(self._matched.get(_short(event_id)))
 
-    # --- its life --------------------------------------------------------------------------------------------------
+    # --- execution -------------------------------------------------------------------------------------------------
 
     @workflow.run
     async def run(self, before: RawValue = _NEW) -> None:
-        """Live until nobody has waited for a while.
+        """Run until no run has waited for some time.
 
         Args:
-            before: What the execution before left, as :meth:`_state` has it.
+            before: The state that the previous execution handed over, as :meth:`_state` writes it.
         """
         await self._restore(_read_state(before))
         tasks = [asyncio.create_task(self._work()), *(asyncio.create_task(self._deliver(lane)) for lane in self._lanes)]
@@ -248,12 +248,12 @@ class TopicWorkflow:
                 if self._signals == signals and self._is_idle():
                     break
             else:
-                await self._leave()
+                await self._continue_as_new()
         for task in tasks:
             task.cancel()
 
     def _is_full(self) -> bool:
-        """Whether to continue as new; where that was too much, when half of it is done, or much more has come."""
+        """Return whether to continue as new; after a failed try, once the backlog has halved or much was received."""
         if self._tried is not None:
             signals, size = self._tried
             is_worth_a_try = self._signals >= signals + _MORE_SIGNALS or 0 < size >= 2 * self._backlog.size
@@ -263,32 +263,32 @@ class TopicWorkflow:
         return is_long or self._signals >= _SIGNALS_PER_EXECUTION
 
     def _is_near_the_end(self) -> bool:
-        """Return whether Temporal would soon terminate the topic for the size of its history."""
+        """Return whether Temporal would soon terminate the topic because of the size of its history."""
         return workflow.info().get_current_history_size() > _MAX_HISTORY_BYTES
 
     def _has_events(self) -> bool:
         return any(each.kind == PUBLISH for each in self._received) or any(lane.waiting for lane in self._lanes)
 
-    async def _leave(self) -> None:
-        """Continue as new with what is left to do; where that is too much, go on with it instead."""
-        self._is_leaving = True
+    async def _continue_as_new(self) -> None:
+        """Continue as new with the remaining work; if its state is too large, go on working instead."""
+        self._is_continuing = True
         await workflow.wait_condition(
             lambda: not (self._is_working or self._is_confirming or any(lane.is_delivering for lane in self._lanes))
         )
         state = self._state_that_fits()
         if state is None and self._is_near_the_end():
-            self._lose_backlog()
+            self._drop_backlog()
             state = self._state_that_fits()
         if state is not None:
             workflow.continue_as_new(state)
         if self._tried is None:
             workflow.logger.warning(
-                "%d waits, and %d bytes of events that are to be told, do not fit into the next execution yet",
+                "%d waits and %d bytes of undelivered events do not fit into the next execution yet",
                 len(self._index.all),
                 self._backlog.size,
             )
         self._tried = self._signals, self._backlog.size
-        self._is_leaving = False
+        self._is_continuing = False
 
     def _state_that_fits(self) -> RawValue | None:
         if self._backlog.size > _MAX_BACKLOG_BYTES or self._index.size + self._backlog.size > _MAX_STATE_BYTES:
@@ -296,13 +296,15 @@ class TopicWorkflow:
         state = state_payload(self._state())
         return state if size_of(state) <= MAX_PAYLOAD_BYTES else None
 
-    def _lose_backlog(self) -> None:
-        """Drop events that were not told, lest Temporal terminates the topic with all its subscriptions."""
-        self._remembered.clear()  # which may be what does not fit
+    def _drop_backlog(self) -> None:
+        """Drop undelivered events, so that Temporal does not terminate the topic with all its subscriptions."""
+        self._remembered.clear()  # which may be the part that does not fit
         events = [each for each in self._received if each.kind == PUBLISH]
-        lost = len(events) + sum(len(lane.waiting) for lane in self._lanes)
-        workflow.logger.error("dropped %d signals and deliveries of events: more came than can be told", lost)
-        MESSAGES_DROPPED.add(workflow.metric_meter(), lost)
+        dropped = len(events) + sum(len(lane.waiting) for lane in self._lanes)
+        workflow.logger.error(
+            "dropped %d signals and deliveries of events: more arrived than can be delivered", dropped
+        )
+        MESSAGES_DROPPED.add(workflow.metric_meter(), dropped)
         self._received = deque(each for each in self._received if each.kind != PUBLISH)
         for lane in self._lanes:
             lane.waiting.clear()
@@ -310,10 +312,10 @@ class TopicWorkflow:
         self._backlog.size = sum(each.size for each in self._received)
 
     def _is_idle(self) -> bool:
-        return not self._index.all and not self._is_working and not self._left()
+        return not self._index.all and not self._is_working and not self._backlog_count()
 
     def _until_next_look(self) -> timedelta:
-        """Ended subscriptions do no harm, so nobody hurries to drop them."""
+        """Return the time until ended subscriptions are dropped; they do no harm, so this is not urgent."""
         ends = min((subscription.until for subscription in self._index.all.values()), default=0.0)
         return min(max(timedelta(seconds=ends - workflow.time()) + _IDLE, _IDLE), _LONGEST)
 
@@ -323,7 +325,7 @@ class TopicWorkflow:
             self._index.remove(subscription.id)
 
     def _state(self) -> dict[str, JSON]:
-        """What the next execution goes on with: each event once, however many runs are to be told of it."""
+        """Return the hand-over state: each event once, however many deliveries it has."""
         matched = [each for lane in self._lanes for each in lane.waiting]
         events = {each.event["id"]: each.event for each in matched}
         positions = {id: position for position, id in enumerate(events)}
@@ -332,10 +334,12 @@ class TopicWorkflow:
             "version": 1,
             "subscriptions": [s.model_dump(mode="json", exclude_defaults=True) for s in self._index.all.values()],
             "remembered": list(self._remembered),
-            "received": [[each.kind, said(each.message, _MAX_NESTING), each.came] for each in self._received],
+            "received": [
+                [each.kind, message_json(each.message, _MAX_NESTING), each.received_at] for each in self._received
+            ],
             "events": list(events.values()),
             "matched": [
-                [each.subscription.model_dump(mode="json", exclude_defaults=True), position, each.came]
+                [each.subscription.model_dump(mode="json", exclude_defaults=True), position, each.received_at]
                 for each, position in waiting
             ],
             "confirmed": self._confirmed,
@@ -343,8 +347,8 @@ class TopicWorkflow:
         }
 
     async def _restore(self, state: State) -> None:
-        before = [Received.of(kind, to_raw(message), came) for kind, message, came in state.received]
-        self._received.extendleft(reversed(before))  # signals came before this, in this execution
+        before = [Received.of(kind, to_raw(message), received_at) for kind, message, received_at in state.received]
+        self._received.extendleft(reversed(before))  # signals of this execution may already be in the queue
         self._backlog.size += sum(each.size for each in before)
         self._remembered = dict.fromkeys([*state.remembered, *self._remembered])
         self._confirmed, self._has_grown = state.confirmed or workflow.time(), state.has_grown
@@ -352,14 +356,14 @@ class TopicWorkflow:
             await self._take_units(self._subscribe(subscription) + _UNITS_OF_AN_ITEM)
         events = [event.model_dump(mode="json") for event in state.events]
         sizes = [size_of(to_raw(event)) for event in events]
-        for subscription, position, came in state.matched:
-            self._send(Matched(subscription, events[position], sizes[position], came))
+        for subscription, position, received_at in state.matched:
+            self._send(Matched(subscription, events[position], sizes[position], received_at))
 
-    # --- its work --------------------------------------------------------------------------------------------------
+    # --- work ------------------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
         while True:
-            await workflow.wait_condition(lambda: bool(self._received) and not self._is_leaving)
+            await workflow.wait_condition(lambda: bool(self._received) and not self._is_continuing)
             self._is_working = True
             received = self._received.popleft()
             await self._take(received)
@@ -367,7 +371,7 @@ class TopicWorkflow:
             self._is_working = False
 
     async def _take(self, received: Received) -> None:
-        items = said(received.message, _MAX_NESTING)
+        items = message_json(received.message, _MAX_NESTING)
         await self._take_units(received.size // _BYTES_PER_UNIT)
         if not isinstance(items, list):
             drop(f"message for {received.kind}", type(items).__name__)
@@ -382,7 +386,7 @@ class TopicWorkflow:
                 if received.size > _MAX_EVENT_BYTES and size_of(to_raw(item)) > _MAX_EVENT_BYTES:
                     drop("event", "it is too large to be delivered")
                 else:
-                    await self._hear(event.id, item, received.came)
+                    await self._handle_event(event.id, item, received.received_at)
             await self._take_units(_UNITS_OF_AN_ITEM)
 
     def _subscribe_or_refuse(self, subscription: Subscription) -> int:
@@ -393,14 +397,14 @@ class TopicWorkflow:
         return 0
 
     def _refuse(self, subscription: Subscription) -> None:
-        """Deliver to a run that its subscription is refused."""
+        """Deliver a refusal to the run of a subscription."""
         topic, waits = topic_of(workflow.info().workflow_id)[0], len(self._index.all)
         message = (
             f"event {topic!r} has no room for another wait: its topic already holds {waits:,} waits of "
             f"{self._index.size:,} bytes, and the limit is {_MAX_WAITS_BYTES:,} bytes, or less where ids and compared "
             "values are long; use shorter timeouts, or more specific event names"
         )
-        if subscription.kind == "cancel":  # to deliver it would cancel the run
+        if subscription.kind == "cancel":  # delivering the refusal would cancel the run
             drop(f"cancel_on of run {subscription.workflow_id!r}", message)
             return
         event = {
@@ -413,7 +417,7 @@ class TopicWorkflow:
         self._send(Matched(subscription, event, size_of(to_raw(event)), workflow.time()))
 
     def _subscribe(self, subscription: Subscription) -> int:
-        """Add a subscription; returns the units that this took."""
+        """Add a subscription; return the units that this took."""
         try:
             return self._index.add(subscription)
         except ValueError as err:
@@ -426,11 +430,11 @@ class TopicWorkflow:
         else:
             drop("subscription's id", type(id).__name__)
 
-    async def _hear(self, id: str, event: dict[str, JSON], came: float) -> None:
+    async def _handle_event(self, id: str, event: dict[str, JSON], received_at: float) -> None:
         id = _short(id)
         if id not in self._remembered:
             self._remember(id)
-            runs = await self._match(event, came)
+            runs = await self._match(event, received_at)
             self._matched[id] = runs
             TOPIC_EVENTS.add(workflow.metric_meter(), outcome="matched" if runs else "unmatched")
 
@@ -441,8 +445,8 @@ class TopicWorkflow:
             del self._remembered[oldest]
             self._matched.pop(oldest, None)
 
-    async def _match(self, event: dict[str, JSON], came: float) -> list[str]:
-        """Send an event to the runs that it matches; the workflow ids of the first of them."""
+    async def _match(self, event: dict[str, JSON], received_at: float) -> list[str]:
+        """Queue an event for the runs that it matches; return the workflow ids of the first of them."""
         runs: list[str] = []
         size = 0
         for id in self._index.candidates(event):
@@ -459,13 +463,13 @@ class TopicWorkflow:
                 if subscription.kind != "each":
                     self._index.remove(id)
                 size = size or size_of(to_raw(event))
-                self._send(Matched(subscription, event, size, came))
+                self._send(Matched(subscription, event, size, received_at))
                 if len(runs) < _SHOWN:
                     runs.append(subscription.workflow_id)
         return runs
 
     async def _take_units(self, units: int) -> None:
-        """Count units of work, and leave the rest to the next workflow task where they are many."""
+        """Count units of work; after many, leave the rest to the next workflow task."""
         self._units += units
         if self._units >= _UNITS_PER_TASK:
             self._units = 0
@@ -478,23 +482,23 @@ class TopicWorkflow:
 
     async def _deliver(self, lane: Lane) -> None:
         while True:
-            await workflow.wait_condition(lambda: bool(lane.waiting) and not self._is_leaving)
+            await workflow.wait_condition(lambda: bool(lane.waiting) and not self._is_continuing)
             lane.is_delivering = True
-            TOPIC_BACKLOG.record(workflow.metric_meter(), self._left())
+            TOPIC_BACKLOG.record(workflow.metric_meter(), self._backlog_count())
             gone, later = await self._deliver_batch(lane)
-            self._measure(lane.taken, gone, later)
+            self._measure(lane.in_flight, gone, later)
             for id in gone:
                 self._index.remove(id)
-            put_off = set(later)
-            for position, each in enumerate(lane.taken):
-                if position not in put_off:
+            requeued = set(later)
+            for position, each in enumerate(lane.in_flight):
+                if position not in requeued:
                     self._backlog.release(each)
             if later:
-                lane.put_off([lane.taken[position] for position in later])
+                lane.requeue([lane.in_flight[position] for position in later])
             lane.is_delivering = False
 
     async def _deliver_batch(self, lane: Lane) -> tuple[list[str], list[int]]:
-        """Deliver what is at the front of a lane; return as :func:`_told`."""
+        """Deliver a batch from the front of a lane; return a result as of :func:`_delivery_outcome`."""
         try:
             answer = await workflow.execute_activity(
                 DELIVER_EVENTS,
@@ -504,21 +508,21 @@ class TopicWorkflow:
                 heartbeat_timeout=DELIVERY_HEARTBEAT_TIMEOUT,
                 retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=10)),
             )
-        except FailureError as err:  # somebody has ended the activity: of itself, it is tried again for ever
-            workflow.logger.warning("could not deliver events; trying again in 30 s: %s", err.cause)
+        except FailureError as err:  # a user has ended the activity, which otherwise retries for ever
+            workflow.logger.warning("could not deliver events; retrying in 30 s: %s", err.cause)
             await workflow.sleep(_DELIVER_AGAIN)
-            return [], list(range(len(lane.taken)))
-        return _told(said(answer), len(lane.taken))
+            return [], list(range(len(lane.in_flight)))
+        return _delivery_outcome(message_json(answer), len(lane.in_flight))
 
     # --- the directory ---------------------------------------------------------------------------------------------
 
     async def _confirm(self) -> None:
-        """Confirm the topic's entry in the directory while runs wait; ask for more parts when there are many."""
+        """Confirm the topic's entry in the directory while runs wait; request more parts if there are many."""
         while True:
             due = timedelta(seconds=self._confirmed - workflow.time()) + _CONFIRMED_EVERY
             with suppress(TimeoutError):
                 await wait_until(self._has_outgrown, timeout=max(due, _PAUSE), summary="confirm that runs wait")
-            await workflow.wait_condition(lambda: not self._is_leaving)
+            await workflow.wait_condition(lambda: not self._is_continuing)
             if self._index.all:
                 self._is_confirming = True
                 is_done = await self._list_in_directory()
@@ -535,7 +539,7 @@ class TopicWorkflow:
         return len(self._index.all) >= _WAITS_PER_PART or is_large
 
     async def _list_in_directory(self) -> bool:
-        """Confirm the entry and, if the topic has outgrown its parts, ask for more; return whether that succeeded."""
+        """Confirm the entry, and request more parts if the topic has outgrown them; return whether that succeeded."""
         topic, count, _ = topic_of(workflow.info().workflow_id)
         wanted = [Wanted(topic=topic, count=count)]
         if count > 1:
@@ -556,29 +560,29 @@ class TopicWorkflow:
                 retry_policy=RetryPolicy(maximum_interval=timedelta(seconds=10)),
             )
         except FailureError as err:
-            workflow.logger.warning("could not confirm the topic in the directory; trying again in 30 s: %s", err.cause)
+            workflow.logger.warning("could not confirm the topic in the directory; retrying in 30 s: %s", err.cause)
             return False
         self._has_grown = self._has_grown or grows
         return True
 
-    def _left(self) -> int:
+    def _backlog_count(self) -> int:
         return len(self._received) + sum(len(lane.waiting) for lane in self._lanes)
 
-    def _measure(self, taken: Sequence[Matched], gone: Sequence[str], later: Sequence[int]) -> None:
+    def _measure(self, in_flight: Sequence[Matched], gone: Sequence[str], later: Sequence[int]) -> None:
         meter, now = workflow.metric_meter(), workflow.time()
-        for position, each in enumerate(taken):
+        for position, each in enumerate(in_flight):
             if position not in later and each.subscription.id not in gone:
-                DELIVERY_LATENCY.record(meter, now - each.came)
+                DELIVERY_LATENCY.record(meter, now - each.received_at)
 
 
 def _now() -> int:
     return int(workflow.time() * 1000)
 
 
-def _told(answer: JSON, count: int) -> tuple[list[str], list[int]]:
-    """Return the subscriptions whose run is gone, and the positions, below ``count``, of what is to be redelivered."""
-    found = answer if isinstance(answer, dict) else {"gone": answer}
-    gone, later = found.get("gone"), found.get("later")
+def _delivery_outcome(answer: JSON, count: int) -> tuple[list[str], list[int]]:
+    """Return the subscriptions whose run no longer exists, and the positions below ``count`` to deliver again."""
+    outcome = answer if isinstance(answer, dict) else {"gone": answer}
+    gone, later = outcome.get("gone"), outcome.get("later")
     return (
         [id for id in gone if isinstance(id, str)] if isinstance(gone, list) else [],
         [number for number in range(count) if number in later] if isinstance(later, list) else [],
@@ -586,18 +590,18 @@ def _told(answer: JSON, count: int) -> tuple[list[str], list[int]]:
 
 
 def _short(id: str) -> str:
-    """Return what an event's id is remembered as: 10,000 long ones would not fit into the next execution."""
+    """Return the form in which an event's id is remembered: 10,000 long ids would not fit into the next execution."""
     data = id.encode(errors="surrogatepass")
     return id if len(data) <= _SHORT_ID else hashlib.sha256(data).hexdigest()[:_SHORT_ID]
 
 
 _COMPRESSED = b"binary/zlib"
 _COMPRESS_FROM = 64 * 1024
-_QUICKLY = 1  # a state of megabytes, in a third of the time, and little larger
+_QUICKLY = 1  # for a state of megabytes: a third of the time, and little larger
 
 
 def state_payload(state: JSON) -> RawValue:
-    """A state as a payload, compressed where it is large: Temporal takes 2 MiB."""
+    """Return a state as a payload, compressed if it is large, as Temporal accepts 2 MiB."""
     raw = to_raw(state)
     if size_of(raw) < _COMPRESS_FROM:
         return raw
@@ -605,10 +609,10 @@ def state_payload(state: JSON) -> RawValue:
 
 
 def read_state(raw: RawValue) -> dict[str, JSON]:
-    """The state in a payload; that of a new topic is empty.
+    """Return the state in a payload; that of a new topic is empty.
 
     Raises:
-        ValueError: It is none, or larger than any that a topic writes.
+        ValueError: The payload is not a state, or is larger than any state that a topic writes.
     """
     if raw.payload.metadata.get("encoding") != _COMPRESSED:
         return from_raw(raw) or {}
@@ -616,7 +620,7 @@ def read_state(raw: RawValue) -> dict[str, JSON]:
 
 
 def _read_state(raw: RawValue) -> State:
-    """A state; an empty one where somebody has started the topic with what is none."""
+    """Return a state; an empty one if somebody has started the topic with an invalid one."""
     try:
         state = State.model_validate(read_state(raw))
     except UnknownKeyError:
