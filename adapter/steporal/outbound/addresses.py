@@ -1,4 +1,4 @@
-"""Which addresses a sink may connect to.
+"""The addresses that a name leads to, and which of them a sink may connect to.
 
 A sink's URL may be a customer's. One that leads into the network of the worker would let the customer talk to what
 trusts that network: metadata services, databases, admin pages. So the addresses of a name are checked, and the

@@ -120,20 +120,24 @@ class Room:
 
     def __init__(self) -> None:
         self._sent: dict[str, int] = {}  # bytes since the last look; for those topics that were used last
-        self._full: set[str] = set()
+        self._forgotten = 0  # the most that a topic may have been sent that is not among them
 
     async def is_left(self, temporal: temporalio.client.Client, receiver: str, size: int) -> bool:
-        """Return whether a topic has room for events of a size."""
-        sent = self._sent.pop(receiver, 0) + size
-        if sent < CHECKED_BYTES and receiver not in self._full:
+        """Return whether a topic has room for events of a size.
+
+        Raises:
+            RPCError: Temporal does not say.
+        """
+        sent = self._sent.pop(receiver, self._forgotten) + size
+        is_left = True
+        try:
+            if sent >= CHECKED_BYTES and (is_left := await has_room(temporal, receiver)):
+                sent = size
+        finally:
             self._sent[receiver] = sent
-        elif await has_room(temporal, receiver):
-            self._full.discard(receiver)
-        else:
-            self._full.add(receiver)
-        if len(self._sent) > _MAX_CHECKED:
-            del self._sent[next(iter(self._sent))]
-        return receiver not in self._full
+            if len(self._sent) > _MAX_CHECKED:
+                self._forgotten = max(self._forgotten, self._sent.pop(next(iter(self._sent))))
+        return is_left
 
 
 async def publish_later(temporal: temporalio.client.Client, letter: Letter) -> str:

@@ -195,11 +195,10 @@ class Topics:
         """Send events to a topic, late if it has no room now; return False if the topic does not run."""
         letter = Letter(receiver=receiver, signal=PUBLISH, messages=messages)
         room = _rooms.setdefault(self._temporal.service_client, {}).setdefault(self._temporal.namespace, Room())
-        if not await room.is_left(self._temporal, receiver, sum(len(dumps(message)) for message in messages)):
-            await publish_later(self._temporal, letter)
-            return True
         try:
-            return await self._signal(receiver, PUBLISH, messages)
+            is_left = await room.is_left(self._temporal, receiver, sum(len(dumps(message)) for message in messages))
+            if is_left:
+                return await self._signal(receiver, PUBLISH, messages)
         except RPCError as err:
             if is_about_namespace(err):
                 raise
@@ -208,6 +207,8 @@ class Topics:
             except RPCError:
                 raise err from None
             return True
+        await publish_later(self._temporal, letter)
+        return True
 
 
 def is_part(place: str) -> bool:
