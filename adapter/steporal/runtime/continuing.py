@@ -97,7 +97,6 @@ class Continuing:
         self._run = run
         self._is_parking = False
         self._too_large = ""
-        self._refused_events = 0
         self._is_asked = False
         self.held: dict[str, None] = {}
         self.held_until = held_until
@@ -149,7 +148,7 @@ class Continuing:
     def _is_leaving(self) -> bool:
         if workflow.cancellation_reason() is not None and self._run.journal.is_idle:  # then the run leaves no more
             return False
-        return self._is_held() or (workflow.info().is_continue_as_new_suggested() and not self._is_too_large())
+        return self._is_held() or (workflow.info().is_continue_as_new_suggested() and not self._too_large)
 
     def check_room(self) -> None:
         """Check that a run that has too much to continue as new has room left in its history.
@@ -157,18 +156,14 @@ class Continuing:
         Raises:
             PayloadTooLargeError: It has none.
         """
-        if self._is_too_large() and _has_history(LAST_LENGTH, LAST_BYTES):
+        if self._too_large and _has_history(LAST_LENGTH, LAST_BYTES):
             raise PayloadTooLargeError(f"the run cannot continue as new: {self._too_large}")
-
-    def _is_too_large(self) -> bool:
-        """Whether the run had too much to take along; until it has half of the events that it had then."""
-        return bool(self._too_large) and (not self._refused_events or self._run.inbox.size * 2 > self._refused_events)
 
     def _is_at_its_end(self) -> bool:
         """Whether Temporal is about to terminate the run for its history, and it cannot continue as new."""
         if not _has_history(LAST_LENGTH + _MORE_LENGTH, LAST_BYTES + _MORE_BYTES):
             return False
-        return self._is_too_large() or (self._run.journal.is_idle and self._run.busy_steps() > 0)
+        return bool(self._too_large) or (self._run.journal.is_idle and self._run.busy_steps() > 0)
 
     def _check_end(self) -> None:
         """Check that what a run was sent while it waited has not brought it to its end.
@@ -227,12 +222,16 @@ class Continuing:
                 raise deadlock(body, self._run.workflow.id)
             if self.held or self._is_held():
                 await self._leave(is_parked=self._is_held(), is_held=True)
-            seen = waits.changes
+            seen, is_suggested = waits.changes, workflow.info().is_continue_as_new_suggested()
             self._is_parking = (after := self._park_in()) is not None
             try:
                 await wait_until(
                     lambda: (
-                        self._is_over(body) or waits.changes != seen or not self.is_quiet() or self._is_at_its_end()  # noqa: B023
+                        self._is_over(body)
+                        or waits.changes != seen  # noqa: B023
+                        or not self.is_quiet()
+                        or workflow.info().is_continue_as_new_suggested() != is_suggested  # noqa: B023
+                        or self._is_at_its_end()
                     ),
                     timeout=after,
                     summary=PARKS,
@@ -248,7 +247,7 @@ class Continuing:
 
     def _park_in(self) -> timedelta | None:
         after = self._run.workflow.park_after
-        if self._is_too_large():
+        if self._too_large:
             return None
         if workflow.info().is_continue_as_new_suggested():
             return timedelta(milliseconds=1)
@@ -343,7 +342,6 @@ class Continuing:
     def _cannot(self, size: int, events: int) -> None:
         text = self._described_size(size, events)
         self._warn(text)
-        self._refused_events = self._run.inbox.size
         self._too_large = text  # the steps that are held begin, and the run goes on for as long as Temporal lets it
         self.held_until = None
         self._run.waits.changes += 1
@@ -514,7 +512,7 @@ class Continuing:
 
     def _is_full(self) -> bool:
         """Whether events that nobody takes yet have made the history long: Temporal takes 10,000 signals."""
-        return not self._is_too_large() and workflow.info().is_continue_as_new_suggested()
+        return not self._too_large and workflow.info().is_continue_as_new_suggested()
 
     def _is_due(self, waits: dict[str, Waiting]) -> bool:
         if self.held_until is not None:
