@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import encodings
 import gzip
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from recording import Workers
 import steporal
 from steporal import Context, FetchResponse, RunFailedError, Step, StepError, secret
 from steporal.outbound import exchange
+from steporal.outbound.content import text_of
 from steporal.outbound.problems import SecretNotFoundError
 from steporal.outbound.retry_after import retry_after
 from steporal.outbound.secrets import revealed
@@ -254,6 +256,44 @@ async def test_a_cancelled_run_ends_its_request(app: steporal.Client, workers: W
 
 
 # --- size ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_names_charsets_without_end_leaves_nothing_in_memory() -> None:
+    before = len(encodings._cache)  # type: ignore[attr-defined]
+    for number in range(100):
+        assert text_of("größer".encode(), f"text/plain; charset=cp{10**1000 + number}") == "größer"
+    assert len(encodings._cache) == before  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "utf-8",
+        "UTF8",
+        "utf-8-sig",
+        "utf-16le",
+        "us-ascii",
+        "latin-1",
+        "ISO-8859-1",
+        "iso8859-15",
+        "windows-1252",
+        "cp437",
+        "koi8-r",
+        "Shift_JIS",
+        "sjis",
+        "euc-jp",
+        "euc-kr",
+        "gb2312",
+        "gb18030",
+        "big5",
+        "big5-hkscs",
+        "tis-620",
+        "macintosh",
+        "mac-roman",
+    ],
+)
+def test_the_charsets_of_the_web_are_read(name: str) -> None:
+    assert text_of("abc".encode(name), f"text/html; charset={name}") == "abc"
 
 
 async def test_a_name_whose_server_does_not_answer_keeps_no_thread_that_others_share(
