@@ -88,6 +88,10 @@ def is_plainly_private(host: str) -> bool:
         return name == "localhost" or name.endswith(".localhost")
 
 
+MAX_LOOK_UPS = 500
+"""Names that a process looks up at a time, each in a thread. Who makes up names whose servers do not answer could
+otherwise take all threads that a process may have."""
+
 _under_way: dict[tuple[str, int], Future[list[str]]] = {}
 _lock = threading.Lock()
 
@@ -102,6 +106,8 @@ def _look_up(host: str, port: int) -> Future[list[str]]:
     with _lock:
         if (known := _under_way.get((host, port))) is not None:
             return known
+        if len(_under_way) >= MAX_LOOK_UPS:
+            raise ConnectionError(f"{host!r} is not looked up now, as {len(_under_way):,} other names are")
         future = _under_way[host, port] = Future()
         future.set_running_or_notify_cancel()  # or who waits no longer would cancel it for the others
 
@@ -134,8 +140,9 @@ async def addresses_of(host: str, port: int) -> list[str]:
     Raises:
         ConnectionError: It leads to none, for now.
     """
+    looking = _look_up(host, port)
     try:
-        found = await asyncio.wrap_future(_look_up(host, port))
+        found = await asyncio.wrap_future(looking)
     except (OSError, UnicodeError) as err:
         raise ConnectionError(f"the name {host!r} does not resolve to an address: {err}") from None
     if not found:
