@@ -348,6 +348,14 @@ async def test_another_codec_comes_before_it() -> None:
     assert await converter.decode([sealed]) == ["x" * 10_000]
 
 
+async def test_an_error_quotes_little_of_what_is_no_key_id() -> None:
+    codec = EncryptionCodec(Keys.of([new_key()]))
+    metadata = {"encoding": ENCODING, "encryption-key-id": b"k" * 1_000_000}
+    with pytest.raises(UnknownKeyError) as caught:
+        await codec.decode([Payload(metadata=metadata, data=b"x" * 100)])
+    assert len(str(caught.value)) < 300
+
+
 def test_what_encrypts_already_is_not_encrypted_again() -> None:
     with pytest.raises(DefinitionError, match="already encrypts, with other keys"):
         encryption.data_converter(Keys.of([NEW]), encryption.data_converter(Keys.of([OLD])))

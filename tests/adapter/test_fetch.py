@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import encodings
 import gzip
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
+import httpx
 import pytest
 from http_server import HttpServer, Reply, http_server
 from recording import Workers
 
 import steporal
 from steporal import Context, FetchResponse, RunFailedError, Step, StepError, secret
+from steporal.outbound import exchange
+from steporal.outbound.content import text_of
 from steporal.outbound.problems import SecretNotFoundError
 from steporal.outbound.retry_after import retry_after
 from steporal.outbound.secrets import revealed
@@ -251,6 +256,99 @@ async def test_a_cancelled_run_ends_its_request(app: steporal.Client, workers: W
 
 
 # --- size ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_names_charsets_without_end_leaves_nothing_in_memory() -> None:
+    before = len(encodings._cache)  # type: ignore[attr-defined]
+    for number in range(100):
+        assert text_of("größer".encode(), f"text/plain; charset=cp{10**1000 + number}") == "größer"
+    assert len(encodings._cache) == before  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "utf-8",
+        "UTF8",
+        "utf-8-sig",
+        "utf-16le",
+        "us-ascii",
+        "latin-1",
+        "ISO-8859-1",
+        "iso8859-15",
+        "windows-1252",
+        "cp437",
+        "koi8-r",
+        "Shift_JIS",
+        "sjis",
+        "euc-jp",
+        "euc-kr",
+        "gb2312",
+        "gb18030",
+        "big5",
+        "big5-hkscs",
+        "tis-620",
+        "macintosh",
+        "mac-roman",
+    ],
+)
+def test_the_charsets_of_the_web_are_read(name: str) -> None:
+    assert text_of("abc".encode(name), f"text/html; charset={name}") == "abc"
+
+
+async def test_a_name_whose_server_does_not_answer_keeps_no_thread_that_others_share(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    real = socket.getaddrinfo
+
+    def look_up(host: Any, *args: Any, **options: Any) -> Any:
+        if host in (b"silent.example", "silent.example"):
+            assert answers.wait(60)
+        return real("127.0.0.1", *args, **options)
+
+    def request(host: str) -> exchange.Request:
+        url = f"http://{host}:{httpx.URL(server.url).port}/"
+        return exchange.Request("GET", url, (), None, timedelta(minutes=1), 1000, url)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    silent = [asyncio.ensure_future(exchange.exchange(request("silent.example"))) for _ in range(50)]
+    try:
+        async with asyncio.timeout(30):
+            assert (await exchange.exchange(request("api.example"))).status == 200
+            assert await asyncio.to_thread(lambda: "free") == "free"
+    finally:
+        answers.set()
+    assert {answer.status for answer in await asyncio.gather(*silent)} == {200}
+    assert {asked.headers["host"].partition(":")[0] for asked in server.asked} == {"api.example", "silent.example"}
+
+
+async def test_the_next_address_of_a_name_is_tried(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = httpx.URL(server.url).port
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in ("127.0.0.2", "127.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    url = f"http://api.example:{port}/"
+    answer = await exchange.exchange(exchange.Request("GET", url, (), None, timedelta(minutes=1), 1000, url))
+    assert answer.status == 200
+
+
+async def test_a_proxy_is_looked_up_before_httpx_does(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", f"http://proxy.example:{httpx.URL(server.url).port}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    threads = []
+    real = socket.getaddrinfo
+
+    def look_up(host: Any, *args: Any, **options: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return real("127.0.0.1", *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    url = "http://api.example/"
+    answer = await exchange.exchange(exchange.Request("GET", url, (), None, timedelta(minutes=1), 1000, url))
+    assert answer.status == 200
+    assert server.asked[-1].target == url
+    assert threads[0] == "steporal-look-up-proxy.example"
 
 
 async def test_a_body_that_is_announced_too_large_is_not_read(

@@ -6,9 +6,11 @@ import asyncio
 import json
 import random
 import re
+import zlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import temporalio.client
@@ -16,12 +18,13 @@ from recording import Workers
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.testing import TimeSkipper
-from waiting import MEGABYTES, until_waiting
+from waiting import LONG, MEGABYTES, until_waiting
 
 import steporal
 from steporal import Context, PayloadTooLargeError, RunCancelledError, RunFailedError, Step
 from steporal.events import new_ulid
 from steporal.runtime import continuing, journal
+from steporal.runtime.inbox import Inbox
 from steporal.wire import run_state, waits
 from steporal.wire.memo import Failure, Outcome
 from steporal.wire.names import CHECKPOINT, DELIVER
@@ -378,6 +381,80 @@ async def test_a_listener_with_too_many_events_is_named_before_anything_fails(
         with pytest.raises(RunFailedError, match=rf"cannot continue as new: {named.replace('d', 'd+', 1)}") as caught:
             await run.result()
         assert caught.value.name == PayloadTooLargeError.__name__
+
+
+@pytest.mark.needs_cache(MEGABYTES)
+@pytest.mark.parametrize("what", ["waits", "is parked", "has a step in flight"])
+async def test_a_run_that_events_bring_to_its_end_fails_before_temporal_terminates_it(
+    monkeypatch: pytest.MonkeyPatch, workers: Workers, what: str
+) -> None:
+    monkeypatch.setattr(continuing, "LAST_LENGTH", 2 * SUGGESTED_FROM)
+    monkeypatch.setattr(continuing, "_MORE_LENGTH", 10)
+    app = steporal.Client(f"floods {new_ulid()}", park_after="1s" if what == "is parked" else "1m")
+    name, never = f"rows.{new_ulid()}", asyncio.Event()
+
+    @app.workflow(id="floods")
+    async def floods(ctx: Context[Any], step: Step) -> Any:
+        await step.ext.listen("rows", event=name, timeout="1h")
+        if what == "has a step in flight":
+            await step.run("pause", lambda: never.wait(), timeout="1m")
+        await step.ext.wait_for_event("stop", event=f"{name}/stop", timeout="1h")
+
+    async with workers(app), asyncio.timeout(LONG):
+        run = await floods.start()
+        if what == "has a step in flight":
+            while not (await run.temporal.describe()).raw_description.pending_activities:
+                await asyncio.sleep(0.05)
+        else:
+            await until_waiting(run)
+        while what == "is parked" and "Parked" not in await details_of(run):
+            await asyncio.sleep(0.1)
+        ended = asyncio.create_task(run.result())
+        for n in range(200):
+            await app.send_event({"name": name, "data": {"rows": incompressible(n, 200 if n < 20 else 1)}})
+            await asyncio.sleep(0)
+            if ended.done():
+                break
+        with pytest.raises(RunFailedError, match="cannot continue as new") as caught:
+            await ended
+        assert caught.value.name == PayloadTooLargeError.__name__
+
+
+def test_events_that_nobody_takes_are_hardly_compressed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many may come in one workflow task, which has two seconds."""
+    compressed = 0
+
+    class Counted:
+        def __init__(self, packer: Any) -> None:
+            self._packer = packer
+
+        def compress(self, data: bytes) -> bytes:
+            nonlocal compressed
+            compressed += len(data)
+            found: bytes = self._packer.compress(data)
+            return found
+
+        def flush(self) -> bytes:
+            found: bytes = self._packer.flush()
+            return found
+
+    compressobj = zlib.compressobj
+    monkeypatch.setattr(continuing.zlib, "compressobj", lambda: Counted(compressobj()))  # type: ignore[attr-defined]
+    monkeypatch.setattr(continuing, "workflow", Mock())
+    storage, inbox = Mock(), Inbox()
+    storage.is_there.return_value = False
+    run = Mock(inbox=inbox, memo={}, storage=storage)
+    events = continuing.Continuing(run)
+    inbox.open("rows", ("row",), 1e9)
+    for number in range(100):
+        inbox.deliver(
+            "rows", {"id": str(number), "name": "row", "data": incompressible(number, 300), "ts": 0, "v": None}
+        )
+        events.heard()
+        events.grew(f"step-{number}", Outcome(number))
+    assert inbox.size > 30_000_000
+    assert "the 100 events of listener 'rows'" in events.full_boxes()
+    assert 0 < compressed < 1024 * 1024
 
 
 @pytest.mark.needs_cache(MEGABYTES)

@@ -22,6 +22,7 @@ from temporalio.testing import ActivityEnvironment
 import steporal
 from steporal import Context, DefinitionError, EventSink, InngestSink, RunFailedError, Step, secret
 from steporal.activities.executions import Executions
+from steporal.outbound import addresses
 from steporal.outbound.activities import HttpActivities
 from steporal.outbound.addresses import addresses_of, is_public
 from steporal.outbound.host_slots import AT_ONCE, WAITING, HostSlots
@@ -640,6 +641,28 @@ async def test_a_name_whose_server_does_not_answer_holds_up_no_other(monkeypatch
     assert looked_up == ["silent.example"]
     assert await addresses_of("silent.example", 80) == ["127.0.0.1"]
     assert looked_up == ["silent.example"] * 2, "it is looked up anew each time"
+
+
+async def test_a_process_looks_up_so_many_names_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "MAX_LOOK_UPS", 3)
+    answers = threading.Event()
+
+    def look_up(host: str, port: int, **_: Any) -> Any:
+        assert answers.wait(60)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    silent = [asyncio.ensure_future(addresses_of(f"{number}.example", 80)) for number in range(3)]
+    await asyncio.sleep(0)
+    try:
+        with pytest.raises(ConnectionError, match=r"'3.example' is not looked up now, as 3 other names are"):
+            await addresses_of("3.example", 80)
+        joined = asyncio.ensure_future(addresses_of("0.example", 80))
+        await asyncio.sleep(0)
+    finally:
+        answers.set()
+    assert await asyncio.gather(*silent, joined) == [["127.0.0.1"]] * 4
+    assert await addresses_of("3.example", 80) == ["127.0.0.1"]
 
 
 # --- a bridge to Inngest -------------------------------------------------------------------------------------------

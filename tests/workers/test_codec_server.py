@@ -14,6 +14,7 @@ from temporalio.api.common.v1 import Payload, Payloads
 from steporal.encryption import EncryptionCodec, Key, Keys, new_key
 from steporal_workers.codec.app import create_codec_app
 from steporal_workers.codec.command import listening
+from steporal_workers.gateway import memory
 from steporal_workers.gateway.keys import Ring
 from steporal_workers.gateway.server import serving_on
 from steporal_workers.listening import url_of
@@ -118,6 +119,21 @@ async def test_what_is_no_payloads_is_refused(http: httpx.AsyncClient, given: st
 async def test_a_body_that_is_too_large_is_refused(http: httpx.AsyncClient) -> None:
     answer = await http.post("/decode", content=b" " * (16 * 1024 * 1024 + 1), headers=BEARER)
     assert answer.status_code == 413
+
+
+async def test_what_becomes_of_payloads_is_a_part_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.Memory.__init__, "__defaults__", (4 * 1024 * 1024,))
+    app = create_codec_app(EncryptionCodec(Keys.of([NEW])), Ring.of(["of-the-team"]), [])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://codec") as http:
+
+        async def encoded(size: int, count: int = 1) -> httpx.Response:
+            payload = {"metadata": {"encoding": "anNvbi9wbGFpbg=="}, "data": "MTIz" * (size // 4)}
+            return await http.post("/encode", json={"payloads": [payload] * count}, headers=BEARER)
+
+        assert (await encoded(256 * 1024)).status_code == 200
+        for refused in (await encoded(1024 * 1024), await encoded(4, 2_000)):
+            assert (refused.status_code, "too much memory" in refused.text) == (413, True)
+        assert (await encoded(256 * 1024)).status_code == 200, "the memory is given back"
 
 
 async def test_probes_need_no_key_and_a_server_that_stops_is_not_ready() -> None:

@@ -1,4 +1,4 @@
-"""Addresses that a sink may connect to.
+"""Addresses of a name, and which of them a sink may connect to.
 
 A sink's URL may come from a customer. If it led into the network of the worker, the customer could reach what trusts
 that network: metadata services, databases, admin pages. So the addresses of a name are checked, and the connection is
@@ -87,6 +87,10 @@ def is_plainly_private(host: str) -> bool:
         return name == "localhost" or name.endswith(".localhost")
 
 
+MAX_LOOK_UPS = 500
+"""Maximum number of names that a process looks up at a time, each in a thread. Made-up names whose servers do not
+respond could otherwise take all threads of the process."""
+
 _in_progress: dict[tuple[str, int], Future[list[str]]] = {}
 _lock = threading.Lock()
 
@@ -101,6 +105,10 @@ def _look_up(host: str, port: int) -> Future[list[str]]:
     with _lock:
         if (known := _in_progress.get((host, port))) is not None:
             return known
+        if len(_in_progress) >= MAX_LOOK_UPS:
+            raise ConnectionError(
+                f"{host!r} was not looked up, because {len(_in_progress):,} other look-ups are in progress"
+            )
         future = _in_progress[host, port] = Future()
         future.set_running_or_notify_cancel()  # otherwise a caller that stops waiting would cancel it for the others
 
@@ -133,8 +141,9 @@ async def addresses_of(host: str, port: int) -> list[str]:
     Raises:
         ConnectionError: The name currently has no address.
     """
+    looking = _look_up(host, port)
     try:
-        addresses = await asyncio.wrap_future(_look_up(host, port))
+        addresses = await asyncio.wrap_future(looking)
     except (OSError, UnicodeError) as err:
         raise ConnectionError(f"the name {host!r} does not resolve to an address: {err}") from None
     if not addresses:

@@ -7,8 +7,12 @@ while it is produced. Some of Python's charsets take quadratic time.
 from __future__ import annotations
 
 import codecs
+import encodings
+import pkgutil
 import re
 import zlib
+from encodings.aliases import aliases
+from functools import lru_cache
 from typing import Literal
 
 _GZIP = zlib.MAX_WBITS | 16
@@ -115,6 +119,16 @@ def text_of(body: bytes, content_type: str) -> str:
     _, _, charset = content_type.lower().partition("charset=")
     name = charset.partition(";")[0].strip(" \"'").replace("_", "-")
     try:
-        return body.decode(codecs.lookup(name).name if _CHARSET.fullmatch(name) else "utf-8", errors="replace")
+        return body.decode(codecs.lookup(name).name if _is_charset(name) else "utf-8", errors="replace")
     except (LookupError, ValueError):
         return body.decode(errors="replace")
+
+
+def _is_charset(name: str) -> bool:
+    """Whether Python has a charset of a name. It remembers each name that it has not, for ever, so it is not asked."""
+    return _CHARSET.fullmatch(name) is not None and encodings.normalize_encoding(name) in _charsets()
+
+
+@lru_cache(maxsize=1)
+def _charsets() -> frozenset[str]:
+    return frozenset([*aliases, *(module.name for module in pkgutil.iter_modules(encodings.__path__))])

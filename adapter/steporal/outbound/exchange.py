@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..durations import format_duration
 from ..errors import InvalidArgumentError
+from .addresses import addresses_of
 from .content import Body, BodyBrokenError, BodyTooLargeError, Coding, coding_of
 from .problems import ResponseEncodingError, ResponseTooLargeError
 
@@ -33,6 +34,9 @@ Addresses = Callable[[str, int], Awaitable[list[str]]]
 
 _CHUNK = 16 * 1024
 """Bytes of a packed body that are unpacked at a time; they can expand to 16 MiB at most."""
+
+_CONNECT_SECONDS = 3.0
+"""For an address that is not the last one of its name: TCP has asked twice by then."""
 
 _PORTS = {"http": 80, "https": 443}
 _TO_TLS = [("http", 80), ("https", 443)]
@@ -91,8 +95,8 @@ async def exchange(request: Request, addresses: Addresses | None = None, *, read
 
     Args:
         request: The request.
-        addresses: The addresses to connect to; without it, the connection is made by name, through a proxy if the
-            environment names one.
+        addresses: The addresses to connect to; without it, those of the name, or a proxy if the environment names
+            one.
         read: Whether to read the body of a response.
 
     Raises:
@@ -170,16 +174,18 @@ async def _answered(request: Request, addresses: Addresses | None) -> AsyncItera
     import httpx
 
     url = httpx.URL(request.url)
-    if addresses is None:
-        hosts: list[str] = [url.host]
-        proxy = _proxy(url.scheme, url.host)
+    proxy = _proxy(url.scheme, url.host) if addresses is None else None
+    if proxy is None:
+        hosts = await (addresses or addresses_of)(url.raw_host.decode(), url.port or _PORTS.get(url.scheme, 0))
     else:
-        hosts = await addresses(url.raw_host.decode(), url.port or _PORTS[url.scheme])
-        proxy = None
+        hosts = [url.host]
+        await _look_up_proxy(proxy)
     async with httpx.AsyncHTTPTransport(verify=_tls(), proxy=proxy) as transport:
         for address in hosts:
+            longest = request.timeout.total_seconds()
+            connect = longest if address == hosts[-1] else min(longest / len(hosts), _CONNECT_SECONDS)
             try:
-                response = await transport.handle_async_request(_addressed(request, url, address, len(hosts)))
+                response = await transport.handle_async_request(_addressed(request, url, address, connect))
                 break
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 if address == hosts[-1]:
@@ -190,12 +196,13 @@ async def _answered(request: Request, addresses: Addresses | None) -> AsyncItera
             await response.aclose()
 
 
-def _addressed(request: Request, url: httpx.URL, address: str, tries: int) -> httpx.Request:
+def _addressed(request: Request, url: httpx.URL, address: str, connect: float) -> httpx.Request:
     """Return a request to one of the addresses of its host; TLS still verifies the host's certificate."""
     import httpx
 
-    seconds = request.timeout.total_seconds()
-    extensions: dict[str, Any] = {"timeout": httpx.Timeout(seconds, connect=seconds / tries).as_dict()}
+    extensions: dict[str, Any] = {
+        "timeout": httpx.Timeout(request.timeout.total_seconds(), connect=connect).as_dict(),
+    }
     names = {name.lower() for name, _ in request.headers}
     headers = [*request.headers, *((name, value) for name, value in _HEADERS.items() if name not in names)]
     if address != url.host:
@@ -222,6 +229,18 @@ def _redirect(request: Request, answer: Answer) -> Request | None:
     if after.host != before.host or (ports[0] != ports[1] and ports != _TO_TLS) or after.userinfo:
         return None
     return replace(request, url=str(after))
+
+
+async def _look_up_proxy(proxy: str) -> None:
+    """Look up the name of a proxy as other names are; httpx does it again, in threads that all of a process shares.
+
+    Raises:
+        ConnectionError: It leads to no address, for now.
+    """
+    import httpx
+
+    url = httpx.URL(proxy)
+    await addresses_of(url.raw_host.decode(), url.port or 0)
 
 
 def _proxy(scheme: str, host: str) -> str | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Literal, Protocol
@@ -71,6 +71,12 @@ LAST_LENGTH = 50_000
 LAST_BYTES = 46 * 1024 * 1024
 """The same in bytes; Temporal ends a run at 50 MiB."""
 
+_MORE_LENGTH = 500
+"""So many more, and a run fails that only waits: a step that is in flight may be its last one."""
+
+_MORE_BYTES = 1024 * 1024
+"""The same in bytes; an event may have half of it."""
+
 _MOST_JSON = 24 * 1024 * 1024
 """How many bytes of JSON a run takes along, however small they are compressed: the next execution reads so much."""
 
@@ -84,6 +90,11 @@ _ENTRY_BYTES = 10
 
 _ENTRY_JSON_BYTES = 24
 """The same as JSON, without the step's id."""
+
+_SAMPLE_BYTES = 64 * 1024
+"""How many bytes, compressed, are enough to estimate from."""
+
+_PIECE_BYTES = 16 * 1024
 
 _LONGEST_HOLD = timedelta(days=365).total_seconds()
 
@@ -131,7 +142,6 @@ class Continuing:
     def __init__(self, run: ContinuingRun, held_until: float | None = None) -> None:
         self._run = run
         self._is_parking = False
-        self._may_park = True
         self._too_large = ""
         self._is_asked = False
         self.held: dict[str, None] = {}
@@ -141,6 +151,7 @@ class Continuing:
         self.warning: str = ""
         self._warn_at = 0.0
         self._look_at = 0.0
+        self._sampled = 0, 0
         self._packer: zlib._Compress | None = None
         self._uncompressed = 0
         self._compressed = 0
@@ -191,10 +202,29 @@ class Continuing:
         Raises:
             PayloadTooLargeError: It has none.
         """
-        info = workflow.info()
-        is_full = info.get_current_history_length() > LAST_LENGTH or info.get_current_history_size() > LAST_BYTES
-        if self._too_large and is_full:
+        if self._too_large and _has_history(LAST_LENGTH, LAST_BYTES):
             raise PayloadTooLargeError(f"the run cannot continue as new: {self._too_large}")
+
+    def _is_at_its_end(self) -> bool:
+        """Whether Temporal is about to terminate the run for its history, and it cannot continue as new."""
+        if not _has_history(LAST_LENGTH + _MORE_LENGTH, LAST_BYTES + _MORE_BYTES):
+            return False
+        return bool(self._too_large) or (self._run.journal.is_idle and self._run.busy_steps() > 0)
+
+    def _check_end(self) -> None:
+        """Check that what a run was sent while it waited has not brought it to its end.
+
+        Raises:
+            PayloadTooLargeError: It has.
+        """
+        if self._is_at_its_end():
+            self.check_room()
+            raise PayloadTooLargeError(
+                "the run cannot continue as new while steps are in flight, and Temporal would terminate it soon: its "
+                f"history has {workflow.info().get_current_history_size():,} bytes and "
+                f"{workflow.info().get_current_history_length():,} events; listen for less (match, if_exp), or listen "
+                f"when the step is done ({PAGE})"
+            )
 
     def _must_hold(self) -> bool:
         if not self._is_leaving() or workflow.cancellation_reason() is not None:
@@ -228,18 +258,27 @@ class Continuing:
         """Return when the body has ended; leave by continue-as-new if that comes first."""
         waits = self._run.waits
         while True:
-            await workflow.wait_condition(lambda: self._is_over(body) or self.is_quiet() or self._run.cannot_wake(body))
+            await workflow.wait_condition(
+                lambda: self._is_over(body) or self.is_quiet() or self._run.cannot_wake(body) or self._is_at_its_end()
+            )
             if self._is_over(body):
                 return
+            self._check_end()
             if self._run.cannot_wake(body):
                 raise deadlock(body, self._run.workflow.id)
             if self.held or self._is_held():
                 await self._leave(is_parked=self._is_held(), is_held=True)
-            seen = waits.changes
+            seen, is_suggested = waits.changes, workflow.info().is_continue_as_new_suggested()
             self._is_parking = (after := self._park_in()) is not None
             try:
                 await wait_until(
-                    lambda: self._is_over(body) or waits.changes != seen or not self.is_quiet(),  # noqa: B023
+                    lambda: (
+                        self._is_over(body)
+                        or waits.changes != seen  # noqa: B023
+                        or not self.is_quiet()
+                        or workflow.info().is_continue_as_new_suggested() != is_suggested  # noqa: B023
+                        or self._is_at_its_end()
+                    ),
                     timeout=after,
                     summary=PARKS,
                 )
@@ -254,7 +293,7 @@ class Continuing:
 
     def _park_in(self) -> timedelta | None:
         after = self._run.workflow.park_after
-        if not self._may_park:
+        if self._too_large:
             return None
         if workflow.info().is_continue_as_new_suggested():
             return timedelta(milliseconds=1)
@@ -303,7 +342,7 @@ class Continuing:
             self._cannot(as_json, self._run.inbox.size)
             return True
         self._pack_all()
-        events = self._packed_events()
+        events = self._packed_events()  # never what a warning has estimated: queries warn, too, and are not replayed
         if self.size + events <= MAX_PAYLOAD_BYTES:
             return False
         self._cannot(self.size + events, events)
@@ -349,7 +388,6 @@ class Continuing:
     def _cannot(self, size: int, events: int) -> None:
         text = self._described_size(size, events)
         self._warn(text)
-        self._may_park = False
         self._too_large = text  # the steps that are held begin, and the run goes on for as long as Temporal lets it
         self.held_until = None
         self._run.waits.changes += 1
@@ -371,7 +409,7 @@ class Continuing:
         enough = max(self._warn_at, WARN_FROM * self._most())
         if self.size + self._run.inbox.size < enough:
             return
-        events = self._packed_events()
+        events = self._estimated_events()
         if (size := self.size + events) >= enough and events < self.size:
             self._warn_at = size * _WARN_AGAIN
             self._warn(self._described_size(size, events))
@@ -389,7 +427,7 @@ class Continuing:
         enough = WARN_FROM * self._most()
         if self._run.inbox.size + self.size < enough or self._run.inbox.size < self.size:
             return ""
-        events = self._packed_events()
+        events = self._estimated_events()
         is_enough = self.size + events >= enough and events >= self.size
         return self._described_size(self.size + events, events) if is_enough else ""
 
@@ -397,7 +435,22 @@ class Continuing:
         """How many bytes the events that nobody has taken have in what the next execution is handed."""
         if self._run.storage.is_there() or not self._run.inbox.size:
             return self._run.inbox.size
-        return len(zlib.compress(dumps(self._run.inbox.state()))) * 4 // 3  # base64
+        return _packed_size(self._run.inbox.texts(), self._run.inbox.size, MAX_PAYLOAD_BYTES) * 4 // 3  # base64
+
+    def _estimated_events(self) -> int:
+        """Return about the same for a warning, from a sample, which is taken again when the events have doubled.
+
+        To compress takes longer than all else that a run does when an event comes, and many may come in one workflow
+        task, which has two seconds.
+        """
+        size = self._run.inbox.size
+        if self._run.storage.is_there() or not size:
+            return size
+        before, packed = self._sampled
+        if not before or not before / 2 <= size <= before * 2:
+            packed = _packed_size(self._run.inbox.texts(), size, _SAMPLE_BYTES) * 4 // 3
+            self._sampled = before, packed = size, packed
+        return packed * size // before
 
     def _count(self, key: str, outcome: Outcome) -> None:
         """Add to the sizes: compressed, where that matters, and piece by piece, as a workflow task has little time."""
@@ -473,6 +526,7 @@ class Continuing:
         try:
             while not self._is_due(waits):
                 await self._until_something_comes(waits)
+                self._check_end()
                 if self._is_asked or self._is_full():  # who asks looks at the arguments
                     await self._until_all_is_seen()
                     self._is_asked = False
@@ -491,14 +545,20 @@ class Continuing:
         until = _earliest(waits) if held_until is None else held_until
         with suppress(TimeoutError):
             await wait_until(
-                lambda: self._is_asked or self._is_full() or self.held_until != held_until or self._is_due(waits),
+                lambda: (
+                    self._is_asked
+                    or self._is_full()
+                    or self.held_until != held_until
+                    or self._is_due(waits)
+                    or self._is_at_its_end()
+                ),
                 timeout=None if until is None else _left(until),
                 summary=GOES_ON,
             )
 
     def _is_full(self) -> bool:
         """Whether events that nobody takes yet have made the history long: Temporal takes 10,000 signals."""
-        return self._may_park and workflow.info().is_continue_as_new_suggested()
+        return not self._too_large and workflow.info().is_continue_as_new_suggested()
 
     def _is_due(self, waits: dict[str, Waiting]) -> bool:
         if self.held_until is not None:
@@ -532,6 +592,26 @@ def _json_size(key: str, text: bytes) -> int:
     return len(text) + len(key) + _ENTRY_JSON_BYTES
 
 
+def _packed_size(texts: Iterable[bytes], size: int, most: int) -> int:
+    """Return how many bytes texts have, compressed; estimated from the first ones where those are enough.
+
+    Args:
+        texts: The texts.
+        size: How many bytes they have.
+        most: How many bytes, compressed, are enough.
+    """
+    packer = zlib.compressobj()
+    uncompressed = compressed = 0
+    for text in texts:
+        for start in range(0, len(text), _PIECE_BYTES):
+            piece = text[start : start + _PIECE_BYTES]
+            uncompressed += len(piece)
+            compressed += len(packer.compress(piece))
+            if compressed > most:
+                return max(compressed, compressed * size // uncompressed)
+    return compressed + len(packer.flush())
+
+
 def read_hold(message: JSON) -> float:
     """Return how long a checkpoint holds a run, in seconds; 0 to let it go on."""
     hold = message.get("hold", 0) if isinstance(message, dict) else 0
@@ -551,6 +631,12 @@ def untaken(boxes: Mapping[str, tuple[int, int]], steps: int) -> str:
     return (
         f"the {count:,} events of listener {key!r} that nobody has taken{more} and the results of its {steps:,} steps"
     )
+
+
+def _has_history(length: int, size: int) -> bool:
+    """Whether the history of the execution is longer, or larger, than this."""
+    info = workflow.info()
+    return info.get_current_history_length() > length or info.get_current_history_size() > size
 
 
 def _left(until: float) -> timedelta:

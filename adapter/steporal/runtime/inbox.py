@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
@@ -166,6 +166,12 @@ class Inbox:
     def state(self) -> dict[str, JSON]:
         """What another execution goes on with, beside :meth:`came`."""
         return {key: _state_of(box) for key, box in self.boxes.items()}
+
+    def texts(self) -> Iterator[bytes]:
+        """About the JSON of :meth:`state`, piece by piece."""
+        for key, box in self.boxes.items():
+            yield from map(dumps, box.events)
+            yield dumps([key, list(box.topics), box.until, list(box.seen), box.parts])
 
     def restore(self, state: Mapping[str, Any], came: Sequence[str]) -> None:
         """Go on with what an execution before had; what was delivered to this one already comes after it."""

@@ -27,6 +27,9 @@ ENCRYPTION_KEYS = "STEPORAL_ENCRYPTION_KEYS"
 DECRYPTION_KEYS = "STEPORAL_DECRYPTION_KEYS"
 """Environment variables with keys, separated by commas. The first encryption key encrypts; all keys decrypt."""
 
+_MAX_KEY_ID = 64
+"""Bytes of a key's id: errors quote it, and who writes to the namespace may have made one of megabytes."""
+
 _noted = threading.local()
 
 
@@ -36,8 +39,8 @@ def is_sealed(payload: Payload) -> bool:
 
 
 def key_of(payload: Payload) -> str:
-    """Return the id of the key that an encrypted payload needs."""
-    return payload.metadata.get(KEY_ID_METADATA, b"").decode(errors="replace")
+    """Return the id of the key that an encrypted payload needs; of an id that is too long, the beginning."""
+    return payload.metadata.get(KEY_ID_METADATA, b"")[:_MAX_KEY_ID].decode(errors="replace")
 
 
 def check_readable(payload: Payload) -> None:

@@ -27,12 +27,18 @@ from ..gateway.bodies import object_of, read_json
 from ..gateway.guard import Endpoint, guarded
 from ..gateway.keys import Ring
 from ..gateway.limits import StrictFraming
-from ..gateway.memory import BodyMemory
+from ..gateway.memory import BodyMemory, body_of
 
 CODEC_KEYS = "STEPORAL_CODEC_KEYS"
 
 MAX_PAYLOADS = 10_000
 """Limit of payloads per request; the UI sends those of an event, or of a page of events."""
+
+_COPIES = 6
+"""Of a payload: as it is read, as it becomes, and both as Base64 and JSON of what it becomes."""
+
+_BYTES_OF_PAYLOAD = 3 * 1024
+"""What a payload takes beside its bytes, with its metadata."""
 
 _HOUR = 3600
 _HEADERS = ("Authorization", "Authorization-Extras", "Content-Type", "X-Namespace")
@@ -54,6 +60,7 @@ def create_codec_app(
     def of(transform: Callable[[Sequence[Payload]], object]) -> Endpoint:
         async def endpoint(request: Request) -> Response:
             payloads = await read_json(request, _payloads_of)
+            body_of(request).take(_weight_of(payloads))
             try:
                 changed: Sequence[Payload] = await transform(payloads)  # type: ignore[misc]
             except EncryptionError as err:
@@ -108,6 +115,11 @@ def _of_known_pages(endpoint: Endpoint, origins: Collection[str]) -> Endpoint:
         return await endpoint(request)
 
     return checked
+
+
+def _weight_of(payloads: Sequence[Payload]) -> int:
+    """Return what payloads take beside the body that they were read from, until they are answered."""
+    return sum(payload.ByteSize() for payload in payloads) * _COPIES + len(payloads) * _BYTES_OF_PAYLOAD
 
 
 def _payloads_of(body: JSON) -> Sequence[Payload]:

@@ -205,11 +205,10 @@ class Topics:
         """
         letter = Letter(receiver=receiver, signal=PUBLISH, messages=messages)
         room = _rooms.setdefault(self._temporal.service_client, {}).setdefault(self._temporal.namespace, Room())
-        if not await room.is_left(self._temporal, receiver, sum(len(dumps(message)) for message in messages)):
-            await publish_later(self._temporal, letter)
-            return True
         try:
-            return await self._signal(receiver, PUBLISH, messages)
+            is_left = await room.is_left(self._temporal, receiver, sum(len(dumps(message)) for message in messages))
+            if is_left:
+                return await self._signal(receiver, PUBLISH, messages)
         except RPCError as err:
             if err.status not in _NO_ROOM:
                 raise
@@ -218,6 +217,8 @@ class Topics:
             except RPCError:
                 raise err from None
             return True
+        await publish_later(self._temporal, letter)
+        return True
 
 
 def is_part(place: str) -> bool:

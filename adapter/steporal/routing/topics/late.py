@@ -123,20 +123,24 @@ class Room:
 
     def __init__(self) -> None:
         self._sent: dict[str, int] = {}  # bytes since the last check, of the topics used last
-        self._full: set[str] = set()
+        self._forgotten = 0  # upper limit of the bytes sent to other topics since their last check
 
     async def is_left(self, temporal: temporalio.client.Client, receiver: str, size: int) -> bool:
-        """Return whether a topic has room for events of a given size."""
-        sent = self._sent.pop(receiver, 0) + size
-        if sent < CHECKED_BYTES and receiver not in self._full:
+        """Return whether a topic has room for events of a given size.
+
+        Raises:
+            RPCError: Temporal could not be reached, or refused.
+        """
+        sent = self._sent.pop(receiver, self._forgotten) + size
+        is_left = True
+        try:
+            if sent >= CHECKED_BYTES and (is_left := await has_room(temporal, receiver)):
+                sent = size
+        finally:
             self._sent[receiver] = sent
-        elif await has_room(temporal, receiver):
-            self._full.discard(receiver)
-        else:
-            self._full.add(receiver)
-        if len(self._sent) > _MAX_CHECKED:
-            del self._sent[next(iter(self._sent))]
-        return receiver not in self._full
+            if len(self._sent) > _MAX_CHECKED:
+                self._forgotten = max(self._forgotten, self._sent.pop(next(iter(self._sent))))
+        return is_left
 
 
 async def publish_later(temporal: temporalio.client.Client, letter: Letter) -> str:
