@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
-import linecache
 import re
 from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType
@@ -18,6 +17,7 @@ from ..own_code import OwnCode
 from ..remedies import REFERENCES, STEP, remedy
 from ..source import Function, parsed
 from ..step import Step, StepExt
+from ..syntax import lines_of
 from . import branches, captured, module_state
 from .branches import shared_ids
 from .captured import lost_changes
@@ -246,7 +246,8 @@ def _parts_run_at_once(node: ast.AST) -> Iterator[ast.AST]:
 
 def _is_ignored(file: str, node: ast.expr) -> bool:
     """Whether its first or its last line has the comment."""
-    return any(_IGNORED.search(linecache.getline(file, line)) for line in {node.lineno, node.end_lineno or 0})
+    lines = lines_of(file)
+    return any(_IGNORED.search(line) for end in {node.lineno, node.end_lineno or 0} for line in lines[end - 1 : end])
 
 
 def _loop_parts(loop: ast.AST) -> tuple[list[ast.expr], list[ast.AST]]:

@@ -9,14 +9,13 @@ found under the other's name.
 from __future__ import annotations
 
 import ast
-import linecache
 from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 from ..known_types import is_class, is_own, package_of
-from ..syntax import parse
+from ..syntax import lines_of, parse
 from .code import unwrapped
 
 _FUNCTIONS = (FunctionType, type(lru_cache(lambda: None)))
@@ -124,7 +123,7 @@ def _bound(module: ModuleType) -> Mapping[str, str | None]:
 @lru_cache(maxsize=256)
 def _bindings(file: str, package: str) -> Mapping[str, str | None]:
     try:
-        tree = parse("".join(linecache.getlines(file)))
+        tree = parse("".join(lines_of(file)))
     except (OSError, SyntaxError, ValueError):
         return {}
     return dict(_names(tree.body, "", package))

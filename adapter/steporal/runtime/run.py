@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from traceback import format_tb
 from typing import Any, Literal
 from uuid import UUID
 
@@ -34,6 +33,7 @@ from ..routing.waiting import check_events, check_expression
 from ..sealed import unreadable
 from ..search_attributes import WAITING_FOR, is_indexed, of_run
 from ..step import Step
+from ..syntax import format_stack
 from ..types import JSON
 from ..wire.names import BACKOFF_AFTER, BEGINS_ANEW, RUN_SEED, UNTIL_TS
 from .awaited import Awaited, described
@@ -411,7 +411,7 @@ class Run:
             if nondeterminism := nondeterminism_in(err):
                 raise explained(nondeterminism, workflow.info()) from None
             failure = application_error(err, attempt=self.failures, non_retryable=True)
-            trace = "".join(format_tb(failure.__traceback__))
+            trace = format_stack(failure.__traceback__)
             self._log_end(failure, err)
             await self._end(failed_with(failure), partial(tell_failed, self, failure, trace))
             self._count_end("failed")
