@@ -39,7 +39,7 @@ from steporal.routing import directory, lanes, mailbox, shards, topic
 from steporal.routing.delivery import SYSTEM_ACTIVITIES
 from steporal.routing.mailbox import End
 from steporal.routing.placing import REGISTRY_ACTIVITIES
-from steporal.runtime import attempt, continuing, limits
+from steporal.runtime import attempt, continuing, limits, packed_size
 from steporal.runtime.compiled import workflow_class
 from steporal.runtime.endings import Ending
 from steporal.runtime.waits import Kind
@@ -342,6 +342,7 @@ def test_all_that_has_a_name_in_histories_is_recorded(histories: dict[str, Workf
         (mailbox, {"_TAKES_PER_MAILBOX": 500}),
         (continuing, {"HARD_LENGTH": 20_000, "HARD_BYTES": 20 * 1024 * 1024}),
         (limits, {"BATCH_BYTES": 1024 * 1024}),
+        (packed_size, {"SURELY_FITS_BYTES": 1_511_424}),
     ],
 )
 def test_a_number_stays_that_only_long_histories_depend_on(module: Any, constants: dict[str, int]) -> None:

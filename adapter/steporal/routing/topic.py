@@ -31,7 +31,7 @@ from ..errors import UnknownKeyError
 from ..events import MAX_LEVELS
 from ..metrics import DELIVERY_LATENCY, MESSAGES_DROPPED, TOPIC_BACKLOG, TOPIC_EVENTS
 from ..packed import unpack_json
-from ..runtime.limits import MAX_PAYLOAD_BYTES
+from ..runtime.packed_size import PackedSizes
 from ..runtime.until import wait_until
 from ..types import JSON
 from ..wire.names import (
@@ -179,6 +179,7 @@ class TopicWorkflow:
         self._lanes = [Lane() for _ in range(_LANES)]
         self._signals = 0
         self._tried: tuple[int, int] | None = None
+        self._packed = PackedSizes()
         self._is_leaving = False
         self._is_working = False
         self._units = 0
@@ -290,8 +291,9 @@ class TopicWorkflow:
     def _state_that_fits(self) -> RawValue | None:
         if self._backlog.size > _MAX_BACKLOG_BYTES or self._index.size + self._backlog.size > _MAX_STATE_BYTES:
             return None
-        state = state_payload(self._state())
-        return state if size_of(state) <= MAX_PAYLOAD_BYTES else None
+        raw = to_raw(self._state())
+        state = packed_state(raw)
+        return None if self._packed.is_too_large(size_of(state), size_of(raw)) else state
 
     def _lose_backlog(self) -> None:
         """Drop events that were not told, lest Temporal terminates the topic with all its subscriptions."""
@@ -595,7 +597,11 @@ _QUICKLY = 1  # a state of megabytes, in a third of the time, and little larger
 
 def state_payload(state: JSON) -> RawValue:
     """A state as a payload, compressed where it is large: Temporal takes 2 MiB."""
-    raw = to_raw(state)
+    return packed_state(to_raw(state))
+
+
+def packed_state(raw: RawValue) -> RawValue:
+    """The payload of a state, compressed where it is large."""
     if size_of(raw) < _COMPRESS_FROM:
         return raw
     return RawValue(Payload(metadata={"encoding": _COMPRESSED}, data=zlib.compress(raw.payload.data, _QUICKLY)))

@@ -118,11 +118,23 @@ class Carried(pydantic.BaseModel):
             is_stored: Whether what is over Temporal's limit goes into external storage; asked if this is. It is not
                 compressed then: that takes longer than all else, of the little time that a workflow task has.
         """
-        text = dumps(self.model_dump(mode="json", exclude_defaults=True))
-        is_small, is_large = len(text) < _COMPRESS_FROM, len(text) > MAX_UNPACKED_BYTES
-        if is_small or is_large or (len(text) > MAX_PAYLOAD_BYTES and is_stored()):
-            return raw_text(text)
-        return to_raw({"zlib": base64.b64encode(zlib.compress(text)).decode()})
+        text = self.text()
+        return pack(text) if is_packed(len(text), is_stored) else raw_text(text)
+
+    def text(self) -> bytes:
+        """As JSON."""
+        return dumps(self.model_dump(mode="json", exclude_defaults=True))
+
+
+def is_packed(size: int, is_stored: Callable[[], bool]) -> bool:
+    """Return whether a state of this size is compressed; see :meth:`Carried.raw`."""
+    is_small, is_large = size < _COMPRESS_FROM, size > MAX_UNPACKED_BYTES
+    return not (is_small or is_large or (size > MAX_PAYLOAD_BYTES and is_stored()))
+
+
+def pack(text: bytes) -> RawValue:
+    """Return a state as a compressed argument."""
+    return to_raw({"zlib": base64.b64encode(zlib.compress(text)).decode()})
 
 
 def read_carried(data: JSON) -> Carried | None:

@@ -23,12 +23,12 @@ from temporalio import workflow
 from temporalio.common import TypedSearchAttributes
 from temporalio.workflow import ContinueAsNewVersioningBehavior
 
-from ..converter import dumps, size_of
+from ..converter import dumps, raw_text, size_of
 from ..errors import PayloadTooLargeError
 from ..search_attributes import waiting_for
 from ..types import JSON
 from ..wire.names import GOES_ON, PARKS
-from .carried import Carried, memo_json
+from .carried import Carried, is_packed, memo_json, pack
 from .counting import count_checkpoint
 from .deadlock import deadlock
 from .limits import MAX_PAYLOAD_BYTES, MAX_STORED_BYTES, PAGE
@@ -248,7 +248,7 @@ class Continuing:
         """Whether there is too much to take along, by an estimate; to build it would take longer than a task may.
 
         A replay has to come to the same: the sizes as JSON are the same on each worker, and the history says whether
-        there was external storage.
+        there was external storage, and which compressed values were too large.
         """
         as_json = self.json_size + self._run.inbox.size
         if as_json <= MAX_STORED_BYTES:
@@ -258,7 +258,7 @@ class Continuing:
             return True
         self._pack_all()
         events = self._packed_events()
-        if self.size + events <= MAX_PAYLOAD_BYTES:
+        if not self._run.storage.is_too_large_packed(self.size + events, as_json):
             return False
         self._cannot(self.size + events, events)
         return True
@@ -266,9 +266,15 @@ class Continuing:
     def _go(self, carried: Carried) -> None:
         if workflow.cancellation_reason() is not None:  # it has come in this moment, and is for this execution alone
             return
-        raw = carried.raw(self._run.storage.is_used)
-        size = size_of(raw)
-        if size > self._run.storage.most(size):
+        storage, text = self._run.storage, carried.text()
+        if is_packed(len(text), storage.is_used):
+            raw = pack(text)
+            size = size_of(raw)
+            is_too_large = storage.is_too_large_packed(size, len(text))
+        else:
+            raw, size = raw_text(text), len(text)
+            is_too_large = size > storage.most(size)
+        if is_too_large:
             self._cannot(size, max(size - self.size, 0) if self._run.inbox.size else 0)
             return
         self._too_large = ""

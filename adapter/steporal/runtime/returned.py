@@ -9,7 +9,7 @@ payload only if it has no further metadata, and so there is none where it is not
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import pydantic
 from temporalio.common import RawValue
 
 from ..annotated import same
-from ..converter import dumps, issues, to_json, validate
+from ..converter import dumps, issues, size_of, to_json, to_raw, validate
 from ..decoding import decode, validated
 from ..encoding import TAG, encode, is_unchanged
 from ..errors import InvalidResultError, PayloadTooLargeError, UnencryptedSecretError, UnserializableError
@@ -27,13 +27,15 @@ from ..readable import is_plain, plain, readable
 from ..type_names import TypeNotFoundError
 from ..types import JSON
 from ..wire.names import EXACT_METADATA
+from .limits import to_limited, too_large
 from .start import payload_json
+from .storage import StorageOfRun
 
 RETURNED = "returned"
 """The tag of the result of an invoked run in the memo of the run that has invoked it."""
 
-ToLimited = Callable[[JSON, Mapping[str, bytes]], RawValue]
-"""Makes a payload of JSON and metadata, or raises that it is too large."""
+ToLimited = Callable[[JSON, bytes | None], RawValue]
+"""Makes a payload of JSON and the exact value as JSON, or raises that it is too large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +83,38 @@ def write_result(
         data = _faithful(value, kind)
         if data is None:
             raise
-        return to_limited(data, {})
+        return to_limited(data, None)
     if is_unchanged(encoded, value):
-        return to_limited(encoded, {})
+        return to_limited(encoded, None)
     data = readable(value, encoded, kind)
     if _says_all(data, kind, encoded, secrets):
-        return to_limited(data, {})
+        return to_limited(data, None)
     text = dumps(encoded)
     if len(text) > MAX_UNPACKED_BYTES:
         raise PayloadTooLargeError(f"its exact value has {len(text):,} bytes; the most is {MAX_UNPACKED_BYTES:,}")
-    return to_limited(data, {EXACT_METADATA: zlib.compress(text)})
+    return to_limited(data, text)
+
+
+def limited_result(what: str, data: JSON, exact: bytes | None, storage: StorageOfRun) -> RawValue:
+    """Return the payload of a result.
+
+    Args:
+        what: What it is, for the message.
+        data: It as plain JSON.
+        exact: The exact value as JSON, where plain JSON does not say it all.
+        storage: What the run knows of external storage.
+
+    Raises:
+        PayloadTooLargeError: It is too large.
+    """
+    if exact is None:
+        return to_limited(what, data, storage.most)
+    packed = zlib.compress(exact)
+    raw = to_raw(data, {EXACT_METADATA: packed})
+    size, beside = size_of(raw), len(packed)
+    if not storage.is_too_large_packed(size + beside, size + len(exact)):
+        return raw
+    raise too_large(what, size, beside, storage.most(size + len(exact)))
 
 
 def read_result(raw: RawValue | JSON, to_json: Callable[[RawValue | JSON], JSON] = payload_json) -> Returned:

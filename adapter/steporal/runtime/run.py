@@ -53,12 +53,11 @@ from .inbox import Inbox
 from .indexing import index
 from .interrupts import Contained, containing
 from .journal import Entry, Journal
-from .limits import to_limited
 from .memo import Failure, Memo, Outcome
 from .pending import is_idle, waits_for_a_future
 from .progress import run_ended, run_started, watched
 from .references import is_there
-from .returned import read_result, write_result
+from .returned import limited_result, read_result, write_result
 from .secrecy import SecretsOfRun
 from .signal_inbox import SignalInbox
 from .slots import Slots
@@ -664,7 +663,7 @@ class Run:
             return write_result(
                 value,
                 return_type(self.handler),
-                lambda data, metadata: to_limited(f"the result of {where}", data, self.storage.most, metadata),
+                lambda data, exact: limited_result(f"the result of {where}", data, exact, self.storage),
                 self.secrets.are_sent,
                 self.workflow.client.step_packages,
             )

@@ -12,6 +12,7 @@ from ..errors import DefinitionError
 from ..type_names import shown
 from ..wire.names import STORAGE_IS_USED
 from .limits import MAX_PAYLOAD_BYTES, MAX_STORED_BYTES, most_in_temporal
+from .packed_size import PackedSizes
 
 HAS_STORAGE = "steporal.has_storage"
 """The name of what tells a run that its worker has external storage."""
@@ -63,6 +64,7 @@ class StorageOfRun:
 
     def __init__(self) -> None:
         self._is_used: bool | None = None
+        self._packed = PackedSizes()
 
     def is_used(self) -> bool:
         """Whether values over Temporal's limit go through; to be asked only if there is one."""
@@ -77,3 +79,12 @@ class StorageOfRun:
     def most(self, size: int) -> int:
         """The most bytes that a value may have which has so many."""
         return MAX_STORED_BYTES if size > MAX_PAYLOAD_BYTES and self.is_used() else MAX_PAYLOAD_BYTES
+
+    def is_too_large_packed(self, size: int, plain: int) -> bool:
+        """Return whether a compressed value is too large, also for the storage.
+
+        Args:
+            size: The size of the compressed value on this worker.
+            plain: The size of its JSON, or an estimate; the same on each worker.
+        """
+        return self._packed.is_too_large(size, plain) and (plain > MAX_STORED_BYTES or not self.is_used())

@@ -136,6 +136,8 @@ LISTENS_BEFORE_IT_ASKS: Final = "steporal.listens-before-it-asks"
 """A run that was reset waits for the report of an invoked run while it asks for its end."""
 WAITS_FOR_A_FULL_RUN: Final = "steporal.waits-for-a-full-run"
 """A mailbox waits until a run takes signals again."""
+IS_TOO_LARGE: Final = "steporal.too-large"
+"""A compressed value was too large, with the number of the decision: `steporal.too-large/1`."""
 
 # --- keys of Temporal's memo ---------------------------------------------------------------------------------------
 
