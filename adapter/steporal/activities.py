@@ -33,6 +33,7 @@ from .routing.publish import Topics
 from .routing.signalling import Mailboxes
 from .routing.subscription import Subscription
 from .runtime.calls import told
+from .runtime.carried import packed_outcome
 from .runtime.limits import to_limited
 from .runtime.memo import TYPED
 from .runtime.references import App, Resolver
@@ -159,7 +160,9 @@ class Activities:
     async def find_end(self, argument: RawValue) -> RawValue:
         """Look how an invoked run has ended; null while it goes on."""
         async with failing():
-            return to_raw(await find_end(activity.client(), from_raw(argument)["workflow_id"]))
+            temporal = activity.client()
+            end = await find_end(temporal, from_raw(argument)["workflow_id"])
+            return to_raw(packed_outcome(end, is_stored=temporal.data_converter.external_storage is not None))
 
     @activity.defn(name=HAS_ATTRIBUTES)
     async def has_attributes(self, argument: RawValue) -> RawValue:

@@ -228,6 +228,34 @@ def read_outcome(data: Any) -> Outcome:
     )
 
 
+_LARGEST_OUTCOME = MAX_PAYLOAD_BYTES - 4 * 1024  # beside the ids of two runs
+
+
+def packed_outcome(outcome: JSON, *, is_stored: bool) -> JSON:
+    """Return an outcome as one run hands it to another: compressed, if it is too large for a payload of Temporal's.
+
+    A result is stored as plain JSON, with the exact value compressed beside it where JSON does not say it all. An
+    outcome has both as JSON.
+
+    Args:
+        outcome: What :func:`outcome_json` returned.
+        is_stored: Whether what is over Temporal's limit goes into external storage.
+    """
+    if is_stored or len(text := dumps(outcome)) <= _LARGEST_OUTCOME:
+        return outcome
+    return {"zlib": base64.b64encode(zlib.compress(text)).decode()}
+
+
+def unpacked_outcome(data: JSON) -> JSON:
+    """Return what :func:`packed_outcome` was given.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    packed = data.get("zlib") if isinstance(data, dict) else None
+    return unpack_json(base64.b64decode(packed)) if isinstance(packed, str) else data
+
+
 def is_outcome(data: JSON) -> bool:
     """Whether :func:`read_outcome` can read it."""
     try:

@@ -25,7 +25,7 @@ from ..types import JSON
 from ..wire.names import FIND_END, FIND_WORKFLOW, INVOKED_BY, LISTENS_BEFORE_IT_ASKS
 from ..workflow_ids import named_workflow, workflow_id_of, workflow_of
 from .arguments import arguments_checked, deadline_of
-from .carried import read_outcome
+from .carried import read_outcome, unpacked_outcome
 from .failures import failure_of, is_cancellation
 from .limits import summary, to_limited
 from .memo import Failure, Outcome
@@ -195,7 +195,7 @@ async def _reported(attempt: Attempt, key: str, waiting: Waiting) -> Outcome:
             if found.failure:
                 return found
             if found.value is not None:
-                return read_outcome(found.value)
+                return read_outcome(unpacked_outcome(found.value))
             waiting.more["look_after"] = next_look_after(waiting.more["look_after"])
             waiting.more["look_at"] = workflow.time() + waiting.more["look_after"]
             is_known_to_be_over = is_timer_over = False

@@ -44,7 +44,7 @@ from ..wire.names import (
     SUBSCRIBE_RUN,
 )
 from .calls import Call
-from .carried import Carried, read_carried, read_recovery
+from .carried import Carried, read_carried, read_recovery, unpacked_outcome
 from .children import was_cancelled
 from .failures import NOT_BEGUN, call_of, failure_of, is_cancellation
 from .invoke_step import invoking_step
@@ -382,7 +382,7 @@ class _Reader:
         elif kind == FIND_MAILBOX and result is None:  # nobody waits for the signal, which ends the step that sends it
             self._past.finished(text, returned)
         elif kind == FIND_END:
-            self._past.looked_at_child(text, result)
+            self._past.looked_at_child(text, unpacked_outcome(result))
         elif kind == FIND_MAILBOX:
             self._past.sends_to(text, result, returned.call)
         elif _is_of_step(text, told["activity_id"], kind):

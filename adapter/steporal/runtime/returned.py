@@ -8,6 +8,7 @@ payload only if it has no further metadata, and so there is none where it is not
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -27,7 +28,9 @@ from ..readable import is_plain, plain, readable
 from ..type_names import TypeNotFoundError
 from ..types import JSON
 from ..wire.names import EXACT_METADATA
+from .carried import packed_outcome
 from .limits import to_limited, too_large
+from .packed_size import SURELY_FITS_BYTES
 from .start import payload_json
 from .storage import StorageOfRun
 
@@ -111,10 +114,14 @@ def limited_result(what: str, data: JSON, exact: bytes | None, storage: StorageO
         return to_limited(what, data, storage.most)
     packed = zlib.compress(exact)
     raw = to_raw(data, {EXACT_METADATA: packed})
-    size, beside = size_of(raw), len(packed)
-    if not storage.is_too_large_packed(size + beside, size + len(exact)):
+    size, plain = size_of(raw), size_of(raw) + len(exact)
+    beside = len(packed)
+    if plain > SURELY_FITS_BYTES and not storage.is_there():  # a run that has invoked this one may be handed all of it
+        outcome = to_raw(packed_outcome([Returned(data, json.loads(exact)).as_json()], is_stored=False))
+        beside = max(beside, size_of(outcome) - size)
+    if not storage.is_too_large_packed(size + beside, plain):
         return raw
-    raise too_large(what, size, beside, storage.most(size + len(exact)))
+    raise too_large(what, size, beside, storage.most(plain))
 
 
 def read_result(raw: RawValue | JSON, to_json: Callable[[RawValue | JSON], JSON] = payload_json) -> Returned:
