@@ -91,6 +91,7 @@ from .routing.registration import Registration, module_of
 from .routing.signalling import ANSWER_TIMEOUT, Mailboxes
 from .runtime.failures import attempts_of, stack_of, step_of
 from .runtime.limits import MAX_WORKFLOW_ID_BYTES, to_limited
+from .runtime.member_names import remember_source
 from .runtime.returned import read_result, value_of
 from .runtime.start import Origin
 from .runtime.storage import check_storage, most_with
@@ -452,6 +453,7 @@ class Client:
             )
         check_schema(input_schema, id)
         check_step_functions(handler, id)
+        remember_source(handler)
 
     def _check_kept(self, id: str) -> None:
         if id.startswith("steporal."):

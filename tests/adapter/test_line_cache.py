@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import linecache
+import sys
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from steporal import syntax
 from steporal.lint import bodies
 from steporal.runtime import member_names
+from steporal.runtime.references import Describer
 from steporal.source import parsed
 
 SOURCE = '''
@@ -78,3 +81,64 @@ def test_a_file_that_was_changed_meanwhile_has_no_source(
     Path(two.__code__.co_filename).write_text(text)
     monkeypatch.setattr(linecache, "cache", {})
     assert parsed(two) is None
+
+
+UNNAMED = """
+def unnamed(function):
+    def inner(*arguments):
+        return function(*arguments)
+    return inner
+
+@unnamed
+def charge(amount):
+    return amount
+"""
+
+HANDLER = """
+import steporal
+{top}
+client = steporal.Client("copied")
+
+@client.workflow(id="order")
+async def order(ctx, step):
+    return await step.run("charge", charge, 1)
+"""
+
+
+@pytest.mark.parametrize("is_imported", [False, True])
+def test_a_function_is_named_as_in_the_file_that_was_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_imported: bool
+) -> None:
+    """A deployment may copy new files under workers that still run."""
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / "copied_app"
+    package.mkdir()
+    files = {"__init__": "", "payments": UNNAMED, "main": HANDLER.format(top=UNNAMED)}
+    if is_imported:
+        files["main"] = HANDLER.format(top="from .payments import charge")
+    for name, text in files.items():
+        (package / f"{name}.py").write_text(text)
+    main = importlib.import_module("copied_app.main")
+    for name in files:
+        (package / f"{name}.py").write_text("# edited\n")
+    linecache.checkcache()
+    try:
+        describer = Describer("order", main.order.handler, {"copied_app"}, NoRun())
+        described = describer.call("charge", main.charge, (1,))
+    finally:
+        for name in [name for name in sys.modules if name.startswith("copied_app")]:
+            del sys.modules[name]
+    assert described["function"] == {
+        "$": "function",
+        "name": f"copied_app.{'payments' if is_imported else 'main'}:charge",
+    }
+
+
+class NoRun:
+    """Captures nothing of a run."""
+
+    def encode(self, value: Any) -> None:
+        return None
+
+    def is_step(self, value: Any) -> bool:
+        return False
