@@ -11,6 +11,7 @@ from typing import Any, Literal
 from temporalio.common import RetryPolicy
 
 from .checks import check_step_functions
+from .closures.member_names import remember_source
 from .definition import Definition, RunFailure
 from .durations import Duration
 from .errors import DefinitionError
@@ -193,6 +194,7 @@ class App:
             )
         check_schema(input_schema, id)
         check_step_functions(handler, id)
+        remember_source(handler)
 
     def _check_free(self, id: str) -> None:
         if id.startswith("steporal."):

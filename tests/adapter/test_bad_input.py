@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -255,6 +257,8 @@ def of_the_right_run(run_id: str, child: str) -> Iterator[tuple[str, Any]]:
         yield SIGNALLED, {"run_id": run_id, "key": key, "data": 1}
     for outcome in (None, 1, "text", [], {}, {"name": 1, "message": []}, {"name": "n", "message": "m", "cause": 1}):
         yield ENDED, {"run_id": run_id, "child": child, "outcome": outcome}
+    for packed in (1, "?", "ü", "AAAA", base64.b64encode(zlib.compress(b"[")).decode()):
+        yield ENDED, {"run_id": run_id, "child": child, "outcome": {"zlib": packed}}
     for workflow_id in (None, 1, {}, "", "x" * 1001):
         yield REPORT, {"workflow_id": workflow_id, "run_id": run_id}
     yield REPORT, {"workflow_id": "x", "run_id": 1}

@@ -8,7 +8,8 @@ import random
 import re
 import zlib
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 from unittest.mock import Mock
 
@@ -31,6 +32,8 @@ from steporal.wire.names import CHECKPOINT, DELIVER
 from steporal_workers.devserver import dev_server
 
 SUGGESTED_FROM = 75  # events
+
+COMPRESS, COMPRESSOBJ = zlib.compress, zlib.compressobj
 
 
 @pytest.fixture(scope="module")
@@ -340,6 +343,72 @@ async def test_a_run_that_is_too_large_to_continue_as_new_goes_on_to_its_end(
         (length,) = await lengths(run, workers.temporal)
         assert length > 2 * SUGGESTED_FROM
     assert "of 2,080,768 that a run can take along" in caplog.text
+
+
+@pytest.mark.needs_cache(MEGABYTES)
+@pytest.mark.parametrize("is_too_large", [True, False])
+@pytest.mark.parametrize(
+    ("steps", "kilobytes"),
+    [
+        pytest.param(8, 400, id="found out by building it"),
+        pytest.param(20, 450, id="found out by an estimate"),
+    ],
+)
+async def test_a_worker_whose_zlib_compresses_better_or_worse_replays_a_run(
+    monkeypatch: pytest.MonkeyPatch,
+    app: steporal.Client,
+    workers: Workers,
+    steps: int,
+    kilobytes: int,
+    is_too_large: bool,
+) -> None:
+    @app.workflow(id="hoards")
+    async def hoards(ctx: Context[Any], step: Step) -> Any:
+        sizes = [len(await step.run("item", lambda: f"{number}" * kilobytes * 1024)) for number in range(steps)]
+        return sum(sizes) + sum([await step.run("count", lambda: number) for number in range(30)])
+
+    compress_with_zlib_level(monkeypatch, 0 if is_too_large else 9)
+    async with workers(app):
+        run = await hoards.start()
+        await run.result()
+    assert (len(await lengths(run, workers.temporal)) == 1) == is_too_large
+    compress_with_zlib_level(monkeypatch, 9 if is_too_large else 0)
+    await workers.replay()
+
+
+@dataclass
+class Page:
+    """A value that plain JSON does not say everything of."""
+
+    text: str
+    made: datetime
+
+
+@pytest.mark.needs_cache(MEGABYTES)
+@pytest.mark.parametrize("is_too_large", [True, False])
+async def test_a_worker_whose_zlib_compresses_better_or_worse_replays_a_large_result(
+    monkeypatch: pytest.MonkeyPatch, app: steporal.Client, workers: Workers, is_too_large: bool
+) -> None:
+    @app.workflow(id="returns")
+    async def returns(ctx: Context[Any], step: Step):  # type: ignore[no-untyped-def]
+        return Page("x" * 1_500_000, ctx.now())
+
+    compress_with_zlib_level(monkeypatch, 0 if is_too_large else 9)
+    async with workers(app):
+        run = await returns.start()
+        if is_too_large:
+            with pytest.raises(RunFailedError, match=r"the result of workflow 'returns' has 1,5\d\d,\d\d\d bytes"):
+                await run.result()
+        else:
+            assert (await run.result()).text == "x" * 1_500_000
+    compress_with_zlib_level(monkeypatch, 9 if is_too_large else 0)
+    await workers.replay()
+
+
+def compress_with_zlib_level(monkeypatch: pytest.MonkeyPatch, level: int) -> None:
+    """Compress values as another version of zlib might."""
+    monkeypatch.setattr(zlib, "compress", lambda data: COMPRESS(data, level))
+    monkeypatch.setattr(zlib, "compressobj", lambda: COMPRESSOBJ(level))
 
 
 @pytest.mark.needs_cache(MEGABYTES)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import random
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,12 +18,24 @@ from temporalio import workflow
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import WorkflowExecutionStatus
-from waiting import LONG, until_received, until_waiting
+from waiting import LONG, MEGABYTES, until_received, until_waiting
 
 import steporal
-from steporal import CancelOn, Context, DefinitionError, RunCancelledError, Step, StepError, WorkflowExt, event_trigger
+from steporal import (
+    CancelOn,
+    Context,
+    DefinitionError,
+    PayloadTooLargeError,
+    RunCancelledError,
+    RunFailedError,
+    Step,
+    StepError,
+    WorkflowExt,
+    event_trigger,
+)
 from steporal.events import new_ulid
 from steporal.routing.dispatch import Dispatcher
+from steporal.runtime.children import Children
 from steporal.runtime.steps import invoke
 from steporal.wire.names import CHECKPOINT, ENDED
 from steporal.wire.run_state import read_run_state
@@ -451,6 +465,54 @@ async def test_a_parked_run_of_which_a_child_is_terminated_hears_of_it(
         )
         await app.temporal.get_workflow_handle(started.workflow_execution.workflow_id).terminate()
         assert await run.result() == "TerminatedError"
+
+
+@dataclass
+class Line:
+    """A value that plain JSON does not say everything of."""
+
+    text: str
+    made: datetime
+
+
+@pytest.mark.needs_cache(MEGABYTES)
+@pytest.mark.parametrize("is_looked_at", [False, True], ids=["is reported", "is looked at"])
+async def test_a_parked_run_receives_a_large_result(
+    app: steporal.Client, workers: Workers, name: str, monkeypatch: pytest.MonkeyPatch, is_looked_at: bool
+) -> None:
+    """The result is compressed in Temporal, where JSON does not say all of it; what a run hands to another is JSON."""
+    if is_looked_at:
+        monkeypatch.setattr(invoke, "LOOK_AFTER", timedelta(seconds=2))
+        monkeypatch.setattr(Children, "report_to", lambda self, message: None)
+
+    @app.workflow(id="child")
+    async def child(ctx: Context[Any], step: Step):  # type: ignore[no-untyped-def]
+        await step.wait_for_signal("go", signal=name, timeout="1h")
+        return [Line("x" * 600, ctx.now()) for _ in range(2_600)]
+
+    @app.workflow(id="invokes")
+    async def invokes(ctx: Context[Any], step: Step) -> Any:
+        lines = await step.invoke_workflow("child", workflow=child)
+        return [len(lines), isinstance(lines[0], Line)]
+
+    async with workers(app):
+        run = await invokes.start()
+        await until_parked(run)
+        await app.send_signal(name)
+        assert await run.result() == [2_600, True]
+
+
+@pytest.mark.needs_cache(MEGABYTES)
+async def test_a_result_that_no_other_run_could_be_handed_is_refused(app: steporal.Client, workers: Workers) -> None:
+    @app.workflow(id="returns", max_attempts=1)
+    async def returns(ctx: Context[Any], step: Step):  # type: ignore[no-untyped-def]
+        text = base64.b64encode(ctx.random.randbytes(840_000)).decode()
+        return Line(text, ctx.now())
+
+    async with workers(app):
+        with pytest.raises(RunFailedError, match="the result of workflow 'returns' has") as caught:
+            await (await returns.start()).result()
+    assert caught.value.name == PayloadTooLargeError.__name__
 
 
 async def test_a_body_that_waits_for_something_of_temporals_is_not_parked(

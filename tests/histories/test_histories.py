@@ -44,7 +44,7 @@ from steporal.routing.topics.delivery import SYSTEM_ACTIVITIES
 from steporal.runtime import attempt, continuing
 from steporal.runtime.compiled import workflow_class
 from steporal.runtime.system_events import Ending
-from steporal.wire import limits
+from steporal.wire import limits, packed_size
 from steporal.wire.names import MAILBOX, RECOVER, SEND_EVENT
 from steporal.wire.waits import Kind
 from steporal.worker.activities import Activities
@@ -345,6 +345,7 @@ def test_all_that_has_a_name_in_histories_is_recorded(histories: dict[str, Workf
         (mailbox, {"_TAKES_PER_MAILBOX": 500}),
         (continuing, {"HARD_LENGTH": 20_000, "HARD_BYTES": 20 * 1024 * 1024}),
         (limits, {"BATCH_BYTES": 1024 * 1024}),
+        (packed_size, {"SURELY_FITS_BYTES": 1_511_424}),
     ],
 )
 def test_a_number_stays_that_only_long_histories_depend_on(module: Any, constants: dict[str, int]) -> None:

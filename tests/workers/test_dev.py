@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -36,6 +37,15 @@ async def dev(run: Steporal, *arguments: str, **variables: str) -> AsyncIterator
         yield process, found[1]
         process.signal(signal.SIGINT)
         await process.ended()
+
+
+def server_on(port: str) -> int:
+    """The process of the dev server with a port."""
+    listed = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,args="], capture_output=True, text=True, check=True)
+    (pid,) = [
+        line.split()[0] for line in listed.stdout.splitlines() if f" start-dev --ip 127.0.0.1 --port {port} " in line
+    ]
+    return int(pid)
 
 
 async def test_new_code_is_used_after_an_edit(offline: Steporal) -> None:
@@ -181,6 +191,18 @@ async def test_everything_stops_with_one_signal(offline: Steporal) -> None:
     assert ended.status == 0
     assert ended.err.endswith("stopped\n")
     assert (await offline("catalog", "--address", found[1])).status == 1
+
+
+async def test_it_ends_with_an_error_if_its_server_ends(offline: Steporal) -> None:
+    offline.write("app.py", APP)
+    async with offline.running("dev", "app:client", *FREE) as process:
+        await process.until("serving app dev-app")
+        found = re.search(r"dev server at 127.0.0.1:(\d+),", process.said)
+        assert found
+        os.kill(server_on(found[1]), signal.SIGKILL)
+        ended = await process.ended()
+    assert ended.status == 1
+    assert "the Temporal dev server has ended: it ended with status -9" in ended.err
 
 
 async def test_the_worker_uses_the_dev_server_whatever_the_environment_says(offline: Steporal) -> None:

@@ -23,7 +23,7 @@ from rich.markup import escape
 from rich.table import Table
 from temporalio.worker import Worker
 
-from .devserver import dev_server
+from .devserver import dev_server, stops_with
 from .output import console
 from .problems import Mistake
 from .runs.timeline import StepEntry, Timeline
@@ -53,7 +53,7 @@ async def run_demo(*, keep: bool = False) -> None:
     # The demo prints failed attempts; their tracebacks belong in a worker's log.
     logging.getLogger("temporalio").setLevel(logging.CRITICAL)
     with stop_signals() as stop:
-        async with dev_server(ui=True, search_attributes=True) as server:
+        async with dev_server(ui=True, search_attributes=True) as server, stops_with(server, stop):
             out.print(f"[bold green]Temporal dev server[/] at {server.address}, its UI at [bold]{server.ui_url}[/]")
             async with AsyncExitStack() as stack:
                 for client in clients:

@@ -23,7 +23,7 @@ from steporal.values.encrypted import DECRYPTION_KEYS, ENCRYPTION_KEYS
 
 from .codec.command import codec_server, listening
 from .codec.options import DEFAULT_PORT as DEFAULT_CODEC_PORT
-from .devserver import HOST, NAMESPACE, DevServer, dev_server
+from .devserver import HOST, NAMESPACE, DevServer, dev_server, stops_with
 from .gateway.command import gateway
 from .gateway.keys import Keys as GatewayKeys
 from .gateway.keys import Ring
@@ -84,7 +84,7 @@ async def run_dev(
         plugins: The plugins of the gateway's Temporal client.
 
     Raises:
-        DevServerError: The server does not start.
+        DevServerError: The server does not start, or ends by itself.
         Failure: The gateway or the codec server cannot listen, or the code cannot be watched.
     """
     codec = _codec_socket(options)
@@ -99,6 +99,7 @@ async def run_dev(
                 ui_codec=url_of(codec) if codec else None,
                 dynamic_config=DYNAMIC_CONFIG,
             ) as server,
+            stops_with(server, stop),
             AsyncExitStack() as workers,
         ):
             _announce(server, options)

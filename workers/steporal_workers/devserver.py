@@ -14,7 +14,7 @@ import sysconfig
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from temporalio.client import Client
@@ -56,7 +56,7 @@ _LOG_LINES_KEPT = 500
 
 
 class DevServerError(Exception):
-    """The dev server cannot start; the message says why, and what to do."""
+    """The dev server cannot start, or has ended; the message says why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,11 @@ class DevServer:
     ui_url: str | None
     client: Client
     pid: int
+    _process: _Process = field(repr=False)
+
+    async def ended(self) -> str:
+        """Wait until the server ends by itself; return its exit status and the reason that it logged."""
+        return await self._process.ended()
 
 
 def find_binary() -> Path:
@@ -144,13 +149,38 @@ async def dev_server(
         try:
             client = await process.connected()
             if client is not None:
-                yield DevServer(process.address, f"http://{HOST}:{chosen_ui}" if ui else None, client, process.pid)
+                ui_url = f"http://{HOST}:{chosen_ui}" if ui else None
+                yield DevServer(process.address, ui_url, client, process.pid, process)
                 return
         finally:
             await process.stop()
         # Another process may have taken a port that was free a moment ago.
         if not remaining or not process.has_logged("address already in use"):
             raise DevServerError(f"the Temporal dev server did not start: {process.failure()}")
+
+
+@asynccontextmanager
+async def stops_with(server: DevServer, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Set ``stop`` if the server ends by itself, and raise when the context ends.
+
+    Raises:
+        DevServerError: The server has ended before ``stop`` was set.
+    """
+    lost: list[str] = []
+
+    def stop_all(task: asyncio.Task[str]) -> None:
+        if not task.cancelled() and not stop.is_set():
+            lost.append(task.result())
+            stop.set()
+
+    watching = asyncio.create_task(server.ended())
+    watching.add_done_callback(stop_all)
+    try:
+        yield
+    finally:
+        watching.cancel()
+        if lost:
+            raise DevServerError(f"the Temporal dev server has ended: {lost[0]}")
 
 
 class _Process:
@@ -205,6 +235,12 @@ class _Process:
                         await asyncio.sleep(0.02)
                 self._ended_with = status
         return None
+
+    async def ended(self) -> str:
+        """Wait until the process ends; return its exit status and the reason that it logged."""
+        self._ended_with = await self._process.wait()
+        await asyncio.wait([self._logging])
+        return self.failure()
 
     def has_logged(self, text: str) -> bool:
         """Return whether the server has logged a text."""

@@ -9,15 +9,16 @@ another is found by the other's name.
 from __future__ import annotations
 
 import ast
-import linecache
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from ..values.known_types import is_class, is_own, package_of
 from .code import unwrapped
-from .syntax import parse
+from .syntax import lines_of, parse
 
 _FUNCTIONS = (FunctionType, type(lru_cache(lambda: None)))
 
@@ -115,16 +116,42 @@ def imported_from(module: ModuleType, name: str) -> str | None:
     return _bound(module).get(name)
 
 
+def remember_source(handler: Any) -> None:
+    """Read the source of a handler's module, and of modules from which it imports functions without their own name.
+
+    To be called while the module is imported. Its file may change before a step's function is looked up, as by a
+    deployment that copies files under workers that still run.
+    """
+    plain = unwrapped(handler)
+    module = sys.modules.get(plain.__module__ or "") if plain is not None else None
+    if module is None:
+        return
+    package = package_of(module.__name__)
+    for name, source in _bound(module).items():
+        value = vars(module).get(name)
+        if source is None or not callable(value) or isinstance(value, type):
+            continue
+        imported = sys.modules.get(source.partition(":")[0])
+        has_own_name = type(value) is FunctionType and f"{value.__module__}:{value.__qualname__}" == source
+        if imported is not None and package_of(imported.__name__) == package and not has_own_name:
+            _bound(imported)
+
+
+_read: WeakKeyDictionary[ModuleType, Mapping[str, str | None]] = WeakKeyDictionary()
+
+
 def _bound(module: ModuleType) -> Mapping[str, str | None]:
     """Return the names that a module's source binds at its top: None for a function, ``module:name`` for an import."""
-    package = getattr(module, "__package__", None) or ""
-    return _bindings(getattr(module, "__file__", None) or "", package)
+    bound = _read.get(module)
+    if bound is None:
+        package = getattr(module, "__package__", None) or ""
+        bound = _read[module] = _bindings(getattr(module, "__file__", None) or "", package)
+    return bound
 
 
-@lru_cache(maxsize=256)
 def _bindings(file: str, package: str) -> Mapping[str, str | None]:
     try:
-        tree = parse("".join(linecache.getlines(file)))
+        tree = parse("".join(lines_of(file)))
     except (OSError, SyntaxError, ValueError):
         return {}
     return dict(_names(tree.body, "", package))

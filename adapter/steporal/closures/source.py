@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ast
-import inspect
 from types import FunctionType
 from typing import TypeAlias
 
 from .code import LAMBDA
-from .syntax import parse
+from .syntax import lines_of_code, parse
 
 Function: TypeAlias = ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -16,7 +15,7 @@ Function: TypeAlias = ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef
 def parsed(function: FunctionType) -> Function | None:
     """Return the syntax tree of a function, not of one that it wraps; None if its source is not available."""
     try:
-        lines, start = inspect.getsourcelines(function.__code__)
+        lines, start = lines_of_code(function.__code__)
         # A nested function is indented. Its lines stay as they are, because texts in it may start at the margin.
         head = "if True:\n" if lines[0][:1].isspace() else "\n"
         module = parse(head + "".join(lines))

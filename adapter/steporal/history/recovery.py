@@ -50,7 +50,7 @@ from ..wire.names import (
     SUBSCRIBE_RUN,
 )
 from ..wire.run_result import read_result
-from ..wire.run_state import RunState, read_recovery, read_run_state
+from ..wire.run_state import RunState, read_recovery, read_run_state, unpacked_outcome
 from ..wire.step_activities import BEFORE
 from .recovered_state import RecoveredState
 
@@ -383,7 +383,7 @@ class _Reader:
         elif kind == FIND_MAILBOX and result is None:  # no run waits for the signal, which ends the sending step
             self._state.finished(text, returned)
         elif kind == FIND_END:
-            self._state.looked_at_child(text, result)
+            self._state.looked_at_child(text, unpacked_outcome(result))
         elif kind == FIND_MAILBOX:
             self._state.sends_to(text, result, returned.call)
         elif _is_of_step(text, data["activity_id"], kind):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
-import linecache
 import re
 from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType
@@ -15,6 +14,7 @@ import pydantic
 
 from ..closures.own_code import OwnCode
 from ..closures.source import Function, parsed
+from ..closures.syntax import lines_of
 from ..sandbox.remedies import REFERENCES, STEP, remedy
 from ..step import Step, StepExt
 from ..workflow import Workflow
@@ -246,7 +246,8 @@ def _parts_run_at_once(node: ast.AST) -> Iterator[ast.AST]:
 
 def _is_ignored(file: str, node: ast.expr) -> bool:
     """Return whether the first or last line of a node has the comment."""
-    return any(_IGNORED.search(linecache.getline(file, line)) for line in {node.lineno, node.end_lineno or 0})
+    lines = lines_of(file)
+    return any(_IGNORED.search(line) for end in {node.lineno, node.end_lineno or 0} for line in lines[end - 1 : end])
 
 
 def _loop_parts(loop: ast.AST) -> tuple[list[ast.expr], list[ast.AST]]:

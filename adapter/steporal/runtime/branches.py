@@ -320,9 +320,11 @@ class RunLoop:
         loop: Any = self._loop
         apply = type(loop)._apply
 
+        activate_all = loop.activate  # of the runner, which can always evict the run (evicting.py)
+
         def activate(act: Any) -> Any:
             self._jobs_left = sum(job.WhichOneof("variant") in _OUTCOMES for job in act.jobs)
-            return type(loop).activate(loop, act)
+            return activate_all(act)
 
         def apply_and_run(job: Any) -> None:
             apply(loop, job)

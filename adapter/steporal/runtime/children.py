@@ -18,7 +18,8 @@ from ..wire.failures import stack_of
 from ..wire.limits import MAX_WORKFLOW_ID_BYTES
 from ..wire.memo import Failure, Outcome
 from ..wire.names import ENDED, REPORT
-from ..wire.run_state import is_outcome, outcome_json
+from ..wire.run_state import is_outcome, outcome_json, packed_outcome, unpacked_outcome
+from ..wire.storage import HAS_STORAGE
 from ..wire.waits import InvokeWait, Waits
 
 
@@ -36,7 +37,10 @@ def read_end(message: JSON, run_id: str) -> tuple[str, JSON] | None:
     """The invoked run and its outcome that :data:`ENDED` brings; None if it is for another run, or no such message."""
     if not isinstance(message, dict) or message.get("run_id") != run_id:
         return None
-    child, outcome = message.get("child"), message.get("outcome")
+    try:
+        child, outcome = message.get("child"), unpacked_outcome(message.get("outcome"))
+    except ValueError:
+        return None
     return (child, outcome) if isinstance(child, str) and is_outcome(outcome) else None
 
 
@@ -98,13 +102,14 @@ class Children:
 
         To be the last thing of a run: who asks later finds it closed.
         """
+        is_stored = HAS_STORAGE in workflow.extern_functions()
         while self._told < len(self.reports_to):
             parent = self.reports_to[self._told]
             self._told += 1
             message = {
                 "run_id": parent["run_id"],
                 "child": workflow.info().workflow_id,
-                "outcome": outcome_json(outcome),
+                "outcome": packed_outcome(outcome_json(outcome), is_stored=is_stored),
             }
             try:
                 await workflow.get_external_workflow_handle(parent["workflow_id"]).signal(ENDED, to_raw(message))

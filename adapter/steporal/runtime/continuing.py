@@ -30,11 +30,11 @@ from ..sdk.pending import are_only
 from ..sdk.wait_until import wait_until
 from ..sdk.worker_versioning import follow_the_current_version
 from ..types import JSON
-from ..values.converter import dumps, size_of
+from ..values.converter import dumps, raw_text, size_of
 from ..wire.limits import MAX_PAYLOAD_BYTES, MAX_STORED_BYTES, PAGE
 from ..wire.memo import Memo, Outcome
 from ..wire.names import GOES_ON, PARKS
-from ..wire.run_state import RunState, memo_json
+from ..wire.run_state import RunState, is_packed, memo_json, pack
 from ..wire.start import Origin
 from ..wire.storage import StorageOfRun
 from ..wire.waits import (
@@ -333,7 +333,7 @@ class Continuing:
         """Whether there is too much to take along, by an estimate; to build it would take longer than a task may.
 
         A replay has to come to the same: the sizes as JSON are the same on each worker, and the history says whether
-        there was external storage.
+        there was external storage, and which compressed values were too large.
         """
         as_json = self.json_size + self._run.inbox.size
         if as_json <= MAX_STORED_BYTES:
@@ -343,7 +343,7 @@ class Continuing:
             return True
         self._pack_all()
         events = self._packed_events()  # never what a warning has estimated: queries warn, too, and are not replayed
-        if self.size + events <= MAX_PAYLOAD_BYTES:
+        if not self._run.storage.is_too_large_packed(self.size + events, as_json):
             return False
         self._cannot(self.size + events, events)
         return True
@@ -351,9 +351,15 @@ class Continuing:
     def _go(self, carried: RunState) -> None:
         if workflow.cancellation_reason() is not None:  # it has come in this moment, and is for this execution alone
             return
-        raw = carried.raw(self._run.storage.is_used)
-        size = size_of(raw)
-        if size > self._run.storage.most(size):
+        storage, text = self._run.storage, carried.text()
+        if is_packed(len(text), storage.is_used):
+            raw = pack(text)
+            size = size_of(raw)
+            is_too_large = storage.is_too_large_packed(size, len(text))
+        else:
+            raw, size = raw_text(text), len(text)
+            is_too_large = size > storage.most(size)
+        if is_too_large:
             self._cannot(size, max(size - self.size, 0) if self._run.inbox.size else 0)
             return
         self._too_large = ""

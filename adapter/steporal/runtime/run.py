@@ -26,7 +26,6 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from traceback import format_tb
 from typing import Any, Literal
 
 from temporalio import workflow
@@ -35,6 +34,7 @@ from temporalio.exceptions import ApplicationError
 
 from ..closures.calls import Call
 from ..closures.references import is_there
+from ..closures.syntax import format_stack
 from ..context import Context, ContextExt
 from ..durations import parse_duration
 from ..errors import InvalidInputError, UnserializableError
@@ -53,11 +53,10 @@ from ..values.converter import return_type
 from ..values.encrypted import unreadable
 from ..wire.failures import FAILED_CODE, application_error, logged, step_of
 from ..wire.journal_entries import Entry
-from ..wire.limits import to_limited
 from ..wire.memo import Memo, Outcome
 from ..wire.names import UNTIL_TS
 from ..wire.run_input import check_received, received
-from ..wire.run_result import read_result, write_result
+from ..wire.run_result import limited_result, read_result, write_result
 from ..wire.run_state import RunState, memo_json, read_outcome
 from ..wire.start import Origin, cron_data
 from ..wire.storage import StorageOfRun
@@ -325,7 +324,7 @@ class Run:
             if nondeterminism := nondeterminism_in(err):
                 raise explained(nondeterminism, workflow.info()) from None
             failure = application_error(err, attempt=self.body.failures, non_retryable=True)
-            trace = "".join(format_tb(failure.__traceback__))
+            trace = format_stack(failure.__traceback__)
             self._log_end(failure, err)
             await self._end(failed_with(failure), partial(tell_failed, self.identity, failure, trace))
             self._count_end("failed")
@@ -497,7 +496,7 @@ class Run:
             return write_result(
                 value,
                 return_type(self.handler),
-                lambda data, metadata: to_limited(f"the result of {where}", data, self.storage.most, metadata),
+                lambda data, exact: limited_result(f"the result of {where}", data, exact, self.storage),
                 self.secrets.are_sent,
                 self.workflow.step_packages,
             )

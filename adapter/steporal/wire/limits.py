@@ -65,13 +65,25 @@ def to_limited(
     limit = limit_for(size + beside)
     if size + beside <= limit:
         return raw
+    raise too_large(what, size, beside, limit)
+
+
+def too_large(what: str, size: int, beside: int, limit: int) -> PayloadTooLargeError:
+    """Return the error of a value that is too large.
+
+    Args:
+        what: Name of the value, for the message.
+        size: The size of its JSON.
+        beside: The size of its metadata.
+        limit: The size limit of both.
+    """
     fact, longest = f"{what} has {size:,} bytes of JSON", f"at most {limit - beside:,}"
     if limit == MAX_PAYLOAD_BYTES:
-        raise PayloadTooLargeError(
+        return PayloadTooLargeError(
             f"{fact}; Temporal stores {longest} in one payload. Store it in a file or database, and pass a "
             f"reference to it; or give the client external storage ({PAGE})"
         )
-    raise PayloadTooLargeError(
+    return PayloadTooLargeError(
         f"{fact}; {longest} go into external storage. Store it in a file or database, and pass a reference to it"
     )
 

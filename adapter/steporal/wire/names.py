@@ -132,6 +132,8 @@ STORAGE_IS_USED: Final = "steporal.storage"
 """The worker had external storage when the run first needed it."""
 SECRETS_ARE_SENT: Final = "steporal.secrets"
 """The worker encrypted payloads when the run first sent a secret."""
+IS_TOO_LARGE: Final = "steporal.too-large"
+"""A compressed value was too large, with the number of the decision: `steporal.too-large/1`."""
 
 # --- keys of Temporal's memo ---------------------------------------------------------------------------------------
 

@@ -8,8 +8,9 @@ payload only if the payload has no additional metadata, so the metadata is only 
 
 from __future__ import annotations
 
+import json
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,21 +20,25 @@ from temporalio.common import RawValue
 from ..errors import InvalidResultError, PayloadTooLargeError, UnencryptedSecretError, UnserializableError
 from ..types import JSON
 from ..values.annotated import same
-from ..values.converter import dumps, issues, to_json, validate
+from ..values.converter import dumps, issues, size_of, to_json, to_raw, validate
 from ..values.decoding import decode, validated
 from ..values.encoding import TAG, encode, is_unchanged
 from ..values.fitting import fits
 from ..values.packed import MAX_UNPACKED_BYTES, unpack_json
 from ..values.readable import is_plain, plain, readable
 from ..values.type_names import TypeNotFoundError
+from .limits import to_limited, too_large
 from .names import EXACT_METADATA
+from .packed_size import SURELY_FITS_BYTES
+from .run_state import packed_outcome
 from .start import payload_json
+from .storage import StorageOfRun
 
 RETURNED = "returned"
 """Tag of an invoked run's result in the memo of the invoking run."""
 
-ToLimited = Callable[[JSON, Mapping[str, bytes]], RawValue]
-"""Function that makes a payload of JSON and metadata, and raises if the payload is too large."""
+ToLimited = Callable[[JSON, bytes | None], RawValue]
+"""Function that makes a payload of JSON and the exact value as JSON, and raises if the payload is too large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +86,42 @@ def write_result(
         data = _faithful(value, kind)
         if data is None:
             raise
-        return to_limited(data, {})
+        return to_limited(data, None)
     if is_unchanged(encoded, value):
-        return to_limited(encoded, {})
+        return to_limited(encoded, None)
     data = readable(value, encoded, kind)
     if _says_all(data, kind, encoded, secrets):
-        return to_limited(data, {})
+        return to_limited(data, None)
     text = dumps(encoded)
     if len(text) > MAX_UNPACKED_BYTES:
         raise PayloadTooLargeError(f"its exact value has {len(text):,} bytes; the maximum is {MAX_UNPACKED_BYTES:,}")
-    return to_limited(data, {EXACT_METADATA: zlib.compress(text)})
+    return to_limited(data, text)
+
+
+def limited_result(what: str, data: JSON, exact: bytes | None, storage: StorageOfRun) -> RawValue:
+    """Return the payload of a result.
+
+    Args:
+        what: Name of the result, for messages.
+        data: The result as plain JSON.
+        exact: The exact value as JSON, if plain JSON does not express all of it.
+        storage: External storage of the run.
+
+    Raises:
+        PayloadTooLargeError: The result is too large.
+    """
+    if exact is None:
+        return to_limited(what, data, storage.most)
+    packed = zlib.compress(exact)
+    raw = to_raw(data, {EXACT_METADATA: packed})
+    size, plain = size_of(raw), size_of(raw) + len(exact)
+    beside = len(packed)
+    if plain > SURELY_FITS_BYTES and not storage.is_there():  # a run that has invoked this one may be handed all of it
+        outcome = to_raw(packed_outcome([Returned(data, json.loads(exact)).as_json()], is_stored=False))
+        beside = max(beside, size_of(outcome) - size)
+    if not storage.is_too_large_packed(size + beside, plain):
+        return raw
+    raise too_large(what, size, beside, storage.most(plain))
 
 
 def read_result(raw: RawValue | JSON, to_json: Callable[[RawValue | JSON], JSON] = payload_json) -> Returned:

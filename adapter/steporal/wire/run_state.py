@@ -122,11 +122,23 @@ class RunState(pydantic.BaseModel):
             is_stored: Whether what is over Temporal's limit goes into external storage; asked if this is. It is not
                 compressed then: that takes longer than all else, of the little time that a workflow task has.
         """
-        text = dumps(self.model_dump(mode="json", exclude_defaults=True))
-        is_small, is_large = len(text) < _COMPRESS_FROM, len(text) > MAX_UNPACKED_BYTES
-        if is_small or is_large or (len(text) > MAX_PAYLOAD_BYTES and is_stored()):
-            return raw_text(text)
-        return to_raw({"zlib": base64.b64encode(zlib.compress(text)).decode()})
+        text = self.text()
+        return pack(text) if is_packed(len(text), is_stored) else raw_text(text)
+
+    def text(self) -> bytes:
+        """As JSON."""
+        return dumps(self.model_dump(mode="json", exclude_defaults=True))
+
+
+def is_packed(size: int, is_stored: Callable[[], bool]) -> bool:
+    """Return whether a state of this size is compressed; see :meth:`Carried.raw`."""
+    is_small, is_large = size < _COMPRESS_FROM, size > MAX_UNPACKED_BYTES
+    return not (is_small or is_large or (size > MAX_PAYLOAD_BYTES and is_stored()))
+
+
+def pack(text: bytes) -> RawValue:
+    """Return a state as a compressed argument."""
+    return to_raw({"zlib": base64.b64encode(zlib.compress(text)).decode()})
 
 
 def read_run_state(data: JSON) -> RunState | None:
@@ -216,6 +228,34 @@ def read_outcome(data: Any) -> Outcome:
         ),
         call=Call.read(data.get("call")),
     )
+
+
+_LARGEST_OUTCOME = MAX_PAYLOAD_BYTES - 4 * 1024  # beside the ids of two runs
+
+
+def packed_outcome(outcome: JSON, *, is_stored: bool) -> JSON:
+    """Return an outcome as one run hands it to another: compressed, if it is too large for a payload of Temporal's.
+
+    A result is stored as plain JSON, with the exact value compressed beside it where JSON does not say it all. An
+    outcome has both as JSON.
+
+    Args:
+        outcome: What :func:`outcome_json` returned.
+        is_stored: Whether what is over Temporal's limit goes into external storage.
+    """
+    if is_stored or len(text := dumps(outcome)) <= _LARGEST_OUTCOME:
+        return outcome
+    return {"zlib": base64.b64encode(zlib.compress(text)).decode()}
+
+
+def unpacked_outcome(data: JSON) -> JSON:
+    """Return what :func:`packed_outcome` was given.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    packed = data.get("zlib") if isinstance(data, dict) else None
+    return unpack_json(base64.b64decode(packed)) if isinstance(packed, str) else data
 
 
 def is_outcome(data: JSON) -> bool:

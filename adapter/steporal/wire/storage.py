@@ -12,6 +12,7 @@ from ..errors import DefinitionError
 from ..values.type_names import shown
 from .limits import MAX_PAYLOAD_BYTES, MAX_STORED_BYTES, most_in_temporal
 from .names import STORAGE_IS_USED
+from .packed_size import PackedSizes
 
 HAS_STORAGE = "steporal.has_storage"
 """Name by which a run finds out that its worker has external storage."""
@@ -66,6 +67,7 @@ class StorageOfRun:
 
     def __init__(self) -> None:
         self._is_used: bool | None = None
+        self._packed = PackedSizes()
 
     def is_used(self) -> bool:
         """Return whether values over Temporal's limit are accepted; call it only for such a value."""
@@ -80,3 +82,12 @@ class StorageOfRun:
     def most(self, size: int) -> int:
         """Return the size limit of a value of ``size`` bytes."""
         return MAX_STORED_BYTES if size > MAX_PAYLOAD_BYTES and self.is_used() else MAX_PAYLOAD_BYTES
+
+    def is_too_large_packed(self, size: int, plain: int) -> bool:
+        """Return whether a compressed value is too large, also for the storage.
+
+        Args:
+            size: The size of the compressed value on this worker.
+            plain: The size of its JSON, or an estimate; the same on each worker.
+        """
+        return self._packed.is_too_large(size, plain) and (plain > MAX_STORED_BYTES or not self.is_used())

@@ -57,6 +57,7 @@ from ..wire.names import (
     UNSUBSCRIBE_RUN,
 )
 from ..wire.run_input import received
+from ..wire.run_state import packed_outcome
 from ..wire.sent_events import pack
 from ..wire.signal_types import issues_of
 from ..wire.step_activities import BEFORE
@@ -160,7 +161,9 @@ class Activities:
     async def find_end(self, argument: RawValue) -> RawValue:
         """Look up how an invoked run has ended; return null while it is open."""
         async with failing():
-            return to_raw(await find_end(activity.client(), from_raw(argument)["workflow_id"]))
+            temporal = activity.client()
+            end = await find_end(temporal, from_raw(argument)["workflow_id"])
+            return to_raw(packed_outcome(end, is_stored=temporal.data_converter.external_storage is not None))
 
     @activity.defn(name=HAS_ATTRIBUTES)
     async def has_attributes(self, argument: RawValue) -> RawValue:

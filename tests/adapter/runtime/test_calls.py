@@ -129,7 +129,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
             del sys.modules[name]
         linecache.clearcache()
         importlib.invalidate_caches()
-        member_names._bindings.cache_clear()
+        member_names._read.clear()
 
     def version(version: Version) -> ModuleType:
         forget()

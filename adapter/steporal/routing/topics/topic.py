@@ -34,7 +34,6 @@ from ...sdk.wait_until import wait_until
 from ...types import JSON
 from ...values.converter import from_raw, size_of, to_raw
 from ...values.packed import unpack_json
-from ...wire.limits import MAX_PAYLOAD_BYTES
 from ...wire.names import (
     DELIVER_EVENTS,
     LIST_TOPICS,
@@ -46,6 +45,7 @@ from ...wire.names import (
     UNSUBSCRIBE,
     WAIT_REFUSED,
 )
+from ...wire.packed_size import PackedSizes
 from ...workflow_kinds import of_kind
 from ..messages import drop, message_json, read
 from .directory import MAX_PARTS, MAX_PATHS, MORE_PARTS, Wanted, is_listable
@@ -182,6 +182,7 @@ class TopicWorkflow:
         self._lanes = [Lane() for _ in range(_LANES)]
         self._signals = 0
         self._tried: tuple[int, int] | None = None
+        self._packed = PackedSizes()
         self._is_continuing = False
         self._is_working = False
         self._units = 0
@@ -293,8 +294,9 @@ class TopicWorkflow:
     def _state_that_fits(self) -> RawValue | None:
         if self._backlog.size > _MAX_BACKLOG_BYTES or self._index.size + self._backlog.size > _MAX_STATE_BYTES:
             return None
-        state = state_payload(self._state())
-        return state if size_of(state) <= MAX_PAYLOAD_BYTES else None
+        raw = to_raw(self._state())
+        state = packed_state(raw)
+        return None if self._packed.is_too_large(size_of(state), size_of(raw)) else state
 
     def _drop_backlog(self) -> None:
         """Drop undelivered events, so that Temporal does not terminate the topic with all its subscriptions."""
@@ -602,7 +604,11 @@ _QUICKLY = 1  # for a state of megabytes: a third of the time, and little larger
 
 def state_payload(state: JSON) -> RawValue:
     """Return a state as a payload, compressed if it is large, as Temporal accepts 2 MiB."""
-    raw = to_raw(state)
+    return packed_state(to_raw(state))
+
+
+def packed_state(raw: RawValue) -> RawValue:
+    """Return the payload of a state, compressed if it is large."""
     if size_of(raw) < _COMPRESS_FROM:
         return raw
     return RawValue(Payload(metadata={"encoding": _COMPRESSED}, data=zlib.compress(raw.payload.data, _QUICKLY)))

@@ -29,7 +29,7 @@ from ...wire.memo import Failure, Outcome
 from ...wire.names import FIND_END, FIND_WORKFLOW, INVOKED_BY
 from ...wire.run_input import Given, given, given_to_other_app
 from ...wire.run_result import of_memo, read_result, value_of
-from ...wire.run_state import read_outcome
+from ...wire.run_state import read_outcome, unpacked_outcome
 from ...wire.start import Origin
 from ...wire.waits import SHORTEST, InvokeWait
 from ...wire.workflow_ids import named_workflow, workflow_id_of, workflow_of
@@ -197,7 +197,7 @@ async def _reported(attempt: StepHost, key: str, waiting: InvokeWait) -> Outcome
             if found.failure:
                 return found
             if found.value is not None:
-                return read_outcome(found.value)
+                return read_outcome(unpacked_outcome(found.value))
             waiting.poll_interval = next_poll_interval(waiting.poll_interval)
             waiting.next_poll_at = workflow.time() + waiting.poll_interval
             is_known_to_be_over = is_timer_over = False
