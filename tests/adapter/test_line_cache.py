@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from steporal import syntax
-from steporal.closures import member_names
+from steporal.closures import member_names, syntax
 from steporal.closures.references import Describer
 from steporal.closures.source import parsed
 from steporal.lint import bodies
