@@ -36,7 +36,7 @@ SLOW = """
     """
 
 REGISTRATIONS = """
-    from steporal.routing.registering import Registrar
+    from steporal.routing.catalog.registering import Registrar
 
     register = Registrar._register
 
