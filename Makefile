@@ -11,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -n 4 --dist worksteal
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test pytest test-fast chaos simulation hostile rolling histories lint types docs docs-check bench release-check clean format
+.PHONY: help demo test pytest test-fast chaos simulation hostile rolling histories lint types docs docs-check docs-site bench release-check clean format
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -85,6 +85,10 @@ docs: $(INSTALLED) ## Write docs/reference.md from the docstrings, and the table
 
 docs-check: $(INSTALLED)
 	$(BIN)/python docs/make_reference.py --check
+
+docs-site: $(INSTALLED) ## Build the documentation as a site, into build/site
+	$(BIN)/python docs/make_site.py
+	$(BIN)/zensical build --strict
 
 bench: $(INSTALLED) ## Measure against hand-written Temporal, into benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks.run

@@ -56,7 +56,7 @@ IN_PASSING = {
 }
 """Names that the page explains where they are returned or taken."""
 
-INTERNAL = {"Client.dispatch", "Client.dispatcher", "Client.listed", "StartedRun.of"}
+INTERNAL = {"Client.app", "Client.sending", "StartedRun.of", "Workflow.is_bridge"}
 """Methods without an underscore that are for the other half of the project."""
 
 VARIABLES = {

@@ -16,7 +16,7 @@ from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import (
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
-from temporalio.common import RawValue, RetryPolicy, WorkflowIDReusePolicy
+from temporalio.common import RawValue, RetryPolicy
 from temporalio.envconfig import ClientConfig
 from temporalio.exceptions import (
     WorkflowAlreadyStartedError,
@@ -40,7 +40,6 @@ from .events import EventLike, ReceivedEvent, SendEventResult, new_ulid, prepare
 from .http import Secret
 from .loops import blocking
 from .misuse import explained
-from .observability.search_attributes import of_run, start_indexed
 from .observability.tracing import signalling, starting
 from .outbound.sinks import EventSink, InngestSink, define_sink
 from .outside import check_outside
@@ -52,11 +51,10 @@ from .routing.mailbox_client import ANSWER_TIMEOUT, Mailboxes
 from .routing.sending import Sending
 from .run_handle import Run
 from .signals import SendSignalResult, check_signal, signal_data
+from .start_request import StartRequest, start_run
 from .triggers import Trigger
 from .types import JSON
-from .validation import (
-    check_id_argument,
-)
+from .validation import check_id_argument
 from .values.encrypted import DECRYPTION_KEYS, ENCRYPTION_KEYS, encrypts
 from .values.type_names import shown
 from .wire.limits import MAX_WORKFLOW_ID_BYTES, to_limited
@@ -477,25 +475,18 @@ class Client:
                 )
             else:
                 task_queue = workflow.task_queue
-            origin = Origin.of_invoke(
-                event_id, await self._sending.dispatcher(temporal).is_finish_listened(), sent.exact
+            listened = await self._sending.dispatcher(temporal).is_finish_listened()
+            request = StartRequest(
+                app=workflow.app,
+                workflow=workflow.id,
+                workflow_id=workflow_id,
+                task_queue=task_queue,
+                origin=Origin.of_invoke(event_id, listened, sent.exact),
+                data=sent.data,
             )
             try:
                 with starting(temporal, workflow.id, workflow_id):
-                    handle = await start_indexed(
-                        temporal,
-                        of_run(workflow.app, workflow.id, origin.name, event_id),
-                        lambda attributes: temporal.start_workflow(
-                            workflow.id,
-                            args=origin.arguments(sent.data),
-                            id=workflow_id,
-                            task_queue=task_queue,
-                            result_type=RawValue,
-                            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                            search_attributes=attributes,
-                            static_details=origin.details(),
-                        ),
-                    )
+                    handle = await start_run(temporal, request)
             except WorkflowAlreadyStartedError:
                 raise AlreadyStartedError(
                     f"a run with the id {workflow_id!r} was started before; to look at it, get_run({workflow_id!r})"

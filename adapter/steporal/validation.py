@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pydantic
+from temporalio.api.common.v1 import RetryPolicy as RetryPolicyMessage
 from temporalio.common import RetryPolicy
 
 from .closures.code import unwrapped
@@ -111,7 +112,7 @@ def check_retry(value: object, where: str) -> RetryPolicy:
             f"retry of {where} has maximum_attempts={value.maximum_attempts}; set max_attempts={value.maximum_attempts}"
         )
     try:
-        value._validate()
+        value.apply_to_proto(RetryPolicyMessage())
     except ValueError as err:
         raise DefinitionError(f"retry of {where}: {err}") from None
     return value

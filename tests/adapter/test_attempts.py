@@ -330,9 +330,9 @@ async def test_the_backoff_doubles(app: steporal.Client, workers: Workers) -> No
 
 async def test_the_default_backoff_starts_at_a_second(workers: Workers, app: steporal.Client) -> None:
     patient = steporal.Client(app.id)
-    assert patient.retry.initial_interval == timedelta(seconds=1)
-    assert patient.retry.backoff_coefficient == 2
-    assert patient.retry.maximum_interval == timedelta(minutes=5)
+    assert patient.app.retry.initial_interval == timedelta(seconds=1)
+    assert patient.app.retry.backoff_coefficient == 2
+    assert patient.app.retry.maximum_interval == timedelta(minutes=5)
 
 
 async def test_a_group_of_the_bodys_own_errors_is_retried(app: steporal.Client, workers: Workers) -> None:

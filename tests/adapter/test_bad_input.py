@@ -25,10 +25,10 @@ from steporal import Context, InvalidEventError, RunFailedError, Step
 from steporal.errors import UnknownKeyError
 from steporal.events import new_ulid
 from steporal.history.recovery import SIGNALS, rebuild
-from steporal.runtime.carried import read_carried
 from steporal.values.encrypted import ENCODING
 from steporal.values.type_names import shown
 from steporal.wire.names import CHECKPOINT, DELIVER, ENDED, KEY_ID_METADATA, RECOVER, REPORT, SIGNALLED
+from steporal.wire.run_state import read_run_state
 
 pytestmark = pytest.mark.outside_runs
 
@@ -306,7 +306,7 @@ async def test_no_signal_that_somebody_sends_by_hand_hurts_a_run(app: steporal.C
             await asyncio.sleep(0.02)
         await latest.signal(CHECKPOINT, {"hold": 0})
         started = (await latest.fetch_history()).events[0].workflow_execution_started_event_attributes
-        waiting = read_carried(json.loads(started.input.payloads[2].data)).waits  # type: ignore[union-attr]
+        waiting = read_run_state(json.loads(started.input.payloads[2].data)).waits  # type: ignore[union-attr]
         wrong = list(of_the_right_run(run.run_id, waiting["invoke"][1].child))
         for signal in SIGNALS:
             wrong += [(signal, shape) for shape in SHAPES]

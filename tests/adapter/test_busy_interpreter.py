@@ -9,9 +9,9 @@ import pytest
 
 WITHOUT_LUCK = """
 import gc, sys, threading
-from steporal.own_code import OwnCode
-from steporal.runtime.watch import Watch, aside, in_body
-from steporal.syntax import parse
+from steporal.closures.own_code import OwnCode
+from steporal.sandbox.watch import Watch, aside, in_body
+from steporal.closures.syntax import parse
 
 sys.setswitchinterval(1e-6)
 sys.addaudithook(lambda event, args: sum(range(20)))  # Python code, in which another thread may take its turn

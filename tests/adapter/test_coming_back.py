@@ -712,7 +712,7 @@ def test_other_values_have_another_digest(values: tuple[Any, Any]) -> None:
 DIGEST = """
 import json
 from collections import deque
-from steporal.runtime.digests import digest
+from steporal.closures.digests import digest
 print(digest(deque([{"a", "b", "c", "d"}]), json))
 """
 

@@ -19,6 +19,7 @@ import steporal
 from steporal import Context, Step, cron_trigger
 from steporal.routing.catalog import schedules
 from steporal.routing.catalog.arbiter import arbiter_id
+from steporal.routing.catalog.defined import list_of
 from steporal.routing.catalog.reading import Catalog
 from steporal.routing.catalog.schedules import CronStart
 
@@ -293,7 +294,7 @@ async def test_a_registration_that_is_cut_off_leaves_no_orphan(
         with monkeypatch.context() as broken, pytest.raises(steporal.errors.TemporalCallError, match="has died"):
             broken.setattr(schedules, "_put", create_and_cut_off)
             await cut_off.sync()
-        orphans = cut_off.listed().schedules
+        orphans = list_of(cut_off.app).schedules
         assert await known_schedules(workers.temporal, app.id) == first
         assert await existing(workers, orphans) == set(orphans)
         await with_crons(workers, app.id, 3).sync(changed_only=True)

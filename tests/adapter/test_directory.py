@@ -18,13 +18,14 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.client import Interceptor, OutboundInterceptor, SignalWorkflowInput, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Replayer, Worker
 from waiting import LONG, until_waiting
 
 import steporal
 from steporal import Context, Step, StepError
 from steporal.events import new_ulid
+from steporal.routing.topics import client as topics_client
 from steporal.routing.topics import directory, directory_client, late, topic
 from steporal.routing.topics.directory import DirectoryWorkflow, directory_id, shard_of
 from steporal.routing.topics.topic import TopicWorkflow, topic_id, topics_of
@@ -419,6 +420,38 @@ async def test_a_topic_that_takes_no_more_signals_now_holds_up_no_start_and_is_t
             assert await run.result() == list(range(30))
             started = [await (await app.get_run(each.runs[0].workflow_id)).result() for each in sent]
         assert started == list(range(30))
+
+
+async def test_events_of_one_sender_stay_in_order_when_an_answer_of_temporal_is_lost(
+    app: steporal.Client, name: str, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = [1]
+
+    async def signalled(temporal: temporalio.client.Client, receiver: str, signal: str, messages: Any) -> bool:
+        if lost and messages[0]["name"] == name and messages[0]["data"]["n"] in lost:
+            lost.clear()
+            raise RPCError("deadline exceeded", RPCStatusCode.DEADLINE_EXCEEDED, b"")
+        return await late.signalled(temporal, receiver, signal, messages)
+
+    monkeypatch.setattr(topics_client, "signalled", signalled)
+
+    @app.workflow(id="listens")
+    async def listens(ctx: Context[Any], step: Step) -> Any:
+        listener = await step.ext.listen("listen", event=name, timeout="1h")
+        return [(event := await listener.next("next")) and event.data["n"] for _ in range(3)]
+
+    async with workers(app), asyncio.timeout(LONG):
+        run = await listens.start()
+        await until_subscribed(run)
+        for n in range(3):
+            event = {"name": name, "id": f"{name} {n}", "data": {"n": n}}
+            try:
+                await app.send_event(event)
+            except steporal.SendEventError:
+                assert n == 1
+                await app.send_event(event)
+        assert not lost
+        assert await run.result() == [0, 1, 2]
 
 
 async def test_a_topic_whose_history_is_long_receives_events_later(

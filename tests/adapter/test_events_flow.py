@@ -335,7 +335,7 @@ async def test_a_worker_registers_its_app_by_itself(app: steporal.Client, worker
 
     temporal = workers.temporal
     async with Worker(temporal, task_queue=app.task_queue, plugins=[app.plugin()]):
-        catalog = steporal.Client("reader", temporal=temporal).dispatcher(temporal).catalog
+        catalog = steporal.Client("reader", temporal=temporal).sending.dispatcher(temporal).catalog
         while (registered := await catalog.read_app(app.id)) is None or (listed := registered.app) is None:
             await asyncio.sleep(0.01)
         assert [(w.id, w.triggers[0].event) for w in listed.workflows] == [("registered", name)]

@@ -21,8 +21,8 @@ from waiting import MEGABYTES, until_waiting
 import steporal
 from steporal import Context, PayloadTooLargeError, RunCancelledError, RunFailedError, Step
 from steporal.events import new_ulid
-from steporal.runtime import carried, continuing, journal
-from steporal.wire import waits
+from steporal.runtime import continuing, journal
+from steporal.wire import run_state, waits
 from steporal.wire.memo import Failure, Outcome
 from steporal.wire.names import CHECKPOINT, DELIVER
 from steporal_workers.devserver import dev_server
@@ -414,7 +414,7 @@ async def test_the_next_execution_and_a_parked_run_show_the_warning_too(workers:
     ],
 )
 def test_an_outcome_comes_back(outcome: Outcome) -> None:
-    again = carried.read_outcome(carried.outcome_json(outcome))
+    again = run_state.read_outcome(run_state.outcome_json(outcome))
     assert again.value == outcome.value
     assert (again.failure is None) == (outcome.failure is None)
     if outcome.failure and again.failure:
@@ -428,7 +428,7 @@ def test_an_outcome_comes_back(outcome: Outcome) -> None:
 
 
 def test_a_large_state_is_compressed() -> None:
-    state = carried.Carried(is_parked=False, started=1, seed="ff", memo={f"s{n}": ["x" * 50] for n in range(5000)})
+    state = run_state.RunState(is_parked=False, started=1, seed="ff", memo={f"s{n}": ["x" * 50] for n in range(5000)})
     raw = state.raw(lambda: False)
     assert len(raw.payload.data) < 200_000
-    assert carried.read_carried(json.loads(raw.payload.data)) == state
+    assert run_state.read_run_state(json.loads(raw.payload.data)) == state

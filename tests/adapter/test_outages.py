@@ -28,8 +28,8 @@ import steporal
 from steporal import Context, NonRetryableError, RetryPolicy, Step, StepError
 from steporal.activities.executions import Executions
 from steporal.history.recovery import rebuild
-from steporal.runtime.carried import read_outcome
 from steporal.wire.names import JOIN_STEP
+from steporal.wire.run_state import read_outcome
 from steporal_workers.devserver import DevServer, dev_server
 
 pytestmark = pytest.mark.outside_runs

@@ -22,9 +22,9 @@ import steporal
 from steporal import CancelOn, Context, DefinitionError, RunCancelledError, Step, StepError, WorkflowExt, event_trigger
 from steporal.events import new_ulid
 from steporal.routing.dispatch import Dispatcher
-from steporal.runtime.carried import read_carried
 from steporal.runtime.steps import invoke
 from steporal.wire.names import CHECKPOINT, ENDED
+from steporal.wire.run_state import read_run_state
 
 QUICK = "1s"
 
@@ -643,7 +643,7 @@ async def test_a_run_keeps_no_results_of_invoked_runs_that_nobody_waits_for_any_
         await until_said(ENDED)
         await until_parked(run, 2)
         started = (await events_of(run))[0].workflow_execution_started_event_attributes
-        carried = read_carried(json.loads(started.input.payloads[2].data))
+        carried = read_run_state(json.loads(started.input.payloads[2].data))
         assert carried is not None and carried.ended == {}
         await until_received(app, f"{name}/wanted", "wanted")
         await until_received(app, name)

@@ -303,7 +303,7 @@ async def test_code_that_changed_under_a_run_in_flight_fails_the_task_and_not_th
         await may_answer.wait()
         return "answer"
 
-    changed = steporal.Client(app.id, retry=app.retry)
+    changed = steporal.Client(app.id, retry=app.app.retry)
 
     @app.workflow(id="edited")
     async def first_version(ctx: Context[Any], step: Step) -> str:

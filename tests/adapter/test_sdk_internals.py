@@ -36,10 +36,9 @@ from steporal.sdk import ordered_tasks
 
 TOUCHED: dict[str, set[str]] = {
     "sdk/heartbeats.py": {"_bridge_worker"},
-    "observability/tracing/spans.py": {"_tracer_provider"},
-    "sandbox/untrusted_starts.py": {"_Definition"},
+    "sdk/traces.py": {"_tracer_provider"},
+    "sdk/workflow_definition.py": {"_Definition"},
     "sdk/eviction.py": {"_tasks"},
-    "sandbox/runner.py": {"_Definition"},
     "sdk/pending.py": {
         "vars",
         "_pending_timers",
@@ -76,7 +75,6 @@ NOT_TEMPORALS = {
     "_fields",
     "_replace",
     "_name",
-    "_validate",
     "_Compress",
     "_Decompress",
     "_since",

@@ -23,9 +23,9 @@ from steporal.routing.topics.directory_client import Directory
 from steporal.routing.topics.late import Letter, publish_later
 from steporal.routing.topics.subscription import Subscription
 from steporal.routing.topics.topic import topic_id
-from steporal.runtime.carried import Carried
 from steporal.runtime.steps import invoke
 from steporal.wire.names import ARBITER, DELIVER, DIRECTORY, LATE, MAILBOX, PUBLISH, SHARD, TOPIC
+from steporal.wire.run_state import RunState
 from steporal.wire.start import Origin
 
 from . import app
@@ -365,7 +365,7 @@ async def gone_child(stage: Stage) -> None:
 
 async def told_ends(stage: Stage) -> None:
     """Runs whose ends somebody hears of, as nobody does of those before."""
-    await shop.dispatcher(stage.temporal).catalog.read_all(fresh=True)
+    await shop.sending.dispatcher(stage.temporal).catalog.read_all(fresh=True)
     run = await stage.start("told", app.child, {"of": "told"})
     failed = await stage.start("told", app.fails, "body")
     stopped = await stage.start("told-cancelled", app.child, {"of": "told", "sleep": "1h"})
@@ -432,7 +432,7 @@ async def indexed(stage: Stage) -> None:
 async def begun_with_steps(stage: Stage) -> None:
     """A run that begins with a finished step of another, as ``steporal runs rerun --from`` starts it."""
     origin = Origin("event", "rerun", "parks.start", listened=False)
-    kept = Carried(is_parked=False, started=0, seed="", memo={"before": ([{"before": "another"}], 0)})
+    kept = RunState(is_parked=False, started=0, seed="", memo={"before": ([{"before": "another"}], 0)})
     arguments = [*origin.arguments({"for": ["sleep"], "id": "rerun"}), kept.raw(lambda: False)]
     await stage.temporal.start_workflow("parks", args=arguments, id="parks/rerun", task_queue=shop.task_queue)
     await ended(stage.keep("parks.rerun", "parks/rerun"))

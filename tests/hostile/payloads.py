@@ -21,10 +21,10 @@ from typing import Any
 
 from steporal.closures.references import AppCode, Resolver
 from steporal.errors import SteporalError
-from steporal.runtime.carried import read_carried
 from steporal.values.decoding import decode
 from steporal.values.encoding import TAG, encode
 from steporal.values.packed import unpack_json
+from steporal.wire.run_state import read_run_state
 
 from .attacks import Figures, Turns, attack
 from .payload_app import APP, LIBRARY, PACKAGES, app
@@ -252,7 +252,7 @@ async def packed_payloads(turns: Turns) -> Figures:
         except ValueError:
             figures.seen["refused"] += 1
         try:
-            read_carried({"zlib": packed.hex()})
+            read_run_state({"zlib": packed.hex()})
             figures.breaks("what is no state of a run is refused", packed[:100])
         except ValueError:
             figures.seen["refused"] += 1

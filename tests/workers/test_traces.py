@@ -421,8 +421,8 @@ def test_an_endpoint_that_is_no_url_is_a_mistake(monkeypatch: pytest.MonkeyPatch
 async def test_off_nothing_is_imported(run: Steporal) -> None:
     ended = await run.python(
         "-c",
-        "import sys, steporal.plugin, steporal.activities, steporal_workers.cli, steporal_workers.worker\n"
-        "import steporal_workers.gateway.command\n"
+        "import sys, steporal.worker.plugin, steporal.worker.activities\n"
+        "import steporal_workers.cli, steporal_workers.worker, steporal_workers.gateway.command\n"
         "print([name for name in sys.modules if 'opentelemetry' in name])",
     )
     assert (ended.status, ended.out.strip()) == (0, "[]"), ended.err

@@ -11,8 +11,8 @@ import pytest
 from commands import Steporal
 
 from steporal.history.recovery import rebuild
-from steporal.runtime.carried import read_outcome
 from steporal.wire.failures import LOST
+from steporal.wire.run_state import read_outcome
 from steporal_workers.devserver import DevServer
 
 WriteApp = Callable[[str], str]
@@ -36,7 +36,7 @@ SLOW = """
     """
 
 REGISTRATIONS = """
-    from steporal.routing.registering import Registrar
+    from steporal.routing.catalog.registering import Registrar
 
     register = Registrar._register
 

@@ -18,9 +18,9 @@ from temporalio.service import RPCError, RPCStatusCode
 
 import steporal
 from steporal.durations import format_duration
-from steporal.runtime.carried import read_carried
 from steporal.values.converter import from_raw
 from steporal.wire.names import CHECKPOINT
+from steporal.wire.run_state import read_run_state
 
 from .open_runs import has_worker, runs_of, some_at_once
 from .output import console, print_json, say
@@ -159,7 +159,7 @@ class _Checkpoint:
             payloads = event.workflow_execution_started_event_attributes.input.payloads
             values = await self._temporal.data_converter.decode(payloads, [RawValue] * len(payloads))
             try:
-                carried = read_carried(from_raw(values[2])) if len(values) > 2 else None
+                carried = read_run_state(from_raw(values[2])) if len(values) > 2 else None
             except (ValueError, RecursionError):  # somebody has started it with anything
                 return False
             return carried is not None and carried.is_parked and carried.held_until is not None

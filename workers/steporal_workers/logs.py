@@ -202,7 +202,9 @@ def _of_trace() -> dict[str, str]:
 
 def _of_workflow(details: Mapping[str, Any], run_id: str | None) -> dict[str, Any]:
     workflow, workflow_id = details.get("workflow_type") or "", details.get("workflow_id") or ""
-    _, _, event_id = [*workflow_id.split("/", 2), "", ""][:3]  # as in steporal.workflow_ids, which takes long to import
+    _, _, event_id = [*workflow_id.split("/", 2), "", ""][
+        :3
+    ]  # as in steporal.wire.workflow_ids, which takes long to import
     return {
         "workflow": workflow,
         "workflow_id": workflow_id,

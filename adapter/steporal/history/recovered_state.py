@@ -16,18 +16,18 @@ from typing import Any
 
 from ..closures.calls import OR, UNKNOWN, Call
 from ..events import derived_ulid
-from ..runtime.carried import Carried, memo_json, read_outcome
 from ..runtime.children import read_end, read_parent
 from ..runtime.continuing import read_hold
 from ..runtime.inbox import Inbox, read_delivery
-from ..runtime.journal import Entry
-from ..runtime.journal import Kind as EntryKind
 from ..runtime.signal_inbox import conflict, read_signal, summary_of_close, summary_of_open
 from ..runtime.steps.invoke import LOOK_AFTER, next_poll_interval, too_late
 from ..types import JSON
+from ..wire.journal_entries import Entry
+from ..wire.journal_entries import Kind as EntryKind
 from ..wire.mailbox_wait import Wait
 from ..wire.memo import Outcome
 from ..wire.names import ASYNCIO_TIMER, BACKOFF_AFTER, BEGINS_ANEW, CHECKPOINT, DELIVER, ENDED, REPORT, SIGNALLED
+from ..wire.run_state import RunState, memo_json, read_outcome
 from ..wire.waits import (
     BACKOFF,
     EventWait,
@@ -75,7 +75,7 @@ class Signals:
     timed_out: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, carried: Carried) -> Signals:
+    def of(cls, carried: RunState) -> Signals:
         """Return the waits that the previous execution handed over."""
         known: dict[str, tuple[str, str]] = {}
         for key, (_, waiting) in carried.waits.items():
@@ -121,7 +121,7 @@ class RecoveredState:
         moment: The same in nanoseconds.
     """
 
-    def __init__(self, run_id: str, workflow_id: str, carried: Carried, *, is_first: bool) -> None:
+    def __init__(self, run_id: str, workflow_id: str, carried: RunState, *, is_first: bool) -> None:
         self.now: float = 0.0
         self.moment = 0
         self._run_id = run_id
@@ -141,7 +141,7 @@ class RecoveredState:
         self._calls: dict[str, Call] = {}  # of steps that do not end by an activity
         self._begin(carried)
 
-    def _begin(self, carried: Carried) -> None:
+    def _begin(self, carried: RunState) -> None:
         self._carried = carried
         self._base = carried.base or carried.started
         self._memo = dict(carried.memo)
@@ -182,7 +182,7 @@ class RecoveredState:
 
     # --- the result ------------------------------------------------------------------------------------------------
 
-    def carried(self) -> Carried:
+    def carried(self) -> RunState:
         """Return the state from which another execution can continue."""
         self._is_seen = False
         self._do_jobs()
@@ -254,7 +254,7 @@ class RecoveredState:
 
     # --- events between two workflow tasks ---------------------------------------------------------------------------
 
-    def recover(self, carried: Carried) -> None:
+    def recover(self, carried: RunState) -> None:
         """Start from the state that an earlier recovery handed over."""
         self._signal_jobs.clear()
         self._has_begun = True

@@ -21,7 +21,6 @@ from temporalio.exceptions import FailureError
 
 from ..closures.calls import Call
 from ..errors import UnknownKeyError
-from ..runtime.carried import Carried, read_carried, read_recovery
 from ..runtime.children import was_cancelled
 from ..runtime.steps.activity import Attempts, heartbeat_timeout
 from ..runtime.steps.invoke import invoking_step
@@ -51,6 +50,7 @@ from ..wire.names import (
     SUBSCRIBE_RUN,
 )
 from ..wire.run_result import read_result
+from ..wire.run_state import RunState, read_recovery, read_run_state
 from ..wire.step_activities import BEFORE
 from .recovered_state import RecoveredState
 
@@ -82,7 +82,7 @@ class Rebuilt:
     """
 
     run_id: str
-    carried: Carried
+    carried: RunState
     signals: int
     first_task: int | None
     last_event: int
@@ -221,11 +221,11 @@ class _Reader:
         started = event.workflow_execution_started_event_attributes
         self._run_id = started.first_execution_run_id
         values = [await self._json(payload) for payload in started.input.payloads]
-        carried = read_carried(values[2]) if len(values) > 2 else None
+        carried = read_run_state(values[2]) if len(values) > 2 else None
         self._is_first = carried is None or not carried.started
         if carried is None or not carried.started:
             moment = event.event_time.ToDatetime(tzinfo=UTC).timestamp()
-            carried = carried or Carried(is_parked=False, started=0, seed="")
+            carried = carried or RunState(is_parked=False, started=0, seed="")
             carried = carried.model_copy(update={"started": int(moment * 1000)})
         is_new = self._is_first and not carried.base
         self._state = RecoveredState(self._run_id, started.workflow_id, carried, is_first=is_new)

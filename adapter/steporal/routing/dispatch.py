@@ -8,16 +8,16 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TypeAlias
 
 import temporalio.client
-from temporalio.common import MetricMeter, WorkflowIDReusePolicy
+from temporalio.common import MetricMeter
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..events import FINISHED, SYSTEM_EVENTS, ReceivedEvent, SendEventResult, StartedRun
 from ..expressions.expression import warn_over_budget
 from ..metrics import EVENTS_MATCHED, EVENTS_SENT, EVENTS_UNMATCHED, EXPRESSIONS_OVER_BUDGET, STARTS_REFUSED, meter_of
-from ..observability.search_attributes import of_run, start_indexed
 from ..observability.tracing import sending
 from ..rpc import first_of
+from ..start_request import StartRequest, start_run
 from ..types import JSON
 from ..wire.limits import summary
 from ..wire.names import START_SIGNAL
@@ -137,23 +137,18 @@ class Dispatcher:
 
     async def _start(self, event: ReceivedEvent, match: Match, listened: bool) -> bool:
         """Start a run; return False if Temporal would reject it in every attempt."""
-        origin = Origin.of_event(event, listened)
+        request = StartRequest(
+            app=match.app,
+            workflow=match.workflow,
+            workflow_id=_started(event, match).workflow_id,
+            task_queue=match.task_queue,
+            origin=Origin.of_event(event, listened),
+            data=event.data,
+            summary=summary(f"started by {event.name}"),
+            start_signal=START_SIGNAL,
+        )
         try:
-            await start_indexed(
-                self._temporal,
-                of_run(match.app, match.workflow, event.name, event.id),
-                lambda attributes: self._temporal.start_workflow(
-                    match.workflow,
-                    args=origin.arguments(event.data),
-                    id=_started(event, match).workflow_id,
-                    task_queue=match.task_queue,
-                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                    start_signal=START_SIGNAL,
-                    search_attributes=attributes,
-                    static_summary=summary(f"started by {event.name}"),
-                    static_details=origin.details(),
-                ),
-            )
+            await start_run(self._temporal, request)
         except WorkflowAlreadyStartedError:
             return True  # the event was sent before
         except RPCError as err:

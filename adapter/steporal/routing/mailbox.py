@@ -22,7 +22,7 @@ from ..sdk.wait_until import wait_until
 from ..types import JSON
 from ..values.converter import to_raw
 from ..wire.mailbox_wait import Wait
-from ..wire.names import CHECK_SIGNAL, CLOSE, MAILBOX, RELEASE, SEND, SIGNALLED, TAKE, WAIT_KEY, WAITS_FOR_A_FULL_RUN
+from ..wire.names import CHECK_SIGNAL, CLOSE, MAILBOX, RELEASE, SEND, SIGNALLED, TAKE, WAIT_KEY
 from ..workflow_kinds import of_kind
 from .messages import message_json, read, refuse
 
@@ -206,7 +206,7 @@ class MailboxWorkflow:
             try:
                 return await to.signal(SIGNALLED, to_raw(delivery))
             except ApplicationError as err:
-                if err.type != _IS_FULL or self._is_awaited or not workflow.patched(WAITS_FOR_A_FULL_RUN):
+                if err.type != _IS_FULL or self._is_awaited:
                     raise
             with suppress(TimeoutError):
                 limit = timedelta(seconds=pause)

@@ -9,15 +9,15 @@ from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..rpc import is_about_namespace
-from ..runtime.carried import outcome_json
 from ..runtime.children import failed_with, was_cancelled
 from ..types import JSON
 from ..wire.memo import Failure, Outcome
 from ..wire.run_result import read_result
+from ..wire.run_state import outcome_json
 
 
 async def find_end(temporal: temporalio.client.Client, workflow_id: str) -> JSON:
-    """Return a run's outcome as :func:`~steporal.runtime.carried.outcome_json` writes it; None if the run is open."""
+    """Return a run's outcome as :func:`~steporal.wire.run_state.outcome_json` writes it; None if the run is open."""
     handle = temporal.get_workflow_handle(workflow_id, result_type=RawValue)
     try:
         if (await handle.describe()).status == WorkflowExecutionStatus.RUNNING:

@@ -23,11 +23,11 @@ from ..sandbox.watch import in_body
 from ..step import Step, Steps
 from ..wire.failures import FAILED_CODE, is_final, logged, message_of
 from ..wire.names import BACKOFF_AFTER, BEGINS_ANEW, RUN_SEED
+from ..wire.run_state import RunState
 from ..wire.waits import BACKOFF, TimedWait, Waits, left_until
 from ..workflow import Workflow
 from .body_log import BodyLogger, RunLogger
 from .branches import BRANCH, Branch
-from .carried import Carried
 from .clock import BodyClock
 from .deadlock import of_another_loop
 from .journal import Journal
@@ -129,7 +129,7 @@ class Body:
         self.attempt: int = 0
         self.logger: BodyLogger = BodyLogger(lambda: self.failures + 1, journal)
 
-    def restore(self, carried: Carried) -> None:
+    def restore(self, carried: RunState) -> None:
         """Take over the state that an earlier execution handed over."""
         self.failures = carried.failures
         self.attempt = carried.attempt

@@ -18,8 +18,8 @@ from ..wire.failures import stack_of
 from ..wire.limits import MAX_WORKFLOW_ID_BYTES
 from ..wire.memo import Failure, Outcome
 from ..wire.names import ENDED, REPORT
+from ..wire.run_state import is_outcome, outcome_json
 from ..wire.waits import InvokeWait, Waits
-from .carried import is_outcome, outcome_json
 
 
 def read_parent(message: JSON) -> dict[str, str] | None:

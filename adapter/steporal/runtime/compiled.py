@@ -14,11 +14,11 @@ from ..sdk.any_arguments import of_any_count
 from ..types import JSON
 from ..values.converter import to_raw
 from ..wire.names import CHECKPOINT, DELIVER, ENDED, RECOVER, REPORT, SIGNALLED, START_SIGNAL
+from ..wire.run_state import RunState, read_recovery, read_run_state
 from ..wire.start import argument_json
 from ..workflow import Workflow
 from ..workflow_kinds import of_kind
 from .attempt import Attempt
-from .carried import Carried, read_carried, read_recovery
 from .inbox import read_delivery
 from .run import Run
 
@@ -60,7 +60,7 @@ def _said(message: RawValue) -> JSON:
         return None
 
 
-def _recovered(run: Run, carried: Carried) -> Run | None:
+def _recovered(run: Run, carried: RunState) -> Run | None:
     """A run that begins with what its history has shown; None if somebody has made that up."""
     try:
         return run.recovered(carried)
@@ -73,7 +73,7 @@ def _first(definition: Workflow[Any, Any], carried: RawValue) -> tuple[Run, Inva
     """A run as it begins, and why it is to fail at once, where what it is to go on with is made up."""
     what = f"the state of a run of workflow {definition.id!r}"
     try:
-        return Run(definition, Attempt, read_carried(argument_json(carried, what))), None
+        return Run(definition, Attempt, read_run_state(argument_json(carried, what))), None
     except InvalidInputError as err:
         refusal = err
     except UnknownKeyError:

@@ -34,6 +34,7 @@ from ..values.converter import dumps, size_of
 from ..wire.limits import MAX_PAYLOAD_BYTES, MAX_STORED_BYTES, PAGE
 from ..wire.memo import Memo, Outcome
 from ..wire.names import GOES_ON, PARKS
+from ..wire.run_state import RunState, memo_json
 from ..wire.start import Origin
 from ..wire.storage import StorageOfRun
 from ..wire.waits import (
@@ -51,7 +52,6 @@ from ..wire.waits import (
 from ..workflow import Workflow
 from .awaited import Awaited
 from .branches import RunLoop
-from .carried import Carried, memo_json
 from .children import Children
 from .deadlock import deadlock
 from .inbox import Inbox
@@ -104,7 +104,7 @@ class ContinuingRun(Protocol):
     loop: RunLoop
     storage: StorageOfRun
 
-    def state(self, *, is_parked: bool) -> Carried:
+    def state(self, *, is_parked: bool) -> RunState:
         """Return the state to hand over."""
 
     def awaited(self) -> list[Awaited]:
@@ -309,7 +309,7 @@ class Continuing:
         self._cannot(self.size + events, events)
         return True
 
-    def _go(self, carried: Carried) -> None:
+    def _go(self, carried: RunState) -> None:
         if workflow.cancellation_reason() is not None:  # it has come in this moment, and is for this execution alone
             return
         raw = carried.raw(self._run.storage.is_used)
@@ -330,7 +330,7 @@ class Continuing:
             return "checkpoint"
         return "history" if workflow.info().is_continue_as_new_suggested() else "park"
 
-    def _attributes(self, carried: Carried) -> TypedSearchAttributes | None:
+    def _attributes(self, carried: RunState) -> TypedSearchAttributes | None:
         """Those of the next execution; without any, Temporal takes those of this one."""
         if not carried.is_indexed:
             return None
@@ -356,7 +356,7 @@ class Continuing:
 
     # --- how much there is to hand over ----------------------------------------------------------------------------
 
-    def restore(self, carried: Carried) -> None:
+    def restore(self, carried: RunState) -> None:
         """Go on with what an execution before had."""
         self.json_size = carried.json_size or sum(_json_size(key, _text(key, it)) for key, it in self._run.memo.items())
         self.size = carried.size or self.json_size

@@ -7,7 +7,7 @@ on, and are joined.
 A run that only waits is parked: it continues as new, without its handler. How it wakes::
 
     the next execution starts                                    with the state that the last one handed over
-      Compiled.__init__             compiled.py                  reads it (carried.py)
+      Compiled.__init__             compiled.py                  reads it (wire/run_state.py)
         Run._restore                run.py                       memo, journal, waits, inbox, steps, ...
       Run.execute
         Continuing.until_due        continuing.py                waits until a wait is over, or something arrives for it
@@ -52,11 +52,13 @@ from ..types import JSON
 from ..values.converter import return_type
 from ..values.encrypted import unreadable
 from ..wire.failures import FAILED_CODE, application_error, logged, step_of
+from ..wire.journal_entries import Entry
 from ..wire.limits import to_limited
 from ..wire.memo import Memo, Outcome
 from ..wire.names import UNTIL_TS
 from ..wire.run_input import check_received, received
 from ..wire.run_result import read_result, write_result
+from ..wire.run_state import RunState, memo_json, read_outcome
 from ..wire.start import Origin, cron_data
 from ..wire.storage import StorageOfRun
 from ..wire.waits import BACKOFF, TimedWait, Waits
@@ -65,14 +67,13 @@ from .awaited import Awaited, described
 from .body import Body, BodyAttempt, WorkflowSurroundings, seed_of
 from .body_log import RunLogger
 from .branches import RunLoop
-from .carried import Carried, memo_json, read_outcome
 from .children import Children, failed_with, was_cancelled
 from .clock import BodyClock
 from .continuing import Continuing
 from .identity import RunIdentity, run_id
 from .inbox import Inbox
 from .indexing import index
-from .journal import Entry, Journal
+from .journal import Journal
 from .scheduling import StepScheduler
 from .secrecy import SecretsOfRun
 from .signal_inbox import SignalInbox
@@ -109,7 +110,7 @@ class Run:
     """
 
     def __init__(
-        self, definition: Workflow[Any, Any], new_attempt: Callable[[Run], BodyAttempt], carried: Carried | None = None
+        self, definition: Workflow[Any, Any], new_attempt: Callable[[Run], BodyAttempt], carried: RunState | None = None
     ) -> None:
         self.workflow = definition
         self._new_attempt = new_attempt
@@ -155,7 +156,7 @@ class Run:
 
     # --- from one execution to the next ----------------------------------------------------------------------------
 
-    def _restore(self, carried: Carried) -> None:
+    def _restore(self, carried: RunState) -> None:
         self.memo.update((key, read_outcome(outcome)) for key, outcome in carried.memo.items())
         self.journal.attempt_began = carried.attempt_began
         self.journal.may_begin_anew = carried.begins_anew
@@ -173,15 +174,15 @@ class Run:
             self.children.report_to(dict(parent))
         self.continuing.restore(carried)
 
-    def recovered(self, carried: Carried) -> Run:
+    def recovered(self, carried: RunState) -> Run:
         """The same run, before it begins, with what its history has shown that it has done."""
         run = Run(self.workflow, self._new_attempt, carried.model_copy(update={"seed": carried.seed or self.body.seed}))
         run._goes_on = False
         return run
 
-    def state(self, *, is_parked: bool) -> Carried:
+    def state(self, *, is_parked: bool) -> RunState:
         """What the next execution goes on with."""
-        return Carried(
+        return RunState(
             is_parked=is_parked,
             is_indexed=is_parked and is_indexed(workflow.info().typed_search_attributes),
             held_until=self.continuing.held_until,
@@ -299,7 +300,7 @@ class Run:
         self.origin = Origin.of_run(added, workflow.info().workflow_id)
         began = workflow.info().start_time
         if self._carried is not None and self._carried.began is not None:
-            began = datetime.fromisoformat(self._carried.began)  # Carried has checked it
+            began = datetime.fromisoformat(self._carried.began)  # RunState has checked it
         if self.origin.ts is None:
             self.origin = replace(self.origin, ts=int(began.timestamp() * 1000))
         show_details(asyncio.get_running_loop(), self._details)

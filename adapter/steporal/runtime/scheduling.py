@@ -13,9 +13,9 @@ from ..observability.progress import watched
 from ..observability.run_metrics import StepKind, counted
 from ..observability.run_trace import TRACE
 from ..wire.memo import Failure, Memo, Outcome
+from ..wire.run_state import RunState
 from ..wire.waits import Waits
 from .branches import out_of_body
-from .carried import Carried
 from .clock import BodyClock
 from .slots import Slots
 
@@ -62,7 +62,7 @@ class StepScheduler:
         self.slots: Slots = Slots()
         self.in_flight: dict[str, asyncio.Task[Outcome]] = {}
 
-    def restore(self, carried: Carried) -> None:
+    def restore(self, carried: RunState) -> None:
         """Take over the state that an earlier execution handed over."""
         self.calls |= {key: call for key, data in carried.calls.items() if (call := Call.read(data)) is not None}
         self.scheduled = carried.scheduled

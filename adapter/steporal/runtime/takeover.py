@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .carried import Carried
+from ..wire.run_state import RunState
 
 
 class Takeover:
@@ -23,7 +23,7 @@ class Takeover:
         self.reopens: dict[str, None] = {}
         self.mailboxes: dict[str, str] = {}
 
-    def restore(self, carried: Carried) -> None:
+    def restore(self, carried: RunState) -> None:
         """Take over the state that an earlier execution handed over."""
         self.until = carried.taken_over_until
         self.moved_by = carried.moved_by

@@ -22,6 +22,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from ..closures.own_code import OwnCode
 from ..sdk.eviction import evict, is_eviction
+from ..sdk.workflow_definition import WorkflowDefinition
 from ..wire.failures import application_error
 from ..workflow_kinds import kind_of
 from .interrupts import contained, ends_the_program
@@ -41,7 +42,7 @@ class SteporalWorkflowRunner(WorkflowRunner):
         self._own_code = own_code
         self._others = others
 
-    def prepare_workflow(self, defn: temporalio.workflow._Definition) -> None:
+    def prepare_workflow(self, defn: WorkflowDefinition) -> None:
         """See base class."""
         (_unwatched if kind_of(defn.cls) == "run" else self._others).prepare_workflow(defn)
 

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import temporalio.workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.converter import PayloadConverter
 from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 
+from ..sdk.workflow_definition import WorkflowDefinition
 from ..values.converter import to_raw
 from ..workflow_kinds import kind_of
 
 _NONE = to_raw(None).payload
 
 
-def number_of(defn: temporalio.workflow._Definition) -> int | None:
+def number_of(defn: WorkflowDefinition) -> int | None:
     """Return the number of arguments of a workflow; None if it is not one of Steporal's."""
     return None if kind_of(defn.cls) is None else len(defn.arg_types or ())
 
@@ -69,7 +69,7 @@ class ArityRunner(WorkflowRunner):
     def __init__(self, runner: WorkflowRunner) -> None:
         self._runner = runner
 
-    def prepare_workflow(self, defn: temporalio.workflow._Definition) -> None:
+    def prepare_workflow(self, defn: WorkflowDefinition) -> None:
         """See base class."""
         self._runner.prepare_workflow(defn)
 

@@ -132,10 +132,6 @@ STORAGE_IS_USED: Final = "steporal.storage"
 """The worker had external storage when the run first needed it."""
 SECRETS_ARE_SENT: Final = "steporal.secrets"
 """The worker encrypted payloads when the run first sent a secret."""
-LISTENS_BEFORE_IT_ASKS: Final = "steporal.listens-before-it-asks"
-"""A run that was reset waits for the report of an invoked run while it queries that run's end."""
-WAITS_FOR_A_FULL_RUN: Final = "steporal.waits-for-a-full-run"
-"""A mailbox waits until a run accepts signals again."""
 
 # --- keys of Temporal's memo ---------------------------------------------------------------------------------------
 

@@ -231,7 +231,7 @@ async def test_a_shard_that_is_terminated_is_rebuilt(
     temporal: temporalio.client.Client, name: str, often: None
 ) -> None:
     async with serving(revision(name, 1), temporal):
-        for number in parts_of(revision(name, 1).listed()):
+        for number in parts_of(list_of(revision(name, 1).app)):
             await temporal.get_workflow_handle(shard_id(number)).terminate()
         await until_starts(temporal, name, "r1")
 

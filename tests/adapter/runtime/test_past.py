@@ -12,12 +12,12 @@ from temporalio.converter import DataConverter
 
 from steporal.history.recovered_state import RecoveredState
 from steporal.history.recovery import rebuild
-from steporal.runtime.carried import Carried
 from steporal.wire.names import BACKOFF_AFTER, BEGINS_ANEW, JOIN_STEP, RUN_STEP
+from steporal.wire.run_state import RunState
 
 
 def test_a_step_that_sends_more_has_not_ended_before_the_attempt_that_began_meanwhile() -> None:
-    past = RecoveredState("run", "shop/order/1", Carried(is_parked=False, started=0, seed=""), is_first=True)
+    past = RecoveredState("run", "shop/order/1", RunState(is_parked=False, started=0, seed=""), is_first=True)
     past.task_done()
     past.timer_started(5, f"{BACKOFF_AFTER}1 of the body{BEGINS_ANEW}", 1.0)
     past.sent("mail")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +15,7 @@ from temporalio.api.workflowservice import v1 as api
 from temporalio.service import RPCError, RPCStatusCode, WorkflowService
 
 from steporal.durations import format_duration
+from steporal.observability.search_attributes import TYPES, registered
 from steporal.wire.limits import MAX_PAYLOAD_BYTES
 
 from .verdicts import Subject, Verdict, bad, good, warning
@@ -113,15 +113,11 @@ def _lacks(refused: RPCError | None) -> bool:
 
 async def search_attributes(subject: Subject) -> Verdict:
     """Whether runs can be found by app, workflow and event."""
-    try:
-        attributes = importlib.import_module("steporal.search_attributes")
-    except ModuleNotFoundError:
-        return good("none are needed")
-    there = await attributes.registered(subject.temporal)
-    missing = [name for name, kind in attributes.TYPES.items() if there.get(name) != kind]
+    existing = await registered(subject.temporal)
+    missing = [name for name, kind in TYPES.items() if existing.get(name) != kind]
     if missing:
         return warning(f"not registered: {', '.join(missing)}", "`steporal setup` registers them")
-    return good(f"{len(attributes.TYPES)} are registered")
+    return good(f"{len(TYPES)} are registered")
 
 
 async def retention(subject: Subject) -> Verdict:

@@ -14,8 +14,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from steporal.events import event_matches
 from steporal.observability.search_attributes import APP, EVENT_ID, EVENT_NAME, WAITING_FOR
-from steporal.runtime.carried import read_carried
 from steporal.types import JSON
+from steporal.wire.run_state import read_run_state
 from steporal.wire.start import Origin
 
 from ..output import console, print_json, say
@@ -161,7 +161,7 @@ async def _look(temporal: Client, run: WorkflowExecution) -> Listed:
             values = await arguments_of(event, temporal.data_converter)
             origin = Origin.of_run(values[1] if len(values) > 1 else None, run.id)
             listed.event, listed.event_id = origin.name, origin.id
-            carried = read_carried(values[2]) if len(values) > 2 else None
+            carried = read_run_state(values[2]) if len(values) > 2 else None
             if carried is not None and carried.started:
                 listed.started = datetime.fromtimestamp(carried.started / 1000, UTC)
             break

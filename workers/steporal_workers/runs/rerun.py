@@ -9,19 +9,20 @@ from typing import Any
 
 from rich.markup import escape
 from temporalio.client import Client
-from temporalio.common import RawValue, WorkflowIDReusePolicy
+from temporalio.common import RawValue
 
 import steporal
 from steporal.events import new_ulid
-from steporal.observability.search_attributes import APP, of_run, start_indexed
+from steporal.observability.search_attributes import APP
 from steporal.routing.catalog.reading import Catalog
 from steporal.runtime.body import seed_of
-from steporal.runtime.carried import MAX_RERUNS, Carried
-from steporal.runtime.journal import Entry
+from steporal.start_request import StartRequest, start_run
 from steporal.types import JSON
 from steporal.values.converter import dumps, size_of
+from steporal.wire.journal_entries import Entry
 from steporal.wire.limits import MAX_PAYLOAD_BYTES, summary
 from steporal.wire.names import RERUN_OF_KEY
+from steporal.wire.run_state import MAX_RERUNS, RunState
 from steporal.wire.start import SCHEDULED_AT, Origin
 from steporal.wire.storage import most_with
 from steporal.wire.workflow_ids import workflow_id_of
@@ -67,31 +68,25 @@ async def run_rerun(
     origin = await _origin(temporal, story, event_id)
     if kept is not None and origin.ts is None:  # the body reads the time that it had, as it does from ctx.now()
         origin = replace(origin, ts=int((story.first_task or story.started).timestamp() * 1000))
-    arguments = origin.arguments(_input(story)) if data is SAME else replace(origin, exact=None).arguments(data)
-    if kept is not None:
-        arguments.append(_handed_over(temporal, kept))
     app = described.typed_search_attributes.get(APP) or await _app_of(temporal, described.task_queue)
     workflow_id = workflow_id_of(app, described.workflow_type, event_id)
     if data is not SAME:
         check_input(definitions, app, described.workflow_type, data)
     rerun_of: dict[str, JSON] = {"workflow_id": described.id, "run_id": first_run_id(described), "from": from_step}
-    what = f"rerun of {described.id}{f', from {from_step}' if from_step else ''}"
-    handle = await start_indexed(
-        temporal,
-        of_run(app, described.workflow_type, origin.name, origin.id),
-        lambda attributes: temporal.start_workflow(
-            described.workflow_type,
-            args=arguments,
-            id=workflow_id,
-            task_queue=described.task_queue,
-            result_type=RawValue,
-            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-            search_attributes=attributes,
-            memo={RERUN_OF_KEY: rerun_of},
-            static_summary=summary(what),
-            static_details=f"{origin.details()}\n\n{what}",
-        ),
+    note = f"rerun of {described.id}{f', from {from_step}' if from_step else ''}"
+    request = StartRequest(
+        app=app,
+        workflow=described.workflow_type,
+        workflow_id=workflow_id,
+        task_queue=described.task_queue,
+        origin=origin if data is SAME else replace(origin, exact=None),
+        data=_input(story) if data is SAME else data,
+        state=None if kept is None else _handed_over(temporal, kept),
+        summary=summary(note),
+        note=note,
+        memo={RERUN_OF_KEY: rerun_of},
     )
+    handle = await start_run(temporal, request)
     steps = [step for step in kept.memo if step not in kept.reopens] if kept else []
     if as_json:
         started = {"workflow_id": workflow_id, "run_id": handle.first_execution_run_id, "event_id": origin.id}
@@ -129,7 +124,7 @@ async def _app_of(temporal: Client, task_queue: str) -> str:
 # --- what is kept --------------------------------------------------------------------------------------------------
 
 
-def kept_before(story: Story, step: str) -> Carried:
+def kept_before(story: Story, step: str) -> RunState:
     """What a run begins with that does everything again from a step on: what the run before had, when that step began.
 
     These are the finished steps, in the order in which they finished: of steps that ran beside it those, too, that were
@@ -160,7 +155,7 @@ def kept_before(story: Story, step: str) -> Carried:
     memo = {each.key: carried.memo[each.key] for each in past if each.kind != "timer" and each.key in carried.memo}
     kept = [listener for listener in listeners if listener in memo]
     heard = {each.event["id"] for each in timeline.delivered if began is None or each.at <= began}
-    return Carried(
+    return RunState(
         is_parked=False,
         started=0,
         # The body reads the times and draws the random numbers that it had, or its steps would be other calls. The ids
@@ -185,7 +180,7 @@ def _box(box: Any, heard: Collection[str]) -> dict[str, Any]:
     return {"topics": [], "until": 0.0, "events": events, "seen": sorted(heard)}
 
 
-def _before(carried: Carried, step: str, began: int | None) -> list[Entry]:
+def _before(carried: RunState, step: str, began: int | None) -> list[Entry]:
     """What had reached the body when a step began.
 
     That is nothing that came after the step's own outcome, even at the same time: local steps of one workflow task are
@@ -207,7 +202,7 @@ def _no_such_step(story: Story, step: str) -> Mistake:
     )
 
 
-def _handed_over(temporal: Client, kept: Carried) -> RawValue:
+def _handed_over(temporal: Client, kept: RunState) -> RawValue:
     most = most_with(temporal.data_converter)
     raw = kept.raw(lambda: most(MAX_PAYLOAD_BYTES) > MAX_PAYLOAD_BYTES)
     if (size := size_of(raw)) > most(size):

@@ -19,13 +19,13 @@ from temporalio.service import RPCError, RPCStatusCode
 from steporal.errors import SteporalError
 from steporal.history.recovery import Rebuilt, rebuild
 from steporal.runtime.awaited import Awaited
-from steporal.runtime.carried import read_carried, read_outcome
-from steporal.runtime.journal import Entry
 from steporal.types import JSON
 from steporal.values.encrypted import memo_of
 from steporal.values.readable import plain
+from steporal.wire.journal_entries import Entry
 from steporal.wire.memo import Outcome
 from steporal.wire.names import RECOVER, RERUN_OF_KEY
+from steporal.wire.run_state import read_outcome, read_run_state
 from steporal.wire.sent_events import unpack
 from steporal.wire.start import Origin
 from steporal.wire.waits import BACKOFF
@@ -173,7 +173,7 @@ class Reader:
         origin = Origin.of_run(values[1] if len(values) > 1 else None, described.id)
         data = values[0] if values else None
         last = await arguments_of(histories[-1][0], converter)
-        carried = read_carried(last[2]) if len(last) > 2 else None
+        carried = read_run_state(last[2]) if len(last) > 2 else None
         is_parked = carried is not None and carried.is_parked and not _is_awake(histories[-1])
         story = Story(described, timeline, rebuilt, origin, data, _first_task(histories[0]), len(histories), is_parked)
         story.rerun_of = (await memo_of(described)).get(RERUN_OF_KEY)

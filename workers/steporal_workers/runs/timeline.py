@@ -17,7 +17,6 @@ from temporalio.exceptions import ApplicationError, FailureError
 
 from steporal.errors import StepError, UnknownKeyError
 from steporal.routing.catalog.reading import Snapshot
-from steporal.runtime.carried import read_carried, read_outcome
 from steporal.runtime.children import read_end
 from steporal.runtime.inbox import read_delivery
 from steporal.runtime.signal_inbox import read_signal
@@ -47,6 +46,7 @@ from steporal.wire.names import (
     UNTIL_NEXT_ATTEMPT,
     UNTIL_TS,
 )
+from steporal.wire.run_state import read_outcome, read_run_state
 from steporal.wire.sent_events import unpack
 from steporal.wire.step_activities import BEFORE
 from steporal.wire.waits import NextWait
@@ -249,7 +249,7 @@ class Timeline:
     async def _go_on(self, event: HistoryEvent) -> None:
         """What the execution before has handed over says which waits are for an event of a listener."""
         payloads = event.workflow_execution_started_event_attributes.input.payloads
-        carried = read_carried(await self._json(payloads[2])) if len(payloads) > 2 else None
+        carried = read_run_state(await self._json(payloads[2])) if len(payloads) > 2 else None
         for key, (_, waiting) in carried.waits.items() if carried else ():
             entry = self._by_id.get(key)
             if entry is not None and isinstance(waiting, NextWait):

@@ -20,14 +20,13 @@ from opentelemetry.trace import (
     StatusCode,
     TraceFlags,
     Tracer,
-    TracerProvider,
     get_current_span,
     get_tracer_provider,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from temporalio.contrib.opentelemetry import ReplaySafeTracerProvider
 from temporalio.exceptions import ApplicationError
 
+from ...sdk.traces import provider_outside_workflows
 from ...types import JSON
 
 if TYPE_CHECKING:
@@ -182,10 +181,7 @@ class _FixedIds(IdGenerator):
 
 
 def _sdk_tracer() -> SdkTracer | None:
-    provider: TracerProvider = get_tracer_provider()
-    if isinstance(provider, ReplaySafeTracerProvider):
-        provider = provider._tracer_provider
-    tracer_ = provider.get_tracer(SCOPE)
+    tracer_ = provider_outside_workflows().get_tracer(SCOPE)
     return tracer_ if isinstance(tracer_, SdkTracer) else None  # it is not with OTEL_SDK_DISABLED
 
 

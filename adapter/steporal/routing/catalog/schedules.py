@@ -26,6 +26,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from ...observability.search_attributes import has_all
 from ...rpc import bounded
+from ...start_request import StartRequest
 from ...triggers import CronTrigger
 from ...values.converter import from_raw
 from ...values.encrypted import is_current
@@ -77,13 +78,22 @@ class CronStart:
             indexed: Whether the runs set their own search attributes. If a schedule had attributes and someone removed
                 them from the namespace, the schedule would start no runs, and could not be described.
         """
+        request = StartRequest(
+            app=self.app,
+            workflow=self.workflow,
+            workflow_id=self.run_id_prefix,
+            task_queue=self.task_queue,
+            origin=Origin("cron", "", SCHEDULED, cron=self.trigger.schedule, indexed=indexed or None),
+            data=None,
+            summary=summary(f"started by {self.trigger.described}"),
+        )
         return Schedule(
             action=ScheduleActionStartWorkflow(
-                self.workflow,
-                args=Origin("cron", "", SCHEDULED, cron=self.trigger.schedule, indexed=indexed or None).arguments(None),
-                id=self.run_id_prefix,
+                request.workflow,
+                args=request.arguments(),
+                id=request.workflow_id,
                 task_queue=self.task_queue,
-                static_summary=summary(f"started by {self.trigger.described}"),
+                static_summary=request.summary,
             ),
             spec=ScheduleSpec(
                 cron_expressions=list(self.trigger.expressions),

@@ -17,7 +17,7 @@ from temporalio.service import RPCError, RPCStatusCode, ServiceClient
 
 from ...expressions.binding import Key, Path, bind
 from ...observability.tracing import with_trace
-from ...rpc import is_about_namespace, is_missing
+from ...rpc import is_missing
 from ...types import JSON
 from ...values.converter import dumps, from_raw, to_raw
 from ...wire.names import MATCHED, PUBLISH, SUBSCRIBE, SYSTEM_TASK_QUEUE, TOPIC, UNSUBSCRIBE
@@ -39,6 +39,9 @@ _PAUSE_SECONDS = 0.05
 _NO_WORKER = (RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED, RPCStatusCode.FAILED_PRECONDITION)
 """Statuses of a query that no worker answers; the SDK's own timeout is ``CANCELLED``."""
 
+
+_NO_ROOM = (RPCStatusCode.INVALID_ARGUMENT, RPCStatusCode.RESOURCE_EXHAUSTED, RPCStatusCode.FAILED_PRECONDITION)
+"""Statuses of a signal that a topic does not accept now, such as one beyond the limit of signals for an execution."""
 
 _rooms: WeakKeyDictionary[ServiceClient, dict[str, Room]] = WeakKeyDictionary()
 """Room in topics, by connection and namespace."""
@@ -194,7 +197,12 @@ class Topics:
         return await signalled(self._temporal, receiver, signal, messages)
 
     async def _publish(self, receiver: str, messages: list[object]) -> bool:
-        """Send events to a topic, later if it has no room now; return False if the topic does not run."""
+        """Send events to a topic, later if it has no room now; return False if the topic does not run.
+
+        Raises:
+            RPCError: Temporal could not be reached, or returned an error. If events were sent later after such an
+                error, they would arrive after those that the same sender sends next.
+        """
         letter = Letter(receiver=receiver, signal=PUBLISH, messages=messages)
         room = _rooms.setdefault(self._temporal.service_client, {}).setdefault(self._temporal.namespace, Room())
         if not await room.is_left(self._temporal, receiver, sum(len(dumps(message)) for message in messages)):
@@ -203,7 +211,7 @@ class Topics:
         try:
             return await self._signal(receiver, PUBLISH, messages)
         except RPCError as err:
-            if is_about_namespace(err):
+            if err.status not in _NO_ROOM:
                 raise
             try:
                 await publish_later(self._temporal, letter)

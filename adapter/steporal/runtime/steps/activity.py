@@ -108,12 +108,8 @@ class StepActivity:
 
 def with_attempts(policy: RetryPolicy, attempts: int, finals: list[str] | None = None) -> RetryPolicy:
     """A retry policy with a number of attempts."""
-    return RetryPolicy(
-        initial_interval=policy.initial_interval,
-        backoff_coefficient=policy.backoff_coefficient,
-        maximum_interval=policy.maximum_interval,
-        maximum_attempts=attempts,
-        non_retryable_error_types=finals or policy.non_retryable_error_types,
+    return replace(
+        policy, maximum_attempts=attempts, non_retryable_error_types=finals or policy.non_retryable_error_types
     )
 
 

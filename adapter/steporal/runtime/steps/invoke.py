@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 from temporalio import workflow
-from temporalio.common import RawValue, TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.common import RawValue, WorkflowIDReusePolicy
 from temporalio.exceptions import ChildWorkflowError, WorkflowAlreadyStartedError
 from temporalio.workflow import ChildWorkflowCancellationType, ChildWorkflowHandle, ParentClosePolicy
 
 from ...definition import Invocable, WorkflowReference
 from ...durations import Duration
 from ...errors import InvalidInputError, InvalidResultError, InvokeTimeoutError, StepError
-from ...observability.search_attributes import is_indexed, of_run
+from ...observability.search_attributes import is_indexed
 from ...sdk.wait_until import wait_until
+from ...start_request import StartRequest
 from ...values.converter import copied
 from ...values.type_names import shown
 from ...wire.failures import failure_of, is_cancellation
 from ...wire.limits import summary, to_limited
 from ...wire.memo import Failure, Outcome
-from ...wire.names import FIND_END, FIND_WORKFLOW, INVOKED_BY, LISTENS_BEFORE_IT_ASKS
+from ...wire.names import FIND_END, FIND_WORKFLOW, INVOKED_BY
 from ...wire.run_input import Given, given, given_to_other_app
 from ...wire.run_result import of_memo, read_result, value_of
-from ...wire.start import INVOKED, Origin
+from ...wire.run_state import read_outcome
+from ...wire.start import Origin
 from ...wire.waits import SHORTEST, InvokeWait
 from ...wire.workflow_ids import named_workflow, workflow_id_of, workflow_of
-from ..carried import read_outcome
 from .arguments import arguments_checked, deadline_of
 from .host import StepHost
 
@@ -100,26 +101,34 @@ async def _perform(
         task_queue = found.value["task_queue"]
     elif target.task_queue != workflow.info().task_queue:
         task_queue = target.task_queue
-    origin = Origin.of_invoke(event_id, run.origin.listened, data.exact)
+    request = StartRequest(
+        app=target.app,
+        workflow=target.id,
+        workflow_id=child_id,
+        task_queue=task_queue,
+        origin=Origin.of_invoke(event_id, run.origin.listened, data.exact),
+        data=data.data,
+        summary=invoked_by(key, workflow.info().workflow_id),
+    )
     try:
         child = await workflow.start_child_workflow(
-            target.id,
-            args=origin.arguments(data.data),
-            id=child_id,
-            task_queue=task_queue,
+            request.workflow,
+            args=request.arguments(),
+            id=request.workflow_id,
+            task_queue=request.task_queue,
             result_type=RawValue,
             # It goes on when this run continues as new, and reports its end then (children.py).
             parent_close_policy=ParentClosePolicy.ABANDON,
             cancellation_type=ChildWorkflowCancellationType.ABANDON,
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-            search_attributes=_attributes(target, event_id),
-            static_summary=invoked_by(key, workflow.info().workflow_id),
-            static_details=origin.details(),
+            # A child has search attributes if this run has: a run cannot ask whether its namespace has them.
+            search_attributes=request.search_attributes() if _is_indexed() else None,
+            static_summary=request.summary,
+            static_details=request.details(),
         )
     except WorkflowAlreadyStartedError:
         # By this very step: its id is made of the run's and the step's. The run was reset, or the step was cancelled.
-        listens = run.children.awaiting(child_id) if workflow.patched(LISTENS_BEFORE_IT_ASKS) else nullcontext()
-        with listens:  # its end may be told before the answer that it was asked
+        with run.children.awaiting(child_id):  # the report of its end may arrive before the answer to the request
             await run.children.ask(child_id)
             return await _until_reported(attempt, key, replace(waiting, next_poll_at=workflow.time()))
     except ChildWorkflowError as err:
@@ -142,16 +151,13 @@ def invoked_by(key: str, workflow_id: str) -> str:
 
 
 def invoking_step(text: str) -> str | None:
-    """The step in what :func:`invoked_by` makes; None if a version before this one has made it."""
+    """Return the step that a text of :func:`invoked_by` names; None for another text."""
     key, mark, _ = text.partition(INVOKED_BY)
     return key if mark else None
 
 
-def _attributes(target: Target, event_id: str) -> TypedSearchAttributes | None:
-    """The search attributes of an invoked run: it has some if this one has, as a run cannot ask what there is."""
-    if not is_indexed(workflow.info().typed_search_attributes):
-        return None
-    return of_run(target.app, target.id, INVOKED, event_id)
+def _is_indexed() -> bool:
+    return is_indexed(workflow.info().typed_search_attributes)
 
 
 async def _ends_in_time(child: ChildWorkflowHandle[Any, Any], deadline: datetime, key: str) -> bool:

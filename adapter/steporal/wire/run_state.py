@@ -17,10 +17,10 @@ from ..closures.calls import Call
 from ..types import JSON
 from ..values.converter import dumps, raw_text, to_raw
 from ..values.packed import MAX_UNPACKED_BYTES, unpack_json
-from ..wire.limits import MAX_MILLISECONDS, MAX_PAYLOAD_BYTES
-from ..wire.memo import Failure, Outcome
-from ..wire.waits import Waiting, read_waiting, waiting_json
-from .journal import is_entry
+from .journal_entries import is_entry
+from .limits import MAX_MILLISECONDS, MAX_PAYLOAD_BYTES
+from .memo import Failure, Outcome
+from .waits import Waiting, read_waiting, waiting_json
 
 _COMPRESS_FROM = 64 * 1024
 
@@ -28,10 +28,10 @@ MAX_RERUNS = 100
 """Of how many runs one may be a rerun, one of the other. What its steps are called with is read by the ids of each."""
 
 
-CarriedWait = Annotated[Waiting, pydantic.PlainValidator(read_waiting), pydantic.PlainSerializer(waiting_json)]
+StoredWait = Annotated[Waiting, pydantic.PlainValidator(read_waiting), pydantic.PlainSerializer(waiting_json)]
 
 
-class Carried(pydantic.BaseModel):
+class RunState(pydantic.BaseModel):
     """The state of a run, between two executions.
 
     Attributes:
@@ -92,7 +92,7 @@ class Carried(pydantic.BaseModel):
     begins_anew: bool = True
     calls: dict[str, Any] = {}
     scheduled: dict[str, int] = {}
-    waits: dict[str, tuple[bool, CarriedWait]] = {}
+    waits: dict[str, tuple[bool, StoredWait]] = {}
     boxes: dict[str, Any] = {}
     cancelling: dict[str, list[str]] = {}
     signals: dict[str, Any] = {}
@@ -129,7 +129,7 @@ class Carried(pydantic.BaseModel):
         return to_raw({"zlib": base64.b64encode(zlib.compress(text)).decode()})
 
 
-def read_carried(data: JSON) -> Carried | None:
+def read_run_state(data: JSON) -> RunState | None:
     """What the execution before has handed over; None in the first.
 
     Raises:
@@ -140,13 +140,13 @@ def read_carried(data: JSON) -> Carried | None:
     packed = data.get("zlib") if isinstance(data, dict) else None
     if isinstance(packed, str):
         data = unpack_json(base64.b64decode(packed))
-    carried = Carried.model_validate(data)
+    carried = RunState.model_validate(data)
     if not _is_whole(carried):
         raise ValueError("it has entries that no run writes")
     return carried
 
 
-def read_recovery(message: JSON) -> tuple[Carried, int] | None:
+def read_recovery(message: JSON) -> tuple[RunState, int] | None:
     """What a history has shown that a run has done, and how many of the signals before are in it.
 
     None if a signal of that name brings anything else.
@@ -154,14 +154,14 @@ def read_recovery(message: JSON) -> tuple[Carried, int] | None:
     if not isinstance(message, dict):
         return None
     try:
-        carried = read_carried(message.get("carried"))
+        carried = read_run_state(message.get("carried"))
     except Exception:
         return None
     known = message.get("signals", 0)
     return (carried, known) if carried is not None and isinstance(known, int) else None
 
 
-def _is_whole(carried: Carried) -> bool:
+def _is_whole(carried: RunState) -> bool:
     return (
         all(is_outcome(outcome) for outcome in carried.memo.values())
         and all(is_entry(entry) for entry in carried.past)
