@@ -53,7 +53,7 @@ class Entry:
 
 
 def is_entry(data: JSON) -> bool:
-    """Whether :meth:`Entry.read` makes an entry of it."""
+    """Return whether :meth:`Entry.read` can read a value."""
     if not isinstance(data, list) or len(data) not in (3, 4):
         return False
     kind, key, at = data[:3]

@@ -1,4 +1,4 @@
-"""What one execution of a run hands to the next, when it continues as new."""
+"""State that one execution of a run hands over to the next when it continues as new."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def pack(text: bytes) -> RawValue:
 
 
 def read_run_state(data: JSON) -> RunState | None:
-    """What the execution before has handed over; None in the first.
+    """Return the state that the previous execution handed over; None in the first execution.
 
     Raises:
         ValueError: Somebody has made it up.
@@ -159,7 +159,7 @@ def read_run_state(data: JSON) -> RunState | None:
 
 
 def read_recovery(message: JSON) -> tuple[RunState, int] | None:
-    """What a history has shown that a run has done, and how many of the signals before are in it.
+    """Return the state that a history has shown, and the number of earlier signals that it includes.
 
     None if a signal of that name brings anything else.
     """
@@ -182,7 +182,7 @@ def _is_whole(carried: RunState) -> bool:
 
 
 def is_seed(text: str) -> bool:
-    """Whether random numbers can start from it: a number in hexadecimal."""
+    """Return whether a value can seed random numbers: a number in hexadecimal."""
     try:
         int(text, 16)
     except ValueError:
@@ -259,7 +259,7 @@ def unpacked_outcome(data: JSON) -> JSON:
 
 
 def is_outcome(data: JSON) -> bool:
-    """Whether :func:`read_outcome` can read it."""
+    """Return whether :func:`read_outcome` can read a value."""
     try:
         failure = read_outcome(data).failure
     except Exception:

@@ -200,8 +200,8 @@ class Topics:
         """Send events to a topic, later if it has no room now; return False if the topic does not run.
 
         Raises:
-            RPCError: Temporal could not be reached, or refused. Events that were sent late after such an error would
-                arrive after those that the same sender sends next.
+            RPCError: Temporal could not be reached, or returned an error. If events were sent later after such an
+                error, they would arrive after those that the same sender sends next.
         """
         letter = Letter(receiver=receiver, signal=PUBLISH, messages=messages)
         room = _rooms.setdefault(self._temporal.service_client, {}).setdefault(self._temporal.namespace, Room())
