@@ -71,6 +71,8 @@ _MAX_WAITS_BYTES = 6 * 1024 * 1024  # below what the next execution can be given
 _MAX_PACKED_BYTES = 1_700_000  # of waits, when they are compressed: beside what is remembered, in one payload
 _MAX_STATE_BYTES = 8 * 1024 * 1024  # before it is compressed: to write more takes too much of a workflow task
 _MAX_BACKLOG_BYTES = 2 * 1024 * 1024  # of that: the next execution reads it in its first workflow task
+_MAX_MATCHED = 20_000  # deliveries that the next execution can be given: to write them takes an eighth of a second
+_MATCHED_BYTES = 200  # of one, beside what names the run and the wait
 _MAX_HISTORY_BYTES = 40 * 1024 * 1024  # Temporal terminates a workflow with 50 MiB
 _MAX_NESTING = 200  # senders may have 100; pydantic writes less than 255
 _MAX_EVENT_BYTES = 1024 * 1024  # senders may have half; Temporal takes 2 MiB of a delivery
@@ -81,6 +83,9 @@ _IDLE = timedelta(minutes=10)
 _LONGEST = timedelta(days=1)
 _SHOWN = 20
 _PAUSE = timedelta(milliseconds=1)
+
+_OF_A_DELIVERY = {"workflow_id", "run_id", "key", "kind", "until"}
+"""What is needed of a subscription to deliver an event that it has matched: not what it was compared with."""
 
 _PARTS = re.compile(r"-(?P<count>8|64|512)\.(?P<part>\d{1,3})", re.ASCII)
 
@@ -288,7 +293,11 @@ class TopicWorkflow:
         self._is_leaving = False
 
     def _state_that_fits(self) -> RawValue | None:
-        if self._backlog.size > _MAX_BACKLOG_BYTES or self._index.size + self._backlog.size > _MAX_STATE_BYTES:
+        matched = [each.subscription for lane in self._lanes for each in lane.waiting]
+        if self._backlog.size > _MAX_BACKLOG_BYTES or len(matched) > _MAX_MATCHED:
+            return None
+        names = sum(_MATCHED_BYTES + len(each.workflow_id) + len(each.key) for each in matched)
+        if self._index.size + self._backlog.size + names > _MAX_STATE_BYTES:
             return None
         state = state_payload(self._state())
         return state if size_of(state) <= MAX_PAYLOAD_BYTES else None
@@ -332,7 +341,7 @@ class TopicWorkflow:
             "received": [[each.kind, said(each.message, _MAX_NESTING), each.came] for each in self._received],
             "events": list(events.values()),
             "matched": [
-                [each.subscription.model_dump(mode="json", exclude_defaults=True), position, each.came]
+                [each.subscription.model_dump(mode="json", include=_OF_A_DELIVERY), position, each.came]
                 for each, position in waiting
             ],
             "confirmed": self._confirmed,
@@ -350,6 +359,7 @@ class TopicWorkflow:
         events = [event.model_dump(mode="json") for event in state.events]
         sizes = [size_of(to_raw(event)) for event in events]
         for subscription, position, came in state.matched:
+            await self._take_units(_UNITS_OF_A_CANDIDATE)
             self._send(Matched(subscription, events[position], sizes[position], came))
 
     # --- its work --------------------------------------------------------------------------------------------------
