@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import random
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from steporal.routing.topics import topic
+from steporal.routing.topics.lanes import Matched
 from steporal.routing.topics.subscription import Index, Subscription
 from steporal.values.converter import size_of
 from steporal.wire.limits import MAX_PAYLOAD_BYTES
@@ -72,3 +74,38 @@ def test_a_long_id_of_an_event_is_remembered_by_its_digest() -> None:
     assert topic._short(ulid) == ulid
     assert len(topic._short(long)) == len(topic._short("é" * 200)) == 32
     assert topic._short(long) != topic._short(long + "i")
+
+
+def matched(listeners: int, events: int, **more: Any) -> topic.TopicWorkflow:
+    """A topic that has matched events with each of some listeners, and has delivered none yet."""
+    found = topic.TopicWorkflow()
+    waits = [
+        Subscription(workflow_id=f"shop/listens/{number}", run_id="r", key="items", kind="each", until=1e9, **more)
+        for number in range(listeners)
+    ]
+    for wait in waits:
+        found._index.add(wait)
+    for number in range(events):
+        event = {"id": str(number), "name": "tick", "data": {"n": number}, "ts": 1}
+        for wait in waits:
+            found._send(Matched(wait, event, 80, 1.0))
+    return found
+
+
+def test_deliveries_that_take_too_long_to_write_are_made_first() -> None:
+    """A workflow task has two seconds, and what it cannot do in them it tries for ever."""
+    assert matched(100, 200)._state_that_fits() is not None
+    written = Mock(side_effect=AssertionError("nothing is written"))
+    many = matched(100, 201)
+    many._state = written  # type: ignore[method-assign]
+    assert many._state_that_fits() is None
+
+
+def test_a_delivery_is_handed_on_without_what_its_wait_was_compared_with() -> None:
+    source, large = "async.data.key == event.data.key", {"data": {"key": text(random.Random(1), 10_000)}}
+    state = matched(10, 500, source=source, event=large)._state_that_fits()
+    assert state is not None
+    read = topic._read_state(state)
+    assert len(read.matched) == 5_000
+    assert {(each.kind, each.source, len(each.event)) for each, _, _ in read.matched} == {("each", None, 0)}
+    assert [len(each.event) for each in read.subscriptions] == [1] * 10

@@ -73,6 +73,8 @@ _MAX_WAITS_BYTES = 6 * 1024 * 1024  # below the limit of the next execution's st
 _MAX_PACKED_BYTES = 1_700_000  # of compressed waits: beside the remembered ids, in one payload
 _MAX_STATE_BYTES = 8 * 1024 * 1024  # before compression: writing more takes too much of a workflow task
 _MAX_BACKLOG_BYTES = 2 * 1024 * 1024  # of that: the next execution reads it in its first workflow task
+_MAX_MATCHED = 20_000  # deliveries that the next execution can be given: to write them takes an eighth of a second
+_MATCHED_BYTES = 200  # of one, beside what names the run and the wait
 _MAX_HISTORY_BYTES = 40 * 1024 * 1024  # Temporal terminates a workflow with 50 MiB
 _MAX_NESTING = 200  # senders may use 100; pydantic writes less than 255
 _MAX_EVENT_BYTES = 1024 * 1024  # senders may use half; Temporal accepts 2 MiB in a delivery
@@ -83,6 +85,9 @@ _IDLE = timedelta(minutes=10)
 _LONGEST = timedelta(days=1)
 _SHOWN = 20
 _PAUSE = timedelta(milliseconds=1)
+
+_OF_A_DELIVERY = {"workflow_id", "run_id", "key", "kind", "until"}
+"""What is needed of a subscription to deliver an event that it has matched: not what it was compared with."""
 
 _PARTS = re.compile(r"-(?P<count>8|64|512)\.(?P<part>\d{1,3})", re.ASCII)
 
@@ -292,7 +297,11 @@ class TopicWorkflow:
         self._is_continuing = False
 
     def _state_that_fits(self) -> RawValue | None:
-        if self._backlog.size > _MAX_BACKLOG_BYTES or self._index.size + self._backlog.size > _MAX_STATE_BYTES:
+        matched = [each.subscription for lane in self._lanes for each in lane.waiting]
+        if self._backlog.size > _MAX_BACKLOG_BYTES or len(matched) > _MAX_MATCHED:
+            return None
+        names = sum(_MATCHED_BYTES + len(each.workflow_id) + len(each.key) for each in matched)
+        if self._index.size + self._backlog.size + names > _MAX_STATE_BYTES:
             return None
         raw = to_raw(self._state())
         state = packed_state(raw)
@@ -341,7 +350,7 @@ class TopicWorkflow:
             ],
             "events": list(events.values()),
             "matched": [
-                [each.subscription.model_dump(mode="json", exclude_defaults=True), position, each.received_at]
+                [each.subscription.model_dump(mode="json", include=_OF_A_DELIVERY), position, each.received_at]
                 for each, position in waiting
             ],
             "confirmed": self._confirmed,
@@ -359,6 +368,7 @@ class TopicWorkflow:
         events = [event.model_dump(mode="json") for event in state.events]
         sizes = [size_of(to_raw(event)) for event in events]
         for subscription, position, received_at in state.matched:
+            await self._take_units(_UNITS_OF_A_CANDIDATE)
             self._send(Matched(subscription, events[position], sizes[position], received_at))
 
     # --- work ------------------------------------------------------------------------------------------------------
