@@ -34,7 +34,7 @@ class Definition(Protocol):
 
     @property
     def is_bridge(self) -> bool:
-        """Whether it forwards events to another system, from which some events have come."""
+        """True if it forwards events to another system, from which some events came."""
 
 
 class Invocable(Generic[I, O]):
@@ -96,7 +96,7 @@ class FailedWith(pydantic.BaseModel):
 
 
 class RunFailure(pydantic.BaseModel):
-    """What a failure handler is given: the data of ``inngest/function.failed``.
+    """Input of a failure handler: the data of ``inngest/function.failed``.
 
     Attributes:
         function_id: The failed run's app and workflow, as ``{app}-{workflow}``.

@@ -1,4 +1,4 @@
-"""What a handler calls: steps.
+"""Steps, as a handler calls them.
 
 Each method takes the step's id first and returns something to await. A step that has finished is never run again in
 the same run: its result comes from the run's memo. An id that is used again in one run, as in a loop, means a further
@@ -42,7 +42,7 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a wait or a listener asks for, as it was given."""
+    """Arguments of a wait or a listener, unchecked."""
 
     event: str | Sequence[str]
     timeout: Duration | datetime
@@ -70,7 +70,7 @@ class Listener(Protocol):
 
 
 class Steps(Protocol):
-    """What performs steps: an attempt of a handler's body in a Temporal workflow.
+    """Performer of steps: an attempt of a handler's body in a Temporal workflow.
 
     Attributes:
         step_calls: The calls that the body has made.
@@ -122,7 +122,7 @@ class Steps(Protocol):
 
 
 class Step:
-    """What a handler is given second: durable steps.
+    """Durable steps: the second argument of a handler.
 
     Attributes:
         ext: Steps beyond those that every StepKit driver has.

@@ -125,7 +125,7 @@ def text_of(body: bytes, content_type: str) -> str:
 
 
 def _is_charset(name: str) -> bool:
-    """Whether Python has a charset of a name. It remembers each name that it has not, for ever, so it is not asked."""
+    """Return whether Python has a charset, without a look-up: Python remembers each unknown name for ever."""
     return _CHARSET.fullmatch(name) is not None and encodings.normalize_encoding(name) in _charsets()
 
 

@@ -260,7 +260,7 @@ class Attempt:
         return self._keys.next(step_id, _label())
 
     def is_forgotten(self) -> bool:
-        """Whether the run is no more in memory, and Python ends what is left of its body.
+        """Return whether the worker has removed the run from memory, and Python ends the rest of its body.
 
         It does so whenever it collects garbage, which may be while another run has the thread: a step in a ``finally``
         would be scheduled there.
@@ -317,7 +317,7 @@ class Attempt:
         return self._keys.instead(key, recorded.branch, call.branch)
 
     def _is_only(self, key: str) -> bool:
-        """Whether the id of a step is used once in the run, so that its key cannot mean another call."""
+        """Return whether the id of a step is used once in the run, so that its key cannot mean another call."""
         return not any(
             other.startswith((f"{key}:", f"{key}@")) or key.startswith((f"{other}:", f"{other}@"))
             for other in (*self.owner.memo, *self.owner.steps.calls)

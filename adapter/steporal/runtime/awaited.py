@@ -1,4 +1,4 @@
-"""What a run waits for, in the user's words: for Temporal's UI, its search attributes, and the command ``steporal``."""
+"""Descriptions of a run's waits, for Temporal's UI, search attributes and the command ``steporal``."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ class Awaited:
 
     @property
     def what(self) -> str:
-        """What the step does, in a few words."""
+        """Short description of the wait."""
         return " ".join([_WHAT[self.kind], " or ".join(self.names)]).strip()
 
     def found_by(self) -> list[str]:
-        """What the search attribute has: ``event:order.paid``, ``signal:approval/A-1``, ``run:ship/1``, ``sleep:a``."""
+        """Return search values: ``event:order.paid``, ``signal:approval/A-1``, ``run:ship/1``, ``sleep:a``."""
         match self.kind:
             case "event" | "next":
                 return [f"event:{name}" for name in self.names]
@@ -90,7 +90,7 @@ class Awaited:
 
 
 def described(waits: Sequence[Awaited], *, is_parked: bool) -> str:
-    """What a run waits for, as Markdown."""
+    """Return a description of a run's waits as Markdown."""
     if not waits:
         return ""
     lines = [wait.markdown() for wait in waits[:_SHOWN]]

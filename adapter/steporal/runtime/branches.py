@@ -62,7 +62,7 @@ class Branch:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the attempt of the body has ended."""
+        """True if the attempt of the body has ended."""
         return self.root._is_closed
 
     @is_closed.setter
@@ -192,7 +192,7 @@ class BodyTimer(asyncio.TimerHandle):
 
 
 class RunLoop:
-    """What of a run's event loop is not the body's.
+    """Event loop of a run, outside its body.
 
     It is made in the run's task.
 
@@ -229,7 +229,7 @@ class RunLoop:
 
     @property
     def has_more_jobs(self) -> bool:
-        """Whether more has come, in the present activation, that the run has not been given yet."""
+        """True if the present activation has jobs that the run has not received yet."""
         return self._jobs_left > 0
 
     # --- what the SDK's loop does, in the body ---------------------------------------------------------------------

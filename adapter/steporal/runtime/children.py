@@ -24,7 +24,7 @@ from ..wire.waits import InvokeWait, Waits
 
 
 def read_parent(message: JSON) -> dict[str, str] | None:
-    """Who wants to hear of a run's end, in what :data:`REPORT` brings; None if it is no such message."""
+    """Return the run that requests a report of the end, from a :data:`REPORT` signal; None for another message."""
     if not isinstance(message, dict):
         return None
     workflow_id, run_id = message.get("workflow_id"), message.get("run_id")
@@ -45,7 +45,7 @@ def read_end(message: JSON, run_id: str) -> tuple[str, JSON] | None:
 
 
 class Children:
-    """What a run knows of the runs that it has invoked, and of those that have invoked it.
+    """Runs that a run has invoked, and runs that have invoked it.
 
     Attributes:
         ended: How those have ended that have reported it, by workflow id.
@@ -118,12 +118,12 @@ class Children:
 
 
 def failed_with(error: ApplicationError) -> Outcome:
-    """How a run has failed, for the step that has invoked it."""
+    """Return the outcome of a failed run, for the step that invoked it."""
     detail = error.details[0] if error.details else None
     attempts = detail.get("attempts", 0) if isinstance(detail, dict) else 0
     return Outcome(failure=Failure(error.type or "ApplicationError", error.message, stack_of(error), attempts, error))
 
 
 def was_cancelled() -> Outcome:
-    """How a run has ended that was cancelled, for the step that has invoked it."""
+    """Return the outcome of a cancelled run, for the step that invoked it."""
     return Outcome(failure=Failure("CancelledError", "the run was cancelled"))

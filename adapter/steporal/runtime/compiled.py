@@ -53,7 +53,7 @@ def _deliver(run: Run, delivered: JSON) -> None:
 
 
 def _said(message: RawValue) -> JSON:
-    """What a signal brings; None if it is nothing that can be read."""
+    """Return the JSON of a signal; None if it cannot be read."""
     try:
         return argument_json(message, "a signal")
     except InvalidInputError:

@@ -1,4 +1,4 @@
-"""When a run continues as new, and with what.
+"""Decision of when a run parks or continues as new, and the size of the state that it hands over.
 
 A run does so by itself in three cases, and only at a moment when all that is in flight are waits that another execution
 can go on with:
@@ -206,7 +206,7 @@ class Continuing:
             raise PayloadTooLargeError(f"the run cannot continue as new: {self._too_large}")
 
     def _is_at_its_end(self) -> bool:
-        """Whether Temporal is about to terminate the run for its history, and it cannot continue as new."""
+        """Return whether Temporal is about to terminate the run for its history, and it cannot continue as new."""
         if not _has_history(LAST_LENGTH + _MORE_LENGTH, LAST_BYTES + _MORE_BYTES):
             return False
         return bool(self._too_large) or (self._run.journal.is_idle and self._run.busy_steps() > 0)
@@ -239,7 +239,7 @@ class Continuing:
     # --- the right moment ------------------------------------------------------------------------------------------
 
     def is_quiet(self) -> bool:
-        """Whether another execution can go on from here."""
+        """Return whether another execution can continue from here."""
         run = self._run
         if not (run.waits.now or self.held) or run.busy_steps() or run.subscriptions.is_busy or run.signals.is_busy:
             return False
@@ -330,7 +330,7 @@ class Continuing:
         self._go(self._run.state(is_parked=is_parked))
 
     def _is_surely_too_large(self) -> bool:
-        """Whether there is too much to take along, by an estimate; to build it would take longer than a task may.
+        """Return whether the state is too large to hand over, by an estimate; building it takes longer than a task may.
 
         A replay has to come to the same: the sizes as JSON are the same on each worker, and the history says whether
         there was external storage, and which compressed values were too large.
@@ -429,7 +429,7 @@ class Continuing:
                 workflow.logger.warning("run %s: %s", workflow.info().workflow_id, text)
 
     def full_boxes(self) -> str:
-        """What a run says that has nearly too many events to take along that nobody has taken; else nothing."""
+        """Return a warning if the unconsumed events of a run are nearly too large to hand over; else an empty text."""
         enough = WARN_FROM * self._most()
         if self._run.inbox.size + self.size < enough or self._run.inbox.size < self.size:
             return ""
@@ -438,7 +438,7 @@ class Continuing:
         return self._described_size(self.size + events, events) if is_enough else ""
 
     def _packed_events(self) -> int:
-        """How many bytes the events that nobody has taken have in what the next execution is handed."""
+        """Return the bytes of unconsumed events in the state that is handed over."""
         if self._run.storage.is_there() or not self._run.inbox.size:
             return self._run.inbox.size
         return _packed_size(self._run.inbox.texts(), self._run.inbox.size, MAX_PAYLOAD_BYTES) * 4 // 3  # base64
@@ -494,7 +494,7 @@ class Continuing:
         return MAX_STORED_BYTES if self._run.storage.is_there() else MAX_PAYLOAD_BYTES
 
     def _described_size(self, size: int, events: int = 0) -> str:
-        """What is too much, of what there is, and what to do.
+        """Describe which part of the state is too large, and the remedy.
 
         Args:
             size: Of all of it, in bytes.
@@ -563,7 +563,7 @@ class Continuing:
             )
 
     def _is_full(self) -> bool:
-        """Whether events that nobody takes yet have made the history long: Temporal takes 10,000 signals."""
+        """Return whether unconsumed events have made the history long: Temporal accepts 10,000 signals."""
         return not self._too_large and workflow.info().is_continue_as_new_suggested()
 
     def _is_due(self, waits: dict[str, Waiting]) -> bool:
@@ -594,7 +594,7 @@ def _text(key: str, outcome: Outcome) -> bytes:
 
 
 def _json_size(key: str, text: bytes) -> int:
-    """How many bytes a finished step has with its entry in the journal, as JSON."""
+    """Return the bytes of a finished step and of its entry in the journal, as JSON."""
     return len(text) + len(key) + _ENTRY_JSON_BYTES
 
 
@@ -640,7 +640,7 @@ def untaken(boxes: Mapping[str, tuple[int, int]], steps: int) -> str:
 
 
 def _has_history(length: int, size: int) -> bool:
-    """Whether the history of the execution is longer, or larger, than this."""
+    """Return whether the history of the execution exceeds a length or size."""
     info = workflow.info()
     return info.get_current_history_length() > length or info.get_current_history_size() > size
 

@@ -1,4 +1,4 @@
-"""What was delivered to a run and not taken yet."""
+"""Inbox of a run: events that were delivered and not consumed yet."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class Inbox:
 
     @property
     def size(self) -> int:
-        """How many bytes the events have that nobody has taken."""
+        """Bytes of the events that nobody has consumed."""
         return sum(box.size for box in self.boxes.values())
 
     def came(self) -> list[str]:
@@ -164,7 +164,7 @@ class Inbox:
         return list(self._came)[-_CAME_HANDED_OVER:]
 
     def state(self) -> dict[str, JSON]:
-        """What another execution goes on with, beside :meth:`came`."""
+        """Return the state to hand over, beside :meth:`came`."""
         return {key: _state_of(box) for key, box in self.boxes.items()}
 
     def texts(self) -> Iterator[bytes]:

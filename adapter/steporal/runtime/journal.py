@@ -116,7 +116,7 @@ class Journal:
     # --- attempts --------------------------------------------------------------------------------------------------
 
     def entries(self) -> list[Entry]:
-        """What has reached the body, in order; last what reached one before it, and has not reached this one.
+        """Return what has reached the body, in order; then what reached an earlier attempt, and not this one yet.
 
         An event that has reached a listener is not among it: the listener has it, or the ``next`` that took it.
         """
@@ -126,7 +126,7 @@ class Journal:
         return [self._past[position] for position in sorted(self._positions.values())]
 
     def _of_attempt_before(self) -> list[Entry]:
-        """What the next attempt comes back through: also the events that listeners had and no ``next`` took."""
+        """Return the entries through which the next attempt comes back, with events that no ``next`` consumed."""
         recorded = [entry for entry in self._recorded if entry.kind != "event" or self._take_back(entry)]
         return [*recorded, *self._undelivered()]
 
@@ -171,7 +171,7 @@ class Journal:
 
     @property
     def begins_anew(self) -> bool:
-        """Whether an attempt that begins after this one reads the time anew from the last entry on."""
+        """True if the next attempt reads the time anew from the last entry on."""
         return self.may_begin_anew and not (self._delivering is not None and self._positions)
 
     def close(self) -> None:
@@ -207,38 +207,38 @@ class Journal:
 
     @property
     def is_back(self) -> bool:
-        """Whether the body is where it was."""
+        """True if the body is where it was."""
         return self._is_back
 
     @property
     def repeats(self) -> bool:
-        """Whether what the body does now, it has done before."""
+        """True if the body repeats what it has done before."""
         return not self._is_back and (self._is_silent or bool(self._positions))
 
     @property
     def is_new_attempt(self) -> bool:
-        """Whether the body comes back in a new attempt, and not in one that another execution has begun."""
+        """True if the body comes back in a new attempt, and not in one that another execution began."""
         return self._is_new
 
     @property
     def has_news(self) -> bool:
-        """Whether the outcome of a step has reached this attempt of the body that has reached none before."""
+        """True if the outcome of a step has reached this attempt of the body, and none before it."""
         return self._has_news
 
     @property
     def takes_events(self) -> bool:
-        """Whether the body comes back through events that it takes itself by ``next``: see :data:`Kind`."""
+        """True if the body comes back through events that it consumes itself by ``next``: see :data:`Kind`."""
         return self._has_events and not self._is_back
 
     @property
     def is_idle(self) -> bool:
-        """Whether the body has come back and has everything that has arrived."""
+        """True if the body has come back, and has received everything that arrived."""
         if not self._is_open:  # no attempt of the body is under way
             return True
         return self._is_back and not (self._answerable or self._put_off or self._due_now or self._arrived)
 
     def has(self, kind: Kind, key: str) -> bool:
-        """Whether an entry of the past is left for this."""
+        """Return whether a recorded entry of this kind and key has not been delivered yet."""
         return (kind, key) in self._positions
 
     async def until(

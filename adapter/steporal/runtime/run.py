@@ -89,21 +89,21 @@ class Run:
     """One run of a workflow.
 
     Attributes:
-        workflow: What the app defined: options, and what its references may name.
+        workflow: The workflow, with its options.
         handler: The handler to call, which ends at most the run.
-        memo: The finished steps.
-        journal: What has reached the body, in order.
+        memo: Outcomes of the finished steps, by key.
+        journal: Entries that have reached the body, in order.
         loop: The run's event loop, as the body does not see it.
-        logger: What is logged of it.
+        logger: Logger of the run.
         body: The attempts of the handler.
         clock: The time that the body sees.
         takeover: The state of another run that this one goes on from.
         steps: The steps in flight.
-        waits: What it waits for.
-        inbox: The events that it was sent.
-        signals: Its waits for signals.
+        waits: Waits of the body.
+        inbox: Events that were delivered to the run.
+        signals: Waits for signals.
         children: The runs that it has invoked.
-        continuing: When it continues as new.
+        continuing: Decision of when the run parks or continues as new.
         storage: Whether values over Temporal's limit go into external storage.
         secrets: Whether values with secrets may be sent.
     """
@@ -180,7 +180,7 @@ class Run:
         return run
 
     def state(self, *, is_parked: bool) -> RunState:
-        """What the next execution goes on with."""
+        """Return the state that the next execution continues from."""
         return RunState(
             is_parked=is_parked,
             is_indexed=is_parked and is_indexed(workflow.info().typed_search_attributes),
@@ -221,7 +221,7 @@ class Run:
         self.continuing.grew(key, outcome)
 
     def _goes_on_with(self, key: str) -> bool:
-        """Whether the next execution goes on with what a step has done, and does not only wait for the same."""
+        """Return whether the next execution continues a step, and does not only begin the same wait."""
         waiting = self.waits.now.get(key) or self.waits.carried.get(key)
         return key in self.takeover.mailboxes or (waiting is not None and waiting.kind == "invoke")
 
@@ -254,24 +254,24 @@ class Run:
         return self.inbox.take_back(entry.key, str(entry.event["id"]))
 
     def awaited(self) -> list[Awaited]:
-        """What it waits for."""
+        """Return descriptions of the present waits."""
         boxes = {key: box.topics for key, box in self.inbox.boxes.items()}
         waits = self.waits.now or self.waits.inside()
         return [Awaited.of(key, waiting, boxes) for key, waiting in waits.items()]
 
     def _details(self) -> str:
-        """What Temporal's UI shows; also what has started the run, which the UI knows of its first execution alone."""
+        """Return details for Temporal's UI, with the run's start, which it shows for the first execution only."""
         waits = described(self.awaited(), is_parked=bool(self.waits.inside()))
         full = self.continuing.full_boxes()
         return "\n\n".join(filter(None, (full and f"**Warning**: {full}", waits, self.origin.details())))
 
     def busy_steps(self) -> int:
-        """How many steps are in flight that another execution could not go on with."""
+        """Return the number of steps in flight that another execution could not continue."""
         waiting = sum(waiting.kind not in ("backoff", "asyncio", "start") for waiting in self.waits.now.values())
         return len(self.steps.in_flight) - waiting - len(self.continuing.held) - len(self.steps.slots.queued)
 
     def cannot_wake(self, body: asyncio.Task[Any]) -> bool:
-        """Whether nothing is in flight that could wake the body, which has not ended."""
+        """Return whether nothing is in flight that could wake the body, which has not ended."""
         if self.steps.in_flight or self.waits.now or not self.journal.is_idle or self.loop.has_more_jobs:
             return False
         # The two conditions are the journal's and the one by which the run waits for this.
@@ -386,7 +386,7 @@ class Run:
         return self._result(await self._live(is_cancelled=is_cancelled))
 
     def _is_found_by_waits(self) -> bool:
-        """Whether a search attribute says what the run waits for: its state may be made up."""
+        """Return whether a search attribute lists the run's waits: the state may be forged."""
         return workflow.info().typed_search_attributes.get(WAITING_FOR) is not None
 
     async def _until_cancelled(self) -> None:
@@ -445,7 +445,7 @@ class Run:
                 return is_cancelled
 
     def _is_between_attempts(self) -> bool:
-        """Whether the body has raised and waits for its next attempt, so that none of it is there to be cancelled."""
+        """Return whether the body has raised and waits for its next attempt, so that nothing of it can be cancelled."""
         return BACKOFF in self.waits.now or BACKOFF in self.waits.carried
 
     async def _cancel_on(self, key: str, cancel: CancelOn) -> None:

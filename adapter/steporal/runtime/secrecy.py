@@ -1,4 +1,4 @@
-"""Whether a run may send secrets, as its workers encrypt payloads."""
+"""Decision whether a run may send secrets: its workers encrypt payloads."""
 
 from __future__ import annotations
 

@@ -67,15 +67,15 @@ class SignalInbox:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a mailbox is being opened or closed."""
+        """True while a mailbox is being opened or closed."""
         return bool(self._opening)
 
     def has(self, key: str) -> bool:
-        """Whether the signal of a wait has come."""
+        """Return whether the signal of a wait has arrived."""
         return key in self._received
 
     def state(self) -> dict[str, JSON]:
-        """What another execution goes on with."""
+        """Return the state to hand over."""
         return {
             "waits": [wait.model_dump(mode="json") for wait in self._waits.values()],
             "cancelled": sorted(self._cancelled),
@@ -244,17 +244,17 @@ async def _known(carried: SignalWait) -> Wait | str:
 
 
 def summary_of_open(wait: Wait) -> str:
-    """What Temporal's UI shows of opening a mailbox; `rebuilding` reads it."""
+    """Return the summary of opening a mailbox, for Temporal's UI; a recovery reads it."""
     return summary(f"wait for signal {wait.signal} in {wait.key}")
 
 
 def summary_of_close(wait: Wait) -> str:
-    """What Temporal's UI shows of closing a mailbox; `rebuilding` reads it."""
+    """Return the summary of closing a mailbox, for Temporal's UI; a recovery reads it."""
     return summary(f"wait no longer for signal {wait.signal} in {wait.key}")
 
 
 def conflict(wait: Wait, other: Wait) -> Failure:
-    """How the step fails whose signal another run waits for."""
+    """Return the failure of a step whose signal another run waits for."""
     until = datetime.fromtimestamp(other.until, UTC).isoformat(timespec="seconds")
     return Failure(
         SignalConflictError.__name__,

@@ -1,4 +1,4 @@
-"""How many steps of a run may be in flight at a time."""
+"""Limit of the steps of a run that are in flight at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run has subscribed to, and the end of it."""
+"""Subscriptions of a run to events."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Subscriptions:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a topic is being told of the end of one, or of one that the body has already."""
+        """True while a subscription is being ended, or made in the background."""
         return bool(self._ending or self._served)
 
     def serve(self, subscribe: Coroutine[Any, Any, None]) -> None:

@@ -1,4 +1,4 @@
-"""What a run tells the world when it ends: Inngest's events ``inngest/function.finished``, ``.failed``, ``.cancelled``.
+"""Events that a run sends when it ends, as in Inngest: ``inngest/function.finished``, ``.failed``, ``.cancelled``.
 
 They are sent before the run ends, for as long as it takes. Failures and cancellations are always told; that a run has
 finished, only if somebody listens, as it costs every run an activity. Runs that such an event started tell nothing, or

@@ -225,7 +225,7 @@ def _version(config: WorkerConfig) -> str:
 
 
 def _facts(config: WorkerConfig) -> list[str]:
-    """What is so of a worker, and its runs must know."""
+    """Return the properties of a worker that its runs depend on."""
     deployment = config.get("deployment_config")
     facts = {
         IS_VERSIONED: deployment is not None and deployment.use_worker_versioning,

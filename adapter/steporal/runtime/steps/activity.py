@@ -43,7 +43,7 @@ _LONGEST_CODE_PAUSE = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepActivity:
-    """How a step's activity is scheduled.
+    """Options of a step's activity.
 
     Attributes:
         key: The step's key.

@@ -114,7 +114,7 @@ def check_function(function: object, args: tuple[Any, ...]) -> None:
 
 
 def _takes(function: FunctionType, count: int) -> bool:
-    """Whether a function takes so many positional arguments; the same as by its signature, in a tenth of the time."""
+    """Return whether a function accepts a number of positional arguments, in a tenth of the time of its signature."""
     code = function.__code__
     required = code.co_argcount - len(function.__defaults__ or ())
     most = count if code.co_flags & inspect.CO_VARARGS else code.co_argcount

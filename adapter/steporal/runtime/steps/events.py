@@ -36,7 +36,7 @@ from .host import StepHost
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What is waited for, checked."""
+    """Checked arguments of a wait or a listener."""
 
     topics: tuple[str, ...]
     source: str | None

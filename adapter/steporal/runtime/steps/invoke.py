@@ -146,7 +146,7 @@ async def _perform(
 
 
 def invoked_by(key: str, workflow_id: str) -> str:
-    """What Temporal's UI says of an invoked run, in its own history and in that of the run that invokes it."""
+    """Return the summary of an invoked run for Temporal's UI, in its history and in that of the invoking run."""
     return summary(f"{key}{INVOKED_BY}{workflow_id}")
 
 
@@ -167,7 +167,7 @@ async def _ends_in_time(child: ChildWorkflowHandle[Any, Any], deadline: datetime
 
 
 def too_late(child: str) -> Outcome:
-    """How a step ends that waits no longer for the end of a run, by Temporal's workflow id of that."""
+    """Return the outcome of a step that no longer waits for the end of a run, by its workflow id."""
     message = f"workflow {workflow_of(child)!r} (run {child!r}) has not ended in time; it goes on"
     return Outcome(failure=Failure(InvokeTimeoutError.__name__, message))
 

@@ -82,7 +82,7 @@ async def _wait(
 
 
 async def _outcome(attempt: StepHost, key: str, perform: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
-    """How a wait ended. One that is cancelled ends when its mailbox has, and returns a signal that came before that."""
+    """Return the outcome of a wait. A cancelled wait ends with its mailbox, and returns a signal that came before."""
     run = attempt.owner
     try:
         return await attempt.outcome(key, "wait_for_signal", perform)
