@@ -464,7 +464,7 @@ async def test_a_missing_secret_fails_the_step_at_once(
 @pytest.mark.parametrize("name", ["STEPORAL_ENCRYPTION_KEYS", "STEPORAL_API_KEYS", "TEMPORAL_API_KEY"])
 def test_the_workers_own_keys_are_never_sent(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, SECRET)
-    with pytest.raises(SecretNotFoundError, match=f"the header asks for '{name}', which is a setting of this worker"):
+    with pytest.raises(SecretNotFoundError, match=f"the header requests '{name}', which is a setting of this worker"):
         revealed(secret(name), "the header")
 
 

@@ -96,10 +96,11 @@ def _size_of(event: dict[str, Any]) -> int:
 
 
 class Inbox:
-    """The subscriptions of a run that are open, by key.
+    """Open subscriptions of a run, by key.
 
-    An event that has come to the run, for whatever subscription, is none for those that begin later: a topic may know
-    one already that the run begins again, as its worker was lost in that moment, and may deliver to it a second time.
+    An event that the run has received, for any subscription, is not delivered to subscriptions that begin later. A
+    topic may already have a subscription that the run begins again, because its worker was lost in that moment, and may
+    then deliver the event a second time.
     """
 
     def __init__(self) -> None:
