@@ -259,7 +259,7 @@ class RunLoop:
     def _task_out_of_body(
         self, coro: Coroutine[Any, Any, Any], name: str | None, context: Context
     ) -> asyncio.Task[Any]:
-        """Make a task that serves the body, with a number from outside: a body makes such tasks only where it goes on."""
+        """Make a task that serves the body, numbered from outside: the body makes such tasks only where it goes on."""
         branch = BRANCH.set(None)
         try:
             return self._create_task(coro, name=name, context=context)  # type: ignore[no-any-return]
