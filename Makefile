@@ -25,7 +25,7 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 demo: $(INSTALLED) ## Run the demo: a Temporal dev server, a worker, and events (KEEP=1 leaves it up)
-	@KEEP=$(KEEP) $(BIN)/python -m steporal_workers.demo
+	@KEEP=$(KEEP) $(BIN)/python -m steporal_workers demo
 
 # Optional: the test says that it is skipped.
 tests/%/node_modules: tests/%/package.json

@@ -58,9 +58,9 @@ def _temporal_rows(name: str, arguments: list[str]) -> list[Row]:
 
 
 def _commands() -> Mapping[str, click.Command]:
-    from .cli import cli
-
-    return cli.commands
+    group = click.get_current_context().find_root().command
+    assert isinstance(group, click.Group)
+    return group.commands
 
 
 def _shown(value: Value) -> Any:

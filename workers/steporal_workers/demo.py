@@ -1,6 +1,6 @@
 """Demo: an order, a sign-up and an expense pass through their workflows, on an embedded dev server.
 
-Run it by ``make demo``, ``steporal demo`` or ``python -m steporal_workers.demo``; ``KEEP=1`` leaves the server up.
+Run it by ``make demo`` or ``steporal demo``; ``KEEP=1`` leaves the server up.
 """
 
 from __future__ import annotations
@@ -252,9 +252,3 @@ def _seconds(duration: timedelta) -> str:
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _RESULT_WIDTH else text[: _RESULT_WIDTH - 1] + "…"
-
-
-if __name__ == "__main__":
-    from .cli import main
-
-    main(["demo", *sys.argv[1:]])
