@@ -224,7 +224,7 @@ async def test_a_workflow_that_the_catalog_does_not_know_is_an_error_that_lists_
         _, name, message = await (await parent.start("nobody#pack")).result()
         assert name == "UnknownWorkflowError"
         assert "no app 'nobody'" in message
-        with pytest.raises(steporal.UnknownWorkflowError, match="it has: 'pack'"):
+        with pytest.raises(steporal.UnknownWorkflowError, match="its workflows are: 'pack'"):
             await app.start_workflow(steporal.reference(other_app.id, "pakc"))
 
 

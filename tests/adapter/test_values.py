@@ -179,6 +179,7 @@ def through_json(value: Any, **options: Any) -> Any:
     return json.loads(json.dumps(encode(value, **options), allow_nan=False))
 
 
+@pytest.mark.timeout(480)
 @settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(VALUES)
 def test_a_value_of_any_kind_is_decoded_as_itself(value: Any) -> None:

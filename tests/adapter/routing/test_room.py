@@ -8,8 +8,8 @@ from unittest.mock import Mock
 import pytest
 from temporalio.service import RPCError, RPCStatusCode
 
-from steporal.routing import late
-from steporal.routing.late import CHECKED_BYTES, Room
+from steporal.routing.topics import late
+from steporal.routing.topics.late import CHECKED_BYTES, Room
 
 TEMPORAL: Any = Mock()
 
