@@ -30,7 +30,7 @@ from .rerunning import Kept
 from .service import START, Ended, Service, Stuck
 
 SECOND = 10**9
-_MOST_SECONDS = 10
+_MOST_SECONDS = 60
 _LATER = 86_400 * SECOND
 """How long after a run another one runs it again."""
 
