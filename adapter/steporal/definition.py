@@ -6,6 +6,7 @@ A :class:`Definition` is a Python handler (:class:`~steporal.Workflow`) or the d
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ class Definition(Protocol):
         """True if it forwards events to another system, from which some events came."""
 
 
-class Invocable(Generic[I, O]):
+class Invocable(ABC, Generic[I, O]):
     """A workflow of this app, as :meth:`steporal.Client.start_workflow` and ``step.invoke_workflow`` take it.
 
     Attributes:
@@ -55,9 +56,9 @@ class Invocable(Generic[I, O]):
     step_packages: AbstractSet[str]
 
     @property
+    @abstractmethod
     def output_type(self) -> Any:
         """Type that its handler's annotations name for the result, or None."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from .errors import InvalidArgumentError, RunCancelledError, RunFailedError, Run
 from .loops import blocking
 from .outside import check_outside
 from .rpc import is_about_namespace
-from .values.encrypted import check_told
+from .values.encrypted import check_failure_decrypted
 from .wire.failures import attempts_of, stack_of, step_of
 from .wire.run_result import read_result, value_of
 
@@ -168,7 +168,7 @@ class Run(Generic[O]):
 def _run_error(workflow_id: str, cause: BaseException) -> RunFailedError:
     if isinstance(cause, CancelledError):
         return RunCancelledError(workflow_id, "CancelledError", "the run was cancelled")
-    check_told(cause)
+    check_failure_decrypted(cause)
     stack = stack_of(cause)
     if isinstance(cause, ApplicationError):
         name = cause.type or "ApplicationError"

@@ -27,7 +27,7 @@ class StartRequest:
         app: The app's id.
         workflow: The workflow's id, which is the Temporal workflow type.
         workflow_id: Temporal's workflow id of the run.
-        task_queue: The task queue of the run; None for that of the run that starts it.
+        task_queue: The task queue of the run.
         origin: What starts the run.
         data: Its input, as plain JSON.
         state: State of another run that this one begins with.
@@ -40,7 +40,7 @@ class StartRequest:
     app: str
     workflow: str
     workflow_id: str
-    task_queue: str | None
+    task_queue: str
     origin: Origin
     data: JSON
     state: RawValue | None = None
@@ -76,7 +76,7 @@ async def start_run(temporal: temporalio.client.Client, request: StartRequest) -
             request.workflow,
             args=request.arguments(),
             id=request.workflow_id,
-            task_queue=request.task_queue or "",
+            task_queue=request.task_queue,
             result_type=RawValue,
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             search_attributes=attributes,

@@ -5,4 +5,4 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 JSON: TypeAlias = Any
-"""What ``json.loads`` returns: None, bool, int, float, str, list, or dict with str keys."""
+"""JSON value, as ``json.loads`` returns it: None, bool, int, float, str, list, or dict with str keys."""

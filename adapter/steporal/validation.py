@@ -201,7 +201,7 @@ def _check_cron_input(cron: CronTrigger, input_schema: Any, workflow_id: str) ->
         raise DefinitionError(
             f"workflow {workflow_id!r} has cron_trigger({cron.schedule!r}), whose runs have the data "
             f"{{'cron', 'scheduledAt', 'fireAt'}}, and an input_schema that it never fits: {issues(err)}; "
-            "allow both in the input_schema (Order | CronTick), or define a workflow of its own for the schedule"
+            "allow both in the input_schema (Order | CronTick), or define a separate workflow for the schedule"
         ) from None
     except Exception:  # a validator of the user's that does not take the sample says nothing about other values
         return

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted([*(ROOT / "adapter").rglob("*.py"), *(ROOT / "workers").rglob("*.py")])
 
 OPENINGS = {"What", "Whether", "How", "Who", "Which", "Where", "When", "If"}
 
@@ -19,40 +19,40 @@ PHRASES = re.compile(
 )
 
 
-def texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Yield the texts of a module that people read, with their lines."""
-    for node in ast.walk(tree):
-        match node:
-            case ast.Constant(value=str(text)):
-                yield node.lineno, text
+def texts(tree: ast.Module) -> Iterator[ast.Constant]:
+    """Yield the texts of a module."""
+    yield from (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
-def docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def docstrings(tree: ast.Module) -> Iterator[ast.Constant]:
+    """Yield the docstrings of a module, its classes, functions, attributes and constants."""
     for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if not isinstance(body, list):
+            continue
         is_documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if is_documented and (text := ast.get_docstring(node)):
-            yield getattr(node, "lineno", 1), text
+        for before, each in pairwise([None, *body]):
+            match each:
+                case ast.Expr(value=ast.Constant(value=str()) as text):
+                    if (before is None and is_documented) or isinstance(before, ast.Assign | ast.AnnAssign):
+                        yield text
+
+
+def begins_wrong(text: str) -> bool:
+    return text.split(maxsplit=1)[0].strip(",.:;") in OPENINGS
 
 
 @pytest.mark.parametrize("package", ["adapter", "workers"])
-def test_docstrings_begin_with_a_noun_or_a_verb(package: str) -> None:
+@pytest.mark.parametrize(
+    ("parts", "is_wrong"), [(docstrings, begins_wrong), (texts, PHRASES.search)], ids=["openings", "phrases"]
+)
+def test_texts_are_written_as_the_style_says(
+    package: str, parts: Callable[[ast.Module], Iterator[ast.Constant]], is_wrong: Callable[[str], object]
+) -> None:
     wrong = [
-        f"{file.relative_to(ROOT)}:{line}: {text.splitlines()[0]}"
-        for file in FILES
-        if file.is_relative_to(ROOT / package)
-        for line, text in docstrings(ast.parse(file.read_text(encoding="utf-8")))
-        if text.split()[0].strip(",.:;") in OPENINGS
-    ]
-    assert not wrong, "\n".join(wrong)
-
-
-@pytest.mark.parametrize("package", ["adapter", "workers"])
-def test_nothing_is_no_thing(package: str) -> None:
-    wrong = [
-        f"{file.relative_to(ROOT)}:{line}: {found[0]}"
-        for file in FILES
-        if file.is_relative_to(ROOT / package)
-        for line, text in texts(ast.parse(file.read_text(encoding="utf-8")))
-        if (found := PHRASES.search(text))
+        f"{file.relative_to(ROOT)}:{text.lineno}: {str(text.value).splitlines()[0]}"
+        for file in sorted((ROOT / package).rglob("*.py"))
+        for text in parts(ast.parse(file.read_text(encoding="utf-8")))
+        if is_wrong(str(text.value))
     ]
     assert not wrong, "\n".join(wrong)

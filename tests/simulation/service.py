@@ -16,7 +16,7 @@ from temporalio.bridge.proto.workflow_commands import WorkflowCommand
 from temporalio.common import RawValue
 from temporalio.converter import DataConverter
 
-from steporal.closures.calls import told
+from steporal.closures.calls import call_metadata
 from steporal.closures.references import AppCode, Resolver
 from steporal.values.converter import from_raw
 from steporal.wire.failures import application_error, is_final
@@ -536,7 +536,7 @@ class Service:
                 return self.recorder.seconds, self.recorder.order[-1], result, None
             label, seconds = label_of(kind, asked)
             self.recorder.begin(label, seconds)
-            return seconds, label, payload(self.world.perform(kind, asked), told(asked.get("call"))), None
+            return seconds, label, payload(self.world.perform(kind, asked), call_metadata(asked.get("call"))), None
         except Exception as err:
             return (
                 self.recorder.seconds,
@@ -553,7 +553,7 @@ class Service:
         if isinstance(result, Coroutine):
             result = at_once(result)
         assert len(self.recorder.order) == before + 1, "a step function says what it does"
-        return payload(result, told(call["call"]))  # step functions here return text
+        return payload(result, call_metadata(call["call"]))  # step functions here return text
 
     def _attempt_ends(
         self, execution: Execution, activity: Activity, result: Payload | None, failure: Failure | None
@@ -616,7 +616,7 @@ class Service:
         body = command.schedule_local_activity
         if body.activity_type != RUN_STEP:
             asked = from_raw(RawValue(body.arguments[0]))
-            return payload(self.world.perform(body.activity_type, asked), told(asked.get("call"))), None, 1
+            return payload(self.world.perform(body.activity_type, asked), call_metadata(asked.get("call"))), None, 1
         attempt = 1
         while True:
             _, _, result, failure = self._performed(body, attempt)

@@ -151,8 +151,8 @@ class Call:
         )
 
     @classmethod
-    def told_by(cls, raw: RawValue) -> Call | None:
-        """Return the call that made a result; see :func:`told`."""
+    def of_result(cls, raw: RawValue) -> Call | None:
+        """Return the call that made a result; see :func:`call_metadata`."""
         text = raw.payload.metadata.get(CALL_METADATA)
         try:
             return None if text is None else cls.read(json.loads(text))
@@ -165,7 +165,7 @@ class Call:
         return f"{self.kind} of {target}" if target not in ("", UNKNOWN) else self.kind
 
 
-def told(call: JSON) -> dict[str, bytes]:
+def call_metadata(call: JSON) -> dict[str, bytes]:
     """Return the metadata of a result, which describe the call that made it.
 
     Temporal checks that a replay schedules the same activities, but not that it passes them the same arguments. A body

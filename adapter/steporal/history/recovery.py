@@ -443,7 +443,7 @@ class _Reader:
         if not payloads.payloads:
             return Outcome()
         (raw,) = await self._converter.decode([payloads.payloads[0]], [RawValue])
-        return Outcome(self._read(raw), call=Call.told_by(raw))
+        return Outcome(self._read(raw), call=Call.of_result(raw))
 
     async def _returned(self, payloads: Payloads) -> JSON:
         if not payloads.payloads:

@@ -13,7 +13,7 @@ from temporalio.common import RawValue
 
 from ..activities.executions import Executions
 from ..activities.reporting import alive, counted, failing
-from ..closures.calls import told
+from ..closures.calls import call_metadata
 from ..errors import NonRetryableError
 from ..events import ReceivedEvent
 from ..metrics import SINK_ATTEMPTS
@@ -77,7 +77,7 @@ class HttpActivities:
                 raise _status_error(request, answer, LONGEST_OF_A_FETCH)
             response = response_of(answer)
             what, limit_for = f"the response of step {call.step!r}", most_with(activity.client().data_converter)
-            return to_limited(what, response.model_dump(mode="json"), limit_for, told(description))
+            return to_limited(what, response.model_dump(mode="json"), limit_for, call_metadata(description))
 
     @activity.defn(name=POST_EVENT)
     async def post_event(self, argument: RawValue) -> RawValue:

@@ -1,4 +1,4 @@
-"""Body of a run: the handler, executed again from the top after it raised an error of its own."""
+"""Body of a run: the handler, executed again from the top after it raised."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+from ..wire.limits import FAR_FUTURE
 from ..wire.waits import SHORTEST, Waits
 from .journal import Journal
 from .takeover import Takeover
@@ -69,7 +70,7 @@ class BodyClock:
             return until
         if takeover.moved_by is None:
             takeover.moved_by = self.elapsed() - takeover.until
-        return until + takeover.moved_by / 1_000_000
+        return min(until + takeover.moved_by / 1_000_000, FAR_FUTURE - 1)
 
     def due(self, key: str) -> int | None:
         """Return the end of a wait that the body was in, in the journal's unit; None for other steps."""

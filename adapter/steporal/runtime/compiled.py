@@ -23,7 +23,7 @@ from .inbox import read_delivery
 from .run import Run
 
 Take = Callable[[Run, JSON], None]
-"""What a run makes of a signal."""
+"""Function by which a run receives a signal."""
 
 _NONE = to_raw(None)  # what a foreign client leaves out
 

@@ -78,7 +78,7 @@ _MORE_BYTES = 1024 * 1024
 """The same in bytes; an event may have half of it."""
 
 _MOST_JSON = 24 * 1024 * 1024
-"""How many bytes of JSON a run takes along, however small they are compressed: the next execution reads so much."""
+"""Limit of the JSON that a run hands over, in bytes, compressed or not: the next execution has to read it."""
 
 WARN_FROM = 0.5
 """From which part of the most that a run can take along it warns."""
@@ -92,7 +92,7 @@ _ENTRY_JSON_BYTES = 24
 """The same as JSON, without the step's id."""
 
 _SAMPLE_BYTES = 64 * 1024
-"""How many bytes, compressed, are enough to estimate from."""
+"""Bytes of compressed events from which the size of all is estimated."""
 
 _PIECE_BYTES = 16 * 1024
 

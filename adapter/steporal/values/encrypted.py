@@ -55,7 +55,7 @@ def check_readable(payload: Payload) -> None:
         raise error
 
 
-def check_told(error: BaseException) -> None:
+def check_failure_decrypted(error: BaseException) -> None:
     """Check that the message of an error that Temporal delivered is no longer encrypted.
 
     Raises:

@@ -40,7 +40,7 @@ from ..errors import (
 )
 from ..types import JSON
 from ..values.converter import MAX_SHOWN, issues
-from ..values.encrypted import check_told
+from ..values.encrypted import check_failure_decrypted
 from .limits import MAX_MESSAGE_LENGTH, shortened
 from .memo import Failure
 
@@ -103,7 +103,7 @@ def application_error(
         attempt: The attempt that raised it, from 1.
         non_retryable: Whether it ends the activity.
         next_retry_delay: The time until the next attempt; None for that of the retry policy.
-        call: The call of the step that raised it, stored beside the error as beside results (:func:`~.calls.told`).
+        call: The call of the step that raised it, stored beside the error (:func:`~.calls.call_metadata`).
     """
     if isinstance(error, ApplicationError):
         return _recordable(error)
@@ -287,7 +287,7 @@ def failure_of(error: FailureError, max_attempts: int = 0) -> Failure:
     """Return the failure of a step from the error that Temporal raised for it."""
     wrapped = isinstance(error, ActivityError | ChildWorkflowError)
     cause: BaseException = error.cause or error if wrapped else error
-    check_told(cause)
+    check_failure_decrypted(cause)
     stack = stack_of(cause)
     if isinstance(cause, ApplicationError):
         unread = cause.cause

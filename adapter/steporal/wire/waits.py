@@ -22,10 +22,11 @@ Kind = Literal["sleep", "event", "next", "signal", "invoke", "backoff", "timer",
 timer that the body started by ``asyncio.sleep``, ``timeout`` or ``wait_for``. ``start``: the time of the event that
 starts the run."""
 
-Moment = Annotated[float, Field(allow_inf_nan=False, le=FAR_FUTURE)]
+Moment = Annotated[float, Field(allow_inf_nan=False, ge=0, le=FAR_FUTURE)]
 """Time in seconds since the epoch."""
 
-Positive = Annotated[float, Field(allow_inf_nan=False, gt=0)]
+Interval = Annotated[float, Field(allow_inf_nan=False, gt=0, le=FAR_FUTURE)]
+"""Duration in seconds."""
 
 BACKOFF = ""
 """Key of the wait between two attempts of the body; no step has it."""
@@ -110,7 +111,7 @@ class InvokeWait:
 
     until: Moment | None
     child: str
-    poll_interval: Positive
+    poll_interval: Interval
     next_poll_at: Moment | None = None
     report_requested: bool = False
     kind: ClassVar[Literal["invoke"]] = "invoke"
@@ -124,7 +125,7 @@ class InvokeWait:
 
 Waiting = TimedWait | EventWait | NextWait | SignalWait | InvokeWait
 
-_CLASSES: dict[Any, type[Waiting]] = {
+_CLASSES: dict[str, type[Waiting]] = {
     **dict.fromkeys(("sleep", "backoff", "timer", "asyncio", "start"), TimedWait),
     **{cls.kind: cls for cls in (EventWait, NextWait, SignalWait, InvokeWait)},
 }
@@ -146,7 +147,8 @@ def read_waiting(data: Any) -> Waiting:
     """
     if isinstance(data, Waiting):
         return data
-    cls = _CLASSES.get(data.get("kind")) if isinstance(data, dict) else None
+    kind = data.get("kind") if isinstance(data, dict) else None
+    cls = _CLASSES.get(kind) if isinstance(kind, str) else None
     if cls is None:
         raise ValueError("a wait has no kind")
     waiting: Waiting = adapter(cls).validate_python({"until": None, **data})

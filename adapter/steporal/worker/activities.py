@@ -19,7 +19,7 @@ from ..activities.executions import Executions
 from ..activities.reporting import alive, attempt_number, counted, failing
 from ..activities.threads import StepThreads
 from ..app import App
-from ..closures.calls import told
+from ..closures.calls import call_metadata
 from ..closures.references import AppCode, Resolver
 from ..context import Context, ContextExt, Input, InputExt
 from ..errors import UnencryptedSecretError, UnserializableError
@@ -138,7 +138,7 @@ class Activities:
         async with failing(call.get("call")), counted():
             function, arguments = Resolver(self._code, lambda data: self._captive(data, call)).call(call)
             result = await self._call(call["step"], function, arguments)
-            return _encoded_result(call["step"], function, result, told(call.get("call")), self._code.packages)
+            return _encoded_result(call["step"], function, result, call_metadata(call.get("call")), self._code.packages)
 
     @activity.defn(name=SEND_EVENT)
     async def send_event(self, argument: RawValue) -> RawValue:
@@ -147,7 +147,7 @@ class Activities:
         events = [ReceivedEvent.model_validate(event) for event in request["events"]]
         call = request.get("call")
         async with alive(), failing(call), counted():
-            return to_raw(pack(await self._sending.dispatch(activity.client(), events)), told(call))
+            return to_raw(pack(await self._sending.dispatch(activity.client(), events)), call_metadata(call))
 
     @activity.defn(name=FIND_WORKFLOW)
     async def find_workflow(self, argument: RawValue) -> RawValue:
@@ -226,7 +226,7 @@ class Activities:
         call = request.get("call")
         async with failing(call):
             held = await Mailboxes(activity.client()).find(request["signal"])
-            return to_raw(None if held is None else held.run_id, told(call))
+            return to_raw(None if held is None else held.run_id, call_metadata(call))
 
     @activity.defn(name=SEND_SIGNAL)
     async def send_signal(self, argument: RawValue) -> RawValue:
@@ -237,7 +237,7 @@ class Activities:
             mailboxes = Mailboxes(activity.client())
             data = to_raw(request["data"])
             return to_raw(
-                await mailboxes.send(request["signal"], request["mailbox"], data, id=request["id"]), told(call)
+                await mailboxes.send(request["signal"], request["mailbox"], data, id=request["id"]), call_metadata(call)
             )
 
     @activity.defn(name=CHECK_SIGNAL)

@@ -6,8 +6,10 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import temporalio.client
 from temporalio.service import RPCError, RPCStatusCode
 
+from steporal.routing.topics import client as topics_client
 from steporal.routing.topics import late
 from steporal.routing.topics.late import CHECKED_BYTES, Room
 
@@ -81,3 +83,29 @@ async def test_topics_that_were_full_are_not_remembered_for_ever(monkeypatch: py
     looks.at.clear()
     assert not await room.is_left(TEMPORAL, "0", 1), "it may still be full"
     assert looks.at == ["0"]
+
+
+@pytest.mark.parametrize("status", list(RPCStatusCode), ids=lambda status: status.name)
+async def test_an_event_is_sent_late_only_if_the_topic_has_no_room(
+    temporal: temporalio.client.Client, status: RPCStatusCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise an event that was not sent for a moment would arrive after the next one of its sender."""
+    late_events: list[Any] = []
+
+    async def refused(*_: Any) -> bool:
+        raise RPCError("refused", status, b"")
+
+    async def publish_later(_: Any, letter: Any) -> str:
+        late_events.append(letter)
+        return ""
+
+    monkeypatch.setattr(topics_client, "signalled", refused)
+    monkeypatch.setattr(topics_client, "publish_later", publish_later)
+    topics = topics_client.Topics(temporal)
+    has_no_room = status.name in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION")
+    if has_no_room:
+        assert await topics._publish("steporal.topic/x", [{"name": "x"}])
+    else:
+        with pytest.raises(RPCError):
+            await topics._publish("steporal.topic/x", [{"name": "x"}])
+    assert len(late_events) == has_no_room

@@ -38,7 +38,7 @@ _COPIES = 6
 """Of a payload: as it is read, as it becomes, and both as Base64 and JSON of what it becomes."""
 
 _BYTES_OF_PAYLOAD = 3 * 1024
-"""What a payload takes beside its bytes, with its metadata."""
+"""Bytes of memory that a payload takes beside its data, for its metadata."""
 
 _HOUR = 3600
 _HEADERS = ("Authorization", "Authorization-Extras", "Content-Type", "X-Namespace")

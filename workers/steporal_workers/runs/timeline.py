@@ -23,7 +23,7 @@ from steporal.runtime.signal_inbox import read_signal
 from steporal.runtime.steps.invoke import invoking_step
 from steporal.types import JSON
 from steporal.values.converter import from_raw
-from steporal.values.encrypted import UNREADABLE, check_readable, check_told
+from steporal.values.encrypted import UNREADABLE, check_failure_decrypted, check_readable
 from steporal.values.readable import plain
 from steporal.wire.failures import stack_of, step_of
 from steporal.wire.names import (
@@ -471,7 +471,7 @@ class Timeline:
         decoded = Failure()
         decoded.CopyFrom(failure)
         error = await self.converter.decode_failure(decoded)
-        check_told(error)
+        check_failure_decrypted(error)
         return error
 
 

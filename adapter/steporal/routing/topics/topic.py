@@ -87,7 +87,7 @@ _SHOWN = 20
 _PAUSE = timedelta(milliseconds=1)
 
 _OF_A_DELIVERY = {"workflow_id", "run_id", "key", "kind", "until"}
-"""What is needed of a subscription to deliver an event that it has matched: not what it was compared with."""
+"""Fields of a subscription that a delivery needs: without the data that the event was compared with."""
 
 _PARTS = re.compile(r"-(?P<count>8|64|512)\.(?P<part>\d{1,3})", re.ASCII)
 

@@ -196,7 +196,7 @@ async def _join(run: Run, step: StepActivity, attempts: Attempts, worker: str | 
 
 
 def _returned(raw: RawValue) -> Outcome:
-    return Outcome(from_raw(raw), call=Call.told_by(raw))
+    return Outcome(from_raw(raw), call=Call.of_result(raw))
 
 
 def _pause(policy: RetryPolicy, begun: int, cause: BaseException | None) -> timedelta:

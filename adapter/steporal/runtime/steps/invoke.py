@@ -91,7 +91,6 @@ async def _perform(
     waiting = InvokeWait(until, child_id, LOOK_AFTER.total_seconds())
     if child_id in run.children.invoked:
         return await _until_reported(attempt, key, waiting)
-    task_queue: str | None = None
     if isinstance(target, WorkflowReference):
         found = await attempt.perform(
             key, attempt.local(key, FIND_WORKFLOW, {"app": target.app, "workflow": target.id})
@@ -99,7 +98,7 @@ async def _perform(
         if found.failure:
             return found
         task_queue = found.value["task_queue"]
-    elif target.task_queue != workflow.info().task_queue:
+    else:
         task_queue = target.task_queue
     request = StartRequest(
         app=target.app,
