@@ -14,6 +14,7 @@ import pytest
 import temporalio.client
 from apps import pair, starter
 from recording import Workers
+from waiting import until
 
 import steporal
 from steporal import Context, RetryPolicy, Step, StepError
@@ -165,6 +166,40 @@ async def test_a_step_that_no_worker_can_begin_fails_in_the_end_and_says_why(
     assert name == "StepCodeNotFoundError"
     reason = "no worker could begin the step within 2s; the last one says: workflow 'edited' has no '<lambda>' with the"
     assert message.startswith(reason)
+
+
+async def test_attempts_that_find_no_code_give_a_step_no_further_attempts(
+    app: steporal.Client, workers: Workers
+) -> None:
+    queue, attempts = f"{app.id} far", list[int]()
+    edited = steporal.Client(app.id)
+
+    @edited.workflow(id="edited")
+    async def with_another_lambda(ctx: Context[Any], step: Step) -> None:
+        await step.run("decline", lambda: None)
+
+    def decline(number: int) -> None:
+        attempts.append(number)
+        raise ValueError("declined")
+
+    @app.workflow(id="edited")
+    async def handler(ctx: Context[Any], step: Step) -> int:
+        try:
+            await step.run("decline", lambda: decline(ctx.attempt + 1), task_queue=queue, max_attempts=3)
+        except StepError as err:
+            return err.attempts
+        return 0
+
+    async with workers(app):
+        async with workers(app, task_queue=queue):
+            run = await handler.start()
+            await until(lambda: bool(attempts))
+        async with workers(edited, task_queue=queue):
+            while not await has_paused(run):
+                await asyncio.sleep(0.05)
+        async with workers(app, task_queue=queue):
+            assert await run.result() == 3
+    assert attempts == [1, 2, 3]
 
 
 async def has_paused(run: steporal.Run[Any]) -> bool:

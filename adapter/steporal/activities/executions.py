@@ -22,9 +22,10 @@ from uuid import uuid4
 import temporalio.client
 import temporalio.worker
 from temporalio import activity
-from temporalio.api.common.v1 import Payload
+from temporalio.api.common.v1 import Payload, Payloads
 from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.api.failure.v1 import Failure
+from temporalio.api.workflowservice.v1 import RecordActivityTaskHeartbeatRequest
 from temporalio.client import WorkflowExecutionDescription, WorkflowExecutionStatus
 from temporalio.common import RawValue
 from temporalio.converter import ActivitySerializationContext, DataConverter
@@ -35,7 +36,7 @@ from ..sdk.heartbeats import Heartbeats, Pulse, beating
 from ..types import JSON
 from ..values.converter import from_raw
 from ..wire.failures import TIMED_OUT
-from ..wire.names import JOIN_STEP, STEP_NOT_HERE, WORKER_TASK_QUEUE
+from ..wire.names import JOIN_STEP, STEP_NOT_BEGUN, STEP_NOT_HERE, WORKER_TASK_QUEUE
 from ..wire.step_activities import is_activity_of
 from .reporting import attempt_number, attempts_before
 
@@ -57,6 +58,19 @@ _SHUTDOWN_SECONDS = 1.0
 """Time that a worker in shutdown waits for an interrupted thread."""
 
 _CALL_TIMEOUT = timedelta(seconds=3)
+_ANNOUNCE_PAUSE_SECONDS = 0.2
+_PASSING = frozenset(
+    {
+        RPCStatusCode.UNAVAILABLE,
+        RPCStatusCode.DEADLINE_EXCEEDED,
+        RPCStatusCode.RESOURCE_EXHAUSTED,
+        RPCStatusCode.CANCELLED,
+        RPCStatusCode.UNKNOWN,
+        RPCStatusCode.INTERNAL,
+        RPCStatusCode.ABORTED,
+    }
+)
+"""Errors after which the same call may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +193,12 @@ class Executions:
         if execution is not None and _is_replaced(execution):
             execution.interrupt()
             execution = None
-        async with self._beating(at_once=activity.info().attempt > 1):
-            if execution is None or execution.is_interrupted:
-                return await self._attended(self._begin(key, step_id, work))
-            return await self._joined(execution)
+        if execution is not None and not execution.is_interrupted:
+            async with self._beating(at_once=activity.info().attempt > 1):
+                return await self._joined(execution)
+        announced = await self._announced() if _is_last_attempt() else None
+        async with self._beating(announced, at_once=announced is None and activity.info().attempt > 1):
+            return await self._attended(self._begin(key, step_id, work))
 
     @activity.defn(name=JOIN_STEP)
     async def join_step(self, argument: RawValue) -> RawValue:
@@ -202,21 +218,65 @@ class Executions:
         async with self._beating(at_once=True):
             return await self._joined(execution)
 
+    async def _announced(self) -> list[Payload]:
+        """Wait until the server has recorded a heartbeat that names this worker, and return the heartbeat's details.
+
+        A run considers an attempt without such a heartbeat as one that no worker has begun, so every further heartbeat
+        of the attempt must have the details, too.
+
+        Raises:
+            ApplicationError: The step must not begin.
+        """
+        client, info = activity.client(), activity.info()
+        try:
+            details = await _encoded_details(self.task_queue)
+            heartbeat = RecordActivityTaskHeartbeatRequest(
+                namespace=info.namespace,
+                task_token=info.task_token,
+                details=Payloads(payloads=details),
+                identity=client.identity,
+            )
+            while True:
+                try:
+                    recorded = await client.workflow_service.record_activity_task_heartbeat(
+                        heartbeat, retry=True, timeout=_CALL_TIMEOUT
+                    )
+                except RPCError as err:
+                    if err.status not in _PASSING:
+                        raise
+                    await asyncio.sleep(_ANNOUNCE_PAUSE_SECONDS)
+                else:
+                    break
+        except (Exception, asyncio.CancelledError) as err:
+            raise _not_begun(
+                f"the server has not recorded that the step begins: {str(err) or type(err).__name__}"
+            ) from None
+        if recorded.cancel_requested:
+            raise _not_begun("the step was cancelled")
+        return details
+
     @asynccontextmanager
-    async def _beating(self, *, at_once: bool) -> AsyncIterator[None]:
+    async def _beating(self, details: list[Payload] | None = None, *, at_once: bool) -> AsyncIterator[None]:
         """Send heartbeats that name this worker.
 
         Temporal keeps the details of the last heartbeat across attempts, so a later attempt replaces them at once. A
         first attempt waits, because most steps end before their first heartbeat is due.
+
+        Args:
+            details: The details of the heartbeats; if None, they are made for the first one.
+            at_once: Whether to send the first heartbeat at once.
         """
         tasks: set[asyncio.Future[None]] = set()  # the loop keeps no reference to a task
-        with beating(await _details(self.task_queue) if at_once else ()) as pulse:
+        is_named = details is not None or at_once
+        if at_once and details is None:
+            details = await _details(self.task_queue)
+        with beating(details or (), at_once=at_once) as pulse:
 
             async def name_worker(pulse: Pulse) -> None:
                 pulse.details = await _details(self.task_queue)
 
             naming = None
-            if pulse is not None and not at_once:
+            if pulse is not None and not is_named:
                 soon = max(pulse.due - time.monotonic(), 0) / 2
                 naming = asyncio.get_running_loop().call_later(
                     soon, lambda: tasks.add(asyncio.ensure_future(name_worker(pulse)))
@@ -334,6 +394,16 @@ def _without_frames(error: ApplicationError) -> ApplicationError | None:
         return None
     converted = converter.failure_converter.from_failure(failure, converter.payload_converter)
     return converted if isinstance(converted, ApplicationError) else None
+
+
+def _is_last_attempt() -> bool:
+    """Return whether Temporal starts no further attempt of the current activity."""
+    info = activity.info()
+    return info.retry_policy is not None and info.retry_policy.maximum_attempts == info.attempt
+
+
+def _not_begun(message: str) -> ApplicationError:
+    return ApplicationError(message, {"attempts": attempt_number()}, type=STEP_NOT_BEGUN, non_retryable=True)
 
 
 def _is_replaced(execution: Execution) -> bool:

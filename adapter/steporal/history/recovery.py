@@ -337,7 +337,8 @@ class _Reader:
             return outcome
         is_join = activity.type == JOIN_STEP
         if (beat := heartbeat_timeout(outcome)) is not None:
-            attempts.timed_out(beat, is_join=is_join)
+            if is_join or not attempts.never_began(beat):
+                attempts.timed_out(beat, is_join=is_join)
             goes_on = True
         elif is_join:
             failure, goes_on = attempts.not_joined(outcome.failure)

@@ -31,6 +31,7 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 Record = Callable[[bytes, Sequence[Payload]], None]
 
 _record: ContextVar[Record | None] = ContextVar("steporal_record_heartbeat", default=None)
+_pulse: ContextVar[Pulse | None] = ContextVar("steporal_pulse", default=None)
 
 
 @dataclass(slots=True, eq=False)
@@ -79,17 +80,32 @@ class _WithHeartbeats(temporalio.worker.ActivityInboundInterceptor):
         super().__init__(next)
         self._recorder = record
 
+    def init(self, outbound: temporalio.worker.ActivityOutboundInterceptor) -> None:
+        super().init(_KeepingDetails(outbound))
+
     async def execute_activity(self, input: temporalio.worker.ExecuteActivityInput) -> Any:
         _record.set(self._recorder)
         return await super().execute_activity(input)
 
 
+class _KeepingDetails(temporalio.worker.ActivityOutboundInterceptor):
+    """Keeps a step's ``activity.heartbeat()`` without details from deleting those of the heartbeat before it."""
+
+    def heartbeat(self, *details: Any) -> None:
+        pulse = _pulse.get()
+        if details or pulse is None:
+            super().heartbeat(*details)
+        else:
+            pulse.record(pulse.task_token, pulse.details)
+
+
 @contextmanager
-def beating(details: Sequence[Payload] = ()) -> Iterator[Pulse | None]:
+def beating(details: Sequence[Payload] = (), *, at_once: bool = False) -> Iterator[Pulse | None]:
     """Send heartbeats for the current activity while the context lasts.
 
     Args:
-        details: The payloads of the heartbeats; if there are any, the first heartbeat is sent at once.
+        details: The payloads of the heartbeats.
+        at_once: Whether to send the first heartbeat at once.
 
     Yields:
         The activity's pulse; None if the activity has no heartbeat timeout, or its worker has no :class:`Heartbeats`.
@@ -99,12 +115,14 @@ def beating(details: Sequence[Payload] = ()) -> Iterator[Pulse | None]:
         yield None
         return
     interval = info.heartbeat_timeout.total_seconds() / BEATS_PER_TIMEOUT
-    first = 0.0 if details else min(interval, FIRST_BEAT_SECONDS)
+    first = 0.0 if at_once else min(interval, FIRST_BEAT_SECONDS)
     pulse = Pulse(info.task_token, record, interval, time.monotonic() + first, details)
     _sender.add(pulse)
+    token = _pulse.set(pulse)
     try:
         yield pulse
     finally:
+        _pulse.reset(token)
         _sender.remove(pulse)
 
 

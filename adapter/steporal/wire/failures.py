@@ -43,18 +43,20 @@ from ..values.converter import MAX_SHOWN, issues
 from ..values.encrypted import check_failure_decrypted
 from .limits import MAX_MESSAGE_LENGTH, shortened
 from .memo import Failure
+from .names import STEP_NOT_BEGUN
 
 UNKNOWN_KEY = UnknownKeyError.__name__
 
 CODE_NOT_FOUND = StepCodeNotFoundError.__name__
 
-NOT_BEGUN = (CODE_NOT_FOUND, UNKNOWN_KEY)
+NOT_BEGUN = (CODE_NOT_FOUND, UNKNOWN_KEY, STEP_NOT_BEGUN)
 """Errors of steps that a worker cannot begin."""
 
 FAILED_CODE = "_steporal_failed_code"
 """Attribute of log records whose error the user's own code raised: the frames of that code are the relevant ones."""
 TIMED_OUT = "an attempt took longer than the step's timeout"
 LOST = "the worker was lost: it sent no heartbeat and does not respond"
+NEVER_BEGAN = "each worker that received the step was lost before it began the step"
 
 _MAX_CAUSES = 10
 _FRAME = re.compile(r"^(?=  File )", re.MULTILINE)

@@ -175,6 +175,8 @@ BEGUN_HEADER: Final = "steporal-begun"
 
 CATALOG_FULL: Final = "CatalogFullError"
 """An app does not fit into the catalog."""
+STEP_NOT_BEGUN: Final = "StepNotBegunError"
+"""A worker has received a step and did not begin it, because the server has not recorded that it would."""
 STEP_NOT_HERE: Final = "StepNotHereError"
 """A worker does not run the step that an attempt wants to join."""
 WAIT_REFUSED: Final = "steporal/wait.refused"

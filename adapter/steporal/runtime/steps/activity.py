@@ -5,6 +5,11 @@ reports it to the run, because the step's function may still run: perhaps only t
 was down. The run then asks the worker that the last heartbeat named, by the activity ``steporal.join_step`` on the task
 queue of that worker alone, and the worker answers with the function's outcome. A worker that does not take the question
 within :data:`JOIN_TIMEOUT` is lost, and so is the attempt.
+
+The server can also hand an attempt to a worker that never receives it, because the worker is shutting down or its
+connection has just ended. Before the last attempt of an activity, a worker therefore waits until the server has
+recorded a heartbeat that names it. If that heartbeat is missing, the attempt has not begun anywhere, so it does not
+count.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ from ...closures.calls import Call
 from ...durations import format_duration
 from ...types import JSON
 from ...values.converter import from_raw, to_raw
-from ...wire.failures import CODE_NOT_FOUND, LOST, NOT_BEGUN, call_of, failure_of, is_cancellation
+from ...wire.failures import LOST, NEVER_BEGAN, NOT_BEGUN, UNKNOWN_KEY, call_of, failure_of, is_cancellation
 from ...wire.limits import summary
 from ...wire.memo import Failure, Outcome
 from ...wire.names import JOIN_STEP, STEP_NOT_HERE, UNTIL_CODE, UNTIL_NEXT_ATTEMPT, WORKER_TASK_QUEUE
@@ -72,7 +77,8 @@ class StepActivity:
         argument, activity_id = self.argument, run.steps.activity_id(self.key)
         if attempts.begun:
             argument = to_raw({**from_raw(argument), BEFORE: attempts.before()})
-        attempts.activity_id = attempts.activity_id or activity_id
+        else:
+            attempts.activity_id = activity_id
         finals = [*(self.retry.non_retryable_error_types or ())]
         if self.is_joinable:
             finals.append(_HEARTBEAT_TIMEOUT_TYPE)
@@ -139,6 +145,14 @@ class Attempts:
         self.begun = max(self.begun if is_join else self.begun + 1, attempt)
         return worker
 
+    def never_began(self, beat: TimeoutError) -> bool:
+        """Return whether no worker has begun an activity that had one attempt left, and no heartbeat with details."""
+        return self.begun == self.max_attempts - 1 and not beat.last_heartbeat_details
+
+    def not_begun(self, failure: Failure) -> None:
+        """Count the attempts before one that a worker received and could not begin."""
+        self.begun = max(self.begun, failure.attempts - 1)
+
     def not_joined(self, failure: Failure) -> tuple[Failure, bool]:
         """Return how an attempt has failed that was joined, or could not be, and whether there is another attempt."""
         cause = failure.cause
@@ -167,11 +181,19 @@ def _read_details(beat: TimeoutError) -> tuple[str | None, int]:
 async def perform(run: Run, step: StepActivity) -> Outcome:
     """Perform a step's activity to its end."""
     attempts = Attempts(step.max_attempts, step.retry.non_retryable_error_types or ())
+    code_timeout, since = run.workflow.code_timeout, None
     while True:
         start = partial(step.schedule, run, attempts)
-        outcome = await until_begun(step.key, start, step.max_attempts, run.workflow.code_timeout)
+        outcome = await until_begun(step.key, start, step.max_attempts, code_timeout, attempts.not_begun)
         if not step.is_joinable or (beat := heartbeat_timeout(outcome)) is None:
             return outcome
+        if attempts.never_began(beat):
+            since = since or workflow.now()
+            if workflow.now() >= since + code_timeout:
+                return Outcome(failure=Failure("TimeoutError", NEVER_BEGAN, "", attempts.begun, beat))
+            workflow.logger.warning("step %r begins again: the worker that received it was lost before", step.key)
+            continue
+        since = None
         worker = attempts.timed_out(beat, is_join=False)
         outcome = await _join(run, step, attempts, worker)
         while (beat := heartbeat_timeout(outcome)) is not None:
@@ -216,12 +238,25 @@ def heartbeat_timeout(outcome: Outcome) -> TimeoutError | None:
     return cause if isinstance(cause, TimeoutError) and cause.type == TimeoutType.HEARTBEAT else None
 
 
-async def until_begun(key: str, start: Callable[[], Any], max_attempts: int, code_timeout: timedelta) -> Outcome:
+async def until_begun(
+    key: str,
+    start: Callable[[], Any],
+    max_attempts: int,
+    code_timeout: timedelta,
+    not_begun: Callable[[Failure], None] = lambda failure: None,
+) -> Outcome:
     """Perform an activity, again while no worker can begin it.
 
     A worker cannot begin a step whose function was edited meanwhile, or whose arguments it has no key for. Such a step
     has not failed, and the next worker that has the run may have other code. A step waits for its code for
     ``code_timeout``. It waits for a key without a limit, as its run does.
+
+    Args:
+        key: The step's key.
+        start: Starts the activity.
+        max_attempts: The step's attempts in all.
+        code_timeout: The time after which the step fails.
+        not_begun: Called with each failure of a worker that could not begin the step.
     """
     since, tries = workflow.now(), 0
     while True:
@@ -233,8 +268,9 @@ async def until_begun(key: str, start: Callable[[], Any], max_attempts: int, cod
             failure, call = failure_of(err, max_attempts), call_of(err)
         if failure.name not in NOT_BEGUN:
             return Outcome(failure=failure, call=call)
+        not_begun(failure)
         pause = min(_CODE_PAUSE * 2 ** min(tries, 20), _LONGEST_CODE_PAUSE) if tries else timedelta(0)
-        if failure.name == CODE_NOT_FOUND and workflow.now() + pause >= since + code_timeout:
+        if failure.name != UNKNOWN_KEY and workflow.now() + pause >= since + code_timeout:
             message = f"no worker could begin the step within {format_duration(code_timeout)}; the last one says: "
             return Outcome(failure=Failure(failure.name, message + failure.message, cause=failure.cause))
         workflow.logger.warning("step %r begins again with what this worker has: %s", key, failure.message)
