@@ -16,16 +16,17 @@ from rich.table import Table
 from rich.text import Text
 from temporalio.client import Client
 
+from steporal.history.story import Reader, Story, Wait
+from steporal.history.timeline import StepEntry, Timeline
+from steporal.operations.finding import first_run_id, get_run, status_of
+from steporal.operations.late_tasks import LateTask, late_task_of
+from steporal.operations.queries import STUCK
 from steporal.types import JSON
 
 from ..output import console, print_json
 from ..stacks import own_place
-from .finding import first_run_id, get_run
 from .progress import why_late
-from .queries import STUCK
-from .story import Reader, Story, Wait
-from .timeline import StepEntry, Timeline
-from .words import clock, iso, mark, short, status_of, status_text, took
+from .words import clock, iso, mark, short, status_text, took
 
 _RESULT_WIDTH = 60
 _ERROR_WIDTH = 300
@@ -63,9 +64,6 @@ async def run_show(temporal: Client, id: str, *, watch: bool, stack: bool, as_js
         watch: Refresh the output until the run ends.
         stack: Show all lines of a stack trace, not only the user's innermost line.
         as_json: Print JSON.
-
-    Raises:
-        Failure: The run does not exist.
     """
     reader = Reader(temporal)
     described = await get_run(temporal, id)
@@ -76,7 +74,7 @@ async def run_show(temporal: Client, id: str, *, watch: bool, stack: bool, as_js
     out = console()
 
     async def rendered() -> RenderableType:
-        return _rendered(story, temporal, stack=stack, late=await why_late(temporal, story))
+        return _rendered(story, temporal, stack=stack, late=await late_task_of(temporal, story))
 
     if not watch:
         out.print(await rendered())
@@ -105,7 +103,7 @@ def ui_url(temporal: Client, workflow_id: str, run_id: str) -> str | None:
 # --- text ----------------------------------------------------------------------------------------------------------
 
 
-def _rendered(story: Story, temporal: Client, *, stack: bool, late: str | None) -> RenderableType:
+def _rendered(story: Story, temporal: Client, *, stack: bool, late: LateTask | None) -> RenderableType:
     shown: list[RenderableType] = [_head(story)]
     shown += [Text(text) for text in _errors(story.timeline, stack=stack)]
     if story.timeline.steps:
@@ -115,7 +113,7 @@ def _rendered(story: Story, temporal: Client, *, stack: bool, late: str | None) 
     if story.problem:
         shown.append(Text.from_markup(f"[red]stuck:[/] {escape(story.problem)}"))
     elif late:
-        shown.append(Text.from_markup(late))
+        shown.append(Text.from_markup(why_late(late)))
     if url := ui_url(temporal, story.described.id, story.described.run_id):
         shown.append(Text(url, no_wrap=True, overflow="ignore"))
     return Group(*shown)

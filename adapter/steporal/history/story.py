@@ -12,26 +12,24 @@ from typing import Any
 import pydantic
 from temporalio.api.enums.v1 import PendingActivityState, WorkflowTaskFailedCause
 from temporalio.api.history.v1 import HistoryEvent
-from temporalio.client import Client, WorkflowExecutionDescription
+from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus
 from temporalio.converter import DataConverter
 from temporalio.service import RPCError, RPCStatusCode
 
-from steporal.errors import SteporalError
-from steporal.history.recovery import Rebuilt, rebuild
-from steporal.runtime.awaited import Awaited
-from steporal.types import JSON
-from steporal.values.encrypted import memo_of
-from steporal.values.readable import plain
-from steporal.wire.journal_entries import Entry
-from steporal.wire.memo import Outcome
-from steporal.wire.names import RECOVER, RERUN_OF_KEY
-from steporal.wire.run_state import read_outcome, read_run_state
-from steporal.wire.sent_events import unpack
-from steporal.wire.start import Origin
-from steporal.wire.waits import BACKOFF
-
-from ..problems import Failure
-from .finding import is_open
+from ..errors import SteporalError
+from ..runtime.awaited import Awaited
+from ..types import JSON
+from ..values.encrypted import memo_of
+from ..values.readable import plain
+from ..wire.journal_entries import Entry
+from ..wire.memo import Outcome
+from ..wire.names import RECOVER, RERUN_OF_KEY
+from ..wire.run_state import read_outcome, read_run_state
+from ..wire.sent_events import unpack
+from ..wire.start import Origin
+from ..wire.waits import BACKOFF
+from .errors import HistoryError
+from .recovery import Rebuilt, rebuild
 from .timeline import StepEntry, Timeline, json_of
 
 MAX_EXECUTIONS = 50
@@ -94,7 +92,7 @@ class Story:
     @property
     def is_open(self) -> bool:
         """True if the run has not ended."""
-        return is_open(self.described)
+        return self.described.status == WorkflowExecutionStatus.RUNNING
 
     @property
     def finished(self) -> dict[str, tuple[JSON, int]]:
@@ -147,16 +145,16 @@ class Reader:
             described: Its last execution.
 
         Raises:
-            Failure: It is a native workflow, or its history contains something that no worker of Steporal writes.
+            HistoryError: It is a native workflow, or its history contains something that no worker of Steporal writes.
         """
         try:
             return await self._read(described)
         except (RPCError, SteporalError):
             raise
         except pydantic.ValidationError:  # its arguments are not Steporal's
-            raise Failure(f"{described.id!r} is a native workflow, and not a run of Steporal's") from None
+            raise HistoryError(f"{described.id!r} is a native workflow, and not a run of Steporal's") from None
         except Exception as err:  # anybody who may write to the namespace can start a run or answer as a worker
-            raise Failure(
+            raise HistoryError(
                 f"the history of run {described.id!r} contains something that no worker of Steporal writes "
                 f"({type(err).__name__}: {str(err)[:200]}); look at it with "
                 f"`temporal workflow show --workflow-id {shlex.quote(described.id)}`"

@@ -15,18 +15,18 @@ from temporalio.common import RawValue
 from temporalio.converter import DataConverter
 from temporalio.exceptions import ApplicationError, FailureError
 
-from steporal.errors import StepError, UnknownKeyError
-from steporal.routing.catalog.reading import Snapshot
-from steporal.runtime.children import read_end
-from steporal.runtime.inbox import read_delivery
-from steporal.runtime.signal_inbox import read_signal
-from steporal.runtime.steps.invoke import invoking_step
-from steporal.types import JSON
-from steporal.values.converter import from_raw
-from steporal.values.encrypted import UNREADABLE, check_failure_decrypted, check_readable
-from steporal.values.readable import plain
-from steporal.wire.failures import stack_of, step_of
-from steporal.wire.names import (
+from ..errors import StepError, UnknownKeyError
+from ..routing.catalog.reading import Snapshot
+from ..runtime.children import read_end
+from ..runtime.inbox import read_delivery
+from ..runtime.signal_inbox import read_signal
+from ..runtime.steps.invoke import invoking_step
+from ..types import JSON
+from ..values.converter import from_raw
+from ..values.encrypted import UNREADABLE, check_failure_decrypted, check_readable
+from ..values.readable import plain
+from ..wire.failures import stack_of, step_of
+from ..wire.names import (
     BACKOFF_AFTER,
     DELIVER,
     ENDED,
@@ -46,11 +46,11 @@ from steporal.wire.names import (
     UNTIL_NEXT_ATTEMPT,
     UNTIL_TS,
 )
-from steporal.wire.run_state import read_outcome, read_run_state
-from steporal.wire.sent_events import unpack
-from steporal.wire.step_activities import BEFORE
-from steporal.wire.waits import NextWait
-from steporal.wire.workflow_ids import workflow_id_of
+from ..wire.run_state import read_outcome, read_run_state
+from ..wire.sent_events import unpack
+from ..wire.step_activities import BEFORE
+from ..wire.waits import NextWait
+from ..wire.workflow_ids import workflow_id_of
 
 Kind = Literal[
     "step",
