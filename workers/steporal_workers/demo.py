@@ -23,10 +23,11 @@ from rich.markup import escape
 from rich.table import Table
 from temporalio.worker import Worker
 
+from steporal.history.timeline import StepEntry, Timeline
+
 from .devserver import dev_server, stops_with
 from .output import console
 from .problems import Mistake
-from .runs.timeline import StepEntry, Timeline
 from .worker import stop_signals
 
 if TYPE_CHECKING:
