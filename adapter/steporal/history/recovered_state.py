@@ -16,17 +16,16 @@ from typing import Any
 
 from ..closures.calls import OR, UNKNOWN, Call
 from ..events import derived_ulid
-from ..runtime.children import read_end, read_parent
-from ..runtime.continuing import read_hold
-from ..runtime.inbox import Inbox, read_delivery
-from ..runtime.signal_inbox import conflict, read_signal, summary_of_close, summary_of_open
+from ..runtime.children import read_parent
+from ..runtime.inbox import Inbox
+from ..runtime.signal_inbox import conflict, summary_of_close, summary_of_open
 from ..runtime.steps.invoke import LOOK_AFTER, next_poll_interval, too_late
 from ..types import JSON
 from ..wire.journal_entries import Entry
 from ..wire.journal_entries import Kind as EntryKind
 from ..wire.mailbox_wait import Wait
 from ..wire.memo import Outcome
-from ..wire.names import ASYNCIO_TIMER, BACKOFF_AFTER, BEGINS_ANEW, CHECKPOINT, DELIVER, ENDED, REPORT, SIGNALLED
+from ..wire.names import ASYNCIO_TIMER, BACKOFF_AFTER, BEGINS_ANEW
 from ..wire.run_state import RunState, memo_json, read_outcome
 from ..wire.waits import (
     BACKOFF,
@@ -41,6 +40,7 @@ from ..wire.waits import (
     is_of_no_step,
     moments_of,
 )
+from . import facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,24 +269,20 @@ class RecoveredState:
         if self._is_seen and not any(entry.kind == "cancel" for entry in self._entries):
             self._record("cancel", "")
 
-    def signal(self, name: str, message: JSON) -> None:
-        """Receive one of Temporal's signals to the run."""
-        if name == REPORT:
-            parent = read_parent(message)
-            if parent is not None and parent not in self._reports_to:
-                self._reports_to.append(parent)
-        elif name == DELIVER:
-            if delivery := read_delivery(message, self._run_id):
-                self._signal_jobs.append(partial(self._deliver, *delivery))
-        elif name == ENDED:
-            if end := read_end(message, self._run_id):
-                self._signal_jobs.append(partial(self._report, *end))
-        elif name == SIGNALLED:
-            signal = read_signal(message, self._run_id)
-            if signal is not None:
-                self._signal_jobs.append(partial(self._receive, *signal))
-        elif name == CHECKPOINT:
-            self._signal_jobs.append(partial(self._hold, read_hold(message)))
+    def receive(self, message: facts.Message | None) -> None:
+        """Receive the message of one of Temporal's signals to the run; None if the run drops it."""
+        match message:
+            case facts.ReportRequested(parent):
+                if parent not in self._reports_to:
+                    self._reports_to.append(parent)
+            case facts.EventDelivered(key, event):
+                self._signal_jobs.append(partial(self._deliver, key, event))
+            case facts.ChildReported(child, outcome):
+                self._signal_jobs.append(partial(self._report, child, outcome))
+            case facts.SignalDelivered(key, data):
+                self._signal_jobs.append(partial(self._receive, key, data))
+            case facts.HoldRequested(seconds):
+                self._signal_jobs.append(partial(self._hold, seconds))
 
     def _hold(self, seconds: float) -> None:
         """Hold the run for a checkpoint, or release it."""

@@ -1,56 +1,29 @@
-"""Steps of a run, read from its history in Temporal."""
+"""Steps of a run, from the facts of its histories."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from google.protobuf.timestamp_pb2 import Timestamp
-from temporalio.api.common.v1 import Payload, Payloads
+from temporalio.api.common.v1 import Payloads
 from temporalio.api.failure.v1 import Failure
-from temporalio.api.history.v1 import HistoryEvent
-from temporalio.common import RawValue
-from temporalio.converter import DataConverter
-from temporalio.exceptions import ApplicationError, FailureError
 
-from ..errors import StepError, UnknownKeyError
+from ..errors import StepError
 from ..routing.catalog.reading import Snapshot
-from ..runtime.children import read_end
-from ..runtime.inbox import read_delivery
-from ..runtime.signal_inbox import read_signal
-from ..runtime.steps.invoke import invoking_step
 from ..types import JSON
-from ..values.converter import from_raw
-from ..values.encrypted import UNREADABLE, check_failure_decrypted, check_readable
+from ..values.encrypted import UNREADABLE
 from ..values.readable import plain
 from ..wire.failures import stack_of, step_of
-from ..wire.names import (
-    BACKOFF_AFTER,
-    DELIVER,
-    ENDED,
-    FETCH,
-    FIND_MAILBOX,
-    GOES_ON,
-    JOIN_STEP,
-    OPEN_MAILBOX,
-    PARKS,
-    POST_EVENT,
-    RUN_STEP,
-    SEND_EVENT,
-    SEND_SIGNAL,
-    SIGNALLED,
-    SUBSCRIBE_RUN,
-    UNTIL_CODE,
-    UNTIL_NEXT_ATTEMPT,
-    UNTIL_TS,
-)
-from ..wire.run_state import read_outcome, read_run_state
+from ..wire.run_state import read_outcome
 from ..wire.sent_events import unpack
-from ..wire.step_activities import BEFORE
+from ..wire.step_activities import attempts_before
 from ..wire.waits import NextWait
 from ..wire.workflow_ids import workflow_id_of
+from . import facts
+from .facts import ActivityKind, EndKind, Fact
+from .values import Values, line_of, message_of
 
 Kind = Literal[
     "step",
@@ -71,19 +44,27 @@ Kind = Literal[
 """Kinds of entries. ``next`` is an event of a listener. The last three are not steps: a sink's delivery, a pause, and
 an event about the run's end."""
 
-State = Literal["running", "completed", "failed", "cancelled", "terminated", "timed out"]
+State = Literal["running"] | EndKind
 
-_KINDS: dict[str, Kind] = {
-    RUN_STEP: "step",
-    SEND_EVENT: "event",
-    SEND_SIGNAL: "send signal",
-    FIND_MAILBOX: "send signal",
-    FETCH: "fetch",
-    POST_EVENT: "post",
+_KINDS: Mapping[ActivityKind, Kind] = {
+    "run": "step",
+    "join": "step",
+    "native": "step",
+    "send event": "event",
+    "send signal": "send signal",
+    "find mailbox": "send signal",
+    "fetch": "fetch",
+    "post": "post",
+    "report": "tell",
+    "other": "tell",
 }
-_LOCAL_ACTIVITY = "core_local_activity"
-_PAUSES = (BACKOFF_AFTER, UNTIL_TS)
-_OF_NO_STEP = (PARKS, GOES_ON, UNTIL_CODE, UNTIL_NEXT_ATTEMPT)
+"""Kinds of entries, by the kinds of activities; a poll of an invoked run is no entry."""
+
+_ENDS_OF_CHILDREN: Mapping[EndKind, str] = {
+    "cancelled": "the run was cancelled",
+    "terminated": "the run was terminated",
+    "timed out": "the run exceeded a timeout",
+}
 
 
 @dataclass(slots=True)
@@ -156,6 +137,7 @@ class Timeline:
     """
 
     workflow_id: str
+    _values: Values
     workflow: str = ""
     start: datetime | None = None
     end: datetime | None = None
@@ -167,14 +149,12 @@ class Timeline:
     task_failure: str | None = None
     cut: set[str] = field(default_factory=set)
     steps: list[StepEntry] = field(default_factory=list)
-    converter: DataConverter = DataConverter.default
     _by_event: dict[int, StepEntry] = field(default_factory=dict)
     _by_id: dict[str, StepEntry] = field(default_factory=dict)
     delivered: list[Delivered] = field(default_factory=list)
     _received: dict[str, JSON] = field(default_factory=dict)
     _unclaimed: list[dict[str, JSON]] = field(default_factory=list)
     _attempts_before: dict[int, int] = field(default_factory=dict)
-    _run_id: str = ""
 
     @property
     def duration(self) -> timedelta:
@@ -199,76 +179,76 @@ class Timeline:
         known.state, known.end = "running", None
         return known
 
-    async def add(self, event: HistoryEvent) -> StepEntry | None:
-        """Process the next event of the history; return the step that it ended, if any."""
-        at = _time(event.event_time)
-        match event.WhichOneof("attributes"):
-            case "workflow_execution_started_event_attributes":
-                self.workflow = event.workflow_execution_started_event_attributes.workflow_type.name
-                self._run_id = event.workflow_execution_started_event_attributes.first_execution_run_id
-                self.start = self.start or at
-                self.end, self.state, self.task_failure = None, "running", None
-                self._by_event.clear()
-                await self._resume(event)
-            case "workflow_execution_completed_event_attributes":
-                result = await self._result(event.workflow_execution_completed_event_attributes.result)
-                self._ended(at, "completed", result=result)
-            case "workflow_execution_failed_event_attributes":
-                failure = event.workflow_execution_failed_event_attributes.failure
-                self._ended(at, "failed", error=await self.reason(failure))
-                error = await self._error(failure)
-                self.stack, self.failed_step = stack_of(error), step_of(error)
-            case "workflow_execution_canceled_event_attributes":
-                self._ended(at, "cancelled", error="the run was cancelled")
-            case "workflow_execution_terminated_event_attributes":
-                reason = event.workflow_execution_terminated_event_attributes.reason
-                self._ended(at, "terminated", error=f"the run was terminated{': ' * bool(reason)}{reason}")
-            case "workflow_execution_timed_out_event_attributes":
-                self._ended(at, "timed out", error="the run exceeded a timeout of Temporal's")
-            case "workflow_task_failed_event_attributes":
-                self.task_failure = _message(await self._error(event.workflow_task_failed_event_attributes.failure))
-            case "workflow_task_completed_event_attributes":
+    async def add(self, fact: Fact) -> StepEntry | None:
+        """Process the next fact of the history; return the step that it ended, if any."""
+        match fact:
+            case facts.ExecutionStarted():
+                self._start(fact)
+            case facts.ExecutionEnded():
+                await self._finish(fact)
+            case facts.TaskFailed():
+                self.task_failure = message_of(await self._values.error(fact.failure))
+            case facts.TaskCompleted():
                 self.task_failure = None
-            case "activity_task_scheduled_event_attributes":
-                await self._add_activity(event, at)
-            case "timer_started_event_attributes":
-                await self._add_timer(event, at)
-            case "start_child_workflow_execution_initiated_event_attributes":
-                child = event.start_child_workflow_execution_initiated_event_attributes
-                kind, summary = child.workflow_type.name, await self._summary(event)
-                self._begin(event, StepEntry(invoking_step(summary) or kind, "invoke", at, names=(child.workflow_id,)))
-            case "workflow_execution_signaled_event_attributes":
-                await self._receive(event, at)
+            case facts.ActivityScheduled():
+                await self._add_activity(fact)
+            case facts.TimerStarted():
+                self._add_timer(fact)
+            case facts.ChildInitiated():
+                entry = StepEntry(fact.step or fact.workflow, "invoke", fact.at, names=(fact.child,))
+                self._begin(fact, entry)
+            case facts.Signalled():
+                self._receive(fact)
+            case facts.Subscribed() if fact.purpose != "cancel":
+                kind: Kind = "wait" if fact.purpose == "once" else "listen"
+                entry = self.put(StepEntry(fact.key, kind, fact.at, names=tuple(fact.topics)))
+                if kind == "listen":
+                    entry.end, entry.state = fact.at, "completed"
+            case facts.MailboxOpened():
+                known = self.step(fact.wait.key)
+                key = known.id if known else fact.wait.key
+                self.put(StepEntry(key, "signal", fact.at, names=(fact.wait.signal,)))
             case _:
-                return await self._progress(event, at)
+                return await self._progress(fact)
         return None
 
-    def _ended(self, at: datetime, state: State, *, result: JSON = None, error: str | None = None) -> None:
-        self.end, self.state, self.result, self.error = at, state, result, error
-
-    async def _resume(self, event: HistoryEvent) -> None:
-        """Mark the waits for a listener's event, which only the state handed over by the execution before shows."""
-        payloads = event.workflow_execution_started_event_attributes.input.payloads
-        carried = read_run_state(await self._json(payloads[2])) if len(payloads) > 2 else None
+    def _start(self, started: facts.ExecutionStarted) -> None:
+        self.workflow = started.workflow
+        self.start = self.start or started.at
+        self.end, self.state, self.task_failure = None, "running", None
+        self._by_event.clear()
+        carried = started.carried
+        # Only the state that the execution before has handed over shows the waits for a listener's event.
         for key, (_, waiting) in carried.waits.items() if carried else ():
             entry = self._by_id.get(key)
             if entry is not None and isinstance(waiting, NextWait):
                 entry.kind, entry.box = "next", waiting.box
 
-    async def _receive(self, event: HistoryEvent, at: datetime) -> None:
-        """Process a signal. Anybody can send one, so signals that the run drops are dropped here, too."""
-        signaled = event.workflow_execution_signaled_event_attributes
-        if signaled.signal_name not in (DELIVER, SIGNALLED, ENDED):
-            return
-        message = await self._message_of(signaled.input)
-        if signaled.signal_name == ENDED:
-            if end := read_end(message, self._run_id):
-                self._record_end(*end, at)
-        elif signaled.signal_name == DELIVER:
-            if delivery := read_delivery(message, self._run_id):
-                self._deliver(*delivery, at)
-        elif signal := read_signal(message, self._run_id):
-            self._keep(*signal)
+    async def _finish(self, ended: facts.ExecutionEnded) -> None:
+        self.end, self.state, self.result, self.error = ended.at, ended.end, None, None
+        match ended.end:
+            case "completed":
+                self.result = await self._values.shown_result(ended.result or Payloads())
+            case "failed":
+                error = await self._values.error(ended.failure or Failure())
+                self.error, self.stack, self.failed_step = line_of(error), stack_of(error), step_of(error)
+            case "cancelled":
+                self.error = "the run was cancelled"
+            case "terminated":
+                self.error = f"the run was terminated{': ' * bool(ended.reason)}{ended.reason}"
+            case "timed out":
+                self.error = "the run exceeded a timeout of Temporal's"
+
+    # --- signals ---------------------------------------------------------------------------------------------------
+
+    def _receive(self, signalled: facts.Signalled) -> None:
+        match signalled.message:
+            case facts.ChildReported(child, outcome):
+                self._record_end(child, outcome, signalled.at)
+            case facts.EventDelivered(key, event):
+                self._deliver(key, event, signalled.at)
+            case facts.SignalDelivered(key, data):
+                self._keep(key, data)
 
     def _deliver(self, key: str, event: dict[str, Any], at: datetime) -> None:
         waits = self.step(key)
@@ -297,97 +277,64 @@ class Timeline:
         else:
             self._unclaimed.append(event)
 
-    async def _add_activity(self, event: HistoryEvent, at: datetime) -> None:
-        scheduled = event.activity_task_scheduled_event_attributes
-        kind = _KINDS.get(scheduled.activity_type.name, "step")
-        name = await self._summary(event) or scheduled.activity_id
-        if kind != "post" and not _is_of_step(name, scheduled.activity_id):
-            kind = "tell"
-        elif scheduled.activity_type.name == JOIN_STEP and (known := self.step(name)) is not None:
+    # --- steps -----------------------------------------------------------------------------------------------------
+
+    async def _add_activity(self, scheduled: facts.ActivityScheduled) -> None:
+        kind = _KINDS[scheduled.kind]
+        if scheduled.kind == "join" and (known := self.step(scheduled.name)) is not None:
             kind = known.kind
-        entry = StepEntry(name, kind, at)
-        if scheduled.activity_type.name in (RUN_STEP, FETCH) and scheduled.activity_id != name:
-            call = await self._json(scheduled.input.payloads[0])
-            self._attempts_before[event.event_id] = call.get(BEFORE, {}).get("attempts", 0)
-        if scheduled.activity_type.name == SEND_EVENT:
-            entry.sent = (await self._json(scheduled.input.payloads[0]))["events"]
-        self._begin(event, entry)
+        entry = StepEntry(scheduled.name, kind, scheduled.at)
+        if scheduled.argument is not None:
+            if scheduled.kind in ("run", "fetch") and scheduled.activity_id != scheduled.name:
+                argument = await self._values.json(scheduled.argument)
+                self._attempts_before[scheduled.number] = attempts_before(argument)
+            if scheduled.kind in ("send event", "report"):
+                argument = await self._values.shown(scheduled.argument)
+                entry.sent = argument["events"]
+        self._begin(scheduled, entry)
 
-    async def _add_timer(self, event: HistoryEvent, at: datetime) -> None:
-        name = await self._summary(event) or f"timer {event.timer_started_event_attributes.timer_id}"
-        if name.startswith(_OF_NO_STEP):
+    def _add_timer(self, timer: facts.TimerStarted) -> None:
+        if timer.kind == "internal":
             return
-        waits = self.step(name)
+        waits = self.step(timer.name)
         if waits is not None and waits.end is None:
-            self._by_event[event.event_id] = waits
+            self._by_event[timer.number] = waits
         else:
-            self._begin(event, StepEntry(name, "pause" if name.startswith(_PAUSES) else "sleep", at))
+            kind: Kind = "pause" if timer.kind in ("backoff", "start") else "sleep"
+            self._begin(timer, StepEntry(timer.name, kind, timer.at))
 
-    async def _add_marker(self, event: HistoryEvent, at: datetime) -> StepEntry | None:
-        """Process a local activity: a step, or the start of a wait."""
-        marker = event.marker_recorded_event_attributes
-        if marker.marker_name != _LOCAL_ACTIVITY:
-            return None
-        data = await self._json(marker.details["data"].payloads[0])
-        has_failed = marker.HasField("failure")
-        result = None if has_failed else await self._json(marker.details["result"].payloads[0])
-        match data["activity_type"]:
-            case activity if activity == SUBSCRIBE_RUN and isinstance(result, dict):
-                if result["kind"] != "cancel":
-                    kind: Kind = "wait" if result["kind"] == "once" else "listen"
-                    entry = self.put(StepEntry(result["key"], kind, at, names=tuple(result["topics"])))
-                    if kind == "listen":
-                        entry.end, entry.state = at, "completed"
-            case activity if activity == OPEN_MAILBOX and isinstance(result, dict):
-                wait = result["wait"]
-                known = self.step(wait["key"])
-                self.put(StepEntry(known.id if known else wait["key"], "signal", at, names=(wait["signal"],)))
-            case activity if activity in _KINDS:
-                name = await self._summary(event)
-                kind = "local" if activity == RUN_STEP else _KINDS[activity]
-                entry = self.put(StepEntry(name, kind if _is_of_step(name, data["activity_id"]) else "tell", at))
-                entry.attempts = data["attempt"]
-                return await self._close(entry, at, marker.failure if has_failed else None, result)
+    def _begin(self, fact: Fact, entry: StepEntry) -> None:
+        self._by_event[fact.number] = self.put(entry)
+
+    async def _progress(self, fact: Fact) -> StepEntry | None:
+        match fact:
+            case facts.LocalStep() if fact.kind in _KINDS:
+                kind = "local" if fact.kind == "run" else _KINDS[fact.kind]
+                entry = self.put(StepEntry(fact.name, kind, fact.at))
+                entry.attempts = fact.attempts
+                result = await self._values.shown(fact.result.payloads[0]) if fact.result.payloads else None
+                return await self._close(entry, fact.at, fact.failure, result)
+            case facts.AttemptStarted():
+                entry = self._by_event[fact.scheduled]
+                before = self._attempts_before.get(fact.scheduled, 0)
+                entry.attempts = max(entry.attempts, before + fact.attempt)
+                if fact.last_failure is not None:
+                    await self.retries(entry, fact.last_failure)
+            case facts.ActivityCompleted():
+                return await self._end(fact.scheduled, fact.at, result=fact.result)
+            case facts.ActivityFailed():
+                return await self._end(fact.scheduled, fact.at, failure=fact.failure)
+            case facts.ActivityCancelled(is_requested=False):
+                return await self._end(fact.scheduled, fact.at, state="cancelled")
+            case facts.TimerFired():
+                return self._timer_ended(fact.started, fact.at)
+            case facts.TimerCancelled():  # of a wait that has ended, successfully or not
+                return self._timer_ended(fact.started, fact.at, is_cut=True)
+            case facts.ChildEnded():
+                return await self._child_ended(fact)
         return None
 
-    def _begin(self, event: HistoryEvent, entry: StepEntry) -> None:
-        self._by_event[event.event_id] = self.put(entry)
-
-    async def _progress(self, event: HistoryEvent, at: datetime) -> StepEntry | None:
-        kind = str(event.WhichOneof("attributes"))
-        attributes: Any = getattr(event, kind, None)
-        match kind:
-            case "marker_recorded_event_attributes":
-                return await self._add_marker(event, at)
-            case "activity_task_started_event_attributes":
-                entry = self._by_event[attributes.scheduled_event_id]
-                before = self._attempts_before.get(attributes.scheduled_event_id, 0)
-                entry.attempts = max(entry.attempts, before + attributes.attempt)
-                if attributes.HasField("last_failure"):
-                    await self.retries(entry, attributes.last_failure)
-            case "activity_task_completed_event_attributes":
-                return await self._end(attributes.scheduled_event_id, at, result=attributes.result)
-            case "activity_task_failed_event_attributes" | "activity_task_timed_out_event_attributes":
-                return await self._end(attributes.scheduled_event_id, at, failure=attributes.failure)
-            case "activity_task_canceled_event_attributes":
-                return await self._end(attributes.scheduled_event_id, at, state="cancelled")
-            case "timer_fired_event_attributes":
-                return await self._timer_ended(attributes.started_event_id, at)
-            case "timer_canceled_event_attributes":  # of a wait that has ended, successfully or not
-                return await self._timer_ended(attributes.started_event_id, at, is_cut=True)
-            case "child_workflow_execution_completed_event_attributes":
-                return await self._end(attributes.initiated_event_id, at, result=attributes.result)
-            case "child_workflow_execution_failed_event_attributes":
-                return await self._end(attributes.initiated_event_id, at, failure=attributes.failure)
-            case "child_workflow_execution_canceled_event_attributes":
-                return await self._child_ended(attributes.initiated_event_id, at, "the run was cancelled")
-            case "child_workflow_execution_terminated_event_attributes":
-                return await self._child_ended(attributes.initiated_event_id, at, "the run was terminated")
-            case "child_workflow_execution_timed_out_event_attributes":
-                return await self._child_ended(attributes.initiated_event_id, at, "the run exceeded a timeout")
-        return None
-
-    async def _timer_ended(self, begun_by: int, at: datetime, *, is_cut: bool = False) -> StepEntry | None:
+    def _timer_ended(self, begun_by: int, at: datetime, *, is_cut: bool = False) -> StepEntry | None:
         entry = self._by_event.get(begun_by)
         if entry is None or entry.kind == "invoke":  # the timeout of an invoked run, which continues on its own
             return None
@@ -403,8 +350,11 @@ class Timeline:
         entry.end, entry.state = at, "completed"
         return entry
 
-    async def _child_ended(self, begun_by: int, at: datetime, error: str) -> StepEntry:
-        return await self._end(begun_by, at, failure=Failure(message=error))
+    async def _child_ended(self, ended: facts.ChildEnded) -> StepEntry:
+        failure = ended.failure
+        if ended.end in _ENDS_OF_CHILDREN:
+            failure = Failure(message=_ENDS_OF_CHILDREN[ended.end])
+        return await self._end(ended.initiated, ended.at, result=ended.result, failure=failure)
 
     async def _end(
         self,
@@ -416,63 +366,24 @@ class Timeline:
         state: State | None = None,
     ) -> StepEntry:
         entry = self._by_event[begun_by]
-        value = await self._result(result) if result else None
+        value = await self._values.shown_result(result) if result else None
         ended = await self._close(entry, at, failure, value)
         ended.state = state or ended.state
         return ended
 
     async def _close(self, entry: StepEntry, at: datetime, failure: Failure | None, result: JSON) -> StepEntry:
         entry.end, entry.result = at, _unpacked(result) if entry.kind in ("event", "tell") else result
-        entry.error = None if failure is None else await self.reason(failure)
-        entry.stack = "" if failure is None else stack_of(await self._error(failure))
+        entry.error, entry.stack = None, ""
+        if failure is not None:
+            error = await self._values.error(failure)
+            entry.error, entry.stack = line_of(error), stack_of(error)
         entry.state = "failed" if entry.error else "completed"
         return entry
 
-    # --- values ------------------------------------------------------------------------------------------------
-
-    async def _json(self, payload: Payload) -> Any:
-        return await json_of(payload, self.converter)
-
-    async def _message_of(self, payloads: Payloads) -> JSON:
-        """Return a signal's argument; None if it cannot be read, as in the run."""
-        try:
-            return await self._json(payloads.payloads[0]) if payloads.payloads else None
-        except UnknownKeyError:
-            raise
-        except Exception:
-            return None
-
-    async def _result(self, payloads: Payloads) -> JSON:
-        """Return the result of a step or the run; a marker if somebody else has answered with an unreadable one."""
-        try:
-            return plain(await self._json(payloads.payloads[0])) if payloads.payloads else None
-        except UnknownKeyError:
-            raise
-        except Exception:
-            return UNREADABLE
-
-    async def _summary(self, event: HistoryEvent) -> str:
-        metadata = event.user_metadata
-        return str(await self._json(metadata.summary)) if metadata.HasField("summary") else ""
-
     async def retries(self, entry: StepEntry, failure: Failure) -> None:
         """Record the error of an attempt that is retried."""
-        entry.retried_after = await self.reason(failure)
-        entry.stack = stack_of(await self._error(failure))
-
-    async def reason(self, failure: Failure) -> str:
-        """Return the error in one line."""
-        error = await self._error(failure)
-        message = _message(error)
-        kind = error.type if isinstance(error, ApplicationError) else None
-        return f"{kind}: {message}" if kind else message
-
-    async def _error(self, failure: Failure) -> BaseException:
-        decoded = Failure()
-        decoded.CopyFrom(failure)
-        error = await self.converter.decode_failure(decoded)
-        check_failure_decrypted(error)
-        return error
+        error = await self._values.error(failure)
+        entry.retried_after, entry.stack = line_of(error), stack_of(error)
 
 
 def _unpacked(result: JSON) -> JSON:
@@ -483,28 +394,3 @@ def _unpacked(result: JSON) -> JSON:
         return unpack([result]).model_dump()
     except Exception:  # not written by a worker of Steporal
         return UNREADABLE
-
-
-async def json_of(payload: Payload, converter: DataConverter) -> Any:
-    """Return a value in a history as JSON, or as text if it is not JSON."""
-    (raw,) = await converter.decode([payload], [RawValue])
-    if raw.payload.metadata.get("encoding") == b"json/plain":
-        return from_raw(raw)
-    check_readable(raw.payload)
-    value = converter.payload_converter.from_payload(raw.payload)
-    try:
-        return json.loads(json.dumps(value))
-    except (TypeError, ValueError):
-        return repr(value)
-
-
-def _message(error: BaseException) -> str:
-    return error.message if isinstance(error, FailureError) else str(error)
-
-
-def _is_of_step(name: str, activity_id: str) -> bool:
-    return activity_id == name or activity_id.startswith(f"{name}#")
-
-
-def _time(stamp: Timestamp) -> datetime:
-    return stamp.ToDatetime(tzinfo=UTC)

@@ -10,13 +10,12 @@ from typing import Literal
 
 import temporalio.client
 from temporalio.client import WorkflowExecutionDescription, WorkflowExecutionStatus
-from temporalio.common import RawValue
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..client import Client
-from ..values.converter import from_raw
+from ..history.facts import ExecutionStarted
+from ..history.reading import FactReader
 from ..wire.names import CHECKPOINT
-from ..wire.run_state import read_run_state
 from .app_runs import has_worker, runs_of, some_at_once
 from .errors import HoldTooShortError, OperationError
 
@@ -170,11 +169,10 @@ class _Checkpoint:
         """Return whether an execution began parked, without the handler."""
         handle = self._temporal.get_workflow_handle(described.id, run_id=described.run_id)
         async for event in handle.fetch_history_events(page_size=1):
-            payloads = event.workflow_execution_started_event_attributes.input.payloads
-            values = await self._temporal.data_converter.decode(payloads, [RawValue] * len(payloads))
             try:
-                carried = read_run_state(from_raw(values[2])) if len(values) > 2 else None
-            except (ValueError, RecursionError):  # anybody can start a workflow with any arguments
+                started = await FactReader(self._temporal.data_converter).read(event)
+                carried = started.carried if isinstance(started, ExecutionStarted) else None
+            except Exception:  # anybody can start a workflow with any arguments
                 return False
             return carried is not None and carried.is_parked and carried.held_until is not None
         return False

@@ -11,10 +11,9 @@ from temporalio.client import Client, WorkflowExecution
 from temporalio.service import RPCError, RPCStatusCode
 
 from ..events import event_matches
-from ..history.story import arguments_of
+from ..history.facts import ExecutionStarted
+from ..history.reading import FactReader
 from ..observability.search_attributes import APP, EVENT_ID, EVENT_NAME, WAITING_FOR
-from ..wire.run_state import read_run_state
-from ..wire.start import Origin
 from .finding import Status, describe, first_run_id, is_open, status_of
 from .queries import PROBLEMS, Query, refused
 
@@ -145,12 +144,11 @@ async def _read_start(temporal: Client, execution: WorkflowExecution, start: _St
             first = event.workflow_execution_started_event_attributes.first_execution_run_id
             start.run_id = first or execution.run_id
             start.moment = event.event_time.ToDatetime(tzinfo=UTC)  # of a run that was reset, its true start
-            values = await arguments_of(event, temporal.data_converter)
-            origin = Origin.of_run(values[1] if len(values) > 1 else None, execution.id)
-            start.event, start.event_id = origin.name, origin.id
-            carried = read_run_state(values[2]) if len(values) > 2 else None
-            if carried is not None and carried.started:
-                start.moment = datetime.fromtimestamp(carried.started / 1000, UTC)
+            started = await FactReader(temporal.data_converter).read(event)
+            assert isinstance(started, ExecutionStarted)
+            start.event, start.event_id = started.origin.name, started.origin.id
+            if started.carried is not None and started.carried.started:
+                start.moment = datetime.fromtimestamp(started.carried.started / 1000, UTC)
             break
     except RPCError as err:
         if err.status != RPCStatusCode.NOT_FOUND:
