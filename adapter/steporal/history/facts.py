@@ -64,11 +64,6 @@ class Fact:
         """Time of the event."""
         return _EPOCH + timedelta(microseconds=self.moment // 1000)
 
-    @property
-    def seconds(self) -> float:
-        """Time of the event, in seconds since the epoch."""
-        return self.moment / 1e9
-
 
 # --- the execution and its workflow tasks --------------------------------------------------------------------------
 

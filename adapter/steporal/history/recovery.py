@@ -27,7 +27,7 @@ from ..wire.step_activities import attempts_before
 from . import facts
 from .facts import ActivityKind, Fact, Message
 from .reading import FactReader
-from .recovered_state import RecoveredState
+from .state.recovered_state import RecoveredState
 from .values import CANCELLED, Values
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -198,7 +198,7 @@ class Recovery:
                 self._end_sends()
             case facts.TaskStarted():
                 self._task_began = fact.at
-                self._state.now, self._state.moment = fact.seconds, fact.moment
+                self._state.task_started(fact.moment)
             case facts.TaskCompleted():
                 self._task_done(fact)
             case facts.Signalled():
@@ -220,9 +220,9 @@ class Recovery:
             case facts.TimerCancelled():
                 self._state.timer_cancelled(fact.started)
             case facts.ChildInitiated():
-                self._state.invoked(fact.child, fact.step)
+                self._state.invoked.begin(fact.child, fact.step)
             case facts.ChildNotStarted():
-                self._state.not_invoked(fact.child)
+                self._state.invoked.not_started(fact.child)
             case facts.ChildEnded():
                 self._state.child_ended(fact.child, await self._outcome_of_child(fact))
 
@@ -248,7 +248,7 @@ class Recovery:
 
     def _end_sends(self) -> None:
         for key, outcome in self._sends.take_finished():
-            self._state.remember(key, outcome)
+            self._state.steps.remember(key, outcome)
 
     # --- signals ---------------------------------------------------------------------------------------------------
 
@@ -272,7 +272,7 @@ class Recovery:
 
     async def _scheduled(self, scheduled: facts.ActivityScheduled) -> None:
         key, kind = scheduled.name, scheduled.kind
-        self._state.begun(key, scheduled.activity_id)
+        self._state.steps.begun(key, scheduled.activity_id)
         argument = None if scheduled.argument is None else await self._values.json(scheduled.argument)
         call = self._calls.get(key) if kind == "join" else _call(argument)
         activity = _Activity(key, kind, scheduled.retry.maximum_attempts, call)
@@ -291,7 +291,7 @@ class Recovery:
             return
         activity.result = await self._values.first(completed.result)
         if activity.kind != "send event":
-            self._state.finished(activity.key, Outcome(activity.result, call=activity.call))
+            self._state.steps.finished(activity.key, Outcome(activity.result, call=activity.call))
         elif self._sends.has_sent_all(activity.key):
             self._state.sent(activity.key)
 
@@ -327,24 +327,24 @@ class Recovery:
     def _fail(self, key: str, outcome: Outcome) -> None:
         """Record the failure of a step, unless it was cancelled or begins again."""
         if outcome.failure != CANCELLED.failure and outcome.failure and outcome.failure.name not in NOT_BEGUN:
-            self._state.finished(key, outcome)
+            self._state.steps.finished(key, outcome)
 
     # --- local activities ------------------------------------------------------------------------------------------
 
     async def _local(self, ended: facts.LocalActivity) -> None:
         outcome = await self._local_outcome(ended) if isinstance(ended, facts.LocalStep) and ended.step else Outcome()
-        with self._state.local(ended.completed):
+        with self._state.clock.local(ended.completed):
             match ended:
                 case facts.LocalStep(step=str()):
                     self._local_step(ended, outcome)
                 case facts.Subscribed():
-                    self._state.subscribed(ended.key, ended.purpose, ended.topics, ended.until, ended.parts)
+                    self._state.subscriptions.begin(ended.key, ended.purpose, ended.topics, ended.until, ended.parts)
                 case facts.MailboxOpened():
-                    self._state.opened(ended.summary, ended.step, ended.wait, ended.mailbox)
+                    self._state.signals.opened(ended.summary, ended.step, ended.wait, ended.mailbox)
                 case facts.MailboxClosed():
-                    self._state.closed_in_vain(ended.summary)
+                    self._state.signals.closed_in_vain(ended.summary)
                 case facts.ChildPolled():
-                    self._state.looked_at_child(ended.step, ended.outcome)
+                    self._state.invoked.polled(ended.step, ended.outcome)
 
     async def _local_outcome(self, ended: facts.LocalStep) -> Outcome:
         if ended.failure is None:
@@ -353,12 +353,12 @@ class Recovery:
 
     def _local_step(self, ended: facts.LocalStep, outcome: Outcome) -> None:
         if ended.kind == "find mailbox" and outcome.failure is None and outcome.value is not None:
-            self._state.sends_to(ended.name, outcome.value, outcome.call)
+            self._state.steps.sends_to(ended.name, outcome.value, outcome.call)
             return
         if not ended.is_part:
-            self._state.begun(ended.name, ended.activity_id)
+            self._state.steps.begun(ended.name, ended.activity_id)
         if ended.failure is None:
-            self._state.finished(ended.name, outcome)
+            self._state.steps.finished(ended.name, outcome)
         else:
             self._fail(ended.name, outcome)
 
