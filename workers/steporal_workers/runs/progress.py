@@ -11,9 +11,9 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from steporal.history.errors import HistoryError
-from steporal.history.story import Reader, Story
+from steporal.operations.details import DetailsReader, RunDetails
 from steporal.operations.finding import describe, is_open
-from steporal.operations.late_tasks import LateTask, late_task_of
+from steporal.operations.late_tasks import LateTask
 
 from ..output import say
 from .words import clock
@@ -40,14 +40,14 @@ async def explained(temporal: Client, workflow_id: str) -> AsyncIterator[None]:
 
 
 async def _explain(temporal: Client, workflow_id: str) -> None:
-    reader = Reader(temporal)
+    reader = DetailsReader(temporal)
     known: dict[str, str] = {}
     await asyncio.sleep(FIRST_AFTER_SECONDS)
     while True:
         with suppress(RPCError, HistoryError):  # the code that waits for the result reports these
             described = await describe(temporal, workflow_id)
             if described is not None and is_open(described):
-                current = dict([line async for line in _lines(temporal, await reader.read(described))])
+                current = dict(_lines(await reader.details_of(described)))
                 if _BLOCKED & known.keys() and not _BLOCKED & current.keys():
                     say("  the run continues")
                 for matter, line in current.items():
@@ -61,23 +61,21 @@ _STUCK, _NO_WORKER = "stuck", "no worker"
 _BLOCKED = {_STUCK, _NO_WORKER}
 
 
-async def _lines(temporal: Client, story: Story) -> AsyncIterator[Line]:
-    if story.problem is not None:
-        yield _STUCK, f"[red]the run is stuck[/]: {escape(story.problem)}"
-        return
-    if (late := await late_task_of(temporal, story)) is not None:
-        yield _NO_WORKER, why_late(late)
-        return
-    for line in _waits(story):
-        yield line
+def _lines(run: RunDetails) -> Iterator[Line]:
+    if run.problem is not None:
+        yield _STUCK, f"[red]the run is stuck[/]: {escape(run.problem)}"
+    elif run.late is not None:
+        yield _NO_WORKER, why_late(run.late)
+    else:
+        yield from _waits(run)
 
 
-def _waits(story: Story) -> Iterator[Line]:
-    for step in story.timeline.steps:
+def _waits(run: RunDetails) -> Iterator[Line]:
+    for step in run.steps:
         if step.state == "running" and step.retried_after is not None and step.next_attempt is not None:
             failed = f"[yellow]step {escape(repr(step.id))} failed[/]: {escape(step.retried_after)}"
             yield step.id, f"{failed}; attempt {step.attempts} starts at {clock(step.next_attempt)}"
-    for wait in story.waits:
+    for wait in run.waits:
         if wait.awaited.step:
             until = f", until {clock(wait.until)}" if wait.until else ""
             yield wait.awaited.step, f"step {escape(repr(wait.awaited.step))} {escape(wait.awaited.what)}{until}"
