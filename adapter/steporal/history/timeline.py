@@ -137,7 +137,7 @@ class Timeline:
     """
 
     workflow_id: str
-    _values: Values
+    values: Values
     workflow: str = ""
     start: datetime | None = None
     end: datetime | None = None
@@ -187,7 +187,7 @@ class Timeline:
             case facts.ExecutionEnded():
                 await self._finish(fact)
             case facts.TaskFailed():
-                self.task_failure = message_of(await self._values.error(fact.failure))
+                self.task_failure = message_of(await self.values.error(fact.failure))
             case facts.TaskCompleted():
                 self.task_failure = None
             case facts.ActivityScheduled():
@@ -228,9 +228,9 @@ class Timeline:
         self.end, self.state, self.result, self.error = ended.at, ended.end, None, None
         match ended.end:
             case "completed":
-                self.result = await self._values.shown_result(ended.result or Payloads())
+                self.result = await self.values.shown_result(ended.result or Payloads())
             case "failed":
-                error = await self._values.error(ended.failure or Failure())
+                error = await self.values.error(ended.failure or Failure())
                 self.error, self.stack, self.failed_step = line_of(error), stack_of(error), step_of(error)
             case "cancelled":
                 self.error = "the run was cancelled"
@@ -286,10 +286,10 @@ class Timeline:
         entry = StepEntry(scheduled.name, kind, scheduled.at)
         if scheduled.argument is not None:
             if scheduled.kind in ("run", "fetch") and scheduled.activity_id != scheduled.name:
-                argument = await self._values.json(scheduled.argument)
+                argument = await self.values.json(scheduled.argument)
                 self._attempts_before[scheduled.number] = attempts_before(argument)
             if scheduled.kind in ("send event", "report"):
-                argument = await self._values.shown(scheduled.argument)
+                argument = await self.values.shown(scheduled.argument)
                 entry.sent = argument["events"]
         self._begin(scheduled, entry)
 
@@ -312,7 +312,7 @@ class Timeline:
                 kind = "local" if fact.kind == "run" else _KINDS[fact.kind]
                 entry = self.put(StepEntry(fact.name, kind, fact.at))
                 entry.attempts = fact.attempts
-                result = await self._values.shown(fact.result.payloads[0]) if fact.result.payloads else None
+                result = await self.values.shown(fact.result.payloads[0]) if fact.result.payloads else None
                 return await self._close(entry, fact.at, fact.failure, result)
             case facts.AttemptStarted():
                 entry = self._by_event[fact.scheduled]
@@ -366,7 +366,7 @@ class Timeline:
         state: State | None = None,
     ) -> StepEntry:
         entry = self._by_event[begun_by]
-        value = await self._values.shown_result(result) if result else None
+        value = await self.values.shown_result(result) if result else None
         ended = await self._close(entry, at, failure, value)
         ended.state = state or ended.state
         return ended
@@ -375,14 +375,14 @@ class Timeline:
         entry.end, entry.result = at, _unpacked(result) if entry.kind in ("event", "tell") else result
         entry.error, entry.stack = None, ""
         if failure is not None:
-            error = await self._values.error(failure)
+            error = await self.values.error(failure)
             entry.error, entry.stack = line_of(error), stack_of(error)
         entry.state = "failed" if entry.error else "completed"
         return entry
 
     async def retries(self, entry: StepEntry, failure: Failure) -> None:
         """Record the error of an attempt that is retried."""
-        error = await self._values.error(failure)
+        error = await self.values.error(failure)
         entry.retried_after, entry.stack = line_of(error), stack_of(error)
 
 
