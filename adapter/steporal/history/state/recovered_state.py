@@ -51,6 +51,7 @@ class RecoveredState:
         self._workflow_id = workflow_id
         self._has_begun = not is_first
         self._arrivals = Arrivals()
+        self._timers = Timers()
         self.clock = Clock(carried)
         self._begin(carried)
 
@@ -59,7 +60,6 @@ class RecoveredState:
         self._is_cancelled = carried.is_cancelled
         self._began = carried.began
         self._reports_to = [parent for data in carried.reports_to if (parent := read_parent(dict(data))) is not None]
-        self._timers = Timers()
         self._past = Past(carried, self.clock)
         self.steps = Steps(carried, self._past, self.clock, self._arrivals)
         self.subscriptions = Subscriptions(carried, self.steps, self._timers)
