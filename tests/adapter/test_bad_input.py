@@ -26,7 +26,8 @@ import steporal
 from steporal import Context, InvalidEventError, RunFailedError, Step
 from steporal.errors import UnknownKeyError
 from steporal.events import new_ulid
-from steporal.history.recovery import SIGNALS, rebuild
+from steporal.history.reading import SIGNALS
+from steporal.history.recovery import rebuild
 from steporal.values.encrypted import ENCODING
 from steporal.values.type_names import shown
 from steporal.wire.names import CHECKPOINT, DELIVER, ENDED, KEY_ID_METADATA, RECOVER, REPORT, SIGNALLED

@@ -26,8 +26,9 @@ from steporal import Context, NonRetryableError, RetryPolicy, Step, StepError, W
 from steporal.closures.calls import AnotherCallError, Call, check_call, is_other
 from steporal.closures.digests import digest
 from steporal.events import new_ulid
+from steporal.operations.recover import RecoverOptions
 from steporal.runtime.keys import Keys
-from steporal_workers.recover import RecoverOptions, run_recover
+from steporal_workers.recover import run_recover
 
 SOON = RetryPolicy(initial_interval=timedelta(milliseconds=1))
 
@@ -542,7 +543,7 @@ async def test_a_result_is_not_handed_to_another_call(
                     await asyncio.sleep(0.05)
         workers.drop(*[run.workflow_id for run in runs.values()])
         if state == "recovered":
-            assert await run_recover(edited, workers.temporal, RecoverOptions(as_json=True)) == 0
+            assert await run_recover(edited, workers.temporal, RecoverOptions(), as_json=True) == 0
             assert {found["workflow"] for found in json.loads(capsys.readouterr().out)["stuck"]} == set(runs)
         compared = set(runs) - NOT_SEEN_IN_A_REPLAY if state == "busy" else set(runs)
         async with workers(edited, is_listed=True):
@@ -600,7 +601,7 @@ async def test_a_run_that_goes_on_with_an_invoked_run_hands_its_result_to_no_oth
                 await asyncio.sleep(0.05)
         workers.drop(run.workflow_id)
         if is_recovered:
-            assert await run_recover(edited, workers.temporal, RecoverOptions(as_json=True)) == 0
+            assert await run_recover(edited, workers.temporal, RecoverOptions(), as_json=True) == 0
             assert len(json.loads(capsys.readouterr().out)["stuck"]) == 1
         async with workers(edited):
             while (await edited.send_signal(f"{app_id} go", None)).run_id is None:

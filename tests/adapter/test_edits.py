@@ -16,7 +16,8 @@ from waiting import until_waiting
 import steporal
 from steporal import Context, RunFailedError, Step
 from steporal.events import new_ulid
-from steporal_workers.recover import RecoverOptions, run_recover
+from steporal.operations.recover import RecoverOptions
+from steporal_workers.recover import run_recover
 
 RAN: dict[str, list[str]] = {}
 """The steps that have run, by the name of their run's signal."""
@@ -155,7 +156,7 @@ async def test_what_each_edit_does(
         workers.drop(*[run.workflow_id for run in runs.values()])
         for id, run in runs.items():
             assert (await other_app.send_signal(f"{app_id}/{id}", "go")).run_id == run.run_id
-        assert await run_recover(new, workers.temporal, RecoverOptions(as_json=True)) == 0
+        assert await run_recover(new, workers.temporal, RecoverOptions(), as_json=True) == 0
         report = json.loads(capsys.readouterr().out)
         stuck = {id for id, edit in edits.items() if edit.is_stuck and state == "busy"}
         assert {found["workflow"] for found in report["stuck"]} == stuck

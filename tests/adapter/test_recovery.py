@@ -26,11 +26,12 @@ import steporal
 from steporal import CancelOn, Context, RunCancelledError, Step, StepError, WorkflowExt, event_trigger
 from steporal.events import new_ulid
 from steporal.history.recovery import rebuild
+from steporal.operations.recover import RecoverOptions, _Recovery
 from steporal.routing.dispatch import Dispatcher
 from steporal.routing.mailbox_client import Mailboxes
 from steporal.routing.topics.client import Topics
 from steporal.routing.topics.subscription import Subscription
-from steporal_workers.recover import RecoverOptions, _Recovery, run_recover
+from steporal_workers.recover import run_recover
 
 Edit = Callable[[Step], Awaitable[object]]
 
@@ -246,7 +247,7 @@ async def test_runs_that_are_stopped_at_any_moment_go_on(
     for run in runs:
         await until_visible(run)
     new.temporal = workers.temporal
-    assert await run_recover(new, workers.temporal, RecoverOptions(as_json=True)) == 0
+    assert await run_recover(new, workers.temporal, RecoverOptions(), as_json=True) == 0
     stuck = stuck_in(capsys)
     assert stuck, "all of them had ended before they could be stopped"
     async with workers(new), asyncio.timeout(60):
@@ -367,7 +368,7 @@ async def test_a_running_step_is_waited_for_or_begins_again(
     slow = define(old, unedited)
     define(new, edited)
     new.temporal = workers.temporal
-    options = RecoverOptions(timeout=timedelta(milliseconds=300), as_json=True)
+    options = RecoverOptions(timeout=timedelta(milliseconds=300))
     steps = Worker(workers.temporal, task_queue=f"{old.id} steps", plugins=[old.plugin()])
     async with steps, asyncio.timeout(60):
         async with workers(old):
@@ -375,15 +376,15 @@ async def test_a_running_step_is_waited_for_or_begins_again(
             await until_visible(run)
             await until_steps(ran, 1)
         workers.drop(run.workflow_id)
-        assert await run_recover(new, workers.temporal, options) == 1
+        assert await run_recover(new, workers.temporal, options, as_json=True) == 1
         (found,) = stuck_in(capsys)
         assert (found["state"], "--interrupt" in found["advice"]) == ("busy", True)
 
-        assert await run_recover(new, workers.temporal, replace(options, dry_run=True)) == 0
+        assert await run_recover(new, workers.temporal, replace(options, dry_run=True), as_json=True) == 0
         (found,) = stuck_in(capsys)
         assert (found["state"], found["begin_again"], found["finished_steps"]) == ("recoverable", ["works"], 0)
 
-        assert await run_recover(new, workers.temporal, replace(options, interrupt=True)) == 0
+        assert await run_recover(new, workers.temporal, replace(options, interrupt=True), as_json=True) == 0
         (found,) = stuck_in(capsys)
         assert (found["state"], found["begin_again"]) == ("recovered", ["works"])
         go.set()
@@ -456,8 +457,8 @@ async def test_a_step_that_was_held_for_a_recovery_that_cannot_be_begins_after_a
             await until_visible(run)
             await begun.wait()
         workers.drop(run.workflow_id)
-        options = RecoverOptions(timeout=timedelta(milliseconds=300), as_json=True)
-        assert await run_recover(new, workers.temporal, options) == 1
+        options = RecoverOptions(timeout=timedelta(milliseconds=300))
+        assert await run_recover(new, workers.temporal, options, as_json=True) == 1
         (found,) = stuck_in(capsys)
         assert (found["state"], len(asked)) == ("busy", 2)
         pending = (await run.temporal.describe()).raw_description.pending_activities

@@ -23,8 +23,9 @@ from waiting import until_waiting
 
 import steporal
 from steporal import Context, RunFailedError, Step, StepError, WorkflowExt, cron_trigger, event_trigger
-from steporal_workers.problems import Mistake
-from steporal_workers.runs.rerun import SAME, run_rerun
+from steporal.operations.errors import RequestError
+from steporal.operations.rerun import SAME
+from steporal_workers.runs.rerun import run_rerun
 
 
 async def edited(step: Step) -> None:
@@ -387,7 +388,7 @@ async def test_a_step_that_a_run_does_not_have(
         run = await order.start(None)
         with pytest.raises(RunFailedError):
             await run.result()
-        with pytest.raises(Mistake, match=r"no step 'shipp'; did you mean 'ship'\?; it has 'reserve', 'ship'"):
+        with pytest.raises(RequestError, match=r"no step 'shipp'; did you mean 'ship'\?; it has 'reserve', 'ship'"):
             await rerun(run, capsys, "shipp")
 
 
@@ -441,7 +442,7 @@ async def test_a_delivery_is_run_again_with_the_same_event_id(
             run = await app.get_run(f"{app.id}/{sink.id}/{event_id}")
             assert (await run.result())["status"] == 200
             run.run_id = (await run.temporal.describe()).run_id
-            with pytest.raises(Mistake, match="it has none"):
+            with pytest.raises(RequestError, match="it has none"):
                 await rerun(run, capsys, "POST")
             again, _ = await rerun(run, capsys)
             assert (await again.result())["status"] == 200

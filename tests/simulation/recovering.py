@@ -15,8 +15,8 @@ from temporalio.common import RawValue
 from temporalio.converter import DataConverter
 from temporalio.service import RPCError, RPCStatusCode
 
+from steporal.operations.recover import RecoverOptions, StuckRun, recover_run
 from steporal.wire.names import REPORT
-from steporal_workers.recover import RecoverOptions, Stuck, _Recovery
 
 from .history import payload, value_of
 from .service import Activity, Service, at_once, number_of
@@ -33,11 +33,11 @@ def recover(service: Service, *, interrupt: bool = True) -> None:
     in_flight = [activity.label for activity in service.execution.activities.values() if activity.attempt]
     service.recorder.excused.update(in_flight)
     service.recorder.interrupted("a recovery")
-    stuck = Stuck("simulation", service.workflow_id, service.execution.run_id, "it is told so")
+    stuck = StuckRun("simulation", service.workflow_id, service.execution.run_id, "it is told so")
     temporal: Any = FakeTemporal(service)
-    at_once(_Recovery(temporal, RecoverOptions(interrupt=interrupt)).recover(stuck))
-    if stuck.state != "recovered":
-        raise NotRecovered(f"{stuck.state}: {stuck.advice}")
+    outcome = at_once(recover_run(temporal, stuck, RecoverOptions(interrupt=interrupt)))
+    if outcome.state != "recovered":
+        raise NotRecovered(f"{outcome.state}: {outcome.advice} {outcome.running}")
 
 
 class FakeTemporal:

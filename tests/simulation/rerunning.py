@@ -9,8 +9,8 @@ from typing import Any
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 from temporalio.client import WorkflowExecutionStatus
 
-from steporal_workers.runs.rerun import kept_before
-from steporal_workers.runs.story import Reader, Story
+from steporal.history.story import Reader, Story
+from steporal.operations.rerun import kept_before
 
 from .history import value_of
 from .recovering import FakeTemporal

@@ -17,12 +17,13 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker, WorkerDeploymentConfig
 
 import steporal
+from steporal.operations.doctor import app as app_checks
+from steporal.operations.doctor import server as checks
+from steporal.operations.doctor.app import backlog, workers
+from steporal.operations.doctor.checks import verdict_of
+from steporal.operations.doctor.verdicts import Subject, Verdict
 from steporal_workers.devserver import DevServer
-from steporal_workers.doctor import app as app_checks
-from steporal_workers.doctor import server as checks
-from steporal_workers.doctor.app import backlog, gateway_keys, workers
-from steporal_workers.doctor.command import _performed
-from steporal_workers.doctor.verdicts import Subject, Verdict
+from steporal_workers.doctor.gateway import GatewaySettings, gateway_keys
 
 WriteApp = Callable[[str], str]
 
@@ -120,13 +121,8 @@ async def test_a_paused_schedule_is_told(run: Steporal, server: DevServer, write
 @pytest.fixture
 def subject(app: steporal.Client, temporal: temporalio.client.Client) -> Callable[..., Subject]:
     def make(**given: Any) -> Subject:
-        nothing = {"event_keys": (), "api_keys": (), "insecure_any_key": False}
-        return Subject(
-            target="app",
-            client=app,
-            temporal=temporal,
-            **{"namespace": DescribeNamespaceResponse(), **nothing, **given},
-        )
+        namespace = {"namespace": DescribeNamespaceResponse()}
+        return Subject(target="app", client=app, temporal=temporal, **(namespace | given))
 
     return make
 
@@ -250,10 +246,9 @@ LONG = "x" * 16
         ({"event_keys": [LONG], "insecure_any_key": True}, "warning", "open to everybody"),
     ],
 )
-async def test_keys_that_can_be_guessed_are_told(
-    subject: Callable[..., Subject], given: dict[str, Any], state: str, said: str
-) -> None:
-    verdict = await gateway_keys(subject(**given))
+async def test_keys_that_can_be_guessed_are_told(given: dict[str, Any], state: str, said: str) -> None:
+    nothing = {"event_keys": (), "api_keys": (), "insecure_any_key": False}
+    verdict = await gateway_keys(GatewaySettings(**(nothing | given)))
     assert verdict.state == state
     assert said in verdict.message
     assert LONG not in verdict.message
@@ -263,5 +258,5 @@ async def test_what_cannot_be_read_in_the_namespace_ends_one_check_and_not_the_c
     async def check(subject: Subject) -> Verdict:
         raise KeyError("boxes")
 
-    verdict = await _performed(check, cast(Subject, None))
+    verdict = await verdict_of(check, cast(Subject, None))
     assert (verdict.state, "KeyError: 'boxes'" in verdict.message) == ("bad", True)

@@ -346,9 +346,9 @@ async def test_runs_are_ended(run: Steporal, write_app: WriteApp, either: DevSer
 
 
 def test_the_query_of_a_batch_leaves_the_systems_own_runs_alone() -> None:
+    from steporal.operations.queries import _of_apps
     from steporal.routing.catalog.listing import AppList, Listed
     from steporal.routing.catalog.reading import Snapshot
-    from steporal_workers.runs.queries import _of_apps
 
     shop = AppList(id="shop", task_queue="it's", workflows=(Listed(id="order"),))
     assert _of_apps(Snapshot.of(shop), None, is_indexed=False, namespace="n") == "TaskQueue IN ('it\\'s')"

@@ -9,9 +9,9 @@ from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.service import RPCError, RPCStatusCode
 
-from steporal_workers import setup
+from steporal.operations import setup
+from steporal.operations.errors import OperationError
 from steporal_workers.devserver import DevServer, dev_server
-from steporal_workers.problems import Failure
 
 
 async def test_what_is_missing_is_registered(run: Steporal) -> None:
@@ -30,8 +30,8 @@ async def test_an_attribute_of_another_type_is_told() -> None:
         types = {"SteporalApp": IndexedValueType.INDEXED_VALUE_TYPE_TEXT}
         request = AddSearchAttributesRequest(namespace="default", search_attributes=types)
         await server.client.operator_service.add_search_attributes(request)
-        with pytest.raises(Failure, match="'SteporalApp' of type Text, but Steporal needs Keyword"):
-            await setup.run_setup(server.client, as_json=False)
+        with pytest.raises(OperationError, match="'SteporalApp' of type Text, but Steporal needs Keyword"):
+            await setup.register_search_attributes(server.client)
 
 
 async def test_where_it_is_refused_it_says_what_to_do(server: DevServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,8 +39,8 @@ async def test_where_it_is_refused_it_says_what_to_do(server: DevServer, monkeyp
         raise RPCError("not here", RPCStatusCode.PERMISSION_DENIED, b"")
 
     monkeypatch.setattr(setup, "registered", refused)
-    with pytest.raises(Failure) as failure:
-        await setup.run_setup(server.client, as_json=False)
+    with pytest.raises(OperationError) as failure:
+        await setup.register_search_attributes(server.client)
     said = str(failure.value)
     assert "tcld namespace search-attributes add --namespace default " in said
     assert '--sa "SteporalApp=Keyword"' in said

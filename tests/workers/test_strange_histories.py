@@ -17,11 +17,11 @@ from waiting import until_waiting
 
 import steporal
 from steporal import Context, Step
+from steporal.history.errors import HistoryError
+from steporal.operations.listing import row_of
+from steporal.operations.recover import RecoverOptions, StuckRun, recover_run
 from steporal.wire.names import DELIVER, ENDED, SIGNALLED
-from steporal_workers.problems import Failure
-from steporal_workers.recover import RecoverOptions, Stuck, _Recovery
 from steporal_workers.replay import ReplayOptions, run_replay
-from steporal_workers.runs.listing import _look
 from steporal_workers.runs.showing import run_show
 
 BROKEN = RawValue(Payload(metadata={"encoding": b"json/plain"}, data=b"{"))
@@ -122,12 +122,12 @@ async def test_a_run_that_was_started_with_anything_is_shown_or_refused_and_reco
     described = await handle.describe()
     try:
         await shown(temporal, id, capsys)
-    except Failure as failure:
-        assert repr(id) in failure.message
-    assert (await _look(temporal, described)).run_id == described.run_id
-    stuck = Stuck("odd-echo", id, described.run_id, "it was played by a stranger")
-    await _Recovery(temporal, RecoverOptions(dry_run=True)).recover(stuck)
-    assert stuck.state in ("recoverable", "not recovered")
+    except HistoryError as error:
+        assert repr(id) in str(error)
+    assert (await row_of(temporal, described)).run_id == described.run_id
+    stuck = StuckRun("odd-echo", id, described.run_id, "it was played by a stranger")
+    outcome = await recover_run(temporal, stuck, RecoverOptions(dry_run=True))
+    assert outcome.state in ("recoverable", "not recovered")
 
 
 async def test_native_workflows_of_any_arguments_keep_no_run_from_being_replayed(

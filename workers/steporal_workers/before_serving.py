@@ -13,11 +13,12 @@ from temporalio.service import RPCError
 
 import steporal
 from steporal.lint import findings
+from steporal.operations.errors import OperationError
+from steporal.operations.recover import RecoverOptions, StuckRun, recover_runs
 
 from .dev_log import align
 from .output import say
-from .problems import Failure
-from .recover import RecoverOptions, Stuck, recover_runs
+from .recover import advice_of
 
 
 async def check_and_recover(client: steporal.Client, temporal: temporalio.client.Client) -> None:
@@ -33,11 +34,11 @@ async def check_and_recover(client: steporal.Client, temporal: temporalio.client
         return
     try:
         with _quiet():
-            _, stuck = await recover_runs(client, temporal, RecoverOptions(interrupt=True, timeout=timedelta(0)))
-    except (RPCError, Failure) as err:
+            recovered = await recover_runs(client, temporal, RecoverOptions(interrupt=True, timeout=timedelta(0)))
+    except (RPCError, OperationError) as err:
         say(f"[yellow]could not recover runs that the edit may have left stuck[/]: {escape(str(err))}")
         return
-    for run in stuck:
+    for run in recovered.stuck:
         if line := _line(run):
             say(line)
 
@@ -57,7 +58,7 @@ def _nothing(record: logging.LogRecord) -> bool:
     return False
 
 
-def _line(run: Stuck) -> str:
+def _line(run: StuckRun) -> str:
     id = f"[bold]{escape(run.workflow_id)}[/]"
     if run.state == "recovered":
         kept = f"{run.steps} finished step{'s' * (run.steps != 1)} kept"
@@ -65,4 +66,4 @@ def _line(run: Stuck) -> str:
         return f"[green]recovered[/] {id}, which the edit left stuck: {kept}{again}"
     if run.state == "ended":
         return ""
-    return f"[red]stuck:[/] {id}: {escape(run.why)}; {escape(run.advice)}"
+    return f"[red]stuck:[/] {id}: {escape(run.why)}; {escape(advice_of(run))}"

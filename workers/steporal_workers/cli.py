@@ -323,7 +323,7 @@ def lint(target: str, as_json: bool) -> None:
 @click.option("--release", is_flag=True, help="Release the runs that an earlier checkpoint holds.")
 @connection_options
 @json_option
-def checkpoint(target: str, connection: Connection, **options: Any) -> None:
+def checkpoint(target: str, connection: Connection, release: bool, as_json: bool, **options: Any) -> None:
     """Park the open runs of an app before its workers are replaced.
 
     A parked run holds none of the code that it was running, and resumes with the code that is deployed then. Steps that
@@ -333,11 +333,14 @@ def checkpoint(target: str, connection: Connection, **options: Any) -> None:
     from .loading import load_client
 
     client = load_client(target)
-    from .checkpoint import CheckpointOptions, run_checkpoint
+    from steporal.operations.checkpoint import CheckpointOptions
+
+    from .checkpoint import run_checkpoint, run_release
 
     async def operation() -> int:
         temporal = await connection.connect(client.data_converter)
-        return await run_checkpoint(client, temporal, CheckpointOptions(**options))
+        run = run_release if release else run_checkpoint
+        return await run(client, temporal, CheckpointOptions(**options), as_json=as_json)
 
     raise click.exceptions.Exit(perform(operation()))
 
@@ -395,7 +398,7 @@ def replay(target: str, connection: Connection, files: tuple[Path, ...], **optio
 @click.option("--interrupt", is_flag=True, help="Do not wait for running steps; they begin again.")
 @connection_options
 @json_option
-def recover(target: str, connection: Connection, **options: Any) -> None:
+def recover(target: str, connection: Connection, as_json: bool, **options: Any) -> None:
     """Continue open runs that are stuck because the code does not fit their histories.
 
     Reads from Temporal's history what each run has done, and resets the run: it runs from the top with this code, and
@@ -404,11 +407,13 @@ def recover(target: str, connection: Connection, **options: Any) -> None:
     from .loading import load_client
 
     client = load_client(target)
-    from .recover import RecoverOptions, run_recover
+    from steporal.operations.recover import RecoverOptions
+
+    from .recover import run_recover
 
     async def operation() -> int:
         temporal = await connection.connect(client.data_converter)
-        return await run_recover(client, temporal, RecoverOptions(**options))
+        return await run_recover(client, temporal, RecoverOptions(**options), as_json=as_json)
 
     raise click.exceptions.Exit(perform(operation()))
 

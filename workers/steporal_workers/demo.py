@@ -23,10 +23,12 @@ from rich.markup import escape
 from rich.table import Table
 from temporalio.worker import Worker
 
+from steporal.history.reading import FactReader
+from steporal.history.timeline import StepEntry, Timeline
+
 from .devserver import dev_server, stops_with
 from .output import console
 from .problems import Mistake
-from .runs.timeline import StepEntry, Timeline
 from .worker import stop_signals
 
 if TYPE_CHECKING:
@@ -171,11 +173,13 @@ class _Printer:
         async with asyncio.TaskGroup() as group:
 
             async def follow(workflow_id: str) -> None:
-                timeline = Timeline(workflow_id)
+                reader = FactReader(self._temporal.data_converter)
+                timeline = Timeline(workflow_id, reader.values)
                 timelines.append(timeline)
                 handle = self._temporal.get_workflow_handle(workflow_id)
                 async for event in handle.fetch_history_events(wait_new_event=True):
-                    ended = await timeline.add(event)
+                    fact = await reader.read(event)
+                    ended = await timeline.add(fact) if fact is not None else None
                     if timeline.start and event.event_id == 1:
                         self._line(timeline.start, timeline, "[green]▶[/]", "started")
                     if ended:

@@ -20,6 +20,7 @@ from .stacks import own_place
 
 if TYPE_CHECKING:
     from steporal import RunFailedError
+    from steporal.operations.errors import OperationError
 
 T = TypeVar("T")
 
@@ -112,11 +113,38 @@ def _colour() -> bool | None:
     return False if os.environ.get("NO_COLOR") else None
 
 
+def in_flags(error: OperationError) -> Failure:
+    """Return the error of an operation in the words of the command line, which names flags."""
+    from steporal.durations import format_duration
+    from steporal.operations import errors
+
+    match error:
+        case errors.QueryRefusedError():
+            return Failure(f"Temporal does not accept --where {error.where!r}: {error.reason}")
+        case errors.TooLargeError():
+            return Failure(f"{error}, without --from")
+        case errors.UnindexedEventError():
+            return Mistake(
+                f"--event needs search attributes, which namespace {error.namespace!r} does not have; "
+                "`steporal setup` registers them, for runs that start from then on"
+            )
+        case errors.HoldTooShortError():
+            hold, timeout = format_duration(error.hold), format_duration(error.timeout)
+            return Mistake(
+                f"--hold {hold} is not longer than --timeout {timeout}: runs would resume before all are parked"
+            )
+        case errors.RequestError():
+            return Mistake(str(error))
+        case _:
+            return Failure(str(error))
+
+
 def perform(operation: Coroutine[Any, Any, T]) -> T:
     """Run a command's operation, and turn its exceptions into a message and an exit status."""
     from temporalio.service import RPCError, RPCStatusCode
 
     import steporal
+    from steporal.operations.errors import OperationError
 
     from .devserver import DevServerError
 
@@ -134,6 +162,8 @@ def perform(operation: Coroutine[Any, Any, T]) -> T:
         steporal.InvalidInputError,
     ) as err:
         raise Mistake(str(err)) from err
+    except OperationError as err:
+        raise in_flags(err) from err
     except (steporal.SteporalError, DevServerError) as err:
         raise Failure(str(err)) from err
     except RPCError as err:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +11,14 @@ import temporalio.client
 from rich.markup import escape
 from rich.table import Table
 from temporalio.client import WorkflowHistory
-from temporalio.common import RawValue
 from temporalio.converter import DataConverter
-from temporalio.service import RPCError, RPCStatusCode
-from temporalio.worker import Replayer
 
 import steporal
-from steporal.values.converter import from_raw
+from steporal.operations.replay import ReplayedRun, histories_of, replay
 
-from .open_runs import runs_of
 from .output import console, print_json, say
 from .problems import Mistake
 
-_OURS = "steporal."
-_REASON = re.compile(r"\[TMPRL\d+\] .*?(?=\s*(?:\.\.\.|\"|$))")
 _ADVICE = (
     "every edit is safe for parked runs, and runs that have waited for `park_after` are parked; park the others "
     "before you replace the workers (`steporal checkpoint`), or keep the old workers for them (`steporal worker "
@@ -54,23 +47,6 @@ class ReplayOptions:
     as_json: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Misfit:
-    """Run whose history the code does not fit.
-
-    Attributes:
-        workflow: The id of its workflow.
-        workflow_id: Temporal's workflow id of the run.
-        run_id: Temporal's run id of the execution.
-        why: The reason.
-    """
-
-    workflow: str
-    workflow_id: str
-    run_id: str
-    why: str
-
-
 async def run_replay(
     client: steporal.Client,
     temporal: temporalio.client.Client | None,
@@ -85,69 +61,26 @@ async def run_replay(
         converter: Converts the values in the histories.
         options: The flags.
     """
-    histories = _from_files(options.files) if temporal is None else _from_temporal(client, temporal, options)
-    replayer = replayer_of(client, converter)
+    if temporal is None:
+        histories = _from_files(options.files)
+    else:
+        histories = histories_of(
+            client,
+            temporal,
+            workflow=options.workflow,
+            where=options.where,
+            closed=options.closed,
+            limit=options.limit,
+        )
     count = 0
-    defined = {workflow.id for workflow in client.workflows} | set(client.sinks)
-    unknown: list[Misfit] = []
-
-    async def known() -> AsyncIterator[WorkflowHistory]:
-        nonlocal count
-        async for history in histories:
-            if _workflow(history) not in defined:
-                if not await _is_ours(history, converter):  # a native workflow on the same task queue
-                    continue
-                why = f"app {client.id!r} no longer defines this workflow: no worker would take the run"
-                unknown.append(_misfit(history, why))
-            count += 1
-            if count % 100 == 0:
-                say(f"{count:,} runs …")
-            if _workflow(history) in defined:
-                yield history
-
-    async with replayer.workflow_replay_iterator(known()) as results:
-        misfits = [
-            _misfit(result.history, reason_of(result.replay_failure))
-            async for result in results
-            if result.replay_failure is not None
-        ]
-    return _report(client, count, misfits + unknown, as_json=options.as_json)
-
-
-def replayer_of(client: steporal.Client, converter: DataConverter) -> Replayer:
-    """Return a replayer for the runs of an app with the code on this machine."""
-    return Replayer(workflows=[], plugins=[client.plugin()], data_converter=converter)
-
-
-# --- histories -----------------------------------------------------------------------------------------------------
-
-
-async def _from_temporal(
-    client: steporal.Client, temporal: temporalio.client.Client, options: ReplayOptions
-) -> AsyncIterator[WorkflowHistory]:
-    listed = runs_of(
-        temporal,
-        client,
-        workflow=options.workflow,
-        where=options.where,
-        are_open=not options.closed,
-        are_defined=False,
-        limit=options.limit,
-    )
-    async for run in listed:
-        history = await history_of(temporal, run.id, run.run_id)
-        if history is not None:
-            yield history
-
-
-async def history_of(temporal: temporalio.client.Client, workflow_id: str, run_id: str) -> WorkflowHistory | None:
-    """Return the history of an execution; None if its retention has just ended."""
-    try:
-        return await temporal.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
-    except RPCError as err:
-        if err.status != RPCStatusCode.NOT_FOUND:
-            raise
-        return None
+    misfits = []
+    async for run in replay(client, histories, converter):
+        count += 1
+        if count % 100 == 0:
+            say(f"{count:,} runs …")
+        if run.misfit is not None:
+            misfits.append(run)
+    return _report(client, count, misfits, as_json=options.as_json)
 
 
 async def _from_files(files: Sequence[Path]) -> AsyncIterator[WorkflowHistory]:
@@ -173,43 +106,10 @@ def read_history(file: Path) -> WorkflowHistory:
     return WorkflowHistory(workflow_id or file.stem, history.events)
 
 
-def _workflow(history: WorkflowHistory) -> str:
-    return history.events[0].workflow_execution_started_event_attributes.workflow_type.name
-
-
-async def _is_ours(history: WorkflowHistory, converter: DataConverter) -> bool:
-    """Return whether Steporal started the run, or the run has called an activity of Steporal's."""
-    payloads = history.events[0].workflow_execution_started_event_attributes.input.payloads
-    if len(payloads) > 1:
-        raw = (await converter.decode(payloads, [RawValue] * len(payloads)))[1]
-        try:
-            added = from_raw(raw)
-        except (ValueError, RecursionError):  # the input of a native workflow may be bytes or any JSON
-            added = None
-        if isinstance(added, dict) and added.get("type") in ("event", "cron", "invoke"):
-            return True
-    activities = (event.activity_task_scheduled_event_attributes.activity_type.name for event in history.events)
-    return any(name.startswith(_OURS) for name in activities)
-
-
-# --- output --------------------------------------------------------------------------------------------------------
-
-
-def _misfit(history: WorkflowHistory, why: str) -> Misfit:
-    return Misfit(_workflow(history), history.workflow_id, history.run_id, why)
-
-
-def reason_of(failure: Exception) -> str:
-    """Return the reason that Temporal's core gives, without the text around it."""
-    text = str(failure)
-    match = _REASON.search(text)
-    return match[0] if match else next(iter(text.splitlines()), type(failure).__name__)
-
-
-def _report(client: steporal.Client, count: int, misfits: Sequence[Misfit], *, as_json: bool) -> int:
+def _report(client: steporal.Client, count: int, misfits: Sequence[ReplayedRun], *, as_json: bool) -> int:
     if as_json:
         shown = [
-            {"workflow": each.workflow, "workflow_id": each.workflow_id, "run_id": each.run_id, "why": each.why}
+            {"workflow": each.workflow, "workflow_id": each.workflow_id, "run_id": each.run_id, "why": each.misfit}
             for each in misfits
         ]
         print_json({"replayed": count, "misfits": shown})
@@ -217,7 +117,7 @@ def _report(client: steporal.Client, count: int, misfits: Sequence[Misfit], *, a
     if misfits:
         table = Table("workflow", "run", "what does not fit")
         for each in misfits:
-            table.add_row(escape(each.workflow), escape(each.workflow_id), escape(each.why))
+            table.add_row(escape(each.workflow), escape(each.workflow_id), escape(each.misfit or ""))
         console().print(table)
     runs = f"{count:,} run{'s' * (count != 1)} of app {client.id!r}"
     if misfits:

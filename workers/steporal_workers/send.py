@@ -12,6 +12,7 @@ import temporalio.client
 from rich.markup import escape
 
 import steporal
+from steporal.operations.inputs import check_input
 from steporal.routing.catalog.reading import Snapshot
 from steporal.routing.topics.client import Topics
 
@@ -110,17 +111,6 @@ async def start_workflow(
             print_json({**started, "error": failed_run_json(err)})
         raise FailedRun(err) from err
     print_json({**started, "result": result} if as_json else result)
-
-
-def check_input(definitions: steporal.Client | None, app: str, workflow_id: str, data: Any) -> None:
-    """Check the input of a workflow if the client defines the workflow.
-
-    Raises:
-        InvalidInputError: The input does not fit.
-    """
-    for workflow in definitions.workflows if definitions is not None and definitions.id == app else ():
-        if workflow.id == workflow_id:
-            workflow.validate_input(data)
 
 
 def _app_of(snapshot: Snapshot, workflow_id: str, app: str | None, namespace: str) -> str:

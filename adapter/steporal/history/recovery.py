@@ -6,64 +6,31 @@ contains everything that it has done, and a new execution can receive that as if
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-from temporalio.api.common.v1 import Payload, Payloads, RetryPolicy
+from temporalio.api.common.v1 import Payloads, RetryPolicy
 from temporalio.api.failure.v1 import Failure as FailureMessage
 from temporalio.api.history.v1 import HistoryEvent
-from temporalio.common import RawValue
 from temporalio.converter import DataConverter
-from temporalio.exceptions import FailureError
 
 from ..closures.calls import Call
-from ..errors import UnknownKeyError
-from ..runtime.children import was_cancelled
 from ..runtime.steps.activity import Attempts, heartbeat_timeout
-from ..runtime.steps.invoke import invoking_step
 from ..types import JSON
 from ..values.converter import from_raw
-from ..values.encrypted import check_readable
-from ..wire.failures import NOT_BEGUN, call_of, failure_of, is_cancellation
-from ..wire.mailbox_wait import Wait
+from ..wire.failures import NOT_BEGUN
 from ..wire.memo import Failure, Outcome
-from ..wire.names import (
-    CHECKPOINT,
-    CLOSE_MAILBOX,
-    DELIVER,
-    ENDED,
-    FETCH,
-    FIND_END,
-    FIND_MAILBOX,
-    JOIN_STEP,
-    OPEN_MAILBOX,
-    RECOVER,
-    REPORT,
-    RUN_STEP,
-    SEND_EVENT,
-    SEND_SIGNAL,
-    SIGNALLED,
-    START_SIGNAL,
-    SUBSCRIBE_RUN,
-)
-from ..wire.run_result import read_result
-from ..wire.run_state import RunState, read_recovery, read_run_state, unpacked_outcome
-from ..wire.step_activities import BEFORE
-from .recovered_state import RecoveredState
+from ..wire.run_state import RunState
+from ..wire.step_activities import attempts_before
+from . import facts
+from .facts import ActivityKind, Fact, Message
+from .reading import FactReader
+from .state.recovered_state import RecoveredState
+from .values import CANCELLED, Values
 
-STEPS = frozenset({RUN_STEP, JOIN_STEP, SEND_EVENT, SEND_SIGNAL, FETCH})
-"""Activities whose outcome is a step's."""
-
-SIGNALS = frozenset({START_SIGNAL, DELIVER, SIGNALLED, REPORT, ENDED, CHECKPOINT})
-"""Signals that a run accepts."""
-
-_LOCAL_ACTIVITY = "core_local_activity"
-"""Marker that Temporal's core records for a local activity."""
-
-_CANCELLED = was_cancelled()
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +78,12 @@ async def rebuild(events: Sequence[HistoryEvent], converter: DataConverter) -> R
         events: All events, in order.
         converter: The data converter of the run's workers.
     """
-    reader = _Reader(converter)
+    reader = FactReader(converter)
+    recovery = Recovery(reader.values)
     for event in events:
-        await reader.read(event)
-    return reader.rebuilt(events[-1].event_id)
+        if (fact := await reader.read(event)) is not None:
+            await recovery.add(fact)
+    return recovery.rebuilt(events[-1].event_id)
 
 
 @dataclass(slots=True)
@@ -124,13 +93,13 @@ class _Activity:
     Attributes:
         key: The step's key.
         call: The description of the step's call, if the activity's argument contains it.
-        type: The activity's type.
+        kind: The activity's kind.
         max_attempts: The maximum number of attempts.
         result: The result.
     """
 
     key: str
-    type: str
+    kind: ActivityKind
     max_attempts: int
     call: Call | None = None
     result: Any = None
@@ -177,17 +146,21 @@ class _Sends:
         return finished
 
 
-class _Reader:
-    """Reader that follows a history event by event and builds the run's state."""
+class Recovery:
+    """Recovery of a run's state from the facts of its last execution, in their order.
 
-    def __init__(self, converter: DataConverter) -> None:
-        self._converter = converter
+    Args:
+        values: Reader of the values in the facts.
+    """
+
+    def __init__(self, values: Values) -> None:
+        self._values = values
         self._run_id = ""
         self._state: RecoveredState
         self._signals_read = 0
-        self._early: list[tuple[str, JSON]] = []  # signals before the run begins, which a recovery takes back
+        self._early: list[Message | None] = []  # messages before the run begins, which a recovery takes back
         self._is_first = True  # whether this is the run's first execution
-        self._task_began = Timestamp()
+        self._task_began = _EPOCH
         self._first_task: int | None = None
         self._activities: dict[int, _Activity] = {}
         self._sends = _Sends()
@@ -196,6 +169,11 @@ class _Reader:
         self._lost: dict[str, None] = {}  # steps among them whose last attempt was interrupted
 
     def rebuilt(self, last_event: int) -> Rebuilt:
+        """Return the state after all facts.
+
+        Args:
+            last_event: The number of the last event of the history.
+        """
         self._end_sends()
         in_flight = [*(each.key for each in self._activities.values()), *self._sends.under_way, *self._lost]
         return Rebuilt(
@@ -209,116 +187,113 @@ class _Reader:
             tuple(self._state.children()),
         )
 
-    async def read(self, event: HistoryEvent) -> None:
-        kind = event.WhichOneof("attributes")
-        handle: Callable[[HistoryEvent], Coroutine[Any, Any, None]] | None = getattr(self, f"_{kind}", None)
-        if handle is not None:
-            await handle(event)
+    async def add(self, fact: Fact) -> None:
+        """Apply the next fact."""
+        match fact:
+            case facts.ExecutionStarted():
+                self._start(fact)
+            case facts.CancelRequested():
+                self._state.cancelled()
+            case facts.TaskScheduled():
+                self._end_sends()
+            case facts.TaskStarted():
+                self._task_began = fact.at
+                self._state.task_started(fact.moment)
+            case facts.TaskCompleted():
+                self._task_done(fact)
+            case facts.Signalled():
+                self._signalled(fact)
+            case facts.ActivityScheduled(step=str()):
+                await self._scheduled(fact)
+            case facts.ActivityCompleted():
+                await self._completed(fact)
+            case facts.ActivityFailed():
+                await self._activity_failed(fact.scheduled, fact.failure)
+            case facts.ActivityCancelled():  # the body no longer waits for the activity, so its end does not matter
+                await self._activity_failed(fact.scheduled, None)
+            case facts.LocalActivity():
+                await self._local(fact)
+            case facts.TimerStarted() if fact.kind != "native":  # a timer of Temporal's own API has no summary
+                self._state.timer_started(fact.number, fact.name, fact.until)
+            case facts.TimerFired():
+                self._state.timer_fired(fact.started)
+            case facts.TimerCancelled():
+                self._state.timer_cancelled(fact.started)
+            case facts.ChildInitiated():
+                self._state.invoked.begin(fact.child, fact.step)
+            case facts.ChildNotStarted():
+                self._state.invoked.not_started(fact.child)
+            case facts.ChildEnded():
+                self._state.child_ended(fact.child, await self._outcome_of_child(fact))
 
     # --- the execution and its tasks -------------------------------------------------------------------------------
 
-    async def _workflow_execution_started_event_attributes(self, event: HistoryEvent) -> None:
-        started = event.workflow_execution_started_event_attributes
-        self._run_id = started.first_execution_run_id
-        values = [await self._json(payload) for payload in started.input.payloads]
-        carried = read_run_state(values[2]) if len(values) > 2 else None
+    def _start(self, started: facts.ExecutionStarted) -> None:
+        self._run_id = started.run_id
+        carried = started.carried
         self._is_first = carried is None or not carried.started
         if carried is None or not carried.started:
-            moment = event.event_time.ToDatetime(tzinfo=UTC).timestamp()
             carried = carried or RunState(is_parked=False, started=0, seed="")
-            carried = carried.model_copy(update={"started": int(moment * 1000)})
+            carried = carried.model_copy(update={"started": int(started.at.timestamp() * 1000)})
         is_new = self._is_first and not carried.base
         self._state = RecoveredState(self._run_id, started.workflow_id, carried, is_first=is_new)
 
-    async def _workflow_task_scheduled_event_attributes(self, event: HistoryEvent) -> None:
-        self._end_sends()
-
-    async def _workflow_task_started_event_attributes(self, event: HistoryEvent) -> None:
-        self._task_began = event.event_time
-        self._state.now = _seconds(event.event_time)
-        self._state.moment = event.event_time.ToNanoseconds()
-
-    async def _workflow_task_completed_event_attributes(self, event: HistoryEvent) -> None:
+    def _task_done(self, completed: facts.TaskCompleted) -> None:
         if self._first_task is None:
-            self._first_task = event.event_id
+            self._first_task = completed.number
             if self._is_first:
-                self._state.first_task(self._task_began.ToDatetime(tzinfo=UTC).isoformat())
+                self._state.first_task(self._task_began.isoformat())
         self._state.task_done()
         self._sends.task_done()
 
     def _end_sends(self) -> None:
         for key, outcome in self._sends.take_finished():
-            self._state.remember(key, outcome)
-
-    async def _workflow_execution_cancel_requested_event_attributes(self, event: HistoryEvent) -> None:
-        self._state.cancelled()
+            self._state.steps.remember(key, outcome)
 
     # --- signals ---------------------------------------------------------------------------------------------------
 
-    async def _workflow_execution_signaled_event_attributes(self, event: HistoryEvent) -> None:
-        signal = event.workflow_execution_signaled_event_attributes
-        message = await self._signalled(signal.input)
-        if signal.signal_name == RECOVER:
-            if self._first_task is None:
-                self._recover(message)
-        elif signal.signal_name in SIGNALS:
-            self._signals_read += 1
-            received = signal.signal_name, message
-            if self._first_task is None:
-                self._early.append(received)
-            self._state.signal(*received)
+    def _signalled(self, signalled: facts.Signalled) -> None:
+        if signalled.is_recovery:
+            if self._first_task is None and isinstance(signalled.message, facts.RecoveryRequested):
+                self._recover(signalled.message)
+            return
+        self._signals_read += 1
+        if self._first_task is None:
+            self._early.append(signalled.message)
+        self._state.receive(signalled.message)
 
-    def _recover(self, message: JSON) -> None:
+    def _recover(self, recovery: facts.RecoveryRequested) -> None:
         """Apply a recovery as the run does: first the handed-over state, then the signals that it does not include."""
-        if recovery := read_recovery(message):
-            carried, known = recovery
-            self._state.recover(carried)
-            for early in self._early[known:]:
-                self._state.signal(*early)
+        self._state.recover(recovery.carried)
+        for message in self._early[recovery.known :]:
+            self._state.receive(message)
 
     # --- activities ------------------------------------------------------------------------------------------------
 
-    async def _activity_task_scheduled_event_attributes(self, event: HistoryEvent) -> None:
-        scheduled = event.activity_task_scheduled_event_attributes
-        key, kind = await self._summary(event), scheduled.activity_type.name
-        if _is_of_step(key, scheduled.activity_id, kind):
-            self._state.begun(key, scheduled.activity_id)
-            argument = await self._first(scheduled.input)
-            call = self._calls.get(key) if kind == JOIN_STEP else _call(argument)
-            activity = _Activity(key, kind, scheduled.retry_policy.maximum_attempts, call)
-            self._activities[event.event_id] = activity
-            self._lost.pop(key, None)
-            if kind in (RUN_STEP, FETCH):
-                self._calls[key] = call
-                self._attempts[key] = _attempts(scheduled.retry_policy, argument)
-            if kind == SEND_EVENT:
-                self._state.sends_more(key)
-                self._sends.begin(activity)
+    async def _scheduled(self, scheduled: facts.ActivityScheduled) -> None:
+        key, kind = scheduled.name, scheduled.kind
+        self._state.steps.begun(key, scheduled.activity_id)
+        argument = None if scheduled.argument is None else await self._values.json(scheduled.argument)
+        call = self._calls.get(key) if kind == "join" else _call(argument)
+        activity = _Activity(key, kind, scheduled.retry.maximum_attempts, call)
+        self._activities[scheduled.number] = activity
+        self._lost.pop(key, None)
+        if kind in ("run", "fetch"):
+            self._calls[key] = call
+            self._attempts[key] = _attempts(scheduled.retry, argument)
+        if kind == "send event":
+            self._state.sends_more(key)
+            self._sends.begin(activity)
 
-    async def _activity_task_completed_event_attributes(self, event: HistoryEvent) -> None:
-        completed = event.activity_task_completed_event_attributes
-        activity = self._activities.pop(completed.scheduled_event_id, None)
-        if activity is not None:
-            activity.result = await self._first(completed.result)
-            if activity.type != SEND_EVENT:
-                self._state.finished(activity.key, Outcome(activity.result, call=activity.call))
-            elif self._sends.has_sent_all(activity.key):
-                self._state.sent(activity.key)
-
-    async def _activity_task_failed_event_attributes(self, event: HistoryEvent) -> None:
-        failed = event.activity_task_failed_event_attributes
-        await self._activity_failed(failed.scheduled_event_id, failed.failure)
-
-    async def _activity_task_timed_out_event_attributes(self, event: HistoryEvent) -> None:
-        timed_out = event.activity_task_timed_out_event_attributes
-        await self._activity_failed(timed_out.scheduled_event_id, timed_out.failure)
-
-    async def _activity_task_cancel_requested_event_attributes(self, event: HistoryEvent) -> None:
-        # The body no longer waits for the activity, so its end does not matter.
-        await self._activity_failed(event.activity_task_cancel_requested_event_attributes.scheduled_event_id, None)
-
-    async def _activity_task_canceled_event_attributes(self, event: HistoryEvent) -> None:
-        await self._activity_failed(event.activity_task_canceled_event_attributes.scheduled_event_id, None)
+    async def _completed(self, completed: facts.ActivityCompleted) -> None:
+        activity = self._activities.pop(completed.scheduled, None)
+        if activity is None:
+            return
+        activity.result = await self._values.first(completed.result)
+        if activity.kind != "send event":
+            self._state.steps.finished(activity.key, Outcome(activity.result, call=activity.call))
+        elif self._sends.has_sent_all(activity.key):
+            self._state.sent(activity.key)
 
     async def _activity_failed(self, scheduled: int, failure: FailureMessage | None) -> None:
         activity = self._activities.pop(scheduled, None)
@@ -326,7 +301,7 @@ class _Reader:
             return
         self._sends.give_up(activity.key)
         if failure is not None:
-            outcome = await self._failed(failure, activity.max_attempts)
+            outcome = await self._values.failed(failure, activity.max_attempts)
             outcome = self._followed(activity, outcome)
             self._fail(activity.key, replace(outcome, call=outcome.call or activity.call))
 
@@ -335,7 +310,7 @@ class _Reader:
         attempts = self._attempts.get(activity.key)
         if attempts is None or outcome.failure is None:
             return outcome
-        is_join = activity.type == JOIN_STEP
+        is_join = activity.kind == "join"
         if (beat := heartbeat_timeout(outcome)) is not None:
             if is_join or not attempts.never_began(beat):
                 attempts.timed_out(beat, is_join=is_join)
@@ -347,145 +322,61 @@ class _Reader:
             return outcome
         if goes_on:
             self._lost[activity.key] = None
-            return _CANCELLED  # which is not remembered
+            return CANCELLED  # which is not remembered
         return outcome
 
     def _fail(self, key: str, outcome: Outcome) -> None:
         """Record the failure of a step, unless it was cancelled or begins again."""
-        if outcome.failure != _CANCELLED.failure and outcome.failure and outcome.failure.name not in NOT_BEGUN:
-            self._state.finished(key, outcome)
+        if outcome.failure != CANCELLED.failure and outcome.failure and outcome.failure.name not in NOT_BEGUN:
+            self._state.steps.finished(key, outcome)
 
-    async def _marker_recorded_event_attributes(self, event: HistoryEvent) -> None:
-        marker = event.marker_recorded_event_attributes
-        if marker.marker_name != _LOCAL_ACTIVITY:
+    # --- local activities ------------------------------------------------------------------------------------------
+
+    async def _local(self, ended: facts.LocalActivity) -> None:
+        outcome = await self._local_outcome(ended) if isinstance(ended, facts.LocalStep) and ended.step else Outcome()
+        with self._state.clock.local(ended.completed):
+            match ended:
+                case facts.LocalStep(step=str()):
+                    self._local_step(ended, outcome)
+                case facts.Subscribed():
+                    self._state.subscriptions.begin(ended.key, ended.purpose, ended.topics, ended.until, ended.parts)
+                case facts.MailboxOpened():
+                    self._state.signals.opened(ended.summary, ended.step, ended.wait, ended.mailbox)
+                case facts.MailboxClosed():
+                    self._state.signals.closed_in_vain(ended.summary)
+                case facts.ChildPolled():
+                    self._state.invoked.polled(ended.step, ended.outcome)
+
+    async def _local_outcome(self, ended: facts.LocalStep) -> Outcome:
+        if ended.failure is None:
+            return await self._values.outcome(ended.result)
+        return await self._values.failed(ended.failure, ended.attempts)
+
+    def _local_step(self, ended: facts.LocalStep, outcome: Outcome) -> None:
+        if ended.kind == "find mailbox" and outcome.failure is None and outcome.value is not None:
+            self._state.steps.sends_to(ended.name, outcome.value, outcome.call)
             return
-        data = await self._first(marker.details["data"])
-        text = await self._summary(event)
-        completed = data["complete_time"]
-        if not marker.HasField("failure"):
-            returned = await self._outcome(marker.details["result"])
-            with self._state.local(_moment(completed)):
-                self._local_done(data, text, returned)
-        elif _is_of_step(text, data["activity_id"], data["activity_type"]):
-            self._state.begun(text, data["activity_id"])
-            failed = await self._failed(marker.failure, data["attempt"])
-            with self._state.local(_moment(completed)):
-                self._fail(text, failed)
-
-    def _local_done(self, data: dict[str, Any], text: str, returned: Outcome) -> None:
-        kind, result = data["activity_type"], returned.value
-        if kind == SUBSCRIBE_RUN and result is not None:
-            topics, parts = result["topics"], result.get("parts", {})
-            self._state.subscribed(result["key"], result["kind"], topics, result["until"], parts)
-        elif kind == OPEN_MAILBOX:
-            self._state.opened(text, result.get("step"), Wait.model_validate(result["wait"]), result["run_id"])
-        elif kind == CLOSE_MAILBOX and not result:
-            self._state.closed_in_vain(text)
-        elif kind == FIND_MAILBOX and result is None:  # no run waits for the signal, which ends the sending step
-            self._state.finished(text, returned)
-        elif kind == FIND_END:
-            self._state.looked_at_child(text, unpacked_outcome(result))
-        elif kind == FIND_MAILBOX:
-            self._state.sends_to(text, result, returned.call)
-        elif _is_of_step(text, data["activity_id"], kind):
-            self._state.begun(text, data["activity_id"])
-            self._state.finished(text, returned)
-
-    # --- timers ----------------------------------------------------------------------------------------------------
-
-    async def _timer_started_event_attributes(self, event: HistoryEvent) -> None:
-        if text := await self._summary(event):  # a timer of the body's own asyncio.sleep has no summary
-            lasts = event.timer_started_event_attributes.start_to_fire_timeout.ToNanoseconds() / 1e9
-            self._state.timer_started(event.event_id, text, _seconds(event.event_time) + lasts)
-
-    async def _timer_fired_event_attributes(self, event: HistoryEvent) -> None:
-        self._state.timer_fired(event.timer_fired_event_attributes.started_event_id)
-
-    async def _timer_canceled_event_attributes(self, event: HistoryEvent) -> None:
-        self._state.timer_cancelled(event.timer_canceled_event_attributes.started_event_id)
+        if not ended.is_part:
+            self._state.steps.begun(ended.name, ended.activity_id)
+        if ended.failure is None:
+            self._state.steps.finished(ended.name, outcome)
+        else:
+            self._fail(ended.name, outcome)
 
     # --- invoked runs ----------------------------------------------------------------------------------------------
 
-    async def _start_child_workflow_execution_initiated_event_attributes(self, event: HistoryEvent) -> None:
-        child = event.start_child_workflow_execution_initiated_event_attributes.workflow_id
-        self._state.invoked(child, invoking_step(await self._summary(event)))
-
-    async def _start_child_workflow_execution_failed_event_attributes(self, event: HistoryEvent) -> None:
-        self._state.not_invoked(event.start_child_workflow_execution_failed_event_attributes.workflow_id)
-
-    async def _child_workflow_execution_completed_event_attributes(self, event: HistoryEvent) -> None:
-        completed = event.child_workflow_execution_completed_event_attributes
-        self._child_ended(completed, Outcome(await self._returned(completed.result)))
-
-    async def _child_workflow_execution_failed_event_attributes(self, event: HistoryEvent) -> None:
-        failed = event.child_workflow_execution_failed_event_attributes
-        self._child_ended(failed, await self._failed(failed.failure, 0))
-
-    async def _child_workflow_execution_canceled_event_attributes(self, event: HistoryEvent) -> None:
-        self._child_ended(event.child_workflow_execution_canceled_event_attributes, _CANCELLED)
-
-    async def _child_workflow_execution_terminated_event_attributes(self, event: HistoryEvent) -> None:
-        failure = Failure("TerminatedError", "the run was terminated")
-        self._child_ended(event.child_workflow_execution_terminated_event_attributes, Outcome(failure=failure))
-
-    async def _child_workflow_execution_timed_out_event_attributes(self, event: HistoryEvent) -> None:
-        failure = Failure("TimeoutError", "the run exceeded a timeout of Temporal's")
-        self._child_ended(event.child_workflow_execution_timed_out_event_attributes, Outcome(failure=failure))
-
-    def _child_ended(self, attributes: Any, outcome: Outcome) -> None:
-        self._state.child_ended(attributes.workflow_execution.workflow_id, outcome)
-
-    # --- values ----------------------------------------------------------------------------------------------------
-
-    async def _first(self, payloads: Payloads) -> JSON:
-        return await self._json(payloads.payloads[0]) if payloads.payloads else None
-
-    async def _outcome(self, payloads: Payloads) -> Outcome:
-        if not payloads.payloads:
-            return Outcome()
-        (raw,) = await self._converter.decode([payloads.payloads[0]], [RawValue])
-        return Outcome(self._read(raw), call=Call.of_result(raw))
-
-    async def _returned(self, payloads: Payloads) -> JSON:
-        if not payloads.payloads:
-            return None
-        (raw,) = await self._converter.decode([payloads.payloads[0]], [RawValue])
-        return read_result(raw, self._read).as_json()
-
-    async def _signalled(self, payloads: Payloads) -> JSON:
-        """Return the message of a signal; None if it cannot be read, as in the run itself."""
-        if not payloads.payloads:
-            return None
-        (raw,) = await self._converter.decode([payloads.payloads[0]], [RawValue])
-        try:
-            return self._read(raw)
-        except UnknownKeyError:
-            raise
-        except Exception:
-            return None
-
-    async def _json(self, payload: Payload) -> JSON:
-        (raw,) = await self._converter.decode([payload], [RawValue])
-        return self._read(raw)
-
-    def _read(self, raw: RawValue) -> JSON:
-        if raw.payload.metadata.get("encoding") != b"json/plain":
-            check_readable(raw.payload)
-            return self._converter.payload_converter.from_payload(raw.payload)
-        return from_raw(raw)
-
-    async def _summary(self, event: HistoryEvent) -> str:
-        if not event.user_metadata.HasField("summary"):
-            return ""
-        (text,) = await self._converter.decode([event.user_metadata.summary], [str])
-        return str(text)
-
-    async def _failed(self, failure: FailureMessage, max_attempts: int) -> Outcome:
-        error = await self._converter.decode_failure(failure)
-        if is_cancellation(error):
-            return _CANCELLED
-        assert isinstance(error, FailureError)
-        return Outcome(failure=failure_of(error, max_attempts), call=call_of(error))
+    async def _outcome_of_child(self, ended: facts.ChildEnded) -> Outcome:
+        match ended.end:
+            case "completed":
+                return Outcome(await self._values.returned(ended.result or Payloads()))
+            case "failed":
+                return await self._values.failed(ended.failure or FailureMessage(), 0)
+            case "cancelled":
+                return CANCELLED
+            case "terminated":
+                return Outcome(failure=Failure("TerminatedError", "the run was terminated"))
+            case "timed out":
+                return Outcome(failure=Failure("TimeoutError", "the run exceeded a timeout of Temporal's"))
 
 
 def _call(argument: JSON) -> Call | None:
@@ -495,19 +386,5 @@ def _call(argument: JSON) -> Call | None:
 
 def _attempts(policy: RetryPolicy, argument: JSON) -> Attempts:
     """Return the attempts of a step, including those of earlier activities that were cancelled."""
-    before = argument.get(BEFORE) if isinstance(argument, dict) else None
-    begun = before["attempts"] if before else 0
+    begun = attempts_before(argument)
     return Attempts(policy.maximum_attempts + begun, tuple(policy.non_retryable_error_types), begun)
-
-
-def _is_of_step(key: str, activity_id: str, kind: str) -> bool:
-    return kind in STEPS and (activity_id == key or activity_id.startswith(f"{key}#"))
-
-
-def _moment(written: dict[str, int]) -> int:
-    """Return a time from the marker of a local activity, written by Temporal's core, in nanoseconds since the epoch."""
-    return Timestamp(seconds=written["seconds"], nanos=written["nanos"]).ToNanoseconds()
-
-
-def _seconds(moment: Timestamp) -> float:
-    return moment.ToNanoseconds() / 1e9

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..types import JSON
+
 BEFORE: Final = "before"
 """Key in the argument of a step's activity for the attempts that the step has had in earlier activities."""
 
@@ -12,3 +14,9 @@ def is_activity_of(step_id: str, activity_id: str) -> bool:
     """Return whether an activity may belong to a step, by its id."""
     name, _, number = activity_id.rpartition("#")
     return activity_id == step_id or (name == step_id and number.isdecimal())
+
+
+def attempts_before(argument: JSON) -> int:
+    """Return the number of attempts that a step has had before an activity with this argument."""
+    before = argument.get(BEFORE) if isinstance(argument, dict) else None
+    return int(before["attempts"]) if before else 0

@@ -31,7 +31,7 @@ Interval = Annotated[float, Field(allow_inf_nan=False, gt=0, le=FAR_FUTURE)]
 BACKOFF = ""
 """Key of the wait between two attempts of the body; no step has it."""
 
-# The summaries of timers: a step's timer has the step's key. ``history/recovery.py`` reads them.
+# The summaries of timers: a step's timer has the step's key. ``history/reading.py`` reads them.
 
 
 def is_of_no_step(text: str) -> bool:

@@ -10,6 +10,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 import steporal
 from steporal.errors import RunFailedError
+from steporal.operations.finding import describe, find_run, first_run_id, started
 from steporal.routing.catalog.reading import Match
 from steporal.routing.inngest_bridge import unmarked_id
 from steporal.rpc import bounded
@@ -17,7 +18,6 @@ from steporal.run_handle import Run
 from steporal.types import JSON
 from steporal.wire.workflow_ids import run_name, workflow_id_of
 
-from ..runs.finding import describe, find_run, first_run_id, started
 from .answer_memory import AnswerMemory
 from .answers import Problem, enveloped, iso
 from .memory import body_of

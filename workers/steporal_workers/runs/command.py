@@ -12,7 +12,7 @@ from ..options import Group, checking_option, client_of, codec_option, connectio
 from ..problems import perform
 
 if TYPE_CHECKING:
-    from .queries import Filters
+    from steporal.operations.queries import Filters
 
 STATUSES = ("running", "stuck", "completed", "failed", "cancelled", "terminated", "timed-out")
 
@@ -54,7 +54,7 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _filters(options: dict[str, Any]) -> Filters:
-    from .queries import Filters
+    from steporal.operations.queries import Filters
 
     return Filters(**options)
 
@@ -200,7 +200,9 @@ def rerun(id: str, from_step: str | None, data: str | None, connection: Any, cod
     from ..arguments import read_json
 
     value = None if data is None else read_json(data, "--input")
-    from .rerun import SAME, run_rerun
+    from steporal.operations.rerun import SAME
+
+    from .rerun import run_rerun
 
     client = client_of(codec)
 

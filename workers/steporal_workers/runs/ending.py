@@ -1,32 +1,24 @@
-"""``steporal runs result``, ``cancel`` and ``terminate``: for one run, or for all that a query finds."""
+"""``steporal runs result``, ``cancel`` and ``terminate``: for one run, or for all that flags select."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Literal
-from uuid import uuid4
 
 import click
 from rich.markup import escape
-from temporalio.api.batch.v1 import BatchOperationCancellation, BatchOperationTermination
-from temporalio.api.workflowservice.v1 import StartBatchOperationRequest
 from temporalio.client import Client
 from temporalio.common import RawValue
-from temporalio.service import RPCError, RPCStatusCode
 
 import steporal
+from steporal.operations.ending import Verb, count_runs, end_run, end_runs
+from steporal.operations.finding import first_run_id, get_run, is_open
+from steporal.operations.queries import Filters, query_of
 from steporal.run_handle import Run
 
 from ..output import print_json, print_line, say
 from ..problems import FailedRun, Failure, Mistake, failed_run_json
-from .finding import first_run_id, get_run, is_open
-from .listing import not_understood
 from .progress import explained
-from .queries import Filters, query_of
-from .words import status_of
-
-Verb = Literal["cancel", "terminate"]
 
 _DONE: dict[Verb, str] = {"cancel": "requested to cancel", "terminate": "terminated"}
 
@@ -35,7 +27,7 @@ async def run_result(temporal: Client, id: str, *, wait: bool, as_json: bool) ->
     """Print the result of a run.
 
     Raises:
-        Failure: The run does not exist, has failed, or has not ended.
+        Failure: The run has failed, or has not ended.
     """
     described = await get_run(temporal, id)
     if is_open(described) and not wait:
@@ -55,28 +47,13 @@ async def run_result(temporal: Client, id: str, *, wait: bool, as_json: bool) ->
 
 
 async def run_end(temporal: Client, verb: Verb, ids: Sequence[str], *, reason: str | None, as_json: bool) -> None:
-    """Cancel or terminate runs.
-
-    Raises:
-        Failure: A run does not exist, or has ended; the runs before it are ended.
-    """
+    """Cancel or terminate runs; if one cannot be ended, those before it are."""
     ended = []
     for id in ids:
-        described = await get_run(temporal, id)
-        if not is_open(described):
-            raise Failure(f"run {described.id!r} has already ended: {status_of(described.status)}")
-        handle = temporal.get_workflow_handle(described.id, first_execution_run_id=first_run_id(described))
-        try:
-            await (
-                handle.cancel() if verb == "cancel" else handle.terminate(reason=reason or "steporal runs terminate")
-            )
-        except RPCError as err:
-            if err.status != RPCStatusCode.NOT_FOUND:
-                raise
-            raise Failure(f"run {described.id!r} has just ended") from None
-        ended.append(described.id)
+        run = await end_run(temporal, verb, id, reason=reason or f"steporal runs {verb}")
+        ended.append(run.workflow_id)
         if not as_json:
-            say(f"{_DONE[verb]}: {escape(described.id)}")
+            say(f"{_DONE[verb]}: {escape(run.workflow_id)}")
     if as_json:
         print_json({"runs": ended})
 
@@ -87,45 +64,28 @@ async def run_batch(
     """Cancel or terminate all open runs that the filters select, by a batch operation of Temporal's.
 
     Raises:
-        Failure: Temporal does not accept the query.
-        Mistake: A flag needs search attributes that the namespace does not have, or nobody can confirm.
+        Mistake: Nobody has confirmed.
     """
     query = await query_of(temporal, filters)
-    if query.event is not None:
-        raise Mistake(
-            f"--event needs search attributes, which namespace {temporal.namespace!r} does not have; "
-            "`steporal setup` registers them, for runs that start from then on"
-        )
-    try:
-        count = (await temporal.count_workflows(query.text)).count
-    except RPCError as err:
-        raise not_understood(err, filters.where) from None
-    if count == 0:
-        print_json({"job_id": None, "count": 0}) if as_json else say(
-            escape(f"no open run matches{f'; {query.unknown}' if query.unknown else ''}")
-        )
-        return
-    runs = f"{count:,} open run{'s' * (count != 1)}"
-    if not is_sure:
-        await asyncio.to_thread(_confirm, f"{verb} {runs} in namespace {temporal.namespace!r}?")
-    job_id = f"steporal-{verb}-{uuid4()}"
-    identity = temporal.identity
-    request = StartBatchOperationRequest(
-        namespace=temporal.namespace,
-        visibility_query=query.text,
-        job_id=job_id,
-        reason=reason or f"steporal runs {verb}",
-    )
-    if verb == "cancel":
-        request.cancellation_operation.CopyFrom(BatchOperationCancellation(identity=identity))
-    else:
-        request.termination_operation.CopyFrom(BatchOperationTermination(identity=identity))
-    await temporal.workflow_service.start_batch_operation(request)
+    count = await count_runs(temporal, query)
+    if count and not is_sure:
+        await asyncio.to_thread(_confirm, f"{verb} {_open_runs(count)} in namespace {temporal.namespace!r}?")
+    batch = await end_runs(temporal, verb, query, reason=reason or f"steporal runs {verb}") if count else None
     if as_json:
-        print_json({"job_id": job_id, "count": count})
+        print_json({"job_id": batch and batch.job_id, "count": batch.count if batch else 0})
         return
-    print_line(job_id)
-    say(f"  Temporal's batch job {verb}s {runs}; `temporal batch describe --job-id {job_id}` shows its progress")
+    if batch is None:
+        say(escape(f"no open run matches{f'; {query.unknown}' if query.unknown else ''}"))
+        return
+    print_line(batch.job_id)
+    say(
+        f"  Temporal's batch job {verb}s {_open_runs(batch.count)}; `temporal batch describe --job-id {batch.job_id}` "
+        "shows its progress"
+    )
+
+
+def _open_runs(count: int) -> str:
+    return f"{count:,} open run{'s' * (count != 1)}"
 
 
 def _confirm(question: str) -> None:

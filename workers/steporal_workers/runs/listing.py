@@ -1,107 +1,33 @@
-"""``steporal runs list``: lists runs."""
+"""``steporal runs list``: prints the runs that flags select."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from rich.markup import escape
 from rich.table import Table
-from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.client import Client
 
-from steporal.events import event_matches
-from steporal.observability.search_attributes import APP, EVENT_ID, EVENT_NAME, WAITING_FOR
+from steporal.operations.listing import ListedRun, list_runs
+from steporal.operations.queries import STUCK, Filters, query_of
 from steporal.types import JSON
-from steporal.wire.run_state import read_run_state
-from steporal.wire.start import Origin
 
 from ..output import console, print_json, say
-from ..problems import Failure
-from .finding import describe, first_run_id, is_open
-from .queries import PROBLEMS, STUCK, Filters, query_of
-from .story import arguments_of
-from .words import clock, iso, status_of, status_text, took
-
-_AT_ONCE = 20
-
-
-@dataclass(slots=True)
-class Listed:
-    """Run in a list.
-
-    Attributes:
-        run: Its last execution.
-        run_id: The run's own id, ``ctx.run_id``, which is that of its first execution.
-        started: The start of its first execution.
-        event: The name of the event that started it; None if unknown.
-        event_id: That event's id.
-    """
-
-    run: WorkflowExecution
-    run_id: str
-    started: datetime
-    event: str | None = None
-    event_id: str | None = None
-
-    @property
-    def ended(self) -> datetime | None:
-        """Time of its end; None if it is open."""
-        return None if is_open(self.run) else self.run.close_time
-
-    @property
-    def is_stuck(self) -> bool:
-        """True if its workflow task fails again and again, as far as the server reports that."""
-        return self.ended is None and bool(self.run.typed_search_attributes.get(PROBLEMS))
-
-    @property
-    def waiting_for(self) -> list[str]:
-        """Descriptions of its waits, if it is parked and the namespace has search attributes."""
-        return list(self.run.typed_search_attributes.get(WAITING_FOR) or ()) if self.ended is None else []
-
-    def json(self) -> JSON:
-        return {
-            "workflow": self.run.workflow_type,
-            "app": self.run.typed_search_attributes.get(APP),
-            "workflow_id": self.run.id,
-            "run_id": self.run_id,
-            "status": status_of(self.run.status),
-            "is_stuck": self.is_stuck,
-            "started": iso(self.started),
-            "ended": iso(self.ended),
-            "event": self.event,
-            "event_id": self.event_id,
-            "waiting_for": self.waiting_for,
-        }
+from .words import clock, iso, status_text, took
 
 
 async def run_list(temporal: Client, filters: Filters, *, limit: int, as_json: bool) -> None:
-    """List open runs and the runs that ended last, the most recently started first.
-
-    Raises:
-        Failure: Temporal does not accept the query.
-    """
+    """List open runs and the runs that ended last, the most recently started first."""
     query = await query_of(temporal, filters)
     if query.event is not None:
         say(
             f"namespace {escape(repr(temporal.namespace))} has no search attributes (`steporal setup` registers them): "
             "the history of each run is read"
         )
-    rows: list[Listed] = []
-    known: set[tuple[str, str]] = set()
-    async for listed in _looked_at(temporal, query.text, limit=None if query.event else limit, where=filters.where):
-        if (listed.run.id, listed.run_id) in known:  # an earlier execution of a run that was reset
-            continue
-        if query.event is None or (listed.event is not None and event_matches(query.event, listed.event)):
-            known.add((listed.run.id, listed.run_id))
-            rows.append(listed)
-        if len(rows) == limit:
-            break
-    rows.sort(key=lambda listed: listed.started, reverse=True)
+    rows = await list_runs(temporal, query, limit=limit)
     if as_json:
-        print_json([listed.json() for listed in rows])
+        print_json([_json(row) for row in rows])
         return
     if not rows:
         why = f"; {query.unknown}" if query.unknown else ""
@@ -112,78 +38,33 @@ async def run_list(temporal: Client, filters: Filters, *, limit: int, as_json: b
         say(f"the last {limit:,}; --limit N shows more")
 
 
-async def _looked_at(temporal: Client, query: str, *, limit: int | None, where: str | None) -> AsyncIterator[Listed]:
-    batch: list[WorkflowExecution] = []
-    try:
-        async for run in temporal.list_workflows(query, limit=limit, page_size=min(limit or 100, 1000)):
-            batch.append(run)
-            if len(batch) == _AT_ONCE:
-                for listed in await _look_at_all(temporal, batch):
-                    yield listed
-                batch.clear()
-    except RPCError as err:
-        raise not_understood(err, where) from None
-    for listed in await _look_at_all(temporal, batch):
-        yield listed
+def _json(row: ListedRun) -> JSON:
+    return {
+        "workflow": row.workflow,
+        "app": row.app,
+        "workflow_id": row.workflow_id,
+        "run_id": row.run_id,
+        "status": row.status,
+        "is_stuck": row.is_stuck,
+        "started": iso(row.started),
+        "ended": iso(row.ended),
+        "event": row.event,
+        "event_id": row.event_id,
+        "waiting_for": list(row.waiting_for),
+    }
 
 
-async def _look_at_all(temporal: Client, batch: list[WorkflowExecution]) -> list[Listed]:
-    looked = await asyncio.gather(*(_look(temporal, each) for each in batch))
-    were_reset = await asyncio.gather(*(_was_reset(temporal, each) for each in looked))
-    return [listed for listed, was_reset in zip(looked, were_reset, strict=True) if not was_reset]
-
-
-async def _was_reset(temporal: Client, listed: Listed) -> bool:
-    """Return whether a terminated execution was reset, as `steporal recover` does, and another execution is open."""
-    if listed.run.status != WorkflowExecutionStatus.TERMINATED:
-        return False
-    latest = await describe(temporal, listed.run.id)
-    return latest is not None and latest.run_id != listed.run.run_id and first_run_id(latest) == listed.run_id
-
-
-def not_understood(error: RPCError, where: str | None) -> Exception:
-    """Return the error for a query that Temporal refused."""
-    if error.status == RPCStatusCode.INVALID_ARGUMENT and where:
-        return Failure(f"Temporal does not accept --where {where!r}: {error.message}")
-    return error
-
-
-async def _look(temporal: Client, run: WorkflowExecution) -> Listed:
-    """Return a run with the facts that visibility does not have, which are in the run's first event."""
-    attributes = run.typed_search_attributes
-    listed = Listed(run, run.run_id, run.start_time, attributes.get(EVENT_NAME), attributes.get(EVENT_ID))
-    handle = temporal.get_workflow_handle(run.id, run_id=run.run_id)
-    try:
-        async for event in handle.fetch_history_events(page_size=1):
-            first = event.workflow_execution_started_event_attributes.first_execution_run_id
-            listed.run_id = first or run.run_id
-            listed.started = event.event_time.ToDatetime(tzinfo=UTC)  # of a run that was reset, its true start
-            values = await arguments_of(event, temporal.data_converter)
-            origin = Origin.of_run(values[1] if len(values) > 1 else None, run.id)
-            listed.event, listed.event_id = origin.name, origin.id
-            carried = read_run_state(values[2]) if len(values) > 2 else None
-            if carried is not None and carried.started:
-                listed.started = datetime.fromtimestamp(carried.started / 1000, UTC)
-            break
-    except RPCError as err:
-        if err.status != RPCStatusCode.NOT_FOUND:
-            raise
-    except Exception:
-        pass  # it is encrypted, or not a run of Steporal's, or anybody started it with any arguments
-    return listed
-
-
-def _table(rows: list[Listed]) -> Table:
-    is_waiting = any(listed.waiting_for for listed in rows)
+def _table(rows: Sequence[ListedRun]) -> Table:
+    is_waiting = any(row.waiting_for for row in rows)
     table = Table("workflow", "run", "status", "started", "took", "event", *(["waits for"] if is_waiting else []))
-    for listed in rows:
-        row = [
-            escape(listed.run.workflow_type),
-            escape(listed.run.id),
-            status_text(STUCK if listed.is_stuck else status_of(listed.run.status)),
-            clock(listed.started),
-            took((listed.ended or datetime.now(UTC)) - listed.started),
-            escape(listed.event or "-"),
+    for row in rows:
+        cells = [
+            escape(row.workflow),
+            escape(row.workflow_id),
+            status_text(STUCK if row.is_stuck else row.status),
+            clock(row.started),
+            took((row.ended or datetime.now(UTC)) - row.started),
+            escape(row.event or "-"),
         ]
-        table.add_row(*row, *([escape("\n".join(listed.waiting_for))] if is_waiting else []))
+        table.add_row(*cells, *([escape("\n".join(row.waiting_for))] if is_waiting else []))
     return table

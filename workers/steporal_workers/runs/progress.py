@@ -5,26 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from rich.markup import escape
-from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskState
 from temporalio.client import Client
 from temporalio.service import RPCError
 
+from steporal.history.errors import HistoryError
+from steporal.operations.details import DetailsReader, RunDetails
+from steporal.operations.finding import describe, is_open
+from steporal.operations.late_tasks import LateTask
+
 from ..output import say
-from ..problems import Failure
-from ..task_queues import state_of
-from .finding import describe, is_open
-from .story import Reader, Story
 from .words import clock
 
 FIRST_AFTER_SECONDS = 2.0
 """Time before the first message, as most runs need no explanation."""
 
 _EVERY_SECONDS = 1.0
-_LATE = timedelta(seconds=2)
 
 Line = tuple[str, str]
 """Kind of the obstacle, and the line that describes it; the line is repeated only after a different obstacle."""
@@ -43,14 +40,14 @@ async def explained(temporal: Client, workflow_id: str) -> AsyncIterator[None]:
 
 
 async def _explain(temporal: Client, workflow_id: str) -> None:
-    reader = Reader(temporal)
+    reader = DetailsReader(temporal)
     known: dict[str, str] = {}
     await asyncio.sleep(FIRST_AFTER_SECONDS)
     while True:
-        with suppress(RPCError, Failure):  # the code that waits for the result reports these
+        with suppress(RPCError, HistoryError):  # the code that waits for the result reports these
             described = await describe(temporal, workflow_id)
             if described is not None and is_open(described):
-                current = dict([line async for line in _lines(temporal, await reader.read(described))])
+                current = dict(_lines(await reader.details_of(described)))
                 if _BLOCKED & known.keys() and not _BLOCKED & current.keys():
                     say("  the run continues")
                 for matter, line in current.items():
@@ -64,55 +61,33 @@ _STUCK, _NO_WORKER = "stuck", "no worker"
 _BLOCKED = {_STUCK, _NO_WORKER}
 
 
-async def _lines(temporal: Client, story: Story) -> AsyncIterator[Line]:
-    if story.problem is not None:
-        yield _STUCK, f"[red]the run is stuck[/]: {escape(story.problem)}"
-        return
-    if (late := await why_late(temporal, story)) is not None:
-        yield _NO_WORKER, late
-        return
-    for line in _waits(story):
-        yield line
+def _lines(run: RunDetails) -> Iterator[Line]:
+    if run.problem is not None:
+        yield _STUCK, f"[red]the run is stuck[/]: {escape(run.problem)}"
+    elif run.late is not None:
+        yield _NO_WORKER, why_late(run.late)
+    else:
+        yield from _waits(run)
 
 
-def _waits(story: Story) -> Iterator[Line]:
-    for step in story.timeline.steps:
+def _waits(run: RunDetails) -> Iterator[Line]:
+    for step in run.steps:
         if step.state == "running" and step.retried_after is not None and step.next_attempt is not None:
             failed = f"[yellow]step {escape(repr(step.id))} failed[/]: {escape(step.retried_after)}"
             yield step.id, f"{failed}; attempt {step.attempts} starts at {clock(step.next_attempt)}"
-    for wait in story.waits:
+    for wait in run.waits:
         if wait.awaited.step:
             until = f", until {clock(wait.until)}" if wait.until else ""
             yield wait.awaited.step, f"step {escape(repr(wait.awaited.step))} {escape(wait.awaited.what)}{until}"
 
 
-async def why_late(temporal: Client, story: Story) -> str | None:
-    """Return why no worker has taken the next task of a run for two seconds; None if nothing is late."""
-    queue = _late_queue(story) if story.is_open else None
-    if queue is None:
-        return None
-    state = await state_of(temporal, queue, "workflow")
+def why_late(late: LateTask) -> str:
+    """Return why no worker takes the next task of a run, in rich's markup."""
     start = "start one: steporal worker MODULE:CLIENT"
-    if not state.pollers:
-        return f"[yellow]no worker polls task queue {escape(repr(queue))}[/]; {start}"
+    queue = escape(repr(late.task_queue))
+    if not late.pollers:
+        return f"[yellow]no worker polls task queue {queue}[/]; {start}"
     return (
-        f"[yellow]no worker of task queue {escape(repr(queue))} takes the run's next task[/]: the "
-        f"{len(state.pollers)} that polled it last may be busy or gone; {start}"
+        f"[yellow]no worker of task queue {queue} takes the run's next task[/]: the {len(late.pollers)} that polled "
+        f"it last may be busy or gone; {start}"
     )
-
-
-def _late_queue(story: Story) -> str | None:
-    """Return the task queue on which a task of the run has waited for a worker for too long."""
-    raw = story.described.raw_description
-    task = raw.pending_workflow_task
-    if task.state == PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_SCHEDULED and _is_late(task.scheduled_time):
-        return story.described.task_queue
-    for pending in raw.pending_activities:
-        is_scheduled = pending.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED
-        if is_scheduled and _is_late(pending.scheduled_time):
-            return pending.activity_options.task_queue.name or story.described.task_queue
-    return None
-
-
-def _is_late(scheduled: Timestamp) -> bool:
-    return datetime.now(UTC) - scheduled.ToDatetime(tzinfo=UTC) > _LATE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -16,16 +16,16 @@ from rich.table import Table
 from rich.text import Text
 from temporalio.client import Client
 
+from steporal.history.story import Wait
+from steporal.history.timeline import StepEntry
+from steporal.operations.details import DetailsReader, RunDetails
+from steporal.operations.queries import STUCK
 from steporal.types import JSON
 
 from ..output import console, print_json
 from ..stacks import own_place
-from .finding import first_run_id, get_run
 from .progress import why_late
-from .queries import STUCK
-from .story import Reader, Story, Wait
-from .timeline import StepEntry, Timeline
-from .words import clock, iso, mark, short, status_of, status_text, took
+from .words import clock, iso, mark, short, status_text, took
 
 _RESULT_WIDTH = 60
 _ERROR_WIDTH = 300
@@ -63,29 +63,22 @@ async def run_show(temporal: Client, id: str, *, watch: bool, stack: bool, as_js
         watch: Refresh the output until the run ends.
         stack: Show all lines of a stack trace, not only the user's innermost line.
         as_json: Print JSON.
-
-    Raises:
-        Failure: The run does not exist.
     """
-    reader = Reader(temporal)
-    described = await get_run(temporal, id)
-    story = await reader.read(described)
+    reader = DetailsReader(temporal)
+    run = await reader.read(id)
     if as_json:
-        print_json(_json(story, temporal))
+        print_json(_json(run, temporal))
         return
     out = console()
-
-    async def rendered() -> RenderableType:
-        return _rendered(story, temporal, stack=stack, late=await why_late(temporal, story))
-
     if not watch:
-        out.print(await rendered())
+        out.print(_rendered(run, temporal, stack=stack))
         return
-    with Live(await rendered(), console=out, auto_refresh=False, vertical_overflow="visible") as live:
-        while story.is_open:
+    shown = _rendered(run, temporal, stack=stack)
+    with Live(shown, console=out, auto_refresh=False, vertical_overflow="visible") as live:
+        while run.is_open:
             await asyncio.sleep(_LOOK_EVERY)
-            story = await reader.read(await get_run(temporal, described.id))
-            live.update(await rendered(), refresh=True)
+            run = await reader.read(run.workflow_id)
+            live.update(_rendered(run, temporal, stack=stack), refresh=True)
 
 
 def ui_url(temporal: Client, workflow_id: str, run_id: str) -> str | None:
@@ -105,54 +98,49 @@ def ui_url(temporal: Client, workflow_id: str, run_id: str) -> str | None:
 # --- text ----------------------------------------------------------------------------------------------------------
 
 
-def _rendered(story: Story, temporal: Client, *, stack: bool, late: str | None) -> RenderableType:
-    shown: list[RenderableType] = [_head(story)]
-    shown += [Text(text) for text in _errors(story.timeline, stack=stack)]
-    if story.timeline.steps:
-        shown.append(_steps(story))
-    if story.waits:
-        shown.append(_waits(story.waits))
-    if story.problem:
-        shown.append(Text.from_markup(f"[red]stuck:[/] {escape(story.problem)}"))
-    elif late:
-        shown.append(Text.from_markup(late))
-    if url := ui_url(temporal, story.described.id, story.described.run_id):
+def _rendered(run: RunDetails, temporal: Client, *, stack: bool) -> RenderableType:
+    shown: list[RenderableType] = [_head(run)]
+    shown += [Text(text) for text in _errors(run, stack=stack)]
+    if run.steps:
+        shown.append(_steps(run.steps))
+    if run.waits:
+        shown.append(_waits(run.waits))
+    if run.problem:
+        shown.append(Text.from_markup(f"[red]stuck:[/] {escape(run.problem)}"))
+    elif run.late:
+        shown.append(Text.from_markup(why_late(run.late)))
+    if url := ui_url(temporal, run.workflow_id, run.last_run_id):
         shown.append(Text(url, no_wrap=True, overflow="ignore"))
     return Group(*shown)
 
 
-def _head(story: Story) -> Table:
-    timeline, described = story.timeline, story.described
+def _head(run: RunDetails) -> Table:
     head = Table.grid(padding=(0, 2))
-    status = status_text(STUCK if story.problem else status_of(described.status))
-    ended = "" if timeline.end is None else f" in {took(timeline.end - story.started)}"
-    head.add_row("run", f"[bold]{escape(described.id)}[/]")
-    head.add_row("run id", escape(first_run_id(described)))
-    head.add_row("status", f"{status}{ended}{', parked' * _is_parked(story)}")
-    head.add_row("started", f"{clock(story.started)}, by {escape(story.origin.name)} ({escape(story.origin.id)})")
-    if story.rerun_of:
-        at = story.rerun_of.get("from")
-        head.add_row("rerun of", escape(f"{story.rerun_of['workflow_id']}{f', from step {at!r}' if at else ''}"))
-    head.add_row("input", escape(short(story.data, _ERROR_WIDTH)))
-    if timeline.error is not None:
-        head.add_row("error", f"[red]{escape(short(timeline.error, _ERROR_WIDTH))}[/]")
-    elif timeline.state == "completed":
-        head.add_row("result", escape(short(timeline.result, _ERROR_WIDTH)))
-    if story.executions > 1:
-        head.add_row("executions", f"{story.executions:,}: it has continued as new")
+    status = status_text(STUCK if run.problem else run.status)
+    ended = "" if run.ended is None else f" in {took(run.ended - run.started)}"
+    head.add_row("run", f"[bold]{escape(run.workflow_id)}[/]")
+    head.add_row("run id", escape(run.run_id))
+    head.add_row("status", f"{status}{ended}{', parked' * run.is_parked}")
+    head.add_row("started", f"{clock(run.started)}, by {escape(run.origin.name)} ({escape(run.origin.id)})")
+    if run.rerun_of:
+        at = run.rerun_of.get("from")
+        head.add_row("rerun of", escape(f"{run.rerun_of['workflow_id']}{f', from step {at!r}' if at else ''}"))
+    head.add_row("input", escape(short(run.input, _ERROR_WIDTH)))
+    if run.error is not None:
+        head.add_row("error", f"[red]{escape(short(run.error, _ERROR_WIDTH))}[/]")
+    elif run.ended is not None:
+        head.add_row("result", escape(short(run.result, _ERROR_WIDTH)))
+    if run.executions > 1:
+        head.add_row("executions", f"{run.executions:,}: it has continued as new")
     return head
 
 
-def _is_parked(story: Story) -> bool:
-    return story.is_open and story.is_parked
-
-
-def _steps(story: Story) -> Table:
+def _steps(steps: Sequence[StepEntry]) -> Table:
     table = Table("step", "what", "started")
     table.add_column("took", justify="right")
     table.add_column("attempts", justify="right")
     table.add_column("result")
-    for step in story.timeline.steps:
+    for step in steps:
         attempts = f"[yellow]{step.attempts}[/]" if step.attempts > 1 else str(step.attempts)
         start = "-" if step.start is None else step.start.astimezone().strftime("%H:%M:%S.%f")[:-3]
         name = f"{mark(step.state)} {escape(step.id) if step.is_step else f'[dim]{escape(step.id)}[/]'}"
@@ -160,11 +148,11 @@ def _steps(story: Story) -> Table:
     return table
 
 
-def _errors(timeline: Timeline, *, stack: bool) -> Iterator[str]:
+def _errors(run: RunDetails, *, stack: bool) -> Iterator[str]:
     """Yield the errors that the user's own code raised, each with its line: in the body, and in each step."""
-    if timeline.error is not None and timeline.failed_step is None and timeline.stack:
-        yield "\n".join([timeline.error, *_lines(timeline.stack, stack=stack), "  the body of the run"])
-    for step in timeline.steps:
+    if run.error is not None and run.failed_step is None and run.stack:
+        yield "\n".join([run.error, *_lines(run.stack, stack=stack), "  the body of the run"])
+    for step in run.steps:
         error = step.error or (step.retried_after if step.state == "running" else None)
         if error is not None and step.stack:
             yield "\n".join([error, *_lines(step.stack, stack=stack), f"  step {step.id!r} {_attempts(step)}"])
@@ -223,7 +211,7 @@ def _sent(result: dict[str, Any]) -> str:
     return "; ".join(facts)
 
 
-def _waits(waits: list[Wait]) -> Table:
+def _waits(waits: Sequence[Wait]) -> Table:
     table = Table("now", "", "since", "until", title_justify="left")
     for wait in waits:
         step = escape(wait.awaited.step) or "[dim]the body[/]"
@@ -234,28 +222,28 @@ def _waits(waits: list[Wait]) -> Table:
 # --- JSON ----------------------------------------------------------------------------------------------------------
 
 
-def _json(story: Story, temporal: Client) -> dict[str, JSON]:
-    timeline, described, origin = story.timeline, story.described, story.origin
+def _json(run: RunDetails, temporal: Client) -> dict[str, JSON]:
+    origin = run.origin
     return {
-        "workflow_id": described.id,
-        "run_id": first_run_id(described),
-        "workflow": described.workflow_type,
-        "task_queue": described.task_queue,
-        "status": status_of(described.status),
-        "is_stuck": story.problem is not None,
-        "is_parked": _is_parked(story),
-        "started": iso(story.started),
-        "ended": iso(timeline.end),
+        "workflow_id": run.workflow_id,
+        "run_id": run.run_id,
+        "workflow": run.workflow,
+        "task_queue": run.task_queue,
+        "status": run.status,
+        "is_stuck": run.problem is not None,
+        "is_parked": run.is_parked,
+        "started": iso(run.started),
+        "ended": iso(run.ended),
         "event": {"name": origin.name, "id": origin.id, "type": origin.type, "ts": origin.ts},
-        "rerun_of": dict(story.rerun_of) if story.rerun_of else None,
-        "input": story.data,
-        "result": timeline.result,
-        "error": timeline.error,
-        "stack": timeline.stack or None,
-        "failed_step": timeline.failed_step.step_id if timeline.failed_step else None,
-        "executions": story.executions,
-        "problem": story.problem,
-        "steps": [_step_json(step) for step in timeline.steps],
+        "rerun_of": dict(run.rerun_of) if run.rerun_of else None,
+        "input": run.input,
+        "result": run.result,
+        "error": run.error,
+        "stack": run.stack or None,
+        "failed_step": run.failed_step.step_id if run.failed_step else None,
+        "executions": run.executions,
+        "problem": run.problem,
+        "steps": [_step_json(step) for step in run.steps],
         "waits": [
             {
                 "step": wait.awaited.step,
@@ -264,9 +252,9 @@ def _json(story: Story, temporal: Client) -> dict[str, JSON]:
                 "since": iso(wait.since),
                 "until": iso(wait.until),
             }
-            for wait in story.waits
+            for wait in run.waits
         ],
-        "ui": ui_url(temporal, described.id, described.run_id),
+        "ui": ui_url(temporal, run.workflow_id, run.last_run_id),
     }
 
 

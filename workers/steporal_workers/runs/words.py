@@ -5,29 +5,12 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 
-from temporalio.client import WorkflowExecutionStatus
-
 from steporal.durations import format_duration
+from steporal.history.timeline import State
 from steporal.types import JSON
-
-from .timeline import State
-
-_STATUSES = {
-    WorkflowExecutionStatus.COMPLETED: "completed",
-    WorkflowExecutionStatus.FAILED: "failed",
-    WorkflowExecutionStatus.CANCELED: "cancelled",
-    WorkflowExecutionStatus.TERMINATED: "terminated",
-    WorkflowExecutionStatus.TIMED_OUT: "timed-out",
-    WorkflowExecutionStatus.CONTINUED_AS_NEW: "continued",
-}
 
 _RED = ("failed", "stuck", "terminated", "timed-out")
 _COLOURS = {**dict.fromkeys(_RED, "red"), "completed": "green", "cancelled": "yellow"}
-
-
-def status_of(status: WorkflowExecutionStatus | None) -> str:
-    """Return a run's status; any status that is not an end counts as running."""
-    return _STATUSES.get(status, "running") if status else "running"
 
 
 def status_text(status: str) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 import temporalio.client
 from temporalio.api.workflowservice.v1 import DescribeNamespaceResponse
 
-import steporal
+from ...client import Client
 
 State = Literal["good", "warning", "bad"]
 
@@ -50,18 +50,14 @@ class Subject:
 
     Attributes:
         target: The client, as the command line names it.
-        event_keys: The gateway's event keys.
-        api_keys: The gateway's API keys.
-        insecure_any_key: Whether the gateway is open where it has no keys.
+        client: The app.
+        temporal: The connection to the namespace.
         namespace: Temporal's description of the namespace.
     """
 
     target: str
-    client: steporal.Client
+    client: Client
     temporal: temporalio.client.Client
-    event_keys: Sequence[str]
-    api_keys: Sequence[str]
-    insecure_any_key: bool
     namespace: DescribeNamespaceResponse
 
 

@@ -5,13 +5,25 @@ from __future__ import annotations
 import asyncio
 import re
 from datetime import datetime
+from typing import Literal
 
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionDescription, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from steporal.wire.names import ARBITER, DIRECTORY, LATE, MAILBOX, SHARD, TOPIC
+from ..wire.names import ARBITER, DIRECTORY, LATE, MAILBOX, SHARD, TOPIC
+from .errors import NoSuchRunError, OperationError
 
-from ..problems import Failure
+Status = Literal["running", "completed", "failed", "cancelled", "terminated", "timed-out", "continued"]
+"""Statuses of a run. A run that has continued as new has the status of its last execution."""
+
+_STATUSES: dict[WorkflowExecutionStatus, Status] = {
+    WorkflowExecutionStatus.COMPLETED: "completed",
+    WorkflowExecutionStatus.FAILED: "failed",
+    WorkflowExecutionStatus.CANCELED: "cancelled",
+    WorkflowExecutionStatus.TERMINATED: "terminated",
+    WorkflowExecutionStatus.TIMED_OUT: "timed-out",
+    WorkflowExecutionStatus.CONTINUED_AS_NEW: "continued",
+}
 
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -33,13 +45,14 @@ async def get_run(temporal: Client, id: str) -> WorkflowExecutionDescription:
     """Return the last execution of a run, by Temporal's workflow id or by ``ctx.run_id``.
 
     Raises:
-        Failure: It does not exist; or it is one of Steporal's own workflows, which users neither end nor run again.
+        NoSuchRunError: It does not exist.
+        OperationError: It is one of Steporal's own workflows, which users neither end nor run again.
     """
     described = await find_run(temporal, id)
     if described is not None and described.workflow_type in _SYSTEM:
-        raise Failure(f"{id!r} is not a run: it is Steporal's own workflow {described.workflow_type!r}")
+        raise OperationError(f"{id!r} is not a run: it is Steporal's own workflow {described.workflow_type!r}")
     if described is None:
-        raise Failure(
+        raise NoSuchRunError(
             f"there is no run {id!r} in namespace {temporal.namespace!r}; a run has its own id, ctx.run_id, and "
             "Temporal's workflow id: {app}/{workflow}/{event id}. `steporal runs list` shows the last ones, and "
             "`steporal runs list --event-id ID` those that an event started"
@@ -60,6 +73,11 @@ async def describe(temporal: Client, id: str, run_id: str | None = None) -> Work
 def is_open(described: WorkflowExecution) -> bool:
     """Return whether a run has not ended."""
     return described.status == WorkflowExecutionStatus.RUNNING
+
+
+def status_of(status: WorkflowExecutionStatus | None) -> Status:
+    """Return a run's status; any status that is not an end counts as running."""
+    return _STATUSES.get(status, "running") if status else "running"
 
 
 def first_run_id(described: WorkflowExecutionDescription) -> str:

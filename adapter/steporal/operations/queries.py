@@ -9,12 +9,12 @@ from datetime import datetime
 
 import temporalio.client
 from temporalio.common import SearchAttributeKey
+from temporalio.service import RPCError, RPCStatusCode
 
-from steporal.observability.search_attributes import APP, EVENT_ID, EVENT_NAME, has_all, keyword
-from steporal.routing.catalog.reading import Catalog, Snapshot
-from steporal.wire.workflow_ids import workflow_id_of
-
-from ..problems import Mistake
+from ..observability.search_attributes import APP, EVENT_ID, EVENT_NAME, has_all, keyword
+from ..routing.catalog.reading import Catalog, Snapshot
+from ..wire.workflow_ids import workflow_id_of
+from .errors import OperationError, QueryRefusedError, RequestError
 
 STATUSES = {
     "running": "Running",
@@ -38,7 +38,7 @@ PROBLEMS = SearchAttributeKey.for_keyword_list("TemporalReportedProblems")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """Flags that select runs.
+    """Conditions that select runs.
 
     Attributes:
         workflow: The id of their workflow.
@@ -65,20 +65,22 @@ class Query:
 
     Attributes:
         text: The query, in Temporal's query language.
+        where: The condition in it that the caller has written.
         event: The name or the pattern of the event that must have started the run.
-        unknown: A message about a name in the flags that no app has registered, which explains an empty result.
+        unknown: A message about a name in the conditions that no app has registered, which explains an empty result.
     """
 
     text: str
+    where: str | None = None
     event: str | None = None
     unknown: str = ""
 
 
 async def query_of(temporal: temporalio.client.Client, filters: Filters) -> Query:
-    """Return the query for the flags.
+    """Return the query for the conditions.
 
     Raises:
-        Mistake: The app does not exist.
+        RequestError: The app does not exist.
     """
     snapshot = await Catalog(temporal).read_all()
     is_indexed = await has_all(temporal)
@@ -102,7 +104,7 @@ async def query_of(temporal: temporalio.client.Client, filters: Filters) -> Quer
     unknown = _unknown("app", filters.app, snapshot.apps) or _unknown(
         "workflow", filters.workflow, _workflows(snapshot)
     )
-    return Query(" AND ".join(conditions), None if is_indexed else filters.event, unknown)
+    return Query(" AND ".join(conditions), filters.where, None if is_indexed else filters.event, unknown)
 
 
 def _workflows(snapshot: Snapshot) -> set[str]:
@@ -124,7 +126,7 @@ def _of_apps(snapshot: Snapshot, app: str | None, *, is_indexed: bool, namespace
         return f"{APP.name} = {quoted(keyword(app))}"
     if app is not None:
         known = ", ".join(map(repr, sorted(snapshot.apps))) or "none"
-        raise Mistake(f"no app {app!r} is registered in namespace {namespace!r}; registered: {known}")
+        raise RequestError(f"no app {app!r} is registered in namespace {namespace!r}; registered: {known}")
     if not snapshot.apps:
         return f"WorkflowType NOT STARTS_WITH {quoted(_SYSTEM)}"
     of_catalog = f"TaskQueue IN ({_list(snapshot.apps.values())})"
@@ -147,6 +149,13 @@ def _of_event(name: str) -> str:
 
 def _list(texts: Iterable[str]) -> str:
     return ", ".join(map(quoted, sorted(set(texts))))
+
+
+def refused(error: RPCError, where: str | None) -> RPCError | OperationError:
+    """Return the error for a query that Temporal refused; ``where`` is the condition that the caller has written."""
+    if error.status == RPCStatusCode.INVALID_ARGUMENT and where:
+        return QueryRefusedError(where, error.message)
+    return error
 
 
 def quoted(text: str) -> str:

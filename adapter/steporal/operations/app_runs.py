@@ -1,29 +1,30 @@
-"""Runs of an app, from Temporal's visibility."""
+"""Runs of an app, from Temporal's visibility, and its workers."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import temporalio.client
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import WorkflowExecution
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
-import steporal
+from ..client import Client
+from .errors import RequestError
+from .queries import quoted, refused
 
-from .problems import Failure, Mistake
-from .runs.queries import quoted
+T = TypeVar("T")
 
 _AT_ONCE = 20
 
 
 async def runs_of(
     temporal: temporalio.client.Client,
-    client: steporal.Client,
+    client: Client,
     *,
     workflow: str | None = None,
     where: str | None = None,
@@ -44,17 +45,15 @@ async def runs_of(
         limit: The maximum number of runs.
 
     Raises:
-        Mistake: The app does not have this workflow.
-        Failure: Temporal does not accept the condition.
+        RequestError: The app does not have this workflow.
+        QueryRefusedError: Temporal does not accept the condition.
     """
     query = _query(client, workflow, where, are_open, are_defined)
     try:
         async for run in temporal.list_workflows(query, limit=limit):
             yield run
     except RPCError as err:
-        if err.status == RPCStatusCode.INVALID_ARGUMENT and where:
-            raise Failure(f"Temporal does not accept --where {where!r}: {err.message}") from None
-        raise
+        raise refused(err, where) from None
 
 
 async def has_worker(temporal: temporalio.client.Client, task_queue: str) -> bool:
@@ -69,28 +68,28 @@ async def has_worker(temporal: temporalio.client.Client, task_queue: str) -> boo
     return bool(described.pollers)
 
 
-async def some_at_once(operations: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Perform operations on many runs, with a limit on concurrent calls to Temporal."""
+async def some_at_once(operations: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Perform operations on many runs, with a limit on concurrent calls to Temporal; return their results."""
     slots = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(operation: Coroutine[Any, Any, None]) -> None:
+    async def one(operation: Coroutine[Any, Any, T]) -> T:
         async with slots:
-            await operation
+            return await operation
 
-    await asyncio.gather(*map(one, operations))
+    return await asyncio.gather(*map(one, operations))
 
 
-def _query(client: steporal.Client, workflow: str | None, where: str | None, are_open: bool, are_defined: bool) -> str:
+def _query(client: Client, workflow: str | None, where: str | None, are_open: bool, are_defined: bool) -> str:
     conditions = [f"TaskQueue = {quoted(client.task_queue)}"]
     ids = [defined.id for defined in client.workflows]
     if workflow is not None:
         if workflow not in ids:
             known = ", ".join(map(repr, sorted(ids))) or "none"
-            raise Mistake(f"app {client.id!r} has no workflow {workflow!r}; it has {known}")
+            raise RequestError(f"app {client.id!r} has no workflow {workflow!r}; it has {known}")
         conditions.append(f"WorkflowType = {quoted(workflow)}")
     elif are_defined:
         if not ids:
-            raise Mistake(f"app {client.id!r} has no workflows")
+            raise RequestError(f"app {client.id!r} has no workflows")
         conditions.append(f"WorkflowType IN ({', '.join(map(quoted, ids))})")
     if are_open:
         conditions.append("ExecutionStatus = 'Running'")

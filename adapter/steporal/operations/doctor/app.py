@@ -1,25 +1,22 @@
-"""Checks of an app: its workers, its registered workflows and schedules, and the gateway's keys."""
+"""Checks of an app: its workers, its runs, and its registered workflows and schedules."""
 
 from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 import temporalio.client
 from temporalio.service import RPCError, RPCStatusCode
 
-from steporal.durations import format_duration
-from steporal.encryption import Keys
-from steporal.routing.catalog.defined import list_of
-from steporal.routing.catalog.listing import AppList
-from steporal.routing.catalog.registering import workers_of
-from steporal.values.encrypted import ENCRYPTION_KEYS
-from steporal.wire.names import SYSTEM_TASK_QUEUE
-
-from ..gateway.keys import MIN_KEY_LENGTH
-from ..runs.queries import PROBLEMS, quoted
+from ...durations import format_duration
+from ...encryption import Keys
+from ...routing.catalog.defined import list_of
+from ...routing.catalog.listing import AppList
+from ...routing.catalog.registering import workers_of
+from ...values.encrypted import ENCRYPTION_KEYS
+from ...wire.names import SYSTEM_TASK_QUEUE
+from ..queries import PROBLEMS, quoted
 from ..task_queues import TASK_TYPES, State, state_of
 from .verdicts import Subject, Verdict, bad, good, listing, warning
 
@@ -230,31 +227,3 @@ async def _is_paused(temporal: temporalio.client.Client, id: str) -> bool | None
 
 def _unpause(subject: Subject, id: str) -> str:
     return f"temporal schedule toggle --unpause --namespace {subject.temporal.namespace} --schedule-id {id!r}"
-
-
-# --- the gateway ---------------------------------------------------------------------------------------------------
-
-
-async def gateway_keys(subject: Subject) -> Verdict:
-    """Check that the keys that a gateway with these settings needs are set, and hard to guess."""
-    keys: Mapping[str, Iterable[str]] = {"event_keys": subject.event_keys, "api_keys": subject.api_keys}
-    count = f"{len(subject.event_keys)} event keys, {len(subject.api_keys)} API keys"
-    if subject.insecure_any_key and not (subject.event_keys and subject.api_keys):
-        return warning(
-            f"{count}; an API without keys is open to everybody", "set STEPORAL_EVENT_KEYS and STEPORAL_API_KEYS"
-        )
-    if not subject.event_keys and not subject.api_keys:
-        return warning(
-            "no keys are set here: a gateway does not start with these settings",
-            "if you run a gateway, set STEPORAL_EVENT_KEYS and STEPORAL_API_KEYS",
-        )
-    if short := [name for name, values in keys.items() if any(len(key) < MIN_KEY_LENGTH for key in values)]:
-        return bad(
-            f"{' and '.join(short)} have a key of fewer than {MIN_KEY_LENGTH} characters: no gateway starts with it",
-            "generate keys that cannot be guessed: openssl rand -hex 32",
-        )
-    if set(subject.event_keys) & set(subject.api_keys):
-        return warning(
-            "an event key is also an API key", "event keys appear in paths and browsers: use different keys for the two"
-        )
-    return good(count)

@@ -10,32 +10,27 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pydantic
-from temporalio.api.enums.v1 import PendingActivityState, WorkflowTaskFailedCause
-from temporalio.api.history.v1 import HistoryEvent
-from temporalio.client import Client, WorkflowExecutionDescription
-from temporalio.converter import DataConverter
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.api.enums.v1 import PendingActivityState
+from temporalio.client import Client, WorkflowExecutionDescription, WorkflowExecutionStatus
+from temporalio.service import RPCError
 
-from steporal.errors import SteporalError
-from steporal.history.recovery import Rebuilt, rebuild
-from steporal.runtime.awaited import Awaited
-from steporal.types import JSON
-from steporal.values.encrypted import memo_of
-from steporal.values.readable import plain
-from steporal.wire.journal_entries import Entry
-from steporal.wire.memo import Outcome
-from steporal.wire.names import RECOVER, RERUN_OF_KEY
-from steporal.wire.run_state import read_outcome, read_run_state
-from steporal.wire.sent_events import unpack
-from steporal.wire.start import Origin
-from steporal.wire.waits import BACKOFF
-
-from ..problems import Failure
-from .finding import is_open
-from .timeline import StepEntry, Timeline, json_of
-
-MAX_EXECUTIONS = 50
-"""Maximum number of executions that are read; the first of them contains the results of earlier steps."""
+from ..errors import SteporalError
+from ..runtime.awaited import Awaited
+from ..types import JSON
+from ..values.encrypted import memo_of
+from ..values.readable import plain
+from ..wire.journal_entries import Entry
+from ..wire.memo import Outcome
+from ..wire.names import RERUN_OF_KEY
+from ..wire.run_state import read_outcome
+from ..wire.sent_events import unpack
+from ..wire.start import Origin
+from ..wire.waits import BACKOFF
+from .errors import HistoryError
+from .executions import ExecutionReader
+from .recovery import Rebuilt, Recovery
+from .timeline import StepEntry, Timeline
+from .values import Values
 
 _STUCK_FROM_ATTEMPT = 2
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -94,7 +89,7 @@ class Story:
     @property
     def is_open(self) -> bool:
         """True if the run has not ended."""
-        return is_open(self.described)
+        return self.described.status == WorkflowExecutionStatus.RUNNING
 
     @property
     def finished(self) -> dict[str, tuple[JSON, int]]:
@@ -130,15 +125,15 @@ class Story:
 
 
 class Reader:
-    """Reader of one run, which can read it repeatedly; closed executions are read once.
+    """Reader of one run, which can read it repeatedly.
 
     Args:
         temporal: The connection to the run's namespace.
     """
 
     def __init__(self, temporal: Client) -> None:
-        self._temporal = temporal
-        self._ended: dict[str, list[HistoryEvent]] = {}
+        self._executions = ExecutionReader(temporal)
+        self._values = Values(temporal.data_converter)
 
     async def read(self, described: WorkflowExecutionDescription) -> Story:
         """Return the details of a run.
@@ -147,102 +142,44 @@ class Reader:
             described: Its last execution.
 
         Raises:
-            Failure: It is a native workflow, or its history contains something that no worker of Steporal writes.
+            HistoryError: It is a native workflow, or its history contains something that no worker of Steporal writes.
         """
         try:
             return await self._read(described)
         except (RPCError, SteporalError):
             raise
         except pydantic.ValidationError:  # its arguments are not Steporal's
-            raise Failure(f"{described.id!r} is a native workflow, and not a run of Steporal's") from None
+            raise HistoryError(f"{described.id!r} is a native workflow, and not a run of Steporal's") from None
         except Exception as err:  # anybody who may write to the namespace can start a run or answer as a worker
-            raise Failure(
+            raise HistoryError(
                 f"the history of run {described.id!r} contains something that no worker of Steporal writes "
                 f"({type(err).__name__}: {str(err)[:200]}); look at it with "
                 f"`temporal workflow show --workflow-id {shlex.quote(described.id)}`"
             ) from None
 
     async def _read(self, described: WorkflowExecutionDescription) -> Story:
-        converter = self._temporal.data_converter
-        histories = await self._histories(described)
-        timeline = Timeline(described.id, converter=converter)
-        for history in histories:
-            for event in history:
-                await timeline.add(event)
-        rebuilt = await rebuild(histories[-1], converter)
-        values = await arguments_of(histories[0][0], converter)
-        origin = Origin.of_run(values[1] if len(values) > 1 else None, described.id)
-        data = values[0] if values else None
-        last = await arguments_of(histories[-1][0], converter)
-        carried = read_run_state(last[2]) if len(last) > 2 else None
-        is_parked = carried is not None and carried.is_parked and not _is_awake(histories[-1])
-        story = Story(described, timeline, rebuilt, origin, data, _first_task(histories[0]), len(histories), is_parked)
+        executions = await self._executions.read(described.id, described.run_id)
+        timeline, recovery = Timeline(described.id, self._values), Recovery(self._values)
+        first, last = executions[0], executions[-1]
+        for execution in executions:
+            for fact in execution.facts:
+                await timeline.add(fact)
+                if execution is last:
+                    await recovery.add(fact)
+        story = Story(
+            described,
+            timeline,
+            recovery.rebuilt(last.last_event),
+            origin=first.started.origin,
+            data=first.started.input,
+            first_task=first.first_task,
+            executions=len(executions),
+            is_parked=last.is_parked,
+        )
         story.rerun_of = (await memo_of(described)).get(RERUN_OF_KEY)
         await _settle(story)
-        await _add_what_is_pending(story, converter)
+        await _add_what_is_pending(story)
         return story
-
-    async def _histories(self, described: WorkflowExecutionDescription) -> list[list[HistoryEvent]]:
-        """Return the histories of its executions that still exist, the first one first."""
-        histories: list[list[HistoryEvent]] = []
-        run_id: str | None = described.run_id
-        while run_id and len(histories) < MAX_EXECUTIONS:
-            history = await self._history(described.id, run_id, is_last=not histories)
-            if not history:
-                break
-            histories.insert(0, history)
-            run_id = _before(history)
-        return histories
-
-    async def _history(self, workflow_id: str, run_id: str, *, is_last: bool) -> list[HistoryEvent]:
-        if run_id in self._ended:
-            return self._ended[run_id]
-        handle = self._temporal.get_workflow_handle(workflow_id, run_id=run_id)
-        try:
-            events = [event async for event in handle.fetch_history_events()]
-        except RPCError as err:
-            if err.status != RPCStatusCode.NOT_FOUND or is_last:
-                raise
-            return []  # its retention has ended
-        if not is_last:
-            self._ended[run_id] = events
-        return events
-
-
-def _first_task(history: list[HistoryEvent]) -> datetime | None:
-    for event in history:
-        if event.HasField("workflow_task_completed_event_attributes"):
-            begun = event.workflow_task_completed_event_attributes.started_event_id
-            return next(each.event_time.ToDatetime(tzinfo=UTC) for each in history if each.event_id == begun)
-    return None
-
-
-def _is_awake(history: list[HistoryEvent]) -> bool:
-    """Return whether an execution that began parked has started its handler since."""
-    ours = ("activity_task_scheduled", "marker_recorded", "start_child_workflow_execution_initiated")
-    return any(str(event.WhichOneof("attributes")).startswith(ours) for event in history)
-
-
-def _before(history: list[HistoryEvent]) -> str | None:
-    """Return the run id of the execution that this one continues; after a recovery, of the one that was reset."""
-    started = history[0].workflow_execution_started_event_attributes
-    is_recovered = any(
-        event.workflow_execution_signaled_event_attributes.signal_name == RECOVER
-        for event in history
-        if event.HasField("workflow_execution_signaled_event_attributes")
-    )
-    if is_recovered:
-        for event in history:
-            failed = event.workflow_task_failed_event_attributes
-            if failed.cause == WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_RESET_WORKFLOW:
-                return failed.base_run_id
-    return started.continued_execution_run_id or None
-
-
-async def arguments_of(event: HistoryEvent, converter: DataConverter) -> list[JSON]:
-    """Return the arguments of an execution, from its first event."""
-    payloads = event.workflow_execution_started_event_attributes.input.payloads
-    return [await json_of(payload, converter) for payload in payloads]
 
 
 # --- outcomes of the steps -----------------------------------------------------------------------------------------
@@ -284,7 +221,7 @@ def _finish(entry: StepEntry, outcome: Outcome, at: datetime) -> None:
 # --- current activity ----------------------------------------------------------------------------------------------
 
 
-async def _add_what_is_pending(story: Story, converter: DataConverter) -> None:
+async def _add_what_is_pending(story: Story) -> None:
     if not story.is_open:
         return
     raw = story.described.raw_description

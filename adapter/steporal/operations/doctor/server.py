@@ -14,10 +14,9 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice import v1 as api
 from temporalio.service import RPCError, RPCStatusCode, WorkflowService
 
-from steporal.durations import format_duration
-from steporal.observability.search_attributes import TYPES, registered
-from steporal.wire.limits import MAX_PAYLOAD_BYTES
-
+from ...durations import format_duration
+from ...observability.search_attributes import TYPES, registered
+from ...wire.limits import MAX_PAYLOAD_BYTES
 from .verdicts import Subject, Verdict, bad, good, warning
 
 DEDUPE = timedelta(days=1)

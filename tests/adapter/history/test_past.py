@@ -10,8 +10,8 @@ from temporalio.api.enums.v1 import TimeoutType
 from temporalio.api.failure.v1 import Failure
 from temporalio.converter import DataConverter
 
-from steporal.history.recovered_state import RecoveredState
 from steporal.history.recovery import rebuild
+from steporal.history.state.recovered_state import RecoveredState
 from steporal.wire.names import BACKOFF_AFTER, BEGINS_ANEW, JOIN_STEP, RUN_STEP
 from steporal.wire.run_state import RunState
 
@@ -22,7 +22,7 @@ def test_a_step_that_sends_more_has_not_ended_before_the_attempt_that_began_mean
     past.timer_started(5, f"{BACKOFF_AFTER}1 of the body{BEGINS_ANEW}", 1.0)
     past.sent("mail")
     past.timer_fired(5)
-    past.moment = 1_000_000_000
+    past.task_started(1_000_000_000)
     past.task_done()
     past.sends_more("mail")
     carried = past.carried()

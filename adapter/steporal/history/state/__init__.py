@@ -1,0 +1,1 @@
+"""State of a run, built up from the facts of its history."""

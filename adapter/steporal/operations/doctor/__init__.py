@@ -1,0 +1,1 @@
+"""Checks of an installation: the server, the namespace, the workers and the app."""
