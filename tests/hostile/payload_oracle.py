@@ -196,6 +196,7 @@ _LEAVES = {
         "collections": "OrderedDict Counter defaultdict deque",
         "re": "Pattern",
         "types": "GenericAlias",
+        "typing": "_SpecialGenericAlias _TupleType",
     }.items()
     for name in names.split()
 }

@@ -12,7 +12,7 @@ from temporalio.converter import DataConverter
 
 from steporal.history.recovery import rebuild
 from steporal.history.state.recovered_state import RecoveredState
-from steporal.wire.names import BACKOFF_AFTER, BEGINS_ANEW, JOIN_STEP, RUN_STEP
+from steporal.wire.names import BACKOFF_AFTER, BEGINS_ANEW, JOIN_STEP, RUN_STEP, WORKER_TASK_QUEUE
 from steporal.wire.run_state import RunState
 
 
@@ -43,9 +43,12 @@ def scheduled(history: History, kind: str, activity_id: str, argument: Any, atte
     return event.event_id
 
 
-def timed_out(history: History, activity: int, kind: str) -> None:
-    """The worker of an activity was lost."""
+def timed_out(history: History, activity: int, kind: str, attempt: int | None = None) -> None:
+    """The worker of an activity was lost, whose last heartbeat named an attempt."""
     failure = Failure(message="timed out")
+    if attempt is not None:
+        named = payload({"worker": f"{WORKER_TASK_QUEUE}1", "attempt": attempt})
+        failure.timeout_failure_info.last_heartbeat_details.CopyFrom(payloads([named]))
     failure.timeout_failure_info.timeout_type = TimeoutType.Value(f"TIMEOUT_TYPE_{kind}")
     history.add(0, "activity_task_timed_out", scheduled_event_id=activity, failure=failure)
 
@@ -71,6 +74,7 @@ async def test_a_step_that_was_cancelled_and_begins_anew_has_all_of_its_attempts
     assert (rebuilt.in_flight, rebuilt.carried.memo) == (("pay",), {})
     before = {"call": ["run"], "before": {"attempts": 1, "activity_id": "pay#3"}}
     timed_out(history, scheduled(history, RUN_STEP, "pay#5", before, 1), "HEARTBEAT")
-    timed_out(history, scheduled(history, JOIN_STEP, "pay#6", {"activity_id": "pay#3"}, 1), "SCHEDULE_TO_START")
+    timed_out(history, scheduled(history, RUN_STEP, "pay#6", before, 1), "HEARTBEAT", attempt=2)
+    timed_out(history, scheduled(history, JOIN_STEP, "pay#7", {"activity_id": "pay#3"}, 1), "SCHEDULE_TO_START")
     rebuilt = await rebuild(history.events, DataConverter.default)
     assert (rebuilt.in_flight, list(rebuilt.carried.memo)) == ((), ["pay"])
