@@ -24,7 +24,8 @@ from waiting import LONG, MEGABYTES, until_waiting
 import steporal
 from steporal import Context, PayloadTooLargeError, RunCancelledError, RunFailedError, Step
 from steporal.events import new_ulid
-from steporal.runtime import continuing, journal
+from steporal.runtime import continuing, handover_size, journal
+from steporal.runtime.handover_size import HandoverSize
 from steporal.runtime.inbox import Inbox
 from steporal.wire import run_state, waits
 from steporal.wire.memo import Failure, Outcome
@@ -458,7 +459,7 @@ async def test_a_run_that_events_bring_to_its_end_fails_before_temporal_terminat
     monkeypatch: pytest.MonkeyPatch, workers: Workers, what: str
 ) -> None:
     monkeypatch.setattr(continuing, "LAST_LENGTH", 2 * SUGGESTED_FROM)
-    monkeypatch.setattr(continuing, "_MORE_LENGTH", 10)
+    monkeypatch.setattr(continuing, "_LAST_STEP_LENGTH", 10)
     app = steporal.Client(f"floods {new_ulid()}", park_after="1s" if what == "is parked" else "1m")
     name, never = f"rows.{new_ulid()}", asyncio.Event()
 
@@ -508,21 +509,20 @@ def test_events_that_nobody_takes_are_hardly_compressed(monkeypatch: pytest.Monk
             return found
 
     compressobj = zlib.compressobj
-    monkeypatch.setattr(continuing.zlib, "compressobj", lambda: Counted(compressobj()))  # type: ignore[attr-defined]
-    monkeypatch.setattr(continuing, "workflow", Mock())
+    monkeypatch.setattr(handover_size.zlib, "compressobj", lambda: Counted(compressobj()))  # type: ignore[attr-defined]
+    monkeypatch.setattr(handover_size, "workflow", Mock())
     storage, inbox = Mock(), Inbox()
     storage.is_there.return_value = False
-    run = Mock(inbox=inbox, memo={}, storage=storage)
-    events = continuing.Continuing(run)
+    size = HandoverSize({}, inbox, storage)
     inbox.open("rows", ("row",), 1e9)
     for number in range(100):
         inbox.deliver(
             "rows", {"id": str(number), "name": "row", "data": incompressible(number, 300), "ts": 0, "v": None}
         )
-        events.heard()
-        events.grew(f"step-{number}", Outcome(number))
+        size.event_arrived()
+        size.step_finished(f"step-{number}", Outcome(number))
     assert inbox.size > 30_000_000
-    assert "the 100 events of listener 'rows'" in events.full_boxes()
+    assert "the 100 events of listener 'rows'" in size.warning_of_events()
     assert 0 < compressed < 1024 * 1024
 
 

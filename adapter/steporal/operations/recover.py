@@ -29,7 +29,7 @@ from ..client import Client
 from ..errors import SteporalError
 from ..history.recovery import Rebuilt, rebuild
 from ..routing.outcome import find_end
-from ..runtime.continuing import untaken
+from ..runtime.handover_size import unconsumed
 from ..values.converter import dumps, size_of, to_raw
 from ..wire.names import RECOVER, REPORT
 from ..wire.storage import most_with
@@ -361,5 +361,5 @@ def _largest_part(rebuilt: Rebuilt) -> str:
     carried = rebuilt.carried
     boxes = {key: (len(box["events"]), len(dumps(box["events"]))) for key, box in carried.boxes.items()}
     if sum(size for _, size in boxes.values()) > len(dumps(carried.memo)):
-        return untaken(boxes, rebuilt.finished)
+        return unconsumed(boxes, rebuilt.finished)
     return f"the results of its {rebuilt.finished:,} steps"

@@ -49,7 +49,7 @@ def is_watched(definition: Workflow[Any, Any]) -> bool:
 def _deliver(run: Run, delivered: JSON) -> None:
     if delivery := read_delivery(delivered, workflow.info().first_execution_run_id):
         run.inbox.deliver(*delivery)
-        run.continuing.heard()
+        run.continuing.size.event_arrived()
 
 
 def _said(message: RawValue) -> JSON:
@@ -163,7 +163,7 @@ def _compile(name: str, definition: Workflow[Any, Any]) -> type:
         @of_any_count
         def checkpoint(self, message: RawValue) -> None:
             """Hold steps that have not begun, until the run can continue as new."""
-            self._take(lambda run, said: run.continuing.checkpoint(said), message)
+            self._take(lambda run, said: run.parked.checkpoint(said), message)
 
     Compiled.__module__ = __name__
     of_kind("run")(Compiled)

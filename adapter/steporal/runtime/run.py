@@ -10,7 +10,7 @@ A run that only waits is parked: it continues as new, without its handler. How i
       Compiled.__init__             compiled.py                  reads it (wire/run_state.py)
         Run._restore                run.py                       memo, journal, waits, inbox, steps, ...
       Run.execute
-        Continuing.until_due        continuing.py                waits until a wait is over, or something arrives for it
+        Parked.until_due            parked.py                    waits until a wait is over, or something arrives for it
         Run._live
           Body.execute              body.py                      the handler, from the top
             Journal                 journal.py                   hands the body what reached it, in order, at its times
@@ -73,6 +73,7 @@ from .identity import RunIdentity, run_id
 from .inbox import Inbox
 from .indexing import index
 from .journal import Journal
+from .parked import Parked
 from .scheduling import StepScheduler
 from .secrecy import SecretsOfRun
 from .signal_inbox import SignalInbox
@@ -104,6 +105,7 @@ class Run:
         signals: Waits for signals.
         children: The runs that it has invoked.
         continuing: Decision of when the run parks or continues as new.
+        parked: Waiting without the handler.
         storage: Whether values over Temporal's limit go into external storage.
         secrets: Whether values with secrets may be sent.
     """
@@ -128,6 +130,7 @@ class Run:
         self.secrets: SecretsOfRun = SecretsOfRun()
         self._body_task: asyncio.Task[Any] | None = None
         self.continuing: Continuing = Continuing(self, carried.held_until if carried else None)
+        self.parked: Parked = Parked(self, self.continuing)
         self._carried = carried
         self._goes_on = carried is not None and workflow.info().continued_run_id is not None
         self.takeover: Takeover = Takeover()
@@ -171,7 +174,7 @@ class Run:
         self.children.invoked = carried.invoked
         for parent in carried.reports_to:
             self.children.report_to(dict(parent))
-        self.continuing.restore(carried)
+        self.continuing.size.restore(carried)
 
     def recovered(self, carried: RunState) -> Run:
         """The same run, before it begins, with what its history has shown that it has done."""
@@ -211,14 +214,14 @@ class Run:
             reports_to=self.children.reports_to,
             reruns=self.takeover.reruns,
             reopens=list(self.takeover.reopens),
-            size=self.continuing.size,
-            json_size=self.continuing.json_size,
-            warning=self.continuing.warning,
+            size=self.continuing.size.steps,
+            json_size=self.continuing.size.steps_as_json,
+            warning=self.continuing.size.warning,
         )
 
     def _step_finished(self, key: str, outcome: Outcome) -> None:
         self.body.failures = 0
-        self.continuing.grew(key, outcome)
+        self.continuing.size.step_finished(key, outcome)
 
     def _goes_on_with(self, key: str) -> bool:
         """Return whether the next execution continues a step, and does not only begin the same wait."""
@@ -262,7 +265,7 @@ class Run:
     def _details(self) -> str:
         """Return details for Temporal's UI, with the run's start, which it shows for the first execution only."""
         waits = described(self.awaited(), is_parked=bool(self.waits.inside()))
-        full = self.continuing.full_boxes()
+        full = self.continuing.size.warning_of_events()
         return "\n\n".join(filter(None, (full and f"**Warning**: {full}", waits, self.origin.details())))
 
     def busy_steps(self) -> int:
@@ -363,13 +366,13 @@ class Run:
         self.logger.error("run %r failed: %s: %s", id, failure.type, failure.message, exc_info=exc_info, extra=extra)
 
     def _count_end(self, outcome: Literal["finished", "failed", "cancelled"]) -> None:
-        count_end(outcome, started=self.clock.started, memo_size=self.continuing.size)
+        count_end(outcome, started=self.clock.started, memo_size=self.continuing.size.steps)
 
     async def _handled(self) -> RawValue:
         is_cancelled = False
         if self._carried is not None and (self._carried.is_parked or self._carried.is_cancelled):
             try:
-                await self._until_cancelled() if self._carried.is_cancelled else await self.continuing.until_due()
+                await self._until_cancelled() if self._carried.is_cancelled else await self.parked.until_due()
             except asyncio.CancelledError:  # for the body, at the step that it waits in
                 if workflow.cancellation_reason() is None:
                     raise  # the worker forgets the run, which is no cancellation: the body has nothing to do

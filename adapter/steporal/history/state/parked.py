@@ -53,7 +53,7 @@ class ParkedBody:
         self._held_until = self._clock.now + seconds if seconds else None
 
     def is_due(self) -> bool:
-        """Return whether the run resumes, by the rules of ``Continuing``."""
+        """Return whether the run resumes, by the rules of ``Parked``."""
         if not self._begins_parked:
             return True
         if self._held_until is not None:
