@@ -264,7 +264,7 @@ def page(rounds: int, tables: Tables) -> str:
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     versions = f"Python {platform.python_version()}, temporalio {importlib.metadata.version('temporalio')}"
     machine = f"{os.cpu_count()} cores, {gib:.0f} GiB, {platform.system()}, {versions}"
-    by_hand = ("CHAOS.md", "SEARCH.md", "ROLLING.md", "LONG.md", "NOTES.md")
+    by_hand = ("CHAOS.md", "SEARCH.md", "HOSTILE.md", "ROLLING.md", "LONG.md", "NOTES.md")
     written = "\n".join(RESULTS.with_name(name).read_text(encoding="utf-8").strip() + "\n" for name in by_hand)
     table = "\n".join
     return f"""# Results

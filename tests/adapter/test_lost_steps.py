@@ -18,7 +18,7 @@ from waiting import until
 
 import steporal
 from steporal import Context, Step, StepError, WorkflowExt
-from steporal.activities import executions
+from steporal.activities import announcing
 from steporal.history.recovery import rebuild
 from steporal.wire.failures import NEVER_BEGAN
 from steporal.wire.run_state import read_outcome
@@ -158,7 +158,7 @@ async def test_a_step_does_not_begin_while_the_server_cannot_record_it(
     async def charges(ctx: Context[Any], step: Step) -> None:
         await step.run("charge", lambda: begun.append("charge"), max_attempts=1, task_queue=far)
 
-    monkeypatch.setattr(executions, "_ANNOUNCE_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(announcing, "_PAUSE_SECONDS", 0.0)
     async with workers(app), workers(app, task_queue=far):
         with monkeypatch.context() as patched:
             service = type(workers.temporal.workflow_service)

@@ -86,7 +86,7 @@ async def test_a_step_that_this_code_does_not_have_waits_for_a_worker_that_has(
     async with workers(patient):
         run = await handler.start()
         async with workers(edited, task_queue=queue):
-            message = await pending_failure(run)
+            message = await first_failure(run)
         assert "workflow 'edited' has no '<lambda>'" in message
         assert "another version of the code" in message
         async with workers(patient, task_queue=queue):
@@ -215,6 +215,15 @@ async def pending_failure(run: steporal.Run[Any]) -> str:
         for activity in described.pending_activities:
             if activity.HasField("last_failure"):
                 return activity.last_failure.message
+        await asyncio.sleep(0.005)
+
+
+async def first_failure(run: steporal.Run[Any]) -> str:
+    """The message of the first activity of a run that has failed for good."""
+    while True:
+        async for event in run.temporal.fetch_history_events():
+            if event.HasField("activity_task_failed_event_attributes"):
+                return event.activity_task_failed_event_attributes.failure.message
         await asyncio.sleep(0.005)
 
 

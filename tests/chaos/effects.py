@@ -101,8 +101,9 @@ class Effects:
         return int(self._database.execute("select coalesce(max(number), 0) from effects").fetchone()[0])
 
     def count(self, workflow_id: str, step: str, phase: Phase) -> int:
-        """How often a step of a run has begun, ended or raised."""
-        return sum(1 for _ in self._rows("where workflow_id = ? and step = ? and phase = ?", workflow_id, step, phase))
+        """How often a step of a run has begun, ended or raised, in any of its activities: ``key``, ``key#2``, …"""
+        which = "where workflow_id = ? and (step = ? or step glob ? || '#[0-9]*') and phase = ?"
+        return sum(1 for _ in self._rows(which, workflow_id, step, step, phase))
 
     def runs(self, workflow: str, detail: str) -> list[str]:
         """The workflow ids of the runs that have noted something."""

@@ -22,23 +22,22 @@ from uuid import uuid4
 import temporalio.client
 import temporalio.worker
 from temporalio import activity
-from temporalio.api.common.v1 import Payload, Payloads
 from temporalio.api.enums.v1 import PendingActivityState
 from temporalio.api.failure.v1 import Failure
-from temporalio.api.workflowservice.v1 import RecordActivityTaskHeartbeatRequest
 from temporalio.client import WorkflowExecutionDescription, WorkflowExecutionStatus
 from temporalio.common import RawValue
-from temporalio.converter import ActivitySerializationContext, DataConverter
+from temporalio.converter import DataConverter
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
-from ..sdk.heartbeats import Heartbeats, Pulse, beating
+from ..sdk.heartbeats import Heartbeats
 from ..types import JSON
 from ..values.converter import from_raw
-from ..wire.failures import TIMED_OUT
-from ..wire.names import JOIN_STEP, STEP_NOT_BEGUN, STEP_NOT_HERE, WORKER_TASK_QUEUE
+from ..wire.failures import NOT_BEGUN, TIMED_OUT
+from ..wire.names import JOIN_STEP, STEP_NOT_HERE, WORKER_TASK_QUEUE
 from ..wire.step_activities import is_activity_of
-from .reporting import attempt_number, attempts_before
+from .announcing import announced, naming_worker
+from .reporting import attempts_before
 
 MAX_FAILURES = 100
 MAX_FAILURE_BYTES = 256 * 1024
@@ -58,19 +57,6 @@ _SHUTDOWN_SECONDS = 1.0
 """Time that a worker in shutdown waits for an interrupted thread."""
 
 _CALL_TIMEOUT = timedelta(seconds=3)
-_ANNOUNCE_PAUSE_SECONDS = 0.2
-_PASSING = frozenset(
-    {
-        RPCStatusCode.UNAVAILABLE,
-        RPCStatusCode.DEADLINE_EXCEEDED,
-        RPCStatusCode.RESOURCE_EXHAUSTED,
-        RPCStatusCode.CANCELLED,
-        RPCStatusCode.UNKNOWN,
-        RPCStatusCode.INTERNAL,
-        RPCStatusCode.ABORTED,
-    }
-)
-"""Errors after which the same call may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +85,13 @@ class Execution:
     """Running step function.
 
     Attributes:
-        step_id: The step's key.
-        task: The task that runs it, and ends with the activity's result.
+        step_id: The step's id.
+        task: The task that runs the function; its result is the activity's result.
         activity_id: The activity that began it.
         attempt: The attempt of that activity, as Temporal counts.
         ends_at: The end of the step's timeout, on the monotonic clock.
         joined: The number of attempts that wait for it besides the one that began it.
-        is_interrupted: Whether it was interrupted.
+        is_interrupted: Whether :meth:`interrupt` was called; the function may still be running.
     """
 
     step_id: str
@@ -184,7 +170,7 @@ class Executions:
         key = StepKey.of(before.get("activity_id"))
         attempts_before.set(before.get("attempts", 0))
         if activity.info().is_local:
-            return await self._attended(self._begin(key, step_id, work))
+            return await self._wait_for(self._begin(key, step_id, work))
         if (result := self._ended.results.get(key)) is not None:
             return result
         if (failure := self._ended.failures.get(key)) is not None and failure.non_retryable:
@@ -194,11 +180,10 @@ class Executions:
             execution.interrupt()
             execution = None
         if execution is not None and not execution.is_interrupted:
-            async with self._beating(at_once=activity.info().attempt > 1):
-                return await self._joined(execution)
-        announced = await self._announced() if _is_last_attempt() else None
-        async with self._beating(announced, at_once=announced is None and activity.info().attempt > 1):
-            return await self._attended(self._begin(key, step_id, work))
+            async with naming_worker(self.task_queue, at_once=activity.info().attempt > 1):
+                return await self._join(execution)
+        async with announced(self.task_queue):
+            return await self._wait_for(self._begin(key, step_id, work))
 
     @activity.defn(name=JOIN_STEP)
     async def join_step(self, argument: RawValue) -> RawValue:
@@ -215,77 +200,8 @@ class Executions:
         execution = self._running.get(key)
         if execution is None or execution.is_interrupted:
             raise ApplicationError("this worker does not run the step", type=STEP_NOT_HERE, non_retryable=True)
-        async with self._beating(at_once=True):
-            return await self._joined(execution)
-
-    async def _announced(self) -> list[Payload]:
-        """Wait until the server has recorded a heartbeat that names this worker, and return the heartbeat's details.
-
-        A run considers an attempt without such a heartbeat as one that no worker has begun, so every further heartbeat
-        of the attempt must have the details, too.
-
-        Raises:
-            ApplicationError: The step must not begin.
-        """
-        client, info = activity.client(), activity.info()
-        try:
-            details = await _encoded_details(self.task_queue)
-            heartbeat = RecordActivityTaskHeartbeatRequest(
-                namespace=info.namespace,
-                task_token=info.task_token,
-                details=Payloads(payloads=details),
-                identity=client.identity,
-            )
-            while True:
-                try:
-                    recorded = await client.workflow_service.record_activity_task_heartbeat(
-                        heartbeat, retry=True, timeout=_CALL_TIMEOUT
-                    )
-                except RPCError as err:
-                    if err.status not in _PASSING:
-                        raise
-                    await asyncio.sleep(_ANNOUNCE_PAUSE_SECONDS)
-                else:
-                    break
-        except (Exception, asyncio.CancelledError) as err:
-            raise _not_begun(
-                f"the server has not recorded that the step begins: {str(err) or type(err).__name__}"
-            ) from None
-        if recorded.cancel_requested:
-            raise _not_begun("the step was cancelled")
-        return details
-
-    @asynccontextmanager
-    async def _beating(self, details: list[Payload] | None = None, *, at_once: bool) -> AsyncIterator[None]:
-        """Send heartbeats that name this worker.
-
-        Temporal keeps the details of the last heartbeat across attempts, so a later attempt replaces them at once. A
-        first attempt waits, because most steps end before their first heartbeat is due.
-
-        Args:
-            details: The details of the heartbeats; if None, they are made for the first one.
-            at_once: Whether to send the first heartbeat at once.
-        """
-        tasks: set[asyncio.Future[None]] = set()  # the loop keeps no reference to a task
-        is_named = details is not None or at_once
-        if at_once and details is None:
-            details = await _details(self.task_queue)
-        with beating(details or (), at_once=at_once) as pulse:
-
-            async def name_worker(pulse: Pulse) -> None:
-                pulse.details = await _details(self.task_queue)
-
-            naming = None
-            if pulse is not None and not is_named:
-                soon = max(pulse.due - time.monotonic(), 0) / 2
-                naming = asyncio.get_running_loop().call_later(
-                    soon, lambda: tasks.add(asyncio.ensure_future(name_worker(pulse)))
-                )
-            try:
-                yield
-            finally:
-                if naming is not None:
-                    naming.cancel()
+        async with naming_worker(self.task_queue, at_once=True):
+            return await self._join(execution)
 
     def _begin(self, key: StepKey, step_id: str, work: Callable[[], Coroutine[Any, Any, RawValue]]) -> Execution:
         self._ended.forget(key)
@@ -303,18 +219,20 @@ class Executions:
             del self._running[key]
         if execution.task.cancelled():
             return
-        error = execution.task.exception()
+        error = execution.task.exception()  # read it in any case: asyncio logs an exception that nobody has read
         if execution.is_interrupted:
             return
         if error is None:
             self._ended.add(key, execution.task.result())
-        elif isinstance(error, ApplicationError) and (failure := _without_frames(error)) is not None:
+        elif not isinstance(error, ApplicationError) or error.type in NOT_BEGUN:  # the step may begin here later
+            return
+        elif (failure := _without_frames(error)) is not None:
             self._ended.fail(key, failure)
 
-    async def _joined(self, execution: Execution) -> RawValue:
+    async def _join(self, execution: Execution) -> RawValue:
         execution.joined += 1
         try:
-            return await self._attended(execution, is_first=False)
+            return await self._wait_for(execution, owns_slot=False)
         except asyncio.CancelledError:
             if activity.is_cancelled():
                 raise
@@ -324,30 +242,35 @@ class Executions:
         finally:
             execution.joined -= 1
 
-    async def _attended(self, execution: Execution, *, is_first: bool = True) -> RawValue:
+    async def _wait_for(self, execution: Execution, *, owns_slot: bool = True) -> RawValue:
         """Wait for a function, and handle a cancellation of the current activity.
 
         If Temporal has ended the attempt that began the function, that attempt keeps the worker's slot until the
         function ends. Attempts that joined the function end at once.
+
+        Args:
+            execution: The function.
+            owns_slot: Whether the current attempt began the function.
         """
         try:
             return await asyncio.shield(execution.task)
         except asyncio.CancelledError:
+            # The function may end in the same turn of the loop in which the attempt is cancelled; its outcome counts.
             if execution.task.done():
                 return execution.task.result()
         details = activity.cancellation_details()
         lost = details is not None and (details.timed_out or details.not_found)
         if lost and time.monotonic() < execution.ends_at and not activity.info().is_local:
-            if not is_first:
+            if not owns_slot:
                 raise asyncio.CancelledError
-            await self._orphaned(execution)
+            await self._guard_orphan(execution)
         else:
             await self._interrupt(execution, is_leaving=details is not None and details.worker_shutdown)
         if execution.task.done():
             return execution.task.result()
         raise asyncio.CancelledError
 
-    async def _orphaned(self, execution: Execution) -> None:
+    async def _guard_orphan(self, execution: Execution) -> None:
         """Let a function continue after Temporal has ended its attempt, and keep the worker's slot for it."""
         leaving = asyncio.ensure_future(self._time_to_leave())
         alone_since: float | None = None
@@ -396,20 +319,11 @@ def _without_frames(error: ApplicationError) -> ApplicationError | None:
     return converted if isinstance(converted, ApplicationError) else None
 
 
-def _is_last_attempt() -> bool:
-    """Return whether Temporal starts no further attempt of the current activity."""
-    info = activity.info()
-    return info.retry_policy is not None and info.retry_policy.maximum_attempts == info.attempt
-
-
-def _not_begun(message: str) -> ApplicationError:
-    return ApplicationError(message, {"attempts": attempt_number()}, type=STEP_NOT_BEGUN, non_retryable=True)
-
-
 def _is_replaced(execution: Execution) -> bool:
     """Return whether the current attempt follows one that Temporal ended by the step's timeout.
 
-    The server never retries after a heartbeat timeout, so nothing else ends an attempt whose function still runs.
+    The server never retries after a heartbeat timeout: ``runtime/steps/activity.py`` lists it among the final errors.
+    So nothing else ends an attempt whose function still runs.
     """
     info = activity.info()
     return execution.activity_id == info.activity_id and execution.attempt < info.attempt
@@ -434,7 +348,7 @@ async def _alone_since(execution: Execution, before: float | None) -> float | No
 
 
 def _has_begun_elsewhere(execution: Execution, run: WorkflowExecutionDescription) -> bool:
-    """Return whether another attempt of the step was given to a worker."""
+    """Return whether another worker has started an attempt of the step."""
     info = activity.info()
     return any(
         each.activity_type.name == info.activity_type
@@ -443,33 +357,6 @@ def _has_begun_elsewhere(execution: Execution, run: WorkflowExecutionDescription
         and (each.activity_id, each.attempt) != (execution.activity_id, execution.attempt)
         for each in run.raw_description.pending_activities
     )
-
-
-async def _details(task_queue: str) -> list[Payload]:
-    """Return the details of a heartbeat: the worker that runs the step's function, and the number of the attempt.
-
-    A heartbeat without details is better than none, so the details are empty if the codec fails.
-    """
-    try:
-        return await _encoded_details(task_queue)
-    except Exception:
-        return []
-
-
-async def _encoded_details(task_queue: str) -> list[Payload]:
-    info = activity.info()
-    converter = activity.client().data_converter.with_context(
-        ActivitySerializationContext(
-            namespace=info.namespace,
-            workflow_id=info.workflow_id,
-            workflow_type=info.workflow_type,
-            activity_type=info.activity_type,
-            activity_id=info.activity_id,
-            activity_task_queue=info.task_queue,
-            is_local=False,
-        )
-    )
-    return await converter.encode([{"worker": task_queue, "attempt": attempt_number()}])
 
 
 @asynccontextmanager

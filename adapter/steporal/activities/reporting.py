@@ -16,7 +16,7 @@ from ..errors import RetryAfterError
 from ..metrics import STEP_ATTEMPT_DURATION, STEP_ATTEMPTS
 from ..sdk.heartbeats import beating
 from ..types import JSON
-from ..wire.failures import application_error, is_final
+from ..wire.failures import NOT_BEGUN, application_error, is_final
 
 attempts_before: ContextVar[int] = ContextVar("steporal_attempts_before", default=0)
 """Number of attempts that the current step has had in earlier activities."""
@@ -48,7 +48,9 @@ async def failing(call: JSON = None) -> AsyncIterator[None]:
     except BaseException as err:  # even SystemExit: a step function cannot end the worker
         if _is_cancellation(err):
             raise
-        failure = application_error(err, attempt=attempt_number(), non_retryable=is_final(err), call=call)
+        # The run begins a step again that no worker could begin: only so is it known how many attempts have begun.
+        is_last = is_final(err) or type(err).__name__ in NOT_BEGUN
+        failure = application_error(err, attempt=attempt_number(), non_retryable=is_last, call=call)
         raise failure from failure.__cause__
 
 

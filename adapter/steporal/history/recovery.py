@@ -17,7 +17,7 @@ from temporalio.api.history.v1 import HistoryEvent
 from temporalio.converter import DataConverter
 
 from ..closures.calls import Call
-from ..runtime.steps.activity import Attempts, heartbeat_timeout
+from ..runtime.steps.activity import Attempts, heartbeat_timeout_of
 from ..types import JSON
 from ..values.converter import from_raw
 from ..wire.failures import NOT_BEGUN
@@ -311,12 +311,12 @@ class Recovery:
         if attempts is None or outcome.failure is None:
             return outcome
         is_join = activity.kind == "join"
-        if (beat := heartbeat_timeout(outcome)) is not None:
-            if is_join or not attempts.never_began(beat):
-                attempts.timed_out(beat, is_join=is_join)
+        if (timeout := heartbeat_timeout_of(outcome)) is not None:
+            if is_join or not attempts.is_unbegun(timeout):
+                attempts.count_heartbeat_timeout(timeout, is_join=is_join)
             goes_on = True
         elif is_join:
-            failure, goes_on = attempts.not_joined(outcome.failure)
+            failure, goes_on = attempts.count_failed_join(outcome.failure)
             outcome = Outcome(failure=failure)
         else:
             return outcome

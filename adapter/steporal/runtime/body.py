@@ -26,6 +26,7 @@ from ..wire.names import BACKOFF_AFTER, BEGINS_ANEW, RUN_SEED
 from ..wire.run_state import RunState
 from ..wire.waits import BACKOFF, TimedWait, Waits, left_until
 from ..workflow import Workflow
+from .backoff import backoff
 from .body_log import BodyLogger, RunLogger
 from .branches import BRANCH, Branch
 from .clock import BodyClock
@@ -217,7 +218,4 @@ class Body:
     def _backoff(self, error: Exception) -> timedelta:
         if isinstance(error, RetryAfterError):
             return error.delay(workflow.now())
-        policy = self._definition.retry
-        longest = policy.maximum_interval or policy.initial_interval * 100  # Temporal's default
-        factor = policy.backoff_coefficient ** (self.failures - 1)
-        return min(policy.initial_interval * min(factor, 1e9), longest)
+        return backoff(self._definition.retry, self.failures)

@@ -13,7 +13,7 @@ from steporal.runtime.steps.activity import Attempts
 
 def timed_out(details: Any) -> str | None:
     beat = TimeoutError("", type=TimeoutType.HEARTBEAT, last_heartbeat_details=[details])
-    return Attempts(3, ()).timed_out(beat, is_join=False)
+    return Attempts(3, ()).count_heartbeat_timeout(beat, is_join=False)
 
 
 def test_a_worker_is_asked_on_its_own_task_queue() -> None:

@@ -23,7 +23,8 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
-from temporalio.exceptions import ApplicationError, FailureError, TimeoutError, TimeoutType
+from temporalio.exceptions import ApplicationError, FailureError, TimeoutType
+from temporalio.exceptions import TimeoutError as ActivityTimeout
 from temporalio.workflow import ActivityCancellationType
 
 from ...closures.calls import Call
@@ -35,12 +36,13 @@ from ...wire.limits import summary
 from ...wire.memo import Failure, Outcome
 from ...wire.names import JOIN_STEP, STEP_NOT_HERE, UNTIL_CODE, UNTIL_NEXT_ATTEMPT, WORKER_TASK_QUEUE
 from ...wire.step_activities import BEFORE
+from ..backoff import backoff
 from ..run import Run
 
 JOIN_TIMEOUT = timedelta(seconds=15)
 
 _HEARTBEAT_TIMEOUT_TYPE = "TemporalTimeout:Heartbeat"
-"""By this name the server compares a heartbeat timeout with a retry policy's non_retryable_error_types."""
+"""The server's name for a heartbeat timeout in a retry policy's ``non_retryable_error_types``."""
 
 _CODE_PAUSE = timedelta(seconds=1)
 _LONGEST_CODE_PAUSE = timedelta(minutes=5)
@@ -73,7 +75,7 @@ class StepActivity:
     is_joinable: bool = False
 
     def schedule(self, run: Run, attempts: Attempts) -> Any:
-        """Schedule the activity, after the attempts in earlier ones."""
+        """Schedule the activity, and note its id in ``attempts`` unless an earlier one began the step."""
         argument, activity_id = self.argument, run.steps.activity_id(self.key)
         if attempts.begun:
             argument = to_raw({**from_raw(argument), BEFORE: attempts.before()})
@@ -102,7 +104,7 @@ class StepActivity:
             to_raw({"activity_id": attempts.activity_id}),
             result_type=RawValue,
             activity_id=run.steps.activity_id(self.key),
-            task_queue=worker or self.task_queue,
+            task_queue=worker or self.task_queue,  # without a name, any worker of the app answers: it may be the one
             schedule_to_start_timeout=JOIN_TIMEOUT,
             start_to_close_timeout=self.timeout,
             heartbeat_timeout=self.heartbeat_timeout,
@@ -113,7 +115,7 @@ class StepActivity:
 
 
 def with_attempts(policy: RetryPolicy, attempts: int, finals: list[str] | None = None) -> RetryPolicy:
-    """A retry policy with a number of attempts."""
+    """Return a retry policy with a number of attempts, and with other final types of errors unless they are None."""
     return replace(
         policy, maximum_attempts=attempts, non_retryable_error_types=finals or policy.non_retryable_error_types
     )
@@ -139,24 +141,36 @@ class Attempts:
         """Return what a further activity of the step has to know."""
         return {"attempts": self.begun, "activity_id": self.activity_id}
 
-    def timed_out(self, beat: TimeoutError, *, is_join: bool) -> str | None:
-        """Count an attempt whose heartbeats have stopped, and return the task queue of its worker, if it is known."""
-        worker, attempt = _read_details(beat)
+    def count_heartbeat_timeout(self, timeout: ActivityTimeout, *, is_join: bool) -> str | None:
+        """Count an attempt whose heartbeats have stopped, and return the task queue of its worker, if it is known.
+
+        An activity that joins a function begins no attempt, so its end adds none. The number in the heartbeat may be
+        higher than the count, because the server retries an activity without the run.
+        """
+        worker, attempt = _read_details(timeout)
         self.begun = max(self.begun if is_join else self.begun + 1, attempt)
         return worker
 
-    def never_began(self, beat: TimeoutError) -> bool:
-        """Return whether no worker has begun an activity that had one attempt left, and no heartbeat with details."""
-        return self.begun == self.max_attempts - 1 and not beat.last_heartbeat_details
+    def is_unbegun(self, timeout: ActivityTimeout) -> bool:
+        """Return whether no worker has begun the attempt of an activity that had one attempt left.
 
-    def not_begun(self, failure: Failure) -> None:
+        Only before a last attempt does a worker wait until the server has recorded its heartbeat
+        (``activities/announcing.py``). So only then does a missing heartbeat prove that no worker began it.
+        """
+        return self.begun == self.max_attempts - 1 and not timeout.last_heartbeat_details
+
+    def uncount_unbegun(self, failure: Failure) -> None:
         """Count the attempts before one that a worker received and could not begin."""
         self.begun = max(self.begun, failure.attempts - 1)
 
-    def not_joined(self, failure: Failure) -> tuple[Failure, bool]:
-        """Return how an attempt has failed that was joined, or could not be, and whether there is another attempt."""
+    def count_failed_join(self, failure: Failure) -> tuple[Failure, bool]:
+        """Count an attempt that failed while joined, or could not be joined.
+
+        Returns:
+            The failure of the attempt, and whether another attempt follows.
+        """
         cause = failure.cause
-        if isinstance(cause, TimeoutError) or (isinstance(cause, ApplicationError) and cause.type == STEP_NOT_HERE):
+        if isinstance(cause, ActivityTimeout) or (isinstance(cause, ApplicationError) and cause.type == STEP_NOT_HERE):
             failure = Failure("TimeoutError", LOST, "", self.begun, cause)
             return failure, self.begun < self.max_attempts
         self.begun = max(self.begun, failure.attempts)
@@ -165,14 +179,11 @@ class Attempts:
         return failure, self.begun < self.max_attempts and not is_final
 
 
-def _read_details(beat: TimeoutError) -> tuple[str | None, int]:
-    """Return the worker and the attempt that the last heartbeat named, unless the step itself has sent another.
-
-    Temporal refuses a workflow task that asks a task queue with a name that is too long.
-    """
-    match list(beat.last_heartbeat_details):
+def _read_details(timeout: ActivityTimeout) -> tuple[str | None, int]:
+    """Return the worker and the attempt that the last heartbeat named, unless the step itself has sent another."""
+    match list(timeout.last_heartbeat_details):
         case [{"worker": str(worker), "attempt": int(attempt)}] if (
-            worker.startswith(WORKER_TASK_QUEUE) and len(worker) < 100
+            worker.startswith(WORKER_TASK_QUEUE) and len(worker) < 100  # Temporal rejects a longer task queue
         ):
             return worker, attempt
     return None, 0
@@ -184,24 +195,24 @@ async def perform(run: Run, step: StepActivity) -> Outcome:
     code_timeout, since = run.workflow.code_timeout, None
     while True:
         start = partial(step.schedule, run, attempts)
-        outcome = await until_begun(step.key, start, step.max_attempts, code_timeout, attempts.not_begun)
-        if not step.is_joinable or (beat := heartbeat_timeout(outcome)) is None:
+        outcome = await until_begun(step.key, start, step.max_attempts, code_timeout, attempts.uncount_unbegun)
+        if not step.is_joinable or (timeout := heartbeat_timeout_of(outcome)) is None:
             return outcome
-        if attempts.never_began(beat):
+        if attempts.is_unbegun(timeout):
             since = since or workflow.now()
             if workflow.now() >= since + code_timeout:
-                return Outcome(failure=Failure("TimeoutError", NEVER_BEGAN, "", attempts.begun, beat))
-            workflow.logger.warning("step %r begins again: the worker that received it was lost before", step.key)
+                return Outcome(failure=Failure("TimeoutError", NEVER_BEGAN, "", attempts.begun, timeout))
+            workflow.logger.warning("step %r begins again: its worker was lost before it began the step", step.key)
             continue
         since = None
-        worker = attempts.timed_out(beat, is_join=False)
+        worker = attempts.count_heartbeat_timeout(timeout, is_join=False)
         outcome = await _join(run, step, attempts, worker)
-        while (beat := heartbeat_timeout(outcome)) is not None:
-            worker = attempts.timed_out(beat, is_join=True)
+        while (timeout := heartbeat_timeout_of(outcome)) is not None:
+            worker = attempts.count_heartbeat_timeout(timeout, is_join=True)
             outcome = await _join(run, step, attempts, worker)
         if outcome.failure is None:
             return outcome
-        failure, has_another = attempts.not_joined(outcome.failure)
+        failure, has_another = attempts.count_failed_join(outcome.failure)
         if not has_another:
             return replace(outcome, failure=failure)
         if pause := _pause(step.retry, attempts.begun, failure.cause):
@@ -227,15 +238,13 @@ def _pause(policy: RetryPolicy, begun: int, cause: BaseException | None) -> time
         return timedelta(0)  # the worker was lost; finding that out took long enough
     if cause.next_retry_delay is not None:
         return cause.next_retry_delay
-    longest = policy.maximum_interval or policy.initial_interval * 100
-    factor = min(policy.backoff_coefficient ** (begun - 1), longest / policy.initial_interval)
-    return min(policy.initial_interval * factor, longest)
+    return backoff(policy, begun)
 
 
-def heartbeat_timeout(outcome: Outcome) -> TimeoutError | None:
+def heartbeat_timeout_of(outcome: Outcome) -> ActivityTimeout | None:
     """Return the heartbeat timeout that an activity ended with, if it did."""
     cause = outcome.failure.cause if outcome.failure else None
-    return cause if isinstance(cause, TimeoutError) and cause.type == TimeoutType.HEARTBEAT else None
+    return cause if isinstance(cause, ActivityTimeout) and cause.type == TimeoutType.HEARTBEAT else None
 
 
 async def until_begun(
