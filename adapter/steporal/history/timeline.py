@@ -58,7 +58,7 @@ _KINDS: Mapping[ActivityKind, Kind] = {
     "report": "tell",
     "other": "tell",
 }
-"""Kinds of entries, by the kinds of activities; a poll of an invoked run is no entry."""
+"""Kinds of entries, by the kinds of activities; a poll of an invoked run has none."""
 
 _ENDS_OF_CHILDREN: Mapping[EndKind, str] = {
     "cancelled": "the run was cancelled",

@@ -121,7 +121,7 @@ class Continuing:
 
     @property
     def is_held(self) -> bool:
-        """Whether a checkpoint holds the run."""
+        """True while a checkpoint holds the run."""
         return self.held_until is not None and workflow.time() < self.held_until
 
     # --- steps that wait for the next execution --------------------------------------------------------------------
@@ -155,6 +155,11 @@ class Continuing:
         return self.is_held or (workflow.info().is_continue_as_new_suggested() and not self._too_large)
 
     def _must_hold(self) -> bool:
+        """Return whether a step that is about to begin waits for the next execution instead.
+
+        That step counts as busy already, so with one busy step it is the only one, and the run can leave at once. With
+        others in flight, steps still begin, until the history is so long that the run has to come to rest.
+        """
         if not self._is_leaving() or workflow.cancellation_reason() is not None:
             return False
         if self.is_held or self.held or _has_history(HARD_LENGTH, HARD_BYTES):
@@ -201,7 +206,7 @@ class Continuing:
         return bool(self.held) or self._is_alone()
 
     def _is_alone(self) -> bool:
-        """Return whether the body waits for steps and timers only, and for nothing else of Temporal's."""
+        """Return whether the body waits for steps and timers only, and no other Temporal operation is in flight."""
         waits = self._run.waits.now.values()
         timers = sum(map(timers_of, waits)) + self._is_parking
         children = sum(waiting.next_poll_at is None for waiting in waits if isinstance(waiting, InvokeWait))
@@ -251,7 +256,7 @@ class Continuing:
         if self._too_large:
             return None
         if workflow.info().is_continue_as_new_suggested():
-            return timedelta(milliseconds=1)
+            return timedelta(milliseconds=1)  # a timer, so that the run leaves at a point that a replay finds again
         if after is None:
             return None
         until = self._run.waits.earliest()
@@ -289,7 +294,7 @@ class Continuing:
 
     def go(self, *, is_parked: bool) -> None:
         """Continue as new, unless the run was cancelled or its state is too large."""
-        if workflow.cancellation_reason() is not None:  # it has just arrived, and is for this execution alone
+        if workflow.cancellation_reason() is not None:  # it has just arrived, and belongs to this execution
             return
         carried = self._run.state(is_parked=is_parked)
         argument, too_large = self.size.argument(carried)
@@ -313,7 +318,7 @@ class Continuing:
 
     @property
     def is_overdue(self) -> bool:
-        """Whether the history of a parked run is long, as Temporal accepts 10,000 signals, and the run can leave."""
+        """True if a parked run's history is long (Temporal accepts 10,000 signals) and the run can continue as new."""
         return not self._too_large and workflow.info().is_continue_as_new_suggested()
 
     def _reason(self) -> Literal["history", "park", "checkpoint"]:
