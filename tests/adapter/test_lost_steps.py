@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -195,4 +196,46 @@ async def test_a_step_whose_worker_ends_before_it_begins_begins_elsewhere(
         assert begun == []
         async with workers(app, task_queue=far):
             await run.result()
+    assert begun == ["charge"]
+
+
+async def test_a_worker_that_announces_a_step_too_late_does_not_begin_it(
+    app: steporal.Client, workers: Workers, far: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that was paused before it announced the step continues after the step has begun again."""
+    begun: list[str] = []
+    refused: list[RPCStatusCode] = []
+    calls: list[str] = []
+    has_begun, may_end = asyncio.Event(), asyncio.Event()
+    service = type(workers.temporal.workflow_service)
+    record = service.record_activity_task_heartbeat
+
+    async def paused(*args: Any, **kwargs: Any) -> Any:
+        calls.append("announced")
+        if len(calls) == 1:
+            with suppress(asyncio.CancelledError):
+                await has_begun.wait()
+            await has_begun.wait()
+        try:
+            return await record(*args, **kwargs)
+        except RPCError as err:
+            refused.append(err.status)
+            raise
+
+    @app.workflow(id="charges", ext=WorkflowExt(heartbeat_timeout="1s"))
+    async def charges(ctx: Context[Any], step: Step) -> None:
+        async def charge() -> None:
+            begun.append("charge")
+            has_begun.set()
+            await may_end.wait()
+
+        await step.run("charge", charge, max_attempts=1, task_queue=far)
+
+    monkeypatch.setattr(service, "record_activity_task_heartbeat", paused)
+    async with workers(app), workers(app, task_queue=far):
+        run = await charges.start()
+        await until(lambda: bool(refused))
+        may_end.set()
+        await run.result()
+    assert refused == [RPCStatusCode.NOT_FOUND]
     assert begun == ["charge"]
