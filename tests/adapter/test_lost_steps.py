@@ -10,10 +10,13 @@ from uuid import uuid4
 
 import pytest
 import temporalio.client
+from google.protobuf.field_mask_pb2 import FieldMask
 from recording import Workers
 from temporalio import activity
+from temporalio.api.activity.v1 import ActivityOptions
+from temporalio.api.common.v1 import RetryPolicy, WorkflowExecution
 from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import PollActivityTaskQueueRequest
+from temporalio.api.workflowservice.v1 import PollActivityTaskQueueRequest, UpdateActivityOptionsRequest
 from temporalio.service import RPCError, RPCStatusCode
 from waiting import until
 
@@ -131,6 +134,36 @@ async def test_heartbeats_of_a_step_itself_do_not_make_it_begin_again(
         details = await heartbeat_details(run)
         may_end.set()
         assert await run.result() == ""
+    assert [each.keys() for each in details] == [{"worker", "attempt"}]
+
+
+async def test_the_start_is_recorded_though_an_operator_has_given_the_activity_more_attempts(
+    app: steporal.Client, workers: Workers, far: str
+) -> None:
+    details: list[Any] = []
+
+    @app.workflow(id="charges", ext=WorkflowExt(heartbeat_timeout="30s"))
+    async def charges(ctx: Context[Any], step: Step) -> None:
+        async def charge() -> None:
+            details.extend(await heartbeat_details(run))
+
+        await step.run("charge", charge, max_attempts=1, task_queue=far)
+
+    async with workers(app):
+        run = await charges.start()
+        while not (await run.temporal.describe()).raw_description.pending_activities:
+            await asyncio.sleep(0.02)
+        await workers.temporal.workflow_service.update_activity_options(
+            UpdateActivityOptionsRequest(
+                namespace=workers.temporal.namespace,
+                execution=WorkflowExecution(workflow_id=run.temporal.id),
+                id="charge",
+                activity_options=ActivityOptions(retry_policy=RetryPolicy(maximum_attempts=3)),
+                update_mask=FieldMask(paths=["retry_policy.maximum_attempts"]),
+            )
+        )
+        async with workers(app, task_queue=far):
+            await run.result()
     assert [each.keys() for each in details] == [{"worker", "attempt"}]
 
 

@@ -4,7 +4,7 @@ A run that receives no heartbeats of a step asks the worker that the last heartb
 the last heartbeat across attempts, so a later attempt replaces them at once. A first attempt waits until its first
 heartbeat is due, because most steps end before that.
 
-Before the last attempt of an activity, the worker waits until the server has recorded its heartbeat. If the heartbeat
+Before the last attempt of a step, the worker waits until the server has recorded its heartbeat. If the heartbeat
 is missing, the run knows that no worker has begun the attempt (``runtime/steps/activity.py``).
 """
 
@@ -44,18 +44,18 @@ _TRANSIENT = frozenset(
 
 
 @asynccontextmanager
-async def announced(task_queue: str) -> AsyncIterator[None]:
+async def announced(task_queue: str, *, is_last: bool) -> AsyncIterator[None]:
     """Send heartbeats while the current activity runs a step's function; before a last attempt, one that is recorded.
 
     Args:
         task_queue: The task queue of this worker alone.
+        is_last: Whether the run says that the step has one attempt left.
 
     Raises:
         ApplicationError: The function must not begin.
     """
-    info = activity.info()
-    if info.retry_policy is None or info.retry_policy.maximum_attempts != info.attempt:
-        async with naming_worker(task_queue, at_once=info.attempt > 1):
+    if not is_last:
+        async with naming_worker(task_queue, at_once=activity.info().attempt > 1):
             yield
         return
     # Each heartbeat replaces the details of the one before, so all of them must name the worker.

@@ -35,7 +35,7 @@ from ..types import JSON
 from ..values.converter import from_raw
 from ..wire.failures import NOT_BEGUN, TIMED_OUT
 from ..wire.names import JOIN_STEP, STEP_NOT_HERE, WORKER_TASK_QUEUE
-from ..wire.step_activities import is_activity_of
+from ..wire.step_activities import LAST, is_activity_of
 from .announcing import announced, naming_worker
 from .reporting import attempts_before
 
@@ -182,7 +182,7 @@ class Executions:
         if execution is not None and not execution.is_interrupted:
             async with naming_worker(self.task_queue, at_once=activity.info().attempt > 1):
                 return await self._join(execution)
-        async with announced(self.task_queue):
+        async with announced(self.task_queue, is_last=bool(before.get(LAST))):
             return await self._wait_for(self._begin(key, step_id, work))
 
     @activity.defn(name=JOIN_STEP)

@@ -8,6 +8,11 @@ from ..types import JSON
 
 BEFORE: Final = "before"
 """Key in the argument of a step's activity for the attempts that the step has had in earlier activities."""
+LAST: Final = "last"
+"""Key in that record: whether the step has one attempt left, so that its worker lets the server record that it begins.
+
+The run says so, as an operator can change the attempts that Temporal makes of an activity.
+"""
 
 
 def is_activity_of(step_id: str, activity_id: str) -> bool:

@@ -35,7 +35,7 @@ from ...wire.failures import LOST, NEVER_BEGAN, NOT_BEGUN, UNKNOWN_KEY, call_of,
 from ...wire.limits import summary
 from ...wire.memo import Failure, Outcome
 from ...wire.names import JOIN_STEP, STEP_NOT_HERE, UNTIL_CODE, UNTIL_NEXT_ATTEMPT, WORKER_TASK_QUEUE
-from ...wire.step_activities import BEFORE
+from ...wire.step_activities import BEFORE, LAST
 from ..backoff import backoff
 from ..run import Run
 
@@ -77,10 +77,10 @@ class StepActivity:
     def schedule(self, run: Run, attempts: Attempts) -> Any:
         """Schedule the activity, and note its id in ``attempts`` unless an earlier one began the step."""
         argument, activity_id = self.argument, run.steps.activity_id(self.key)
-        if attempts.begun:
-            argument = to_raw({**from_raw(argument), BEFORE: attempts.before()})
-        else:
+        if not attempts.begun:
             attempts.activity_id = activity_id
+        if self.is_joinable and (attempts.begun or attempts.is_last):
+            argument = to_raw({**from_raw(argument), BEFORE: attempts.before()})
         finals = [*(self.retry.non_retryable_error_types or ())]
         if self.is_joinable:
             finals.append(_HEARTBEAT_TIMEOUT_TYPE)
@@ -138,8 +138,17 @@ class Attempts:
     activity_id: str | None = None
 
     def before(self) -> JSON:
-        """Return what a further activity of the step has to know."""
-        return {"attempts": self.begun, "activity_id": self.activity_id}
+        """Return what the worker of the next activity has to know."""
+        return {
+            "attempts": self.begun,
+            **({"activity_id": self.activity_id} if self.begun else {}),
+            **({LAST: True} if self.is_last else {}),
+        }
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the step has one attempt left."""
+        return self.begun == self.max_attempts - 1
 
     def count_heartbeat_timeout(self, timeout: ActivityTimeout, *, is_join: bool) -> str | None:
         """Count an attempt whose heartbeats have stopped, and return the task queue of its worker, if it is known.
@@ -157,7 +166,7 @@ class Attempts:
         Only before a last attempt does a worker wait until the server has recorded its heartbeat
         (``activities/announcing.py``). So only then does a missing heartbeat prove that no worker began it.
         """
-        return self.begun == self.max_attempts - 1 and not timeout.last_heartbeat_details
+        return self.is_last and not timeout.last_heartbeat_details
 
     def uncount_unbegun(self, failure: Failure) -> None:
         """Count the attempts before one that a worker received and could not begin."""
