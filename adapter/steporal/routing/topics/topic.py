@@ -18,22 +18,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
-from typing import Any, ClassVar, cast
 
-from pydantic import BaseModel, ConfigDict, model_validator
 from temporalio import workflow
-from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import FailureError
 
-from ...errors import UnknownKeyError
 from ...events import MAX_LEVELS
 from ...metrics import DELIVERY_LATENCY, MESSAGES_DROPPED, TOPIC_BACKLOG, TOPIC_EVENTS
 from ...sdk.any_arguments import of_any_count
 from ...sdk.wait_until import wait_until
 from ...types import JSON
-from ...values.converter import from_raw, size_of, to_raw
-from ...values.packed import unpack_json
+from ...values.converter import size_of, to_raw
 from ...wire.names import (
     DELIVER_EVENTS,
     LIST_TOPICS,
@@ -51,6 +46,7 @@ from ..messages import drop, message_json, read
 from .directory import MAX_PARTS, MAX_PATHS, MORE_PARTS, Wanted, is_listable
 from .lanes import Backlog, Lane, Matched
 from .subscription import Index, Subscription
+from .topic_state import MAX_NESTING, MAX_STATE_BYTES, Event, State, packed_state, restored_state
 
 DELIVERY_HEARTBEAT_TIMEOUT = timedelta(seconds=10)
 """Time that the runs of a lane receive nothing after a worker is killed while it delivers."""
@@ -84,11 +80,9 @@ _BYTES_PER_PART = 3 * 1024 * 1024
 # Size limits.
 _MAX_WAITS_BYTES = 6 * 1024 * 1024  # below the limit of the next execution's state
 _MAX_PACKED_BYTES = 1_700_000  # of compressed waits: beside the remembered ids, in one payload
-_MAX_STATE_BYTES = 8 * 1024 * 1024  # before compression: writing more takes too much of a workflow task
 _MAX_BACKLOG_BYTES = 2 * 1024 * 1024  # of that: the next execution reads it in its first workflow task
 _MAX_MATCHED = 20_000  # deliveries that the next execution can be given: to write them takes an eighth of a second
 _MATCHED_BYTES = 200  # of one, beside what names the run and the wait
-_MAX_NESTING = 200  # senders may use 100; pydantic writes less than 255
 _MAX_EVENT_BYTES = 1024 * 1024  # senders may use half; Temporal accepts 2 MiB in a delivery
 _MAX_SEEN_IDS = 10_000
 _MAX_ID_BYTES = 32  # bytes up to which an id is remembered unchanged
@@ -121,17 +115,6 @@ def topics_of(name: str) -> list[str]:
     return [name, *(f"{name[: i + 1]}*" for i in levels if i > 0)]
 
 
-class Event(BaseModel):
-    """Event as topics receive it, with the trace that it belongs to, if any."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
-
-    id: str
-    name: str
-    data: dict[str, JSON]
-    ts: int
-
-
 @dataclass(frozen=True, slots=True)
 class Received:
     """Message that was received and is not handled yet.
@@ -152,34 +135,6 @@ class Received:
     def of(cls, kind: str, message: RawValue, received_at: float) -> Received:
         """Return a message with its size."""
         return cls(kind, message, received_at, size_of(message))
-
-
-class State(BaseModel):
-    """State that one execution of a topic hands over to the next; :meth:`TopicWorkflow._handover_state` writes it.
-
-    Attributes:
-        subscriptions: The subscriptions.
-        remembered: The ids of the last events.
-        received: The messages that are not handled yet: the signal, its argument, and the time.
-        events: The events that are still to be delivered.
-        matched: The deliveries: the subscription, the event's position, and the time when the event was received.
-        confirmed: The time when the topic last confirmed its entry in the directory.
-        has_grown: Whether the topic has requested more parts from the directory.
-    """
-
-    subscriptions: list[Subscription] = []
-    remembered: list[str] = []
-    received: list[tuple[str, Any, float]] = []
-    events: list[Event] = []
-    matched: list[tuple[Subscription, int, float]] = []
-    confirmed: float = 0.0
-    has_grown: bool = False
-
-    @model_validator(mode="after")
-    def _positions_are_of_events(self) -> State:
-        if any(not 0 <= position < len(self.events) for _, position, _ in self.matched):
-            raise ValueError("a position does not belong to an event")
-        return self
 
 
 @workflow.defn(name=TOPIC, sandboxed=False)
@@ -316,7 +271,7 @@ class TopicWorkflow:
         if self._backlog.size > _MAX_BACKLOG_BYTES or len(waiting) > _MAX_MATCHED:
             return None
         names = sum(_MATCHED_BYTES + len(each.workflow_id) + len(each.key) for each in waiting)
-        if self._index.size + self._backlog.size + names > _MAX_STATE_BYTES:
+        if self._index.size + self._backlog.size + names > MAX_STATE_BYTES:
             return None
         raw = to_raw(self._handover_state())
         state = packed_state(raw)
@@ -361,7 +316,7 @@ class TopicWorkflow:
             "subscriptions": [s.model_dump(mode="json", exclude_defaults=True) for s in self._index.all.values()],
             "remembered": list(self._seen_ids),
             "received": [
-                [each.kind, message_json(each.message, _MAX_NESTING), each.received_at] for each in self._received
+                [each.kind, message_json(each.message, MAX_NESTING), each.received_at] for each in self._received
             ],
             "events": list(events.values()),
             "matched": [
@@ -402,7 +357,7 @@ class TopicWorkflow:
             self._is_working = False
 
     async def _handle(self, received: Received) -> None:
-        items = message_json(received.message, _MAX_NESTING)
+        items = message_json(received.message, MAX_NESTING)
         await self._spend_units(received.size // _BYTES_PER_UNIT)
         if not isinstance(items, list):
             drop(f"message for {received.kind}", type(items).__name__)
@@ -624,43 +579,3 @@ def _short(id: str) -> str:
     """Return the form in which an event's id is remembered: 10,000 long ids would not fit into the next execution."""
     data = id.encode(errors="surrogatepass")
     return id if len(data) <= _MAX_ID_BYTES else hashlib.sha256(data).hexdigest()[:_MAX_ID_BYTES]
-
-
-_COMPRESSED = b"binary/zlib"
-_COMPRESS_FROM = 64 * 1024
-_FASTEST_LEVEL = 1  # for a state of megabytes: a third of the time, and little larger
-
-
-def state_payload(state: JSON) -> RawValue:
-    """Return a state as a payload, compressed if it is large. Temporal's limit is 2 MiB."""
-    return packed_state(to_raw(state))
-
-
-def packed_state(raw: RawValue) -> RawValue:
-    """Return the payload of a state, compressed if it is large."""
-    if size_of(raw) < _COMPRESS_FROM:
-        return raw
-    return RawValue(Payload(metadata={"encoding": _COMPRESSED}, data=zlib.compress(raw.payload.data, _FASTEST_LEVEL)))
-
-
-def read_state(raw: RawValue) -> dict[str, JSON]:
-    """Return the state in a payload; that of a new topic is empty.
-
-    Raises:
-        ValueError: The payload is not a state, or is larger than any state that a topic writes.
-    """
-    if raw.payload.metadata.get("encoding") != _COMPRESSED:
-        return from_raw(raw) or {}
-    return cast(dict[str, JSON], unpack_json(raw.payload.data, 2 * _MAX_STATE_BYTES))
-
-
-def restored_state(raw: RawValue) -> State:
-    """Return the state that a topic starts with; an empty one if the payload is not valid."""
-    try:
-        state = State.model_validate(read_state(raw))
-    except UnknownKeyError:
-        raise
-    except Exception as err:
-        drop("state", err)
-        return State()
-    return state
