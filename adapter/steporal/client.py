@@ -13,14 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 import temporalio.client
 import temporalio.converter
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
-from temporalio.client import (
-    WorkflowUpdateRPCTimeoutOrCancelledError,
-)
+from temporalio.client import WorkflowUpdateRPCTimeoutOrCancelledError
 from temporalio.common import RawValue, RetryPolicy
 from temporalio.envconfig import ClientConfig
-from temporalio.exceptions import (
-    WorkflowAlreadyStartedError,
-)
+from temporalio.exceptions import WorkflowAlreadyStartedError
 from typing_extensions import TypeVar
 
 from .app import DEFAULT_CODE_TIMEOUT, DEFAULT_HEARTBEAT_TIMEOUT, DEFAULT_MAX_ATTEMPTS, App
@@ -58,9 +54,9 @@ from .validation import check_id_argument
 from .values.encrypted import DECRYPTION_KEYS, ENCRYPTION_KEYS, encrypts
 from .values.type_names import shown
 from .wire.limits import MAX_WORKFLOW_ID_BYTES, to_limited
-from .wire.run_input import Given, given, given_to_other_app
+from .wire.run_input import InputPayload, encode_foreign_input, encode_input
 from .wire.start import Origin
-from .wire.storage import check_storage, most_with
+from .wire.storage import check_storage, size_limit_with
 from .wire.workflow_ids import workflow_id_of
 from .workflow import Handler, Workflow, WorkflowExt
 
@@ -69,8 +65,6 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("steporal")
 
-REVISION = "STEPORAL_REVISION"
-
 I = TypeVar("I", default=Any)  # noqa: E741
 O = TypeVar("O", default=Any)  # noqa: E741
 
@@ -78,9 +72,9 @@ O = TypeVar("O", default=Any)  # noqa: E741
 class Client:
     """An app: its workflows, and its connection to Temporal.
 
-    Building one does no I/O. A client works from any number of threads and event loops at once. Its methods are async;
-    those that end in ``_sync`` do the same for code without an event loop. After a fork, only a client that was not
-    connected before the fork works in the child; see :class:`~steporal.ForkError`.
+    Creating a client does no I/O. A client works from any number of threads and event loops at once. Its methods are
+    async; those that end in ``_sync`` do the same for code without an event loop. After a fork, only a client that was
+    not connected before the fork works in the child; see :class:`~steporal.ForkError`.
 
     Example:
         ::
@@ -94,18 +88,19 @@ class Client:
         id: The app's id, unique in the Temporal namespace; also its task queue's name.
         temporal: A connected Temporal client; without one, the client connects on first use.
         task_queue: Another name for the task queue.
-        max_attempts: Attempts of each step and of each body in all, where a workflow does not say.
-        retry: The backoff between attempts, where a workflow does not say: 1 s, doubling, to 5 minutes.
+        max_attempts: Total attempts of each step and of each body. A workflow can set another number.
+        retry: Backoff between attempts: 1 s, doubling, up to 5 minutes. A workflow can set another.
         data_converter: Temporal's data converter for the connection that the client makes: its codec (encryption) and
             its external storage (values over 2 MiB) apply to everything that Steporal sends.
         step_packages: Further top-level packages that are the app's own: their functions may be passed to ``step.run``
             by name, and their classes may validate values. The packages that define the client's workflows always
             are. Whoever can write to the namespace can call these functions. See ``docs/security.md``.
-        park_after: How long a run only waits (sleeps, events, signals, invoked runs) before Temporal holds it without
-            its handler, whose code can then be edited freely; or ``"never"``. Where a workflow does not say.
-        heartbeat_timeout: How long the worker of a step may send no heartbeat before the step counts as interrupted; at
-            least a second. Then the run asks that worker once more, for up to 15 seconds, and begins the step again
-            elsewhere if it does not answer. A workflow and a step can set another.
+        park_after: Time that a run has only waited (sleeps, events, signals, invoked runs) after which it parks:
+            Temporal keeps it without its handler, whose code can then be edited freely. ``"never"`` turns parking off.
+            A workflow can set another.
+        heartbeat_timeout: Time without a heartbeat after which Temporal considers a step interrupted; at least 1 s. The
+            run then asks that worker for the outcome, for up to 15 seconds, and begins the step again elsewhere if the
+            worker does not answer. A workflow and a step can set another.
         code_timeout: How long a step waits for a worker that has its code, as in a rolling deployment, before it fails
             with the last worker's reason. A workflow can set another.
         revision: The number of this revision of the code, such as that of the CI's build. Of two lists of the app, that
@@ -113,7 +108,7 @@ class Client:
             app's modules was changed. See ``docs/operate.md``.
 
     Raises:
-        DefinitionError: An argument cannot be right; names the client and the value.
+        DefinitionError: An argument is not valid; the message names the client and the value.
     """
 
     def __init__(
@@ -205,7 +200,7 @@ class Client:
             ext: Further options: events that cancel a run, a handler of failures.
 
         Raises:
-            DefinitionError: Something cannot be right; names the workflow and the value.
+            DefinitionError: An argument is not valid; the message names the workflow and the value.
         """
 
         def define(handler: Handler[Any, Any]) -> Workflow[Any, Any]:
@@ -236,13 +231,13 @@ class Client:
         retry: RetryPolicy | None = None,
         allow_private: bool = False,
     ) -> EventSink:
-        """Deliver events to a system outside: each event as a durable run of its own.
+        """Forward events to an external system. Each event is delivered by its own durable run.
 
         An event is posted as JSON, ``{"name", "data", "id", "ts", "v"}``, in the form of Standard Webhooks
         (https://www.standardwebhooks.com): ``webhook-id`` is the event's id, the same in each attempt, so that the
-        receiver can tell a repetition. Any 2xx is a delivery. Tried again, for a day, when the connection fails or the
-        answer is 408, 409, 425, 429 or 5xx, after the time that its ``Retry-After`` says; any other answer fails the
-        run at once. A redirect is followed on the same host alone.
+        receiver can detect duplicates. A 2xx answer ends the delivery. If the connection fails or the answer is 408,
+        409, 425, 429 or 5xx, the delivery is retried for up to ``give_up_after``; ``Retry-After`` is honoured. Any
+        other answer fails the run at once. A redirect is followed on the same host alone.
 
         Example:
             ``client.event_sink("order.*", "https://example.com/hooks", secret=steporal.secret("HOOK_SECRET"))``
@@ -250,8 +245,8 @@ class Client:
         Args:
             events: A name, a pattern, or several; ``"*"`` is every event but the system's.
             to: A URL, or an :class:`~steporal.InngestSink`.
-            secret: Signs what is sent to a URL: ``whsec_`` and base64, best as :func:`~steporal.secret`. Two, with a
-                blank between, sign twice, while one is changed for the other.
+            secret: Signs what is sent to a URL: ``whsec_`` and base64, best as :func:`~steporal.secret`. To rotate a
+                secret, pass both, separated by a space: each signs.
             id: Its id, unique in the namespace; the Temporal workflow type. Made of the app's id, the events and the
                 host, by default.
             if_exp: An expression in CEL that must be true of the event.
@@ -259,10 +254,10 @@ class Client:
             timeout: How long one attempt may take.
             give_up_after: How long to try in all.
             retry: The backoff between attempts: 5 s, doubling, to an hour, by default.
-            allow_private: Allow addresses that are not the internet's: of private networks, of this machine.
+            allow_private: Allow private and loopback addresses.
 
         Raises:
-            DefinitionError: Something cannot be right.
+            DefinitionError: An argument is not valid.
         """
         sink = define_sink(
             self.id,
@@ -324,12 +319,13 @@ class Client:
         return self._app.workflows[id]
 
     def plugin(self) -> SteporalPlugin:
-        """The Temporal plugin that adds this client's workflows and activities to a ``temporalio.worker.Worker``.
+        """Return the Temporal plugin that adds this client's workflows and activities to a Temporal ``Worker``.
 
         Example:
             ``Worker(temporal, task_queue=client.task_queue, plugins=[client.plugin()])``
         """
-        from .worker.plugin import SteporalPlugin  # which takes the SDK's worker along: 0.1 s for who only sends
+        # Imported here: it loads the SDK's worker, which costs 0.1 s that senders need not pay.
+        from .worker.plugin import SteporalPlugin
 
         return SteporalPlugin(self._app, self._connection, self._sending)
 
@@ -396,7 +392,7 @@ class Client:
 
     @property
     def data_converter(self) -> temporalio.converter.DataConverter | None:
-        """The data converter of the connection; what was given, until there is one."""
+        """Data converter of the connection, or, before the client connects, the one passed to it."""
         return self._connection.data_converter
 
     async def connect(self) -> temporalio.client.Client:
@@ -422,10 +418,10 @@ class Client:
         return await temporalio.client.Client.connect(**config, data_converter=self._converter_to_connect())
 
     def _converter_to_connect(self) -> temporalio.converter.DataConverter:
-        converter = self._connection.given_converter or temporalio.converter.DataConverter.default
+        converter = self._connection.own_converter or temporalio.converter.DataConverter.default
         if not any(name in os.environ for name in (ENCRYPTION_KEYS, DECRYPTION_KEYS)):
             return converter
-        from . import encryption  # which is loaded where there are keys
+        from . import encryption  # imported only if keys are set
 
         return encryption.data_converter(base=converter)
 
@@ -463,27 +459,13 @@ class Client:
         _check_workflow(workflow)
         if id is not None:
             check_id_argument(id, "id")
-        sent = self._given(workflow, input)
-        to_limited(f"the input of workflow {workflow.id!r}", sent.both(), most_with(self.data_converter))
+        input_parts = self._encode_input(workflow, input)
+        to_limited(f"the input of workflow {workflow.id!r}", input_parts.both(), size_limit_with(self.data_converter))
         temporal = await self.connect()
         event_id = new_ulid()
         workflow_id = id or workflow_id_of(workflow.app, workflow.id, event_id)
         with sdk_errors(f"starting workflow {workflow.id!r}"):
-            if isinstance(workflow, WorkflowReference):
-                task_queue = await find_task_queue(
-                    self._sending.dispatcher(temporal).catalog, workflow.app, workflow.id
-                )
-            else:
-                task_queue = workflow.task_queue
-            listened = await self._sending.dispatcher(temporal).is_finish_listened()
-            request = StartRequest(
-                app=workflow.app,
-                workflow=workflow.id,
-                workflow_id=workflow_id,
-                task_queue=task_queue,
-                origin=Origin.of_invoke(event_id, listened, sent.exact),
-                data=sent.data,
-            )
+            request = await self._start_request(temporal, workflow, workflow_id, event_id, input_parts)
             try:
                 with starting(temporal, workflow.id, workflow_id):
                     handle = await start_run(temporal, request)
@@ -493,11 +475,34 @@ class Client:
                 ) from None
         return Run(temporal, handle, event_id, workflow)
 
-    def _given(self, workflow: Workflow[Any, Any] | WorkflowReference[Any], input: Any) -> Given:
+    async def _start_request(
+        self,
+        temporal: temporalio.client.Client,
+        workflow: Workflow[Any, Any] | WorkflowReference[Any],
+        workflow_id: str,
+        event_id: str,
+        input_parts: InputPayload,
+    ) -> StartRequest:
+        dispatcher = self._sending.dispatcher(temporal)
         if isinstance(workflow, WorkflowReference):
-            return given_to_other_app(workflow.id, input)
+            task_queue = await find_task_queue(dispatcher.catalog, workflow.app, workflow.id)
+        else:
+            task_queue = workflow.task_queue
+        is_finish_listened = await dispatcher.is_finish_listened()
+        return StartRequest(
+            app=workflow.app,
+            workflow=workflow.id,
+            workflow_id=workflow_id,
+            task_queue=task_queue,
+            origin=Origin.of_invoke(event_id, is_finish_listened, input_parts.exact),
+            data=input_parts.data,
+        )
+
+    def _encode_input(self, workflow: Workflow[Any, Any] | WorkflowReference[Any], input: Any) -> InputPayload:
+        if isinstance(workflow, WorkflowReference):
+            return encode_foreign_input(workflow.id, input)
         packages = workflow.step_packages
-        return given(workflow.id, workflow.input_schema, input, secrets=self._encrypts, packages=packages)
+        return encode_input(workflow.id, workflow.input_schema, input, secrets=self._encrypts, packages=packages)
 
     def _encrypts(self) -> bool:
         temporal = self._connection.temporal
@@ -624,19 +629,21 @@ class Client:
         except (TypeError, ValueError) as err:
             raise InvalidArgumentError(str(err)) from None
         encoded = signal_data(signal, data)
-        raw = to_limited(f"the data of signal {signal!r}", encoded, most_with(self.data_converter))
+        raw = to_limited(f"the data of signal {signal!r}", encoded, size_limit_with(self.data_converter))
         with sdk_errors(f"Temporal did not accept signal {signal!r}", SendSignalError):
             temporal = await self.connect()
             mailboxes = Mailboxes(temporal)
             with signalling(temporal, signal):
-                held = await mailboxes.find(signal)
+                mailbox_wait = await mailboxes.find(signal)
                 try:
-                    received = await mailboxes.send(signal, held.run_id, raw, id=new_ulid()) if held else None
+                    received = (
+                        await mailboxes.send(signal, mailbox_wait.run_id, raw, id=new_ulid()) if mailbox_wait else None
+                    )
                 except WorkflowUpdateRPCTimeoutOrCancelledError as err:
                     seconds = ANSWER_TIMEOUT.total_seconds()
                     raise SendSignalError(
-                        f"signal {signal!r}: no worker has answered in {seconds:.0f} s, though a run waits for it; "
-                        "it may receive it yet. Is a worker up?"
+                        f"signal {signal!r}: a run waits for it, but no worker answered within {seconds:.0f} s; the "
+                        "run may still receive the signal. Check that a worker of its app is running"
                     ) from err
         return SendSignalResult(run_id=received)
 
@@ -672,7 +679,8 @@ class Client:
             ConnectError: There is no connection to Temporal.
             TemporalCallError: Temporal refused, or did not answer.
         """
-        from .worker.serving import registry_worker, system_worker  # which take the SDK's worker along
+        # Imported here: it loads the SDK's worker.
+        from .worker.serving import registry_worker, system_worker
 
         check_outside("client.sync", "steporal.Client.sync")
         source = Source.of(self._app, is_worker=False)

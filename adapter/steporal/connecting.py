@@ -33,12 +33,12 @@ class Connection:
         data_converter: The data converter for a connection that the client makes.
 
     Attributes:
-        given_converter: That data converter.
+        own_converter: That data converter.
     """
 
     def __init__(self, client_id: str, connect: Connect, data_converter: DataConverter | None) -> None:
         self._client_id = client_id
-        self.given_converter = data_converter
+        self.own_converter = data_converter
         self._connect = connect
         self._temporal: temporalio.client.Client | None = None
         self._is_ready = False
@@ -73,7 +73,7 @@ class Connection:
     def data_converter(self) -> DataConverter | None:
         """Data converter of the connection, or, before a connection exists, the one that was passed to the client."""
         temporal = self.temporal
-        return self.given_converter if temporal is None else temporal.data_converter
+        return self.own_converter if temporal is None else temporal.data_converter
 
     async def get(self) -> temporalio.client.Client:
         """Return the Temporal client, connected.

@@ -237,7 +237,7 @@ def prepare_events(
     return [_prepare(event, f"event {i}", i, new_id, now_ms, max_bytes) for i, event in enumerate(events)]
 
 
-def given_by_sender(events: EventLike | Sequence[EventLike]) -> list[tuple[str | None, int | None]]:
+def ids_of_sender(events: EventLike | Sequence[EventLike]) -> list[tuple[str | None, int | None]]:
     """Return the id and the ``ts`` that the sender set on each event that :func:`prepare_events` has prepared."""
     all_events = [events] if isinstance(events, SentEvent | Mapping) else events
     fields = (_fields(event, "event") for event in all_events)

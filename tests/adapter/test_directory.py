@@ -387,7 +387,7 @@ async def test_a_topic_refuses_the_subscriptions_that_it_has_no_room_for(
         run = await waits.start({"n": 1})
         result = await run.result()
     assert (
-        f"step 'wait' failed: TooManyWaitsError: event '{name}' has no room for another wait: its topic already holds "
+        f"step 'wait' failed: TooManyWaitsError: no run can wait for event '{name}' now: its topic already holds "
         in result
     )
 

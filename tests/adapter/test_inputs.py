@@ -19,7 +19,7 @@ from waiting import until_received
 
 import steporal
 from steporal import Context, InvalidInputError, RunFailedError, Step, WorkflowExt, event_trigger
-from steporal.wire.run_input import given, received
+from steporal.wire.run_input import decode_input, encode_input
 
 pytestmark = pytest.mark.outside_runs
 
@@ -291,12 +291,12 @@ async def test_what_a_workflow_of_another_app_is_given_is_plain_json(
 
 
 def test_a_class_that_this_worker_does_not_have_is_read_by_the_schema() -> None:
-    sent = given("w", kinds.Masked, kinds.Masked(number="4111111111111111"))
+    sent = encode_input("w", kinds.Masked, kinds.Masked(number="4111111111111111"))
     assert sent.data == {"number": "****1111"}
     moved = {**sent.exact, "type": "apps.data_kinds:Gone"}
-    assert received("w", kinds.Masked, sent.data, moved) == kinds.Masked(number="4111111111111111")
+    assert decode_input("w", kinds.Masked, sent.data, moved) == kinds.Masked(number="4111111111111111")
     with pytest.raises(InvalidInputError, match="has no class 'Gone'"):
-        received("w", None, sent.data, moved, {"apps"})
+        decode_input("w", None, sent.data, moved, {"apps"})
 
 
 async def test_two_runs_of_one_instance_are_independent(app: steporal.Client, workers: Workers) -> None:

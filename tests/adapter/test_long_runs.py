@@ -512,7 +512,7 @@ def test_events_that_nobody_takes_are_hardly_compressed(monkeypatch: pytest.Monk
     monkeypatch.setattr(handover_size.zlib, "compressobj", lambda: Counted(compressobj()))  # type: ignore[attr-defined]
     monkeypatch.setattr(handover_size, "workflow", Mock())
     storage, inbox = Mock(), Inbox()
-    storage.is_there.return_value = False
+    storage.is_available.return_value = False
     size = HandoverSize({}, inbox, storage)
     inbox.open("rows", ("row",), 1e9)
     for number in range(100):

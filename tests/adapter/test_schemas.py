@@ -36,7 +36,7 @@ from steporal.values.fail_fast import fail_fast_validator
 from steporal.values.known_types import package_of
 from steporal.values.recursive_unions import MEMBERS
 from steporal.wire.failures import message_of
-from steporal.wire.run_input import received
+from steporal.wire.run_input import decode_input
 from steporal.wire.signal_types import issues_of, type_to_check
 
 MANY = 170_000
@@ -160,7 +160,7 @@ def test_what_does_not_fit_in_many_places_is_refused_at_once(kind: Any, data: An
     tracemalloc.start()
     try:
         with pytest.raises(InvalidInputError) as refused:
-            received("order", kind, data)
+            decode_input("order", kind, data)
         assert tracemalloc.get_traced_memory()[1] < 64 * 1024 * 1024
     finally:
         tracemalloc.stop()
@@ -220,28 +220,28 @@ def test_a_union_that_contains_itself_is_not_tried_for_ever(leaf: Any, size: int
     for _ in range(90):
         data = {"kids": [data]}
     with pytest.raises(InvalidInputError, match="tried too often: add a field to its models"):
-        received("order", Branch, {**data, "name": "x" * size})
+        decode_input("order", Branch, {**data, "name": "x" * size})
     with pytest.raises(InvalidInputError, match="tried too often"):
-        received("order", list[Branch], [data])
+        decode_input("order", list[Branch], [data])
 
 
 def test_what_is_wrong_in_a_union_that_contains_itself_has_pydantics_path() -> None:
     with pytest.raises(InvalidInputError) as refused:
-        received("order", Branch, {"kids": [{"kids": [{"name": 5}]}]})
+        decode_input("order", Branch, {"kids": [{"kids": [{"name": 5}]}]})
     assert "kids.0.Branch.kids.0.Branch.name: Input should be a valid string" in str(refused.value)
     assert MEMBERS not in str(refused.value)
 
 
 def test_small_data_is_refused_with_all_that_is_wrong() -> None:
     with pytest.raises(InvalidInputError) as refused:
-        received("order", Order, {"items": [{"sku": 1}, {}, {"sku": "x", "n": "many"}]})
+        decode_input("order", Order, {"items": [{"sku": 1}, {}, {"sku": "x", "n": "many"}]})
     for issue in ("order_id: Field required", "items.0.sku: ", "items.1.sku: ", "items.2.n: "):
         assert issue in str(refused.value)
 
 
 def test_large_data_is_refused_with_the_first_wrong_item_of_each_list() -> None:
     with pytest.raises(InvalidInputError) as refused:
-        received("order", Order, {"items": [{"sku": "x" * 2_000}, {"sku": 1}, {"sku": 2}]})
+        decode_input("order", Order, {"items": [{"sku": "x" * 2_000}, {"sku": 1}, {"sku": 2}]})
     assert "order_id: Field required" in str(refused.value)
     assert "items.1.sku: " in str(refused.value)
     assert "items.2" not in str(refused.value)
@@ -273,7 +273,7 @@ def test_an_error_of_pydantics_that_a_body_or_step_raises_has_a_bounded_text() -
 def test_data_of_a_signal_and_exact_values_are_refused_at_once_too() -> None:
     said = issues_of(
         {"order_id": "A", "items": [{}] * MANY},
-        type_to_check(Order, received),
+        type_to_check(Order, decode_input),
         {package_of(__name__)},
     )
     assert said == "items.0.sku: Field required"

@@ -237,7 +237,7 @@ async def test_a_topic_ends_when_nobody_has_waited_for_a_while_and_starts_anew(
     handle: temporalio.client.WorkflowHandle[Any, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(topic, "_IDLE", timedelta(milliseconds=300))
+    monkeypatch.setattr(topic, "_ENDS_AFTER_IDLE", timedelta(milliseconds=300))
     monkeypatch.setattr(subscription, "_LATE", 0.0)
 
     @app.workflow(id="waits")

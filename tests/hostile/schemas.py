@@ -13,7 +13,7 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from steporal.errors import InvalidInputError
 from steporal.values.converter import issues, validate
-from steporal.wire.run_input import received
+from steporal.wire.run_input import decode_input
 
 from .attacks import Figures, Turns, attack
 from .costs import Limits
@@ -128,7 +128,7 @@ async def data_that_fits_no_schema(turns: Turns) -> Figures:
             figures.measure("bytes of data", len(text))
             with LIMITS.hold(figures, (schema, text[:300])):
                 try:
-                    received("order", schema, sent)
+                    decode_input("order", schema, sent)
                     figures.seen["read"] += 1
                 except InvalidInputError as err:
                     figures.seen["refused"] += 1

@@ -104,7 +104,7 @@ async def test_a_run_that_a_plain_client_has_started_is_shown(
         id = f"{app.id}/plain/1"
         assert await workers.temporal.execute_workflow("plain", None, id=id, task_queue=app.task_queue) == 1
     text, data = await shown(workers.temporal, id, capsys)
-    assert "tell that the run has finished" in text
+    assert "send inngest/function.finished" in text
     assert [step["kind"] for step in data["steps"]] == ["step", "tell"]
 
 

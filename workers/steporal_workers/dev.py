@@ -17,7 +17,7 @@ import watchfiles
 from rich.markup import escape
 
 import steporal
-from steporal.client import REVISION
+from steporal.app import REVISION
 from steporal.encryption import Keys, data_converter
 from steporal.values.encrypted import DECRYPTION_KEYS, ENCRYPTION_KEYS
 

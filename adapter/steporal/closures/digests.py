@@ -84,11 +84,11 @@ def digests(
     reading.add(values)
     of_all, of_least = digest_of_text(b"".join(reading.parts)), ""
     if reading.defaults:
-        least = reading
+        minimal = reading
         if reading.has_hidden_defaults:
-            least = _Reading(rename, names or {}, is_json=is_json, skips_defaults=True)
-            least.add(values)
-        of_least = digest_of_text(least.without_defaults())
+            minimal = _Reading(rename, names or {}, is_json=is_json, skips_defaults=True)
+            minimal.add(values)
+        of_least = digest_of_text(minimal.without_defaults())
     shapes = digest_of_text("".join(sorted(reading.shapes)).encode()) if reading.shapes else ""
     return Digests(of_all, of_least, shapes, () if is_json else tuple(reading.named))
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from temporalio import workflow
 
-AFTERWARDS = "steporal.afterwards"
+AFTER_TASK = "steporal.afterwards"
 """Name, among a run's extern functions, of the function that takes an :data:`Action`; absent without observers."""
 
 Action = Callable[[], None]
 
 
-class Afterwards:
+class AfterTask:
     """Actions for the end of a run's workflow task, unless the task fails."""
 
     def __init__(self) -> None:
@@ -29,8 +29,8 @@ class Afterwards:
         self._actions.clear()
 
 
-def afterwards(action: Action) -> None:
+def after_task(action: Action) -> None:
     """Run an action when this workflow task ends, from the code of a run; do nothing on replay."""
-    take = workflow.extern_functions().get(AFTERWARDS)
+    take = workflow.extern_functions().get(AFTER_TASK)
     if take is not None and not workflow.unsafe.is_replaying():
         take(action)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from temporalio import workflow
 
 from ..wire.memo import Outcome
-from .after_task import afterwards
+from .after_task import after_task
 from .run_metrics import StepKind
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _log(state: State, step: str | None = None, detail: str = "", seconds: float
     if is_watched():
         info = workflow.info()
         progress = Progress(info.workflow_type, info.workflow_id, state, step, detail, seconds)
-        afterwards(partial(_logger.debug, "%s", progress, extra={PROGRESS: progress}))
+        after_task(partial(_logger.debug, "%s", progress, extra={PROGRESS: progress}))
 
 
 def run_started(origin: Origin) -> None:

@@ -27,7 +27,7 @@ from ..metrics import (
     WAITS_OPENED,
 )
 from ..wire.memo import Outcome
-from .after_task import afterwards
+from .after_task import after_task
 
 StepKind = Literal[
     "run",
@@ -57,7 +57,7 @@ def count(what: Count) -> None:
     """Count something from the code of a run."""
     meter = workflow.extern_functions().get(COUNT)
     if meter is not None:
-        afterwards(partial(what, meter()))
+        after_task(partial(what, meter()))
 
 
 def count_start(trigger: str) -> None:

@@ -32,7 +32,7 @@ from ..routing.outcome import find_end
 from ..runtime.handover_size import unconsumed
 from ..values.converter import dumps, size_of, to_raw
 from ..wire.names import RECOVER, REPORT
-from ..wire.storage import most_with
+from ..wire.storage import size_limit_with
 from .app_runs import runs_of, some_at_once
 from .replay import history_of, reason_of, replayer_of, workflow_of
 
@@ -311,7 +311,7 @@ class _Recovery:
                 await self._request_end(child, rebuilt)
         self._run = replace(self._run, steps=rebuilt.finished, again=rebuilt.in_flight)
         size = size_of(self._message(rebuilt))
-        max_bytes = most_with(self._temporal.data_converter)(size)
+        max_bytes = size_limit_with(self._temporal.data_converter)(size)
         if size > max_bytes:
             self._is(
                 "not recovered",

@@ -24,7 +24,7 @@ from ..wire.limits import MAX_PAYLOAD_BYTES, summary
 from ..wire.names import RERUN_OF_KEY
 from ..wire.run_state import MAX_RERUNS, RunState
 from ..wire.start import SCHEDULED_AT, Origin
-from ..wire.storage import most_with
+from ..wire.storage import size_limit_with
 from ..wire.workflow_ids import workflow_id_of
 from .errors import RequestError, TooLargeError
 from .finding import first_run_id, get_run
@@ -223,7 +223,7 @@ def _no_such_step(story: Story, step: str) -> RequestError:
 
 
 def _handed_over(temporal: Client, kept: RunState) -> RawValue:
-    max_bytes = most_with(temporal.data_converter)
+    max_bytes = size_limit_with(temporal.data_converter)
     raw = kept.raw(lambda: max_bytes(MAX_PAYLOAD_BYTES) > MAX_PAYLOAD_BYTES)
     if (size := size_of(raw)) > max_bytes(size):
         raise TooLargeError(

@@ -23,7 +23,7 @@ from ..values.converter import from_raw, to_raw
 from ..wire.limits import to_limited
 from ..wire.names import FETCH, POST_EVENT
 from ..wire.step_activities import BEFORE
-from ..wire.storage import most_with
+from ..wire.storage import size_limit_with
 from .addresses import addresses_of, public_addresses_of
 from .exchange import Addresses, Answer, Request, exchange, phrase
 from .fetching import FetchCall, response_of
@@ -66,7 +66,7 @@ class HttpActivities:
         """Make a request; any response except 429 and 5xx is the result."""
         options = from_raw(argument)
         before = options.pop(BEFORE, {})
-        call = FetchCall.read(options, most_with(activity.client().data_converter))
+        call = FetchCall.read(options, size_limit_with(activity.client().data_converter))
         return await self._executions.run(call.step, before, lambda: self._fetch(call, options.get("call")))
 
     async def _fetch(self, call: FetchCall, description: JSON) -> RawValue:
@@ -76,7 +76,7 @@ class HttpActivities:
             if answer.status == _TOO_MANY_REQUESTS or answer.status >= 500:
                 raise _status_error(request, answer, LONGEST_OF_A_FETCH)
             response = response_of(answer)
-            what, limit_for = f"the response of step {call.step!r}", most_with(activity.client().data_converter)
+            what, limit_for = f"the response of step {call.step!r}", size_limit_with(activity.client().data_converter)
             return to_limited(what, response.model_dump(mode="json"), limit_for, call_metadata(description))
 
     @activity.defn(name=POST_EVENT)

@@ -59,7 +59,7 @@ def message_json(message: RawValue, levels: int = MAX_NESTING) -> JSON:
     return None if is_nested_deeper(levels, data, message.payload.data) else data
 
 
-def remembered(key: str, unreadable: JSON = None) -> JSON:
+def memo_value(key: str, unreadable: JSON = None) -> JSON:
     """Return the value for a key in the memo of this workflow.
 
     Args:

@@ -35,7 +35,7 @@ from ..context import Context
 from ..definition import Invocable, WorkflowReference
 from ..durations import Duration, parse_deadline, parse_duration
 from ..errors import CaptureError, PayloadTooLargeError, StepError, UnserializableError
-from ..events import EventLike, ReceivedEvent, SendEventResult, derived_ulid, given_by_sender, prepare_events
+from ..events import EventLike, ReceivedEvent, SendEventResult, derived_ulid, ids_of_sender, prepare_events
 from ..http import FetchRequest, FetchResponse
 from ..observability.run_metrics import StepKind
 from ..sandbox.watch import aside
@@ -206,10 +206,10 @@ class Attempt:
         key = self.key(step_id)
         prepared = self._prepared(key, events)
         # Those of the sender alone: others are made of the run, and of the time.
-        own = zip(prepared, given_by_sender(events), strict=True)
-        given = [(event.name, event.data, event.v, *([which] if any(which) else [])) for event, which in own]
+        own = zip(prepared, ids_of_sender(events), strict=True)
+        compared = [(event.name, event.data, event.v, *([which] if any(which) else [])) for event, which in own]
         names = " and ".join({event.name: None for event in prepared})
-        call = self.owner.call("send_event", names, given, is_json=True)
+        call = self.owner.call("send_event", names, compared, is_json=True)
         called = self.called(key, call)
         return self._send(called, prepared if called == key else self._prepared(called, events))
 
@@ -379,7 +379,7 @@ class Attempt:
         argument = {"workflow": run.workflow.id, "step": key, **described, "call": call.json()}
         if captives.context_is_captured:
             argument["context"] = self._context_json()
-        return call, to_limited(f"what step {key!r} captured or is given", argument, run.storage.most)
+        return call, to_limited(f"what step {key!r} captured or is given", argument, run.storage.size_limit)
 
     def _context_json(self) -> JSON:
         context, info = self.owner.body.context, workflow.info()

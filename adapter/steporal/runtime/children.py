@@ -59,7 +59,7 @@ class Children:
         self.invoked: dict[str, str | None] = {}
         self._awaited: dict[str, None] = {}
         self.reports_to: list[dict[str, str]] = []
-        self._told = 0
+        self._reported = 0
 
     def report_to(self, message: JSON) -> None:
         """Remember who wants to hear of the end."""
@@ -103,9 +103,9 @@ class Children:
         To be the last thing of a run: who asks later finds it closed.
         """
         is_stored = HAS_STORAGE in workflow.extern_functions()
-        while self._told < len(self.reports_to):
-            parent = self.reports_to[self._told]
-            self._told += 1
+        while self._reported < len(self.reports_to):
+            parent = self.reports_to[self._reported]
+            self._reported += 1
             message = {
                 "run_id": parent["run_id"],
                 "child": workflow.info().workflow_id,

@@ -52,7 +52,7 @@ def _deliver(run: Run, delivered: JSON) -> None:
         run.continuing.size.event_arrived()
 
 
-def _said(message: RawValue) -> JSON:
+def _message_json(message: RawValue) -> JSON:
     """Return the JSON of a signal; None if it cannot be read."""
     try:
         return argument_json(message, "a signal")
@@ -83,7 +83,7 @@ def _first(definition: Workflow[Any, Any], carried: RawValue) -> tuple[Run, Inva
     return Run(definition, Attempt), refusal
 
 
-def _given(data: RawValue, added: RawValue) -> tuple[JSON, JSON, InvalidInputError | None]:
+def _split_arguments(data: RawValue, added: RawValue) -> tuple[JSON, JSON, InvalidInputError | None]:
     """The input of a run and what its starter has added, and why the run is to fail, where one cannot be read."""
     try:
         return argument_json(data, "the input"), argument_json(added, "the second argument of the run"), None
@@ -107,33 +107,33 @@ def _compile(name: str, definition: Workflow[Any, Any]) -> type:
 
         async def run(self, data: RawValue = _NONE, added: RawValue = _NONE, carried: RawValue = _NONE) -> RawValue:
             self._early = None
-            given, more, refusal = _given(data, added)
-            return await self.execution.execute(given, more, self._refusal or refusal)
+            input, more, refusal = _split_arguments(data, added)
+            return await self.execution.execute(input, more, self._refusal or refusal)
 
         def _take(self, take: Take, message: RawValue) -> None:
-            said = _said(message)
+            json = _message_json(message)
             if self._early is not None:
-                self._early.append((take, said))
-            take(self.execution, said)
+                self._early.append((take, json))
+            take(self.execution, json)
 
         @workflow.signal(name=RECOVER, description="What the run has done, by its history.")
         @of_any_count
         def recover(self, message: RawValue) -> None:
             """Begin with it; the signals that it does not know come after it."""
-            recovery = None if self._early is None else read_recovery(_said(message))
+            recovery = None if self._early is None else read_recovery(_message_json(message))
             if self._early is None or recovery is None:
                 return
             carried, known = recovery
             if (recovered := _recovered(self.execution, carried)) is not None:
                 self.execution = recovered
-                for take, said in self._early[known:]:
-                    take(self.execution, said)
+                for take, json in self._early[known:]:
+                    take(self.execution, json)
 
         @workflow.signal(name=START_SIGNAL, description="An event was sent again that has started this run.")
         @of_any_count
         def event(self, message: RawValue) -> None:
             """Nothing to do: the run was started by it."""
-            self._take(lambda run, said: None, _NONE)
+            self._take(lambda run, json: None, _NONE)
 
         @workflow.signal(name=DELIVER, description="An event that the run waits for.")
         @of_any_count
@@ -145,25 +145,25 @@ def _compile(name: str, definition: Workflow[Any, Any]) -> type:
         @of_any_count
         def signalled(self, delivery: RawValue) -> None:
             """Take it, for the step that waits for it."""
-            self._take(lambda run, said: run.signals.receive(said), delivery)
+            self._take(lambda run, json: run.signals.receive(json), delivery)
 
-        @workflow.signal(name=REPORT, description="A run that has invoked this one wants to hear of its end.")
+        @workflow.signal(name=REPORT, description="Requests a report of this run's end, for the run that invoked it.")
         @of_any_count
         def report(self, parent: RawValue) -> None:
             """Remember it."""
-            self._take(lambda run, said: run.children.report_to(said), parent)
+            self._take(lambda run, json: run.children.report_to(json), parent)
 
         @workflow.signal(name=ENDED, description="A run that this one has invoked has ended.")
         @of_any_count
         def ended(self, message: RawValue) -> None:
             """Take its outcome, for the step that waits for it."""
-            self._take(lambda run, said: run.children.has_ended(said, run.waits), message)
+            self._take(lambda run, json: run.children.has_ended(json, run.waits), message)
 
         @workflow.signal(name=CHECKPOINT, description="Park at the next safe point.")
         @of_any_count
         def checkpoint(self, message: RawValue) -> None:
             """Hold steps that have not begun, until the run can continue as new."""
-            self._take(lambda run, said: run.parked.checkpoint(said), message)
+            self._take(lambda run, json: run.parked.checkpoint(json), message)
 
     Compiled.__module__ = __name__
     of_kind("run")(Compiled)

@@ -132,7 +132,7 @@ class HandoverSize:
             is_too_large = self._storage.is_too_large_packed(size, len(text))
         else:
             raw, size = raw_text(text), len(text)
-            is_too_large = size > self._storage.most(size)
+            is_too_large = size > self._storage.size_limit(size)
         if not is_too_large:
             return raw, ""
         return raw, self.description(size, max(size - self.steps, 0) if self._inbox.size else 0)
@@ -150,7 +150,7 @@ class HandoverSize:
             size: The size of the state in bytes.
             events: The size of the unconsumed events in it.
         """
-        is_stored = self._storage.is_there()
+        is_stored = self._storage.is_available()
         unit = "bytes" if is_stored else "bytes compressed"
         storage = "" if is_stored else "give the client external storage, "
         if events >= size / 2:
@@ -168,11 +168,11 @@ class HandoverSize:
     # --- estimates -------------------------------------------------------------------------------------------------
 
     def _limit(self) -> int:
-        return MAX_STORED_BYTES if self._storage.is_there() else MAX_PAYLOAD_BYTES
+        return MAX_STORED_BYTES if self._storage.is_available() else MAX_PAYLOAD_BYTES
 
     def _compressed_events(self) -> int:
         """Return the size of the unconsumed events in the state."""
-        if self._storage.is_there() or not self._inbox.size:
+        if self._storage.is_available() or not self._inbox.size:
             return self._inbox.size
         return _compressed_size(self._inbox.texts(), self._inbox.size, MAX_PAYLOAD_BYTES) * 4 // 3  # base64
 
@@ -183,7 +183,7 @@ class HandoverSize:
         many events. So a new sample is taken only when the size of the events has doubled or halved.
         """
         size = self._inbox.size
-        if self._storage.is_there() or not size:
+        if self._storage.is_available() or not size:
             return size
         before, compressed = self._sampled
         if not before or not before / 2 <= size <= before * 2:
@@ -200,7 +200,7 @@ class HandoverSize:
             self._compress(text)
             return
         self.steps += size
-        if not self._storage.is_there() and self.steps >= WARN_FROM * MAX_PAYLOAD_BYTES:
+        if not self._storage.is_available() and self.steps >= WARN_FROM * MAX_PAYLOAD_BYTES:
             self._compress_all()
 
     def _compress_all(self) -> None:

@@ -55,7 +55,7 @@ from ..wire.failures import FAILED_CODE, application_error, logged, step_of
 from ..wire.journal_entries import Entry
 from ..wire.memo import Memo, Outcome
 from ..wire.names import UNTIL_TS
-from ..wire.run_input import check_received, received
+from ..wire.run_input import check_received, decode_input
 from ..wire.run_result import limited_result, read_result, write_result
 from ..wire.run_state import RunState, memo_json, read_outcome
 from ..wire.start import Origin, cron_data
@@ -78,7 +78,7 @@ from .scheduling import StepScheduler
 from .secrecy import SecretsOfRun
 from .signal_inbox import SignalInbox
 from .subscriptions import Subscriptions
-from .system_events import tell_cancelled, tell_failed, tell_finished
+from .system_events import send_cancelled, send_failed, send_finished
 from .takeover import Takeover
 
 _CANCELLED_AGAIN = timedelta(minutes=1)
@@ -317,7 +317,7 @@ class Run:
                 await index(of_run(self.workflow.app, self.workflow.id, self.origin.name, self.origin.id))
             result = await self._handled()
         except asyncio.CancelledError:
-            await self._end(was_cancelled(), partial(tell_cancelled, self.identity))
+            await self._end(was_cancelled(), partial(send_cancelled, self.identity))
             self._count_end("cancelled")
             run_ended("cancelled", self.clock.started)
             raise
@@ -329,22 +329,22 @@ class Run:
             failure = application_error(err, attempt=self.body.failures, non_retryable=True)
             trace = format_stack(failure.__traceback__)
             self._log_end(failure, err)
-            await self._end(failed_with(failure), partial(tell_failed, self.identity, failure, trace))
+            await self._end(failed_with(failure), partial(send_failed, self.identity, failure, trace))
             self._count_end("failed")
             step = step_of(failure)
             why = f"at step {step.step_id!r}" if step else f"{failure.type}: {failure.message}"
             run_ended("failed", self.clock.started, why)
             raise failure from failure.__cause__
-        await self._end(Outcome(read_result(result).as_json()), partial(tell_finished, self.identity, result))
+        await self._end(Outcome(read_result(result).as_json()), partial(send_finished, self.identity, result))
         self._count_end("finished")
         run_ended("completed", self.clock.started)
         return result
 
-    async def _end(self, outcome: Outcome, tell: Callable[[], Awaitable[None]]) -> None:
+    async def _end(self, outcome: Outcome, send_event: Callable[[], Awaitable[None]]) -> None:
         await self.subscriptions.end()
         await self.signals.end()
         await self.children.report(outcome)
-        await tell()
+        await send_event()
         await self._until_all_is_seen()
         await self.children.report(outcome)  # to those who have asked meanwhile
         if (trace := TRACE.get()) is not None:
@@ -481,7 +481,7 @@ class Run:
     def _input(self) -> Any:
         """Return the input as a value of its own: an attempt of the body may change it."""
         packages = self.workflow.step_packages
-        return received(self.workflow.id, self.workflow.input_schema, self.data, self.origin.exact, packages)
+        return decode_input(self.workflow.id, self.workflow.input_schema, self.data, self.origin.exact, packages)
 
     def _context(self) -> Context[Any]:
         info = workflow.info()

@@ -159,7 +159,7 @@ class SignalInbox:
         what had reached the body by then.
         """
         argument = {"wait": wait.model_dump(mode="json"), "step": step, "is_received": True}
-        noting = self._in_background(_tell(OPEN_MAILBOX, argument, summary_of_open(wait)))
+        noting = self._in_background(_update_mailbox(OPEN_MAILBOX, argument, summary_of_open(wait)))
         await _to_its_end(noting)  # a cancellation is too late: its sender was told that it was received
 
     def _in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -198,7 +198,7 @@ class SignalInbox:
     async def _open(self, step: str, wait: Wait, replace: bool) -> Wait | str:
         """Temporal's run id of the mailbox; another wait if that one has it."""
         while True:
-            held = await _tell(
+            held = await _update_mailbox(
                 OPEN_MAILBOX,
                 {"wait": wait.model_dump(mode="json"), "replace": replace, "step": step},
                 summary_of_open(wait),
@@ -214,7 +214,7 @@ class SignalInbox:
     async def _close(self, wait: Wait, mailbox: str) -> bool:
         """Close a mailbox; whether it has given its signal to this run."""
         argument = {"wait": wait.model_dump(mode="json"), "run_id": mailbox}
-        return bool(await _tell(CLOSE_MAILBOX, argument, summary_of_close(wait)))
+        return bool(await _update_mailbox(CLOSE_MAILBOX, argument, summary_of_close(wait)))
 
     async def end(self) -> None:
         """Close all mailboxes that are open, as the run ends."""
@@ -224,7 +224,7 @@ class SignalInbox:
             return
         waits = [wait.model_dump(mode="json") for wait in self._waits.values()]
         try:
-            await _tell(RELEASE_MAILBOXES, {"waits": waits}, "the run ends, and waits for no signal any more")
+            await _update_mailbox(RELEASE_MAILBOXES, {"waits": waits}, "the run ends, and waits for no signal any more")
         except FailureError:
             workflow.logger.warning("could not close the mailboxes of %s; they find out by themselves", [*self._waits])
 
@@ -264,7 +264,7 @@ def conflict(wait: Wait, other: Wait) -> Failure:
     )
 
 
-async def _tell(activity: str, argument: JSON, what: str) -> JSON:
+async def _update_mailbox(activity: str, argument: JSON, what: str) -> JSON:
     answer = await workflow.execute_local_activity(
         activity,
         to_raw(argument),

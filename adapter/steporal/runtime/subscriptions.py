@@ -90,7 +90,7 @@ class Subscriptions:
     ) -> dict[str, str]:
         """Subscribe; return the part that holds the subscription for each topic in parts."""
         started_by = self._started_by()
-        told = await self._tell(
+        answer = await self._update_topics(
             SUBSCRIBE_RUN,
             {
                 "topics": list(topics),
@@ -105,9 +105,9 @@ class Subscriptions:
                     "ignored": started_by["id"] if kind == "cancel" else None,
                 },
             },
-            f"hear of {' or '.join(topics)}",
+            f"subscribe to {' or '.join(topics)}",
         )
-        return dict(told.get("parts", {})) if isinstance(told, dict) else {}
+        return dict(answer.get("parts", {})) if isinstance(answer, dict) else {}
 
     def unsubscribe(self, key: str, topics: Iterable[str] | None = None) -> None:
         """Hear no more of some topics, or of any; in the background, and at the latest when the run ends."""
@@ -137,11 +137,11 @@ class Subscriptions:
         info = workflow.info()
         argument: dict[str, JSON] = {"workflow_id": info.workflow_id, "run_id": run_id(), "keys": by_place}
         try:
-            await self._tell(UNSUBSCRIBE_RUN, argument, f"hear no more of {' and '.join(by_place)}")
+            await self._update_topics(UNSUBSCRIBE_RUN, argument, f"unsubscribe from {' and '.join(by_place)}")
         except FailureError:
             workflow.logger.warning("could not unsubscribe from %s; the topics find out by themselves", list(by_place))
 
-    async def _tell(self, activity: str, argument: JSON, what: str) -> JSON:
+    async def _update_topics(self, activity: str, argument: JSON, what: str) -> JSON:
         answer = await workflow.execute_local_activity(
             activity,
             to_raw(argument),

@@ -1,7 +1,7 @@
 """Events that a run sends when it ends, as in Inngest: ``inngest/function.finished``, ``.failed``, ``.cancelled``.
 
-They are sent before the run ends, for as long as it takes. Failures and cancellations are always told; that a run has
-finished, only if somebody listens, as it costs every run an activity. Runs that such an event started tell nothing, or
+They are sent before the run ends, for as long as it takes. Failures and cancellations are always sent; that a run has
+finished, only if somebody listens, as it costs every run an activity. Runs that such an event started send nothing, or
 they would start themselves. (https://www.inngest.com/docs/reference/system-events/inngest-function-failed)
 """
 
@@ -27,29 +27,29 @@ _FOREVER = RetryPolicy(maximum_interval=timedelta(minutes=1))
 _LEFT_OUT = "more than an event can have; it is in Temporal's history of the run"
 
 
-async def tell_finished(run: RunIdentity, result: RawValue) -> None:
+async def send_finished(run: RunIdentity, result: RawValue) -> None:
     """Send that a run has finished, if somebody listens or the run does not know."""
     if run.origin.listened is not False:
-        await _tell(run, "finished", {"result": from_raw(result)}, local=run.origin.listened is None)
+        await _send(run, "finished", {"result": from_raw(result)}, local=run.origin.listened is None)
 
 
-async def tell_failed(run: RunIdentity, error: ApplicationError, stack: str) -> None:
+async def send_failed(run: RunIdentity, error: ApplicationError, stack: str) -> None:
     """Send that a run fails, and with what."""
     name, message = error.type or "Error", error.message
     described = {"error": f"{name}: {message}", "name": name, "message": message, "stack": stack}
-    await _tell(run, "failed", {"error": described})
+    await _send(run, "failed", {"error": described})
 
 
-async def tell_cancelled(run: RunIdentity) -> None:
+async def send_cancelled(run: RunIdentity) -> None:
     """Send that a run is cancelled."""
-    await _tell(run, "cancelled", {})
+    await _send(run, "cancelled", {})
 
 
-async def _tell(run: RunIdentity, ending: Ending, more: dict[str, JSON], *, local: bool = False) -> None:
+async def _send(run: RunIdentity, ending: Ending, more: dict[str, JSON], *, local: bool = False) -> None:
     if run.origin.name in SYSTEM_EVENTS:
         return
     event = _event(run, ending, more).model_dump(mode="json")
-    what = summary(f"tell that the run is {ending}" if ending == "cancelled" else f"tell that the run has {ending}")
+    what = summary(f"send inngest/function.{ending}")
     if local:
         await workflow.execute_local_activity(
             SEND_EVENT,
@@ -83,7 +83,7 @@ def _event(run: RunIdentity, ending: Ending, more: dict[str, JSON]) -> ReceivedE
         "events": [run.event],
         **more,
     }
-    # A run ends once, however often it tells so. As in Inngest, the id of a failure is the run's.
+    # A run ends once, however often it sends this. As in Inngest, the id of a failure is the run's.
     id = derived_ulid(run.started, run_id(), ending) if ending == "finished" else run_id()
     event = ReceivedEvent(name=f"inngest/function.{ending}", data=data, id=id, ts=now)
     if len(event.model_dump_json()) > MAX_EVENT_BYTES:

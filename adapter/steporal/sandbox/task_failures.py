@@ -16,7 +16,7 @@ from temporalio.common import MetricMeter
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 
-from ..observability.after_task import AFTERWARDS, Afterwards
+from ..observability.after_task import AFTER_TASK, AfterTask
 from ..observability.progress import is_watched
 from ..observability.run_metrics import COUNT
 from ..sdk.eviction import is_eviction
@@ -140,15 +140,15 @@ class WatchedRunner(WorkflowRunner):
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
         """See base class."""
         externs: dict[str, Callable[..., Any]] = {**det.extern_functions, **self._facts}
-        afterwards: Afterwards | None = None
+        after_task: AfterTask | None = None
         if self._meter is not None or self._is_traced or is_watched():
-            afterwards = Afterwards()
-            externs[AFTERWARDS] = afterwards.take
+            after_task = AfterTask()
+            externs[AFTER_TASK] = after_task.take
         if self._meter is not None:
             meter = _meter_of_run(self._meter, det)
             externs[COUNT] = lambda: meter
         instance = self._runner.create_instance(replace(det, extern_functions=externs))
-        return _Watched(instance, afterwards, can_recover=kind_of(det.defn.cls) == "run")
+        return _Watched(instance, after_task, can_recover=kind_of(det.defn.cls) == "run")
 
     def set_worker_level_failure_exception_types(self, types: Any) -> None:
         """See base class."""
@@ -163,9 +163,9 @@ def _meter_of_run(meter: MetricMeter, det: WorkflowInstanceDetails) -> MetricMet
 
 
 class _Watched(WorkflowInstance):
-    def __init__(self, instance: WorkflowInstance, afterwards: Afterwards | None, *, can_recover: bool) -> None:
+    def __init__(self, instance: WorkflowInstance, after_task: AfterTask | None, *, can_recover: bool) -> None:
         self._instance = instance
-        self._afterwards = afterwards
+        self._after_task = after_task
         self._can_recover = can_recover
 
     def activate(self, act: Any) -> Any:
@@ -177,8 +177,8 @@ class _Watched(WorkflowInstance):
         done = self._instance.activate(act)
         # The task fails even if the body has caught the error: it is retried until a worker has the key.
         error = unreadable()
-        if self._afterwards is not None:
-            self._afterwards.end_task(has_failed=error is not None or done.HasField("failed"))
+        if self._after_task is not None:
+            self._after_task.end_task(has_failed=error is not None or done.HasField("failed"))
         if error is not None:
             raise error
         return done

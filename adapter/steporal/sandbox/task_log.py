@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import OrderedDict
 
-MAX_REMEMBERED = 10_000
+MAX_LOGGED = 10_000
 """Number of logged lines that a process remembers."""
 
 logger: logging.Logger = logging.getLogger("steporal")
@@ -22,7 +22,7 @@ def is_news(run: str, text: str) -> bool:
         is_new = key not in _logged
         _logged[key] = None
         _logged.move_to_end(key)
-        if len(_logged) > MAX_REMEMBERED:
+        if len(_logged) > MAX_LOGGED:
             _logged.popitem(last=False)
     return is_new
 

@@ -41,7 +41,7 @@ FAR_FUTURE = 253402300800.0
 """The beginning of the year 10000, in seconds since the epoch: no wait lasts longer."""
 
 
-def most_in_temporal(size: int) -> int:
+def temporal_size_limit(size: int) -> int:
     """Return the size limit of a value of ``size`` bytes without external storage; the same for all sizes."""
     return MAX_PAYLOAD_BYTES
 

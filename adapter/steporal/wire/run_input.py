@@ -20,7 +20,7 @@ from ..values.type_names import TypeNotFoundError
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class InputPayload:
     """An input to send.
 
     Attributes:
@@ -36,14 +36,14 @@ class Given:
         return self.data if self.exact is None else [self.data, self.exact]
 
 
-def given(
+def encode_input(
     workflow_id: str,
     schema: Any,
     value: Any,
     *,
     secrets: Callable[[], bool] = never,
     packages: Collection[str] | None = None,
-) -> Given:
+) -> InputPayload:
     """Return the input of a workflow of this app: an instance of its schema, or a value that the schema converts.
 
     Args:
@@ -65,23 +65,23 @@ def given(
     if is_unchanged(encoded, value):
         return _plain_input(workflow_id, schema, encoded, secrets, packages)
     if schema is None or fits(value, schema, trusts_metadata=False):
-        return Given(readable(value, encoded), encoded)
+        return InputPayload(readable(value, encoded), encoded)
     return _converted_input(workflow_id, schema, value, encoded, secrets, packages)
 
 
-def given_to_other_app(workflow_id: str, value: Any) -> Given:
+def encode_foreign_input(workflow_id: str, value: Any) -> InputPayload:
     """Return the input of a workflow of another app, whose classes this app does not have: plain JSON.
 
     Raises:
         InvalidInputError: The input cannot be sent as plain JSON.
     """
     try:
-        return Given(outward(value))
+        return InputPayload(outward(value))
     except UnserializableError as err:
         raise _refused(workflow_id, err) from None
 
 
-def received(workflow_id: str, schema: Any, data: JSON, exact: JSON = None, packages: Collection[str] = ()) -> Any:
+def decode_input(workflow_id: str, schema: Any, data: JSON, exact: JSON = None, packages: Collection[str] = ()) -> Any:
     """Return the input of a run as its handler receives it.
 
     Args:
@@ -128,7 +128,7 @@ def check_received(
     Raises:
         InvalidInputError: The input does not fit, or becomes another value each time.
     """
-    value = received(workflow_id, schema, data, exact, packages)
+    value = decode_input(workflow_id, schema, data, exact, packages)
     if schema is None or exact is not None:
         return
     fields = fields_made_anew(value, validated_input(workflow_id, schema, data))
@@ -184,14 +184,14 @@ def _refused(workflow_id: str, why: object) -> InvalidInputError:
 
 def _plain_input(
     workflow_id: str, schema: Any, data: JSON, secrets: Callable[[], bool], packages: Collection[str] | None
-) -> Given:
+) -> InputPayload:
     """Return plain JSON, which the run validates; or the schema's value, if the schema makes another one each time.
 
     Raises:
         InvalidInputError: The data does not fit, or the schema finds a secret in it.
     """
     if schema is None:
-        return Given(data)
+        return InputPayload(data)
     try:
         value = validated_input(workflow_id, schema, data)
         encoded = encode(value, secrets=secrets, packages=packages)
@@ -199,18 +199,18 @@ def _plain_input(
     except UnencryptedSecretError as err:
         raise _refused(workflow_id, err) from None
     except UnserializableError:
-        return Given(data)  # only the schema's validator can make this value, in the run
-    return Given(data) if encoded == again else Given(readable(value, encoded), encoded)
+        return InputPayload(data)  # only the schema's validator can make this value, in the run
+    return InputPayload(data) if encoded == again else InputPayload(readable(value, encoded), encoded)
 
 
-def _faithful(workflow_id: str, schema: Any, value: Any, error: UnserializableError) -> Given:
+def _faithful(workflow_id: str, schema: Any, value: Any, error: UnserializableError) -> InputPayload:
     """Return an instance of a class without a name as plain JSON, if the JSON expresses all of it."""
     if schema is None:
         raise _refused(workflow_id, error) from None
     try:
         data = to_json(value)
         if is_plain(data) and same(validate(data, schema), value):
-            return Given(data)
+            return InputPayload(data)
     except Exception:  # for example from a validator or an __eq__
         pass
     raise _refused(workflow_id, error) from None
@@ -223,7 +223,7 @@ def _converted_input(
     exact: JSON,
     secrets: Callable[[], bool],
     packages: Collection[str] | None,
-) -> Given:
+) -> InputPayload:
     """Return the value that the schema makes of a value that is neither plain JSON nor an instance of it."""
     data = readable(value, exact)
     try:
@@ -235,6 +235,8 @@ def _converted_input(
     except UnencryptedSecretError as err:
         raise _refused(workflow_id, err) from None
     except UnserializableError:
-        return Given(data)
+        return InputPayload(data)
     # The run makes the value anew from plain JSON. So it is sent the data that this value was made from.
-    return Given(data) if is_unchanged(encoded, converted) else Given(readable(converted, encoded), encoded)
+    return (
+        InputPayload(data) if is_unchanged(encoded, converted) else InputPayload(readable(converted, encoded), encoded)
+    )

@@ -111,17 +111,19 @@ def limited_result(what: str, data: JSON, exact: bytes | None, storage: StorageO
         PayloadTooLargeError: The result is too large.
     """
     if exact is None:
-        return to_limited(what, data, storage.most)
+        return to_limited(what, data, storage.size_limit)
     packed = zlib.compress(exact)
     raw = to_raw(data, {EXACT_METADATA: packed})
     size, plain = size_of(raw), size_of(raw) + len(exact)
     beside = len(packed)
-    if plain > SURELY_FITS_BYTES and not storage.is_there():  # a run that has invoked this one may be handed all of it
+    if (
+        plain > SURELY_FITS_BYTES and not storage.is_available()
+    ):  # a run that has invoked this one may be handed all of it
         outcome = to_raw(packed_outcome([Returned(data, json.loads(exact)).as_json()], is_stored=False))
         beside = max(beside, size_of(outcome) - size)
     if not storage.is_too_large_packed(size + beside, plain):
         return raw
-    raise too_large(what, size, beside, storage.most(plain))
+    raise too_large(what, size, beside, storage.size_limit(plain))
 
 
 def read_result(raw: RawValue | JSON, to_json: Callable[[RawValue | JSON], JSON] = payload_json) -> Returned:

@@ -10,7 +10,7 @@ from temporalio.converter import DataConverter
 
 from ..errors import DefinitionError
 from ..values.type_names import shown
-from .limits import MAX_PAYLOAD_BYTES, MAX_STORED_BYTES, most_in_temporal
+from .limits import MAX_PAYLOAD_BYTES, MAX_STORED_BYTES, temporal_size_limit
 from .names import STORAGE_IS_USED
 from .packed_size import PackedSizes
 
@@ -39,10 +39,10 @@ def check_storage(converter: DataConverter | None, where: str) -> DataConverter 
     return converter
 
 
-def most_with(converter: DataConverter | None) -> Callable[[int], int]:
+def size_limit_with(converter: DataConverter | None) -> Callable[[int], int]:
     """Return the size limit for values outside of runs, as a function of their size in bytes."""
     if converter is None or converter.external_storage is None:
-        return most_in_temporal
+        return temporal_size_limit
     return lambda size: MAX_STORED_BYTES
 
 
@@ -71,15 +71,15 @@ class StorageOfRun:
 
     def is_used(self) -> bool:
         """Return whether values over Temporal's limit are accepted; call it only for such a value."""
-        if self._is_used is None and (workflow.unsafe.is_replaying() or self.is_there()):
+        if self._is_used is None and (workflow.unsafe.is_replaying() or self.is_available()):
             self._is_used = workflow.patched(STORAGE_IS_USED)
         return bool(self._is_used)
 
-    def is_there(self) -> bool:
+    def is_available(self) -> bool:
         """Return whether such values would be accepted, as far as this can be known without deciding it."""
         return HAS_STORAGE in workflow.extern_functions() if self._is_used is None else self._is_used
 
-    def most(self, size: int) -> int:
+    def size_limit(self, size: int) -> int:
         """Return the size limit of a value of ``size`` bytes."""
         return MAX_STORED_BYTES if size > MAX_PAYLOAD_BYTES and self.is_used() else MAX_PAYLOAD_BYTES
 

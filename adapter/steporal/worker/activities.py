@@ -56,12 +56,12 @@ from ..wire.names import (
     SUBSCRIBE_RUN,
     UNSUBSCRIBE_RUN,
 )
-from ..wire.run_input import received
+from ..wire.run_input import decode_input
 from ..wire.run_state import packed_outcome
 from ..wire.sent_events import pack
 from ..wire.signal_types import issues_of
 from ..wire.step_activities import BEFORE
-from ..wire.storage import most_with
+from ..wire.storage import size_limit_with
 from ..workflow import Workflow
 
 _logger = activity.LoggerAdapter(logging.getLogger("steporal.step"), None)
@@ -277,7 +277,7 @@ class Activities:
         packages = self._app.step_packages
         if "input" in fields:
             return decode(fields["input"], packages=packages)
-        return received(workflow.id, workflow.input_schema, fields["data"], fields["exact"], packages)
+        return decode_input(workflow.id, workflow.input_schema, fields["data"], fields["exact"], packages)
 
 
 def _encoded_result(
@@ -288,7 +288,7 @@ def _encoded_result(
     packages: Collection[str],
 ) -> RawValue:
     converter = activity.client().data_converter
-    what, limit_for = f"the result of step {step_id!r}", most_with(converter)
+    what, limit_for = f"the result of step {step_id!r}", size_limit_with(converter)
     try:
         return to_limited(
             what, encode(result, secrets=lambda: encrypts(converter), packages=packages), limit_for, metadata

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 from temporalio import workflow
 
-from steporal.routing.topics import topic
+from steporal.routing.topics import topic, topic_state
 from steporal.routing.topics.lanes import Matched
 from steporal.routing.topics.subscription import Index, Subscription
 from steporal.values.converter import size_of
@@ -52,9 +52,9 @@ def test_a_full_topic_fits_into_the_next_execution(id_length: int, value_length:
     index = full(chance, id_length=id_length, value_length=value_length)
     state: dict[str, Any] = {
         "subscriptions": [each.model_dump(mode="json", exclude_defaults=True) for each in index.all.values()],
-        "remembered": [topic._short(text(chance, 400)) for _ in range(topic._REMEMBERED)],
+        "remembered": [topic._short(text(chance, 400)) for _ in range(topic._MAX_SEEN_IDS)],
     }
-    assert size_of(topic.state_payload(state)) <= MAX_PAYLOAD_BYTES
+    assert size_of(topic_state.state_payload(state)) <= MAX_PAYLOAD_BYTES
 
 
 def test_a_topic_has_room_for_the_ordinary_waits_of_a_part() -> None:
@@ -99,7 +99,7 @@ def test_deliveries_that_take_too_long_to_write_are_made_first(monkeypatch: pyte
     assert matched(100, 200)._state_that_fits() is not None
     written = Mock(side_effect=AssertionError("nothing is written"))
     many = matched(100, 201)
-    many._state = written  # type: ignore[method-assign]
+    many._handover_state = written  # type: ignore[method-assign]
     assert many._state_that_fits() is None
 
 
@@ -107,7 +107,7 @@ def test_a_delivery_is_handed_on_without_what_its_wait_was_compared_with() -> No
     source, large = "async.data.key == event.data.key", {"data": {"key": text(random.Random(1), 10_000)}}
     state = matched(10, 500, source=source, event=large)._state_that_fits()
     assert state is not None
-    read = topic._read_state(state)
+    read = topic_state.restored_state(state)
     assert len(read.matched) == 5_000
     assert {(each.kind, each.source, len(each.event)) for each, _, _ in read.matched} == {("each", None, 0)}
     assert [len(each.event) for each in read.subscriptions] == [1] * 10

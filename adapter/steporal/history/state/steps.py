@@ -70,7 +70,7 @@ class Steps:
     def remember(self, key: str, outcome: Outcome, at: int | None = None) -> None:
         """Record the result of a step, which the body has received now or at the given time."""
         if key not in self.memo:
-            self.memo[key] = self._remembered(key, outcome)
+            self.memo[key] = self._as_recorded(key, outcome)
             self.past.record_end(key, at)
         self.waits.pop(key, None)
         self._mailboxes.pop(key, None)
@@ -78,10 +78,10 @@ class Steps:
 
     def remember_abandoned(self, key: str, outcome: Outcome) -> None:
         """Record the result of a step that the body has cancelled."""
-        self.memo[key] = self._remembered(key, outcome)
+        self.memo[key] = self._as_recorded(key, outcome)
         self.past.record("ended", key)
 
-    def _remembered(self, key: str, outcome: Outcome) -> JSON:
+    def _as_recorded(self, key: str, outcome: Outcome) -> JSON:
         return memo_json(replace(outcome, call=outcome.call or self._calls.get(key)))
 
     # --- activities ------------------------------------------------------------------------------------------------

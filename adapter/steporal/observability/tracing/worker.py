@@ -49,7 +49,7 @@ from ...wire.names import (
 from ...wire.start import Origin, origin_of
 from ...wire.workflow_ids import run_name
 from ...workflow_kinds import kind_of
-from ..after_task import afterwards
+from ..after_task import after_task
 from ..run_trace import TRACE, Perform
 from .spans import (
     APP,
@@ -242,7 +242,7 @@ class RunTrace:
             link=link,
             error=error,
         )
-        afterwards(recording)
+        after_task(recording)
 
 
 def _number(text: str, size: int) -> int:

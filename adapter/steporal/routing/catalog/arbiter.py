@@ -21,7 +21,7 @@ from ...types import JSON
 from ...values.converter import from_raw, to_raw
 from ...wire.names import ARBITER, CATALOG_FULL, LIST_KEY, PLACE_APP, REGISTER, SCHEDULES_KEY, STANDING_KEY, VERSION_KEY
 from ...workflow_kinds import of_kind
-from ..messages import message_json, read, refuse, remembered
+from ..messages import memo_value, message_json, read, refuse
 from .listing import AppList
 from .shards import is_possible
 
@@ -163,8 +163,8 @@ class AppWorkflow:
 
     @workflow.init
     def __init__(self) -> None:
-        self._standing = _standing(remembered(STANDING_KEY))
-        self._schedules = _texts(remembered(SCHEDULES_KEY))
+        self._standing = _standing(memo_value(STANDING_KEY))
+        self._schedules = _texts(memo_value(SCHEDULES_KEY))
         self._registering = asyncio.Lock()
         self._updates = 0
         self._is_gone = False

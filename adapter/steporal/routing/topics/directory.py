@@ -31,7 +31,7 @@ from ...values.encrypted import UNREADABLE
 from ...wire.limits import FAR_FUTURE
 from ...wire.names import DIRECTORY, LIST_TOPIC, TOPIC_KEY, UNLISTED_KEY, VERSION_KEY
 from ...workflow_kinds import of_kind
-from ..messages import drop, message_json, read, refuse, remembered
+from ..messages import drop, memo_value, message_json, read, refuse
 
 SHARDS = 32
 
@@ -244,7 +244,7 @@ class DirectoryWorkflow:
             except TimeoutError:
                 self._look()
         await workflow.wait_condition(workflow.all_handlers_finished)
-        memo = {key: remembered(key) for key in workflow.info().raw_memo if _is_ours(key)}
+        memo = {key: memo_value(key) for key in workflow.info().raw_memo if _is_ours(key)}
         memo = {key: value for key, value in memo.items() if value is not None}
         # With an empty memo, Temporal keeps the memo that this execution was started with.
         workflow.continue_as_new(to_raw({"looks": self._looks}), memo={**memo, VERSION_KEY: 1})
@@ -270,7 +270,7 @@ class DirectoryWorkflow:
         if self._is_restored:
             return
         self._is_restored = True
-        memo = {key: remembered(key, UNREADABLE) for key in workflow.info().raw_memo}
+        memo = {key: memo_value(key, UNREADABLE) for key in workflow.info().raw_memo}
         if VERSION_KEY not in memo:  # a foreign client has started it; without a version, readers assume it has ended
             workflow.upsert_memo({VERSION_KEY: 1})
         self._entries, unreadable = read_entries(memo)

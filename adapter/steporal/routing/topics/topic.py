@@ -18,22 +18,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
-from typing import Any, ClassVar, cast
 
-from pydantic import BaseModel, ConfigDict, model_validator
 from temporalio import workflow
-from temporalio.api.common.v1 import Payload
 from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import FailureError
 
-from ...errors import UnknownKeyError
 from ...events import MAX_LEVELS
 from ...metrics import DELIVERY_LATENCY, MESSAGES_DROPPED, TOPIC_BACKLOG, TOPIC_EVENTS
 from ...sdk.any_arguments import of_any_count
 from ...sdk.wait_until import wait_until
 from ...types import JSON
-from ...values.converter import from_raw, size_of, to_raw
-from ...values.packed import unpack_json
+from ...values.converter import size_of, to_raw
 from ...wire.names import (
     DELIVER_EVENTS,
     LIST_TOPICS,
@@ -51,47 +46,55 @@ from ..messages import drop, message_json, read
 from .directory import MAX_PARTS, MAX_PATHS, MORE_PARTS, Wanted, is_listable
 from .lanes import Backlog, Lane, Matched
 from .subscription import Index, Subscription
+from .topic_state import MAX_NESTING, MAX_STATE_BYTES, Event, State, packed_state, restored_state
 
 DELIVERY_HEARTBEAT_TIMEOUT = timedelta(seconds=10)
 """Time that the runs of a lane receive nothing after a worker is killed while it delivers."""
 
-# What a live topic replays with: other values need ``workflow.patched``.
+# Running topics replay with these values. To change one, use ``workflow.patched``.
+
+# Continuing as new.
 _SIGNALS_PER_EXECUTION = 4_000  # Temporal accepts 10,000
 _HISTORY_BYTES_PER_EXECUTION = 8 * 1024 * 1024  # senders wait while a topic has twice as many
-_MORE_SIGNALS = 500  # until the next try, if the state does not fit into the next execution
+_SIGNALS_BEFORE_RETRY = 500  # until the next try, if the state does not fit into the next execution
+_MAX_HISTORY_BYTES = 40 * 1024 * 1024  # Temporal terminates a workflow with 50 MiB
+_ENDS_AFTER_IDLE = timedelta(minutes=10)
+_MAX_CHECK_INTERVAL = timedelta(days=1)
+
+# Pace of work.
 _UNITS_PER_TASK = 100_000  # a tenth of a second of a workflow task, which must not take two seconds
 _UNITS_OF_A_CANDIDATE = 10
 _UNITS_OF_AN_ITEM = 50
 _BYTES_PER_UNIT = 25
+_YIELD_PAUSE = timedelta(milliseconds=1)
+_LANES = 4
+_DELIVERY_RETRY_PAUSE = timedelta(seconds=30)
+
+# The directory.
 _CONFIRMED_EVERY = timedelta(minutes=20)  # the directory's looks depend on it
 _CONFIRMED_WITHIN = timedelta(minutes=2)
-_CONFIRM_AGAIN = timedelta(seconds=30)
-_DELIVER_AGAIN = timedelta(seconds=30)
+_CONFIRMATION_RETRY_PAUSE = timedelta(seconds=30)
 _WAITS_PER_PART = 10_000
 _BYTES_PER_PART = 3 * 1024 * 1024
+
+# Size limits.
 _MAX_WAITS_BYTES = 6 * 1024 * 1024  # below the limit of the next execution's state
 _MAX_PACKED_BYTES = 1_700_000  # of compressed waits: beside the remembered ids, in one payload
-_MAX_STATE_BYTES = 8 * 1024 * 1024  # before compression: writing more takes too much of a workflow task
 _MAX_BACKLOG_BYTES = 2 * 1024 * 1024  # of that: the next execution reads it in its first workflow task
 _MAX_MATCHED = 20_000  # deliveries that the next execution can be given: to write them takes an eighth of a second
 _MATCHED_BYTES = 200  # of one, beside what names the run and the wait
-_MAX_HISTORY_BYTES = 40 * 1024 * 1024  # Temporal terminates a workflow with 50 MiB
-_MAX_NESTING = 200  # senders may use 100; pydantic writes less than 255
 _MAX_EVENT_BYTES = 1024 * 1024  # senders may use half; Temporal accepts 2 MiB in a delivery
-_REMEMBERED = 10_000
-_SHORT_ID = 32  # bytes up to which an id is remembered unchanged
-_LANES = 4
-_IDLE = timedelta(minutes=10)
-_LONGEST = timedelta(days=1)
-_SHOWN = 20
-_PAUSE = timedelta(milliseconds=1)
+_MAX_SEEN_IDS = 10_000
+_MAX_ID_BYTES = 32  # bytes up to which an id is remembered unchanged
 
-_OF_A_DELIVERY = {"workflow_id", "run_id", "key", "kind", "until"}
+_MAX_SHOWN_RUNS = 20  # by queries; replays do not depend on it
+
+_DELIVERY_FIELDS = {"workflow_id", "run_id", "key", "kind", "until"}
 """Fields of a subscription that a delivery needs: without the data that the event was compared with."""
 
-_PARTS = re.compile(r"-(?P<count>8|64|512)\.(?P<part>\d{1,3})", re.ASCII)
+_PART_SUFFIX = re.compile(r"-(?P<count>8|64|512)\.(?P<part>\d{1,3})", re.ASCII)
 
-_NEW = to_raw(None)
+_NO_STATE = to_raw(None)
 
 
 def topic_id(event: str, count: int = 1, part: int = 0) -> str:
@@ -102,7 +105,7 @@ def topic_id(event: str, count: int = 1, part: int = 0) -> str:
 def topic_of(workflow_id: str) -> tuple[str, int, int]:
     """Return the event name or pattern, the count of parts, and the part, from a workflow id."""
     parts, _, event = workflow_id.removeprefix(TOPIC).partition("/")
-    match = _PARTS.fullmatch(parts)
+    match = _PART_SUFFIX.fullmatch(parts)
     return (event, int(match["count"]), int(match["part"])) if match is not None else (event, 1, 0)
 
 
@@ -110,17 +113,6 @@ def topics_of(name: str) -> list[str]:
     """Return the topics of an event's name: for ``a.b/c``, those of ``a.b/c``, ``a.b/*`` and ``a.*``."""
     levels = [i for i, char in enumerate(name[:-1]) if char in "./"][:MAX_LEVELS]
     return [name, *(f"{name[: i + 1]}*" for i in levels if i > 0)]
-
-
-class Event(BaseModel):
-    """Event as topics receive it, with the trace that it belongs to, if any."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
-
-    id: str
-    name: str
-    data: dict[str, JSON]
-    ts: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,34 +137,6 @@ class Received:
         return cls(kind, message, received_at, size_of(message))
 
 
-class State(BaseModel):
-    """State that one execution of a topic hands over to the next; :meth:`TopicWorkflow._state` writes it.
-
-    Attributes:
-        subscriptions: The subscriptions.
-        remembered: The ids of the last events.
-        received: The messages that are not handled yet: the signal, its argument, and the time.
-        events: The events that are still to be delivered.
-        matched: The deliveries: the subscription, the event's position, and the time when the event was received.
-        confirmed: The time when the topic last confirmed its entry in the directory.
-        has_grown: Whether the topic has requested more parts from the directory.
-    """
-
-    subscriptions: list[Subscription] = []
-    remembered: list[str] = []
-    received: list[tuple[str, Any, float]] = []
-    events: list[Event] = []
-    matched: list[tuple[Subscription, int, float]] = []
-    confirmed: float = 0.0
-    has_grown: bool = False
-
-    @model_validator(mode="after")
-    def _positions_are_of_events(self) -> State:
-        if any(not 0 <= position < len(self.events) for _, position, _ in self.matched):
-            raise ValueError("a position does not belong to an event")
-        return self
-
-
 @workflow.defn(name=TOPIC, sandboxed=False)
 @of_kind("system")
 class TopicWorkflow:
@@ -180,36 +144,36 @@ class TopicWorkflow:
 
     def __init__(self) -> None:
         self._index = Index()
-        self._remembered: dict[str, None] = {}
-        self._matched: dict[str, list[str]] = {}
+        self._seen_ids: dict[str, None] = {}
+        self._runs_by_event: dict[str, list[str]] = {}
         self._received: deque[Received] = deque()
         self._backlog = Backlog()
         self._lanes = [Lane() for _ in range(_LANES)]
         self._signals = 0
-        self._tried: tuple[int, int] | None = None
+        self._failed_attempt_at: tuple[int, int] | None = None
         self._packed = PackedSizes()
         self._is_continuing = False
         self._is_working = False
         self._units = 0
-        self._confirmed = 0.0
+        self._confirmed_at = 0.0
         self._is_confirming = False
         self._has_grown = False
 
     # --- messages --------------------------------------------------------------------------------------------------
 
-    @workflow.signal(name=SUBSCRIBE, description="Runs wait for events from now on.")
+    @workflow.signal(name=SUBSCRIBE, description="Subscribe runs to events.")
     @of_any_count
     def subscribe(self, subscriptions: RawValue) -> None:
         """Add subscriptions; a subscription with the id of an earlier one replaces it."""
         self._receive(SUBSCRIBE, subscriptions)
 
-    @workflow.signal(name=UNSUBSCRIBE, description="Runs wait no longer.")
+    @workflow.signal(name=UNSUBSCRIBE, description="Remove subscriptions.")
     @of_any_count
     def unsubscribe(self, ids: RawValue) -> None:
         """Remove subscriptions by id."""
         self._receive(UNSUBSCRIBE, ids)
 
-    @workflow.signal(name=PUBLISH, description="Events were sent.")
+    @workflow.signal(name=PUBLISH, description="Publish events.")
     @of_any_count
     def publish(self, events: RawValue) -> None:
         """Receive events, in the order in which they were sent."""
@@ -222,33 +186,34 @@ class TopicWorkflow:
         self._received.append(received)
         self._backlog.size += received.size
 
-    @workflow.query(name=SUBSCRIPTIONS, description="Who waits.")
+    @workflow.query(name=SUBSCRIPTIONS, description="Show the subscriptions.")
     def subscriptions(self) -> RawValue:
         """Return the number of subscriptions, and some of them."""
-        some = [s.model_dump(mode="json") for s in islice(self._index.all.values(), _SHOWN)]
+        some = [s.model_dump(mode="json") for s in islice(self._index.all.values(), _MAX_SHOWN_RUNS)]
         return to_raw({"count": len(self._index.all), "some": some})
 
-    @workflow.query(name=MATCHED, description="Which runs an event was for.")
+    @workflow.query(name=MATCHED, description="Show the runs that an event matched.")
     def matched(self, event_id: str) -> RawValue:
         """Return some of the runs that an event matched; null if undecided, or for events of earlier executions."""
-        return to_raw(self._matched.get(_short(event_id)))
+        return to_raw(self._runs_by_event.get(_short(event_id)))
 
     # --- execution -------------------------------------------------------------------------------------------------
 
     @workflow.run
-    async def run(self, before: RawValue = _NEW) -> None:
+    async def run(self, handed_over: RawValue = _NO_STATE) -> None:
         """Run until no run has waited for some time.
 
         Args:
-            before: The state that the previous execution handed over, as :meth:`_state` writes it.
+            handed_over: The state that the previous execution handed over, as :meth:`_handover_state` writes it.
         """
-        await self._restore(_read_state(before))
-        tasks = [asyncio.create_task(self._work()), *(asyncio.create_task(self._deliver(lane)) for lane in self._lanes)]
-        tasks.append(asyncio.create_task(self._confirm()))
+        await self._restore(restored_state(handed_over))
+        tasks = [asyncio.create_task(self._handle_messages())]
+        tasks += [asyncio.create_task(self._deliver(lane)) for lane in self._lanes]
+        tasks.append(asyncio.create_task(self._keep_entry_confirmed()))
         while True:
             signals = self._signals
             try:
-                await wait_until(self._is_full, timeout=self._until_next_look(), summary="look for ended subscriptions")
+                await wait_until(self._is_full, timeout=self._expiry_interval(), summary="look for ended subscriptions")
             except TimeoutError:
                 self._expire()
                 if self._signals == signals and self._is_idle():
@@ -260,10 +225,11 @@ class TopicWorkflow:
 
     def _is_full(self) -> bool:
         """Return whether to continue as new; after a failed try, once the backlog has halved or much was received."""
-        if self._tried is not None:
-            signals, size = self._tried
-            is_worth_a_try = self._signals >= signals + _MORE_SIGNALS or 0 < size >= 2 * self._backlog.size
-            return is_worth_a_try or (self._is_near_the_end() and self._has_events())
+        if self._failed_attempt_at is not None:
+            signals, size = self._failed_attempt_at
+            has_received_many = self._signals >= signals + _SIGNALS_BEFORE_RETRY
+            has_halved = size > 0 and self._backlog.size <= size / 2
+            return has_received_many or has_halved or (self._is_near_the_end() and self._has_events())
         info = workflow.info()
         is_long = info.is_continue_as_new_suggested() or info.get_current_history_size() >= _HISTORY_BYTES_PER_EXECUTION
         return is_long or self._signals >= _SIGNALS_PER_EXECUTION
@@ -286,30 +252,34 @@ class TopicWorkflow:
             self._drop_backlog()
             state = self._state_that_fits()
         if state is not None:
-            workflow.continue_as_new(state)
-        if self._tried is None:
+            workflow.continue_as_new(state)  # does not return
+        self._note_failed_attempt()
+        self._is_continuing = False
+
+    def _note_failed_attempt(self) -> None:
+        """Log the first attempt whose state did not fit, and note when this was."""
+        if self._failed_attempt_at is None:
             workflow.logger.warning(
                 "%d waits and %d bytes of undelivered events do not fit into the next execution yet",
                 len(self._index.all),
                 self._backlog.size,
             )
-        self._tried = self._signals, self._backlog.size
-        self._is_continuing = False
+        self._failed_attempt_at = self._signals, self._backlog.size
 
     def _state_that_fits(self) -> RawValue | None:
-        matched = [each.subscription for lane in self._lanes for each in lane.waiting]
-        if self._backlog.size > _MAX_BACKLOG_BYTES or len(matched) > _MAX_MATCHED:
+        waiting = [each.subscription for lane in self._lanes for each in lane.waiting]
+        if self._backlog.size > _MAX_BACKLOG_BYTES or len(waiting) > _MAX_MATCHED:
             return None
-        names = sum(_MATCHED_BYTES + len(each.workflow_id) + len(each.key) for each in matched)
-        if self._index.size + self._backlog.size + names > _MAX_STATE_BYTES:
+        names = sum(_MATCHED_BYTES + len(each.workflow_id) + len(each.key) for each in waiting)
+        if self._index.size + self._backlog.size + names > MAX_STATE_BYTES:
             return None
-        raw = to_raw(self._state())
+        raw = to_raw(self._handover_state())
         state = packed_state(raw)
         return None if self._packed.is_too_large(size_of(state), size_of(raw)) else state
 
     def _drop_backlog(self) -> None:
         """Drop undelivered events, so that Temporal does not terminate the topic with all its subscriptions."""
-        self._remembered.clear()  # which may be the part that does not fit
+        self._seen_ids.clear()  # which may be the part that does not fit
         events = [each for each in self._received if each.kind == PUBLISH]
         dropped = len(events) + sum(len(lane.waiting) for lane in self._lanes)
         workflow.logger.error(
@@ -325,35 +295,39 @@ class TopicWorkflow:
     def _is_idle(self) -> bool:
         return not self._index.all and not self._is_working and not self._backlog_count()
 
-    def _until_next_look(self) -> timedelta:
+    def _expiry_interval(self) -> timedelta:
         """Return the time until ended subscriptions are dropped; they do no harm, so this is not urgent."""
         ends = min((subscription.until for subscription in self._index.all.values()), default=0.0)
-        return min(max(timedelta(seconds=ends - workflow.time()) + _IDLE, _IDLE), _LONGEST)
+        interval = timedelta(seconds=ends - workflow.time()) + _ENDS_AFTER_IDLE
+        return min(max(interval, _ENDS_AFTER_IDLE), _MAX_CHECK_INTERVAL)
 
     def _expire(self) -> None:
         now = workflow.time()
         for subscription in [s for s in self._index.all.values() if s.has_ended(now)]:
             self._index.remove(subscription.id)
 
-    def _state(self) -> dict[str, JSON]:
+    def _handover_state(self) -> dict[str, JSON]:
         """Return the hand-over state: each event once, however many deliveries it has."""
-        matched = [each for lane in self._lanes for each in lane.waiting]
-        events = {each.event["id"]: each.event for each in matched}
+        waiting = [each for lane in self._lanes for each in lane.waiting]
+        events = {each.event["id"]: each.event for each in waiting}
         positions = {id: position for position, id in enumerate(events)}
-        waiting = [(each, positions[each.event["id"]]) for each in matched]
         return {
             "version": 1,
             "subscriptions": [s.model_dump(mode="json", exclude_defaults=True) for s in self._index.all.values()],
-            "remembered": list(self._remembered),
+            "remembered": list(self._seen_ids),
             "received": [
-                [each.kind, message_json(each.message, _MAX_NESTING), each.received_at] for each in self._received
+                [each.kind, message_json(each.message, MAX_NESTING), each.received_at] for each in self._received
             ],
             "events": list(events.values()),
             "matched": [
-                [each.subscription.model_dump(mode="json", include=_OF_A_DELIVERY), position, each.received_at]
-                for each, position in waiting
+                [
+                    each.subscription.model_dump(mode="json", include=_DELIVERY_FIELDS),
+                    positions[each.event["id"]],
+                    each.received_at,
+                ]
+                for each in waiting
             ],
-            "confirmed": self._confirmed,
+            "confirmed": self._confirmed_at,
             "has_grown": self._has_grown,
         }
 
@@ -361,37 +335,37 @@ class TopicWorkflow:
         before = [Received.of(kind, to_raw(message), received_at) for kind, message, received_at in state.received]
         self._received.extendleft(reversed(before))  # signals of this execution may already be in the queue
         self._backlog.size += sum(each.size for each in before)
-        self._remembered = dict.fromkeys([*state.remembered, *self._remembered])
-        self._confirmed, self._has_grown = state.confirmed or workflow.time(), state.has_grown
+        self._seen_ids = dict.fromkeys([*state.remembered, *self._seen_ids])
+        self._confirmed_at, self._has_grown = state.confirmed or workflow.time(), state.has_grown
         for subscription in state.subscriptions:
-            await self._take_units(self._subscribe(subscription) + _UNITS_OF_AN_ITEM)
+            await self._spend_units(self._subscribe(subscription) + _UNITS_OF_AN_ITEM)
         events = [event.model_dump(mode="json") for event in state.events]
         sizes = [size_of(to_raw(event)) for event in events]
         for subscription, position, received_at in state.matched:
-            await self._take_units(_UNITS_OF_A_CANDIDATE)
+            await self._spend_units(_UNITS_OF_A_CANDIDATE)
             self._send(Matched(subscription, events[position], sizes[position], received_at))
 
     # --- work ------------------------------------------------------------------------------------------------------
 
-    async def _work(self) -> None:
+    async def _handle_messages(self) -> None:
         while True:
             await workflow.wait_condition(lambda: bool(self._received) and not self._is_continuing)
             self._is_working = True
             received = self._received.popleft()
-            await self._take(received)
+            await self._handle(received)
             self._backlog.size -= received.size
             self._is_working = False
 
-    async def _take(self, received: Received) -> None:
-        items = message_json(received.message, _MAX_NESTING)
-        await self._take_units(received.size // _BYTES_PER_UNIT)
+    async def _handle(self, received: Received) -> None:
+        items = message_json(received.message, MAX_NESTING)
+        await self._spend_units(received.size // _BYTES_PER_UNIT)
         if not isinstance(items, list):
             drop(f"message for {received.kind}", type(items).__name__)
             return
         for item in items:
             if received.kind == SUBSCRIBE:
                 if (subscription := read(Subscription, item, "subscription")) is not None:
-                    await self._take_units(self._subscribe_or_refuse(subscription))
+                    await self._spend_units(self._subscribe_or_refuse(subscription))
             elif received.kind == UNSUBSCRIBE:
                 self._unsubscribe(item)
             elif (event := read(Event, item, "event")) is not None:
@@ -399,7 +373,7 @@ class TopicWorkflow:
                     drop("event", "it is too large to be delivered")
                 else:
                     await self._handle_event(event.id, item, received.received_at)
-            await self._take_units(_UNITS_OF_AN_ITEM)
+            await self._spend_units(_UNITS_OF_AN_ITEM)
 
     def _subscribe_or_refuse(self, subscription: Subscription) -> int:
         has_room = self._index.size < _MAX_WAITS_BYTES and self._index.packed < _MAX_PACKED_BYTES
@@ -412,9 +386,9 @@ class TopicWorkflow:
         """Deliver a refusal to the run of a subscription."""
         topic, waits = topic_of(workflow.info().workflow_id)[0], len(self._index.all)
         message = (
-            f"event {topic!r} has no room for another wait: its topic already holds {waits:,} waits of "
-            f"{self._index.size:,} bytes, and the limit is {_MAX_WAITS_BYTES:,} bytes, or less where ids and compared "
-            "values are long; use shorter timeouts, or more specific event names"
+            f"no run can wait for event {topic!r} now: its topic already holds {waits:,} waits ({self._index.size:,} "
+            f"bytes of at most {_MAX_WAITS_BYTES:,}; fewer if ids and compared values are long). Use shorter timeouts "
+            "or more specific event names"
         )
         if subscription.kind == "cancel":  # delivering the refusal would cancel the run
             drop(f"cancel_on of run {subscription.workflow_id!r}", message)
@@ -444,25 +418,25 @@ class TopicWorkflow:
 
     async def _handle_event(self, id: str, event: dict[str, JSON], received_at: float) -> None:
         id = _short(id)
-        if id not in self._remembered:
-            self._remember(id)
+        if id not in self._seen_ids:
+            self._mark_seen(id)
             runs = await self._match(event, received_at)
-            self._matched[id] = runs
+            self._runs_by_event[id] = runs
             TOPIC_EVENTS.add(workflow.metric_meter(), outcome="matched" if runs else "unmatched")
 
-    def _remember(self, id: str) -> None:
-        self._remembered[id] = None
-        if len(self._remembered) > _REMEMBERED:
-            oldest = next(iter(self._remembered))
-            del self._remembered[oldest]
-            self._matched.pop(oldest, None)
+    def _mark_seen(self, id: str) -> None:
+        self._seen_ids[id] = None
+        if len(self._seen_ids) > _MAX_SEEN_IDS:
+            oldest = next(iter(self._seen_ids))
+            del self._seen_ids[oldest]
+            self._runs_by_event.pop(oldest, None)
 
     async def _match(self, event: dict[str, JSON], received_at: float) -> list[str]:
         """Queue an event for the runs that it matches; return the workflow ids of the first of them."""
         runs: list[str] = []
         size = 0
         for id in self._index.candidates(event):
-            await self._take_units(_UNITS_OF_A_CANDIDATE)
+            await self._spend_units(_UNITS_OF_A_CANDIDATE)
             subscription = self._index.all.get(id)
             if subscription is None:
                 continue
@@ -476,16 +450,16 @@ class TopicWorkflow:
                     self._index.remove(id)
                 size = size or size_of(to_raw(event))
                 self._send(Matched(subscription, event, size, received_at))
-                if len(runs) < _SHOWN:
+                if len(runs) < _MAX_SHOWN_RUNS:
                     runs.append(subscription.workflow_id)
         return runs
 
-    async def _take_units(self, units: int) -> None:
+    async def _spend_units(self, units: int) -> None:
         """Count units of work; after many, leave the rest to the next workflow task."""
         self._units += units
         if self._units >= _UNITS_PER_TASK:
             self._units = 0
-            await workflow.sleep(_PAUSE)
+            await workflow.sleep(_YIELD_PAUSE)
 
     def _send(self, matched: Matched) -> None:
         lane = zlib.crc32(matched.subscription.workflow_id.encode()) % _LANES
@@ -497,16 +471,16 @@ class TopicWorkflow:
             await workflow.wait_condition(lambda: bool(lane.waiting) and not self._is_continuing)
             lane.is_delivering = True
             TOPIC_BACKLOG.record(workflow.metric_meter(), self._backlog_count())
-            gone, later = await self._deliver_batch(lane)
-            self._measure(lane.in_flight, gone, later)
-            for id in gone:
+            ended, to_retry = await self._deliver_batch(lane)
+            self._measure(lane.in_flight, ended, to_retry)
+            for id in ended:
                 self._index.remove(id)
-            requeued = set(later)
+            requeued = set(to_retry)
             for position, each in enumerate(lane.in_flight):
                 if position not in requeued:
                     self._backlog.release(each)
-            if later:
-                lane.requeue([lane.in_flight[position] for position in later])
+            if to_retry:
+                lane.requeue([lane.in_flight[position] for position in to_retry])
             lane.is_delivering = False
 
     async def _deliver_batch(self, lane: Lane) -> tuple[list[str], list[int]]:
@@ -522,27 +496,27 @@ class TopicWorkflow:
             )
         except FailureError as err:  # a user has ended the activity, which otherwise retries for ever
             workflow.logger.warning("could not deliver events; retrying in 30 s: %s", err.cause)
-            await workflow.sleep(_DELIVER_AGAIN)
+            await workflow.sleep(_DELIVERY_RETRY_PAUSE)
             return [], list(range(len(lane.in_flight)))
         return _delivery_outcome(message_json(answer), len(lane.in_flight))
 
     # --- the directory ---------------------------------------------------------------------------------------------
 
-    async def _confirm(self) -> None:
+    async def _keep_entry_confirmed(self) -> None:
         """Confirm the topic's entry in the directory while runs wait; request more parts if there are many."""
         while True:
-            due = timedelta(seconds=self._confirmed - workflow.time()) + _CONFIRMED_EVERY
+            due = timedelta(seconds=self._confirmed_at - workflow.time()) + _CONFIRMED_EVERY
             with suppress(TimeoutError):
-                await wait_until(self._has_outgrown, timeout=max(due, _PAUSE), summary="confirm that runs wait")
+                await wait_until(self._has_outgrown, timeout=max(due, _YIELD_PAUSE), summary="confirm that runs wait")
             await workflow.wait_condition(lambda: not self._is_continuing)
             if self._index.all:
                 self._is_confirming = True
-                is_done = await self._list_in_directory()
+                is_done = await self._confirm_entry()
                 self._is_confirming = False
                 if not is_done:
-                    await workflow.sleep(_CONFIRM_AGAIN)
+                    await workflow.sleep(_CONFIRMATION_RETRY_PAUSE)
                     continue
-            self._confirmed = workflow.time()
+            self._confirmed_at = workflow.time()
 
     def _has_outgrown(self) -> bool:
         if self._has_grown or topic_of(workflow.info().workflow_id)[1] * MORE_PARTS > MAX_PARTS:
@@ -550,7 +524,7 @@ class TopicWorkflow:
         is_large = self._index.size >= _BYTES_PER_PART or self._index.packed >= _MAX_PACKED_BYTES // 2
         return len(self._index.all) >= _WAITS_PER_PART or is_large
 
-    async def _list_in_directory(self) -> bool:
+    async def _confirm_entry(self) -> bool:
         """Confirm the entry, and request more parts if the topic has outgrown them; return whether that succeeded."""
         topic, count, _ = topic_of(workflow.info().workflow_id)
         wanted = [Wanted(topic=topic, count=count)]
@@ -580,10 +554,10 @@ class TopicWorkflow:
     def _backlog_count(self) -> int:
         return len(self._received) + sum(len(lane.waiting) for lane in self._lanes)
 
-    def _measure(self, in_flight: Sequence[Matched], gone: Sequence[str], later: Sequence[int]) -> None:
+    def _measure(self, in_flight: Sequence[Matched], ended: Sequence[str], to_retry: Sequence[int]) -> None:
         meter, now = workflow.metric_meter(), workflow.time()
         for position, each in enumerate(in_flight):
-            if position not in later and each.subscription.id not in gone:
+            if position not in to_retry and each.subscription.id not in ended:
                 DELIVERY_LATENCY.record(meter, now - each.received_at)
 
 
@@ -594,54 +568,14 @@ def _now() -> int:
 def _delivery_outcome(answer: JSON, count: int) -> tuple[list[str], list[int]]:
     """Return the subscriptions whose run no longer exists, and the positions below ``count`` to deliver again."""
     outcome = answer if isinstance(answer, dict) else {"gone": answer}
-    gone, later = outcome.get("gone"), outcome.get("later")
+    ended, to_retry = outcome.get("gone"), outcome.get("later")
     return (
-        [id for id in gone if isinstance(id, str)] if isinstance(gone, list) else [],
-        [number for number in range(count) if number in later] if isinstance(later, list) else [],
+        [id for id in ended if isinstance(id, str)] if isinstance(ended, list) else [],
+        [number for number in range(count) if number in to_retry] if isinstance(to_retry, list) else [],
     )
 
 
 def _short(id: str) -> str:
     """Return the form in which an event's id is remembered: 10,000 long ids would not fit into the next execution."""
     data = id.encode(errors="surrogatepass")
-    return id if len(data) <= _SHORT_ID else hashlib.sha256(data).hexdigest()[:_SHORT_ID]
-
-
-_COMPRESSED = b"binary/zlib"
-_COMPRESS_FROM = 64 * 1024
-_QUICKLY = 1  # for a state of megabytes: a third of the time, and little larger
-
-
-def state_payload(state: JSON) -> RawValue:
-    """Return a state as a payload, compressed if it is large, as Temporal accepts 2 MiB."""
-    return packed_state(to_raw(state))
-
-
-def packed_state(raw: RawValue) -> RawValue:
-    """Return the payload of a state, compressed if it is large."""
-    if size_of(raw) < _COMPRESS_FROM:
-        return raw
-    return RawValue(Payload(metadata={"encoding": _COMPRESSED}, data=zlib.compress(raw.payload.data, _QUICKLY)))
-
-
-def read_state(raw: RawValue) -> dict[str, JSON]:
-    """Return the state in a payload; that of a new topic is empty.
-
-    Raises:
-        ValueError: The payload is not a state, or is larger than any state that a topic writes.
-    """
-    if raw.payload.metadata.get("encoding") != _COMPRESSED:
-        return from_raw(raw) or {}
-    return cast(dict[str, JSON], unpack_json(raw.payload.data, 2 * _MAX_STATE_BYTES))
-
-
-def _read_state(raw: RawValue) -> State:
-    """Return a state; an empty one if somebody has started the topic with an invalid one."""
-    try:
-        state = State.model_validate(read_state(raw))
-    except UnknownKeyError:
-        raise
-    except Exception as err:
-        drop("state", err)
-        return State()
-    return state
+    return id if len(data) <= _MAX_ID_BYTES else hashlib.sha256(data).hexdigest()[:_MAX_ID_BYTES]

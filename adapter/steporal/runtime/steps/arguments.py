@@ -117,8 +117,8 @@ def _takes(function: FunctionType, count: int) -> bool:
     """Return whether a function accepts a number of positional arguments, in a tenth of the time of its signature."""
     code = function.__code__
     required = code.co_argcount - len(function.__defaults__ or ())
-    most = count if code.co_flags & inspect.CO_VARARGS else code.co_argcount
-    return required <= count <= most and len(function.__kwdefaults__ or ()) == code.co_kwonlyargcount
+    max_count = count if code.co_flags & inspect.CO_VARARGS else code.co_argcount
+    return required <= count <= max_count and len(function.__kwdefaults__ or ()) == code.co_kwonlyargcount
 
 
 def _written(signature: inspect.Signature) -> str:

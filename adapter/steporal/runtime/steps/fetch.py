@@ -29,7 +29,7 @@ def fetch(attempt: StepHost, key: str, request: FetchRequest) -> Coroutine[Any, 
     if key in attempt.owner.memo:
         return _response(attempt, key, None)
     with arguments_checked(key):
-        most = attempt.owner.storage.most
+        most = attempt.owner.storage.size_limit
         call = FetchCall.of(key, request, most)
         options = RunOptions(max_attempts=request.max_attempts, timeout=timedelta(seconds=call.timeout) + _MARGIN)
         argument = {**call.model_dump(mode="json"), "call": attempt.described(key)}

@@ -27,7 +27,7 @@ from ...wire.failures import failure_of, is_cancellation
 from ...wire.limits import summary, to_limited
 from ...wire.memo import Failure, Outcome
 from ...wire.names import FIND_END, FIND_WORKFLOW, INVOKED_BY
-from ...wire.run_input import Given, given, given_to_other_app
+from ...wire.run_input import InputPayload, encode_foreign_input, encode_input
 from ...wire.run_result import of_memo, read_result, value_of
 from ...wire.run_state import read_outcome, unpacked_outcome
 from ...wire.start import Origin
@@ -53,18 +53,18 @@ def invoke(
                 f"workflow is {shown(target)}; pass what client.workflow returned, or steporal.reference(app, id)"
             )
         deadline = None if timeout is None else deadline_of(timeout, "timeout")
-    sent = None if key in attempt.owner.memo else _given(attempt, key, target, data)
+    sent = None if key in attempt.owner.memo else _encode_input(attempt, key, target, data)
     is_json = isinstance(target, WorkflowReference)
     call = attempt.owner.call("invoke_workflow", named_workflow(target.app, target.id), data, is_json=is_json)
     own = attempt.called(key, call)
     if sent is None and own not in attempt.owner.memo:
-        sent = _given(attempt, own, target, data)
+        sent = _encode_input(attempt, own, target, data)
     asked = None if isinstance(timeout, datetime) else attempt.owner.journal.now()
     return _invoke(attempt, own, target, sent, deadline, asked)
 
 
 async def _invoke(
-    attempt: StepHost, key: str, target: Target, data: Given | None, deadline: datetime | None, asked: int | None
+    attempt: StepHost, key: str, target: Target, data: InputPayload | None, deadline: datetime | None, asked: int | None
 ) -> Any:
     start = None if data is None else partial(_perform, attempt, key, target, data, deadline, asked)
     outcome = await attempt.outcome(key, "invoke_workflow", start)
@@ -78,7 +78,7 @@ async def _invoke(
 
 
 async def _perform(
-    attempt: StepHost, key: str, target: Target, data: Given, deadline: datetime | None, asked: int | None
+    attempt: StepHost, key: str, target: Target, data: InputPayload, deadline: datetime | None, asked: int | None
 ) -> Outcome:
     run = attempt.owner
     if deadline is not None:
@@ -218,14 +218,14 @@ async def _reported(attempt: StepHost, key: str, waiting: InvokeWait) -> Outcome
     return read_outcome(run.children.ended[child])
 
 
-def _given(attempt: StepHost, key: str, target: Target, data: Any) -> Given:
+def _encode_input(attempt: StepHost, key: str, target: Target, data: Any) -> InputPayload:
     try:
         if isinstance(target, Invocable):
             secrets, packages = attempt.owner.secrets.are_sent, target.step_packages
-            sent = given(target.id, target.input_schema, data, secrets=secrets, packages=packages)
+            sent = encode_input(target.id, target.input_schema, data, secrets=secrets, packages=packages)
         else:
-            sent = given_to_other_app(target.id, data)
+            sent = encode_foreign_input(target.id, data)
     except InvalidInputError as err:
         raise InvalidInputError(f"step {key!r}: {err}") from None
-    to_limited(f"the data for workflow {target.id!r} of step {key!r}", sent.both(), attempt.owner.storage.most)
+    to_limited(f"the data for workflow {target.id!r} of step {key!r}", sent.both(), attempt.owner.storage.size_limit)
     return sent

@@ -135,7 +135,7 @@ def send_signal(attempt: StepHost, key: str, signal: str, data: Any) -> Coroutin
         check_signal(signal)
     try:
         encoded = signal_data(signal, data)
-        to_limited(f"the data of signal {signal!r}", encoded, attempt.owner.storage.most)
+        to_limited(f"the data of signal {signal!r}", encoded, attempt.owner.storage.size_limit)
     except (UnserializableError, PayloadTooLargeError) as err:
         raise type(err)(f"step {key!r}: {err}") from None
     key = attempt.called(key, attempt.owner.call("send_signal", signal, data, is_json=True))
