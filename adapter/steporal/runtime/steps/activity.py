@@ -147,7 +147,7 @@ class Attempts:
 
     @property
     def is_last(self) -> bool:
-        """Whether the step has one attempt left."""
+        """True if the step has one attempt left."""
         return self.begun == self.max_attempts - 1
 
     def count_heartbeat_timeout(self, timeout: ActivityTimeout, *, is_join: bool) -> str | None:
