@@ -448,7 +448,7 @@ async def test_a_topic_whose_history_becomes_too_long_drops_events_and_keeps_its
     app: steporal.Client, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A run accepts no more signals, so the topic can neither deliver its events nor hand them to a next execution."""
-    monkeypatch.setattr(topic, "_MAX_STATE_BYTES", 300_000)
+    monkeypatch.setattr(topic, "MAX_STATE_BYTES", 300_000)
     monkeypatch.setattr(topic, "_MAX_HISTORY_BYTES", 2_500_000)
     monkeypatch.setattr(delivery, "_PAUSE_SECONDS", 0.2)
     busy = asyncio.Event()

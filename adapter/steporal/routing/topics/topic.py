@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
+from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy
@@ -362,18 +363,33 @@ class TopicWorkflow:
         if not isinstance(items, list):
             drop(f"message for {received.kind}", type(items).__name__)
             return
+        # A handed-over state may contain any kind.
+        handle = {SUBSCRIBE: self._handle_subscription, UNSUBSCRIBE: self._handle_unsubscription}.get(
+            received.kind, self._handle_published
+        )
         for item in items:
-            if received.kind == SUBSCRIBE:
-                if (subscription := read(Subscription, item, "subscription")) is not None:
-                    await self._spend_units(self._subscribe_or_refuse(subscription))
-            elif received.kind == UNSUBSCRIBE:
-                self._unsubscribe(item)
-            elif (event := read(Event, item, "event")) is not None:
-                if received.size > _MAX_EVENT_BYTES and size_of(to_raw(item)) > _MAX_EVENT_BYTES:
-                    drop("event", "it is too large to be delivered")
-                else:
-                    await self._handle_event(event.id, item, received.received_at)
+            await handle(item, received)
             await self._spend_units(_UNITS_OF_AN_ITEM)
+
+    async def _handle_subscription(self, item: JSON, received: Received) -> None:
+        subscription = read(Subscription, item, "subscription")
+        if subscription is not None:
+            await self._spend_units(self._subscribe_or_refuse(subscription))
+
+    async def _handle_unsubscription(self, item: JSON, received: Received) -> None:
+        if isinstance(item, str):
+            self._index.remove(item)
+        else:
+            drop("subscription's id", type(item).__name__)
+
+    async def _handle_published(self, item: Any, received: Received) -> None:
+        event = read(Event, item, "event")
+        if event is None:
+            return
+        if received.size > _MAX_EVENT_BYTES and size_of(to_raw(item)) > _MAX_EVENT_BYTES:
+            drop("event", "it is too large to be delivered")
+        else:
+            await self._handle_event(event.id, item, received.received_at)
 
     def _subscribe_or_refuse(self, subscription: Subscription) -> int:
         has_room = self._index.size < _MAX_WAITS_BYTES and self._index.packed < _MAX_PACKED_BYTES
@@ -409,12 +425,6 @@ class TopicWorkflow:
         except ValueError as err:
             drop("subscription", err)
             return 0
-
-    def _unsubscribe(self, id: JSON) -> None:
-        if isinstance(id, str):
-            self._index.remove(id)
-        else:
-            drop("subscription's id", type(id).__name__)
 
     async def _handle_event(self, id: str, event: dict[str, JSON], received_at: float) -> None:
         id = _short(id)
