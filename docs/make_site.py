@@ -39,13 +39,16 @@ def page(source: Path, pages: dict[Path, str]) -> str:
 
 
 def main() -> None:
-    """Write all pages into ``build/docs``."""
+    """Write all pages, and the pictures in them, into ``build/docs``."""
+    pictures = {path: path.name for path in sorted((ROOT / "docs").glob("*.svg"))}
     sources = {path: path.name for path in sorted((ROOT / "docs").glob("*.md"))}
     pages = {ROOT / "README.md": "index.md", ROOT / "CHANGELOG.md": "changelog.md", **sources}
     shutil.rmtree(TARGET, ignore_errors=True)
     TARGET.mkdir(parents=True)
     for source, name in pages.items():
-        (TARGET / name).write_text(page(source, pages), encoding="utf-8")
+        (TARGET / name).write_text(page(source, pages | pictures), encoding="utf-8")
+    for source, name in pictures.items():
+        shutil.copyfile(source, TARGET / name)
     print(f"{len(pages)} pages in {TARGET.relative_to(ROOT)}", file=sys.stderr)
 
 

@@ -23,7 +23,7 @@ def test_the_site_builds_and_its_links_lead_somewhere() -> None:
     assert (site / "search.json").stat().st_size > 100_000
     broken = []
     for name, text in pages.items():
-        for target in re.findall(r'href="([^"]+)"', text):
+        for target in re.findall(r'(?:href|src)="([^"]+)"', text):
             path, _, anchor = target.partition("#")
             if "://" in target or target.startswith(("mailto:", "data:")) or name == "404.html":
                 continue

@@ -32,7 +32,7 @@ async def test_a_wait_that_is_cancelled_twice_closes_its_mailbox(monkeypatch: py
         begun.set()
         return await asyncio.Future()
 
-    monkeypatch.setattr(signal_inbox, "_tell", tell)
+    monkeypatch.setattr(signal_inbox, "_update_mailbox", tell)
     inbox = SignalInbox(Waits())
     monkeypatch.setattr(inbox, "_until_received", until_received)
     waiting = asyncio.create_task(inbox.wait("go", WAIT, replace=False))
