@@ -103,7 +103,7 @@ class FactReader:
     """
 
     def __init__(self, converter: DataConverter) -> None:
-        self.values = Values(converter)
+        self.values: Values = Values(converter)
         self._run_id = ""
 
     async def read(self, event: HistoryEvent) -> Fact | None:

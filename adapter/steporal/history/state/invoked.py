@@ -50,7 +50,7 @@ class InvokedRuns:
         self._step_of = dict(carried.invoked)
         self._started: set[str] = set()  # children of this execution
         self._polls: dict[str, Poll] = {}
-        self.ended = dict(carried.ended)
+        self.ended: dict[str, Any] = dict(carried.ended)
 
     def state(self) -> dict[str, Any]:
         """Return the fields of the state for another execution."""

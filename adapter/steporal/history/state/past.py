@@ -28,7 +28,7 @@ class Past:
 
     def __init__(self, carried: RunState, clock: Clock) -> None:
         self._clock = clock
-        self.is_seen = True
+        self.is_seen: bool = True
         self._entries = [Entry.read(entry) for entry in carried.past]
         self._sent: set[str] = set()  # steps that may send more
         self._failures = carried.failures

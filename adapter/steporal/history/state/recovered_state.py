@@ -52,7 +52,7 @@ class RecoveredState:
         self._has_begun = not is_first
         self._arrivals = Arrivals()
         self._timers = Timers()
-        self.clock = Clock(carried)
+        self.clock: Clock = Clock(carried)
         self._begin(carried)
 
     def _begin(self, carried: RunState) -> None:
@@ -61,10 +61,12 @@ class RecoveredState:
         self._began = carried.began
         self._reports_to = [parent for data in carried.reports_to if (parent := read_parent(dict(data))) is not None]
         self._past = Past(carried, self.clock)
-        self.steps = Steps(carried, self._past, self.clock, self._arrivals)
-        self.subscriptions = Subscriptions(carried, self.steps, self._timers)
-        self.signals = SignalWaits(self._run_id, self._workflow_id, carried, self.steps, self._timers, self.clock)
-        self.invoked = InvokedRuns(self._run_id, carried, self.steps, self.clock)
+        self.steps: Steps = Steps(carried, self._past, self.clock, self._arrivals)
+        self.subscriptions: Subscriptions = Subscriptions(carried, self.steps, self._timers)
+        self.signals: SignalWaits = SignalWaits(
+            self._run_id, self._workflow_id, carried, self.steps, self._timers, self.clock
+        )
+        self.invoked: InvokedRuns = InvokedRuns(self._run_id, carried, self.steps, self.clock)
         self._parked = ParkedBody(carried, self.steps, self.subscriptions, self.signals, self.invoked, self.clock)
         self._describe_waits(carried)
 

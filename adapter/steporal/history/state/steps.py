@@ -35,8 +35,8 @@ class Steps:
     def __init__(self, carried: RunState, past: Past, clock: Clock, arrivals: Arrivals) -> None:
         self._clock = clock
         self._arrivals = arrivals
-        self.past = past
-        self.memo = dict(carried.memo)
+        self.past: Past = past
+        self.memo: dict[str, Any] = dict(carried.memo)
         self.waits: dict[str, Waiting] = {key: waiting for key, (_, waiting) in carried.waits.items()}
         self._scheduled = dict(carried.scheduled)
         self._taken = dict.fromkeys(carried.taken)

@@ -31,7 +31,7 @@ class Subscriptions:
         self._once = {key for key in carried.boxes if steps.kind(key) == "event"}
         self._cancelling = dict(carried.cancelling)
         self._unclaimed: dict[str, list[dict[str, Any]]] = {}  # events before the history shows the subscription
-        self.has_event = False
+        self.has_event: bool = False
 
     def state(self) -> dict[str, Any]:
         """Return the fields of the state for another execution."""
